@@ -1,0 +1,23 @@
+/* file.h - whole files and folders, durably. */
+#ifndef ATHANOR_FILE_H
+#define ATHANOR_FILE_H
+
+#include "common/base/err.h"
+
+/* Reads a whole regular file, or a pipe to its end. *out_bytes is terminated (mem_free).
+ * Errors: ERR_NOT_FOUND, ERR_IO, ERR_LIMIT (more than limit_bytes). */
+int file_read(const char *path, size_t limit_bytes, char **out_bytes, size_t *out_length,
+              struct err *err) WARN_UNUSED;
+/* Writes to a temporary name beside path, fsyncs file and folder, renames: a reader sees
+ * the old content or the new one, also after a crash. mode as for open(2). */
+int file_replace(const char *path, const void *bytes, size_t length, unsigned mode,
+                 struct err *err) WARN_UNUSED;
+/* Writes all bytes, retrying short writes and EINTR. */
+int file_write_all(int fd, const void *bytes, size_t length, struct err *err) WARN_UNUSED;
+int file_make_folders(const char *path, unsigned mode, struct err *err) WARN_UNUSED; /* mkdir -p */
+int file_sync_folder(const char *path, struct err *err) WARN_UNUSED;
+/* rm -rf, never following links; a missing path is success. */
+int file_remove_tree(const char *path, struct err *err) WARN_UNUSED;
+bool file_exists(const char *path);
+
+#endif
