@@ -1,6 +1,6 @@
 /* kinds.h - small vocabularies that travel as numbers or names, shared by all programs. */
-#ifndef ATHANOR_WIRE_KINDS_H
-#define ATHANOR_WIRE_KINDS_H
+#ifndef ATHANOR_KINDS_H
+#define ATHANOR_KINDS_H
 
 #include "common/base/err.h"
 
