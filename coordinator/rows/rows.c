@@ -1,0 +1,91 @@
+/* rows.c - the column tables, made from the .def files; see rows.h. */
+#include "coordinator/rows/rows.h"
+
+#define COLUMN(type, name, sql) {#name, sql, ROW_##type, ROW_ROLE_COLUMN, offsetof(ROW, name)},
+#define MUTABLE(type, name, sql) {#name, sql, ROW_##type, ROW_ROLE_MUTABLE, offsetof(ROW, name)},
+#define KEY(type, name, sql) {#name, sql, ROW_##type, ROW_ROLE_KEY, offsetof(ROW, name)},
+
+#define ROW struct row_experiment
+static const struct row_column columns_experiment[] = {
+#include "coordinator/rows/experiment.def"
+};
+#undef ROW
+#define ROW struct row_worker
+static const struct row_column columns_worker[] = {
+#include "coordinator/rows/worker.def"
+};
+#undef ROW
+#define ROW struct row_worker_device
+static const struct row_column columns_worker_device[] = {
+#include "coordinator/rows/worker_device.def"
+};
+#undef ROW
+#define ROW struct row_job
+static const struct row_column columns_job[] = {
+#include "coordinator/rows/job.def"
+};
+#undef ROW
+#define ROW struct row_job_dependency
+static const struct row_column columns_job_dependency[] = {
+#include "coordinator/rows/job_dependency.def"
+};
+#undef ROW
+#define ROW struct row_attempt
+static const struct row_column columns_attempt[] = {
+#include "coordinator/rows/attempt.def"
+};
+#undef ROW
+#define ROW struct row_checkpoint
+static const struct row_column columns_checkpoint[] = {
+#include "coordinator/rows/checkpoint.def"
+};
+#undef ROW
+#define ROW struct row_artifact
+static const struct row_column columns_artifact[] = {
+#include "coordinator/rows/artifact.def"
+};
+#undef ROW
+#define ROW struct row_lineage
+static const struct row_column columns_lineage[] = {
+#include "coordinator/rows/lineage.def"
+};
+#undef ROW
+#define ROW struct row_metric
+static const struct row_column columns_metric[] = {
+#include "coordinator/rows/metric.def"
+};
+#undef ROW
+#define ROW struct row_log_chunk
+static const struct row_column columns_log_chunk[] = {
+#include "coordinator/rows/log_chunk.def"
+};
+#undef ROW
+#define ROW struct row_job_event
+static const struct row_column columns_job_event[] = {
+#include "coordinator/rows/job_event.def"
+};
+#undef ROW
+#define ROW struct row_pending_reason
+static const struct row_column columns_pending_reason[] = {
+#include "coordinator/rows/pending_reason.def"
+};
+#undef ROW
+#define ROW struct row_report_cursor
+static const struct row_column columns_report_cursor[] = {
+#include "coordinator/rows/report_cursor.def"
+};
+#undef ROW
+
+static const struct row_shape shapes[ROW_TABLE_END] = {
+#define TABLE(table) \
+    [ROW_TABLE_##table] = {#table, columns_##table, ARRAY_COUNT(columns_##table), \
+                           sizeof(struct row_##table)},
+    ROW_TABLES(TABLE)
+#undef TABLE
+};
+
+const struct row_shape *row_shape(enum row_table table)
+{
+    CHECK(table > ROW_TABLE_NONE && table < ROW_TABLE_END);
+    return &shapes[table];
+}
