@@ -1,0 +1,62 @@
+/* tokenizer.h - byte-level BPE as GPT-2 defines it: bytes to ids and back.
+ *
+ * A tokenizer is 256 byte tokens, merges in rank order and special tokens. Text is cut
+ * into pieces by the GPT-2 pattern (pieces.h); inside a piece the adjacent pair of lowest
+ * rank is merged, leftmost first, until none is left. Bytes that are not UTF-8 survive.
+ * Sources: the GPT-2 release (encoder.py), tokenizers' tokenizer.json, card
+ * data-tokenizers-and-shards. */
+#ifndef ATHANOR_TOKENIZER_H
+#define ATHANOR_TOKENIZER_H
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/hash.h"
+
+#define TOKENIZER_VOCAB_MAX 4194304u /* ids fit 22 bits: two make one 44-bit merge key */
+#define TOKENIZER_END_OF_TEXT "<|endoftext|>"
+
+struct tokenizer;
+
+struct token_list {
+    uint32_t *ids; /* mem_free via token_list_done */
+    size_t count, capacity;
+};
+void token_list_done(struct token_list *list);
+
+/* From a tokenizer.json text: byte-level BPE with GPT-2's pattern, merges as "a b" or
+ * ["a", "b"]. Errors: ERR_PROTOCOL damaged, ERR_INVALID for another kind, naming it. */
+int tokenizer_parse(const char *json, size_t length, struct tokenizer **out,
+                    struct err *err) WARN_UNUSED;
+/* path: a tokenizer.json, or a directory that holds one. */
+int tokenizer_read(const char *path, struct tokenizer **out, struct err *err) WARN_UNUSED;
+/* From GPT-2's own pair of files, vocab.json (encoder.json) and merges.txt (vocab.bpe). */
+int tokenizer_read_gpt2(const char *vocab_path, const char *merges_path, struct tokenizer **out,
+                        struct err *err) WARN_UNUSED;
+/* The tokenizer.json text (mem_free); merges as strings, which every version reads. */
+char *tokenizer_text(const struct tokenizer *tokenizer);
+/* Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and
+ * generation_config.json. context: model_max_length. */
+int tokenizer_write(const struct tokenizer *tokenizer, const char *folder, uint64_t context,
+                    struct err *err) WARN_UNUSED;
+void tokenizer_free(struct tokenizer *tokenizer);
+
+/* One more than the largest id. */
+uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
+/* The id of <|endoftext|>; TOKENIZER_VOCAB_MAX when the tokenizer has none. */
+uint32_t tokenizer_end_of_text(const struct tokenizer *tokenizer);
+/* SHA-256 of the canonical text: equal identities give equal ids for every input. */
+const struct hash *tokenizer_identity(const struct tokenizer *tokenizer);
+/* The bytes of one token; "" with length 0 for an id that is not in use. */
+const char *tokenizer_token(const struct tokenizer *tokenizer, uint32_t id, size_t *out_length);
+
+/* Appends the ids of `text`, taken literally: special tokens written in it are not special. */
+void tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
+                      struct token_list *out);
+/* Same, with the texts of special tokens recognised first. */
+void tokenizer_encode_special(const struct tokenizer *tokenizer, const char *text, size_t length,
+                              struct token_list *out);
+/* Appends the bytes. Ids that are not in use add nothing. Not necessarily UTF-8. */
+void tokenizer_decode(const struct tokenizer *tokenizer, const uint32_t *ids, size_t count,
+                      struct buf *out);
+
+#endif
