@@ -1,0 +1,175 @@
+/* spec.h - job specs: from YAML to resolved jobs, and their JSON.
+ *
+ * spec_read checks everything that can be checked without a database and reports all errors at
+ * once, each with its place. Jobs come out complete: defaults filled, arrays expanded, needs
+ * resolved within the spec. References to things outside the spec stay for the coordinator
+ * (job_index == SPEC_EXTERNAL). The language itself is described by the field table (field.h)
+ * and in jobspecs/README.md. No function here reads a clock, a socket or, spec_text_load
+ * excepted, a file. */
+#ifndef ATHANOR_SPEC_H
+#define ATHANOR_SPEC_H
+
+#include "common/base/arena.h"
+#include "common/base/err.h"
+#include "common/base/kinds.h"
+#include "common/spec/catalogue.h"
+#include "common/spec/errors.h"
+#include "common/spec/ref.h"
+
+#define SPEC_TEXT_BYTES_MAX ((size_t)1 << 20) /* one document: 10,000 jobs of 100 bytes */
+#define SPEC_JOBS_MAX 10000u                  /* after expanding arrays                   */
+#define SPEC_NEEDS_MAX 100000u                /* edges of one spec: 10 for each of 10,000 */
+#define SPEC_NAME_BYTES_MAX 100u              /* job, experiment, dataset, label          */
+#define SPEC_EXTERNAL UINT32_MAX
+
+enum spec_launcher { SPEC_LAUNCHER_AUTO = 1, SPEC_LAUNCHER_FORK, SPEC_LAUNCHER_PMIX };
+enum spec_disconnect { SPEC_DISCONNECT_WAIT = 1, SPEC_DISCONNECT_REPLACE };
+enum spec_condition { SPEC_ON_SUCCESS = 1, SPEC_ON_FAILURE, SPEC_ON_ANY };
+enum spec_best_mode { SPEC_BEST_MIN = 1, SPEC_BEST_MAX };
+
+struct spec_resources { /* all but ranks: per rank */
+    uint32_t ranks, cores, gpus;
+    uint64_t memory_bytes;
+};
+
+struct spec_limits {
+    uint64_t wall_time_ms;  /* 0: none */
+    uint64_t stop_grace_ms;
+    uint64_t stall_ms;      /* 0: none */
+};
+
+struct spec_retry {
+    uint32_t attempts;               /* in all, the first included */
+    uint32_t causes;                 /* bit SPEC_CAUSE_BIT(cause) */
+    uint64_t backoff_ms, backoff_max_ms;
+    uint32_t memory_factor_permille; /* memory of the next attempt after oom; 1000: the same */
+};
+#define SPEC_CAUSE_BIT(cause) ((uint32_t)1 << (cause))
+
+struct spec_checkpoint {
+    uint64_t every_steps, every_ms;  /* both 0: only at the end; both set: whichever is first */
+    uint32_t keep_last, keep_best;
+    const char *best_metric;         /* "" when keep_best is 0 */
+    enum spec_best_mode best_mode;
+};
+
+struct spec_label { /* a worker must carry `name` with one of the values */
+    const char *name;
+    const char *const *values;
+    size_t value_count;
+};
+
+struct spec_input {
+    const char *name;      /* ATHANOR_INPUT_<NAME> */
+    struct spec_ref ref;
+    uint32_t job_index;    /* producer in the same spec, or SPEC_EXTERNAL */
+    uint64_t job_id;       /* the coordinator's, kept in the JSON; 0 while unknown */
+    uint32_t line, column; /* 0 when read from JSON */
+};
+
+struct spec_need {
+    const char *job;       /* name, or decimal id of an earlier job */
+    enum spec_condition on;
+    bool implied;          /* by an input, not written by the user */
+    uint32_t job_index;    /* in the same spec, or SPEC_EXTERNAL */
+    uint64_t job_id;       /* as for inputs */
+    uint32_t line, column;
+};
+
+struct spec_variable {
+    const char *name, *value;
+};
+
+struct spec_job {
+    const char *name, *experiment, *description;
+    const char *kind, *recipe; /* recipe "" for command */
+    struct spec_resources resources;
+    struct spec_limits limits;
+    struct spec_retry retry;
+    struct spec_checkpoint checkpoint;
+    int32_t priority;          /* -1000..1000, higher first */
+    bool hold;
+    enum spec_disconnect on_disconnect;
+    enum spec_launcher launcher;
+    const struct spec_label *constraints;
+    size_t constraint_count;
+    struct spec_input *inputs; /* sorted by name */
+    size_t input_count;
+    struct spec_need *needs;
+    size_t need_count;
+    const char *const *outputs; /* names of datasets it produces; of kind data: params.name too */
+    size_t output_count;
+    const char *params;         /* JSON object, complete with the recipe's defaults */
+    const char *const *command; /* program and arguments; empty unless kind is command */
+    size_t command_count;
+    const struct spec_variable *env; /* sorted by name */
+    size_t env_count;
+    uint32_t array_index, array_count; /* array_count 0: not of an array */
+};
+
+struct spec {
+    struct arena arena;     /* holds everything below */
+    const char *name;       /* of the pipeline, or of its only job; "" when none is given */
+    const char *experiment; /* of every job; "default" when none is given */
+    struct spec_job *jobs;  /* in the order written, arrays expanded; parents may come later */
+    size_t job_count;
+};
+
+struct spec_set { /* --set path=value; the value is YAML, such as 3e-4 or [a, b] */
+    const char *path, *value;
+};
+
+struct spec_source {
+    const char *name;   /* of the file, for messages */
+    const char *bytes;
+    size_t length;
+    const char *folder; /* absolute: base of relative paths; NULL refuses relative paths */
+    const struct spec_set *sets;
+    size_t set_count;
+};
+
+/* Reads, checks and resolves. 0: *out is the caller's (spec_free) and errors is empty; -1: errors
+ * holds at least one. catalogue may be empty: then only kind `command` is known. */
+int spec_read(const struct spec_source *source, const struct catalogue *catalogue,
+              struct spec **out, struct spec_errors *errors) WARN_UNUSED;
+void spec_free(struct spec *spec);
+
+/* Splits "path=value"; *out points into text, which is cut at the '='. ERR_INVALID. */
+int spec_set_split(char *text, struct spec_set *out, struct err *err) WARN_UNUSED;
+
+/* A whole file, or standard input for "-" (mem_free). A larger one than SPEC_TEXT_BYTES_MAX is
+ * refused after reading that much. Errors: ERR_NOT_FOUND, ERR_IO, ERR_LIMIT. */
+int spec_text_load(const char *path, char **out_bytes, size_t *out_length,
+                   struct err *err) WARN_UNUSED;
+
+/* The resolved job as canonical JSON (sorted keys, shortest numbers): worker/README.md without
+ * ids and paths, plus what only the coordinator reads (retry, needs, priority, ...). mem_free. */
+char *spec_job_json(const struct spec_job *job);
+/* Rebuilds a job from spec_job_json's text, also after jsonb reordered it; all in `arena`.
+ * spec_job_json of the result is the same text. Errors: ERR_PROTOCOL. */
+int spec_job_from_json(const char *text, struct arena *arena, struct spec_job *out,
+                       struct err *err) WARN_UNUSED;
+
+struct spec_place { /* where an input was found */
+    const char *name, *path;
+    const char *part, *hash; /* NULL when it has none */
+};
+
+struct spec_run {
+    uint64_t job_id, attempt_id;
+    uint64_t attempt; /* from 1 */
+    const struct spec_place *places;
+    size_t place_count;
+};
+
+/* ATHANOR_SPEC: the resolved job with ids, and path, part and hash in its inputs (mem_free).
+ * Errors: ERR_PROTOCOL (not a resolved job); ERR_INVALID (an input without a place). */
+int spec_json_complete(const char *job_json, const struct spec_run *run, char **out,
+                       struct err *err) WARN_UNUSED;
+
+/* Every field with its type, range, default and meaning, for `--help` (mem_free). */
+char *spec_fields_text(void);
+
+const char *spec_condition_name(enum spec_condition on); /* "success" "failure" "any" */
+
+#endif
