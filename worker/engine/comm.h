@@ -1,0 +1,35 @@
+/* comm.h - the ranks of a job: MPI when WORLD_SIZE is over 1, nothing otherwise.
+ *
+ * Sums are taken in rank order, element by element, and every rank holds the same bits
+ * afterwards, in every run. One communicator per process. */
+#ifndef ATHANOR_ENGINE_COMM_H
+#define ATHANOR_ENGINE_COMM_H
+
+#include "worker/engine/tensor.h"
+
+struct comm {
+    int rank;
+    int size;
+    void *scratch;
+};
+
+/* Reads RANK and WORLD_SIZE. Errors: ERR_INVALID when MPI disagrees with them (the launcher
+ * did not connect the ranks: every one would train alone), ERR_MEMORY. */
+int comm_open(struct comm **out, struct err *err) WARN_UNUSED;
+void comm_close(struct comm *comm);
+
+/* Host memory, in place. */
+void comm_sum_f32(struct comm *comm, float *values, int64_t count);
+void comm_sum_f64(struct comm *comm, double *values, int64_t count);
+void comm_sum_i64(struct comm *comm, int64_t *values, int64_t count);
+void comm_max_f64(struct comm *comm, double *values, int64_t count);
+void comm_broadcast(struct comm *comm, void *bytes, size_t length, int from_rank);
+/* out: size * length bytes on every rank, in rank order. */
+void comm_gather_all(struct comm *comm, const void *bytes, size_t length, void *out);
+void comm_barrier(struct comm *comm);
+/* The gradients of a tensor (model->flat), through the host when it lives on a GPU. */
+int comm_sum_grad(struct comm *comm, struct tensor *tensor, struct err *err) WARN_UNUSED;
+/* Ends all ranks (MPI_Abort) after an error on this one; single process: returns. */
+void comm_abort(struct comm *comm, int exit_code);
+
+#endif

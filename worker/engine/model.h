@@ -1,0 +1,99 @@
+/* model.h - decoder-only language models from one table of parameters per architecture.
+ *
+ * The table (models.c) drives allocation, initialisation, file names, optimiser state and
+ * gradient checks. All weights lie in one flat array, all gradients in another with the
+ * same offsets; a tensor is a slice. Weights of linear layers are [out, in]. */
+#ifndef ATHANOR_ENGINE_MODEL_H
+#define ATHANOR_ENGINE_MODEL_H
+
+#include "worker/engine/loss.h"
+#include "worker/engine/ops.h"
+
+enum model_family { MODEL_GPT2 = 1, MODEL_LLAMA, MODEL_FAMILY_END };
+
+struct model_config {
+    enum model_family family;
+    int64_t vocab_size;
+    int64_t context;     /* most positions                                                */
+    int64_t width;       /* D                                                             */
+    int64_t layers;
+    int64_t heads;
+    int64_t kv_heads;    /* 0: heads. GPT-2: must equal heads                             */
+    int64_t head_width;  /* 0: width / heads                                              */
+    int64_t ffn_width;   /* 0: 4 * width (GPT-2), 8/3 * width rounded up to 32 (Llama)    */
+    double norm_eps;     /* 0: 1e-5                                                       */
+    double rope_theta;   /* 0: 10000; Llama only                                          */
+    double init_std;     /* 0: 0.02                                                       */
+    bool tied;           /* head is the token embedding; GPT-2: must be true              */
+    int32_t bos_token;   /* -1: none. The engine only carries these along                 */
+    int32_t eos_token;
+};
+
+/* Fills zeros with the defaults above and refuses what no model can be: ERR_INVALID. */
+int model_config_complete(struct model_config *config, struct err *err) WARN_UNUSED;
+const char *model_family_name(enum model_family family);   /* "gpt2", "llama": HF model_type */
+int model_family_parse(const char *name, enum model_family *out, struct err *err) WARN_UNUSED;
+int64_t model_weight_count(const struct model_config *config); /* trainable numbers */
+
+#define MODEL_NAME_SIZE 96
+
+struct model_weight {
+    char name[MODEL_NAME_SIZE];    /* "block.3.qkv.weight"                               */
+    char hf_name[MODEL_NAME_SIZE]; /* "transformer.h.3.attn.c_attn.weight"               */
+    bool hf_transposed;            /* the file holds [in, out] (GPT-2's Conv1D)          */
+    bool decays;                   /* weight decay applies (matrices only)               */
+    int64_t offset;                /* elements into the flat arrays                      */
+    struct tensor tensor;          /* slice of weights and, unless frozen, of gradients  */
+};
+
+struct model {
+    struct model_config config;    /* complete                                           */
+    struct device *device;
+    struct tensor flat;            /* (flat_count): values, grad; grad NULL when frozen  */
+    int64_t flat_count;            /* includes zero padding between weights              */
+    struct model_weight *weight;   /* in table order                                     */
+    int64_t weight_count;
+    struct tensor *head;           /* (V, D), for loss.h                                 */
+    void *family;                  /* the architecture's own pointers to its weights     */
+};
+
+/* Weights depend on (seed, name) only: not on ranks, threads or family order.
+ * Errors: ERR_INVALID, ERR_MEMORY. */
+int model_new(struct device *device, const struct model_config *config, uint64_t seed,
+              struct model **out, struct err *err) WARN_UNUSED;
+/* The same weights without gradients: reference or teacher. May be on another device. */
+int model_clone_frozen(const struct model *model, struct device *device, struct model **out,
+                       struct err *err) WARN_UNUSED;
+/* As model_new with all weights zero and no gradients: to be filled from a file. */
+int model_new_frozen(struct device *device, const struct model_config *config,
+                     struct model **out, struct err *err) WARN_UNUSED;
+void model_free(struct model *model);
+
+/* By engine name or HF name (also without the leading "transformer." or "model."); NULL. */
+struct model_weight *model_weight_find(struct model *model, const char *name);
+/* Host copies in the engine's layout [out, in]; count floats as tensor_count. */
+void model_weight_read(const struct model_weight *weight, float *out_host);
+void model_weight_write(struct model_weight *weight, const float *host);
+void model_zero_grad(struct model *model);
+
+struct model_batch {
+    int64_t B, T;
+    const int32_t *token;    /* B*T, 0..V-1                                                 */
+    const int32_t *position; /* B*T, or NULL: 0..T-1 in each row                            */
+    const int32_t *first;    /* B*T, or NULL: first key index a token may see (op_attention) */
+};
+
+struct model_states {
+    struct tensor *hidden;   /* (B*T, D) after the final norm: what loss.h and logits take  */
+    struct tensor **layer;   /* in: NULL, or room for layers+1; out: (B*T, D) residual stream
+                                before block i, [layers] after the last, before the norm    */
+};
+
+/* Runs the model. Frozen models record nothing that flows into their weights.
+ * Errors: ERR_INVALID (token or position out of range, T over context), ERR_MEMORY. */
+int model_forward(struct tape *tape, const struct model *model, const struct model_batch *batch,
+                  struct model_states *states, struct err *err) WARN_UNUSED;
+/* All logits (N, V): for evaluation and small checks; training uses loss_head. */
+struct tensor *model_logits(struct tape *tape, const struct model *model, struct tensor *hidden);
+
+#endif

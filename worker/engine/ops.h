@@ -1,0 +1,69 @@
+/* ops.h - the operations of models: each a forward/backward pair on tensors of a tape.
+ *
+ * N is rows (B*T of a batch), C, D, K, M, F widths, V the vocabulary, H heads, d their width.
+ * Every function returns the output (owned by the tape) or NULL once the tape has failed.
+ * Wrong shapes are programmer errors (CHECK). Backward adds to the inputs' gradients.
+ * The index of an input in op_call.in is its place in the argument list. */
+#ifndef ATHANOR_ENGINE_OPS_H
+#define ATHANOR_ENGINE_OPS_H
+
+#include "worker/engine/tape.h"
+
+/* y[n] = wte[token[n]] + wpe[position[n]]
+ * token, position (N) i32; wte (V, D); wpe (P, D), or NULL with position then ignored. */
+struct tensor *op_embed(struct tape *tape, struct tensor *token, struct tensor *position,
+                        struct tensor *wte, struct tensor *wpe);
+
+/* y = x w' + b;  x (N, K), w (M, K) as [out, in], b (M) or NULL; y (N, M). */
+struct tensor *op_linear(struct tape *tape, struct tensor *x, struct tensor *w, struct tensor *b);
+
+/* y = (x - mean) / sqrt(var + eps) * g + b per row;  x (N, C), g, b (C).
+ * Kept for backward: mean (N), 1/std (N). Ba et al. 2016, eq. 4. */
+struct tensor *op_layernorm(struct tape *tape, struct tensor *x, struct tensor *g,
+                            struct tensor *b, double eps);
+
+/* y = x / sqrt(mean(x^2) + eps) * g per row;  x (N, C), g (C). Zhang and Sennrich 2019, eq. 4. */
+struct tensor *op_rmsnorm(struct tape *tape, struct tensor *x, struct tensor *g, double eps);
+
+/* y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Hendrycks and Gimpel 2016, section 2. */
+struct tensor *op_gelu(struct tape *tape, struct tensor *x);
+
+/* y = silu(gate) * up;  x (N, 2F) holds gate then up in each row; y (N, F). Shazeer 2020, eq. 6. */
+struct tensor *op_swiglu(struct tape *tape, struct tensor *x);
+
+struct tensor *op_add(struct tape *tape, struct tensor *a, struct tensor *b);
+
+/* y = softmax(x / temperature) per row. */
+struct tensor *op_softmax(struct tape *tape, struct tensor *x, double temperature);
+
+/* Where the heads lie in a packed row: q heads, k heads, v heads, each head_width wide.
+ * heads is a multiple of kv_heads (grouped queries share keys and values). */
+struct heads {
+    int64_t heads;
+    int64_t kv_heads;
+    int64_t head_width;
+};
+
+/* Rotates q and k heads of packed rows by position: element i pairs with i + d/2
+ * (the Hugging Face convention), angle position * theta^(-2i/d); v is copied.
+ * qkv (N, (H + 2 Hk) d), position (N) i32. Su et al. 2021, eq. 34. */
+struct tensor *op_rope(struct tape *tape, struct tensor *qkv, struct tensor *position,
+                       struct heads heads, double theta);
+
+/* Causal attention within each of B rows of T tokens, scale 1/sqrt(d).
+ * qkv (B*T, (H + 2 Hk) d); first (B*T) i32 or NULL: token t sees keys first[t]..t of its own
+ * row (indices within the row), so that packed documents do not see each other.
+ * y (B*T, H d). Kept: log-sum-exp (B*H*T). Memory beyond that: one block of queries. */
+struct tensor *op_attention(struct tape *tape, struct tensor *qkv, struct tensor *first,
+                            struct heads heads, int64_t B, int64_t T);
+
+/* Decoding: appends the T new keys and values of each row at start[b] and attends to all.
+ * qkv (B*T, ..); start (B) i32: tokens cached so far; k, v (B, capacity, Hk d). No backward. */
+struct tensor *op_attention_cached(struct tape *tape, struct tensor *qkv, struct tensor *start,
+                                   struct tensor *k, struct tensor *v, struct heads heads,
+                                   int64_t B, int64_t T);
+
+/* y[m] = x[index[m]];  index (M) i32, without repeats when x wants a gradient. */
+struct tensor *op_gather(struct tape *tape, struct tensor *x, struct tensor *index);
+
+#endif
