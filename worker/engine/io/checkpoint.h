@@ -25,13 +25,15 @@ struct checkpoint_reader;
 int checkpoint_begin(const char *folder, uint64_t step, unsigned rank, unsigned rank_count,
                      struct checkpoint_writer **out, struct err *err) WARN_UNUSED;
 unsigned checkpoint_rank(const struct checkpoint_writer *writer);
-/* config.json and model.safetensors; ranks other than 0 return at once. */
-int checkpoint_add_model(struct checkpoint_writer *writer, const struct model_config *config,
-                         const struct named_array *arrays, size_t count,
-                         struct err *err) WARN_UNUSED;
+unsigned checkpoint_rank_count(const struct checkpoint_writer *writer);
+/* The temporary directory, for writers of further files; complete paths are theirs to build. */
+const char *checkpoint_folder(const struct checkpoint_writer *writer);
+/* model.safetensors from arrays; ranks other than 0 return at once. config.json is added with
+ * checkpoint_add_file. training.h does both for a model and its optimiser. */
+int checkpoint_add_arrays(struct checkpoint_writer *writer, const struct named_array *arrays,
+                          size_t count, struct err *err) WARN_UNUSED;
 /* Elements [begin, end) of the flat tensor `name`; kind: "m", "v", "master", ... Values are
- * borrowed until commit or abort. Any rank may add any slice; the union must cover what a
- * reader will ask for. Adding the same slice on several ranks is allowed only if equal. */
+ * copied. Any rank may add any slice; the union must cover what a reader will ask for. */
 int checkpoint_add_slice(struct checkpoint_writer *writer, const char *kind, const char *name,
                          uint64_t begin, uint64_t end, const float *values,
                          struct err *err) WARN_UNUSED;
@@ -62,10 +64,10 @@ void checkpoint_writer_free(struct checkpoint_writer *writer);
 int checkpoint_open(const char *path, struct checkpoint_reader **out, struct err *err) WARN_UNUSED;
 const char *checkpoint_path(const struct checkpoint_reader *reader);
 uint64_t checkpoint_step(const struct checkpoint_reader *reader);
-/* Fills every array from model.safetensors (see model_files_read). */
-int checkpoint_read_model(struct checkpoint_reader *reader, const struct model_config *config,
-                          const struct named_array *arrays, size_t count,
-                          struct err *err) WARN_UNUSED;
+/* Fills every array from model.safetensors (see arrays_read). */
+int checkpoint_read_arrays(struct checkpoint_reader *reader, bool tied,
+                           const struct named_array *arrays, size_t count,
+                           struct err *err) WARN_UNUSED;
 /* Elements [begin, end) of a flat tensor, from however many files hold them. ERR_PROTOCOL
  * when an element is missing. */
 int checkpoint_read_slice(struct checkpoint_reader *reader, const char *kind, const char *name,

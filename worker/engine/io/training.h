@@ -1,0 +1,19 @@
+/* training.h - a model and its optimiser in a checkpoint, for any number of ranks.
+ *
+ * m and v are one flat tensor each ("flat"); rank r of P writes the r-th of P equal shares,
+ * and a reader with any other P reads all of it. */
+#ifndef ATHANOR_TRAINING_H
+#define ATHANOR_TRAINING_H
+
+#include "worker/engine/io/checkpoint.h"
+#include "worker/engine/optim.h"
+
+/* Adds weights, config.json, m, v and the optimiser's step. optim may be NULL (weights only).
+ * Copies are owned by the writer. */
+int training_save(struct checkpoint_writer *writer, const struct model *model,
+                  const struct optim *optim, struct err *err) WARN_UNUSED;
+/* The reverse, into a model and optimiser of the same config. optim may be NULL. */
+int training_load(struct checkpoint_reader *reader, struct model *model, struct optim *optim,
+                  struct err *err) WARN_UNUSED;
+
+#endif
