@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# Builds Athanor and runs its tests. Installs what they need first (root or sudo).
+#
+#   tests/run.sh quick     tidy, unit and golden tests                      (under 2 minutes)
+#   tests/run.sh           all of these, store, train and system tests, and
+#                          unit, golden, store and system under ASan+UBSan  (under 25 minutes)
+#   tests/run.sh long      also acceptance over several seeds, 60 s of fuzzing per parser,
+#                          large simulations, ThreadSanitizer, benchmarks   (about two hours)
+#
+# Options: --build DIR (default build), --keep (leave the scratch directory), NAME... as ctest -R.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+mode=default build=build keep=0 names=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        quick|long) mode=$1 ;;
+        --build) build=$2; shift ;;
+        --keep) keep=1 ;;
+        -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'; exit 0 ;;
+        -*) echo "run.sh: unknown option '$1', see --help" >&2; exit 2 ;;
+        *) names+=("$1") ;;
+    esac
+    shift
+done
+
+jobs=$(nproc)
+passed=0 failed=0 skipped=0 failures=()
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/athanor-tests-XXXXXX")
+export ATHANOR_SHARED_DATA=${ATHANOR_SHARED_DATA:-$(cd "$root/.." && pwd)/shared/data}
+export ATHANOR_TEST_SCRATCH=$scratch ATHANOR_TEST_MODE=$mode
+trap '[ "$keep" = 1 ] || rm -rf "$scratch"' EXIT
+
+say() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
+
+# count RC NAME: one more result outside ctest and bats.
+count() {
+    case $1 in
+        0) passed=$((passed + 1)) ;;
+        77) skipped=$((skipped + 1)) ;;
+        *) failed=$((failed + 1)); failures+=("$2") ;;
+    esac
+}
+
+configure_and_build() { # DIR OPTION...
+    local dir=$1; shift
+    local launcher=()
+    command -v ccache >/dev/null && launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache)
+    cmake -S . -B "$dir" -G Ninja "${launcher[@]}" "$@" >"$scratch/cmake.log" 2>&1 ||
+        { cat "$scratch/cmake.log"; return 1; }
+    ninja -C "$dir" >"$scratch/ninja.log" 2>&1 || { tail -60 "$scratch/ninja.log"; return 1; }
+}
+
+# run_ctest DIR LABELS: LABELS is a regular expression.
+run_ctest() {
+    local dir=$1 labels=$2 log=$scratch/ctest.log filter=()
+    [ ${#names[@]} -gt 0 ] && filter=(-R "$(IFS='|'; echo "${names[*]}")")
+    (cd "$dir" && ctest --output-on-failure -j "$jobs" -L "$labels" "${filter[@]}") | tee "$log" |
+        grep -E '\(Failed\)|\*\*\*|[Ss]kip|tests passed|^\[ +(FAILED|ERROR)|Error:' || true
+    local ran bad
+    ran=$(grep -cE '^ *[0-9]+/[0-9]+ Test +#' "$log" || true)
+    bad=$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.*(\*\*\*Failed|\*\*\*Timeout|\*\*\*Exception|Not Run)' "$log" || true)
+    passed=$((passed + ran - bad)) failed=$((failed + bad))
+    skipped=$((skipped + $(grep -cE '^SKIP' "$log" || true)))
+    [ "$bad" -eq 0 ] || { failures+=("ctest $dir"); cp "$log" "$root/$build/ctest-failures.log"; }
+}
+
+run_bats() { # DIR FILE...
+    local dir=$1 log=$scratch/bats.log; shift
+    [ $# -gt 0 ] || return 0
+    ATHANOR_BUILD=$root/$dir bats --tap "$@" >"$log" 2>&1 || true
+    grep -E '^(not ok|#|ok .*# skip|1\.\.)' "$log" || true
+    local ok bad skip
+    ok=$(grep -cE '^ok ' "$log" || true) bad=$(grep -cE '^not ok ' "$log" || true)
+    skip=$(grep -cE '^ok .*# skip' "$log" || true)
+    passed=$((passed + ok - skip)) failed=$((failed + bad)) skipped=$((skipped + skip))
+    [ "$ok" -gt 0 ] || { failed=$((failed + 1)); failures+=("bats $dir ran nothing"); }
+    [ "$bad" -eq 0 ] || failures+=("bats $dir")
+}
+
+leftovers() { # what a test must not leave behind; compared before and after
+    { ls /dev/shm 2>/dev/null | sed 's/^/shm /'
+      find "${TMPDIR:-/tmp}" -maxdepth 1 \( -name 'athanor*' -o -name 'ompi.*' -o -name 'pmix*' \) \
+          ! -path "$scratch" -printf 'tmp %f\n' 2>/dev/null
+      ps -eo comm= | grep -E '^athanor' | sed 's/^/process /' || true; } | sort
+}
+
+say "packages"
+deploy/packages.sh build run data test
+leftovers >"$scratch/before"
+
+say "tidy"
+rc=0; tests/tidy/run.sh || rc=$?; count $rc tidy
+
+say "build"
+configure_and_build "$build" || { echo "0 passed, 1 failed"; exit 1; }
+
+quick_labels='^(unit|golden|fuzz)'
+if [ "$mode" = quick ]; then
+    say "unit and golden tests"
+    run_ctest "$build" "$quick_labels"
+else
+    say "unit, golden, simulation, ops, store and training tests"
+    run_ctest "$build" '.'
+    say "system tests"
+    run_bats "$build" tests/system/*.bats tests/regress/*.bats
+    say "build with ASan and UBSan"
+    configure_and_build "$build/asan" -DATHANOR_ASAN=ON -DATHANOR_CUDA=OFF
+    export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
+    export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
+    say "unit, golden and store tests under ASan and UBSan"
+    run_ctest "$build/asan" '^(unit|golden|fuzz|store)'
+    say "system tests under ASan and UBSan"
+    run_bats "$build/asan" tests/system/*.bats
+    unset ASAN_OPTIONS UBSAN_OPTIONS LSAN_OPTIONS
+fi
+if [ "$mode" = long ]; then
+    say "long tests"
+    for script in tests/long/*.sh; do
+        say "$script"
+        rc=0; ATHANOR_BUILD=$root/$build "$script" || rc=$?; count $rc "$script"
+    done
+fi
+
+leftovers >"$scratch/after"
+new=$(comm -13 "$scratch/before" "$scratch/after")
+rc=0; [ -z "$new" ] || { rc=1; printf 'left behind by the tests:\n%s\n' "$new"; }
+count $rc "nothing is left behind"
+
+[ ${#failures[@]} -eq 0 ] || printf 'FAILED: %s\n' "${failures[@]}"
+say "done"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
