@@ -50,6 +50,7 @@ int role_from_name(const char *name, enum role *out, struct err *err)
             *out = (enum role)i;
             return 0;
         }
-    return err_set(err, ERR_INVALID, "'%.40s' is not a role, expected user, operator, worker or admin",
+    return err_set(err, ERR_INVALID,
+                   "'%.40s' is not a role, expected user, operator, worker or admin",
                    name);
 }
