@@ -1,0 +1,79 @@
+#!/usr/bin/env bats
+# Wrong specs and wrong peers get one clear answer and leave nothing behind.
+
+setup_file() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    cluster_home
+    cluster_up --workers 1 --cores 1
+}
+
+teardown_file() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    cluster_down
+}
+
+setup() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    cd "$BATS_TEST_TMPDIR"
+    before=$(sql "SELECT count(*) FROM athanor.jobs")
+}
+
+nothing_was_kept() { [ "$(sql "SELECT count(*) FROM athanor.jobs")" = "$before" ]; }
+
+@test "every wrong spec of the golden collection is refused through the CLI" {
+    for spec in "$root"/tests/golden/spec/*.yaml; do
+        run athanor submit "$spec"
+        [ "$status" -ne 0 ] || { echo "accepted: $spec"; return 1; }
+        [[ $output == *"$(basename "$spec"):"* ]] || { echo "no place in: $output"; return 1; }
+    done
+    nothing_was_kept
+}
+
+@test "a spec of 100 MB is refused without being sent" {
+    head -c 100000000 /dev/zero | tr '\0' 'a' >big.yaml
+    run athanor submit big.yaml
+    [ "$status" -eq 4 ] || [ "$status" -eq 2 ]
+    [[ $output == *big.yaml* ]]
+    nothing_was_kept
+}
+
+@test "a job that no worker could ever run is refused by check, naming what is missing" {
+    printf 'athanor: 1\nname: huge\nkind: command\ncommand: ["true"]\nresources: {ranks: 64, cores: 64}\n' >huge.yaml
+    run athanor check huge.yaml
+    [ "$status" -ne 0 ]
+    [[ $output == *cores* ]]
+    nothing_was_kept
+}
+
+@test "an unknown dataset or job is named with its line" {
+    cat >dangling.yaml <<'Y'
+athanor: 1
+name: dangling
+kind: pretraining
+recipe: clm
+inputs:
+  data: dataset:nowhere/train
+  valid: dataset:nowhere/valid
+Y
+    run athanor submit dangling.yaml
+    [ "$status" -ne 0 ]
+    [[ $output == *"dangling.yaml:6:"* ]]
+    [[ $output == *nowhere* ]]
+    nothing_was_kept
+}
+
+@test "a key that is not enrolled gets no answer at all" {
+    athanor keys new stranger --out "$BATS_TEST_TMPDIR/stranger"
+    run env ATHANOR_KEY="$BATS_TEST_TMPDIR/stranger" athanor ls --timeout 2s
+    [ "$status" -eq 3 ]
+    nothing_was_kept
+}
+
+@test "the same submit key twice is one job" {
+    printf 'athanor: 1\nname: once\nkind: command\ncommand: ["true"]\n' >once.yaml
+    key=00112233445566778899aabbccddeeff
+    first=$(athanor submit once.yaml --ids --submit-key $key)
+    second=$(athanor submit once.yaml --ids --submit-key $key)
+    [ "$first" = "$second" ]
+    [ "$(sql "SELECT count(*) FROM athanor.jobs WHERE name = 'once'")" = 1 ]
+}
