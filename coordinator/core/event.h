@@ -1,12 +1,16 @@
-/* event.h - everything that can happen to the core. Each event carries its own time. */
+/* event.h - everything that can happen to the core. Each event carries its own time.
+ *
+ * Everything an event points to is borrowed for the call. Peers are the shell's tokens: whatever
+ * names the connection an answer should go to. */
 #ifndef ATHANOR_CORE_EVENT_H
 #define ATHANOR_CORE_EVENT_H
 
 #include "common/spec/spec.h"
 #include "common/wire/wire.h"
+#include "coordinator/rows/rows.h"
 
 enum event_kind {
-    EVENT_TICK = 1,     /* time passed: leases, backoffs, time limits, placement */
+    EVENT_TICK = 1,      /* time passed, or input is drained: timers, then placement */
     EVENT_SUBMIT,
     EVENT_CONTROL,
     EVENT_WORKER_JOIN,
@@ -16,47 +20,75 @@ enum event_kind {
     EVENT_END,
 };
 
-/* An input whose source is not among the jobs of the submit nor live in the core: the shell found
- * it in the database. Jobs and inputs are indexes into the spec. */
-struct submit_found {
-    size_t job_index, input_index;
-    uint64_t source_job_id;     /* 0 for a plain path */
-    uint64_t checkpoint_id, artifact_id;
-    const char *path;
-    struct hash content;
+/* Rows of history that the event speaks of and the core no longer holds; the shell reads them
+ * from the database as core_lookups (core.h) asked. All zero when nothing was asked or found. */
+struct event_found {
+    const struct row_job *jobs; /* ended jobs, and the jobs of a repeated submit */
+    size_t job_count;
+    const struct row_job_dependency *dependencies; /* of those jobs, child side */
+    size_t dependency_count;
+    const struct row_checkpoint *checkpoints; /* of those jobs, not removed */
+    size_t checkpoint_count;
+    const struct row_artifact *artifacts; /* of those jobs */
+    size_t artifact_count;
 };
 
 struct event_submit {
-    uint64_t client;            /* address of the reply */
+    uint64_t client;           /* peer of the answer */
     uint64_t request_seq;
     const char *account;
-    const uint8_t *submit_key;  /* 16 bytes */
-    const struct spec *spec;    /* validated against the catalogue */
-    const char *const *spec_json; /* resolved JSON of each job */
-    const char *source;         /* the YAML as submitted */
-    const struct submit_found *found;
-    size_t found_count;
+    const uint8_t *submit_key; /* 16 bytes, CHECKed by the shell */
+    const struct spec *spec;   /* validated against the catalogue */
+    const char *source;        /* the YAML as submitted */
+    bool check_only;           /* answer CHECKED, keep nothing */
+    struct event_found found;
 };
 
 struct event_control {
     uint64_t client;
     uint64_t request_seq;
     const char *account;
-    bool may_act_for_others;    /* role operator or admin */
+    bool may_act_for_others; /* role operator or admin */
     const struct msg_control *control;
+    struct event_found found;
+};
+
+struct event_join {
+    uint64_t peer;
+    uint64_t request_seq;  /* for REFUSED */
+    const char *principal; /* of the key; must equal the worker's name; NULL: not checked */
+    const struct msg_worker_join *join;
+};
+
+struct event_heartbeat {
+    uint64_t peer;
+    uint64_t request_seq;
+    const struct msg_heartbeat *heartbeat;
+};
+
+struct event_leave {
+    uint64_t peer;
+    uint64_t request_seq;
+    const struct msg_worker_leave *leave;
+};
+
+struct event_reports {
+    uint64_t peer;
+    uint64_t request_seq;
+    const struct msg_report *reports;
 };
 
 struct event {
     enum event_kind kind;
-    uint64_t now_ms;            /* steady: leases, timers; never goes back */
-    uint64_t wall_us;           /* for rows */
+    uint64_t now_ms;  /* steady: leases, timers; never goes back */
+    uint64_t wall_us; /* for rows; may jump */
     union {
         struct event_submit submit;
         struct event_control control;
-        struct { uint64_t route; const char *principal; const struct msg_worker_join *join; } join;
-        const struct msg_heartbeat *heartbeat;
-        const struct msg_worker_leave *leave;
-        const struct msg_report *reports;
+        struct event_join join;
+        struct event_heartbeat heartbeat;
+        struct event_leave leave;
+        struct event_reports reports;
     };
 };
 

@@ -1,0 +1,134 @@
+/* core.h - every decision of the coordinator, as a pure function of events.
+ *
+ * core_step takes one event and appends to `effects`: rows to make durable and messages to
+ * release after that. It cannot fail, does no I/O and reads no clock. Memory runs ahead of the
+ * database and is never rolled back: after a definite commit failure the process ends and a new
+ * core is built from rows (core_load_*).
+ *
+ * The shell's loop:
+ *   1. for SUBMIT and CONTROL: core_lookups; read what it lists from the database into
+ *      event.found (after committing what is pending, except for lookups of submit keys);
+ *   2. core_step for each message received;
+ *   3. when input is drained, or wake_at_ms has come: core_step(EVENT_TICK). Only a TICK fires
+ *      timers and places jobs, so a burst of events costs one scheduling pass;
+ *   4. commit effects.persist, then send effects.release, then effects_reset. */
+#ifndef ATHANOR_CORE_H
+#define ATHANOR_CORE_H
+
+#include "coordinator/core/effect.h"
+#include "coordinator/core/event.h"
+#include "coordinator/core/life.h"
+
+struct core_config {
+    uint64_t epoch;         /* of this leader; in attempts and WORKER_WELCOME */
+    uint64_t lease_ms;      /* silence after which a worker is LOST; default 30000 */
+    uint64_t heartbeat_ms;  /* asked of workers; SUSPECT after min(3 heartbeats, lease/2) */
+    uint64_t resend_ms;     /* unconfirmed START and STOP are sent again; default 5000 */
+    uint64_t reason_ms;     /* pending reasons are recorded at this pace; default 5000 */
+    uint64_t seed;
+    uint32_t jobs_max;      /* live jobs; default 2,000,000 (README.md: bytes per job) */
+    uint32_t workers_max;   /* names that ever joined; default 16,384 */
+    uint32_t experiments_max; /* default 1,000,000 at about 100 B */
+    const char *policy;     /* name in policy/policies.def; NULL: "fifo" */
+};
+
+struct core;
+
+struct core *core_new(const struct core_config *config); /* zero fields become defaults */
+void core_free(struct core *core);
+void core_step(struct core *core, const struct event *event, struct effects *effects);
+
+/* ---- rebuilding from rows: these in this order, each any number of times ----------------- */
+
+/* Greatest ids ever given, 0 for none. */
+struct core_ids {
+    uint64_t experiment, worker, job, attempt, checkpoint, artifact, event;
+};
+void core_load_ids(struct core *core, const struct core_ids *ids);
+void core_load_experiment(struct core *core, const struct row_experiment *row); /* all */
+void core_load_worker(struct core *core, const struct row_worker *row);         /* all */
+void core_load_worker_device(struct core *core, const struct row_worker_device *row);
+/* Every job that has not ended, and every parent (job_dependency) of such a job. Order: job_id. */
+void core_load_job(struct core *core, const struct row_job *row);
+/* Jobs that ended lately, for repeats of their submit (invariant 10): the newest
+ * CORE_SUBMITS_MAX by job_id are enough. Only key, index, id, name and experiment are read. */
+void core_load_submit(struct core *core, const struct row_job *row);
+void core_load_job_dependency(struct core *core, const struct row_job_dependency *row);
+void core_load_attempt(struct core *core, const struct row_attempt *row); /* not ended */
+/* Of the loaded jobs; not removed, or removed within the last hour (their drop may be unsent). */
+void core_load_checkpoint(struct core *core, const struct row_checkpoint *row);
+void core_load_artifact(struct core *core, const struct row_artifact *row); /* of loaded jobs */
+void core_load_lineage(struct core *core, const struct row_lineage *row);   /* of loaded attempts */
+void core_load_report_cursor(struct core *core, const struct row_report_cursor *row); /* same */
+void core_load_pending_reason(struct core *core, const struct row_pending_reason *row); /* open */
+/* Derives the rest; every worker gets a fresh lease and must join again. Returns wake_at_ms. */
+uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us);
+
+#define CORE_SUBMITS_MAX 65536u /* remembered submit keys x 80 B = 5 MB */
+
+/* ---- what the core must be told about history -------------------------------------------- */
+
+enum lookup_kind {
+    LOOKUP_SUBMIT = 1, /* jobs with `submit_key`, all of them                                  */
+    LOOKUP_JOB_ID,     /* the ended job `job_id`                                               */
+    LOOKUP_JOB_NAME,   /* the newest ended job `name` in `experiment`, else the newest of all
+                          experiments ("" asks all at once)                                    */
+    LOOKUP_EXPERIMENT, /* ended jobs of `experiment` that are FAILED or CANCELLED              */
+    LOOKUP_DATASET,    /* the job that made the newest artifact of kind "dataset" called `name`:
+                          in `experiment`, else anywhere                                       */
+};
+
+struct core_lookup {
+    enum lookup_kind kind;
+    const char *name, *experiment; /* live in the event or the arena */
+    uint64_t job_id;
+    const uint8_t *submit_key;
+};
+
+/* What to read before this event. Returns the count; *out lives in arena. */
+size_t core_lookups(const struct core *core, const struct event *event, struct arena *arena,
+                    struct core_lookup **out);
+
+/* ---- looking in -------------------------------------------------------------------------- */
+
+/* One constraint that keeps a job from running now. */
+struct core_reason {
+    const char *reason; /* short name, as in pending_reason: "cores", "dependency", ... */
+    const char *detail; /* with figures */
+    const char *remedy; /* what would have to change */
+};
+
+/* All binding constraints of a live job at the time of the newest step; texts live in arena.
+ * Returns the count, 0 for a job that has a worker, -1 when the job is not live. */
+int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
+             struct core_reason **out);
+
+struct core_worker_view {
+    uint64_t worker_id;
+    const char *name, *drain_reason;
+    enum worker_state state;
+    bool joined; /* since this leader began */
+    bool drained;
+    uint64_t cores, cores_used, memory_bytes, memory_used, gpus, gpus_used;
+    uint64_t attempt_count;
+    uint64_t silent_ms; /* since the last sign of life */
+};
+/* Workers in order of id: index from 0. False at the end. */
+bool core_worker_at(const struct core *core, size_t index, struct core_worker_view *out);
+
+struct core_counts {
+    uint64_t jobs_by_state[JOB_STATE_END]; /* live ones only */
+    uint64_t attempts, workers_usable, experiments, classes;
+    uint64_t passes, placements, steps; /* since the core was made */
+};
+void core_counts(const struct core *core, struct core_counts *out);
+
+/* Checks the invariants that can be seen in memory; thorough: also the indexes, at a cost that
+ * grows with the number of jobs. NULL, or which is broken (in arena). */
+const char *core_check(const struct core *core, bool thorough, struct arena *arena);
+
+/* Everything durable that the core holds, as text in a defined order: equal texts, equal states
+ * (invariant 6). */
+void core_dump(const struct core *core, struct buf *out);
+
+#endif
