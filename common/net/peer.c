@@ -1,0 +1,429 @@
+/* peer.c - the connecting side; see peer.h.
+ *
+ * A connection is a DEALER socket, its monitor and a session, made and closed together: libzmq's
+ * own reconnecting is switched off, because a silently replaced transport would lose messages in
+ * the middle of a session. The monitor tells of refused connections and failed handshakes, which
+ * the DEALER itself would swallow. */
+#include "common/net/peer.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/net/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <zmq.h>
+
+#define MESSAGES_PER_PASS 256
+#define LINGER_MS         100
+
+enum peer_state { PEER_WAITING = 1, PEER_CONNECTING, PEER_UP };
+
+/* A peer_request under way. */
+struct request {
+    struct arena *arena; /* NULL: none */
+    struct message *reply;
+    uint64_t seq; /* of the request within the present session; 0: not sent in it */
+    bool answered;
+};
+
+struct peer {
+    struct loop *loop;
+    struct peer_config config; /* endpoints, texts and keys are our copies */
+    char **endpoints;
+    struct keypair keys;
+    char server_key[KEY_TEXT_SIZE];
+
+    enum peer_state state;
+    void *socket, *monitor; /* NULL while PEER_WAITING */
+    struct loop_watch *socket_watch, *monitor_watch;
+    struct loop_timer timer; /* WAITING: connect again; CONNECTING: give up */
+    struct session session;
+    uint64_t epoch;
+    size_t attempt; /* counts connections; picks the endpoint */
+    uint64_t backoff_ms;
+    struct err last_error;
+    struct request request;
+    struct arena arena; /* of the message being delivered */
+    struct buf frame;
+};
+
+static void connection_start(struct peer *peer);
+
+static const char *endpoint_now(const struct peer *peer)
+{
+    return peer->endpoints[peer->attempt % peer->config.endpoint_count];
+}
+
+static void connection_close(struct peer *peer, int linger_ms)
+{
+    loop_timer_stop(&peer->timer);
+    loop_remove(peer->socket_watch);
+    loop_remove(peer->monitor_watch);
+    peer->socket_watch = peer->monitor_watch = NULL;
+    if (peer->monitor)
+        zmq_close(peer->monitor);
+    if (peer->socket) {
+        zmq_socket_monitor(peer->socket, NULL, 0);
+        zmq_setsockopt(peer->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+        zmq_close(peer->socket);
+    }
+    peer->socket = peer->monitor = NULL;
+}
+
+/* Half of the wait is at random, so that a thousand workers do not come back in step. */
+static uint64_t backoff_take(struct peer *peer)
+{
+    uint64_t wait_ms = peer->backoff_ms;
+    if ((peer->attempt + 1) % peer->config.endpoint_count == 0) /* all endpoints were tried */
+        peer->backoff_ms = min_u64(2 * peer->backoff_ms, PEER_BACKOFF_MAX_MS);
+    return wait_ms + random_u64() % (wait_ms / 2 + 1);
+}
+
+static void connection_fail(struct peer *peer, const struct err *why)
+{
+    connection_close(peer, 0);
+    peer->state = PEER_WAITING;
+    peer->last_error = *why;
+    err_wrap(&peer->last_error, "%s", endpoint_now(peer));
+    uint64_t wait_ms = backoff_take(peer);
+    peer->attempt++;
+    loop_timer_start(peer->loop, &peer->timer, wait_ms);
+    if (peer->config.on_down)
+        peer->config.on_down(peer->config.user, &peer->last_error);
+}
+
+/* ---- what comes in ------------------------------------------------------------------------ */
+
+static void handle_welcome(struct peer *peer, const struct msg_welcome *welcome)
+{
+    if (peer->state == PEER_UP)
+        return;
+    loop_timer_stop(&peer->timer);
+    peer->state = PEER_UP;
+    peer->backoff_ms = PEER_BACKOFF_MIN_MS;
+    if (peer->config.on_up)
+        peer->config.on_up(peer->config.user, welcome);
+}
+
+/* A refusal that is about the session and not about a request ends it. */
+static bool ends_session(const struct peer *peer, const struct message *message)
+{
+    return message->tag == MSG_REFUSED &&
+           (peer->state == PEER_CONNECTING ||
+            (message->u.refused.request_seq == 0 &&
+             strcmp(message->u.refused.kind, err_kind_name(ERR_STALE)) == 0));
+}
+
+static bool is_awaited(const struct peer *peer, const struct message *message)
+{
+    uint64_t seq;
+    return peer->request.arena && !peer->request.answered && peer->request.seq != 0 &&
+           msg_request_seq(message, &seq) && seq == peer->request.seq;
+}
+
+static void handle_message(struct peer *peer, const struct envelope *envelope,
+                           const struct message *message)
+{
+    struct err why;
+    if (message->tag == MSG_WELCOME) {
+        handle_welcome(peer, &message->u.welcome);
+    } else if (ends_session(peer, message)) {
+        err_set(&why, ERR_DENIED, "the coordinator refuses this session: %s",
+                message->u.refused.text);
+        connection_fail(peer, &why);
+    } else if (is_awaited(peer, message)) {
+        *peer->request.reply = *message;
+        peer->request.answered = true;
+    } else if (peer->state == PEER_UP && peer->config.on_message) {
+        peer->config.on_message(peer->config.user, envelope, message);
+    }
+}
+
+static void handle_frame(struct peer *peer, const void *bytes, size_t length)
+{
+    /* The answer to a request outlives this call: everything goes to its arena meanwhile. */
+    struct arena *arena = peer->request.arena ? peer->request.arena : &peer->arena;
+    struct envelope envelope;
+    struct message message;
+    struct err why;
+    if (wire_decode(bytes, length, arena, &envelope, &message, &why) < 0) {
+        err_wrap(&why, "the coordinator sent a damaged frame");
+        connection_fail(peer, &why);
+    } else if (msg_sender(message.tag) == SENDER_COORDINATOR &&
+               session_accept(&peer->session, &envelope)) {
+        handle_message(peer, &envelope, &message);
+    }
+    arena_reset(&peer->arena);
+}
+
+static void socket_ready(void *user, unsigned events)
+{
+    struct peer *peer = user;
+    (void)events;
+    for (int i = 0; i < MESSAGES_PER_PASS && peer->socket; i++) {
+        zmq_msg_t part;
+        zmq_msg_init(&part);
+        if (zmq_msg_recv(&part, peer->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&part);
+            return;
+        }
+        handle_frame(peer, zmq_msg_data(&part), zmq_msg_size(&part));
+        zmq_msg_close(&part);
+    }
+}
+
+/* ---- what the monitor tells --------------------------------------------------------------- */
+
+static void handle_event(struct peer *peer, int event)
+{
+    struct err why;
+    switch (event) {
+    case ZMQ_EVENT_CLOSED:
+        err_set(&why, ERR_CLOSED, "nobody answers at this address");
+        break;
+    case ZMQ_EVENT_DISCONNECTED:
+        if (peer->state == PEER_UP)
+            err_set(&why, ERR_CLOSED, "the connection broke");
+        else
+            err_set(&why, ERR_CLOSED,
+                    "closed during the handshake: the key may not be enrolled, or the server key "
+                    "may be another");
+        break;
+    default:
+        err_set(&why, ERR_DENIED, "the handshake failed: is the server key the right one?");
+    }
+    connection_fail(peer, &why);
+}
+
+static void monitor_ready(void *user, unsigned events)
+{
+    struct peer *peer = user;
+    uint8_t head[6], address[256];
+    (void)events;
+    while (peer->monitor && zmq_recv(peer->monitor, head, sizeof head, ZMQ_DONTWAIT) >= 0) {
+        uint16_t event;
+        memcpy(&event, head, sizeof event);
+        if (zmq_recv(peer->monitor, address, sizeof address, ZMQ_DONTWAIT) < 0)
+            return;
+        /* What arrived before the connection broke is still to be read. */
+        socket_ready(peer, LOOP_READ);
+        if (peer->monitor)
+            handle_event(peer, event);
+    }
+}
+
+/* ---- connecting --------------------------------------------------------------------------- */
+
+static int monitor_open(struct peer *peer, struct err *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "inproc://peer-%p-%zu", (void *)peer, peer->attempt);
+    int events = ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                 ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+    if (zmq_socket_monitor(peer->socket, name, events) < 0)
+        return err_errno(err, "watching the connection");
+    peer->monitor = zmq_socket(loop_context(peer->loop), ZMQ_PAIR);
+    if (!peer->monitor || zmq_connect(peer->monitor, name) < 0)
+        return err_errno(err, "watching the connection");
+    return 0;
+}
+
+static int socket_open(struct peer *peer, struct err *err)
+{
+    int never = -1;
+    peer->socket = zmq_socket(loop_context(peer->loop), ZMQ_DEALER);
+    if (!peer->socket)
+        return err_errno(err, "making a socket");
+    if (session_configure(peer->socket, &peer->keys, peer->config.queue_messages, err) < 0)
+        return -1;
+    if (zmq_setsockopt(peer->socket, ZMQ_CURVE_SERVERKEY, peer->server_key, KEY_TEXT_SIZE) < 0 ||
+        zmq_setsockopt(peer->socket, ZMQ_RECONNECT_IVL, &never, sizeof never) < 0)
+        return err_errno(err, "configuring a socket");
+    if (monitor_open(peer, err) < 0)
+        return -1;
+    if (zmq_connect(peer->socket, endpoint_now(peer)) < 0)
+        return err_set(err, ERR_INVALID,
+                       "'%s' is no address to connect to: %s; expected "
+                       "tcp://HOST:PORT or ipc://PATH",
+                       endpoint_now(peer), zmq_strerror(errno));
+    return 0;
+}
+
+static int send_frame(struct peer *peer, const struct message *message, uint64_t *out_seq,
+                      struct err *err)
+{
+    uint64_t seq;
+    if (session_encode(&peer->session, peer->epoch, message, &peer->frame, &seq, err) < 0)
+        return -1;
+    while (zmq_send(peer->socket, peer->frame.bytes, peer->frame.length, ZMQ_DONTWAIT) < 0) {
+        if (errno == EINTR)
+            continue;
+        if (errno == EAGAIN)
+            return err_set(err, ERR_LIMIT, "%d messages wait for the coordinator already",
+                           peer->config.queue_messages);
+        return err_errno(err, "sending to the coordinator");
+    }
+    peer->session.sent = seq;
+    if (out_seq)
+        *out_seq = seq;
+    return 0;
+}
+
+static int connection_open(struct peer *peer, struct err *err)
+{
+    struct message hello = {.tag = MSG_HELLO,
+                            .u.hello = {peer->config.program, peer->config.version}};
+    peer->state = PEER_CONNECTING;
+    session_start(&peer->session);
+    if (socket_open(peer, err) < 0 || send_frame(peer, &hello, NULL, err) < 0)
+        return -1;
+    peer->socket_watch = loop_add_socket(peer->loop, peer->socket, LOOP_READ, socket_ready, peer);
+    peer->monitor_watch =
+        loop_add_socket(peer->loop, peer->monitor, LOOP_READ, monitor_ready, peer);
+    loop_timer_start(peer->loop, &peer->timer, PEER_WELCOME_MS);
+    return 0;
+}
+
+static void connection_start(struct peer *peer)
+{
+    struct err why;
+    if (connection_open(peer, &why) < 0)
+        connection_fail(peer, &why);
+}
+
+static void timer_fired(void *user)
+{
+    struct peer *peer = user;
+    struct err why;
+    if (peer->state == PEER_WAITING) {
+        connection_start(peer);
+        return;
+    }
+    err_set(&why, ERR_TIMEOUT, "no welcome within %u ms", PEER_WELCOME_MS);
+    connection_fail(peer, &why);
+}
+
+/* ---- public ------------------------------------------------------------------------------- */
+
+static void config_copy(struct peer *peer, const struct peer_config *config)
+{
+    peer->config = *config;
+    peer->endpoints = mem_array(config->endpoint_count, sizeof *peer->endpoints);
+    for (size_t i = 0; i < config->endpoint_count; i++)
+        peer->endpoints[i] = mem_strdup(config->endpoints[i]);
+    peer->config.endpoints = NULL;
+    peer->config.program = mem_strdup(config->program);
+    peer->config.version = mem_strdup(config->version);
+    if (peer->config.queue_messages <= 0)
+        peer->config.queue_messages = PEER_QUEUE_DEFAULT;
+    peer->keys = *config->keys;
+    memcpy(peer->server_key, config->server_key, KEY_TEXT_SIZE);
+}
+
+int peer_open(struct loop *loop, const struct peer_config *config, struct peer **out,
+              struct err *err)
+{
+    CHECK(config->endpoint_count > 0);
+    if (public_key_check(config->server_key, err) < 0)
+        return err_wrap(err, "server key");
+    struct peer *peer = mem_zalloc(sizeof *peer);
+    peer->loop = loop;
+    peer->backoff_ms = PEER_BACKOFF_MIN_MS;
+    peer->timer.fire = timer_fired;
+    peer->timer.user = peer;
+    config_copy(peer, config);
+    if (connection_open(peer, err) < 0) {
+        peer_close(peer);
+        return -1;
+    }
+    *out = peer;
+    return 0;
+}
+
+void peer_close(struct peer *peer)
+{
+    if (!peer)
+        return;
+    connection_close(peer, LINGER_MS);
+    for (size_t i = 0; i < peer->config.endpoint_count; i++)
+        mem_free(peer->endpoints[i]);
+    mem_free(peer->endpoints);
+    mem_free((char *)(uintptr_t)peer->config.program);
+    mem_free((char *)(uintptr_t)peer->config.version);
+    keypair_wipe(&peer->keys);
+    arena_done(&peer->arena);
+    buf_done(&peer->frame);
+    mem_free(peer);
+}
+
+bool peer_is_up(const struct peer *peer)
+{
+    return peer->state == PEER_UP;
+}
+
+void peer_set_epoch(struct peer *peer, uint64_t epoch)
+{
+    peer->epoch = epoch;
+}
+
+int peer_send(struct peer *peer, const struct message *message, uint64_t *out_seq, struct err *err)
+{
+    if (peer->state != PEER_UP)
+        return err_set(err, ERR_CLOSED, "not connected to a coordinator%s%s",
+                       peer->last_error.kind ? ": " : "",
+                       peer->last_error.kind ? peer->last_error.text : "");
+    return send_frame(peer, message, out_seq, err);
+}
+
+/* Sends the request if this session has not seen it yet. */
+static int request_offer(struct peer *peer, const struct message *request, uint64_t *session,
+                         bool repeat, struct err *err)
+{
+    if (peer->state != PEER_UP)
+        return 0;
+    if (peer->request.seq != 0 && *session == peer->session.own)
+        return 0;
+    if (peer->request.seq != 0 && !repeat)
+        return err_set(err, ERR_CLOSED,
+                       "the connection broke before the answer came (%s); "
+                       "whether the request was carried out is not known",
+                       peer->last_error.text);
+    *session = peer->session.own;
+    return peer_send(peer, request, &peer->request.seq, err);
+}
+
+static int request_wait(struct peer *peer, const struct message *request, bool repeat,
+                        uint64_t timeout_ms, struct err *err)
+{
+    uint64_t until_ms = clock_steady_ms() + timeout_ms, now_ms, session = 0;
+    while (!peer->request.answered) {
+        if (request_offer(peer, request, &session, repeat, err) < 0)
+            return -1;
+        now_ms = clock_steady_ms();
+        if (now_ms >= until_ms && peer->state == PEER_UP)
+            return err_set(err, ERR_TIMEOUT, "no answer within %llu ms",
+                           (unsigned long long)timeout_ms);
+        if (now_ms >= until_ms)
+            return err_set(err, ERR_TIMEOUT, "no coordinator within %llu ms: %s",
+                           (unsigned long long)timeout_ms,
+                           peer->last_error.kind ? peer->last_error.text : endpoint_now(peer));
+        if (loop_once(peer->loop, until_ms - now_ms, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int peer_request(struct peer *peer, const struct message *request, bool repeat, uint64_t timeout_ms,
+                 struct arena *arena, struct message *out_reply, struct err *err)
+{
+    CHECK(!peer->request.arena);
+    struct message reply;
+    peer->request = (struct request){.arena = arena, .reply = &reply};
+    int rc = request_wait(peer, request, repeat, timeout_ms, err);
+    peer->request = (struct request){0};
+    if (rc == 0)
+        *out_reply = reply;
+    return rc;
+}
