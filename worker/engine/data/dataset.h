@@ -12,6 +12,8 @@
 #define DATASET_PARTS_MAX 256
 #define DATASET_SHARDS_MAX 4096 /* per part: 4096 * 1e8 tokens is more than any corpus here */
 
+#define DATASET_FORMAT 1
+
 struct dataset;
 
 /* A part; everything is borrowed from the dataset. */
@@ -38,6 +40,8 @@ int dataset_part(struct dataset *dataset, const char *name, const struct dataset
                  struct err *err) WARN_UNUSED;
 bool dataset_has_part(const struct dataset *dataset, const char *name);
 
+/* Index of the shard that holds document `index` (below document_count, CHECK). */
+size_t dataset_shard_of(const struct dataset_part *part, uint64_t index);
 /* Tokens of document `index` (0 .. document_count-1), the leading separator included. Ids
  * are widened into *out, which is cleared first. */
 void dataset_document(const struct dataset_part *part, uint64_t index, struct token_list *out);
@@ -54,5 +58,22 @@ struct dataset_texts {
 int dataset_texts_read(const struct dataset_part *part, struct dataset_texts *out,
                        struct err *err) WARN_UNUSED;
 void dataset_texts_done(struct dataset_texts *texts);
+
+/* What a dataset.json says, before any shard is opened: for the reader and for fuzzing. */
+struct dataset_index {
+    char *name, *tokenizer;
+    uint32_t vocab_size;
+    struct dataset_index_part {
+        char *name, *texts; /* texts: NULL when absent */
+        char **shards;
+        size_t shard_count;
+        uint64_t tokens, documents, bytes;
+    } *parts;
+    size_t part_count;
+};
+/* Errors: ERR_PROTOCOL or ERR_INVALID naming the field. File names have no '/' and no "..". */
+int dataset_index_parse(const char *json, size_t length, struct dataset_index *out,
+                        struct err *err) WARN_UNUSED;
+void dataset_index_done(struct dataset_index *index);
 
 #endif

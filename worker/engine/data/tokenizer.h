@@ -2,7 +2,9 @@
  *
  * A tokenizer is 256 byte tokens, merges in rank order and special tokens. Text is cut
  * into pieces by the GPT-2 pattern (pieces.h); inside a piece the adjacent pair of lowest
- * rank is merged, leftmost first, until none is left. Bytes that are not UTF-8 survive.
+ * rank is merged, leftmost first, until none is left. Bytes that are not UTF-8 survive
+ * (unless an imported vocabulary lacks them: C0, C1 and F5..FF are then left out, as
+ * tokenizers does).
  * Sources: the GPT-2 release (encoder.py), tokenizers' tokenizer.json, card
  * data-tokenizers-and-shards. */
 #ifndef ATHANOR_TOKENIZER_H
@@ -12,10 +14,11 @@
 #include "common/base/err.h"
 #include "common/base/hash.h"
 
-#define TOKENIZER_VOCAB_MAX 4194304u /* ids fit 22 bits: two make one 44-bit merge key */
+#define TOKENIZER_VOCAB_MAX 4194304u /* more than any published vocabulary */
 #define TOKENIZER_END_OF_TEXT "<|endoftext|>"
 
 struct tokenizer;
+struct word_counts; /* bpe.h */
 
 struct token_list {
     uint32_t *ids; /* mem_free via token_list_done */
@@ -32,6 +35,11 @@ int tokenizer_read(const char *path, struct tokenizer **out, struct err *err) WA
 /* From GPT-2's own pair of files, vocab.json (encoder.json) and merges.txt (vocab.bpe). */
 int tokenizer_read_gpt2(const char *vocab_path, const char *merges_path, struct tokenizer **out,
                         struct err *err) WARN_UNUSED;
+/* Learns merges from counted pieces (bpe.h): ids 0..255 are the bytes, then the merges in order,
+ * <|endoftext|> last. The vocabulary is smaller than asked when pairs run out (or are rarer
+ * than min_count). vocab_size: 257 .. TOKENIZER_VOCAB_MAX (ERR_INVALID). */
+int tokenizer_train(const struct word_counts *counts, uint32_t vocab_size, uint64_t min_count,
+                    struct tokenizer **out, struct err *err) WARN_UNUSED;
 /* The tokenizer.json text (mem_free); merges as strings, which every version reads. */
 char *tokenizer_text(const struct tokenizer *tokenizer);
 /* Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and

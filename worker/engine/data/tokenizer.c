@@ -1,0 +1,381 @@
+/* tokenizer.c - vocabulary, encoding and decoding; see tokenizer.h. */
+#include "worker/engine/data/tokenizer.h"
+
+#include "common/base/mem.h"
+#include "worker/engine/data/pieces.h"
+#include "worker/engine/data/tokenizer_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#define ID_NONE BYTE_MAP_NONE
+
+void token_list_done(struct token_list *list)
+{
+    mem_free(list->ids);
+    *list = (struct token_list){0};
+}
+
+static void token_list_reserve(struct token_list *list, size_t more)
+{
+    if (list->count + more <= list->capacity)
+        return;
+    size_t capacity = list->capacity ? 2 * list->capacity : 256;
+    while (capacity < list->count + more)
+        capacity *= 2;
+    list->ids = mem_grow(list->ids, capacity, sizeof *list->ids);
+    list->capacity = capacity;
+}
+
+struct tokenizer *tokenizer_new(void)
+{
+    struct tokenizer *tokenizer = mem_zalloc(sizeof *tokenizer);
+    tokenizer->end_of_text = TOKENIZER_VOCAB_MAX;
+    memset(tokenizer->byte_id, 0xFF, sizeof tokenizer->byte_id);
+    return tokenizer;
+}
+
+void tokenizer_free(struct tokenizer *tokenizer)
+{
+    if (!tokenizer)
+        return;
+    mem_free(tokenizer->tokens);
+    mem_free(tokenizer->added);
+    merge_table_done(&tokenizer->merges);
+    byte_map_done(&tokenizer->vocab);
+    arena_done(&tokenizer->arena);
+    mem_free(tokenizer);
+}
+
+static int token_place(struct tokenizer *tokenizer, uint32_t id, struct err *err)
+{
+    if (id >= TOKENIZER_VOCAB_MAX)
+        return err_set(err, ERR_INVALID, "token id %u is too large; at most %u is accepted", id,
+                       TOKENIZER_VOCAB_MAX - 1);
+    if (id < tokenizer->vocab_size)
+        return 0;
+    uint32_t old = tokenizer->token_capacity, capacity = old ? old : 256;
+    while (capacity <= id)
+        capacity *= 2;
+    if (capacity > old) {
+        tokenizer->tokens = mem_grow(tokenizer->tokens, capacity, sizeof *tokenizer->tokens);
+        memset(tokenizer->tokens + old, 0, (capacity - old) * sizeof *tokenizer->tokens);
+        tokenizer->token_capacity = capacity;
+    }
+    tokenizer->vocab_size = id + 1;
+    return 0;
+}
+
+int tokenizer_add_token(struct tokenizer *tokenizer, uint32_t id, const char *bytes,
+                        size_t length, struct err *err)
+{
+    if (length == 0)
+        return err_set(err, ERR_INVALID, "token %u is empty", id);
+    if (token_place(tokenizer, id, err) < 0)
+        return -1;
+    if (tokenizer->tokens[id].bytes)
+        return err_set(err, ERR_INVALID, "token id %u is given twice", id);
+    size_t known = tokenizer->vocab.count;
+    uint32_t entry = byte_map_put(&tokenizer->vocab, bytes, length);
+    if (entry < known)
+        return err_set(err, ERR_INVALID, "tokens %u and %u are the same bytes", id,
+                       (uint32_t)tokenizer->vocab.entries[entry].value);
+    tokenizer->vocab.entries[entry].value = id;
+    tokenizer->tokens[id] = (struct token){
+        .bytes = arena_strndup(&tokenizer->arena, bytes, length),
+        .length = (uint32_t)length,
+    };
+    if (length == 1)
+        tokenizer->byte_id[(uint8_t)bytes[0]] = id;
+    return 0;
+}
+
+int tokenizer_add_special(struct tokenizer *tokenizer, uint32_t id, const char *content,
+                          size_t length, bool special, struct err *err)
+{
+    if (length == 0 || length > 4096)
+        return err_set(err, ERR_INVALID, "added token %u has %zu bytes; 1 to 4096 are accepted",
+                       id, length);
+    if (tokenizer->added_count >= ADDED_TOKENS_MAX)
+        return err_set(err, ERR_LIMIT, "more than %d added tokens", ADDED_TOKENS_MAX);
+    if (token_place(tokenizer, id, err) < 0)
+        return -1;
+    struct token *token = &tokenizer->tokens[id];
+    if (token->bytes && (token->length != length || memcmp(token->bytes, content, length) != 0))
+        return err_set(err, ERR_INVALID, "token id %u has two different texts", id);
+    if (!token->bytes)
+        *token = (struct token){.bytes = arena_strndup(&tokenizer->arena, content, length),
+                                .length = (uint32_t)length};
+    token->added = true;
+    size_t n = tokenizer->added_count;
+    if ((n & (n - 1)) == 0)
+        tokenizer->added = mem_grow(tokenizer->added, n ? 2 * n : 1, sizeof *tokenizer->added);
+    tokenizer->added[tokenizer->added_count++] =
+        (struct added_token){token->bytes, (uint32_t)length, id, special};
+    tokenizer->added_first[(uint8_t)content[0]] = true;
+    return 0;
+}
+
+static uint32_t vocab_id(const struct tokenizer *tokenizer, const char *bytes, size_t length)
+{
+    uint32_t entry = byte_map_find(&tokenizer->vocab, bytes, length);
+    return entry == BYTE_MAP_NONE ? ID_NONE : (uint32_t)tokenizer->vocab.entries[entry].value;
+}
+
+int tokenizer_add_merge(struct tokenizer *tokenizer, const char *left, size_t left_length,
+                        const char *right, size_t right_length, struct err *err)
+{
+    size_t rank = tokenizer->merges.count;
+    char joined[8192];
+    if (left_length + right_length > sizeof joined)
+        return err_set(err, ERR_LIMIT, "merge %zu makes a token of over %zu bytes", rank,
+                       sizeof joined);
+    memcpy(joined, left, left_length);
+    memcpy(joined + left_length, right, right_length);
+    struct merge merge = {
+        .left = vocab_id(tokenizer, left, left_length),
+        .right = vocab_id(tokenizer, right, right_length),
+        .id = vocab_id(tokenizer, joined, left_length + right_length),
+    };
+    if (merge.left == ID_NONE || merge.right == ID_NONE || merge.id == ID_NONE)
+        return err_set(err, ERR_INVALID, "merge %zu names a token that the vocabulary lacks", rank);
+    if (!merge_table_add(&tokenizer->merges, merge))
+        return err_set(err, ERR_INVALID, "merge %zu is given twice", rank);
+    return 0;
+}
+
+/* Ids of one piece by merging alone. ids has room for length. */
+static size_t piece_merge(const struct tokenizer *tokenizer, const char *bytes, size_t length,
+                          uint32_t *ids)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < length; i++) {
+        ids[count] = tokenizer->byte_id[(uint8_t)bytes[i]];
+        count += ids[count] != ID_NONE;
+    }
+    return count <= BPE_SCAN_MAX ? bpe_merge_scan(&tokenizer->merges, ids, count)
+                                 : bpe_merge_heap(&tokenizer->merges, ids, count);
+}
+
+static void tokenizer_find_direct(struct tokenizer *tokenizer)
+{
+    struct token_list scratch = {0};
+    for (size_t i = 0; i < tokenizer->vocab.count; i++) {
+        struct token *token = &tokenizer->tokens[tokenizer->vocab.entries[i].value];
+        token_list_reserve(&scratch, token->length);
+        size_t count = piece_merge(tokenizer, token->bytes, token->length, scratch.ids);
+        token->direct = count == 1 || tokenizer->ignore_merges;
+    }
+    token_list_done(&scratch);
+}
+
+/* Bytes that no UTF-8 text contains; some published vocabularies leave them out. */
+static bool byte_outside_utf8(unsigned byte)
+{
+    return byte == 0xC0 || byte == 0xC1 || byte >= 0xF5;
+}
+
+int tokenizer_finish(struct tokenizer *tokenizer, struct err *err)
+{
+    for (unsigned byte = 0; byte < 256; byte++)
+        if (tokenizer->byte_id[byte] == ID_NONE && !byte_outside_utf8(byte))
+            return err_set(err, ERR_INVALID, "the vocabulary has no token for byte 0x%02X; a "
+                           "byte-level vocabulary has all that occur in UTF-8", byte);
+    tokenizer_find_direct(tokenizer);
+    for (size_t i = 0; i < tokenizer->added_count; i++) {
+        const struct added_token *added = &tokenizer->added[i];
+        if (strcmp(added->content, TOKENIZER_END_OF_TEXT) == 0)
+            tokenizer->end_of_text = added->id;
+    }
+    char *text = tokenizer_text(tokenizer);
+    hash_sha256(text, strlen(text), &tokenizer->identity);
+    mem_free(text);
+    return 0;
+}
+
+static int add_trained(struct tokenizer *tokenizer, const struct merge_table *rules,
+                       struct err *err)
+{
+    for (unsigned byte = 0; byte < 256; byte++)
+        if (tokenizer_add_token(tokenizer, byte, (const char *)&(uint8_t){(uint8_t)byte}, 1, err) < 0)
+            return -1;
+    struct buf joined = {0};
+    int rc = 0;
+    for (size_t i = 0; i < rules->count && rc == 0; i++) {
+        struct merge rule = rules->merges[i];
+        struct token left = tokenizer->tokens[rule.left], right = tokenizer->tokens[rule.right];
+        buf_clear(&joined);
+        buf_add(&joined, left.bytes, left.length);
+        buf_add(&joined, right.bytes, right.length);
+        if (rule.id == tokenizer->vocab_size)
+            rc = tokenizer_add_token(tokenizer, rule.id, joined.bytes, joined.length, err);
+        if (rc == 0)
+            rc = tokenizer_add_merge(tokenizer, left.bytes, left.length, right.bytes,
+                                     right.length, err);
+    }
+    buf_done(&joined);
+    return rc;
+}
+
+int tokenizer_train(const struct word_counts *counts, uint32_t vocab_size, uint64_t min_count,
+                    struct tokenizer **out, struct err *err)
+{
+    if (vocab_size < 257 || vocab_size > TOKENIZER_VOCAB_MAX)
+        return err_set(err, ERR_INVALID, "vocab_size is %u; 257 to %u are accepted", vocab_size,
+                       TOKENIZER_VOCAB_MAX);
+    struct merge_table rules = {0};
+    struct tokenizer *tokenizer = tokenizer_new();
+    bpe_train(counts, vocab_size - 1, min_count, &rules, NULL);
+    int rc = add_trained(tokenizer, &rules, err);
+    if (rc == 0)
+        rc = tokenizer_add_special(tokenizer, tokenizer->vocab_size, TOKENIZER_END_OF_TEXT,
+                                   strlen(TOKENIZER_END_OF_TEXT), true, err);
+    if (rc == 0)
+        rc = tokenizer_finish(tokenizer, err);
+    merge_table_done(&rules);
+    if (rc < 0) {
+        tokenizer_free(tokenizer);
+        return -1;
+    }
+    *out = tokenizer;
+    return 0;
+}
+
+uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer)
+{
+    return tokenizer->vocab_size;
+}
+
+uint32_t tokenizer_end_of_text(const struct tokenizer *tokenizer)
+{
+    return tokenizer->end_of_text;
+}
+
+const struct hash *tokenizer_identity(const struct tokenizer *tokenizer)
+{
+    return &tokenizer->identity;
+}
+
+const char *tokenizer_token(const struct tokenizer *tokenizer, uint32_t id, size_t *out_length)
+{
+    *out_length = 0;
+    if (id >= tokenizer->vocab_size || !tokenizer->tokens[id].bytes)
+        return "";
+    *out_length = tokenizer->tokens[id].length;
+    return tokenizer->tokens[id].bytes;
+}
+
+static void encode_piece(const struct tokenizer *tokenizer, const char *piece, size_t length,
+                         struct token_list *out)
+{
+    token_list_reserve(out, length);
+    uint32_t id = vocab_id(tokenizer, piece, length);
+    if (id != ID_NONE && tokenizer->tokens[id].direct) {
+        out->ids[out->count++] = id;
+        return;
+    }
+    out->count += piece_merge(tokenizer, piece, length, out->ids + out->count);
+}
+
+static void encode_plain(const struct tokenizer *tokenizer, const char *text, size_t length,
+                         struct token_list *out)
+{
+    while (length > 0) {
+        size_t piece = piece_next(text, length);
+        encode_piece(tokenizer, text, piece, out);
+        text += piece;
+        length -= piece;
+    }
+}
+
+/* The longest added token that begins at text, or NULL. */
+static const struct added_token *added_at(const struct tokenizer *tokenizer, const char *text,
+                                          size_t length, bool with_special)
+{
+    const struct added_token *best = NULL;
+    if (!tokenizer->added_first[(uint8_t)text[0]])
+        return NULL;
+    for (size_t i = 0; i < tokenizer->added_count; i++) {
+        const struct added_token *added = &tokenizer->added[i];
+        if ((added->special && !with_special) || added->length > length ||
+            (best && best->length >= added->length))
+            continue;
+        if (memcmp(added->content, text, added->length) == 0)
+            best = added;
+    }
+    return best;
+}
+
+static void encode_with_added(const struct tokenizer *tokenizer, const char *text, size_t length,
+                              bool with_special, struct token_list *out)
+{
+    size_t start = 0;
+    for (size_t at = 0; at < length;) {
+        const struct added_token *added =
+            added_at(tokenizer, text + at, length - at, with_special);
+        if (!added) {
+            at++;
+            continue;
+        }
+        encode_plain(tokenizer, text + start, at - start, out);
+        token_list_reserve(out, 1);
+        out->ids[out->count++] = added->id;
+        at += added->length;
+        start = at;
+    }
+    encode_plain(tokenizer, text + start, length - start, out);
+}
+
+/* NFC of the text; NULL when it is NFC already, or not UTF-8 (then it is taken as it is). */
+static char *composed(const char *text, size_t length, size_t *out_length)
+{
+    size_t ascii = 0;
+    while (ascii < length && (uint8_t)text[ascii] < 0x80)
+        ascii++;
+    if (ascii == length)
+        return NULL;
+    utf8proc_uint8_t *result = NULL;
+    utf8proc_ssize_t got = utf8proc_map((const uint8_t *)text, (utf8proc_ssize_t)length, &result,
+                                        UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    if (got < 0) {
+        free(result);
+        return NULL;
+    }
+    *out_length = (size_t)got;
+    return (char *)result;
+}
+
+static void encode(const struct tokenizer *tokenizer, const char *text, size_t length,
+                   bool with_special, struct token_list *out)
+{
+    size_t composed_length;
+    char *copy = tokenizer->compose ? composed(text, length, &composed_length) : NULL;
+    if (copy)
+        encode_with_added(tokenizer, copy, composed_length, with_special, out);
+    else
+        encode_with_added(tokenizer, text, length, with_special, out);
+    free(copy);
+}
+
+void tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
+                      struct token_list *out)
+{
+    encode(tokenizer, text, length, false, out);
+}
+
+void tokenizer_encode_special(const struct tokenizer *tokenizer, const char *text, size_t length,
+                              struct token_list *out)
+{
+    encode(tokenizer, text, length, true, out);
+}
+
+void tokenizer_decode(const struct tokenizer *tokenizer, const uint32_t *ids, size_t count,
+                      struct buf *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t length;
+        const char *bytes = tokenizer_token(tokenizer, ids[i], &length);
+        buf_add(out, bytes, length);
+    }
+}
