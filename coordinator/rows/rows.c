@@ -75,6 +75,11 @@ static const struct row_column columns_report_cursor[] = {
 #include "coordinator/rows/report_cursor.def"
 };
 #undef ROW
+#define ROW struct row_principal
+static const struct row_column columns_principal[] = {
+#include "coordinator/rows/principal.def"
+};
+#undef ROW
 
 static const struct row_shape shapes[ROW_TABLE_END] = {
 #define TABLE(table) \

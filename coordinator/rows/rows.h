@@ -34,7 +34,7 @@ typedef uint64_t row_time;
 enum row_type { ROW_u64 = 1, ROW_i64, ROW_f64, ROW_flag, ROW_text, ROW_blob, ROW_hash, ROW_time };
 enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
 
-/* One line per table that the core writes: TABLE(name). Order is the order of writing within a
+/* One line per table that is written row by row, by the core but for `principal`: TABLE(name). Order is the order of writing within a
  * transaction, parents before children. */
 #define ROW_TABLES(TABLE) \
     TABLE(experiment) \
@@ -50,7 +50,8 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(log_chunk) \
     TABLE(job_event) \
     TABLE(pending_reason) \
-    TABLE(report_cursor)
+    TABLE(report_cursor) \
+    TABLE(principal)
 
 enum row_table {
     ROW_TABLE_NONE = 0,
@@ -104,6 +105,9 @@ struct row_pending_reason {
 };
 struct row_report_cursor {
 #include "coordinator/rows/report_cursor.def"
+};
+struct row_principal {
+#include "coordinator/rows/principal.def"
 };
 #undef COLUMN
 #undef MUTABLE
