@@ -1,0 +1,147 @@
+/* folder.c - see folder.h. */
+#include "worker/attempt/folder.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define NOTES_BYTES_MAX ((size_t)1 << 20) /* 16,384 processes of at most 64 bytes */
+
+char *folder_file(const char *folder, const char *name)
+{
+    return mem_printf("%s/%s", folder, name);
+}
+
+int folder_lock(const char *folder, int *out_fd, struct err *err)
+{
+    char *path = folder_file(folder, FOLDER_LOCK);
+    int rc = -1;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        err_errno(err, "open lock '%s'", path);
+    } else if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno == EWOULDBLOCK)
+            err_set(err, ERR_EXISTS, "a shepherd holds '%s'", path);
+        else
+            err_errno(err, "lock '%s'", path);
+        close(fd);
+    } else {
+        *out_fd = fd;
+        rc = 0;
+    }
+    mem_free(path);
+    return rc;
+}
+
+static int line_append(const char *folder, const char *file, const char *line, struct err *err)
+{
+    char *path = folder_file(folder, file);
+    int rc = -1;
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        err_errno(err, "open '%s'", path);
+    } else {
+        rc = file_write_all(fd, line, strlen(line), err);
+        close(fd);
+        if (rc < 0)
+            err_wrap(err, "note in '%s'", path);
+    }
+    mem_free(path);
+    return rc;
+}
+
+int folder_note_process(const char *folder, const char *file, struct process_id process,
+                        struct err *err)
+{
+    char line[64];
+    snprintf(line, sizeof line, "%d %" PRIu64 "\n", (int)process.pid, process.start_ticks);
+    return line_append(folder, file, line, err);
+}
+
+int folder_processes(const char *folder, const char *file, struct process_id **out,
+                     size_t *out_count, struct err *err)
+{
+    struct process_id *list = NULL;
+    size_t count = 0, capacity = 0;
+    char *path = folder_file(folder, file), *text = NULL, *save = NULL;
+    size_t length;
+    int rc = file_read(path, NOTES_BYTES_MAX, &text, &length, err);
+    mem_free(path);
+    if (rc < 0 && err->kind != ERR_NOT_FOUND)
+        return -1;
+    if (rc < 0) {
+        err_clear(err);
+        text = mem_strdup("");
+    }
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        int pid, used = 0;
+        uint64_t ticks;
+        if (sscanf(line, "%d %" SCNu64 "%n", &pid, &ticks, &used) != 2 || line[used] || pid <= 1)
+            continue;
+        VEC_RESERVE(list, count, capacity);
+        list[count++] = (struct process_id){pid, ticks};
+    }
+    mem_free(text);
+    *out = list;
+    *out_count = count;
+    return 0;
+}
+
+int folder_note_place(const char *folder, const char *path, struct err *err)
+{
+    char *line = mem_printf("%s\n", path);
+    int rc = line_append(folder, FOLDER_PLACES, line, err);
+    mem_free(line);
+    return rc;
+}
+
+uint64_t folder_acked(const char *folder)
+{
+    char *path = folder_file(folder, FOLDER_ACKED), *text = NULL;
+    struct err err = {0};
+    size_t length;
+    uint64_t seq = 0;
+    if (file_read(path, 64, &text, &length, &err) == 0 && sscanf(text, "%" SCNu64, &seq) != 1)
+        seq = 0;
+    mem_free(text);
+    mem_free(path);
+    return seq;
+}
+
+int folder_set_acked(const char *folder, uint64_t seq, struct err *err)
+{
+    char *path = folder_file(folder, FOLDER_ACKED);
+    char text[32];
+    /* Fixed width, overwritten in place: the cheapest way that never leaves a shorter number. */
+    int length = snprintf(text, sizeof text, "%020" PRIu64 "\n", seq);
+    int rc = -1;
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        err_errno(err, "open '%s'", path);
+    } else {
+        rc = file_write_all(fd, text, (size_t)length, err);
+        close(fd);
+    }
+    mem_free(path);
+    return rc;
+}
+
+char *folder_socket_path(const char *folder, const char *name, int *out_folder_fd,
+                         struct err *err)
+{
+    int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        err_errno(err, "open folder '%s'", folder);
+        return NULL;
+    }
+    *out_folder_fd = fd;
+    return mem_printf("/proc/self/fd/%d/%s", fd, name);
+}

@@ -1,0 +1,298 @@
+/* plan.c - see plan.h. */
+#include "worker/attempt/plan.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "worker/attempt/folder.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <string.h>
+
+/* ---- single values ----------------------------------------------------------------------- */
+
+static int u64_get(const json_t *from, const char *name, uint64_t fallback, uint64_t *out,
+                   struct err *err)
+{
+    const json_t *value = json_object_get(from, name);
+    if (!value) {
+        *out = fallback;
+        return 0;
+    }
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return err_set(err, ERR_PROTOCOL, "%s: expected a whole number from 0", name);
+    *out = (uint64_t)json_integer_value(value);
+    return 0;
+}
+
+static int text_get(struct plan *plan, const json_t *from, const char *name, const char *fallback,
+                    const char **out, struct err *err)
+{
+    const json_t *value = json_object_get(from, name);
+    if (value && !json_is_string(value))
+        return err_set(err, ERR_PROTOCOL, "%s: expected a text", name);
+    *out = arena_strdup(&plan->arena, value ? json_string_value(value) : fallback);
+    return 0;
+}
+
+static int absolute_check(const char *name, const char *path, bool may_be_empty, struct err *err)
+{
+    if (path[0] == '/' || (may_be_empty && !path[0]))
+        return 0;
+    return err_set(err, ERR_PROTOCOL, "%s: expected an absolute path, found '%.200s'", name, path);
+}
+
+/* ---- parts ------------------------------------------------------------------------------- */
+
+static int numbers_read(struct plan *plan, const json_t *root, struct err *err)
+{
+    uint64_t format;
+    struct {
+        const char *name;
+        uint64_t fallback, *out;
+    } fields[] = {
+        {"format", 0, &format},
+        {"attempt_id", 0, &plan->attempt_id},
+        {"attempt", 1, &plan->attempt},
+        {"job_id", 0, &plan->job_id},
+        {"epoch", 0, &plan->epoch},
+        {"cores", 1, &plan->cores},
+        {"memory_bytes", 0, &plan->memory_bytes},
+        {"wall_time_ms", 0, &plan->wall_time_ms},
+        {"stop_grace_ms", PLAN_STOP_GRACE_MS_DEFAULT, &plan->stop_grace_ms},
+        {"stall_ms", 0, &plan->stall_ms},
+        {"log_bytes_max", PLAN_LOG_BYTES_DEFAULT, &plan->log_bytes_max},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
+        if (u64_get(root, fields[i].name, fields[i].fallback, fields[i].out, err) < 0)
+            return -1;
+    if (format != 1)
+        return err_set(err, ERR_PROTOCOL, "format: this program reads format 1");
+    if (plan->attempt_id == 0)
+        return err_set(err, ERR_PROTOCOL, "attempt_id: required, from 1");
+    return 0;
+}
+
+static int texts_read(struct plan *plan, const json_t *root, struct err *err)
+{
+    struct {
+        const char *name, *fallback;
+        const char **out;
+        bool may_be_empty, is_path;
+    } fields[] = {
+        {"job_name", "", &plan->job_name, true, false},
+        {"job_dir", "", &plan->job_dir, false, true},
+        {"resume", "", &plan->resume, true, true},
+        {"engine", "", &plan->engine, true, true},
+        {"cgroup", "", &plan->cgroup, true, true},
+        {"tmp", "/tmp", &plan->tmp, false, true},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
+        if (text_get(plan, root, fields[i].name, fields[i].fallback, fields[i].out, err) < 0)
+            return -1;
+        if (fields[i].is_path && absolute_check(fields[i].name, *fields[i].out,
+                                                fields[i].may_be_empty, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int cpus_read(struct plan *plan, const json_t *list, struct plan_rank *rank,
+                     struct err *err)
+{
+    size_t count = json_array_size(list);
+    if (!json_is_array(list) || count > PLAN_CPUS_MAX)
+        return err_set(err, ERR_PROTOCOL, "cpus: expected a list of at most %u CPU numbers a rank",
+                       PLAN_CPUS_MAX);
+    rank->cpus = arena_alloc(&plan->arena, (count + 1) * sizeof *rank->cpus);
+    rank->cpu_count = count;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *value = json_array_get(list, i);
+        if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+            json_integer_value(value) >= (json_int_t)PLAN_CPUS_MAX)
+            return err_set(err, ERR_PROTOCOL, "cpus: expected CPU numbers from 0 to %u",
+                           PLAN_CPUS_MAX - 1);
+        rank->cpus[i] = (unsigned)json_integer_value(value);
+    }
+    return 0;
+}
+
+static int gpus_read(struct plan *plan, const json_t *list, struct plan_rank *rank,
+                     struct err *err)
+{
+    const char *text = "";
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *gpu = json_string_value(json_array_get(list, i));
+        if (!gpu || !gpu[0] || strpbrk(gpu, ", "))
+            return err_set(err, ERR_PROTOCOL, "gpus: expected texts without commas");
+        text = arena_printf(&plan->arena, "%s%s%s", text, i ? "," : "", gpu);
+    }
+    rank->gpus = text;
+    return 0;
+}
+
+static int ranks_read(struct plan *plan, const json_t *root, struct err *err)
+{
+    uint64_t count;
+    const json_t *cpus = json_object_get(root, "cpus"), *gpus = json_object_get(root, "gpus");
+    if (u64_get(root, "ranks", 0, &count, err) < 0)
+        return -1;
+    if (count == 0 || count > PLAN_RANKS_MAX)
+        return err_set(err, ERR_PROTOCOL, "ranks: expected 1 to %u", PLAN_RANKS_MAX);
+    if ((cpus && json_array_size(cpus) != count) || (gpus && json_array_size(gpus) != count))
+        return err_set(err, ERR_PROTOCOL, "cpus, gpus: expected one list for each of %u ranks",
+                       (unsigned)count);
+    plan->rank_count = (size_t)count;
+    plan->ranks = arena_alloc(&plan->arena, plan->rank_count * sizeof *plan->ranks);
+    for (size_t i = 0; i < plan->rank_count; i++) {
+        plan->ranks[i].gpus = "";
+        if (cpus && cpus_read(plan, json_array_get(cpus, i), &plan->ranks[i], err) < 0)
+            return -1;
+        if (gpus && gpus_read(plan, json_array_get(gpus, i), &plan->ranks[i], err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool is_variable_name(const char *name)
+{
+    return name[0] && !strchr(name, '=');
+}
+
+static int env_read(struct plan *plan, const json_t *spec, struct err *err)
+{
+    json_t *env = json_object_get(spec, "env"), *value;
+    const char *name;
+    if (env && !json_is_object(env))
+        return err_set(err, ERR_PROTOCOL, "spec.env: expected an object of texts");
+    plan->env = arena_alloc(&plan->arena, (json_object_size(env) + 1) * sizeof *plan->env);
+    json_object_foreach(env, name, value) {
+        if (!json_is_string(value) || !is_variable_name(name))
+            return err_set(err, ERR_PROTOCOL, "spec.env.%.100s: expected a text", name);
+        plan->env[plan->env_count++] =
+            (struct plan_pair){arena_strdup(&plan->arena, name),
+                               arena_strdup(&plan->arena, json_string_value(value))};
+    }
+    return 0;
+}
+
+static int inputs_read(struct plan *plan, const json_t *spec, struct err *err)
+{
+    json_t *inputs = json_object_get(spec, "inputs"), *value;
+    const char *name;
+    if (inputs && !json_is_object(inputs))
+        return err_set(err, ERR_PROTOCOL, "spec.inputs: expected an object");
+    plan->inputs = arena_alloc(&plan->arena, (json_object_size(inputs) + 1) * sizeof *plan->inputs);
+    json_object_foreach(inputs, name, value) {
+        const char *path = json_string_value(json_object_get(value, "path"));
+        if (!path || !is_variable_name(name))
+            return err_set(err, ERR_PROTOCOL, "spec.inputs.%.100s.path: expected a path", name);
+        char *upper = arena_strdup(&plan->arena, name);
+        for (char *c = upper; *c; c++)
+            *c = isalnum((unsigned char)*c) ? (char)toupper((unsigned char)*c) : '_';
+        plan->inputs[plan->input_count++] =
+            (struct plan_pair){upper, arena_strdup(&plan->arena, path)};
+    }
+    return 0;
+}
+
+static int command_read(struct plan *plan, const json_t *spec, struct err *err)
+{
+    const json_t *command = json_object_get(spec, "command");
+    size_t count = json_array_size(command);
+    bool own = strcmp(plan->kind, "command") == 0;
+    if (!own && !plan->engine[0])
+        return err_set(err, ERR_PROTOCOL, "engine: required for kind '%.40s'", plan->kind);
+    if (own && (count == 0 || count > PLAN_ARGUMENTS_MAX))
+        return err_set(err, ERR_PROTOCOL, "spec.command: expected 1 to %u texts",
+                       PLAN_ARGUMENTS_MAX);
+    plan->command = arena_alloc(&plan->arena, (count + 3) * sizeof *plan->command);
+    if (!own) {
+        plan->command[0] = arena_strdup(&plan->arena, plan->engine);
+        plan->command[1] = arena_strdup(&plan->arena, "run");
+        return 0;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *word = json_string_value(json_array_get(command, i));
+        if (!word)
+            return err_set(err, ERR_PROTOCOL, "spec.command: expected texts only");
+        plan->command[i] = arena_strdup(&plan->arena, word);
+    }
+    return 0;
+}
+
+static int launcher_read(struct plan *plan, const json_t *spec, struct err *err)
+{
+    const char *name;
+    if (text_get(plan, spec, "launcher", "auto", &name, err) < 0)
+        return -1;
+    if (strcmp(name, "auto") == 0)
+        plan->launcher = plan->rank_count > 1 ? PLAN_PMIX : PLAN_FORK;
+    else if (strcmp(name, "fork") == 0)
+        plan->launcher = PLAN_FORK;
+    else if (strcmp(name, "pmix") == 0)
+        plan->launcher = PLAN_PMIX;
+    else
+        return err_set(err, ERR_PROTOCOL, "spec.launcher: '%.40s', expected auto, fork or pmix",
+                       name);
+    return 0;
+}
+
+static int spec_read(struct plan *plan, const json_t *root, struct err *err)
+{
+    const json_t *spec = json_object_get(root, "spec");
+    if (!json_is_object(spec))
+        return err_set(err, ERR_PROTOCOL, "spec: expected the resolved job");
+    if (text_get(plan, spec, "kind", "", &plan->kind, err) < 0)
+        return -1;
+    if (!plan->kind[0])
+        return err_set(err, ERR_PROTOCOL, "spec.kind: required");
+    if (launcher_read(plan, spec, err) < 0 || command_read(plan, spec, err) < 0 ||
+        env_read(plan, spec, err) < 0 || inputs_read(plan, spec, err) < 0)
+        return -1;
+    char *text = json_dumps(spec, JSON_COMPACT);
+    CHECK(text); /* parsed a moment ago; only memory can be missing */
+    plan->spec = arena_strdup(&plan->arena, text);
+    mem_free(text);
+    return 0;
+}
+
+int plan_parse(const char *text, size_t length, struct plan *out, struct err *err)
+{
+    json_error_t why;
+    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return err_set(err, ERR_PROTOCOL, "line %d: %s", root ? 1 : why.line,
+                       root ? "expected an object" : why.text);
+    }
+    struct plan plan = {0};
+    int rc = -1;
+    if (numbers_read(&plan, root, err) == 0 && texts_read(&plan, root, err) == 0 &&
+        ranks_read(&plan, root, err) == 0 && spec_read(&plan, root, err) == 0)
+        rc = 0;
+    json_decref(root);
+    if (rc < 0)
+        plan_done(&plan);
+    else
+        *out = plan;
+    return rc;
+}
+
+int plan_read(const char *folder, struct plan *out, struct err *err)
+{
+    char *path = folder_file(folder, FOLDER_PLAN), *text = NULL;
+    size_t length;
+    int rc = file_read(path, PLAN_BYTES_MAX, &text, &length, err);
+    if (rc == 0 && plan_parse(text, length, out, err) < 0)
+        rc = err_wrap(err, "plan '%s'", path);
+    mem_free(text);
+    mem_free(path);
+    return rc;
+}
+
+void plan_done(struct plan *plan)
+{
+    arena_done(&plan->arena);
+    memset(plan, 0, sizeof *plan);
+}

@@ -1,0 +1,64 @@
+/* plan.h - start.json: everything a shepherd needs to run one attempt on one node.
+ *
+ * Written by the daemon, or by hand: only format, attempt_id, ranks, job_dir and spec are
+ * required. Example:
+ *   {"format": 1, "attempt_id": 9, "attempt": 1, "job_id": 7, "job_name": "glosses-base",
+ *    "ranks": 2, "cores": 1, "memory_bytes": 1073741824,
+ *    "wall_time_ms": 0, "stop_grace_ms": 30000, "stall_ms": 0, "log_bytes_max": 268435456,
+ *    "cpus": [[0], [1]], "gpus": [["0"], ["1"]],
+ *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
+ *    "cgroup": "", "tmp": "/tmp", "epoch": 3, "spec": { … worker/README.md … }}
+ * The command, its environment, the launcher and the inputs are read from `spec`. */
+#ifndef ATHANOR_ATTEMPT_PLAN_H
+#define ATHANOR_ATTEMPT_PLAN_H
+
+#include "common/base/arena.h"
+#include "common/base/err.h"
+
+#define PLAN_BYTES_MAX ((size_t)8 << 20) /* a resolved spec of 1 MiB, inputs and CPU lists */
+#define PLAN_RANKS_MAX 1024u             /* per node: 4 pipes and sockets each below 20,000 fds */
+#define PLAN_CPUS_MAX 4096u              /* CPU_SETSIZE grown; numbers beyond are refused */
+#define PLAN_ARGUMENTS_MAX 16384u
+#define PLAN_LOG_BYTES_DEFAULT ((uint64_t)256 << 20)
+#define PLAN_STOP_GRACE_MS_DEFAULT 30000u
+
+enum plan_launcher { PLAN_FORK = 1, PLAN_PMIX };
+
+struct plan_pair {
+    const char *name, *value;
+};
+
+struct plan_rank {
+    unsigned *cpus; /* to bind to; none: unbound */
+    size_t cpu_count;
+    const char *gpus; /* CUDA_VISIBLE_DEVICES: "0,1"; "" for none */
+};
+
+struct plan {
+    struct arena arena; /* holds everything below */
+    uint64_t attempt_id, attempt, job_id, epoch;
+    const char *job_name;
+    uint64_t memory_bytes; /* per rank; 0: unlimited */
+    uint64_t cores;        /* per rank */
+    uint64_t wall_time_ms, stop_grace_ms, stall_ms; /* 0: none, at once, none */
+    uint64_t log_bytes_max;
+    const char *job_dir, *resume, *engine, *cgroup, *tmp;
+    struct plan_rank *ranks;
+    size_t rank_count;
+    enum plan_launcher launcher;
+    const char *spec;      /* JSON text for ATHANOR_SPEC */
+    const char *kind;
+    char **command;        /* program and arguments, NULL-terminated */
+    struct plan_pair *env; /* the spec's `env` */
+    size_t env_count;
+    struct plan_pair *inputs; /* name in upper case, path */
+    size_t input_count;
+};
+
+/* Errors: ERR_NOT_FOUND, ERR_IO, ERR_LIMIT, ERR_PROTOCOL naming the field. */
+int plan_read(const char *folder, struct plan *out, struct err *err) WARN_UNUSED;
+/* The parser, exposed for tests and fuzzing. On success *out is the caller's (plan_done). */
+int plan_parse(const char *text, size_t length, struct plan *out, struct err *err) WARN_UNUSED;
+void plan_done(struct plan *plan);
+
+#endif

@@ -1,0 +1,142 @@
+/* sweep.c - see sweep.h. */
+#include "worker/attempt/sweep.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "worker/attempt/cgroup.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static size_t kill_all(struct process_list *list)
+{
+    size_t hit = 0;
+    for (size_t i = 0; i < list->count; i++)
+        hit += process_signal(list->items[i], SIGKILL);
+    process_list_done(list);
+    return hit;
+}
+
+size_t sweep_processes(const char *folder, const char *cgroup)
+{
+    struct process_list found = {0};
+    struct process_id *ranks = NULL;
+    size_t count = 0, hit = 0;
+    struct err err = {0};
+    if (cgroup) {
+        cgroup_processes(cgroup, "ranks", &found);
+        cgroup_processes(cgroup, "shepherd", &found);
+        cgroup_kill(cgroup, NULL);
+    }
+    if (folder_processes(folder, FOLDER_RANKS, &ranks, &count, &err) == 0)
+        for (size_t i = 0; i < count; i++) {
+            struct process_id now;
+            if (!process_find(ranks[i].pid, &now) || now.start_ticks != ranks[i].start_ticks)
+                continue;
+            processes_below(now.pid, &found);
+            hit += process_signal(now, SIGKILL);
+        }
+    mem_free(ranks);
+    char *marker = mem_printf("ATHANOR_RUN_DIR=%s/%s", folder, FOLDER_RUN);
+    processes_marked(marker, &found);
+    mem_free(marker);
+    return hit + kill_all(&found);
+}
+
+bool sweep_name_has_pid(const char *name, pid_t pid)
+{
+    char digits[16];
+    size_t length = (size_t)snprintf(digits, sizeof digits, "%d", (int)pid);
+    for (const char *at = name; (at = strstr(at, digits)); at++) {
+        bool left = at == name || !isdigit((unsigned char)at[-1]);
+        if (left && !isdigit((unsigned char)at[length]))
+            return true;
+    }
+    return false;
+}
+
+static bool is_ours(const char *path, uint64_t since_us)
+{
+    struct stat info;
+    if (lstat(path, &info) < 0 || info.st_uid != geteuid())
+        return false;
+    uint64_t changed_us =
+        (uint64_t)info.st_ctim.tv_sec * 1000000 + (uint64_t)info.st_ctim.tv_nsec / 1000;
+    return changed_us + 1000000 >= since_us; /* file times tick coarsely */
+}
+
+static void keep_first(struct err *first, const struct err *next)
+{
+    if (first->kind == ERR_NONE)
+        *first = *next;
+}
+
+static void sweep_shared_memory(const pid_t *pids, size_t pid_count, uint64_t since_us,
+                                struct err *first)
+{
+    DIR *dir = pid_count ? opendir("/dev/shm") : NULL;
+    if (!dir)
+        return;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        bool match = false;
+        for (size_t i = 0; !match && i < pid_count; i++)
+            match = sweep_name_has_pid(entry->d_name, pids[i]);
+        if (!match)
+            continue;
+        char *path = mem_printf("/dev/shm/%s", entry->d_name);
+        struct err err = {0};
+        if (is_ours(path, since_us) && file_remove_tree(path, &err) < 0)
+            keep_first(first, &err);
+        mem_free(path);
+    }
+    closedir(dir);
+}
+
+/* The list may have been written by the job's account: a root daemon must not be talked into
+ * removing what belongs to others. */
+static bool place_is_believable(const char *folder, const char *path)
+{
+    struct stat place, home;
+    return path[0] == '/' && strstr(path, "/athanor-") && !strstr(path, "/..") &&
+           lstat(path, &place) == 0 && stat(folder, &home) == 0 && place.st_uid == home.st_uid;
+}
+
+static void sweep_noted(const char *folder, struct err *first)
+{
+    char *path = folder_file(folder, FOLDER_PLACES), *text = NULL, *save = NULL;
+    size_t length;
+    struct err err = {0};
+    if (file_read(path, 65536, &text, &length, &err) < 0) {
+        if (err.kind != ERR_NOT_FOUND)
+            keep_first(first, &err);
+        text = NULL;
+    }
+    mem_free(path);
+    for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
+         line = strtok_r(NULL, "\n", &save))
+        if (place_is_believable(folder, line) && file_remove_tree(line, &err) < 0)
+            keep_first(first, &err);
+    mem_free(text);
+}
+
+int sweep_places(const char *folder, const pid_t *pids, size_t pid_count, uint64_t since_us,
+                 struct err *err)
+{
+    struct err first = {0}, one = {0};
+    sweep_noted(folder, &first);
+    char *run = folder_file(folder, FOLDER_RUN);
+    if (file_remove_tree(run, &one) < 0)
+        keep_first(&first, &one);
+    mem_free(run);
+    sweep_shared_memory(pids, pid_count, since_us, &first);
+    if (first.kind == ERR_NONE)
+        return 0;
+    *err = first;
+    return -1;
+}

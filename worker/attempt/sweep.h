@@ -1,0 +1,23 @@
+/* sweep.h - what an attempt left behind: processes, directories, shared memory. */
+#ifndef ATHANOR_ATTEMPT_SWEEP_H
+#define ATHANOR_ATTEMPT_SWEEP_H
+
+#include "worker/attempt/procs.h"
+
+/* Kills whatever is left of an attempt whose shepherd is dead: its cgroup (NULL: none), the pids
+ * noted in `ranks` and their descendants, everything that carries the attempt's ATHANOR_RUN_DIR.
+ * One round; returns the number of processes found, so that the caller repeats it until 0. */
+size_t sweep_processes(const char *folder, const char *cgroup);
+
+/* Removes the directories noted in `places`, the run directory and, in /dev/shm, entries of our
+ * account whose name carries the number of one of `pids` (torch_PID_..., and the like) and that
+ * were made after `since_us` (wall clock). Only absolute places with a component that starts
+ * with "athanor-" and of the folder's owner are believed, because the job's account may write
+ * the list. Errors: ERR_IO, the first one; the rest is removed nevertheless. */
+int sweep_places(const char *folder, const pid_t *pids, size_t pid_count, uint64_t since_us,
+                 struct err *err) WARN_UNUSED;
+
+/* Whether `name` holds `pid` as a whole number: "torch_4711_1" does, "torch_14711" does not. */
+bool sweep_name_has_pid(const char *name, pid_t pid);
+
+#endif
