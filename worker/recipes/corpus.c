@@ -1,0 +1,130 @@
+/* corpus.c - see corpus.h. */
+#include "worker/recipes/corpus.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+
+#include <string.h>
+
+static int find_end_of_text(struct corpus *corpus, struct err *err)
+{
+    uint32_t end = tokenizer_end_of_text(dataset_tokenizer(corpus->dataset));
+
+    if (end >= dataset_vocab_size(corpus->dataset))
+        return err_set(err, ERR_INVALID,
+                       "the tokenizer of '%s' has no %s; prepare the dataset with one that has it",
+                       dataset_path(corpus->dataset), TOKENIZER_END_OF_TEXT);
+    corpus->end_of_text = (int32_t)end;
+    return 0;
+}
+
+int corpus_open(const struct run *run, const char *input, struct corpus *out, struct err *err)
+{
+    const struct run_input *given = run_input(run, input);
+    struct corpus fresh = {.input = input};
+
+    if (!given)
+        return err_set(err, ERR_INVALID, "input '%s' is missing; give it as dataset:NAME/PART",
+                       input);
+    if (dataset_open(given->path, &fresh.dataset, err) < 0 ||
+        dataset_part(fresh.dataset, given->part, &fresh.part, err) < 0 ||
+        find_end_of_text(&fresh, err) < 0) {
+        dataset_close(fresh.dataset);
+        return err_wrap(err, "input '%s' (%s)", input, given->ref);
+    }
+    if (fresh.part->document_count == 0) {
+        dataset_close(fresh.dataset);
+        return err_set(err, ERR_INVALID, "input '%s' (%s) holds no documents", input, given->ref);
+    }
+    *out = fresh;
+    return 0;
+}
+
+void corpus_close(struct corpus *corpus)
+{
+    token_list_done(&corpus->scratch);
+    dataset_close(corpus->dataset);
+    memset(corpus, 0, sizeof *corpus);
+}
+
+bool corpus_is_open(const struct corpus *corpus)
+{
+    return corpus->dataset != NULL;
+}
+
+static int match_identity(const struct corpus *corpus, const struct tokenizer *other,
+                          const char *owner, struct err *err)
+{
+    const struct tokenizer *mine = dataset_tokenizer(corpus->dataset);
+
+    if (hash_equal(tokenizer_identity(mine), tokenizer_identity(other)))
+        return 0;
+    return err_set(err, ERR_INVALID,
+                   "input '%s' (%s) was cut into tokens by another tokenizer than %s "
+                   "(%u and %u tokens): prepare it with that one",
+                   corpus->input, dataset_path(corpus->dataset), owner,
+                   (unsigned)tokenizer_vocab_size(mine), (unsigned)tokenizer_vocab_size(other));
+}
+
+static int match_size(const struct corpus *corpus, const struct model *model, struct err *err)
+{
+    if ((int64_t)dataset_vocab_size(corpus->dataset) <= model->config.vocab_size)
+        return 0;
+    return err_set(err, ERR_INVALID, "input '%s' uses %u tokens, the model knows only %lld",
+                   corpus->input, (unsigned)dataset_vocab_size(corpus->dataset),
+                   (long long)model->config.vocab_size);
+}
+
+int corpus_match_model(const struct corpus *corpus, const char *model_folder,
+                       const struct model *model, struct err *err)
+{
+    char *path = mem_printf("%s/tokenizer.json", model_folder);
+    struct tokenizer *tokenizer = NULL;
+    int rc = -1;
+
+    if (match_size(corpus, model, err) < 0)
+        goto out;
+    if (!file_exists(path)) {
+        rc = 0;
+        goto out;
+    }
+    if (tokenizer_read(path, &tokenizer, err) < 0 ||
+        match_identity(corpus, tokenizer, model_folder, err) < 0)
+        goto out;
+    rc = 0;
+out:
+    tokenizer_free(tokenizer);
+    mem_free(path);
+    return rc;
+}
+
+int corpus_match(const struct corpus *corpus, const struct corpus *other, struct err *err)
+{
+    return match_identity(corpus, dataset_tokenizer(other->dataset), other->input, err);
+}
+
+int64_t corpus_count(const struct corpus *corpus)
+{
+    return (int64_t)corpus->part->document_count;
+}
+
+int64_t corpus_document(struct corpus *corpus, int64_t index, int64_t T, int32_t *token,
+                        int32_t *target, bool *out_cut)
+{
+    struct token_list *list = &corpus->scratch;
+    size_t skip, cells;
+
+    CHECK(index >= 0 && index < corpus_count(corpus) && T > 0);
+    dataset_document(corpus->part, (uint64_t)index, list);
+    skip = list->count > 0 && (int32_t)list->ids[0] == corpus->end_of_text;
+    cells = list->count - skip + 1;
+    if (out_cut)
+        *out_cut = cells > (size_t)T;
+    if (cells > (size_t)T)
+        cells = (size_t)T;
+    for (size_t i = 0; i < cells; i++) {
+        token[i] = i == 0 ? corpus->end_of_text : (int32_t)list->ids[skip + i - 1];
+        target[i] = skip + i < list->count ? (int32_t)list->ids[skip + i] : corpus->end_of_text;
+    }
+    return (int64_t)cells;
+}

@@ -1,0 +1,42 @@
+/* corpus.h - a dataset input of a job: one part of documents, and the tokens it speaks.
+ *
+ * A document of n tokens is n+1 cells: <|endoftext|> and its tokens as inputs, its tokens
+ * and <|endoftext|> as targets; so its first token is predicted, and so is its end. */
+#ifndef ATHANOR_CORPUS_H
+#define ATHANOR_CORPUS_H
+
+#include "worker/engine/data/batch.h"
+#include "worker/engine/model.h"
+#include "worker/recipes/recipe.h"
+
+struct corpus {
+    const char *input; /* the input's name, for messages */
+    struct dataset *dataset;
+    const struct dataset_part *part;
+    int32_t end_of_text;
+    struct token_list scratch;
+};
+
+/* Errors: ERR_INVALID when the input is missing, names no part (the parts are listed) or its
+ * tokenizer has no <|endoftext|>; ERR_NOT_FOUND, ERR_PROTOCOL of the files. */
+int corpus_open(const struct run *run, const char *input, struct corpus *out, struct err *err)
+    WARN_UNUSED;
+void corpus_close(struct corpus *corpus); /* a zeroed struct is fine */
+/* Whether the input was given at all. */
+bool corpus_is_open(const struct corpus *corpus);
+
+/* Refuses a model that was trained on other tokens: identity of the tokenizer beside the
+ * weights, or only the vocabulary's size where there is none. */
+int corpus_match_model(const struct corpus *corpus, const char *model_folder,
+                       const struct model *model, struct err *err) WARN_UNUSED;
+/* Refuses a second corpus with another tokenizer. */
+int corpus_match(const struct corpus *corpus, const struct corpus *other, struct err *err)
+    WARN_UNUSED;
+
+int64_t corpus_count(const struct corpus *corpus); /* documents */
+/* Cells of a document, at most T of them. Returns their number; *out_cut says whether the
+ * document was longer. token and target have room for T. */
+int64_t corpus_document(struct corpus *corpus, int64_t index, int64_t T, int32_t *token,
+                        int32_t *target, bool *out_cut);
+
+#endif

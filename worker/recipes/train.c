@@ -1,0 +1,260 @@
+/* train.c - see train.h. */
+#include "worker/recipes/train.h"
+
+#include "common/base/clock.h"
+#include "worker/engine/comm.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int device_kind(const char *name, enum backend_kind *out, struct err *err)
+{
+    struct err why = {0};
+
+    if (strcmp(name, "auto") != 0)
+        return backend_parse(name, out, err);
+    *out = backend_usable(BACKEND_CUDA, &why) ? BACKEND_CUDA : BACKEND_CPU;
+    return 0;
+}
+
+int run_device_open(const struct run *run, struct device **out, struct err *err)
+{
+    struct device_config config = {.bf16 = run_bool(run, "bf16")};
+
+    if (device_kind(run_string(run, "device"), &config.kind, err) < 0)
+        return -1;
+    if (config.bf16 && config.kind != BACKEND_CUDA)
+        return err_set(err, ERR_INVALID, "parameter 'bf16' is true, but the job computes on %s: "
+                       "ask for a GPU or set it to false", backend_find(config.kind)->name);
+    return device_open(&config, out, err);
+}
+
+int run_model_open(const struct run *run, const char *input, struct device *device, bool trained,
+                   struct model **out, struct err *err)
+{
+    const struct run_input *given = run_input(run, input);
+
+    if (!given)
+        return err_set(err, ERR_INVALID, "input '%s' is missing; give it as "
+                       "job:NAME/checkpoint:best or as a directory", input);
+    if (model_files_open(given->path, device, !trained, out, err) < 0)
+        return err_wrap(err, "input '%s' (%s)", input, given->ref);
+    return 0;
+}
+
+static int check_batch(const struct trainer *trainer, struct err *err)
+{
+    int64_t ranks = trainer->run->rank_count;
+
+    if (trainer->batch % ranks != 0)
+        return err_set(err, ERR_INVALID, "parameter 'batch' is %lld, which %lld ranks cannot share "
+                       "equally: make it a multiple of %lld", (long long)trainer->batch,
+                       (long long)ranks, (long long)ranks);
+    if (trainer->pass_count > trainer->batch / ranks)
+        return err_set(err, ERR_INVALID, "parameter 'grad_accum' is %lld, but a rank has only %lld "
+                       "rows of a batch: make it 1..%lld", (long long)trainer->pass_count,
+                       (long long)(trainer->batch / ranks), (long long)(trainer->batch / ranks));
+    return 0;
+}
+
+int trainer_open(struct run *run, struct trainer *trainer, struct err *err)
+{
+    trainer->run = run;
+    trainer->seed = (uint64_t)run_int(run, "seed");
+    trainer->batch = run_int(run, "batch");
+    trainer->pass_count = run_int(run, "grad_accum");
+    if (check_batch(trainer, err) < 0 || run_device_open(run, &trainer->device, err) < 0)
+        return -1;
+    return tape_new(trainer->device, TAPE_TRAIN, &trainer->tape, err);
+}
+
+void trainer_close(struct trainer *trainer)
+{
+    free(trainer->grad_host);
+    tape_free(trainer->tape);
+    optim_free(trainer->optim);
+    model_free(trainer->model);
+    device_close(trainer->device);
+    memset(trainer, 0, sizeof *trainer);
+}
+
+int trainer_start(struct trainer *trainer, struct err *err)
+{
+    struct run *run = trainer->run;
+    struct optim_config config = {.beta1 = run_float(run, "beta1"),
+                                  .beta2 = run_float(run, "beta2"),
+                                  .weight_decay = run_float(run, "weight_decay"),
+                                  .clip_norm = run_float(run, "clip")};
+
+    trainer->schedule = (struct schedule_config){
+        .learning_rate = run_float(run, "learning_rate"),
+        .final_fraction = run_float(run, "final_fraction"),
+        .steps = (int64_t)run->step_count,
+        .warmup_steps = run_int(run, "warmup"),
+    };
+    if (schedule_parse(run_string(run, "schedule"), &trainer->schedule.kind, err) < 0)
+        return -1;
+    if (trainer->schedule.warmup_steps > trainer->schedule.steps)
+        return err_set(err, ERR_INVALID, "parameter 'warmup' is %lld, more than the job's %lld steps",
+                       (long long)trainer->schedule.warmup_steps,
+                       (long long)trainer->schedule.steps);
+    return optim_new(trainer->model, &config, &trainer->optim, err);
+}
+
+int64_t trainer_pass_most(const struct trainer *trainer)
+{
+    int64_t share = trainer->batch / (int64_t)trainer->run->rank_count;
+
+    return (share + trainer->pass_count - 1) / trainer->pass_count;
+}
+
+/* A rank's rows in consecutive pieces whose lengths differ by one at most. */
+void trainer_share(const struct trainer *trainer, int64_t pass, uint64_t *out_first,
+                   int64_t *out_count)
+{
+    uint64_t first, count;
+    int64_t from, to;
+
+    sampler_share(trainer->run->step, (uint64_t)trainer->batch, trainer->run->rank,
+                  trainer->run->rank_count, &first, &count);
+    from = (int64_t)count * pass / trainer->pass_count;
+    to = (int64_t)count * (pass + 1) / trainer->pass_count;
+    *out_first = first + (uint64_t)from;
+    *out_count = to - from;
+}
+
+void trainer_documents(const struct trainer *trainer, struct corpus *corpus, uint64_t seed,
+                       int64_t pass, struct pack *pack)
+{
+    /* One document beside the pack's arrays: T is the model's context, at most 2^20. */
+    int32_t *cells = malloc(2 * (size_t)pack->T * sizeof *cells);
+    uint64_t first;
+    int64_t count;
+
+    CHECK(cells);
+    pack_clear(pack);
+    trainer_share(trainer, pass, &first, &count);
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t item = sampler_item(seed, corpus->part->document_count, first + (uint64_t)i);
+        int64_t length = corpus_document(corpus, (int64_t)item, pack->T, cells, cells + pack->T,
+                                         NULL);
+        CHECK(pack_add(pack, (int64_t)item, cells, cells + pack->T, length));
+    }
+    free(cells);
+}
+
+int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
+                    struct tensor **out_hidden, struct err *err)
+{
+    struct model_states states = {0};
+
+    tape_reset(trainer->tape);
+    if (model_forward(trainer->tape, trainer->model, rows, &states, err) < 0)
+        return -1;
+    *out_hidden = states.hidden;
+    return 0;
+}
+
+int trainer_apply(struct trainer *trainer, struct err *err)
+{
+    struct run *run = trainer->run;
+    double rate = schedule_rate(&trainer->schedule, (int64_t)run->step);
+    double norm = 0;
+
+    if (optim_step(trainer->optim, rate, &norm, err) < 0) {
+        if (err->kind == ERR_LIMIT)
+            run_event(run, "diverged", err->text);
+        return err_wrap(err, "step %llu", (unsigned long long)run->step + 1);
+    }
+    run_metric(run, "lr", rate);
+    run_metric(run, "grad_norm", norm);
+    return 0;
+}
+
+int trainer_update(struct trainer *trainer, struct err *err)
+{
+    if (comm_sum_grad(trainer->run->comm, &trainer->model->flat, err) < 0)
+        return -1;
+    return trainer_apply(trainer, err);
+}
+
+/* Model operations of a token, forward and backward: Chowdhery et al. 2022, appendix B. */
+static double token_operations(const struct model_config *config)
+{
+    double attention = 12.0 * (double)config->layers * (double)config->heads *
+                       (double)config->head_width * (double)config->context;
+
+    return 6.0 * (double)model_weight_count(config) + attention;
+}
+
+void trainer_speed(struct trainer *trainer, int64_t tokens)
+{
+    uint64_t now_us = clock_steady_us();
+    double seconds = (double)(now_us - trainer->started_us) / 1e6;
+
+    if (trainer->started_us != 0 && seconds > 0) {
+        run_metric(trainer->run, "tokens_per_s", (double)tokens / seconds);
+        run_metric(trainer->run, "gflops",
+                   (double)tokens / seconds * token_operations(&trainer->model->config) / 1e9);
+    }
+    trainer->started_us = now_us;
+}
+
+/* In order of position: the same bits on every rank. */
+static double norm_of(const float *values, int64_t count)
+{
+    double squares = 0;
+
+    for (int64_t i = 0; i < count; i++)
+        squares += (double)values[i] * (double)values[i];
+    return sqrt(squares);
+}
+
+int trainer_grad_park(struct trainer *trainer, double *out_norm, struct err *err)
+{
+    struct tensor *flat = &trainer->model->flat;
+    int64_t count = trainer->model->flat_count;
+
+    if (!trainer->grad_host)
+        trainer->grad_host = malloc((size_t)count * sizeof *trainer->grad_host);
+    if (!trainer->grad_host)
+        return err_set(err, ERR_MEMORY, "cannot allocate %lld bytes for a second gradient",
+                       (long long)count * 4);
+    tensor_read_grad(flat, trainer->grad_host);
+    comm_sum_f32(trainer->run->comm, trainer->grad_host, count);
+    *out_norm = norm_of(trainer->grad_host, count);
+    model_zero_grad(trainer->model);
+    return 0;
+}
+
+int trainer_grad_join(struct trainer *trainer, double *out_norm, struct err *err)
+{
+    struct tensor *flat = &trainer->model->flat;
+    int64_t count = trainer->model->flat_count;
+    float *sum = malloc((size_t)count * sizeof *sum);
+
+    if (!sum)
+        return err_set(err, ERR_MEMORY, "cannot allocate %lld bytes to join two gradients",
+                       (long long)count * 4);
+    tensor_read_grad(flat, sum);
+    comm_sum_f32(trainer->run->comm, sum, count);
+    *out_norm = norm_of(sum, count);
+    for (int64_t i = 0; i < count; i++)
+        sum[i] += trainer->grad_host[i];
+    flat->device->backend->from_host(flat->device, flat->grad, sum,
+                                     (size_t)count * sizeof *sum);
+    flat->device->backend->finish(flat->device);
+    free(sum);
+    return 0;
+}
+
+int trainer_save(struct trainer *trainer, struct checkpoint_writer *writer, struct err *err)
+{
+    return training_save(writer, trainer->model, trainer->optim, err);
+}
+
+int trainer_load(struct trainer *trainer, struct checkpoint_reader *reader, struct err *err)
+{
+    return training_load(reader, trainer->model, trainer->optim, err);
+}
