@@ -9,6 +9,7 @@
 #
 # Options: --build DIR (default build), --keep (leave the scratch directory), NAME... as ctest -R.
 set -euo pipefail
+shopt -s nullglob
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
