@@ -33,7 +33,7 @@ SELECT e.experiment_id, e.name, e.account, e.created_at,
 COMMENT ON VIEW athanor.experiments IS 'Experiments with the number of their jobs by outcome.';
 
 CREATE VIEW athanor.jobs AS
-SELECT j.job_id, j.name, e.name AS experiment, j.kind, j.recipe, j.account, lower(j.state) AS state, j.held, j.cause,
+SELECT j.job_id, j.name, e.name AS experiment, j.kind, j.recipe, j.account, j.state, j.held, j.cause,
        j.detail, j.priority, j.ranks, j.cores, j.memory_bytes, j.gpus, j.attempt_count,
        j.progress_step, j.progress_total, j.progress_phase,
        j.submitted_at, j.eligible_at, j.started_at, j.ended_at,
@@ -42,7 +42,7 @@ SELECT j.job_id, j.name, e.name AS experiment, j.kind, j.recipe, j.account, lowe
 COMMENT ON VIEW athanor.jobs IS 'Every job ever submitted, one row each.';
 
 CREATE VIEW athanor.runs AS
-SELECT a.attempt_id, a.job_id, j.name, a.number, lower(a.state) AS state, a.cause, a.code, a.evidence, a.stop_cause,
+SELECT a.attempt_id, a.job_id, j.name, a.number, a.state, a.cause, a.code, a.evidence, a.stop_cause,
        w.name AS worker, a.epoch, a.resume_checkpoint_id, c.step AS resume_step, a.placement, a.usage,
        a.placed_at, a.started_at, a.ended_at,
        (extract(epoch FROM a.ended_at - a.started_at) * 1000)::bigint AS run_ms
@@ -128,7 +128,7 @@ COMMENT ON VIEW athanor.gpu_hours IS
     'GPU and core hours by experiment, account, kind and day of start; running ones count so far.';
 
 CREATE VIEW athanor.pending AS
-SELECT j.job_id, j.name, e.name AS experiment, j.account, lower(j.state) AS state, j.held, j.priority,
+SELECT j.job_id, j.name, e.name AS experiment, j.account, j.state, j.held, j.priority,
        j.submitted_at, p.reason, p.detail, p.from_at AS since
   FROM athanor.job j
   JOIN athanor.experiment e USING (experiment_id)
@@ -162,7 +162,7 @@ SELECT d.job_id, j.name, d.parent_id, p.name AS parent, d.condition, d.state
 COMMENT ON VIEW athanor.dependencies IS 'Which job waits for which, and whether it may go on.';
 
 CREATE VIEW athanor.workers AS
-SELECT w.worker_id, w.name, lower(w.state) AS state, w.drained, w.drain_reason, w.host, w.cores, w.memory_bytes,
+SELECT w.worker_id, w.name, w.state, w.drained, w.drain_reason, w.host, w.cores, w.memory_bytes,
        w.gpus, w.labels, w.topology, w.joined_at, w.ended_at,
        (SELECT count(*) FROM athanor.attempt a
          WHERE a.worker_id = w.worker_id AND a.ended_at IS NULL) AS runs

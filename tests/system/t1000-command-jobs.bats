@@ -27,7 +27,7 @@ env: {PATH: "$PATH"}
 Y
     id=$(athanor submit job.yaml --ids)
     athanor wait "$id"
-    [ "$(job_state "$id")" = succeeded ]
+    [ "$(job_state "$id")" = SUCCEEDED ]
     [ "$(sql "SELECT string_agg(step || ':' || value, ' ' ORDER BY step) FROM athanor.metrics WHERE job_id = $id AND name = 'loss'")" = "1:9 2:8 3:7" ]
     [ "$(sql "SELECT step FROM athanor.checkpoints WHERE job_id = $id")" = 3 ]
     athanor logs "$id" | grep -q "hello from shell rank 0 of 1"
@@ -46,7 +46,7 @@ resources: {ranks: 2, cores: 1}
 Y
     id=$(athanor submit job.yaml --ids)
     athanor wait "$id"
-    [ "$(job_state "$id")" = succeeded ]
+    [ "$(job_state "$id")" = SUCCEEDED ]
     athanor logs "$id" | grep -q "rank 0 of 2, sum 1"
     athanor logs "$id" --rank 1 | grep -q "rank 1 of 2, sum 1"
 }
@@ -61,7 +61,7 @@ env: {PATH: "$PATH"}
 Y
     id=$(athanor submit job.yaml --ids)
     athanor wait "$id"
-    [ "$(job_state "$id")" = succeeded ]
+    [ "$(job_state "$id")" = SUCCEEDED ]
     [ "$(sql "SELECT count(*) FROM athanor.metrics WHERE job_id = $id AND name = 'loss'")" = 5 ]
     athanor logs "$id" | grep -q "python done"
 }
@@ -101,17 +101,17 @@ Y
 @test "cancel stops a running job; hold keeps one pending until release" {
     printf 'athanor: 1\nname: long\nkind: command\ncommand: [sleep, "300"]\nlimits: {stop_grace: 1s}\n' >job.yaml
     id=$(athanor submit job.yaml --ids)
-    until_true 20 sql_is "SELECT state FROM athanor.jobs WHERE job_id = $id" running
+    until_true 20 sql_is "SELECT state FROM athanor.jobs WHERE job_id = $id" RUNNING
     athanor cancel "$id"
     run athanor wait "$id"
-    [ "$(job_state "$id")" = cancelled ]
+    [ "$(job_state "$id")" = CANCELLED ]
 
     printf 'athanor: 1\nname: held\nkind: command\nhold: true\ncommand: ["true"]\n' >held.yaml
     held=$(athanor submit held.yaml --ids)
     athanor why "$held" | grep -qi held
     athanor release "$held"
     athanor wait "$held"
-    [ "$(job_state "$held")" = succeeded ]
+    [ "$(job_state "$held")" = SUCCEEDED ]
 }
 
 @test "a dependent waits for its parent, and is told when the parent fails" {
@@ -129,13 +129,13 @@ Y
     run athanor wait $output
     [ "$status" -eq 1 ]
     [ "$(sql "SELECT string_agg(name || '=' || state, ' ' ORDER BY name) FROM athanor.jobs WHERE experiment = 'pipeline'")" \
-        = "broken=failed child=cancelled first=succeeded second=succeeded" ]
+        = "broken=FAILED child=CANCELLED first=SUCCEEDED second=SUCCEEDED" ]
     [ "$(sql "SELECT cause FROM athanor.jobs WHERE experiment = 'pipeline' AND name = 'child'")" = dependency ]
 }
 
 @test "two thousand jobs of one submit all succeed" {
     printf 'athanor: 1\nname: many\nkind: command\narray: 2000\ncommand: ["true"]\nresources: {memory: 16MiB}\n' >many.yaml
     athanor submit many.yaml --experiment many >/dev/null
-    until_true 300 sql_is "SELECT count(*) FROM athanor.jobs WHERE experiment = 'many' AND state = 'succeeded'" 2000
+    until_true 300 sql_is "SELECT count(*) FROM athanor.jobs WHERE experiment = 'many' AND state = 'SUCCEEDED'" 2000
     [ "$(sql "SELECT count(*) FROM athanor.runs r JOIN athanor.jobs j USING (job_id) WHERE j.experiment = 'many'")" = 2000 ]
 }

@@ -33,7 +33,7 @@ series() { # every step's last loss, in order: superseded attempts do not count
 }
 
 same_as_undisturbed() {
-    [ "$(job_state "$1")" = succeeded ]
+    [ "$(job_state "$1")" = SUCCEEDED ]
     [ -n "$(series "$1")" ]
     [ "$(series "$1")" = "$(series "$undisturbed")" ]
 }

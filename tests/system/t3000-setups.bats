@@ -42,8 +42,8 @@ start_server() { # a server that is not ours: other superuser, a role without pr
     [ ! -e "$ATHANOR_HOME/run/postgres.pid" ]
     id=$(athanor submit "$ATHANOR_HOME/job.yaml" --ids)
     athanor wait "$id"
-    [ "$(as_postgres psql -h "$server_dir" -U athanor_owner -d experiments -Atc "SELECT state FROM athanor.jobs WHERE job_id = $id")" = succeeded ]
-    [ "$(job_state "$id")" = succeeded ]
+    [ "$(as_postgres psql -h "$server_dir" -U athanor_owner -d experiments -Atc "SELECT state FROM athanor.jobs WHERE job_id = $id")" = SUCCEEDED ]
+    [ "$(job_state "$id")" = SUCCEEDED ]
 }
 
 @test "an ordinary user runs the whole cluster" {
@@ -57,7 +57,7 @@ start_server() { # a server that is not ours: other superuser, a role without pr
     as_nobody athanor up --workers 1 --cores 1
     id=$(as_nobody athanor submit "$ATHANOR_HOME/job.yaml" --ids)
     as_nobody athanor wait "$id"
-    [ "$(as_nobody athanor sql -- -At -c "SELECT account IS NOT NULL AND state = 'succeeded' FROM athanor.jobs WHERE job_id = $id")" = t ]
+    [ "$(as_nobody athanor sql -- -At -c "SELECT account IS NOT NULL AND state = 'SUCCEEDED' FROM athanor.jobs WHERE job_id = $id")" = t ]
     as_nobody athanor down --force
 }
 
@@ -72,5 +72,5 @@ start_server() { # a server that is not ours: other superuser, a role without pr
     run athanor ls
     [ "$status" -eq 3 ]
     cluster_up --workers 1 --cores 1
-    [ "$(job_state "$id")" = succeeded ]
+    [ "$(job_state "$id")" = SUCCEEDED ]
 }
