@@ -7,6 +7,7 @@
 #define SPEC_ERRORS_MAX 100u /* kept; the rest is only counted */
 
 struct spec_error {
+    uint32_t source;       /* 0: the document; n: the n-th --set */
     const char *file;      /* the spec's name, or "--set params.steps=x" */
     uint32_t line, column; /* from 1; 0 when the whole file is meant */
     const char *path;      /* of the field: "jobs.base.params.steps"; "" for the document */
@@ -21,8 +22,9 @@ struct spec_errors {
     size_t dropped;
 };
 
-void spec_errors_add(struct spec_errors *errors, const char *file, uint32_t line, uint32_t column,
-                     const char *path, const char *format, ...) FORMAT(6, 7);
+/* Adds one. Texts are copied; what is not printable UTF-8 in them is escaped. */
+void spec_errors_add(struct spec_errors *errors, const struct spec_error *place,
+                     const char *format, ...) FORMAT(3, 4);
 /* By place: the document first, then each --set. */
 void spec_errors_sort(struct spec_errors *errors);
 /* Compiler style, one per line: "file:line:column: path: message" (mem_free). */

@@ -1,0 +1,113 @@
+/* fields.c - the table of all fields of a spec; see field.h.
+ *
+ * Order is the order of `--help`. Defaults are YAML text and pass the same reader as the user's
+ * values, so a wrong default fails the first test that reads any spec. */
+#include "common/spec/field.h"
+
+#define JOB (SCOPE_SINGLE | SCOPE_JOB)
+#define TOP (SCOPE_SINGLE | SCOPE_PIPELINE)
+#define SHARED (SCOPE_SINGLE | SCOPE_JOB | SCOPE_DEFAULTS)
+#define AT(member) offsetof(struct spec_job, member)
+
+#define KIB ((int64_t)1 << 10)
+#define SECOND ((int64_t)1000)
+#define HOUR (3600 * SECOND)
+#define DAY (24 * HOUR)
+
+/* clang-format off */
+const struct field fields[] = {
+    {"athanor", FIELD_CUSTOM, TOP, .form = "1", .read = read_version,
+     .help = "version of the spec language; required"},
+    {"name", FIELD_NAME, TOP, AT(name), .json = "name",
+     .help = "name of the job or of the pipeline; required for a job"},
+    {"experiment", FIELD_NAME, TOP, AT(experiment), .initial = "default", .json = "experiment",
+     .help = "groups jobs for reading and plotting"},
+    {"description", FIELD_TEXT, TOP | JOB, AT(description), 0, 4096, .initial = "\"\"",
+     .json = "description", .help = "a note for people"},
+    {"kind", FIELD_TEXT, JOB, AT(kind), 1, 100, .json = "kind",
+     .help = "command, or a kind of recipe such as pretraining; required"},
+    {"recipe", FIELD_TEXT, JOB, AT(recipe), 1, 100, .json = "recipe",
+     .help = "the recipe of that kind, see `athanor recipes`; not for command"},
+    {"command", FIELD_CUSTOM, JOB, .form = "a list [program, argument, ...]", .read = read_command,
+     .help = "program of kind command, started once for each rank"},
+    {"params", FIELD_CUSTOM, JOB, .form = "a mapping of name: value", .read = read_elsewhere,
+     .help = "parameters of the recipe; for command anything, found in ATHANOR_SPEC"},
+    {"inputs", FIELD_CUSTOM, JOB,
+     .form = "a mapping of name: job:NAME/checkpoint:best|last|STEP, dataset:NAME[/PART] or "
+             "file:PATH",
+     .read = read_inputs, .help = "what the job reads; implies needs within the spec"},
+    {"outputs", FIELD_CUSTOM, JOB, .form = "a list of dataset:NAME", .read = read_outputs,
+     .help = "datasets that the job's own program reports"},
+    {"needs", FIELD_CUSTOM, JOB,
+     .form = "a list of job names or {job: NAME, on: success|failure|any}", .read = read_needs,
+     .help = "jobs that must end before; job:NAME or an id means one submitted earlier"},
+    {"env", FIELD_CUSTOM, SHARED, .form = "a mapping of NAME: text", .read = read_env,
+     .help = "environment of every rank; nothing is taken from the submitting shell"},
+    {"resources.ranks", FIELD_COUNT, SHARED, AT(resources.ranks), 1, 4096, "1",
+     .json = "resources.ranks", .help = "processes"},
+    {"resources.cores", FIELD_COUNT, SHARED, AT(resources.cores), 1, 1024, "1",
+     .json = "resources.cores", .help = "cores of each rank"},
+    {"resources.memory", FIELD_SIZE, SHARED, AT(resources.memory_bytes), 16 * KIB * KIB,
+     16 * KIB * KIB * KIB * KIB, "1GiB", .json = "resources.memory_bytes",
+     .help = "memory of each rank"},
+    {"resources.gpus", FIELD_COUNT, SHARED, AT(resources.gpus), 0, 64, "0",
+     .json = "resources.gpus", .help = "GPUs of each rank"},
+    {"constraint", FIELD_CUSTOM, SHARED, .form = "a mapping of label: value or [value, ...]",
+     .read = read_constraint, .help = "labels that a worker must carry"},
+    {"launcher", FIELD_CHOICE, SHARED, AT(launcher), .initial = "auto", .choices = "auto|fork|pmix",
+     .json = "launcher", .help = "how ranks start: pmix for MPI, fork without; auto decides"},
+    {"priority", FIELD_INT, SHARED, AT(priority), -1000, 1000, "0", .json = "priority",
+     .help = "higher runs first"},
+    {"hold", FIELD_FLAG, SHARED, AT(hold), .initial = "false", .json = "hold",
+     .help = "wait for `athanor release`"},
+    {"limits.wall_time", FIELD_DURATION, SHARED, AT(limits.wall_time_ms), SECOND, 366 * DAY, "none",
+     .json = "limits.wall_time_ms", .help = "longest time of one attempt"},
+    {"limits.stop_grace", FIELD_DURATION, SHARED, AT(limits.stop_grace_ms), 0, HOUR, "30s",
+     .json = "limits.stop_grace_ms", .help = "time to save and end after a stop message"},
+    {"limits.stall", FIELD_DURATION, SHARED, AT(limits.stall_ms), SECOND, 7 * DAY, "none",
+     .json = "limits.stall_ms", .help = "longest time without a report of progress"},
+    {"retry.attempts", FIELD_COUNT, SHARED, AT(retry.attempts), 1, 100, "3",
+     .json = "retry.attempts", .help = "attempts in all, the first included"},
+    {"retry.on", FIELD_CUSTOM, SHARED, .initial = "[worker_lost, shepherd_lost, preempted]",
+     .form = "a list of causes out of exit, signal, oom, time_limit, preempted, worker_lost, "
+             "shepherd_lost, launch_failed, stalled, diverged",
+     .read = read_causes, .help = "why an attempt must have ended to be tried again"},
+    {"retry.backoff", FIELD_DURATION, SHARED, AT(retry.backoff_ms), 0, DAY, "10s",
+     .json = "retry.backoff_ms", .help = "wait before the second attempt; doubles each time"},
+    {"retry.backoff_max", FIELD_DURATION, SHARED, AT(retry.backoff_max_ms), 0, 7 * DAY, "10m",
+     .json = "retry.backoff_max_ms", .help = "longest wait between attempts"},
+    {"retry.memory_factor", FIELD_FACTOR, SHARED, AT(retry.memory_factor_permille), 1000, 16000,
+     "1", .json = "retry.memory_factor_permille",
+     .help = "memory of the next attempt after oom, times this"},
+    {"on_disconnect", FIELD_CHOICE, SHARED, AT(on_disconnect), .initial = "wait",
+     .choices = "wait|replace", .json = "on_disconnect",
+     .help = "when the worker is silent: wait for its lease, or start elsewhere at once"},
+    {"checkpoint.every", FIELD_CUSTOM, SHARED, .initial = "10m",
+     .form = "a number of steps such as 50 steps, a duration such as 10m, both with a comma "
+             "between, or never",
+     .read = read_every, .help = "how often to save; the end always does"},
+    {"checkpoint.keep", FIELD_CUSTOM, SHARED, .initial = "last 2",
+     .form = "last N, or last N, best N by [max] METRIC", .read = read_keep,
+     .help = "which checkpoints stay; best means the lowest value, with max the highest"},
+    {"array", FIELD_COUNT, JOB, AT(array_count), 1, SPEC_JOBS_MAX, .json = "array_count",
+     .help = "so many jobs NAME-0, NAME-1, ... that differ in ATHANOR_ARRAY_INDEX"},
+    {"sweep", FIELD_CUSTOM, TOP | JOB, .form = "nothing yet", .read = read_later,
+     .help = "not available in this version"},
+    {"defaults", FIELD_CUSTOM, SCOPE_PIPELINE, .form = "a mapping of fields",
+     .read = read_elsewhere, .help = "fields that every job of the pipeline starts with"},
+    {"jobs", FIELD_CUSTOM, SCOPE_PIPELINE, .form = "a mapping of name: job",
+     .read = read_elsewhere, .help = "makes the spec a pipeline"},
+    /* Only in the JSON: what the custom forms above were read into. */
+    {"every_steps", FIELD_STEPS, 0, AT(checkpoint.every_steps), .json = "checkpoint.every_steps"},
+    {"every_ms", FIELD_DURATION, 0, AT(checkpoint.every_ms), .json = "checkpoint.every_ms"},
+    {"keep_last", FIELD_COUNT, 0, AT(checkpoint.keep_last), .json = "checkpoint.keep_last"},
+    {"keep_best", FIELD_COUNT, 0, AT(checkpoint.keep_best), .json = "checkpoint.keep_best"},
+    {"best_metric", FIELD_TEXT, 0, AT(checkpoint.best_metric), .json = "checkpoint.best_metric"},
+    {"best_mode", FIELD_CHOICE, 0, AT(checkpoint.best_mode), .choices = "min|max",
+     .json = "checkpoint.best_mode"},
+    {"array_index", FIELD_COUNT, 0, AT(array_index), .json = "array_index"},
+};
+/* clang-format on */
+
+const size_t field_count = ARRAY_COUNT(fields);
+_Static_assert(ARRAY_COUNT(fields) <= FIELD_ROWS_MAX, "struct draft has room for every row");

@@ -1,0 +1,362 @@
+/* job_json.c - resolved jobs as JSON and back; the scalar fields are the table's (field.h). */
+#include "common/spec/field.h"
+#include "common/spec/json.h"
+
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define JOB_FORMAT 1 /* "athanor" in the JSON */
+
+static void put_new(json_t *object, const char *key, json_t *value)
+{
+    CHECK(value && json_object_set_new(object, key, value) == 0);
+}
+
+/* ---- writing ---------------------------------------------------------------------------- */
+
+static json_t *texts_to_json(const char *const *texts, size_t count)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++)
+        CHECK(json_array_append_new(list, json_string(texts[i])) == 0);
+    return list;
+}
+
+static json_t *causes_to_json(uint32_t causes)
+{
+    json_t *list = json_array();
+    for (enum cause cause = CAUSE_NONE + 1; cause < CAUSE_END; cause++)
+        if (causes & SPEC_CAUSE_BIT(cause))
+            CHECK(json_array_append_new(list, json_string(cause_name(cause))) == 0);
+    return list;
+}
+
+static json_t *constraints_to_json(const struct spec_job *job)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < job->constraint_count; i++)
+        put_new(object, job->constraints[i].name,
+                texts_to_json(job->constraints[i].values, job->constraints[i].value_count));
+    return object;
+}
+
+static json_t *inputs_to_json(const struct spec_job *job)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < job->input_count; i++) {
+        json_t *input = json_object();
+        put_new(input, "ref", json_string(job->inputs[i].ref.text));
+        if (job->inputs[i].job_id > 0)
+            put_new(input, "job_id", json_integer((json_int_t)job->inputs[i].job_id));
+        put_new(object, job->inputs[i].name, input);
+    }
+    return object;
+}
+
+static json_t *needs_to_json(const struct spec_job *job)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < job->need_count; i++) {
+        json_t *need = json_object();
+        put_new(need, "job", json_string(job->needs[i].job));
+        put_new(need, "on", json_string(spec_condition_name(job->needs[i].on)));
+        put_new(need, "implied", json_boolean(job->needs[i].implied));
+        if (job->needs[i].job_id > 0)
+            put_new(need, "job_id", json_integer((json_int_t)job->needs[i].job_id));
+        CHECK(json_array_append_new(list, need) == 0);
+    }
+    return list;
+}
+
+static json_t *env_to_json(const struct spec_job *job)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < job->env_count; i++)
+        put_new(object, job->env[i].name, json_string(job->env[i].value));
+    return object;
+}
+
+static json_t *params_to_json(const char *params)
+{
+    json_t *value;
+    struct err err;
+    CHECK(json_read(params, strlen(params), &value, &err) == 0); /* we wrote it */
+    return value;
+}
+
+static char *json_take(json_t *object)
+{
+    struct buf text = {0};
+    json_put(&text, object);
+    json_decref(object);
+    return buf_take(&text);
+}
+
+char *spec_job_json(const struct spec_job *job)
+{
+    json_t *object = json_object();
+    put_new(object, "athanor", json_integer(JOB_FORMAT));
+    fields_to_json(job, object);
+    put_new(json_object_get(object, "retry"), "on", causes_to_json(job->retry.causes));
+    put_new(object, "constraint", constraints_to_json(job));
+    put_new(object, "inputs", inputs_to_json(job));
+    put_new(object, "needs", needs_to_json(job));
+    put_new(object, "outputs", texts_to_json(job->outputs, job->output_count));
+    put_new(object, "params", params_to_json(job->params));
+    put_new(object, "command", texts_to_json(job->command, job->command_count));
+    put_new(object, "env", env_to_json(job));
+    return json_take(object);
+}
+
+/* ---- reading ---------------------------------------------------------------------------- */
+
+static int wrong(struct err *err, const char *key)
+{
+    return err_set(err, ERR_PROTOCOL, "resolved job: '%s' is missing or of another type", key);
+}
+
+static int texts_from_json(const json_t *list, struct arena *arena, const char *const **out,
+                           size_t *out_count)
+{
+    size_t count = json_array_size(list);
+    const char **texts = arena_alloc(arena, (count + 1) * sizeof *texts);
+    if (!json_is_array(list))
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        if (!json_is_string(json_array_get(list, i)))
+            return -1;
+        texts[i] = arena_strdup(arena, json_string_value(json_array_get(list, i)));
+    }
+    *out = texts;
+    *out_count = count;
+    return 0;
+}
+
+static int causes_from_json(const json_t *list, uint32_t *out)
+{
+    struct err err;
+    enum cause cause;
+    *out = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (!name || cause_from_name(name, &cause, &err) < 0)
+            return -1;
+        *out |= SPEC_CAUSE_BIT(cause);
+    }
+    return json_is_array(list) ? 0 : -1;
+}
+
+/* An object's keys in byte order: the order in which jobs keep labels, inputs, variables. */
+static int key_compare(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static const char **keys_of(const json_t *object, struct arena *arena, size_t *out_count)
+{
+    json_t *readable = (json_t *)(uintptr_t)object; /* jansson iterates without const */
+    const char **keys = arena_alloc(arena, (json_object_size(object) + 1) * sizeof *keys);
+    size_t count = 0;
+    for (void *at = json_object_iter(readable); at; at = json_object_iter_next(readable, at))
+        keys[count++] = arena_strdup(arena, json_object_iter_key(at));
+    qsort(keys, count, sizeof *keys, key_compare);
+    *out_count = count;
+    return keys;
+}
+
+static int constraints_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+{
+    if (!json_is_object(object))
+        return -1;
+    const char **keys = keys_of(object, arena, &job->constraint_count);
+    struct spec_label *labels = arena_alloc(arena, (job->constraint_count + 1) * sizeof *labels);
+    for (size_t i = 0; i < job->constraint_count; i++) {
+        labels[i].name = keys[i];
+        if (texts_from_json(json_object_get(object, keys[i]), arena, &labels[i].values,
+                            &labels[i].value_count) < 0)
+            return -1;
+    }
+    job->constraints = labels;
+    return 0;
+}
+
+static int inputs_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+{
+    if (!json_is_object(object))
+        return -1;
+    const char **keys = keys_of(object, arena, &job->input_count);
+    job->inputs = arena_alloc(arena, (job->input_count + 1) * sizeof *job->inputs);
+    for (size_t i = 0; i < job->input_count; i++) {
+        const json_t *value = json_object_get(object, keys[i]);
+        const char *ref = json_string_value(json_object_get(value, "ref"));
+        struct spec_input *input = &job->inputs[i];
+        struct err err;
+        if (!ref || spec_ref_parse(ref, NULL, arena, &input->ref, &err) < 0)
+            return -1;
+        input->name = keys[i];
+        input->job_index = SPEC_EXTERNAL;
+        input->job_id = (uint64_t)json_integer_value(json_object_get(value, "job_id"));
+    }
+    return 0;
+}
+
+static int need_from_json(const json_t *value, struct arena *arena, struct spec_need *need)
+{
+    const char *job = json_string_value(json_object_get(value, "job"));
+    const char *on = json_string_value(json_object_get(value, "on"));
+    if (!job || !on)
+        return -1;
+    *need = (struct spec_need){.job = arena_strdup(arena, job), .job_index = SPEC_EXTERNAL};
+    need->implied = json_is_true(json_object_get(value, "implied"));
+    need->job_id = (uint64_t)json_integer_value(json_object_get(value, "job_id"));
+    for (unsigned i = SPEC_ON_SUCCESS; i <= SPEC_ON_ANY; i++)
+        if (strcmp(spec_condition_name((enum spec_condition)i), on) == 0)
+            need->on = (enum spec_condition)i;
+    return need->on ? 0 : -1;
+}
+
+static int needs_from_json(const json_t *list, struct arena *arena, struct spec_job *job)
+{
+    if (!json_is_array(list))
+        return -1;
+    job->need_count = json_array_size(list);
+    job->needs = arena_alloc(arena, (job->need_count + 1) * sizeof *job->needs);
+    for (size_t i = 0; i < job->need_count; i++)
+        if (need_from_json(json_array_get(list, i), arena, &job->needs[i]) < 0)
+            return -1;
+    return 0;
+}
+
+static int env_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+{
+    if (!json_is_object(object))
+        return -1;
+    const char **keys = keys_of(object, arena, &job->env_count);
+    struct spec_variable *env = arena_alloc(arena, (job->env_count + 1) * sizeof *env);
+    for (size_t i = 0; i < job->env_count; i++) {
+        const char *value = json_string_value(json_object_get(object, keys[i]));
+        if (!value)
+            return -1;
+        env[i] = (struct spec_variable){keys[i], arena_strdup(arena, value)};
+    }
+    job->env = env;
+    return 0;
+}
+
+static int params_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+{
+    if (!json_is_object(object))
+        return -1;
+    struct buf text = {0};
+    json_put(&text, object);
+    job->params = arena_strdup(arena, buf_text(&text));
+    buf_done(&text);
+    return 0;
+}
+
+static int job_from_json(const json_t *object, struct arena *arena, struct spec_job *job,
+                         struct err *err)
+{
+    if (json_integer_value(json_object_get(object, "athanor")) != JOB_FORMAT)
+        return err_set(err, ERR_PROTOCOL, "resolved job: expected \"athanor\": %d", JOB_FORMAT);
+    if (fields_from_json(object, arena, job, err) < 0)
+        return -1;
+    if (causes_from_json(json_object_get(json_object_get(object, "retry"), "on"),
+                         &job->retry.causes) < 0)
+        return wrong(err, "retry.on");
+    if (constraints_from_json(json_object_get(object, "constraint"), arena, job) < 0)
+        return wrong(err, "constraint");
+    if (inputs_from_json(json_object_get(object, "inputs"), arena, job) < 0)
+        return wrong(err, "inputs");
+    if (needs_from_json(json_object_get(object, "needs"), arena, job) < 0)
+        return wrong(err, "needs");
+    if (texts_from_json(json_object_get(object, "outputs"), arena, &job->outputs,
+                        &job->output_count) < 0)
+        return wrong(err, "outputs");
+    if (params_from_json(json_object_get(object, "params"), arena, job) < 0)
+        return wrong(err, "params");
+    if (texts_from_json(json_object_get(object, "command"), arena, &job->command,
+                        &job->command_count) < 0)
+        return wrong(err, "command");
+    if (env_from_json(json_object_get(object, "env"), arena, job) < 0)
+        return wrong(err, "env");
+    return 0;
+}
+
+int spec_job_from_json(const char *text, struct arena *arena, struct spec_job *out,
+                       struct err *err)
+{
+    json_t *object;
+    struct spec_job job = {0};
+    if (json_read(text, strlen(text), &object, err) < 0)
+        return err_wrap(err, "resolved job");
+    int rc = job_from_json(object, arena, &job, err);
+    json_decref(object);
+    if (rc == 0)
+        *out = job;
+    return rc;
+}
+
+/* ---- ATHANOR_SPEC ----------------------------------------------------------------------- */
+
+static const struct spec_place *place_of(const struct spec_run *run, const char *name)
+{
+    for (size_t i = 0; i < run->place_count; i++)
+        if (strcmp(run->places[i].name, name) == 0)
+            return &run->places[i];
+    return NULL;
+}
+
+/* Paths come from programs and folders, so they may be no UTF-8. */
+static int place_put(json_t *input, const char *key, const char *text, struct err *err)
+{
+    if (!text || text[0] == '\0')
+        return 0;
+    if (!text_is_utf8(text, strlen(text)))
+        return err_set(err, ERR_INVALID, "its %s is not UTF-8, which JSON requires", key);
+    put_new(input, key, json_string(text));
+    return 0;
+}
+
+static int inputs_complete(json_t *inputs, const struct spec_run *run, struct err *err)
+{
+    for (void *at = json_object_iter(inputs); at; at = json_object_iter_next(inputs, at)) {
+        const char *name = json_object_iter_key(at);
+        json_t *input = json_object_iter_value(at);
+        const struct spec_place *place = place_of(run, name);
+        if (!place)
+            return err_set(err, ERR_INVALID, "input '%s' has no path: it was not found", name);
+        if (!json_is_object(input))
+            return wrong(err, "inputs");
+        if (place_put(input, "path", place->path, err) < 0 ||
+            place_put(input, "part", place->part, err) < 0 ||
+            place_put(input, "hash", place->hash, err) < 0)
+            return err_wrap(err, "input '%s'", name);
+    }
+    return 0;
+}
+
+int spec_json_complete(const char *job_json, const struct spec_run *run, char **out,
+                       struct err *err)
+{
+    json_t *object = NULL;
+    if (json_read(job_json, strlen(job_json), &object, err) < 0)
+        return err_wrap(err, "resolved job");
+    json_t *inputs = json_object_get(object, "inputs");
+    if (!json_is_object(inputs)) {
+        json_decref(object);
+        return wrong(err, "inputs");
+    }
+    if (inputs_complete(inputs, run, err) < 0) {
+        json_decref(object);
+        return -1;
+    }
+    put_new(object, "job_id", json_integer((json_int_t)run->job_id));
+    put_new(object, "attempt_id", json_integer((json_int_t)run->attempt_id));
+    put_new(object, "attempt", json_integer((json_int_t)run->attempt));
+    *out = json_take(object);
+    return 0;
+}

@@ -1,0 +1,95 @@
+/* reader.c - places, errors and hints of one reading; see reader.h. */
+#include "common/spec/reader.h"
+
+#include "common/base/buf.h"
+#include "common/base/parse.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define PLACE_DEPTH_MAX (NODE_DEPTH_MAX + 8)
+#define QUOTE_BYTES_MAX 60
+
+const char *place_text(struct arena *arena, const struct place *place)
+{
+    const struct place *chain[PLACE_DEPTH_MAX];
+    size_t count = 0;
+    for (; place && count < PLACE_DEPTH_MAX; place = place->up)
+        chain[count++] = place;
+    struct buf text = {0};
+    while (count-- > 0) {
+        if (chain[count]->key)
+            buf_printf(&text, "%s%.100s", text.length ? "." : "", chain[count]->key);
+        else
+            buf_printf(&text, "[%zu]", chain[count]->index);
+    }
+    char *path = arena_strdup(arena, buf_text(&text));
+    buf_done(&text);
+    return path;
+}
+
+const char *set_name(struct reader *reader, uint32_t source)
+{
+    const struct spec_set *set = &reader->source->sets[source - 1];
+    return arena_printf(reader->arena, "--set %.100s=%.60s", set->path, set->value);
+}
+
+void reader_refuse(struct reader *reader, const struct node *node, const struct place *place,
+                   const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    char message[2000];
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    struct spec_error at = {
+        .file = reader->source->name,
+        .path = place_text(reader->arena, place),
+    };
+    if (node && node->source > 0) {
+        at.source = node->source;
+        at.file = set_name(reader, node->source);
+    } else if (node) {
+        at.line = node->line;
+        at.column = node->column;
+    }
+    reader->error_count++;
+    spec_errors_add(reader->errors, &at, "%s", message);
+}
+
+const char *quoted(struct reader *reader, const char *text)
+{
+    size_t length = strnlen(text, QUOTE_BYTES_MAX);
+    while (length == QUOTE_BYTES_MAX && (text[length] & 0xC0) == 0x80)
+        length++; /* finish the character that was begun */
+    return arena_printf(reader->arena, "'%.*s%s'", (int)length, text,
+                        text[length] != '\0' ? "..." : "");
+}
+
+const char *shown(struct reader *reader, const struct node *node)
+{
+    if (node->kind != NODE_SCALAR || node_is_null(node))
+        return node_kind_text(node);
+    return quoted(reader, node->text);
+}
+
+void nearest_offer(struct nearest *nearest, const char *name)
+{
+    if (nearest->offers++ >= NEAREST_OFFERS_MAX)
+        return;
+    unsigned distance = text_distance(nearest->wanted, name);
+    if (!nearest->best || distance < nearest->distance) {
+        nearest->best = name;
+        nearest->distance = distance;
+    }
+}
+
+const char *nearest_hint(struct reader *reader, const struct nearest *nearest)
+{
+    /* One edit in a short name, up to a third of a longer one: more is no longer a typo. */
+    unsigned allowed = 1 + (unsigned)strlen(nearest->wanted) / 3;
+    if (!nearest->best || nearest->distance > allowed)
+        return "";
+    return arena_printf(reader->arena, ", did you mean '%s'?", nearest->best);
+}
