@@ -16,6 +16,7 @@
 #ifndef ATHANOR_CHECKPOINT_H
 #define ATHANOR_CHECKPOINT_H
 
+#include "common/base/hash.h"
 #include "worker/engine/io/model_files.h"
 
 struct checkpoint_writer;
@@ -58,6 +59,20 @@ int checkpoint_commit(struct checkpoint_writer *writer, char **out_path,
                       struct err *err) WARN_UNUSED;
 /* Frees; an uncommitted temporary directory is removed by rank 0. NULL is fine. */
 void checkpoint_writer_free(struct checkpoint_writer *writer);
+
+/* What a manifest.json lists. Errors: ERR_PROTOCOL naming the field; names are plain. */
+struct manifest {
+    uint64_t step;
+    struct manifest_file {
+        char *name;
+        uint64_t size_bytes;
+        struct hash hash;
+    } *files;
+    size_t file_count;
+};
+int manifest_parse(const char *json, size_t length, struct manifest *out,
+                   struct err *err) WARN_UNUSED;
+void manifest_done(struct manifest *manifest);
 
 /* Opens a checkpoint: every file of the manifest is present, of its size and hash.
  * Errors: ERR_NOT_FOUND, ERR_IO, ERR_PROTOCOL naming the file. */

@@ -1,0 +1,384 @@
+/* model_files.c - weights between arrays and safetensors files; see model_files.h. */
+#include "worker/engine/io/model_files.h"
+
+#include "common/base/buf.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "worker/engine/io/safetensors.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INDEX_BYTES_MAX ((size_t)64 << 20)
+#define SHARDS_MAX 1024
+
+static uint64_t array_count(const struct named_array *array)
+{
+    uint64_t count = 1;
+    for (unsigned d = 0; d < array->dim_count; d++)
+        count *= array->shape[d];
+    return count;
+}
+
+/* out (C, R) = in (R, C), turned in blocks that stay in cache. */
+static void transpose(const float *in, uint64_t R, uint64_t C, float *out)
+{
+    enum { BLOCK = 32 };
+    for (uint64_t r0 = 0; r0 < R; r0 += BLOCK)
+        for (uint64_t c0 = 0; c0 < C; c0 += BLOCK)
+            for (uint64_t r = r0; r < R && r < r0 + BLOCK; r++)
+                for (uint64_t c = c0; c < C && c < c0 + BLOCK; c++)
+                    out[c * R + r] = in[r * C + c];
+}
+
+static int turned_copy(const struct named_array *array, const float *values, uint64_t rows,
+                       uint64_t columns, float **out, struct err *err)
+{
+    float *copy = malloc((rows * columns + 1) * sizeof *copy);
+    if (!copy)
+        return err_set(err, ERR_MEMORY, "tensor '%s': a transposed copy needs %llu bytes",
+                       array->name, (unsigned long long)(rows * columns * sizeof *copy));
+    transpose(values, rows, columns, copy);
+    *out = copy;
+    return 0;
+}
+
+int arrays_write(const char *path, const struct named_array *arrays, size_t count,
+                 struct err *err)
+{
+    struct st_array *files = mem_array(count + 1, sizeof *files);
+    float **turned = mem_array(count + 1, sizeof *turned);
+    int rc = 0;
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        const struct named_array *array = &arrays[i];
+        CHECK(array->dim_count <= 4 && (!array->transposed || array->dim_count == 2));
+        files[i] = (struct st_array){array->name, ST_F32, array->dim_count, {0}, array->values};
+        for (unsigned d = 0; d < array->dim_count; d++)
+            files[i].shape[d] = array->shape[array->transposed ? 1 - d : d];
+        if (array->transposed) {
+            rc = turned_copy(array, array->values, array->shape[0], array->shape[1], &turned[i],
+                             err);
+            files[i].values = turned[i];
+        }
+    }
+    if (rc == 0)
+        rc = safetensors_write(path, files, count, err);
+    for (size_t i = 0; i < count; i++)
+        free(turned[i]);
+    mem_free(turned);
+    mem_free(files);
+    return rc;
+}
+
+/* The files of one model. */
+struct file_set {
+    struct safetensors *files;
+    char **names;
+    size_t count;
+};
+
+static void file_set_done(struct file_set *set)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        safetensors_close(&set->files[i]);
+        mem_free(set->names[i]);
+    }
+    mem_free(set->files);
+    mem_free(set->names);
+}
+
+static int file_set_add(struct file_set *set, const char *folder, const char *name,
+                        struct err *err)
+{
+    for (size_t i = 0; i < set->count; i++)
+        if (strcmp(set->names[i], name) == 0)
+            return 0;
+    if (set->count == SHARDS_MAX)
+        return err_set(err, ERR_LIMIT, "more than %d weight files", SHARDS_MAX);
+    char *path = mem_printf("%s/%s", folder, name);
+    set->files = mem_grow(set->files, set->count + 1, sizeof *set->files);
+    set->names = mem_grow(set->names, set->count + 1, sizeof *set->names);
+    int rc = safetensors_open(path, &set->files[set->count], err);
+    mem_free(path);
+    if (rc == 0)
+        set->names[set->count++] = mem_strdup(name);
+    return rc;
+}
+
+static int file_set_add_index(struct file_set *set, const char *folder, json_t *root,
+                              struct err *err)
+{
+    json_t *map = json_object_get(root, "weight_map"), *value;
+    const char *name;
+    if (!json_is_object(map))
+        return err_set(err, ERR_PROTOCOL, "weight_map is not an object");
+    json_object_foreach(map, name, value) {
+        const char *file = json_string_value(value);
+        if (!file || strchr(file, '/') || strstr(file, "..") || !*file)
+            return err_set(err, ERR_PROTOCOL, "weight_map['%s'] is not a plain file name", name);
+        if (file_set_add(set, folder, file, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int file_set_open(struct file_set *set, const char *folder, struct err *err)
+{
+    char *path = mem_printf("%s/model.safetensors.index.json", folder), *bytes = NULL;
+    size_t length;
+    json_error_t why;
+    int rc;
+    if (!file_exists(path)) {
+        rc = file_set_add(set, folder, "model.safetensors", err);
+    } else if ((rc = file_read(path, INDEX_BYTES_MAX, &bytes, &length, err)) == 0) {
+        json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &why);
+        rc = root ? file_set_add_index(set, folder, root, err)
+                  : err_set(err, ERR_PROTOCOL, "line %d: %s", why.line, why.text);
+        json_decref(root);
+        if (rc < 0)
+            err_wrap(err, "'%s'", path);
+    }
+    mem_free(bytes);
+    mem_free(path);
+    return rc;
+}
+
+/* "transformer.h.0.ln_1.bias" and "h.0.ln_1.bias" are one tensor: old files lack the prefix. */
+static const char *without_prefix(const char *name)
+{
+    static const char *const prefixes[] = {"transformer.", "model."};
+    for (size_t i = 0; i < ARRAY_COUNT(prefixes); i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return name + strlen(prefixes[i]);
+    return name;
+}
+
+static const struct st_entry *set_find(const struct file_set *set, const char *name,
+                                       const struct safetensors **out_file)
+{
+    for (size_t f = 0; f < set->count; f++) {
+        const struct safetensors *file = &set->files[f];
+        for (size_t i = 0; i < file->count; i++)
+            if (strcmp(without_prefix(file->entries[i].name), without_prefix(name)) == 0) {
+                *out_file = file;
+                return &file->entries[i];
+            }
+    }
+    return NULL;
+}
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t length = strlen(name), tail = strlen(end);
+    return length >= tail && strcmp(name + length - tail, end) == 0;
+}
+
+static bool is_ignored(const char *name, bool tied)
+{
+    return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
+           ends_with(name, ".rotary_emb.inv_freq") || (tied && strcmp(name, "lm_head.weight") == 0);
+}
+
+static int check_known(const struct file_set *set, bool tied, const struct named_array *arrays,
+                       size_t count, struct err *err)
+{
+    for (size_t f = 0; f < set->count; f++)
+        for (size_t e = 0; e < set->files[f].count; e++) {
+            const char *name = set->files[f].entries[e].name;
+            bool known = is_ignored(name, tied);
+            for (size_t i = 0; i < count && !known; i++)
+                known = strcmp(without_prefix(arrays[i].name), without_prefix(name)) == 0;
+            if (!known)
+                return err_set(err, ERR_INVALID, "'%s' holds tensor '%s', which a model of this "
+                               "configuration has not", set->names[f], name);
+        }
+    return 0;
+}
+
+static void put_shape(struct buf *out, const uint64_t *shape, unsigned dims)
+{
+    buf_putc(out, '[');
+    for (unsigned d = 0; d < dims; d++)
+        buf_printf(out, "%s%llu", d ? ", " : "", (unsigned long long)shape[d]);
+    buf_putc(out, ']');
+}
+
+static int check_shape(const struct named_array *array, const struct st_entry *entry,
+                       struct err *err)
+{
+    uint64_t want[4];
+    bool same = entry->dim_count == array->dim_count;
+    for (unsigned d = 0; d < array->dim_count; d++) {
+        want[d] = array->shape[array->transposed ? 1 - d : d];
+        same = same && entry->shape[d] == want[d];
+    }
+    if (same)
+        return 0;
+    struct buf have = {0};
+    put_shape(&have, entry->shape, entry->dim_count);
+    buf_puts(&have, " where the configuration demands ");
+    put_shape(&have, want, array->dim_count);
+    int rc = err_set(err, ERR_INVALID, "tensor '%s' is %s", entry->name, buf_text(&have));
+    buf_done(&have);
+    return rc;
+}
+
+static int array_read(const struct file_set *set, const struct named_array *array,
+                      struct err *err)
+{
+    const struct safetensors *file;
+    const struct st_entry *entry = set_find(set, array->name, &file);
+    if (!entry)
+        return err_set(err, ERR_NOT_FOUND, "tensor '%s' is missing", array->name);
+    if (check_shape(array, entry, err) < 0)
+        return -1;
+    uint64_t count = array_count(array);
+    if (safetensors_read_f32(file, entry, 0, count, array->values, err) < 0)
+        return -1;
+    if (!array->transposed)
+        return 0;
+    float *turned;
+    if (turned_copy(array, array->values, array->shape[1], array->shape[0], &turned, err) < 0)
+        return -1;
+    memcpy(array->values, turned, count * sizeof *turned);
+    free(turned);
+    return 0;
+}
+
+int arrays_read(const char *folder, bool tied, const struct named_array *arrays, size_t count,
+                struct err *err)
+{
+    struct file_set set = {0};
+    int rc = file_set_open(&set, folder, err);
+    if (rc == 0)
+        rc = check_known(&set, tied, arrays, count, err);
+    for (size_t i = 0; i < count && rc == 0; i++)
+        rc = array_read(&set, &arrays[i], err);
+    file_set_done(&set);
+    return rc < 0 ? err_wrap(err, "weights of '%s'", folder) : 0;
+}
+
+/* Host copies of all weights of a model, as named arrays. */
+struct host_weights {
+    struct named_array *arrays;
+    size_t count;
+};
+
+static void host_weights_done(struct host_weights *host)
+{
+    for (size_t i = 0; i < host->count; i++)
+        free(host->arrays[i].values);
+    mem_free(host->arrays);
+}
+
+static int host_weights_init(struct host_weights *host, const struct model *model, bool filled,
+                             struct err *err)
+{
+    *host = (struct host_weights){.arrays = mem_array((size_t)model->weight_count + 1,
+                                                      sizeof *host->arrays)};
+    for (int64_t i = 0; i < model->weight_count; i++) {
+        const struct model_weight *weight = &model->weight[i];
+        struct named_array *array = &host->arrays[i];
+        size_t bytes = (size_t)tensor_count(&weight->tensor) * sizeof(float);
+        *array = (struct named_array){weight->hf_name, weight->hf_transposed,
+                                      (unsigned)weight->tensor.rank, {0}, malloc(bytes)};
+        host->count++;
+        if (!array->values)
+            return err_set(err, ERR_MEMORY, "a host copy of '%s' needs %zu bytes",
+                           weight->hf_name, bytes);
+        for (int d = 0; d < weight->tensor.rank; d++)
+            array->shape[d] = (uint64_t)weight->tensor.dim[d];
+        if (filled)
+            model_weight_read(weight, array->values);
+    }
+    return 0;
+}
+
+int model_files_write(const char *folder, const struct model *model, struct err *err)
+{
+    struct host_weights host;
+    char *path = mem_printf("%s/model.safetensors", folder);
+    int rc = host_weights_init(&host, model, true, err);
+    if (rc == 0)
+        rc = arrays_write(path, host.arrays, host.count, err);
+    host_weights_done(&host);
+    mem_free(path);
+    if (rc < 0)
+        return -1;
+    char *text = model_config_text(&model->config);
+    path = mem_printf("%s/config.json", folder);
+    rc = file_replace(path, text, strlen(text), 0644, err);
+    mem_free(path);
+    mem_free(text);
+    return rc;
+}
+
+static int check_same(const struct model_config *have, const struct model_config *want,
+                      struct err *err)
+{
+    const struct {
+        const char *name;
+        double have, want;
+    } fields[] = {
+        {"model_type", have->family, want->family},
+        {"vocab_size", (double)have->vocab_size, (double)want->vocab_size},
+        {"context", (double)have->context, (double)want->context},
+        {"width", (double)have->width, (double)want->width},
+        {"layers", (double)have->layers, (double)want->layers},
+        {"heads", (double)have->heads, (double)want->heads},
+        {"key-value heads", (double)have->kv_heads, (double)want->kv_heads},
+        {"head width", (double)have->head_width, (double)want->head_width},
+        {"ffn width", (double)have->ffn_width, (double)want->ffn_width},
+        {"norm epsilon", have->norm_eps, want->norm_eps},
+        {"tied embeddings", have->tied, want->tied},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
+        if (fields[i].have != fields[i].want)
+            return err_set(err, ERR_INVALID, "its %s is %g, but %g is wanted", fields[i].name,
+                           fields[i].have, fields[i].want);
+    if (want->family == MODEL_LLAMA && have->rope_theta != want->rope_theta)
+        return err_set(err, ERR_INVALID, "its rope_theta is %g, but %g is wanted",
+                       have->rope_theta, want->rope_theta);
+    return 0;
+}
+
+static int fill_model(const char *folder, struct model *model, struct err *err)
+{
+    struct host_weights host;
+    int rc = host_weights_init(&host, model, false, err);
+    if (rc == 0)
+        rc = arrays_read(folder, model->config.tied, host.arrays, host.count, err);
+    for (int64_t i = 0; i < model->weight_count && rc == 0; i++)
+        model_weight_write(&model->weight[i], host.arrays[i].values);
+    host_weights_done(&host);
+    return rc;
+}
+
+int model_files_read(const char *folder, struct model *model, struct err *err)
+{
+    struct model_config config;
+    if (model_config_read(folder, &config, err) < 0)
+        return -1;
+    if (check_same(&config, &model->config, err) < 0)
+        return err_wrap(err, "model '%s'", folder);
+    return fill_model(folder, model, err);
+}
+
+int model_files_open(const char *folder, struct device *device, bool frozen, struct model **out,
+                     struct err *err)
+{
+    struct model_config config;
+    struct model *model = NULL;
+    if (model_config_read(folder, &config, err) < 0)
+        return -1;
+    int rc = frozen ? model_new_frozen(device, &config, &model, err)
+                    : model_new(device, &config, 0, &model, err);
+    if (rc == 0 && fill_model(folder, model, err) < 0) {
+        model_free(model);
+        rc = -1;
+    }
+    if (rc == 0)
+        *out = model;
+    return rc;
+}
