@@ -1,6 +1,6 @@
 /* model.h - decoder-only language models from one table of parameters per architecture.
  *
- * The table (models.c) drives allocation, initialisation, file names, optimiser state and
+ * The table (models/) drives allocation, initialisation, file names, optimiser state and
  * gradient checks. All weights lie in one flat array, all gradients in another with the
  * same offsets; a tensor is a slice. Weights of linear layers are [out, in]. */
 #ifndef ATHANOR_ENGINE_MODEL_H
@@ -44,6 +44,7 @@ struct model_weight {
     bool decays;                   /* weight decay applies (matrices only)               */
     int64_t offset;                /* elements into the flat arrays                      */
     struct tensor tensor;          /* slice of weights and, unless frozen, of gradients  */
+    struct tensor joined;          /* this and the next ones as one matrix; see models/  */
 };
 
 struct model {
@@ -54,7 +55,8 @@ struct model {
     struct model_weight *weight;   /* in table order                                     */
     int64_t weight_count;
     struct tensor *head;           /* (V, D), for loss.h                                 */
-    void *family;                  /* the architecture's own pointers to its weights     */
+    struct tensor *turns;          /* (context, head_width) of op_rope; NULL without        */
+    const struct model_table *table;
 };
 
 /* Weights depend on (seed, name) only: not on ranks, threads or family order.

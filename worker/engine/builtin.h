@@ -1,0 +1,26 @@
+/* builtin.h - the backends of this build; for device.c and the backends themselves. */
+#ifndef ATHANOR_ENGINE_BUILTIN_H
+#define ATHANOR_ENGINE_BUILTIN_H
+
+#include "worker/engine/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern const struct backend backend_reference;
+extern const struct backend backend_cpu;
+extern const struct backend backend_cuda; /* only with ATHANOR_CUDA */
+#ifdef __cplusplus
+}
+#endif
+
+/* Memory functions of both backends that live in host memory. */
+int host_open(struct device *device, struct err *err);
+void host_close(struct device *device);
+void *host_alloc(struct device *device, size_t size_bytes);
+void host_release(struct device *device, void *memory);
+void host_zero(struct device *device, void *memory, size_t size_bytes);
+void host_copy(struct device *device, void *to, const void *from, size_t size_bytes);
+void host_finish(struct device *device);
+
+#endif

@@ -1,0 +1,211 @@
+/* comm.c - ranks over MPI, with sums in a fixed order.
+ *
+ * MPI_Allreduce may add in another order from run to run or by message size. Here each rank
+ * owns a segment, receives everyone's part of it, adds them as rank 0 + 1 + 2 ..., and the
+ * sums are gathered: the traffic of a ring allreduce, with bits that never change. */
+#include "worker/engine/comm.h"
+
+#include "worker/engine/backend.h"
+
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+
+#include <mpi.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Values per round: bounds the scratch to about 16 MiB, however large the model. */
+#define ROUND ((int64_t)1 << 20)
+
+static int read_number(const char *name, uint64_t fallback, uint64_t *out, struct err *err)
+{
+    const char *text = getenv(name);
+
+    *out = fallback;
+    if (!text || !*text)
+        return 0;
+    if (parse_u64(text, out, err) < 0)
+        return err_wrap(err, "environment variable %s", name);
+    return 0;
+}
+
+static int connect_ranks(struct comm *comm, uint64_t rank, uint64_t size, struct err *err)
+{
+    int given;
+
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &given) != MPI_SUCCESS)
+        return err_set(err, ERR_IO, "MPI_Init failed for rank %llu of %llu",
+                       (unsigned long long)rank, (unsigned long long)size);
+    MPI_Comm_rank(MPI_COMM_WORLD, &comm->rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &comm->size);
+    if ((uint64_t)comm->size != size || (uint64_t)comm->rank != rank)
+        return err_set(err, ERR_INVALID,
+                       "MPI says rank %d of %d, but RANK=%llu and WORLD_SIZE=%llu: the launcher "
+                       "did not connect the ranks, each would train alone",
+                       comm->rank, comm->size, (unsigned long long)rank, (unsigned long long)size);
+    return 0;
+}
+
+int comm_open(struct comm **out, struct err *err)
+{
+    struct comm *comm;
+    uint64_t rank, size;
+
+    if (read_number("RANK", 0, &rank, err) < 0 || read_number("WORLD_SIZE", 1, &size, err) < 0)
+        return -1;
+    if (size < 1 || rank >= size || size > 1 << 20)
+        return err_set(err, ERR_INVALID, "RANK=%llu with WORLD_SIZE=%llu, expected RANK below it",
+                       (unsigned long long)rank, (unsigned long long)size);
+    comm = mem_zalloc(sizeof *comm);
+    comm->size = 1;
+    if (size > 1) {
+        if (connect_ranks(comm, rank, size, err) < 0) {
+            mem_free(comm);
+            return -1;
+        }
+        comm->scratch = mem_alloc(sizeof(double) * 2 * (size_t)(ROUND + comm->size));
+    }
+    *out = comm;
+    return 0;
+}
+
+void comm_close(struct comm *comm)
+{
+    if (!comm)
+        return;
+    if (comm->size > 1)
+        MPI_Finalize();
+    mem_free(comm->scratch);
+    mem_free(comm);
+}
+
+/* How values of one type are added: in rank order, into the first part. */
+struct reduction {
+    MPI_Datatype type;
+    size_t item_bytes;
+    void (*fold)(void *sum, const void *part, int64_t count);
+};
+
+#define FOLD(name, TYPE, statement) \
+    static void name(void *sum, const void *part, int64_t count) \
+    { \
+        TYPE *a = sum; \
+        const TYPE *b = part; \
+\
+        for (int64_t i = 0; i < count; i++) \
+            statement; \
+    }
+
+FOLD(fold_f32, float, a[i] += b[i])
+FOLD(fold_f64, double, a[i] += b[i])
+FOLD(fold_i64, int64_t, a[i] += b[i])
+FOLD(fold_max, double, a[i] = b[i] > a[i] ? b[i] : a[i])
+
+/* One round: `count` values, split evenly; the last segments may be short or empty. */
+static void reduce_round(struct comm *comm, char *values, int64_t count,
+                         const struct reduction *r)
+{
+    int64_t segment = (count + comm->size - 1) / comm->size;
+    size_t segment_bytes = (size_t)segment * r->item_bytes;
+    char *padded = comm->scratch, *parts = padded + (size_t)comm->size * segment_bytes;
+
+    memcpy(padded, values, (size_t)count * r->item_bytes);
+    memset(padded + (size_t)count * r->item_bytes, 0,
+           (size_t)(segment * comm->size - count) * r->item_bytes);
+    MPI_Alltoall(padded, (int)segment, r->type, parts, (int)segment, r->type, MPI_COMM_WORLD);
+    for (int rank = 1; rank < comm->size; rank++)
+        r->fold(parts, parts + (size_t)rank * segment_bytes, segment);
+    MPI_Allgather(parts, (int)segment, r->type, padded, (int)segment, r->type, MPI_COMM_WORLD);
+    memcpy(values, padded, (size_t)count * r->item_bytes);
+}
+
+static void reduce(struct comm *comm, void *values, int64_t count, const struct reduction *r)
+{
+    if (comm->size == 1)
+        return;
+    for (int64_t at = 0; at < count; at += ROUND)
+        reduce_round(comm, (char *)values + (size_t)at * r->item_bytes,
+                     count - at < ROUND ? count - at : ROUND, r);
+}
+
+void comm_sum_f32(struct comm *comm, float *values, int64_t count)
+{
+    reduce(comm, values, count, &(struct reduction){MPI_FLOAT, sizeof(float), fold_f32});
+}
+
+void comm_sum_f64(struct comm *comm, double *values, int64_t count)
+{
+    reduce(comm, values, count, &(struct reduction){MPI_DOUBLE, sizeof(double), fold_f64});
+}
+
+void comm_sum_i64(struct comm *comm, int64_t *values, int64_t count)
+{
+    reduce(comm, values, count, &(struct reduction){MPI_INT64_T, sizeof(int64_t), fold_i64});
+}
+
+void comm_max_f64(struct comm *comm, double *values, int64_t count)
+{
+    reduce(comm, values, count, &(struct reduction){MPI_DOUBLE, sizeof(double), fold_max});
+}
+
+/* MPI counts are int; longer messages go in parts. */
+#define PART_BYTES ((size_t)1 << 30)
+
+void comm_broadcast(struct comm *comm, void *bytes, size_t length, int from_rank)
+{
+    if (comm->size == 1)
+        return;
+    for (size_t at = 0; at < length; at += PART_BYTES)
+        MPI_Bcast((char *)bytes + at, (int)min_u64(PART_BYTES, length - at), MPI_BYTE, from_rank,
+                  MPI_COMM_WORLD);
+}
+
+void comm_gather_all(struct comm *comm, const void *bytes, size_t length, void *out)
+{
+    CHECK(length <= PART_BYTES);
+    if (comm->size == 1)
+        memcpy(out, bytes, length);
+    else
+        MPI_Allgather(bytes, (int)length, MPI_BYTE, out, (int)length, MPI_BYTE, MPI_COMM_WORLD);
+}
+
+void comm_barrier(struct comm *comm)
+{
+    if (comm->size > 1)
+        MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static bool on_host(const struct tensor *tensor)
+{
+    return tensor->device->backend->kind != BACKEND_CUDA;
+}
+
+int comm_sum_grad(struct comm *comm, struct tensor *tensor, struct err *err)
+{
+    struct device *device = tensor->device;
+    int64_t count = tensor_count(tensor);
+    float *host;
+
+    if (comm->size == 1)
+        return 0;
+    if (on_host(tensor)) {
+        comm_sum_f32(comm, tensor->grad, count);
+        return 0;
+    }
+    host = malloc(4 * (size_t)count);
+    if (!host)
+        return err_set(err, ERR_MEMORY, "%lld bytes are wanted to sum gradients on the host",
+                       4 * (long long)count);
+    device->backend->to_host(device, host, tensor->grad, 4 * (size_t)count);
+    comm_sum_f32(comm, host, count);
+    device->backend->from_host(device, tensor->grad, host, 4 * (size_t)count);
+    device->backend->finish(device);
+    free(host);
+    return 0;
+}
+
+void comm_abort(struct comm *comm, int exit_code)
+{
+    if (comm && comm->size > 1)
+        MPI_Abort(MPI_COMM_WORLD, exit_code);
+}

@@ -1,0 +1,347 @@
+/* generate.c - sampling with a cache of keys and values.
+ *
+ * Prompts are fed padded to the longest; padding is stored past a row's count and then
+ * overwritten by its next tokens, so ragged prompts need no mask. */
+#include "worker/engine/generate.h"
+
+#include "worker/engine/models/table.h"
+
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct kv_cache {
+    const struct model *model;
+    int64_t B, capacity;
+    struct tensor *k, *v; /* one of each per layer: (B, capacity, Hk d) */
+    int32_t *count;       /* tokens cached per row, on the host         */
+    struct tensor *start; /* the same on the device, of the current call */
+};
+
+static size_t layer_bytes(const struct kv_cache *cache)
+{
+    const struct model_config *c = &cache->model->config;
+
+    return 4 * (size_t)(cache->B * cache->capacity * c->kv_heads * c->head_width);
+}
+
+static int make_cached(struct kv_cache *cache, struct tensor *tensor, struct err *err)
+{
+    const struct model_config *c = &cache->model->config;
+    struct device *device = cache->model->device;
+
+    *tensor = (struct tensor){.device = device, .dtype = DTYPE_F32, .rank = 3,
+                              .dim = {cache->B, cache->capacity, c->kv_heads * c->head_width, 1}};
+    if (device_alloc(device, layer_bytes(cache), &tensor->values, err) < 0)
+        return err_wrap(err, "cache of keys and values");
+    device->backend->zero(device, tensor->values, layer_bytes(cache));
+    return 0;
+}
+
+int kv_cache_new(const struct model *model, int64_t B, int64_t capacity, struct kv_cache **out,
+                 struct err *err)
+{
+    struct kv_cache *cache = mem_zalloc(sizeof *cache);
+    size_t layers = (size_t)model->config.layers;
+
+    CHECK(B > 0 && capacity > 0);
+    *cache = (struct kv_cache){.model = model, .B = B, .capacity = capacity,
+                               .k = mem_array(layers, sizeof *cache->k),
+                               .v = mem_array(layers, sizeof *cache->v),
+                               .count = mem_array((size_t)B, sizeof *cache->count)};
+    for (size_t i = 0; i < layers; i++) {
+        if (make_cached(cache, &cache->k[i], err) < 0 || make_cached(cache, &cache->v[i], err) < 0) {
+            kv_cache_free(cache);
+            return -1;
+        }
+    }
+    *out = cache;
+    return 0;
+}
+
+void kv_cache_free(struct kv_cache *cache)
+{
+    if (!cache)
+        return;
+    cache->model->device->backend->finish(cache->model->device);
+    for (int64_t i = 0; i < cache->model->config.layers; i++) {
+        device_release(cache->model->device, cache->k[i].values, layer_bytes(cache));
+        device_release(cache->model->device, cache->v[i].values, layer_bytes(cache));
+    }
+    mem_free(cache->k);
+    mem_free(cache->v);
+    mem_free(cache->count);
+    mem_free(cache);
+}
+
+struct tensor *kv_cache_attend(struct tape *tape, struct kv_cache *cache, int64_t layer,
+                               struct tensor *qkv, int64_t B, int64_t T)
+{
+    return op_attention_cached(tape, qkv, cache->start, &cache->k[layer], &cache->v[layer],
+                               model_heads(&cache->model->config), B, T);
+}
+
+/* Positions go on from what is cached; padding past the context stays at its end. */
+static int32_t *next_positions(const struct kv_cache *cache, int64_t T)
+{
+    int32_t *position = mem_array((size_t)(cache->B * T), sizeof *position);
+    int32_t last = (int32_t)cache->model->config.context - 1;
+
+    for (int64_t n = 0; n < cache->B * T; n++) {
+        int32_t at = cache->count[n / T] + (int32_t)(n % T);
+
+        position[n] = at < last ? at : last;
+    }
+    return position;
+}
+
+int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *token, int64_t T,
+                    const int64_t *advance, struct tensor **out_hidden, struct err *err)
+{
+    struct model_batch batch = {.B = cache->B, .T = T, .token = token};
+    struct model_states states = {0};
+    int32_t *position;
+    int rc;
+
+    for (int64_t b = 0; b < cache->B; b++)
+        if (cache->count[b] + (advance ? advance[b] : T) > cache->capacity)
+            return err_set(err, ERR_LIMIT, "row %lld would hold %lld tokens, the cache holds %lld",
+                           (long long)b, (long long)(cache->count[b] + (advance ? advance[b] : T)),
+                           (long long)cache->capacity);
+    position = next_positions(cache, T);
+    batch.position = position;
+    cache->start = tape_i32(tape, cache->count, cache->B);
+    rc = model_run(tape, cache->model, &batch, cache, &states, err);
+    tape_device(tape)->backend->finish(tape_device(tape));
+    mem_free(position);
+    if (rc < 0)
+        return -1;
+    for (int64_t b = 0; b < cache->B; b++)
+        cache->count[b] += (int32_t)(advance ? advance[b] : T);
+    *out_hidden = states.hidden;
+    return 0;
+}
+
+struct candidate {
+    int32_t token;
+    double weight; /* exp((logit - highest) / temperature) */
+};
+
+/* Likelier first; equal ones by id, so that the order is total. */
+static int compare_candidates(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+
+    if (x->weight != y->weight)
+        return x->weight > y->weight ? -1 : 1;
+    return x->token < y->token ? -1 : x->token > y->token;
+}
+
+static int32_t greedy_token(const float *logits, int64_t V)
+{
+    int64_t best = 0;
+
+    for (int64_t i = 1; i < V; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return (int32_t)best;
+}
+
+/* How many of the sorted candidates stay. */
+static int64_t cut(const struct candidate *list, int64_t V, const struct sampling *sampling)
+{
+    int64_t count = sampling->top_k > 0 && sampling->top_k < V ? sampling->top_k : V;
+    double total = 0, sum = 0;
+
+    if (!(sampling->top_p > 0 && sampling->top_p < 1))
+        return count;
+    for (int64_t i = 0; i < count; i++)
+        total += list[i].weight;
+    for (int64_t i = 0; i < count; i++) {
+        sum += list[i].weight;
+        if (sum >= sampling->top_p * total)
+            return i + 1;
+    }
+    return count;
+}
+
+int32_t sample_token(const float *logits, int64_t V, const struct sampling *sampling, double unit)
+{
+    int32_t best = greedy_token(logits, V), chosen;
+    struct candidate *list;
+    double total = 0, at;
+    int64_t count;
+
+    if (sampling->temperature <= 0)
+        return best;
+    list = mem_array((size_t)V, sizeof *list);
+    for (int64_t i = 0; i < V; i++)
+        list[i] = (struct candidate){(int32_t)i, exp(((double)logits[i] - logits[best]) /
+                                                     sampling->temperature)};
+    if (sampling->top_k > 0 || (sampling->top_p > 0 && sampling->top_p < 1))
+        qsort(list, (size_t)V, sizeof *list, compare_candidates);
+    count = cut(list, V, sampling);
+    for (int64_t i = 0; i < count; i++)
+        total += list[i].weight;
+    at = unit * total;
+    chosen = list[count - 1].token;
+    for (int64_t i = 0; i < count; i++) {
+        at -= list[i].weight;
+        if (at < 0) {
+            chosen = list[i].token;
+            break;
+        }
+    }
+    mem_free(list);
+    return chosen;
+}
+
+/* What one call of generate works on. */
+struct run {
+    const struct model *model;
+    const struct prompt *prompts;
+    struct generation *texts;
+    int64_t count, most_tokens;
+    const struct sampling *sampling;
+    struct tape *tape;
+    struct kv_cache *cache;
+    int32_t *next;    /* the token each row feeds next */
+    int64_t *advance; /* 1 while a row is alive        */
+    bool *ended;
+    float *logits;
+};
+
+static int check_prompts(const struct run *run, int64_t *out_longest, struct err *err)
+{
+    int64_t context = run->model->config.context, longest = 0;
+
+    for (int64_t i = 0; i < run->count; i++) {
+        int64_t count = run->prompts[i].count;
+
+        if (count < 1 || count > context)
+            return err_set(err, ERR_INVALID, "prompt %lld has %lld tokens, expected 1..%lld",
+                           (long long)i, (long long)count, (long long)context);
+        longest = count > longest ? count : longest;
+    }
+    *out_longest = longest;
+    return 0;
+}
+
+static int32_t *padded_prompts(const struct run *run, int64_t longest)
+{
+    int32_t *token = mem_array((size_t)(run->count * longest), sizeof *token);
+
+    for (int64_t i = 0; i < run->count; i++) {
+        memcpy(token + i * longest, run->prompts[i].token, 4 * (size_t)run->prompts[i].count);
+        run->advance[i] = run->prompts[i].count;
+    }
+    return token;
+}
+
+/* Draws one token per living row from the hidden state at column at[i]. */
+static int draw(struct run *run, struct tensor *hidden, const int32_t *row, struct err *err)
+{
+    int64_t V = run->model->config.vocab_size;
+    struct tensor *last = op_gather(run->tape, hidden, tape_i32(run->tape, row, run->count));
+    struct tensor *logits = model_logits(run->tape, run->model, last);
+
+    if (tape_check(run->tape, err) < 0)
+        return -1;
+    tensor_read(logits, run->logits);
+    for (int64_t i = 0; i < run->count; i++) {
+        struct generation *text = &run->texts[i];
+        double unit = rng_unit_at(run->sampling->seed, text->index, (uint64_t)text->count);
+        int32_t token;
+
+        if (run->ended[i])
+            continue;
+        token = sample_token(run->logits + i * V, V, run->sampling, unit);
+        run->next[i] = token;
+        if (token == run->sampling->stop_token)
+            run->ended[i] = true;
+        else
+            text->token[text->count++] = token;
+        if (text->count >= run->most_tokens ||
+            run->prompts[i].count + text->count >= run->model->config.context)
+            run->ended[i] = true;
+    }
+    return 0;
+}
+
+static bool all_ended(const struct run *run)
+{
+    for (int64_t i = 0; i < run->count; i++)
+        if (!run->ended[i])
+            return false;
+    return true;
+}
+
+static int feed_prompts(struct run *run, int64_t longest, int32_t *row, struct err *err)
+{
+    int32_t *token = padded_prompts(run, longest);
+    struct tensor *hidden;
+    int rc = kv_cache_extend(run->tape, run->cache, token, longest, run->advance, &hidden, err);
+
+    mem_free(token);
+    if (rc < 0)
+        return -1;
+    for (int64_t i = 0; i < run->count; i++)
+        row[i] = (int32_t)(i * longest + run->prompts[i].count - 1);
+    return draw(run, hidden, row, err);
+}
+
+static int run_texts(struct run *run, int64_t longest, struct err *err)
+{
+    int32_t *row = mem_array((size_t)run->count, sizeof *row);
+    int rc = feed_prompts(run, longest, row, err);
+
+    for (int64_t i = 0; i < run->count; i++)
+        row[i] = (int32_t)i;
+    while (rc == 0 && !all_ended(run)) {
+        struct tensor *hidden;
+
+        for (int64_t i = 0; i < run->count; i++)
+            run->advance[i] = run->ended[i] ? 0 : 1;
+        tape_reset(run->tape);
+        rc = kv_cache_extend(run->tape, run->cache, run->next, 1, run->advance, &hidden, err);
+        if (rc == 0)
+            rc = draw(run, hidden, row, err);
+    }
+    mem_free(row);
+    return rc;
+}
+
+int generate(const struct model *model, const struct prompt *prompts, struct generation *texts,
+             int64_t count, int64_t most_tokens, const struct sampling *sampling,
+             struct err *err)
+{
+    struct run run = {.model = model, .prompts = prompts, .texts = texts, .count = count,
+                      .most_tokens = most_tokens, .sampling = sampling};
+    int64_t longest = 0, capacity;
+    int rc = -1;
+
+    if (check_prompts(&run, &longest, err) < 0)
+        return -1;
+    for (int64_t i = 0; i < count; i++)
+        texts[i].count = 0;
+    if (count < 1 || most_tokens < 1)
+        return 0;
+    capacity = (int64_t)min_u64((uint64_t)(longest + most_tokens), (uint64_t)model->config.context);
+    run.next = mem_array((size_t)count, sizeof *run.next);
+    run.advance = mem_array((size_t)count, sizeof *run.advance);
+    run.ended = mem_array((size_t)count, sizeof *run.ended);
+    run.logits = mem_array((size_t)(count * model->config.vocab_size), sizeof *run.logits);
+    if (tape_new(model->device, TAPE_INFER, &run.tape, err) == 0 &&
+        kv_cache_new(model, count, capacity, &run.cache, err) == 0)
+        rc = run_texts(&run, longest, err);
+    kv_cache_free(run.cache);
+    tape_free(run.tape);
+    mem_free(run.next);
+    mem_free(run.advance);
+    mem_free(run.ended);
+    mem_free(run.logits);
+    return rc;
+}

@@ -1,0 +1,96 @@
+/* llama.c - Touvron et al. 2023: RMSNorm, rotary positions, grouped queries, SwiGLU.
+ *
+ * q, k and v (and gate and up) lie behind one another in the flat array, so that one
+ * product serves them while files see them apart. */
+#include "worker/engine/models/table.h"
+
+enum { EMBED };
+enum { NORM1, Q, K, V, O, NORM2, GATE, UP, DOWN };
+enum { NORM, HEAD };
+
+static const struct weight_row before[] = {
+    [EMBED] = {"embed", "model.embed_tokens.weight", {DIM_VOCAB, DIM_WIDTH}, INIT_NORMAL},
+};
+
+#define LAYER "model.layers.%d."
+
+static const struct weight_row block[] = {
+    [NORM1] = {"block.%d.norm1.weight", LAYER "input_layernorm.weight", {DIM_WIDTH}, INIT_ONE},
+    [Q] = {"block.%d.q.weight", LAYER "self_attn.q_proj.weight", {DIM_QUERIES, DIM_WIDTH},
+           INIT_NORMAL, .joins = 3},
+    [K] = {"block.%d.k.weight", LAYER "self_attn.k_proj.weight", {DIM_KEYS, DIM_WIDTH},
+           INIT_NORMAL},
+    [V] = {"block.%d.v.weight", LAYER "self_attn.v_proj.weight", {DIM_KEYS, DIM_WIDTH},
+           INIT_NORMAL},
+    [O] = {"block.%d.o.weight", LAYER "self_attn.o_proj.weight", {DIM_WIDTH, DIM_QUERIES},
+           INIT_RESIDUAL},
+    [NORM2] = {"block.%d.norm2.weight", LAYER "post_attention_layernorm.weight", {DIM_WIDTH},
+               INIT_ONE},
+    [GATE] = {"block.%d.gate.weight", LAYER "mlp.gate_proj.weight", {DIM_FFN, DIM_WIDTH},
+              INIT_NORMAL, .joins = 2},
+    [UP] = {"block.%d.up.weight", LAYER "mlp.up_proj.weight", {DIM_FFN, DIM_WIDTH},
+            INIT_NORMAL},
+    [DOWN] = {"block.%d.down.weight", LAYER "mlp.down_proj.weight", {DIM_WIDTH, DIM_FFN},
+              INIT_RESIDUAL},
+};
+
+static const struct weight_row after[] = {
+    [NORM] = {"norm.weight", "model.norm.weight", {DIM_WIDTH}, INIT_ONE},
+    [HEAD] = {"head", "lm_head.weight", {DIM_VOCAB, DIM_WIDTH}, INIT_NORMAL,
+              .untied_only = true},
+};
+
+/* What all blocks of one batch share. */
+struct llama_batch {
+    const struct model_batch *batch;
+    struct kv_cache *cache;
+    struct tensor *position, *first;
+};
+
+static struct tensor *llama_block(struct tape *tape, const struct model *model,
+                                  const struct llama_batch *b, int64_t i, struct tensor *x)
+{
+    double eps = model->config.norm_eps;
+    struct tensor *h;
+
+    h = op_rmsnorm(tape, x, model_block(model, i, NORM1), eps);
+    h = op_linear(tape, h, model_joined(model, i, Q), NULL);
+    h = op_rope(tape, h, b->position, model->turns, model_heads(&model->config));
+    h = model_attend(tape, model, b->batch, b->cache, i, h, b->first);
+    h = op_linear(tape, h, model_block(model, i, O), NULL);
+    x = op_add(tape, x, h);
+    h = op_rmsnorm(tape, x, model_block(model, i, NORM2), eps);
+    h = op_swiglu(tape, op_linear(tape, h, model_joined(model, i, GATE), NULL));
+    h = op_linear(tape, h, model_block(model, i, DOWN), NULL);
+    return op_add(tape, x, h);
+}
+
+static void llama_forward(struct tape *tape, const struct model *model,
+                          const struct model_batch *batch, struct kv_cache *cache,
+                          struct model_states *states)
+{
+    int64_t N = batch->B * batch->T;
+    struct llama_batch shared = {batch, cache, model_positions(tape, batch),
+                                 tape_i32(tape, batch->first, N)};
+    struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N), NULL,
+                                model_before(model, EMBED), NULL);
+
+    for (int64_t i = 0; i < model->config.layers; i++) {
+        size_t mark = tape_mark(tape);
+
+        model_remember(states, i, x);
+        x = llama_block(tape, model, &shared, i, x);
+        if (!states->layer)
+            x = tape_fold(tape, mark, x);
+    }
+    model_remember(states, model->config.layers, x);
+    states->hidden = op_rmsnorm(tape, x, model_after(model, NORM), model->config.norm_eps);
+}
+
+const struct model_table model_table_llama = {
+    .family = MODEL_LLAMA, .name = "llama",
+    .before = before, .before_count = ARRAY_COUNT(before),
+    .block = block, .block_count = ARRAY_COUNT(block),
+    .after = after, .after_count = ARRAY_COUNT(after),
+    .forward = llama_forward,
+};

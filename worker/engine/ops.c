@@ -1,0 +1,200 @@
+/* ops.c - each op as a call: checks shapes, makes outputs, hands it to the tape. */
+#include "worker/engine/ops.h"
+
+#include <math.h>
+
+/* True when the call must not go on: an input is missing because the tape has failed. */
+static bool gone(const struct tape *tape, const struct tensor *a, const struct tensor *b)
+{
+    return tape_failed(tape) || !a || !b;
+}
+
+static struct tensor *run(struct tape *tape, struct op_call *call)
+{
+    if (!call->out[0])
+        return NULL;
+    tape_run(tape, call);
+    return tape_failed(tape) ? NULL : call->out[0];
+}
+
+static struct tensor *like(struct tape *tape, const struct tensor *x)
+{
+    return tape_tensor(tape, DTYPE_F32, x->rank, x->dim);
+}
+
+struct tensor *op_embed(struct tape *tape, struct tensor *token, struct tensor *position,
+                        struct tensor *wte, struct tensor *wpe)
+{
+    struct op_call call = {.op = OP_EMBED, .in = {token, wpe ? position : NULL, wte, wpe}};
+
+    if (gone(tape, token, wte) || (wpe && !position))
+        return NULL;
+    CHECK(token->dtype == DTYPE_I32 && wte->rank == 2);
+    CHECK(!wpe || (tensor_count(position) == tensor_count(token) &&
+                   tensor_columns(wpe) == tensor_columns(wte)));
+    call.out[0] = tape_matrix(tape, tensor_count(token), tensor_columns(wte));
+    return run(tape, &call);
+}
+
+struct tensor *op_linear(struct tape *tape, struct tensor *x, struct tensor *w, struct tensor *b)
+{
+    struct op_call call = {.op = OP_LINEAR, .in = {x, w, b}};
+
+    if (gone(tape, x, w))
+        return NULL;
+    CHECK(tensor_columns(x) == tensor_columns(w));
+    CHECK(!b || tensor_count(b) == tensor_rows(w));
+    call.out[0] = tape_matrix(tape, tensor_rows(x), tensor_rows(w));
+    return run(tape, &call);
+}
+
+struct tensor *op_layernorm(struct tape *tape, struct tensor *x, struct tensor *g,
+                            struct tensor *b, double eps)
+{
+    struct op_call call = {.op = OP_LAYERNORM, .in = {x, g, b}, .real = {eps}};
+    int64_t rows;
+
+    if (gone(tape, x, g) || !b)
+        return NULL;
+    CHECK(tensor_count(g) == tensor_columns(x) && tensor_count(b) == tensor_columns(x));
+    rows = tensor_rows(x);
+    call.out[1] = tape_tensor(tape, DTYPE_F32, 1, &rows);
+    call.out[2] = tape_tensor(tape, DTYPE_F32, 1, &rows);
+    call.out[0] = like(tape, x);
+    return run(tape, &call);
+}
+
+struct tensor *op_rmsnorm(struct tape *tape, struct tensor *x, struct tensor *g, double eps)
+{
+    struct op_call call = {.op = OP_RMSNORM, .in = {x, g}, .real = {eps}};
+    int64_t rows;
+
+    if (gone(tape, x, g))
+        return NULL;
+    CHECK(tensor_count(g) == tensor_columns(x));
+    rows = tensor_rows(x);
+    call.out[1] = tape_tensor(tape, DTYPE_F32, 1, &rows);
+    call.out[0] = like(tape, x);
+    return run(tape, &call);
+}
+
+struct tensor *op_gelu(struct tape *tape, struct tensor *x)
+{
+    struct op_call call = {.op = OP_GELU, .in = {x}};
+
+    if (gone(tape, x, x))
+        return NULL;
+    call.out[0] = like(tape, x);
+    return run(tape, &call);
+}
+
+struct tensor *op_swiglu(struct tape *tape, struct tensor *x)
+{
+    struct op_call call = {.op = OP_SWIGLU, .in = {x}};
+
+    if (gone(tape, x, x))
+        return NULL;
+    CHECK(tensor_columns(x) % 2 == 0);
+    call.out[0] = tape_matrix(tape, tensor_rows(x), tensor_columns(x) / 2);
+    return run(tape, &call);
+}
+
+struct tensor *op_add(struct tape *tape, struct tensor *a, struct tensor *b)
+{
+    struct op_call call = {.op = OP_ADD, .in = {a, b}};
+
+    if (gone(tape, a, b))
+        return NULL;
+    CHECK(tensor_count(a) == tensor_count(b) && tensor_columns(a) == tensor_columns(b));
+    call.out[0] = like(tape, a);
+    return run(tape, &call);
+}
+
+struct tensor *op_softmax(struct tape *tape, struct tensor *x, double temperature)
+{
+    struct op_call call = {.op = OP_SOFTMAX, .in = {x}, .real = {temperature}};
+
+    if (gone(tape, x, x))
+        return NULL;
+    CHECK(temperature > 0);
+    call.out[0] = like(tape, x);
+    return run(tape, &call);
+}
+
+static void check_heads(const struct tensor *qkv, struct heads heads)
+{
+    CHECK(heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0);
+    CHECK(tensor_columns(qkv) == (heads.heads + 2 * heads.kv_heads) * heads.head_width);
+}
+
+struct tensor *op_rope(struct tape *tape, struct tensor *qkv, struct tensor *position,
+                       struct tensor *turns, struct heads heads)
+{
+    struct op_call call = {.op = OP_ROPE, .in = {qkv, position, turns},
+                           .whole = {heads.heads, heads.kv_heads, heads.head_width}};
+
+    if (gone(tape, qkv, position))
+        return NULL;
+    check_heads(qkv, heads);
+    CHECK(heads.head_width % 2 == 0 && tensor_columns(turns) == heads.head_width);
+    CHECK(tensor_count(position) == tensor_rows(qkv));
+    call.out[0] = like(tape, qkv);
+    return run(tape, &call);
+}
+
+void rope_turns(float *out_host, int64_t positions, int64_t head_width, double theta)
+{
+    int64_t half = head_width / 2;
+
+    for (int64_t i = 0; i < half; i++) {
+        double speed = pow(theta, -(double)i / (double)half);
+
+        for (int64_t p = 0; p < positions; p++) {
+            out_host[p * head_width + i] = (float)cos((double)p * speed);
+            out_host[p * head_width + half + i] = (float)sin((double)p * speed);
+        }
+    }
+}
+
+struct tensor *op_attention(struct tape *tape, struct tensor *qkv, struct tensor *first,
+                            struct heads heads, int64_t B, int64_t T)
+{
+    struct op_call call = {.op = OP_ATTENTION, .in = {qkv, first},
+                           .whole = {heads.heads, heads.kv_heads, heads.head_width, B, T}};
+    int64_t rows = B * T * heads.heads;
+
+    if (gone(tape, qkv, qkv))
+        return NULL;
+    check_heads(qkv, heads);
+    CHECK(tensor_rows(qkv) == B * T && (!first || tensor_count(first) == B * T));
+    call.out[1] = tape_tensor(tape, DTYPE_F32, 1, &rows);
+    call.out[0] = tape_matrix(tape, B * T, heads.heads * heads.head_width);
+    return run(tape, &call);
+}
+
+struct tensor *op_attention_cached(struct tape *tape, struct tensor *qkv, struct tensor *start,
+                                   struct tensor *k, struct tensor *v, struct heads heads,
+                                   int64_t B, int64_t T)
+{
+    struct op_call call = {.op = OP_ATTENTION_CACHED, .in = {qkv, start, k, v},
+                           .whole = {heads.heads, heads.kv_heads, heads.head_width, B}};
+
+    if (gone(tape, qkv, start))
+        return NULL;
+    check_heads(qkv, heads);
+    CHECK(tensor_rows(qkv) == B * T && tensor_count(start) == B && k->dim[0] == B);
+    CHECK(k->dim[2] == heads.kv_heads * heads.head_width);
+    call.out[0] = tape_matrix(tape, B * T, heads.heads * heads.head_width);
+    return run(tape, &call);
+}
+
+struct tensor *op_gather(struct tape *tape, struct tensor *x, struct tensor *index)
+{
+    struct op_call call = {.op = OP_GATHER, .in = {x, index}};
+
+    if (gone(tape, x, index))
+        return NULL;
+    CHECK(index->dtype == DTYPE_I32);
+    call.out[0] = tape_matrix(tape, tensor_count(index), tensor_columns(x));
+    return run(tape, &call);
+}
