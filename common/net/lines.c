@@ -22,6 +22,10 @@ static size_t limit_of(const struct lines *lines)
 
 void lines_add(struct lines *lines, const void *bytes, size_t length)
 {
+    if (lines->taken == lines->buf.length) {
+        buf_clear(&lines->buf);
+        lines->taken = 0;
+    }
     buf_add(&lines->buf, bytes, length);
 }
 
@@ -52,7 +56,7 @@ int lines_fill(struct lines *lines, int fd, struct err *err)
 int lines_next(struct lines *lines, char **out_line, size_t *out_length, struct err *err)
 {
     /* Dropping what was taken at once would move the rest for each short line. */
-    if (lines->taken > FILL_BYTES_MAX || lines->taken == lines->buf.length) {
+    if (lines->taken > FILL_BYTES_MAX) {
         buf_drop(&lines->buf, lines->taken);
         lines->taken = 0;
     }

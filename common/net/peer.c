@@ -107,7 +107,8 @@ static void handle_welcome(struct peer *peer, const struct msg_welcome *welcome)
         peer->config.on_up(peer->config.user, welcome);
 }
 
-/* A refusal that is about the session and not about a request ends it. */
+/* A refusal that is about the session and not about a request ends it. A coordinator that has
+ * forgotten our session sends it outside of any. */
 static bool ends_session(const struct peer *peer, const struct message *message)
 {
     return message->tag == MSG_REFUSED &&
@@ -152,7 +153,7 @@ static void handle_frame(struct peer *peer, const void *bytes, size_t length)
         err_wrap(&why, "the coordinator sent a damaged frame");
         connection_fail(peer, &why);
     } else if (msg_sender(message.tag) == SENDER_COORDINATOR &&
-               session_accept(&peer->session, &envelope)) {
+               (session_accept(&peer->session, &envelope) || ends_session(peer, &message))) {
         handle_message(peer, &envelope, &message);
     }
     arena_reset(&peer->arena);
@@ -301,7 +302,10 @@ static void timer_fired(void *user)
         connection_start(peer);
         return;
     }
-    err_set(&why, ERR_TIMEOUT, "no welcome within %u ms", PEER_WELCOME_MS);
+    err_set(
+        &why, ERR_TIMEOUT,
+        "no welcome within %u ms: the coordinator may be stopped or busy, or our key not enrolled",
+        PEER_WELCOME_MS);
     connection_fail(peer, &why);
 }
 

@@ -20,6 +20,7 @@
 #define ROUTE_BYTES_MAX   255
 #define SWEEP_MS          30000u
 #define ENDPOINT_BYTES    512
+#define ZAP_ENDPOINT      "inproc://zeromq.zap.01" /* fixed by RFC 27 */
 
 struct peer_entry {
     uint64_t id;
@@ -239,7 +240,6 @@ static void refuse_stranger(struct server *server, const void *route, size_t rou
     uint64_t seq;
     struct message message = {.tag = MSG_REFUSED,
                               .u.refused = {.kind = err_kind_name(why->kind), .text = why->text}};
-    server->stats.refused_frames++;
     session_start(&session);
     if (session_encode(&session, server->epoch, &message, &server->frame, &seq, &err) == 0)
         (void)!send_parts(server, route, route_length, &server->frame);
@@ -301,6 +301,16 @@ static void deliver(struct server *server, struct peer_entry *peer, const struct
     server->config.on_message(server->config.user, &from, envelope, message);
 }
 
+static void handle_damaged(struct server *server, struct peer_entry *peer,
+                           const struct arrival *arrival, const struct err *why)
+{
+    server->stats.refused_frames++;
+    if (peer && strcmp(peer->key, arrival->key) == 0)
+        server_refuse(server, peer->id, 0, why);
+    else
+        refuse_stranger(server, arrival->route, arrival->route_length, why);
+}
+
 static void handle_frame(struct server *server, const struct arrival *arrival, const void *bytes,
                          size_t length)
 {
@@ -309,10 +319,11 @@ static void handle_frame(struct server *server, const struct arrival *arrival, c
     struct err err;
     struct peer_entry *peer = peer_by_route(server, arrival->route, arrival->route_length);
     if (wire_decode(bytes, length, &server->arena, &envelope, &message, &err) < 0) {
-        refuse_stranger(server, arrival->route, arrival->route_length, &err);
+        handle_damaged(server, peer, arrival, &err);
     } else if (message.tag == MSG_HELLO) {
         handle_hello(server, arrival, &envelope);
     } else if (!peer || strcmp(peer->key, arrival->key) != 0) {
+        server->stats.refused_frames++;
         err_set(&err, ERR_STALE, "this session has ended or never began: connect anew");
         refuse_stranger(server, arrival->route, arrival->route_length, &err);
     } else {
@@ -416,7 +427,7 @@ static bool part_is(const struct zap_request *request, enum zap_part part, const
 }
 
 /* Status 300 ("temporary failure") and not 400: libzmq answers the latter with an error, while
- * after the former the stranger just loses the connection. */
+ * after the former the stranger hears nothing until the handshake times out. */
 static void zap_ready(void *user, unsigned events)
 {
     struct server *server = user;
@@ -447,7 +458,7 @@ static void zap_ready(void *user, unsigned events)
 static int zap_open(struct server *server, struct err *err)
 {
     server->zap = zmq_socket(loop_context(server->loop), ZMQ_REP);
-    if (!server->zap || zmq_bind(server->zap, "inproc://zeromq.zap.01") < 0)
+    if (!server->zap || zmq_bind(server->zap, ZAP_ENDPOINT) < 0)
         return err_errno(err, "binding the authentication handler");
     server->zap_watch = loop_add_socket(server->loop, server->zap, LOOP_READ, zap_ready, server);
     return 0;
@@ -544,8 +555,11 @@ void server_close(struct server *server)
         zmq_setsockopt(server->router, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
         zmq_close(server->router);
     }
-    if (server->zap)
+    if (server->zap) {
+        /* zmq_close works in the background; the name must be free when this returns. */
+        zmq_unbind(server->zap, ZAP_ENDPOINT);
         zmq_close(server->zap);
+    }
     tables_free(server);
     arena_done(&server->arena);
     buf_done(&server->frame);

@@ -49,6 +49,7 @@ int session_configure(void *socket, const struct keypair *keys, int queue_messag
     if (zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_bytes, sizeof frame_bytes) < 0 ||
         set_int(socket, ZMQ_SNDHWM, queue_messages) < 0 ||
         set_int(socket, ZMQ_RCVHWM, queue_messages) < 0 || set_int(socket, ZMQ_IPV6, 1) < 0 ||
+        set_int(socket, ZMQ_HANDSHAKE_IVL, NET_PING_TIMEOUT_MS) < 0 ||
         set_int(socket, ZMQ_HEARTBEAT_IVL, NET_PING_MS) < 0 ||
         set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, NET_PING_TIMEOUT_MS) < 0 ||
         set_int(socket, ZMQ_HEARTBEAT_TTL, NET_PING_TIMEOUT_MS) < 0)
