@@ -75,6 +75,7 @@ void read_command(struct reader *reader, const struct node *node, const struct p
     const char **arguments = arena_alloc(reader->arena, (node->count + 1) * sizeof *arguments);
     for (size_t i = 0; i < node->count; i++) {
         struct place here = {.up = place, .index = i};
+        arguments[i] = "";
         if (!is_kind(reader, node->items[i], &here, NODE_SCALAR,
                      "text; write '' for an empty argument"))
             continue;

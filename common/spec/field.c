@@ -73,7 +73,7 @@ const char *field_accepts(struct arena *arena, const struct field *field)
     case FIELD_TEXT:
         return arena_printf(arena, "text of at most %" PRId64 " bytes", field->max);
     case FIELD_NAME:
-        return arena_printf(arena, "a name of letters, digits, '.', '_' or '-', at most %u",
+        return arena_printf(arena, "a name of at most %u letters, digits, '.', '_' and '-'",
                             SPEC_NAME_BYTES_MAX);
     case FIELD_CHOICE:
         return arena_printf(arena, "one of %s", choices_text(arena, field->choices));
@@ -303,16 +303,50 @@ static const char *scope_text(unsigned scopes)
     return scopes & SCOPE_JOB ? "in a job" : "at the top of a spec";
 }
 
+/* What other schedulers call our fields: nearer in meaning than any spelling is. */
+static const struct {
+    const char *theirs, *ours;
+} synonyms[] = {
+    {"cpus", "cores"},       {"cpu", "cores"},        {"threads", "cores"}, {"mem", "memory"},
+    {"ram", "memory"},       {"nodes", "ranks"},      {"tasks", "ranks"},   {"ntasks", "ranks"},
+    {"procs", "ranks"},      {"time", "wall_time"},   {"timeout", "wall_time"},
+    {"grace", "stop_grace"}, {"max", "attempts"},     {"max_retries", "attempts"},
+    {"dependencies", "needs"}, {"depends_on", "needs"}, {"after", "needs"},
+    {"environment", "env"},  {"args", "command"},     {"script", "command"},
+    {"constraints", "constraint"}, {"parameters", "params"},
+};
+
+static const char *synonym_hint(struct reader *reader, const char *key, const char *prefix,
+                                unsigned scope)
+{
+    bool group;
+    for (size_t i = 0; i < ARRAY_COUNT(synonyms); i++) {
+        if (strcmp(synonyms[i].theirs, key) != 0)
+            continue;
+        const struct field *field = row_find(prefix, synonyms[i].ours, &group);
+        if (field && (field->scopes & scope))
+            return arena_printf(reader->arena, ", did you mean '%s'?", synonyms[i].ours);
+    }
+    return "";
+}
+
 static void unknown_refuse(struct reader *reader, const struct node *key,
                            const struct place *place, const char *prefix, unsigned scope)
 {
     struct nearest nearest = {.wanted = key->text};
     struct buf list = {0};
     names_below(reader, prefix, scope, &nearest, &list);
-    const char *hint = nearest_hint(reader, &nearest);
+    const char *hint = synonym_hint(reader, key->text, prefix, scope);
+    if (!hint[0])
+        hint = nearest_hint(reader, &nearest);
     if (strcmp(key->text, "<<") == 0)
         reader_refuse(reader, key, place,
                       "merge keys are not used here: a pipeline shares fields under `defaults:`");
+    else if (key->plain && strchr(key->text, ' '))
+        reader_refuse(reader, key, place,
+                      "there is no field %s here: within { } and [ ] text that holds a comma needs "
+                      "quotes",
+                      quoted(reader, key->text));
     else if (hint[0])
         reader_refuse(reader, key, place, "there is no field %s here%s", quoted(reader, key->text),
                       hint);

@@ -43,7 +43,6 @@ struct draft {
     struct place place;       /* jobs.NAME, or the document */
     bool is_document;         /* then the place is not used */
     const struct catalogue_recipe *recipe;
-    const char *dataset;      /* that its recipe writes; NULL */
     uint32_t first_index;     /* of its jobs in the spec; job.array_count of them, or one */
     bool failed;              /* an error was found: later checks skip it */
 };

@@ -88,14 +88,12 @@ static void names_index(struct graph *graph)
     size_t outputs = 0;
     for (uint32_t i = 0; i < graph->draft_count; i++) {
         graph->jobs[i] = (struct name_entry){graph->drafts[i].job.name, i};
-        outputs += graph->drafts[i].job.output_count + 1;
+        outputs += graph->drafts[i].job.output_count;
     }
     qsort(graph->jobs, graph->draft_count, sizeof *graph->jobs, entry_compare);
     graph->datasets = mem_array(outputs + 1, sizeof *graph->datasets);
     for (uint32_t i = 0; i < graph->draft_count; i++) {
         const struct draft *draft = &graph->drafts[i];
-        if (draft->dataset)
-            graph->datasets[graph->dataset_count++] = (struct name_entry){draft->dataset, i};
         for (size_t j = 0; j < draft->job.output_count; j++)
             graph->datasets[graph->dataset_count++] =
                 (struct name_entry){draft->job.outputs[j], i};
@@ -120,7 +118,7 @@ static void names_check(const struct graph *graph)
             refuse_draft(graph, draft,
                          arena_printf(arena, "its name '%s' is also that of item %u of an array",
                                       draft->job.name, item));
-        if (draft->job.array_count > 0 && (draft->dataset || draft->job.output_count > 0))
+        if (draft->job.array_count > 0 && draft->job.output_count > 0)
             refuse_draft(graph, draft, "every item of this array would write the same dataset: "
                                        "list the jobs under `jobs:` instead");
         if (draft->job.array_count > 0 &&
@@ -185,18 +183,34 @@ static void link_imply(struct graph *graph, const struct draft *draft, struct li
     link_add(graph, draft, link);
 }
 
+/* "sweep-12" where the array has fewer items; NULL for any other name. */
+static const struct draft *array_meant(const struct graph *graph, const char *name)
+{
+    const char *dash = strrchr(name, '-');
+    if (!dash || !spec_name_is_id(dash + 1))
+        return NULL;
+    const struct draft *draft =
+        draft_find(graph, arena_strndup(graph->reader->arena, name, (size_t)(dash - name)));
+    return draft && draft->job.array_count > 0 ? draft : NULL;
+}
+
 static void job_unknown(const struct graph *graph, const struct draft *draft,
                         const struct link *link, const char *name)
 {
+    struct arena *arena = graph->reader->arena;
+    const struct draft *array = array_meant(graph, name);
     struct nearest nearest = {.wanted = name};
     for (uint32_t i = 0; i < graph->draft_count; i++)
         nearest_offer(&nearest, graph->drafts[i].job.name);
-    link_refuse(graph, draft, link,
-                arena_printf(graph->reader->arena,
-                             "no job of this spec is called %s%s; one submitted earlier is "
-                             "written job:%.100s",
-                             quoted(graph->reader, name), nearest_hint(graph->reader, &nearest),
-                             name));
+    const char *message =
+        array ? arena_printf(arena, "'%s' is no item of the array: it has %s-0 to %s-%u", name,
+                             array->job.name, array->job.name, array->job.array_count - 1)
+              : arena_printf(arena,
+                             "no job of this spec is called %s (one submitted earlier is written "
+                             "job:%.100s)%s",
+                             quoted(graph->reader, name), name,
+                             nearest_hint(graph->reader, &nearest));
+    link_refuse(graph, draft, link, message);
 }
 
 /* Finds the target; SPEC_EXTERNAL when the spec has no such job. */

@@ -34,7 +34,7 @@ void json_put_float(struct buf *out, double number)
     char text[64];
     CHECK(isfinite(number));
     if (number == floor(number) && fabs(number) <= JSON_FLOAT_MAX) {
-        buf_printf(out, "%.1f", number);
+        buf_printf(out, "%.1f", number == 0 ? 0.0 : number); /* jsonb has no -0 */
         return;
     }
     for (int digits = 15; digits <= 17; digits++) {

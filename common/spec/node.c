@@ -327,19 +327,33 @@ static char byte_at(const struct node_source *source, const yaml_mark_t *mark)
     return at + mark->column < end ? at[mark->column] : '\0';
 }
 
+/* Line and column of a byte: the reader of libyaml only knows its offset. */
+static void offset_locate(const struct node_source *source, size_t offset, uint32_t *line,
+                          uint32_t *column)
+{
+    *line = *column = 1;
+    for (size_t i = 0; i < offset && i < source->length; i++) {
+        bool ends = source->bytes[i] == '\n';
+        *line += ends;
+        *column = ends ? 1 : *column + ((source->bytes[i] & 0xC0) != 0x80);
+    }
+}
+
 static void refuse_syntax(struct reading *reading, const yaml_parser_t *parser)
 {
-    const char *problem = parser->problem ? parser->problem : "unreadable";
+    uint32_t line = (uint32_t)parser->problem_mark.line + 1;
+    uint32_t column = (uint32_t)parser->problem_mark.column + 1;
     struct buf message = {0};
-    buf_printf(&message, "not valid YAML: %s", problem);
-    if (parser->context)
+    buf_printf(&message, "not valid YAML: %s", parser->problem ? parser->problem : "unreadable");
+    if (parser->error == YAML_READER_ERROR)
+        offset_locate(reading->source, parser->problem_offset, &line, &column);
+    else if (parser->context)
         buf_printf(&message, " (%s from line %zu)", parser->context,
                    parser->context_mark.line + 1);
     if (byte_at(reading->source, &parser->problem_mark) == '\t')
         buf_puts(&message, "; indent with spaces, not with tabs");
     reading->depth = 0; /* a syntax error belongs to no field */
-    refuse(reading, (uint32_t)parser->problem_mark.line + 1,
-           (uint32_t)parser->problem_mark.column + 1, buf_text(&message));
+    refuse(reading, line, column, buf_text(&message));
     reading->stopped = true;
     buf_done(&message);
 }
@@ -364,28 +378,25 @@ static void events_read(struct reading *reading)
     yaml_parser_delete(&parser);
 }
 
+/* Refuses the first byte that begins no character. */
 static bool utf8_refused(struct reading *reading)
 {
     const struct node_source *source = reading->source;
-    uint32_t line = 1;
-    const char *start = source->bytes, *end = source->bytes + source->length;
     if (text_is_utf8(source->bytes, source->length))
         return false;
-    /* Find the line, then the byte in it. */
-    for (const char *next; (next = memchr(start, '\n', (size_t)(end - start))) &&
-                           text_is_utf8(start, (size_t)(next - start));
-         line++)
-        start = next + 1;
-    uint32_t column = 1;
-    for (const char *at = start; at < end;) {
+    size_t good = 0;
+    for (size_t at = 0; at < source->length;) {
         size_t step = 1;
-        while (step <= 4 && step <= (size_t)(end - at) && !text_is_utf8(at, step))
+        while (step <= 4 && at + step <= source->length &&
+               !text_is_utf8(source->bytes + at, step))
             step++;
-        if (step > 4 || step > (size_t)(end - at))
+        if (step > 4 || at + step > source->length)
             break;
         at += step;
-        column++;
+        good = at;
     }
+    uint32_t line, column;
+    offset_locate(source, good, &line, &column);
     refuse(reading, line, column, "this byte is not UTF-8: save the file in that encoding");
     return true;
 }

@@ -163,6 +163,7 @@ static void params_check(struct reader *reader, struct draft *draft, const struc
                          const struct place *place)
 {
     const struct catalogue_param **sorted = params_sorted(reader, draft->recipe);
+    const char *name_json = NULL;
     struct buf json = {0};
     buf_putc(&json, '{');
     for (size_t i = 0; i < draft->recipe->param_count; i++) {
@@ -182,56 +183,68 @@ static void params_check(struct reader *reader, struct draft *draft, const struc
         else if (!param_put(&json, param, value))
             param_refuse(reader, param, value, &here);
         if (strcmp(param->name, "name") == 0 && param->type == PARAM_STRING)
-            draft->dataset = arena_strdup(reader->arena, buf_text(&json) + start);
+            name_json = arena_strdup(reader->arena, buf_text(&json) + start);
     }
     buf_putc(&json, '}');
     draft->job.params = arena_strdup(reader->arena, buf_text(&json));
     buf_done(&json);
     params_unknown(reader, draft, params, place);
+    output_note(reader, draft, name_json);
 }
 
 /* A data recipe's parameter `name` is the dataset that it writes. */
-static void dataset_note(struct reader *reader, struct draft *draft)
+static void output_note(struct reader *reader, struct draft *draft, const char *name_json)
 {
     bool writes = false;
     for (size_t i = 0; i < draft->recipe->output_count; i++)
         writes = writes || strcmp(draft->recipe->outputs[i], "dataset") == 0;
-    const char *json = writes ? draft->dataset : NULL;
-    draft->dataset = NULL;
-    if (!json || strlen(json) <= strlen("\"\""))
+    if (!writes || !name_json || strlen(name_json) <= strlen("\"\""))
         return;
-    const char *name = arena_strndup(reader->arena, json + 1, strlen(json) - 2);
-    if (spec_name_is_valid(name))
-        draft->dataset = name;
+    const char *name = arena_strndup(reader->arena, name_json + 1, strlen(name_json) - 2);
+    if (!spec_name_is_valid(name))
+        return; /* the recipe says what it accepts */
+    const char **outputs = arena_alloc(reader->arena, sizeof *outputs);
+    outputs[0] = name;
+    draft->job.outputs = outputs;
+    draft->job.output_count = 1;
 }
 
 /* ---- parameters of a user's program ------------------------------------------------------- */
 
-static bool number_put(struct buf *out, const char *text)
+/* Whether plain text is written as a number; *out_fits: and can be stored as one. */
+static bool number_put(struct buf *out, const char *text, bool *out_fits)
 {
     struct err err;
     int64_t whole;
     double real;
-    if (text[strspn(text, "0123456789+-.eE")] != '\0')
-        return false;
+    *out_fits = true;
     if (parse_i64(text, &whole, &err) == 0)
         buf_printf(out, "%lld", (long long)whole);
-    else if (parse_f64(text, &real, &err) == 0 && fabs(real) <= JSON_FLOAT_MAX)
+    else if (text[strspn(text, "0123456789+-.eE")] != '\0' || parse_f64(text, &real, &err) < 0)
+        return false;
+    else if (fabs(real) <= JSON_FLOAT_MAX)
         json_put_float(out, real);
     else
-        return false;
+        *out_fits = false;
     return true;
 }
 
 /* YAML 1.2's core schema: what is plain and looks like null, a truth value or a number is one. */
-static void free_scalar_put(struct buf *out, const struct node *node)
+static void free_scalar_put(struct reader *reader, struct buf *out, const struct node *node,
+                            const struct place *place)
 {
+    bool fits = true;
     if (node_is_null(node))
         buf_puts(out, "null");
     else if (node->plain && (strcmp(node->text, "true") == 0 || strcmp(node->text, "false") == 0))
         buf_puts(out, node->text);
-    else if (!node->plain || !number_put(out, node->text))
+    else if (!node->plain || !number_put(out, node->text, &fits))
         json_put_text(out, node->text);
+    if (!fits)
+        reader_refuse(reader, node, place,
+                      "holds the number %s, expected at most 1e18; write it in quotes to pass it on "
+                      "as text",
+                      quoted(reader, node->text));
 }
 
 static int pair_compare(const void *a, const void *b)
@@ -241,10 +254,11 @@ static int pair_compare(const void *a, const void *b)
 }
 
 /* Recurses at most NODE_DEPTH_MAX deep: node.c and set.c refuse deeper values. */
-static void free_value_put(struct reader *reader, struct buf *out, const struct node *node)
+static void free_value_put(struct reader *reader, struct buf *out, const struct node *node,
+                           const struct place *place)
 {
     if (node->kind == NODE_SCALAR) {
-        free_scalar_put(out, node);
+        free_scalar_put(reader, out, node, place);
         return;
     }
     bool is_map = node->kind == NODE_MAP;
@@ -258,7 +272,7 @@ static void free_value_put(struct reader *reader, struct buf *out, const struct 
             json_put_text(out, sorted->pairs[i].key->text);
             buf_puts(out, ": ");
         }
-        free_value_put(reader, out, is_map ? sorted->pairs[i].value : sorted->items[i]);
+        free_value_put(reader, out, is_map ? sorted->pairs[i].value : sorted->items[i], place);
     }
     buf_putc(out, is_map ? '}' : ']');
 }
@@ -274,7 +288,7 @@ static void free_params_put(struct reader *reader, struct draft *draft, const st
         return;
     }
     struct buf json = {0};
-    free_value_put(reader, &json, params);
+    free_value_put(reader, &json, params, place);
     draft->job.params = arena_strdup(reader->arena, buf_text(&json));
     buf_done(&json);
 }
@@ -459,11 +473,15 @@ static void recipe_check(struct reader *reader, struct draft *draft, const struc
 {
     struct place command = {.up = draft_place(draft), .key = "command"};
     struct place inputs_place = {.up = draft_place(draft), .key = "inputs"};
+    struct place outputs = {.up = draft_place(draft), .key = "outputs"};
     const struct node *inputs = draft_given(draft, "inputs");
     if (draft_gives(draft, "command"))
         reader_refuse(reader, draft_given(draft, "command"), &command,
                       "is given, but only kind command starts a program; kind is '%s'",
                       draft->job.kind);
+    if (draft_gives(draft, "outputs"))
+        reader_refuse(reader, draft_given(draft, "outputs"), &outputs,
+                      "is given, but only kind command names its outputs: a recipe knows its own");
     if (!kind_known(reader, draft->job.kind)) {
         kind_refuse(reader, draft);
         return;
@@ -475,7 +493,6 @@ static void recipe_check(struct reader *reader, struct draft *draft, const struc
     }
     inputs_check(reader, draft, inputs && inputs->kind == NODE_MAP ? inputs : NULL, &inputs_place);
     params_check(reader, draft, params, params_place);
-    dataset_note(reader, draft);
 }
 
 static void retry_check(struct reader *reader, const struct draft *draft)

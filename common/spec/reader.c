@@ -87,9 +87,10 @@ void nearest_offer(struct nearest *nearest, const char *name)
 
 const char *nearest_hint(struct reader *reader, const struct nearest *nearest)
 {
-    /* One edit in a short name, up to a third of a longer one: more is no longer a typo. */
-    unsigned allowed = 1 + (unsigned)strlen(nearest->wanted) / 3;
-    if (!nearest->best || nearest->distance > allowed)
+    /* One edit in a short name, up to a third of a longer one: more is no longer a typo, nor is
+     * a name of which no letter is left. */
+    unsigned length = (unsigned)strlen(nearest->wanted), allowed = 1 + length / 3;
+    if (!nearest->best || nearest->distance > allowed || nearest->distance >= length)
         return "";
     return arena_printf(reader->arena, ", did you mean '%s'?", nearest->best);
 }

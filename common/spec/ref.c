@@ -32,8 +32,8 @@ static int name_check(const char *what, const char *name, struct err *err)
     if (spec_name_is_valid(name))
         return 0;
     return err_set(err, ERR_INVALID,
-                   "'%.80s' is no name of a %s, expected letters, digits, '.', '_' or '-', at "
-                   "most %u",
+                   "'%.80s' is no name of a %s, expected at most %u letters, digits, '.', '_' and "
+                   "'-'",
                    name, what, SPEC_NAME_BYTES_MAX);
 }
 

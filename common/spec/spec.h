@@ -97,7 +97,7 @@ struct spec_job {
     size_t input_count;
     struct spec_need *needs;
     size_t need_count;
-    const char *const *outputs; /* names of datasets it produces; of kind data: params.name too */
+    const char *const *outputs; /* names of datasets it writes; a data recipe's params.name */
     size_t output_count;
     const char *params;         /* JSON object, complete with the recipe's defaults */
     const char *const *command; /* program and arguments; empty unless kind is command */
