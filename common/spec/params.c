@@ -159,6 +159,23 @@ static const struct catalogue_param **params_sorted(struct reader *reader,
     return sorted;
 }
 
+/* A data recipe's parameter `name` is the dataset that it writes. */
+static void output_note(struct reader *reader, struct draft *draft, const char *name_json)
+{
+    bool writes = false;
+    for (size_t i = 0; i < draft->recipe->output_count; i++)
+        writes = writes || strcmp(draft->recipe->outputs[i], "dataset") == 0;
+    if (!writes || !name_json || strlen(name_json) <= strlen("\"\""))
+        return;
+    const char *name = arena_strndup(reader->arena, name_json + 1, strlen(name_json) - 2);
+    if (!spec_name_is_valid(name))
+        return; /* the recipe says what it accepts */
+    const char **outputs = arena_alloc(reader->arena, sizeof *outputs);
+    outputs[0] = name;
+    draft->job.outputs = outputs;
+    draft->job.output_count = 1;
+}
+
 static void params_check(struct reader *reader, struct draft *draft, const struct node *params,
                          const struct place *place)
 {
@@ -190,23 +207,6 @@ static void params_check(struct reader *reader, struct draft *draft, const struc
     buf_done(&json);
     params_unknown(reader, draft, params, place);
     output_note(reader, draft, name_json);
-}
-
-/* A data recipe's parameter `name` is the dataset that it writes. */
-static void output_note(struct reader *reader, struct draft *draft, const char *name_json)
-{
-    bool writes = false;
-    for (size_t i = 0; i < draft->recipe->output_count; i++)
-        writes = writes || strcmp(draft->recipe->outputs[i], "dataset") == 0;
-    if (!writes || !name_json || strlen(name_json) <= strlen("\"\""))
-        return;
-    const char *name = arena_strndup(reader->arena, name_json + 1, strlen(name_json) - 2);
-    if (!spec_name_is_valid(name))
-        return; /* the recipe says what it accepts */
-    const char **outputs = arena_alloc(reader->arena, sizeof *outputs);
-    outputs[0] = name;
-    draft->job.outputs = outputs;
-    draft->job.output_count = 1;
 }
 
 /* ---- parameters of a user's program ------------------------------------------------------- */
