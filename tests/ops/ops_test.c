@@ -1,0 +1,629 @@
+/* ops_test.c - runs the case table: backend against reference, gradients against central
+ * differences, repeated runs bit for bit; with --bench, timing.
+ *
+ *   ops_test [--backend cpu|cuda] [--bench]
+ *
+ * Without --backend: each instruction set of the CPU backend that this machine runs, with 1
+ * and 3 threads, and cuda where it can be opened. It needs no test library, so that it also
+ * builds on a bare GPU machine (cuda.sh). */
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "worker/engine/builtin.h"
+#include "worker/engine/cpu/kernels/kernels.h"
+#include "worker/engine/loss.h"
+#include "worker/engine/ops.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum fill { NO_TENSOR = 0, NORMAL, POSITIVE, BELOW, DISTINCT, TARGET, DOCUMENT, ANGLE, GRADIENT };
+
+struct slot {
+    enum fill fill;
+    int rank;
+    int64_t dim[3];
+    int64_t limit;
+};
+
+struct test_case {
+    enum op op;
+    const char *label;
+    double tolerance, difference_tolerance;
+    int64_t whole[OP_WHOLES_MAX];
+    double real[OP_REALS_MAX];
+    struct slot in[OP_INPUTS_MAX];
+    struct slot out[OP_OUTPUTS_MAX];
+};
+
+#define F1(n) {NORMAL, 1, {n}}
+#define F2(r, c) {NORMAL, 2, {r, c}}
+#define F3(a, b, c) {NORMAL, 3, {a, b, c}}
+#define P1(n) {POSITIVE, 1, {n}}
+#define I(n, most) {BELOW, 1, {n}, most}
+#define UNIQUE(n, most) {DISTINCT, 1, {n}, most}
+#define TARGETS(n, most) {TARGET, 1, {n}, most}
+#define FIRST(B, T) {DOCUMENT, 2, {B, T}}
+#define TURNS(P, d) {ANGLE, 2, {P, d}}
+#define KEEP(r, c) {GRADIENT, 2, {r, c}}
+#define NONE {NO_TENSOR, 0, {0}}
+#define NOTHING NONE
+#define LIST(...) {__VA_ARGS__}
+
+#define CASE(op, label, tolerance, difference, wholes, reals, inputs, outputs) \
+    {OP_##op, label, tolerance, difference, LIST wholes, LIST reals, LIST inputs, LIST outputs},
+#define MORE CASE
+#define BENCH(op, ...)
+static const struct test_case cases[] = {
+#include "tests/ops/cases.def"
+};
+#undef CASE
+#undef MORE
+#undef BENCH
+
+#define CASE(...)
+#define MORE(...)
+#define BENCH(op, label, wholes, reals, inputs, outputs) \
+    {OP_##op, label, 0, 0, LIST wholes, LIST reals, LIST inputs, LIST outputs},
+static const struct test_case benches[] = {
+#include "tests/ops/cases.def"
+};
+#undef CASE
+#undef BENCH
+
+/* Each op has exactly one CASE: two would define the name twice, none would miss the count. */
+#define CASE(op, ...) CASE_OF_##op,
+#define BENCH(op, ...)
+enum case_of {
+#include "tests/ops/cases.def"
+    CASE_OF_END
+};
+_Static_assert((int)CASE_OF_END == (int)OP_END, "every op has a line in cases.def");
+
+static struct rng rng;
+static int failures, checks;
+
+static void fail(const char *where, const struct test_case *c, const char *what, double got,
+                 double limit)
+{
+    fprintf(stderr, "not ok: %s: %s (%s): %s %.3g, expected at most %.3g\n", where,
+            op_name(c->op), c->label, what, got, limit);
+    failures++;
+}
+
+static int64_t slot_count(const struct slot *slot)
+{
+    int64_t count = 1;
+
+    for (int i = 0; i < slot->rank; i++)
+        count *= slot->dim[i];
+    return count;
+}
+
+static bool slot_is_integer(const struct slot *slot)
+{
+    return slot->fill == BELOW || slot->fill == DISTINCT || slot->fill == TARGET ||
+           slot->fill == DOCUMENT;
+}
+
+static void fill_integers(const struct slot *slot, int32_t *out)
+{
+    int64_t count = slot_count(slot);
+
+    for (int64_t i = 0; i < count; i++) {
+        out[i] = slot->limit ? (int32_t)rng_below(&rng, (uint64_t)slot->limit) : 0;
+        if (slot->fill == DISTINCT)
+            out[i] = (int32_t)(i * 3 % slot->limit);
+        if (slot->fill == TARGET && i % 7 == 3)
+            out[i] = -1;
+        if (slot->fill == DOCUMENT)
+            out[i] = (int32_t)(i % slot->dim[1] / 23 * 23); /* documents of 23 tokens */
+    }
+}
+
+static void *fill_slot(const struct slot *slot)
+{
+    int64_t count = slot_count(slot);
+    float *out = mem_array((size_t)count, 4);
+
+    if (slot_is_integer(slot)) {
+        fill_integers(slot, (int32_t *)out);
+        return out;
+    }
+    if (slot->fill == ANGLE) {
+        rope_turns(out, slot->dim[0], slot->dim[1], 100);
+        return out;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        out[i] = (float)rng_normal(&rng);
+        if (slot->fill == POSITIVE)
+            out[i] = fabsf(out[i]) + 0.1f;
+    }
+    return out;
+}
+
+/* One run's tensors on one device, from given host inputs. */
+struct bench_call {
+    struct device *device;
+    struct op_call call;
+    struct tensor in[OP_INPUTS_MAX], out[OP_OUTPUTS_MAX];
+};
+
+static void must(int rc, const struct err *err)
+{
+    if (rc == 0)
+        return;
+    fprintf(stderr, "ops_test: %s\n", err->text);
+    exit(1);
+}
+
+static struct tensor make_tensor(struct device *device, const struct slot *slot, const void *host,
+                                 bool with_grad)
+{
+    struct tensor tensor = {.device = device, .rank = slot->rank, .dim = {1, 1, 1, 1},
+                            .dtype = slot_is_integer(slot) ? DTYPE_I32 : DTYPE_F32};
+    size_t size_bytes = 4 * (size_t)slot_count(slot);
+    void *memory;
+    struct err err;
+
+    for (int i = 0; i < slot->rank; i++)
+        tensor.dim[i] = slot->dim[i];
+    must(device_alloc(device, size_bytes, &tensor.values, &err), &err);
+    if (host)
+        tensor_write(&tensor, host);
+    if (with_grad && tensor.dtype == DTYPE_F32) {
+        must(device_alloc(device, size_bytes, &memory, &err), &err);
+        tensor.grad = memory;
+        tensor.wants_grad = true;
+    }
+    device->backend->finish(device);
+    return tensor;
+}
+
+static void call_open(struct bench_call *b, struct device *device, const struct test_case *c,
+                      void *const *host)
+{
+    struct err err;
+    const struct op_kernels *kernels = &device->backend->ops[c->op];
+
+    memset(b, 0, sizeof *b);
+    b->device = device;
+    b->call.op = c->op;
+    memcpy(b->call.whole, c->whole, sizeof c->whole);
+    memcpy(b->call.real, c->real, sizeof c->real);
+    for (int i = 0; i < OP_INPUTS_MAX; i++) {
+        bool differentiable = op_differentiable(c->op) && c->in[i].fill == NORMAL &&
+                              !(c->op == OP_HEAD && i >= 3);
+
+        if (c->in[i].fill == NO_TENSOR)
+            continue;
+        b->in[i] = make_tensor(device, &c->in[i], host[i], differentiable);
+        b->call.in[i] = &b->in[i];
+    }
+    for (int i = 0; i < OP_OUTPUTS_MAX; i++) {
+        if (c->out[i].fill == NO_TENSOR)
+            continue;
+        b->out[i] = make_tensor(device, &c->out[i], NULL, i == 0);
+        b->call.out[i] = &b->out[i];
+    }
+    if (kernels->scratch)
+        must(device_scratch_reserve(device, kernels->scratch(device, &b->call), &err), &err);
+}
+
+static void tensor_drop(struct device *device, struct tensor *tensor)
+{
+    size_t size_bytes = 4 * (size_t)(tensor->rank ? tensor_count(tensor) : 0);
+
+    device_release(device, tensor->values, size_bytes);
+    device_release(device, tensor->grad, size_bytes);
+}
+
+static void call_close(struct bench_call *b)
+{
+    b->device->backend->finish(b->device);
+    for (int i = 0; i < OP_INPUTS_MAX; i++)
+        tensor_drop(b->device, &b->in[i]);
+    for (int i = 0; i < OP_OUTPUTS_MAX; i++)
+        tensor_drop(b->device, &b->out[i]);
+}
+
+/* Sets what the gradients hold before backward: nothing, or `prior` to add to. */
+static void set_prior(struct bench_call *b, float *const *prior)
+{
+    for (int i = 0; i < OP_INPUTS_MAX; i++) {
+        if (!b->in[i].grad)
+            continue;
+        b->in[i].grad_ready = prior != NULL;
+        if (prior)
+            b->device->backend->from_host(b->device, b->in[i].grad, prior[i],
+                                          4 * (size_t)tensor_count(&b->in[i]));
+    }
+}
+
+static void call_run(struct bench_call *b, const float *dy)
+{
+    op_forward(b->device, &b->call);
+    if (!op_differentiable(b->call.op))
+        return;
+    if (b->out[0].grad) {
+        b->device->backend->from_host(b->device, b->out[0].grad, dy,
+                                      4 * (size_t)tensor_count(&b->out[0]));
+        b->out[0].grad_ready = true;
+    }
+    op_backward(b->device, &b->call);
+}
+
+/* Host copies of everything a call leaves behind: outputs, inputs, gradients, in one order. */
+struct results {
+    int count;
+    int64_t size[OP_OUTPUTS_MAX + 2 * OP_INPUTS_MAX];
+    float *values[OP_OUTPUTS_MAX + 2 * OP_INPUTS_MAX];
+    bool integer[OP_OUTPUTS_MAX + 2 * OP_INPUTS_MAX];
+    char name[OP_OUTPUTS_MAX + 2 * OP_INPUTS_MAX][16];
+};
+
+static float *results_add(struct results *r, const struct tensor *t, const char *what, int index)
+{
+    snprintf(r->name[r->count], sizeof r->name[0], "%s %d", what, index);
+    r->size[r->count] = tensor_count(t);
+    r->integer[r->count] = t->dtype == DTYPE_I32;
+    r->values[r->count] = mem_array((size_t)tensor_count(t), 4);
+    return r->values[r->count++];
+}
+
+static void results_read(const struct bench_call *b, struct results *r)
+{
+    r->count = 0;
+    for (int i = 0; i < OP_OUTPUTS_MAX; i++)
+        if (b->out[i].values)
+            tensor_read(&b->out[i], results_add(r, &b->out[i], "output", i));
+    for (int i = 0; i < OP_INPUTS_MAX; i++) {
+        if (!b->in[i].values)
+            continue;
+        tensor_read(&b->in[i], results_add(r, &b->in[i], "input", i));
+        if (b->in[i].grad)
+            tensor_read_grad(&b->in[i], results_add(r, &b->in[i], "gradient", i));
+    }
+}
+
+static void results_free(struct results *r)
+{
+    for (int i = 0; i < r->count; i++)
+        mem_free(r->values[i]);
+    r->count = 0;
+}
+
+/* Largest difference over the largest reference value; NaN counts as infinite. */
+static double distance(const float *got, const float *expected, int64_t count)
+{
+    double most = 0, scale = 1e-30;
+
+    for (int64_t i = 0; i < count; i++) {
+        double d = fabs((double)got[i] - expected[i]);
+
+        if (!(d <= 1e300))
+            return INFINITY;
+        most = fmax(most, d);
+        scale = fmax(scale, fabs((double)expected[i]));
+    }
+    return most / scale;
+}
+
+static void compare(const char *where, const struct test_case *c, const struct results *got,
+                    const struct results *expected, double tolerance)
+{
+    for (int i = 0; i < expected->count; i++) {
+        double d = distance(got->values[i], expected->values[i], expected->size[i]);
+
+        if (expected->integer[i])
+            d = memcmp(got->values[i], expected->values[i], 4 * (size_t)expected->size[i]) != 0;
+        checks++;
+        if (!(d <= tolerance))
+            fail(where, c, expected->name[i], d, tolerance);
+    }
+}
+
+static bool same_bits(const struct results *a, const struct results *b)
+{
+    for (int i = 0; i < a->count; i++)
+        if (memcmp(a->values[i], b->values[i], 4 * (size_t)a->size[i]) != 0)
+            return false;
+    return true;
+}
+
+struct inputs {
+    void *host[OP_INPUTS_MAX];
+    float *prior[OP_INPUTS_MAX];
+    float *dy;
+};
+
+static void inputs_make(const struct test_case *c, struct inputs *inputs)
+{
+    memset(inputs, 0, sizeof *inputs);
+    for (int i = 0; i < OP_INPUTS_MAX; i++) {
+        struct slot prior = c->in[i];
+
+        if (c->in[i].fill == NO_TENSOR)
+            continue;
+        inputs->host[i] = fill_slot(&c->in[i]);
+        prior.fill = NORMAL;
+        inputs->prior[i] = fill_slot(&prior);
+    }
+    if (c->out[0].fill != NO_TENSOR)
+        inputs->dy = fill_slot(&c->out[0]);
+}
+
+static void inputs_free(struct inputs *inputs)
+{
+    for (int i = 0; i < OP_INPUTS_MAX; i++) {
+        mem_free(inputs->host[i]);
+        mem_free(inputs->prior[i]);
+    }
+    mem_free(inputs->dy);
+}
+
+static void run_once(struct device *device, const struct test_case *c, const struct inputs *inputs,
+                     bool with_prior, struct results *out)
+{
+    struct bench_call b;
+
+    call_open(&b, device, c, inputs->host);
+    set_prior(&b, with_prior ? inputs->prior : NULL);
+    call_run(&b, inputs->dy);
+    results_read(&b, out);
+    call_close(&b);
+}
+
+static void check_case(const char *where, struct device *device, struct device *reference,
+                       const struct test_case *c)
+{
+    struct inputs inputs;
+    struct results expected = {0}, got = {0}, again = {0};
+
+    inputs_make(c, &inputs);
+    for (int with_prior = 0; with_prior < 2; with_prior++) {
+        run_once(reference, c, &inputs, with_prior, &expected);
+        run_once(device, c, &inputs, with_prior, &got);
+        run_once(device, c, &inputs, with_prior, &again);
+        compare(where, c, &got, &expected, c->tolerance);
+        checks++;
+        if (!same_bits(&got, &again))
+            fail(where, c, "runs that differ in their bits", 1, 0);
+        results_free(&expected);
+        results_free(&got);
+        results_free(&again);
+    }
+    inputs_free(&inputs);
+}
+
+/* sum dy * y, or for HEAD the weighted terms. */
+static double objective(struct device *device, const struct test_case *c,
+                        const struct inputs *inputs)
+{
+    struct bench_call b;
+    int64_t count = slot_count(&c->out[0]);
+    float *y = mem_array((size_t)count, 4), *kd = mem_array((size_t)count, 4);
+    double sum = 0;
+
+    call_open(&b, device, c, inputs->host);
+    op_forward(device, &b.call);
+    tensor_read(&b.out[0], y);
+    if (c->op == OP_HEAD)
+        tensor_read(&b.out[1], kd);
+    for (int64_t i = 0; i < count; i++) {
+        if (c->op != OP_HEAD)
+            sum += (double)inputs->dy[i] * y[i];
+        else if (inputs->host[6])
+            sum += (double)((float *)inputs->host[3])[i] * y[i] +
+                   (double)((float *)inputs->host[6])[i] * kd[i];
+        else
+            sum += (double)((float *)inputs->host[3])[i] * y[i];
+    }
+    call_close(&b);
+    mem_free(y);
+    mem_free(kd);
+    return sum;
+}
+
+#define PROBES 6
+#define STEP 4e-3f
+
+static double probe(struct device *reference, const struct test_case *c, struct inputs *inputs,
+                    int input, int64_t at)
+{
+    float *host = inputs->host[input], before = host[at];
+    double up, down;
+    volatile float high = before + STEP, low = before - STEP;
+
+    host[at] = high;
+    up = objective(reference, c, inputs);
+    host[at] = low;
+    down = objective(reference, c, inputs);
+    host[at] = before;
+    return (up - down) / ((double)high - low);
+}
+
+/* The reference's own gradients against differences of its forward pass. */
+static void check_differences(struct device *reference, const struct test_case *c)
+{
+    struct inputs inputs;
+    struct bench_call b;
+
+    if (!op_differentiable(c->op) || slot_count(&c->in[0]) > 3000)
+        return;
+    inputs_make(c, &inputs);
+    call_open(&b, reference, c, inputs.host);
+    call_run(&b, inputs.dy);
+    for (int i = 0; i < OP_INPUTS_MAX; i++) {
+        int64_t count = slot_count(&c->in[i]);
+        float *grad;
+        double scale = 1e-3, most = 0;
+
+        if (!b.in[i].grad)
+            continue;
+        grad = mem_array((size_t)count, 4);
+        tensor_read_grad(&b.in[i], grad);
+        for (int64_t k = 0; k < count; k++)
+            scale = fmax(scale, fabs((double)grad[k]));
+        for (int k = 0; k < PROBES; k++) {
+            int64_t at = (int64_t)rng_below(&rng, (uint64_t)count);
+
+            most = fmax(most, fabs(grad[at] - probe(reference, c, &inputs, i, at)));
+        }
+        checks++;
+        if (!(most / scale <= c->difference_tolerance))
+            fail("reference", c, "gradient against differences", most / scale,
+                 c->difference_tolerance);
+        mem_free(grad);
+    }
+    call_close(&b);
+    inputs_free(&inputs);
+}
+
+static struct device *open_device(enum backend_kind kind, unsigned threads)
+{
+    struct device_config config = {.kind = kind, .threads = threads};
+    struct device *device;
+    struct err err;
+
+    must(device_open(&config, &device, &err), &err);
+    return device;
+}
+
+static void run_cases(const char *where, struct device *device)
+{
+    struct device *reference = open_device(BACKEND_REFERENCE, 1);
+
+    rng_init(&rng, 11);
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
+        check_case(where, device, reference, &cases[i]);
+    device_close(reference);
+}
+
+static double seconds_of(struct bench_call *b, bool backward)
+{
+    uint64_t best_us = UINT64_MAX;
+
+    for (int round = 0; round < 5; round++) {
+        uint64_t start_us = clock_steady_us();
+
+        if (backward)
+            op_backward(b->device, &b->call);
+        else
+            op_forward(b->device, &b->call);
+        b->device->backend->finish(b->device);
+        best_us = min_u64(best_us, clock_steady_us() - start_us);
+    }
+    return 1e-6 * (double)best_us;
+}
+
+static void bench_case(struct device *device, const struct test_case *c)
+{
+    struct inputs inputs;
+    struct bench_call b;
+    double forward, backward = 0;
+
+    inputs_make(c, &inputs);
+    call_open(&b, device, c, inputs.host);
+    call_run(&b, inputs.dy);
+    forward = seconds_of(&b, false);
+    if (op_differentiable(c->op))
+        backward = seconds_of(&b, true);
+    printf("%-18s %-22s %10.3f %10.3f\n", op_name(c->op), c->label, 1e3 * forward, 1e3 * backward);
+    call_close(&b);
+    inputs_free(&inputs);
+}
+
+static void run_benches(const char *where, struct device *device)
+{
+    printf("%s, %u threads\n%-18s %-22s %10s %10s\n", where, device->config.threads, "op", "shape",
+           "forward ms", "backward ms");
+    rng_init(&rng, 12);
+    for (size_t i = 0; i < ARRAY_COUNT(benches); i++)
+        bench_case(device, &benches[i]);
+}
+
+/* The CPU backend with another set's kernels. */
+static void run_set(const char *set, const struct op_kernels *ops)
+{
+    static const unsigned threads[] = {1, 3};
+
+    for (size_t i = 0; i < ARRAY_COUNT(threads); i++) {
+        struct device *device = open_device(BACKEND_CPU, threads[i]);
+        struct backend variant = *device->backend;
+        char where[40];
+
+        variant.ops = ops;
+        device->backend = &variant;
+        snprintf(where, sizeof where, "cpu %s, threads %u", set, threads[i]);
+        run_cases(where, device);
+        device_close(device);
+        printf("ok: %s\n", where);
+    }
+}
+
+static void run_cpu(void)
+{
+    struct device *reference = open_device(BACKEND_REFERENCE, 1);
+
+    rng_init(&rng, 10);
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
+        check_differences(reference, &cases[i]);
+    device_close(reference);
+    run_set("base", cpu_ops_base);
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        run_set("avx2", cpu_ops_avx2);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
+        run_set("avx512", cpu_ops_avx512);
+#endif
+}
+
+static void run_cuda(bool demanded)
+{
+    struct err why;
+    struct device *device;
+
+    if (!backend_usable(BACKEND_CUDA, &why)) {
+        printf("skipped: cuda: %s\n", why.text);
+        failures += demanded;
+        return;
+    }
+    device = open_device(BACKEND_CUDA, 1);
+    run_cases("cuda", device);
+    device_close(device);
+}
+
+int main(int count, char **words)
+{
+    enum backend_kind kind = BACKEND_CPU;
+    bool bench = false, chosen = false;
+    struct err err;
+
+    for (int i = 1; i < count; i++) {
+        if (strcmp(words[i], "--bench") == 0) {
+            bench = true;
+        } else if (strcmp(words[i], "--backend") == 0 && i + 1 < count) {
+            must(backend_parse(words[++i], &kind, &err), &err);
+            chosen = true;
+        } else {
+            fprintf(stderr, "usage: ops_test [--backend cpu|cuda] [--bench]\n");
+            return 2;
+        }
+    }
+    if (bench) {
+        struct device *device = open_device(kind, 0);
+
+        run_benches(device->backend->name, device);
+        device_close(device);
+        return 0;
+    }
+    if (!chosen || kind == BACKEND_CPU)
+        run_cpu();
+    if (!chosen || kind == BACKEND_CUDA)
+        run_cuda(chosen);
+    printf("%d checks, %d failures\n", checks, failures);
+    return failures != 0;
+}
