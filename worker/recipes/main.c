@@ -1,0 +1,114 @@
+/* main.c - athanor-engine: prints the recipe catalogue, or runs one job as one rank. */
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "worker/recipes/job.h"
+#include "worker/recipes/registry.h"
+#include "worker/recipes/run.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SPEC_BYTES_MAX ((size_t)16 << 20)
+
+static const char usage[] =
+    "Usage: athanor-engine run [--spec FILE] [--out DIR] [--resume DIR]\n"
+    "       athanor-engine --catalogue | --version | --help\n"
+    "\n"
+    "Runs one training, evaluation or data job of Athanor. The shepherd starts it with\n"
+    "ATHANOR_SPEC, ATHANOR_JOB_DIR, ATHANOR_RUN_DIR, ATHANOR_RESUME and ATHANOR_REPORT set;\n"
+    "by hand the options take their place, and metrics are printed on stdout:\n"
+    "\n"
+    "  --spec FILE    the job as JSON: {\"kind\": \"data\", \"recipe\": \"wordnet\", \"params\": {...}}\n"
+    "  --out DIR      where checkpoints and datasets go (default: the current directory)\n"
+    "  --resume DIR   the checkpoint to go on from\n"
+    "  --catalogue    all recipes with their parameters, as JSON\n"
+    "\n"
+    "With several ranks, start it under mpirun or the shepherd (RANK, WORLD_SIZE).\n"
+    "Exit status: 0 done or stopped after a checkpoint, 1 failed, 2 wrong usage.\n";
+
+static const char *or_env(const char *option, const char *variable, const char *fallback)
+{
+    const char *value = option ? option : getenv(variable);
+    return value && *value ? value : fallback;
+}
+
+static int fail(const struct err *err)
+{
+    fprintf(stderr, "athanor-engine: %s\n", err->text);
+    return EXIT_FAILURE;
+}
+
+static int run_spec(const char *path, const struct run_options *options)
+{
+    struct err err = {0};
+    struct job job = {0};
+    char *bytes = NULL;
+    size_t length;
+    if (file_read(path, SPEC_BYTES_MAX, &bytes, &length, &err) < 0)
+        return fail(&err);
+    int rc = job_parse(bytes, length, &job, &err);
+    mem_free(bytes);
+    if (rc < 0) {
+        err_wrap(&err, "spec '%s'", path);
+        return fail(&err);
+    }
+    rc = run_job(&job, options, &err);
+    job_done(&job);
+    return rc < 0 ? fail(&err) : EXIT_SUCCESS;
+}
+
+static int run_verb(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"spec", required_argument, NULL, 's'},
+        {"out", required_argument, NULL, 'o'},
+        {"resume", required_argument, NULL, 'r'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
+    };
+    const char *spec = NULL, *out = NULL, *resume = NULL;
+    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        switch (c) {
+        case 's': spec = optarg; break;
+        case 'o': out = optarg; break;
+        case 'r': resume = optarg; break;
+        case 'h': fputs(usage, stdout); return EXIT_SUCCESS;
+        default: return 2;
+        }
+    }
+    spec = or_env(spec, "ATHANOR_SPEC", NULL);
+    if (!spec || optind != argc) {
+        fprintf(stderr, "athanor-engine run: %s\n%s", spec ? "unexpected argument" :
+                "no job: give --spec FILE or set ATHANOR_SPEC", usage);
+        return 2;
+    }
+    struct run_options run = {
+        .job_dir = or_env(out, "ATHANOR_JOB_DIR", "."),
+        .run_dir = or_env(NULL, "ATHANOR_RUN_DIR", "."),
+        .resume = or_env(resume, "ATHANOR_RESUME", NULL),
+        .report_path = getenv("ATHANOR_REPORT"),
+    };
+    return run_spec(spec, &run);
+}
+
+int main(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    if (strcmp(verb, "run") == 0)
+        return run_verb(argc - 1, argv + 1);
+    if (strcmp(verb, "--catalogue") == 0) {
+        char *text = recipe_catalogue();
+        fputs(text, stdout);
+        mem_free(text);
+        return EXIT_SUCCESS;
+    }
+    if (strcmp(verb, "--version") == 0) {
+        puts("athanor-engine " ENGINE_VERSION);
+        return EXIT_SUCCESS;
+    }
+    bool help = strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0;
+    fputs(usage, help ? stdout : stderr);
+    return help ? EXIT_SUCCESS : 2;
+}
