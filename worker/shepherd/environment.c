@@ -1,0 +1,183 @@
+/* environment.c - see environment.h. */
+#include "worker/shepherd/environment.h"
+
+#include "common/base/mem.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* Inherited by name; a '*' ends a prefix. */
+static const char *const allowed[] = {
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ",
+    "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CUDA_HOME", "CUDA_PATH", "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+};
+
+static bool name_is(const char *item, const char *name, size_t length)
+{
+    return strncmp(item, name, length) == 0 && item[length] == '=';
+}
+
+static size_t item_find(const struct environment *environment, const char *name, size_t length)
+{
+    size_t i = 0;
+    while (i < environment->count && !name_is(environment->items[i], name, length))
+        i++;
+    return i;
+}
+
+void environment_assign(struct environment *environment, const char *assignment)
+{
+    size_t at = item_find(environment, assignment, strcspn(assignment, "="));
+    if (at < environment->count) {
+        mem_free(environment->items[at]);
+        environment->items[at] = mem_strdup(assignment);
+        return;
+    }
+    if (environment->count + 2 > environment->capacity) {
+        environment->capacity = environment->capacity ? 2 * environment->capacity : 64;
+        environment->items =
+            mem_grow(environment->items, environment->capacity, sizeof *environment->items);
+    }
+    environment->items[environment->count++] = mem_strdup(assignment);
+    environment->items[environment->count] = NULL;
+}
+
+void environment_set(struct environment *environment, const char *name, const char *format, ...)
+{
+    va_list args;
+    char *value;
+    va_start(args, format);
+    int length = vasprintf(&value, format, args);
+    va_end(args);
+    CHECK(length >= 0);
+    char *assignment = mem_printf("%s=%s", name, value);
+    free(value);
+    environment_assign(environment, assignment);
+    mem_free(assignment);
+}
+
+const char *environment_get(const struct environment *environment, const char *name)
+{
+    size_t at = item_find(environment, name, strlen(name));
+    return at < environment->count ? environment->items[at] + strlen(name) + 1 : NULL;
+}
+
+void environment_done(struct environment *environment)
+{
+    for (size_t i = 0; i < environment->count; i++)
+        mem_free(environment->items[i]);
+    mem_free(environment->items);
+    memset(environment, 0, sizeof *environment);
+}
+
+static bool is_allowed(const char *item)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(allowed); i++) {
+        size_t length = strlen(allowed[i]);
+        if (allowed[i][length - 1] == '*' ? strncmp(item, allowed[i], length - 1) == 0
+                                          : name_is(item, allowed[i], length))
+            return true;
+    }
+    return false;
+}
+
+static void set_inherited(struct environment *out)
+{
+    environment_assign(out, "PATH=/usr/local/bin:/usr/bin:/bin");
+    environment_assign(out, "LANG=C.UTF-8");
+    for (char **item = environ; *item; item++)
+        if (is_allowed(*item))
+            environment_assign(out, *item);
+}
+
+/* Open MPI 4.1 under direct launch, all ranks on one node. Measured reasons:
+ * - without a marker of a known launcher every rank becomes a singleton of size 1; jsrun's is
+ *   the one that selects PMIx and leaves binding to us, and changes nothing else;
+ * - ranks that spin on a shared core slowed an allreduce 18-fold; yielding costs one system call
+ *   a poll when nobody else wants the core, so it is always on: other workers, or people, may
+ *   use the core without our knowing;
+ * - jobs of one node collided in the shared-memory directory, so each gets its own;
+ * - the TCP component picks bridges of containers and hangs, so it is told a network. */
+static void set_mpi(const struct environment_places *places, struct environment *out)
+{
+    environment_assign(out, "JSM_JSRUN_PORT=1");
+    environment_assign(out, "OMPI_MCA_mpi_yield_when_idle=1");
+    environment_assign(out, "OMPI_MCA_btl_tcp_if_include=127.0.0.0/8");
+    environment_assign(out, "OMPI_MCA_btl_base_warn_component_unused=0");
+    environment_assign(out, "OMPI_MCA_mpi_show_handle_leaks=0");
+    if (places->shared_memory[0]) {
+        environment_set(out, "OMPI_MCA_btl_vader_backing_directory", "%s", places->shared_memory);
+        environment_set(out, "OMPI_MCA_btl_sm_backing_directory", "%s", places->shared_memory);
+    }
+    environment_set(out, "OMPI_MCA_orte_tmpdir_base", "%s", places->tmp);
+}
+
+static void set_defaults(const struct plan *plan, const struct environment_places *places,
+                         struct environment *out)
+{
+    static const char *const thread_names[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+                                               "MKL_NUM_THREADS"};
+    for (size_t i = 0; i < ARRAY_COUNT(thread_names); i++)
+        environment_set(out, thread_names[i], "%" PRIu64, plan->cores ? plan->cores : 1);
+    /* Output that stays in a buffer until the end looks like a hang to whoever follows the log. */
+    environment_assign(out, "PYTHONUNBUFFERED=1");
+    if (plan->launcher == PLAN_PMIX)
+        set_mpi(places, out);
+}
+
+static void set_torch(const struct plan *plan, const struct environment_places *places,
+                      unsigned rank, struct environment *out)
+{
+    environment_set(out, "RANK", "%u", rank);
+    environment_set(out, "WORLD_SIZE", "%zu", plan->rank_count);
+    environment_set(out, "LOCAL_RANK", "%u", rank);
+    environment_set(out, "LOCAL_WORLD_SIZE", "%zu", plan->rank_count);
+    environment_set(out, "MASTER_ADDR", "127.0.0.1");
+    environment_set(out, "MASTER_PORT", "%u", places->master_port);
+    if (plan->launcher != PLAN_PMIX)
+        return;
+    environment_set(out, "OMPI_COMM_WORLD_RANK", "%u", rank);
+    environment_set(out, "OMPI_COMM_WORLD_SIZE", "%zu", plan->rank_count);
+    environment_set(out, "OMPI_COMM_WORLD_LOCAL_RANK", "%u", rank);
+    environment_set(out, "OMPI_COMM_WORLD_LOCAL_SIZE", "%zu", plan->rank_count);
+}
+
+static void set_contract(const struct plan *plan, const struct environment_places *places,
+                         unsigned rank, struct environment *out)
+{
+    environment_set(out, "ATHANOR_SPEC", "%s", places->spec);
+    environment_set(out, "ATHANOR_REPORT", "%s", places->report);
+    environment_set(out, "ATHANOR_JOB_ID", "%" PRIu64, plan->job_id);
+    environment_set(out, "ATHANOR_JOB_NAME", "%s", plan->job_name);
+    environment_set(out, "ATHANOR_ATTEMPT_ID", "%" PRIu64, plan->attempt_id);
+    environment_set(out, "ATHANOR_ATTEMPT", "%" PRIu64, plan->attempt);
+    environment_set(out, "ATHANOR_RUN_DIR", "%s", places->run_dir);
+    environment_set(out, "ATHANOR_JOB_DIR", "%s", plan->job_dir);
+    environment_set(out, "ATHANOR_RESUME", "%s", plan->resume);
+    environment_set(out, "TMPDIR", "%s", places->tmp);
+    environment_set(out, "PWD", "%s", places->run_dir);
+    environment_set(out, "CUDA_VISIBLE_DEVICES", "%s", plan->ranks[rank].gpus);
+    for (size_t i = 0; i < plan->input_count; i++) {
+        char *name = mem_printf("ATHANOR_INPUT_%s", plan->inputs[i].name);
+        environment_set(out, name, "%s", plan->inputs[i].value);
+        mem_free(name);
+    }
+    set_torch(plan, places, rank, out);
+}
+
+void environment_build(const struct plan *plan, const struct environment_places *places,
+                       unsigned rank, struct environment *out)
+{
+    set_inherited(out);
+    set_defaults(plan, places, out);
+    for (size_t i = 0; i < plan->env_count; i++)
+        environment_set(out, plan->env[i].name, "%s", plan->env[i].value);
+    set_contract(plan, places, rank, out);
+}

@@ -1,0 +1,32 @@
+/* environment.h - what a rank finds in its environment (worker/README.md), built from nothing.
+ *
+ * Later groups win: an allow-list of ours (PATH, HOME, locale ...), defaults (threads, Open MPI
+ * settings), the spec's `env`, the contract (ATHANOR_*, RANK ...), PMIx. Everything else that the
+ * daemon happened to inherit stays behind: leaked variables have run wrong code before. */
+#ifndef ATHANOR_SHEPHERD_ENVIRONMENT_H
+#define ATHANOR_SHEPHERD_ENVIRONMENT_H
+
+#include "worker/attempt/plan.h"
+
+struct environment {
+    char **items; /* "NAME=value", NULL-terminated once something is set */
+    size_t count, capacity;
+};
+
+void environment_set(struct environment *environment, const char *name, const char *format, ...)
+    FORMAT(3, 4);
+/* "NAME=value" as one text. */
+void environment_assign(struct environment *environment, const char *assignment);
+const char *environment_get(const struct environment *environment, const char *name);
+void environment_done(struct environment *environment);
+
+struct environment_places {
+    const char *run_dir, *spec, *report, *tmp, *shared_memory; /* shared_memory "": none */
+    unsigned master_port;
+};
+
+/* Everything but PMIx. */
+void environment_build(const struct plan *plan, const struct environment_places *places,
+                       unsigned rank, struct environment *out);
+
+#endif

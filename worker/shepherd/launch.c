@@ -1,0 +1,178 @@
+/* launch.c - see launch.h. */
+#include "worker/shepherd/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum step { STEP_GROUP = 1, STEP_CGROUP, STEP_BIND, STEP_FILES, STEP_FOLDER, STEP_EXEC, STEP_END };
+
+static const char *const step_texts[STEP_END] = {
+    [STEP_GROUP] = "make a process group",
+    [STEP_CGROUP] = "join the attempt's cgroup",
+    [STEP_BIND] = "bind to the assigned cores",
+    [STEP_FILES] = "connect input and output",
+    [STEP_FOLDER] = "enter the run directory",
+    [STEP_EXEC] = "run the program",
+};
+
+struct failure {
+    int step, error;
+};
+
+/* ---- in the child: only async-signal-safe calls, because PMIx has threads ------------------- */
+
+static bool bind_self(const struct launch *launch)
+{
+    cpu_set_t set[4]; /* 4,096 CPUs: PLAN_CPUS_MAX */
+    if (launch->cpu_count == 0)
+        return true;
+    CPU_ZERO_S(sizeof set, set);
+    for (size_t i = 0; i < launch->cpu_count; i++)
+        CPU_SET_S(launch->cpus[i], sizeof set, set);
+    return sched_setaffinity(0, sizeof set, set) == 0;
+}
+
+static bool connect_files(int out, int error)
+{
+    int in = open("/dev/null", O_RDONLY);
+    return in >= 0 && dup2(in, STDIN_FILENO) == STDIN_FILENO &&
+           dup2(out, STDOUT_FILENO) == STDOUT_FILENO &&
+           dup2(error, STDERR_FILENO) == STDERR_FILENO && (in <= 2 || close(in) == 0);
+}
+
+/* When memory runs out on the machine, a rank goes first, and neither daemon nor shepherd. */
+static void offer_to_oom_killer(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY);
+    if (fd < 0)
+        return;
+    ssize_t wrote = write(fd, "500", 3);
+    (void)wrote; /* a kernel without it just chooses by size */
+    close(fd);
+}
+
+static void signals_reset(void)
+{
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    sigset_t none;
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &plain, NULL); /* fails for SIGKILL and SIGSTOP, as it should */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int child_prepare(const struct launch *launch, int out, int error)
+{
+    if (setpgid(0, 0) < 0)
+        return STEP_GROUP;
+    if (launch->cgroup_fd >= 0 && write(launch->cgroup_fd, "0", 1) != 1)
+        return STEP_CGROUP;
+    if (!bind_self(launch))
+        return STEP_BIND;
+    if (!connect_files(out, error))
+        return STEP_FILES;
+    if (chdir(launch->folder) < 0)
+        return STEP_FOLDER;
+    return 0;
+}
+
+static void child_run(const struct launch *launch, pid_t parent, int out, int error, int report)
+{
+    /* First of all: whatever happens to the shepherd, its ranks do not stay behind. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+        _exit(127);
+    signals_reset();
+    offer_to_oom_killer();
+    struct failure failure = {child_prepare(launch, out, error), 0};
+    if (failure.step == 0) {
+        environ = (char **)launch->environment; /* execvp looks up PATH here */
+        execvp(launch->arguments[0], launch->arguments);
+        failure.step = STEP_EXEC;
+    }
+    failure.error = errno;
+    ssize_t wrote = write(report, &failure, sizeof failure);
+    (void)wrote;
+    _exit(127);
+}
+
+/* ---- in the shepherd -------------------------------------------------------------------------- */
+
+struct pipes {
+    int out[2], error[2], report[2];
+};
+
+static void pipes_close(struct pipes *pipes)
+{
+    int *all[] = {pipes->out, pipes->error, pipes->report};
+    for (int i = 0; i < 6; i++)
+        if (all[i / 2][i % 2] >= 0)
+            close(all[i / 2][i % 2]);
+}
+
+static int pipes_open(struct pipes *pipes, struct err *err)
+{
+    *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}};
+    if (pipe2(pipes->out, O_CLOEXEC) == 0 && pipe2(pipes->error, O_CLOEXEC) == 0 &&
+        pipe2(pipes->report, O_CLOEXEC) == 0 && fcntl(pipes->out[0], F_SETFL, O_NONBLOCK) == 0 &&
+        fcntl(pipes->error[0], F_SETFL, O_NONBLOCK) == 0)
+        return 0;
+    err_errno(err, "make pipes for a rank");
+    pipes_close(pipes);
+    return -1;
+}
+
+/* Waits until exec has closed the report pipe, or the child has written why it could not. */
+static int exec_wait(int report_fd, const struct launch *launch, struct err *err)
+{
+    struct failure failure;
+    ssize_t got;
+    do
+        got = read(report_fd, &failure, sizeof failure);
+    while (got < 0 && errno == EINTR);
+    if (got == 0)
+        return 0;
+    if (got != (ssize_t)sizeof failure || failure.step <= 0 || failure.step >= STEP_END)
+        return err_set(err, ERR_IO, "start '%s': no word from the child", launch->arguments[0]);
+    errno = failure.error;
+    err_errno(err, "%s '%s'", step_texts[failure.step],
+              failure.step == STEP_FOLDER ? launch->folder : launch->arguments[0]);
+    return -1;
+}
+
+int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,
+                struct err *err)
+{
+    struct pipes pipes;
+    if (pipes_open(&pipes, err) < 0)
+        return -1;
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0)
+        child_run(launch, parent, pipes.out[1], pipes.error[1], pipes.report[1]);
+    if (pid < 0) {
+        err_errno(err, "fork");
+        pipes_close(&pipes);
+        return -1;
+    }
+    close(pipes.report[1]);
+    pipes.report[1] = -1;
+    int rc = exec_wait(pipes.report[0], launch, err);
+    if (rc < 0)
+        waitpid(pid, NULL, 0);
+    else {
+        *out_pid = pid;
+        *out_stdout = pipes.out[0];
+        *out_stderr = pipes.error[0];
+        pipes.out[0] = pipes.error[0] = -1;
+    }
+    pipes_close(&pipes);
+    return rc;
+}

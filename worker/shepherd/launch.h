@@ -1,0 +1,24 @@
+/* launch.h - starting one rank: everything between fork and exec. */
+#ifndef ATHANOR_SHEPHERD_LAUNCH_H
+#define ATHANOR_SHEPHERD_LAUNCH_H
+
+#include "common/base/err.h"
+
+#include <sys/types.h>
+
+struct launch {
+    char *const *arguments;   /* arguments[0] is looked up in the new environment's PATH */
+    char *const *environment; /* "NAME=value" */
+    const char *folder;       /* working directory */
+    const unsigned *cpus;     /* to bind to; cpu_count 0: unbound */
+    size_t cpu_count;
+    int cgroup_fd;            /* cgroup.procs to join; -1: none */
+};
+
+/* The rank is the leader of its own process group, dies with us (also when we are killed), and
+ * has /dev/null as input. *out_stdout, *out_stderr: reading ends, close-on-exec, non-blocking.
+ * Returns when exec has succeeded. Errors: ERR_NOT_FOUND, ERR_IO naming the step that failed. */
+int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,
+                struct err *err) WARN_UNUSED;
+
+#endif

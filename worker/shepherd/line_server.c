@@ -1,0 +1,253 @@
+/* line_server.c - see line_server.h. */
+#include "worker/shepherd/line_server.h"
+
+#include "common/base/mem.h"
+#include "common/net/lines.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define ANSWER_BYTES_MAX ((size_t)1 << 20)
+
+struct client {
+    struct line_client shared; /* first: line_client_send casts */
+    struct line_server *server;
+    struct client *next;
+    int fd; /* -1: gone, freed by the next accept or pass */
+    struct poller_watch *watch;
+    struct lines in;
+    struct lines_out out;
+};
+
+struct line_server {
+    struct line_server_config config;
+    char *path;
+    struct poller *poller;
+    int fd;
+    struct poller_watch *watch;
+    struct client *clients; /* newest first */
+    size_t client_count;
+    bool paused;
+};
+
+static void client_drop(struct client *client)
+{
+    if (client->fd < 0)
+        return;
+    poller_remove(client->watch);
+    client->watch = NULL;
+    close(client->fd);
+    client->fd = -1;
+    client->server->client_count--;
+}
+
+static void clients_reap(struct line_server *server)
+{
+    for (struct client **at = &server->clients; *at;) {
+        struct client *client = *at;
+        if (client->fd >= 0) {
+            at = &client->next;
+            continue;
+        }
+        *at = client->next;
+        lines_done(&client->in);
+        lines_out_done(&client->out);
+        mem_free(client);
+    }
+}
+
+static void client_wants(struct client *client)
+{
+    if (client->fd < 0)
+        return;
+    short events = client->server->paused ? 0 : POLLIN;
+    if (client->out.buf.length > 0)
+        events |= POLLOUT;
+    poller_set(client->watch, events);
+}
+
+static void client_flush(struct client *client)
+{
+    struct err err = {0};
+    if (client->fd >= 0 && lines_flush(&client->out, client->fd, &err) < 0)
+        client_drop(client); /* it went away; what it sent has been read */
+    client_wants(client);
+}
+
+static void client_refuse(struct client *client, const struct err *why)
+{
+    const struct line_server_config *config = &client->server->config;
+    config->on_refused(config->user, &client->shared, why);
+}
+
+/* Handles the complete lines that are there. A stream that cannot be trusted is closed. */
+static void client_lines(struct client *client)
+{
+    const struct line_server_config *config = &client->server->config;
+    for (;;) {
+        struct err err = {0};
+        char *line;
+        size_t length;
+        int rc = lines_next(&client->in, &line, &length, &err);
+        if (rc == 0 || client->fd < 0)
+            return;
+        if (rc < 0) {
+            client_refuse(client, &err);
+            client_drop(client);
+            return;
+        }
+        if (length == 0)
+            continue;
+        if (config->on_line(config->user, &client->shared, line, length, &err) < 0)
+            client_refuse(client, &err);
+        else
+            client->shared.spoke = true;
+    }
+}
+
+/* until_empty: read on; otherwise one bounded helping, so that no client starves the others. */
+static void client_read(struct client *client, bool until_empty)
+{
+    struct err err = {0};
+    int rc;
+    do {
+        rc = lines_fill(&client->in, client->fd, &err);
+        client_lines(client);
+    } while (until_empty && rc > 0 && client->fd >= 0);
+    if (client->fd >= 0 && (rc < 0 || client->in.ended)) {
+        client_flush(client); /* answers to a peer that only closed its writing side */
+        client_drop(client);
+    }
+}
+
+static void client_ready(void *user, short events)
+{
+    struct client *client = user;
+    if (events & (POLLIN | POLLHUP | POLLERR))
+        client_read(client, false);
+    client_flush(client);
+}
+
+static void client_add(struct line_server *server, int fd)
+{
+    struct client *client = mem_zalloc(sizeof *client);
+    client->server = server;
+    client->fd = fd;
+    client->out.limit_bytes = ANSWER_BYTES_MAX;
+    client->watch =
+        poller_add(server->poller, fd, server->paused ? 0 : POLLIN, client_ready, client);
+    client->next = server->clients;
+    server->clients = client;
+    server->client_count++;
+}
+
+/* Returns whether a connection was waiting. */
+static bool server_accept(struct line_server *server)
+{
+    struct unix_peer peer;
+    struct line_client nobody = {0};
+    struct err err = {0};
+    int fd;
+    int rc = unix_accept(server->fd, &fd, &peer, &err);
+    if (rc < 0)
+        server->config.on_refused(server->config.user, &nobody, &err);
+    if (rc <= 0)
+        return false;
+    if (unix_peer_check(&peer, geteuid(), &err) == 0 &&
+        server->client_count >= server->config.client_max)
+        err_set(&err, ERR_LIMIT, "%zu connections are open, no more are accepted",
+                server->client_count);
+    if (err.kind != ERR_NONE) {
+        server->config.on_refused(server->config.user, &nobody, &err);
+        close(fd);
+    } else {
+        client_add(server, fd);
+    }
+    return true;
+}
+
+static void server_ready(void *user, short events)
+{
+    struct line_server *server = user;
+    (void)events;
+    clients_reap(server);
+    server_accept(server);
+}
+
+int line_server_open(struct poller *poller, const struct line_server_config *config,
+                     struct line_server **out, struct err *err)
+{
+    int fd;
+    if (unix_listen(config->path, config->mode, &fd, err) < 0)
+        return -1;
+    struct line_server *server = mem_zalloc(sizeof *server);
+    server->config = *config;
+    server->path = mem_strdup(config->path);
+    server->poller = poller;
+    server->fd = fd;
+    server->watch = poller_add(poller, fd, POLLIN, server_ready, server);
+    *out = server;
+    return 0;
+}
+
+void line_server_close(struct line_server *server)
+{
+    if (!server)
+        return;
+    for (struct client *client = server->clients; client; client = client->next)
+        client_drop(client);
+    clients_reap(server);
+    poller_remove(server->watch);
+    close(server->fd);
+    unlink(server->path);
+    mem_free(server->path);
+    mem_free(server);
+}
+
+void line_client_send(struct line_client *shared, const char *line)
+{
+    struct client *client = (struct client *)shared;
+    struct err err = {0};
+    if (client->fd < 0)
+        return;
+    if (lines_put(&client->out, line, &err) < 0) {
+        client_refuse(client, &err);
+        client_drop(client);
+        return;
+    }
+    client_flush(client);
+}
+
+size_t line_server_broadcast(struct line_server *server, const char *line)
+{
+    size_t listeners = 0;
+    for (struct client *client = server->clients; client; client = client->next) {
+        if (client->fd < 0 || !client->shared.spoke)
+            continue;
+        line_client_send(&client->shared, line);
+        listeners += client->fd >= 0;
+    }
+    return listeners;
+}
+
+void line_server_pause(struct line_server *server, bool paused)
+{
+    if (server->paused == paused)
+        return;
+    server->paused = paused;
+    for (struct client *client = server->clients; client; client = client->next)
+        client_wants(client);
+}
+
+void line_server_drain(struct line_server *server)
+{
+    bool paused = server->paused;
+    server->paused = false;
+    while (server_accept(server))
+        continue;
+    for (struct client *client = server->clients; client; client = client->next)
+        if (client->fd >= 0)
+            client_read(client, true);
+    server->paused = paused;
+    clients_reap(server);
+}

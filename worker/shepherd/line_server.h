@@ -1,0 +1,47 @@
+/* line_server.h - a unix socket that takes JSON lines: the report socket and the control socket.
+ *
+ * Only our own account and root are served. Each client is bounded: lines of LINE_BYTES_MAX,
+ * 1 MiB of unread answers. */
+#ifndef ATHANOR_SHEPHERD_LINE_SERVER_H
+#define ATHANOR_SHEPHERD_LINE_SERVER_H
+
+#include "common/base/err.h"
+#include "worker/shepherd/poller.h"
+
+struct line_server;
+
+struct line_client {
+    unsigned rank; /* for the owner's use; 0 at first */
+    bool spoke;    /* has sent a line that was accepted: it may also be listening */
+};
+
+/* One line, terminated, without '\n'. Returns 0 when accepted, else -1 with the reason. */
+typedef int line_server_fn(void *user, struct line_client *client, char *line, size_t length,
+                           struct err *err);
+/* A line was refused, or a client cut off: why. */
+typedef void line_server_refused_fn(void *user, const struct line_client *client,
+                                    const struct err *why);
+
+struct line_server_config {
+    const char *path;
+    unsigned mode;
+    size_t client_max; /* more are accepted and closed at once */
+    line_server_fn *on_line;
+    line_server_refused_fn *on_refused;
+    void *user;
+};
+
+int line_server_open(struct poller *poller, const struct line_server_config *config,
+                     struct line_server **out, struct err *err) WARN_UNUSED;
+void line_server_close(struct line_server *server); /* closes and removes the socket file */
+
+/* Queues a line for one client. A client that does not read is cut off later. */
+void line_client_send(struct line_client *client, const char *line);
+/* Sends to every client that spoke; returns how many there were. */
+size_t line_server_broadcast(struct line_server *server, const char *line);
+/* Stops and resumes reading: backpressure while the spool cannot be written. */
+void line_server_pause(struct line_server *server, bool paused);
+/* Takes everything already sent to us, new connections included, without waiting. */
+void line_server_drain(struct line_server *server);
+
+#endif

@@ -1,0 +1,36 @@
+/* logs.h - what ranks print, cut into chunks at line ends.
+ *
+ * A chunk leaves when it holds LOG_CHUNK_BYTES, or LOG_WAIT_MS after its first byte: then up to
+ * the last line end, or all of it when no line has ended for that long (a prompt, a progress
+ * bar). Order is kept within a stream. After bytes_max of an attempt the rest is read and
+ * dropped, and a note says so once. */
+#ifndef ATHANOR_SHEPHERD_LOGS_H
+#define ATHANOR_SHEPHERD_LOGS_H
+
+#include "common/base/buf.h"
+#include "worker/shepherd/poller.h"
+
+#define LOG_CHUNK_BYTES ((size_t)64 << 10) /* REPORT_TEXT_BYTES_MAX */
+#define LOG_WAIT_MS 250u
+#define LOG_LINE_KEPT 300u /* of the last stderr line, for evidence */
+
+struct logs;
+
+typedef void logs_emit_fn(void *user, unsigned rank, const char *stream, const char *bytes,
+                          size_t length);
+
+struct logs *logs_new(struct poller *poller, uint64_t bytes_max, logs_emit_fn *emit, void *user);
+void logs_free(struct logs *logs);
+/* Takes the descriptor. stream: "stdout" or "stderr". */
+void logs_add(struct logs *logs, int fd, unsigned rank, const char *stream);
+/* Emits what has waited long enough. Returns ms until the next is due, -1 when nothing waits. */
+int logs_tick(struct logs *logs, uint64_t now_ms);
+void logs_pause(struct logs *logs, bool paused);
+/* Reads all pipes to what is there now and emits everything. */
+void logs_drain(struct logs *logs);
+/* Last line that is not empty on the rank's stderr; "" when there was none. */
+const char *logs_last_error(const struct logs *logs, unsigned rank);
+/* Steady time of the rank's newest output; 0: none yet. */
+uint64_t logs_newest_ms(const struct logs *logs, unsigned rank);
+
+#endif

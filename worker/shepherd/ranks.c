@@ -1,0 +1,213 @@
+/* ranks.c - starting ranks and collecting their ends; see run.h. */
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "worker/attempt/cgroup.h"
+#include "worker/attempt/folder.h"
+#include "worker/attempt/procs.h"
+#include "worker/shepherd/launch.h"
+#include "worker/shepherd/pmix_host.h"
+#include "worker/shepherd/run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- starting --------------------------------------------------------------------------------- */
+
+static int pmix_start(struct run *run, struct err *err)
+{
+    char *nspace = mem_printf("athanor-%" PRIu64 "-%d", run->plan.attempt_id, (int)getpid());
+    char *folder = mem_printf("%s/pmix", run->places.tmp);
+    struct pmix_host_config config = {nspace, run->plan.rank_count, folder, run->wake_fd};
+    int rc = mkdir(folder, 0700) < 0 ? err_errno(err, "make '%s'", folder)
+                                     : pmix_host_open(&config, err);
+    mem_free(folder);
+    mem_free(nspace);
+    return rc;
+}
+
+static void assign(void *user, const char *assignment)
+{
+    environment_assign(user, assignment);
+}
+
+static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err *err)
+{
+    struct environment environment = {0};
+    struct rank *rank = &run->ranks[index];
+    int out, error, rc = 0;
+    environment_build(&run->plan, &run->places, index, &environment);
+    if (run->plan.launcher == PLAN_PMIX)
+        rc = pmix_host_environment(index, assign, &environment, err);
+    struct launch launch = {.arguments = run->plan.command,
+                            .environment = environment.items,
+                            .folder = run->places.run_dir,
+                            .cpus = run->plan.ranks[index].cpus,
+                            .cpu_count = run->plan.ranks[index].cpu_count,
+                            .cgroup_fd = cgroup_fd};
+    if (rc == 0)
+        rc = launch_rank(&launch, &rank->pid, &out, &error, err);
+    environment_done(&environment);
+    if (rc < 0)
+        return err_wrap(err, "rank %u", index);
+    logs_add(run->logs, out, index, "stdout");
+    logs_add(run->logs, error, index, "stderr");
+    struct process_id id;
+    if (process_find(rank->pid, &id))
+        return folder_note_process(run->folder, FOLDER_RANKS, id, err);
+    return 0; /* ended already */
+}
+
+static void started_report(struct run *run)
+{
+    json_t *meta = json_pack("{s:i, s:[], s:[]}", "pid", (int)run->ranks[0].pid, "cores", "gpus");
+    json_t *cores = json_object_get(meta, "cores"), *gpus = json_object_get(meta, "gpus");
+    for (size_t i = 0; i < run->plan.rank_count; i++) {
+        const struct plan_rank *rank = &run->plan.ranks[i];
+        for (size_t k = 0; k < rank->cpu_count; k++)
+            json_array_append_new(cores, json_integer(rank->cpus[k]));
+        if (rank->gpus[0])
+            json_array_append_new(gpus, json_string(rank->gpus));
+    }
+    char *text = json_dumps(meta, JSON_COMPACT);
+    struct rec_report report = {.kind = REPORT_STARTED, .meta = text};
+    reports_add(run, &report);
+    mem_free(text);
+    json_decref(meta);
+}
+
+int ranks_start(struct run *run, struct err *err)
+{
+    if (run->plan.launcher == PLAN_PMIX && pmix_start(run, err) < 0)
+        return -1;
+    int cgroup_fd = run->plan.cgroup[0] ? cgroup_open_procs(run->plan.cgroup, "ranks") : -1;
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < run->plan.rank_count; i++)
+        rc = rank_start(run, i, cgroup_fd, err);
+    if (cgroup_fd >= 0)
+        close(cgroup_fd);
+    if (rc == 0)
+        started_report(run);
+    return rc;
+}
+
+/* ---- ending ------------------------------------------------------------------------------------ */
+
+static struct rank *rank_of(struct run *run, pid_t pid)
+{
+    for (size_t i = 0; i < run->plan.rank_count; i++)
+        if (run->ranks[i].pid == pid)
+            return &run->ranks[i];
+    return NULL;
+}
+
+static void usage_add(struct rusage *sum, const struct rusage *one)
+{
+    timeradd(&sum->ru_utime, &one->ru_utime, &sum->ru_utime);
+    timeradd(&sum->ru_stime, &one->ru_stime, &sum->ru_stime);
+    if (one->ru_maxrss > sum->ru_maxrss)
+        sum->ru_maxrss = one->ru_maxrss;
+}
+
+static void rank_ended(struct run *run, struct rank *rank, int status, const struct rusage *usage)
+{
+    bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    rank->ended = true;
+    rank->status = status;
+    rank->usage = *usage;
+    run->ended_count++;
+    if (well)
+        return;
+    /* After we began to stop the attempt, how ranks end says nothing about why. */
+    if (!run->failed && run->stop_cause == CAUSE_NONE && !run->launch_error) {
+        run->failed = true;
+        run->failed_rank = (unsigned)(rank - run->ranks);
+    }
+    run_input(run, INPUT_FAILED);
+}
+
+/* We are the subreaper: whatever descends from a rank ends up here, so that "no child left" is
+ * the same as "no process left". */
+void ranks_reap(struct run *run)
+{
+    for (;;) {
+        int status;
+        struct rusage usage;
+        pid_t pid = wait4(-1, &status, WNOHANG, &usage);
+        if (pid < 0 && errno == EINTR)
+            continue;
+        if (pid < 0) {
+            run_input(run, INPUT_EMPTY);
+            return;
+        }
+        if (pid == 0)
+            break;
+        if (run->pid_count < RUN_PIDS_MAX)
+            run->pids[run->pid_count++] = pid;
+        struct rank *rank = rank_of(run, pid);
+        if (rank)
+            rank_ended(run, rank, status, &usage);
+        else
+            usage_add(&run->others, &usage);
+    }
+    if (run->ended_count == run->plan.rank_count)
+        run_input(run, INPUT_DONE);
+}
+
+void ranks_signal(struct run *run, int signal_number)
+{
+    struct process_list list = {0};
+    if (run->plan.cgroup[0])
+        cgroup_processes(run->plan.cgroup, "ranks", &list);
+    processes_below(getpid(), &list); /* also those that left the cgroup, or were never in it */
+    for (size_t i = 0; i < list.count; i++)
+        process_signal(list.items[i], signal_number);
+    process_list_done(&list);
+}
+
+/* ---- usage ------------------------------------------------------------------------------------- */
+
+static json_int_t ms_of(struct timeval time)
+{
+    return (json_int_t)time.tv_sec * 1000 + time.tv_usec / 1000;
+}
+
+static json_t *rank_usage(const struct rank *rank)
+{
+    json_t *usage = json_object();
+    if (!rank->ended)
+        return usage;
+    if (WIFSIGNALED(rank->status))
+        json_object_set_new(usage, "signal", json_integer(WTERMSIG(rank->status)));
+    else
+        json_object_set_new(usage, "exit_code", json_integer(WEXITSTATUS(rank->status)));
+    json_object_set_new(usage, "cpu_ms", json_integer(ms_of(rank->usage.ru_utime) +
+                                                      ms_of(rank->usage.ru_stime)));
+    json_object_set_new(usage, "max_rss_bytes", json_integer(rank->usage.ru_maxrss * 1024));
+    return usage;
+}
+
+char *ranks_usage(const struct run *run)
+{
+    struct rusage sum = run->others;
+    json_t *ranks = json_array();
+    for (size_t i = 0; i < run->plan.rank_count; i++) {
+        usage_add(&sum, &run->ranks[i].usage);
+        json_array_append_new(ranks, rank_usage(&run->ranks[i]));
+    }
+    json_t *usage = json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "wall_ms",
+                              (json_int_t)(clock_steady_ms() - run->started_ms), "cpu_user_ms",
+                              ms_of(sum.ru_utime), "cpu_system_ms", ms_of(sum.ru_stime),
+                              "max_rss_bytes", (json_int_t)sum.ru_maxrss * 1024,
+                              "memory_peak_bytes", (json_int_t)run->memory_peak, "ranks", ranks);
+    CHECK(usage);
+    char *text = json_dumps(usage, JSON_COMPACT);
+    json_decref(usage);
+    return text;
+}

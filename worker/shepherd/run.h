@@ -1,0 +1,125 @@
+/* run.h - one attempt on one node, from its plan to FINISHED.
+ *
+ * run.c     the life of the run as a table, the ladder, the loop
+ * ranks.c   starting ranks, collecting their ends and what they used
+ * reports.c accepting report lines, writing the stream into the spool
+ * watch.c   wall time, stall, memory */
+#ifndef ATHANOR_SHEPHERD_RUN_H
+#define ATHANOR_SHEPHERD_RUN_H
+
+#include "common/base/kinds.h"
+#include "worker/attempt/plan.h"
+#include "worker/attempt/spool.h"
+#include "worker/shepherd/environment.h"
+#include "worker/shepherd/line_server.h"
+#include "worker/shepherd/logs.h"
+#include "worker/shepherd/poller.h"
+#include "worker/shepherd/report_line.h"
+#include "worker/shepherd/verdict.h"
+
+#include <sys/resource.h>
+#include <sys/types.h>
+
+/* A stopped program that listens gets its grace before SIGTERM, and this long after it. */
+#define RUN_TERM_MS 5000u
+/* What stays of a run in which a rank failed, or all ranks have ended, gets this much. */
+#define RUN_PEERS_MS 2000u
+#define RUN_KILL_AGAIN_MS 20u
+#define RUN_WATCH_MS 500u       /* between looks at memory and stall */
+#define RUN_PROGRESS_MS 250u    /* at most one progress entry a rank in this time */
+#define RUN_REFUSED_MAX 10u     /* refused lines that are told as events */
+#define RUN_PIDS_MAX 4096u      /* ended processes remembered for the sweep of /dev/shm */
+
+enum run_state { RUN_UP = 1, RUN_ASKED, RUN_TERMINATING, RUN_KILLING, RUN_OVER, RUN_STATE_END };
+enum run_input {
+    INPUT_STOP = 1,  /* someone, or a limit, wants it to end        */
+    INPUT_FAILED,    /* a rank has ended badly                      */
+    INPUT_DONE,      /* all ranks have ended, other processes not   */
+    INPUT_DEADLINE,  /* the time of this rung is over               */
+    INPUT_EMPTY,     /* no process is left                          */
+    RUN_INPUT_END,
+};
+
+struct rank {
+    pid_t pid; /* 0: not started */
+    bool ended;
+    int status; /* of waitpid */
+    struct rusage usage;
+    /* beacons: steady ms, 0: none yet */
+    uint64_t spoke_ms;    /* newest accepted line                        */
+    uint64_t progress_ms; /* newest progress line                        */
+    unsigned progress_count;
+    uint64_t step, total; /* of it                                       */
+    char phase[REPORT_NAME_BYTES_MAX + 1];
+    bool progress_waits;  /* not in the spool yet                        */
+    uint64_t spooled_ms;
+};
+
+struct run {
+    struct plan plan;
+    char *folder;
+    int folder_fd; /* for the control socket's path; kept until it is removed */
+    struct environment_places places; /* texts owned here */
+    struct poller *poller;
+    struct line_server *report, *control;
+    struct logs *logs;
+    int signal_fd, wake_fd;
+
+    struct rank *ranks;
+    size_t ended_count;
+    pid_t pids[RUN_PIDS_MAX]; /* that have ended, ours first */
+    size_t pid_count;
+    struct rusage others; /* of processes that were not ranks */
+
+    enum run_state state;
+    uint64_t started_ms, started_us;
+    uint64_t deadline_ms; /* of the present rung; 0: none */
+    uint64_t watch_ms;    /* next look */
+    enum cause stop_cause;
+    char stop_text[800];
+    uint64_t stop_grace_ms;
+    char *launch_error;
+    bool failed;
+    unsigned failed_rank;
+    bool diverged;
+    char *diverged_text;
+    uint64_t oom_kills_before, memory_peak;
+    unsigned refused;
+
+    struct spool_writer spool;
+    struct arena batch_arena; /* texts of the batch */
+    struct rec_report *batch;
+    size_t batch_count, batch_capacity, batch_bytes;
+    bool spool_broken; /* the disk refuses: said once, tried again */
+    uint64_t spool_retry_ms;
+};
+
+/* Runs to the end, which is FINISHED in the spool. -1: the folder, plan or spool cannot be used,
+ * or polling failed. */
+int run_attempt(const char *folder, struct err *err) WARN_UNUSED;
+
+/* run.c */
+void run_input(struct run *run, enum run_input input);
+/* Begins the ladder; the first cause stays, a later call may shorten the grace. */
+void run_stop(struct run *run, enum cause cause, uint64_t grace_ms, const char *format, ...)
+    FORMAT(4, 5);
+
+/* ranks.c */
+int ranks_start(struct run *run, struct err *err) WARN_UNUSED;
+void ranks_reap(struct run *run);
+/* Signals every process of the attempt but the shepherd. */
+void ranks_signal(struct run *run, int signal_number);
+/* JSON of what the attempt used (mem_free). */
+char *ranks_usage(const struct run *run);
+
+/* reports.c: entries are collected and written together; texts are copied. */
+void reports_add(struct run *run, const struct rec_report *report);
+void reports_flush(struct run *run);
+void reports_sync(struct run *run); /* and onto the disk */
+void reports_tick(struct run *run, uint64_t now_ms); /* progress that waits, a disk that refused */
+int reports_open(struct run *run, struct err *err) WARN_UNUSED; /* both sockets */
+
+/* watch.c */
+void watch_tick(struct run *run, uint64_t now_ms);
+
+#endif

@@ -1,0 +1,128 @@
+/* watch.c - limits that only time or a look at the processes can show; see run.h. */
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+#include "worker/attempt/cgroup.h"
+#include "worker/attempt/procs.h"
+#include "worker/shepherd/run.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* ---- wall time --------------------------------------------------------------------------------- */
+
+static void wall_time_check(struct run *run, uint64_t now_ms)
+{
+    char limit[PARSE_TEXT_SIZE];
+    if (run->plan.wall_time_ms && now_ms - run->started_ms >= run->plan.wall_time_ms)
+        run_stop(run, CAUSE_TIME_LIMIT, run->plan.stop_grace_ms, "reached its wall_time of %s",
+                 format_duration_ms(run->plan.wall_time_ms, limit));
+}
+
+/* ---- stall -------------------------------------------------------------------------------------- */
+
+/* The newest sign of life of a rank: an accepted report line, or, of a program that has never
+ * reported anything, output. A rank that reports is judged by its reports alone: a hung rank may
+ * still print warnings. */
+static uint64_t beacon_of(const struct run *run, unsigned index)
+{
+    const struct rank *rank = &run->ranks[index];
+    uint64_t beacon = rank->spoke_ms ? rank->spoke_ms : logs_newest_ms(run->logs, index);
+    return max_u64(beacon, run->started_ms);
+}
+
+/* Programs report from rank 0 only, or from all ranks. So the attempt as a whole must show life,
+ * and besides every rank that is known to send progress regularly. */
+static bool is_silent(const struct run *run, uint64_t now_ms, unsigned *out_rank)
+{
+    uint64_t newest = 0, oldest_step = UINT64_MAX;
+    bool silent = false;
+    *out_rank = 0;
+    for (unsigned i = 0; i < run->plan.rank_count; i++) {
+        const struct rank *rank = &run->ranks[i];
+        uint64_t beacon = beacon_of(run, i);
+        newest = max_u64(newest, beacon);
+        if (rank->ended)
+            continue;
+        if (rank->progress_count >= 2 && now_ms - beacon >= run->plan.stall_ms)
+            silent = true;
+        /* In step all fall silent together: the one that is furthest behind is the suspect. */
+        if (rank->progress_count && rank->step < oldest_step) {
+            oldest_step = rank->step;
+            *out_rank = i;
+        }
+    }
+    return silent || now_ms - newest >= run->plan.stall_ms;
+}
+
+static void stall_check(struct run *run, uint64_t now_ms)
+{
+    unsigned index;
+    char limit[PARSE_TEXT_SIZE], silence[PARSE_TEXT_SIZE];
+    if (!run->plan.stall_ms || !is_silent(run, now_ms, &index))
+        return;
+    const struct rank *rank = &run->ranks[index];
+    format_duration_ms(run->plan.stall_ms, limit);
+    format_duration_short(now_ms - beacon_of(run, index), silence);
+    if (rank->progress_count)
+        run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms,
+                 "no progress within %s: rank %u is silent since step %" PRIu64 " of %" PRIu64
+                 ", %s ago",
+                 limit, index, rank->step, rank->total, silence);
+    else
+        run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms,
+                 "no progress within %s: no rank has reported or printed anything for %s", limit,
+                 silence);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------- */
+
+static void processes_list(const struct run *run, struct process_list *out)
+{
+    if (run->plan.cgroup[0])
+        cgroup_processes(run->plan.cgroup, "ranks", out);
+    if (out->count == 0)
+        processes_below(getpid(), out);
+}
+
+static uint64_t memory_sum(const struct process_list *list, uint64_t (*measure)(pid_t pid))
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < list->count; i++)
+        sum += measure(list->items[i].pid);
+    return sum;
+}
+
+/* Where the kernel does not hold the limit, we do. Pages that processes share after fork count
+ * twice in the cheap measure, so it only raises the suspicion that the exact one confirms. */
+static void memory_check(struct run *run)
+{
+    uint64_t limit = run->plan.memory_bytes * run->plan.rank_count;
+    struct process_list list = {0};
+    char used_text[PARSE_TEXT_SIZE], limit_text[PARSE_TEXT_SIZE];
+    if (!limit || (run->plan.cgroup[0] && cgroup_limits_memory(run->plan.cgroup)))
+        return;
+    processes_list(run, &list);
+    uint64_t used = memory_sum(&list, process_anonymous_bytes);
+    if (used > limit) {
+        uint64_t exact = memory_sum(&list, process_proportional_bytes);
+        used = exact ? exact : used;
+    }
+    process_list_done(&list);
+    run->memory_peak = max_u64(run->memory_peak, used);
+    if (used > limit)
+        run_stop(run, CAUSE_OOM, 0, "used %s of memory, more than the %s given to its %zu ranks",
+                 format_size_short(used, used_text), format_size_short(limit, limit_text),
+                 run->plan.rank_count);
+}
+
+void watch_tick(struct run *run, uint64_t now_ms)
+{
+    if (run->state != RUN_UP)
+        return;
+    wall_time_check(run, now_ms);
+    if (run->state == RUN_UP)
+        stall_check(run, now_ms);
+    if (run->state == RUN_UP)
+        memory_check(run);
+}
