@@ -397,7 +397,8 @@ int tape_backward(struct tape *tape, struct err *err)
     CHECK(tape->mode == TAPE_TRAIN);
     for (size_t i = tape->call_count; i-- > 0 && !tape->failed;) {
         struct op_call *call = &tape->call[i];
-        bool reached = call->op == OP_HEAD || call->out[0]->grad_ready;
+        /* A HEAD that was asked for values only (loss_nll) starts no gradient. */
+        bool reached = call->op == OP_HEAD ? call->whole[1] != 0 : call->out[0]->grad_ready;
 
         for (int k = 0; reached && k < OP_INPUTS_MAX; k++)
             if (!give_grad(tape, call->in[k]))
