@@ -20,12 +20,12 @@ static double grad_ascent_value(const struct unlearn *unlearn,
     return -document->nll / (double)document->token_total;
 }
 
-static const struct unlearn_method grad_ascent_method = {.weigh = grad_ascent_weigh,
+const struct unlearn_method unlearn_grad_ascent = {.weigh = grad_ascent_weigh,
                                                          .value = grad_ascent_value};
 
 static int grad_ascent_open(struct run *run, void *state, struct err *err)
 {
-    return unlearn_open(run, state, &grad_ascent_method, err);
+    return unlearn_open(run, state, &unlearn_grad_ascent, err);
 }
 
 static int grad_ascent_step(struct run *run, void *state, struct err *err)

@@ -20,12 +20,12 @@ static double grad_diff_value(const struct unlearn *unlearn,
     return -document->nll / (double)document->token_total;
 }
 
-static const struct unlearn_method grad_diff_method = {
+const struct unlearn_method unlearn_grad_diff = {
     .retains = true, .weigh = grad_diff_weigh, .value = grad_diff_value};
 
 static int grad_diff_open(struct run *run, void *state, struct err *err)
 {
-    return unlearn_open(run, state, &grad_diff_method, err);
+    return unlearn_open(run, state, &unlearn_grad_diff, err);
 }
 
 static int grad_diff_step(struct run *run, void *state, struct err *err)

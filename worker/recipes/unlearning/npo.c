@@ -21,7 +21,7 @@ static double npo_value(const struct unlearn *unlearn, const struct forget_docum
            (double)document->document_total;
 }
 
-static const struct unlearn_method npo_method = {
+const struct unlearn_method unlearn_npo = {
     .retains = true, .sequence_losses = true, .weigh = npo_weigh, .value = npo_value};
 
 /* With few tokens a small beta never saturates, and NPO is plain ascent. */
@@ -39,7 +39,7 @@ static int npo_open(struct run *run, void *state, struct err *err)
     struct unlearn *npo = state;
 
     npo->beta = run_float(run, "beta");
-    if (unlearn_open(run, npo, &npo_method, err) < 0)
+    if (unlearn_open(run, npo, &unlearn_npo, err) < 0)
         return -1;
     npo_warn(run, npo);
     return 0;

@@ -34,6 +34,8 @@ struct unlearn_method {
     double (*value)(const struct unlearn *unlearn, const struct forget_document *document);
 };
 
+extern const struct unlearn_method unlearn_grad_ascent, unlearn_grad_diff, unlearn_npo;
+
 enum retain_loss { RETAIN_NONE = 1, RETAIN_GD, RETAIN_KL };
 enum stop_rule { STOP_NONE = 1, STOP_ORACLE_NLL, STOP_HOLDOUT_NLL };
 
