@@ -1,0 +1,286 @@
+/* loader.c - see loader.h. Rows come one by one (single-row mode), so that a million live jobs
+ * need no second copy in memory. */
+#include "coordinator/store/loader.h"
+
+#include "common/base/mem.h"
+#include "coordinator/store/row_read.h"
+#include "coordinator/store/sql.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct load {
+    PGconn *pg;
+    struct core *core;
+    struct arena arena; /* of one row */
+    struct loader_counts counts;
+};
+
+typedef void load_row_fn(struct load *load, const void *row);
+
+struct load_part {
+    enum row_table table;
+    load_row_fn *each;
+    const char *rest; /* after SELECT all columns FROM table AS t; or a whole SELECT */
+};
+
+/* The jobs that the core holds: those that live and the parents of those. */
+static const char sql_loaded[] =
+    "CREATE TEMP TABLE loaded ON COMMIT DROP AS"
+    " SELECT job_id FROM athanor.job WHERE ended_at IS NULL"
+    " UNION SELECT d.parent_id FROM athanor.job_dependency d JOIN athanor.job c USING (job_id)"
+    "        WHERE c.ended_at IS NULL;"
+    "ANALYZE loaded";
+
+static const char sql_ids[] =
+    "SELECT coalesce((SELECT max(experiment_id) FROM athanor.experiment), 0),"
+    " coalesce((SELECT max(worker_id) FROM athanor.worker), 0),"
+    " coalesce((SELECT max(job_id) FROM athanor.job), 0),"
+    " coalesce((SELECT max(attempt_id) FROM athanor.attempt), 0),"
+    " coalesce((SELECT max(checkpoint_id) FROM athanor.checkpoint), 0),"
+    " coalesce((SELECT max(artifact_id) FROM athanor.artifact), 0),"
+    " coalesce((SELECT max(event_id) FROM athanor.job_event), 0)";
+
+/* Only what core_load_submit reads: specs of jobs long ended stay where they are. */
+static const char sql_submits[] =
+    "SELECT job_id, experiment_id, name, submit_key, submit_index FROM athanor.job"
+    " WHERE ended_at IS NOT NULL ORDER BY job_id DESC LIMIT 65536";
+_Static_assert(CORE_SUBMITS_MAX == 65536u, "sql_submits reads as many as the core remembers");
+
+static void each_experiment(struct load *load, const void *row)
+{
+    core_load_experiment(load->core, row);
+    load->counts.experiments++;
+}
+
+static void each_worker(struct load *load, const void *row)
+{
+    core_load_worker(load->core, row);
+    load->counts.workers++;
+}
+
+static void each_worker_device(struct load *load, const void *row)
+{
+    core_load_worker_device(load->core, row);
+}
+
+static void each_job(struct load *load, const void *row)
+{
+    core_load_job(load->core, row);
+    load->counts.jobs++;
+}
+
+static void each_submit(struct load *load, const void *row)
+{
+    core_load_submit(load->core, row);
+    load->counts.submits++;
+}
+
+static void each_job_dependency(struct load *load, const void *row)
+{
+    core_load_job_dependency(load->core, row);
+}
+
+static void each_attempt(struct load *load, const void *row)
+{
+    core_load_attempt(load->core, row);
+    load->counts.attempts++;
+}
+
+static void each_checkpoint(struct load *load, const void *row)
+{
+    core_load_checkpoint(load->core, row);
+}
+
+static void each_artifact(struct load *load, const void *row)
+{
+    core_load_artifact(load->core, row);
+}
+
+static void each_lineage(struct load *load, const void *row)
+{
+    core_load_lineage(load->core, row);
+}
+
+static void each_report_cursor(struct load *load, const void *row)
+{
+    core_load_report_cursor(load->core, row);
+}
+
+static void each_pending_reason(struct load *load, const void *row)
+{
+    core_load_pending_reason(load->core, row);
+}
+
+/* In the order that core.h asks for. */
+static const struct load_part parts[] = {
+    {ROW_TABLE_experiment, each_experiment, "ORDER BY t.experiment_id"},
+    {ROW_TABLE_worker, each_worker, "ORDER BY t.worker_id"},
+    {ROW_TABLE_worker_device, each_worker_device, "ORDER BY t.worker_id, t.device_index"},
+    {ROW_TABLE_job, each_job, "JOIN loaded USING (job_id) ORDER BY t.job_id"},
+    {ROW_TABLE_job, each_submit, sql_submits},
+    {ROW_TABLE_job_dependency, each_job_dependency,
+     "JOIN athanor.job c USING (job_id) WHERE c.ended_at IS NULL ORDER BY t.job_id, t.parent_id"},
+    {ROW_TABLE_attempt, each_attempt, "WHERE t.ended_at IS NULL ORDER BY t.attempt_id"},
+    {ROW_TABLE_checkpoint, each_checkpoint,
+     "JOIN loaded USING (job_id) WHERE t.removed_at IS NULL"
+     " OR t.removed_at > now() - interval '1 hour' ORDER BY t.checkpoint_id"},
+    {ROW_TABLE_artifact, each_artifact, "JOIN loaded USING (job_id) ORDER BY t.artifact_id"},
+    {ROW_TABLE_lineage, each_lineage,
+     "JOIN athanor.attempt a USING (attempt_id) WHERE a.ended_at IS NULL"
+     " ORDER BY t.attempt_id, t.input"},
+    {ROW_TABLE_report_cursor, each_report_cursor,
+     "JOIN athanor.attempt a USING (attempt_id) WHERE a.ended_at IS NULL"
+     " ORDER BY t.attempt_id, t.node"},
+    {ROW_TABLE_pending_reason, each_pending_reason,
+     "JOIN athanor.job j USING (job_id) WHERE t.until_at IS NULL AND j.ended_at IS NULL"
+     " ORDER BY t.job_id, t.reason, t.from_at"},
+};
+
+#define ROW_BYTES_MAX 1024u /* the widest row struct: 31 fields of at most 32 bytes */
+
+/* One result of single-row mode. 1: more follow; 0: the end. */
+static int take_row(struct load *load, const struct load_part *part, PGresult *result,
+                    struct err *err)
+{
+    const struct row_shape *shape = row_shape(part->table);
+    _Alignas(16) char row[ROW_BYTES_MAX];
+
+    switch (PQresultStatus(result)) {
+    case PGRES_SINGLE_TUPLE:
+        CHECK(shape->size_bytes <= sizeof row);
+        arena_reset(&load->arena);
+        if (row_read(result, 0, shape, &load->arena, row, err) < 0)
+            return -1;
+        part->each(load, row);
+        return 1;
+    case PGRES_TUPLES_OK: return 0;
+    default: return pg_refuse(err, load->pg, result);
+    }
+}
+
+static int load_part(struct load *load, const struct load_part *part, struct err *err)
+{
+    char *sql = strncmp(part->rest, "SELECT", 6) == 0
+                    ? mem_strdup(part->rest)
+                    : sql_select(row_shape(part->table), part->rest);
+    int rc = PQsendQueryParams(load->pg, sql, 0, NULL, NULL, NULL, NULL, 1) &&
+                     PQsetSingleRowMode(load->pg)
+                 ? 1
+                 : pg_refuse(err, load->pg, NULL);
+    PGresult *result;
+
+    while ((result = PQgetResult(load->pg))) {
+        if (rc > 0)
+            rc = take_row(load, part, result, err);
+        PQclear(result);
+    }
+    mem_free(sql);
+    return rc < 0 ? err_wrap(err, "loading table '%s'", row_shape(part->table)->name) : 0;
+}
+
+static uint64_t id_at(const PGresult *row, int column)
+{
+    return strtoull(PQgetvalue(row, 0, column), NULL, 10);
+}
+
+static int load_ids(struct load *load, struct err *err)
+{
+    PGresult *row = NULL;
+
+    if (pg_query(load->pg, sql_ids, 0, NULL, &row, err) < 0)
+        return -1;
+    struct core_ids ids = {.experiment = id_at(row, 0), .worker = id_at(row, 1),
+                           .job = id_at(row, 2), .attempt = id_at(row, 3),
+                           .checkpoint = id_at(row, 4), .artifact = id_at(row, 5),
+                           .event = id_at(row, 6)};
+    PQclear(row);
+    core_load_ids(load->core, &ids);
+    return 0;
+}
+
+static int load_all(struct load *load, struct err *err)
+{
+    if (pg_query(load->pg, "BEGIN ISOLATION LEVEL REPEATABLE READ", 0, NULL, NULL, err) < 0 ||
+        pg_query(load->pg, sql_loaded, 0, NULL, NULL, err) < 0 || load_ids(load, err) < 0)
+        return -1;
+    for (size_t i = 0; i < ARRAY_COUNT(parts); i++)
+        if (load_part(load, &parts[i], err) < 0)
+            return -1;
+    return pg_query(load->pg, "COMMIT", 0, NULL, NULL, err);
+}
+
+int loader_load(const char *conninfo, struct core *core, uint64_t now_ms, uint64_t wall_us,
+                struct loader_counts *out_counts, uint64_t *out_wake_ms, struct err *err)
+{
+    struct load load = {.core = core};
+    int rc = pg_connect(conninfo, PG_ADMIN, &load.pg, err);
+
+    if (rc == 0)
+        rc = load_all(&load, err);
+    if (rc == 0) {
+        *out_wake_ms = core_load_end(core, now_ms, wall_us);
+        *out_counts = load.counts;
+    }
+    arena_done(&load.arena);
+    PQfinish(load.pg);
+    return rc;
+}
+
+int loader_catalogue(const char *conninfo, struct catalogue *catalogue, struct err *err)
+{
+    static const char sql[] =
+        "SELECT jsonb_build_object('format', 1, 'engine', max(engine),"
+        "                          'recipes', jsonb_agg(catalogue ORDER BY kind, name))::text"
+        "  FROM athanor.recipe HAVING count(*) > 0";
+    PGconn *pg = NULL;
+    PGresult *row = NULL;
+    int rc = pg_connect(conninfo, PG_ADMIN, &pg, err);
+
+    if (rc == 0)
+        rc = pg_query(pg, sql, 0, NULL, &row, err);
+    if (rc == 0 && PQntuples(row) == 1)
+        rc = catalogue_add(catalogue, PQgetvalue(row, 0, 0), (size_t)PQgetlength(row, 0, 0), err);
+    PQclear(row);
+    PQfinish(pg);
+    return rc;
+}
+
+int loader_principals(const char *conninfo, loader_principal_fn *each, void *user, struct err *err)
+{
+    const struct row_shape *shape = row_shape(ROW_TABLE_principal);
+    char *sql = sql_select(shape, "WHERE t.revoked_at IS NULL ORDER BY t.public_key");
+    struct arena arena = {0};
+    struct row_principal *rows = NULL;
+    PGconn *pg = NULL;
+    PGresult *result = NULL;
+    size_t count = 0;
+    int rc = pg_connect(conninfo, PG_ADMIN, &pg, err);
+
+    if (rc == 0) {
+        result = PQexecParams(pg, sql, 0, NULL, NULL, NULL, NULL, 1);
+        rc = PQresultStatus(result) == PGRES_TUPLES_OK
+                 ? row_read_all(result, shape, &arena, &rows, &count, err)
+                 : pg_refuse(err, pg, result);
+    }
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        each(user, &rows[i]);
+    PQclear(result);
+    PQfinish(pg);
+    arena_done(&arena);
+    mem_free(sql);
+    return rc;
+}
+
+int loader_prepare_history(const char *conninfo, struct err *err)
+{
+    PGconn *pg = NULL;
+    PGresult *row = NULL;
+    int rc = pg_connect(conninfo, PG_ADMIN, &pg, err);
+
+    if (rc == 0)
+        rc = pg_query(pg, "SELECT athanor.history_prepare()", 0, NULL, &row, err);
+    PQclear(row);
+    PQfinish(pg);
+    return rc;
+}

@@ -1,0 +1,28 @@
+/* loader.h - a core rebuilt from rows: live jobs and what they refer to (invariant 6). */
+#ifndef ATHANOR_STORE_LOADER_H
+#define ATHANOR_STORE_LOADER_H
+
+#include "common/spec/catalogue.h"
+#include "coordinator/core/core.h"
+
+struct loader_counts {
+    size_t experiments, workers, jobs, attempts, submits;
+};
+
+/* Blocking, in one snapshot. The lease must be held, so that nobody writes meanwhile.
+ * *out_wake_ms as core_load_end. Errors: ERR_CLOSED and others of pg.h, ERR_PROTOCOL. */
+int loader_load(const char *conninfo, struct core *core, uint64_t now_ms, uint64_t wall_us,
+                struct loader_counts *out_counts, uint64_t *out_wake_ms, struct err *err) WARN_UNUSED;
+
+/* The recipes that workers announced earlier. */
+int loader_catalogue(const char *conninfo, struct catalogue *catalogue, struct err *err) WARN_UNUSED;
+
+/* Keys that are enrolled now. Texts are valid during the call. */
+typedef void loader_principal_fn(void *user, const struct row_principal *row);
+int loader_principals(const char *conninfo, loader_principal_fn *each, void *user,
+                      struct err *err) WARN_UNUSED;
+
+/* Partitions of history for now and the next weeks; also part of every start. */
+int loader_prepare_history(const char *conninfo, struct err *err) WARN_UNUSED;
+
+#endif
