@@ -1,0 +1,188 @@
+/* generate_test.c - decoding through the cache, and sampling. */
+#include "tests/unit/engine/small_models.h"
+#include "worker/engine/generate.h"
+
+#include <math.h>
+
+/* Feeds a sequence to the cache in uneven parts and compares hidden states with one pass. */
+static void check_cache(const struct model_config *config)
+{
+    static const int64_t parts[] = {7, 1, 1, 5, 6};
+    struct device *device = small_device(BACKEND_CPU, 2);
+    struct model *model = small_model(device, config, 4);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct kv_cache *cache = NULL;
+    int64_t D = config->width, at = 0;
+    float *whole = mem_array((size_t)(SMALL_N * D), 4), *part = mem_array((size_t)(SMALL_N * D), 4);
+    struct model_states states = {0};
+    struct small_batch batch;
+    struct err err;
+
+    small_batch_fill(&batch, config->vocab_size, 6);
+    must(model_forward(tape, model, &batch.batch, &states, &err));
+    tensor_read(states.hidden, whole);
+    must(kv_cache_new(model, SMALL_B, SMALL_T, &cache, &err));
+    for (size_t p = 0; p < ARRAY_COUNT(parts); p++) {
+        int32_t token[SMALL_N];
+        struct tensor *hidden;
+        int64_t T = parts[p];
+
+        for (int64_t i = 0; i < SMALL_B * T; i++)
+            token[i] = batch.token[i / T * SMALL_T + at + i % T];
+        tape_reset(tape);
+        must(kv_cache_extend(tape, cache, token, T, NULL, &hidden, &err));
+        tensor_read(hidden, part);
+        for (int64_t i = 0; i < SMALL_B * T * D; i++) {
+            int64_t row = i / D / T * SMALL_T + at + i / D % T;
+
+            assert_true(fabsf(part[i] - whole[row * D + i % D]) < 1e-4f);
+        }
+        at += T;
+    }
+    assert_int_equal(kv_cache_extend(tape, cache, batch.token, 1, NULL, &states.hidden, &err), -1);
+    assert_int_equal(err.kind, ERR_LIMIT);
+    mem_free(whole);
+    mem_free(part);
+    kv_cache_free(cache);
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+}
+
+static void decoding_through_the_cache_equals_the_full_forward(void **state)
+{
+    (void)state;
+    check_cache(&small_gpt2);
+    check_cache(&small_llama);
+}
+
+static const int32_t words[] = {3, 1, 4, 1, 5, 9, 2, 6};
+
+/* The likeliest continuation, found with whole forward passes. */
+static void greedy_texts_follow_the_full_forward(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_llama, 4);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    int32_t token[24], text[10];
+    struct prompt prompt = {words, 8};
+    struct generation generation = {.token = text};
+    struct sampling sampling = {.stop_token = -1};
+    float *logits = mem_array(24 * 53, 4);
+    struct err err;
+
+    (void)state;
+    must(generate(model, &prompt, &generation, 1, 10, &sampling, &err));
+    assert_int_equal(generation.count, 10);
+    memcpy(token, words, sizeof words);
+    for (int i = 0; i < 10; i++) {
+        struct model_batch batch = {.B = 1, .T = 8 + i, .token = token};
+        struct model_states states = {0};
+
+        tape_reset(tape);
+        must(model_forward(tape, model, &batch, &states, &err));
+        tensor_read(model_logits(tape, model, states.hidden), logits);
+        token[8 + i] = sample_token(logits + (7 + i) * 53, 53, &sampling, 0);
+        assert_int_equal(text[i], token[8 + i]);
+    }
+    mem_free(logits);
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+}
+
+static void a_batch_of_ragged_prompts_gives_the_texts_of_its_members(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_gpt2, 4);
+    struct sampling sampling = {.temperature = 1, .top_p = 0.9, .seed = 7, .stop_token = 5};
+    struct prompt prompts[3] = {{words, 8}, {words + 2, 3}, {words + 1, 1}};
+    int32_t together[3][12], alone[12];
+    struct generation texts[3];
+    struct err err;
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        texts[i] = (struct generation){.token = together[i], .index = (uint64_t)i};
+    must(generate(model, prompts, texts, 3, 12, &sampling, &err));
+    for (int i = 0; i < 3; i++) {
+        struct generation one = {.token = alone, .index = (uint64_t)i};
+
+        must(generate(model, &prompts[i], &one, 1, 12, &sampling, &err));
+        assert_int_equal(one.count, texts[i].count);
+        assert_memory_equal(alone, together[i], 4 * (size_t)one.count);
+    }
+    model_free(model);
+    device_close(device);
+}
+
+static void texts_end_at_the_context_and_bad_prompts_are_refused(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_gpt2, 4);
+    struct sampling sampling = {.stop_token = -1};
+    int32_t text[40], bad = 61;
+    struct prompt prompt = {words, 8}, empty = {words, 0}, foreign = {&bad, 1};
+    struct generation generation = {.token = text};
+    struct err err;
+
+    (void)state;
+    must(generate(model, &prompt, &generation, 1, 40, &sampling, &err));
+    assert_int_equal(generation.count, 24 - 8);
+    assert_int_equal(generate(model, &empty, &generation, 1, 4, &sampling, &err), -1);
+    assert_int_equal(err.kind, ERR_INVALID);
+    assert_int_equal(generate(model, &foreign, &generation, 1, 4, &sampling, &err), -1);
+    assert_int_equal(err.kind, ERR_INVALID);
+    model_free(model);
+    device_close(device);
+}
+
+static void cuts_keep_the_likeliest_tokens(void **state)
+{
+    static const float logits[] = {0.0f, 2.0f, 1.0f, -1.0f};
+    struct sampling greedy = {0}, top2 = {.temperature = 1, .top_k = 2};
+    struct sampling nucleus = {.temperature = 1, .top_p = 0.5};
+
+    (void)state;
+    assert_int_equal(sample_token(logits, 4, &greedy, 0.99), 1);
+    for (double unit = 0; unit < 1; unit += 0.01) {
+        int32_t token = sample_token(logits, 4, &top2, unit);
+
+        assert_true(token == 1 || token == 2);
+        assert_int_equal(sample_token(logits, 4, &nucleus, unit), 1); /* p = 0.64 */
+    }
+}
+
+/* Frequencies against softmax probabilities: 20,000 draws, 4 standard errors. */
+static void draws_follow_the_softmax(void **state)
+{
+    static const float logits[] = {0.0f, 2.0f, 1.0f, -1.0f};
+    struct sampling plain = {.temperature = 2};
+    double weight[4], total = 0;
+    int count[4] = {0};
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        total += weight[i] = exp(logits[i] / 2);
+    for (int i = 0; i < 20000; i++)
+        count[sample_token(logits, 4, &plain, rng_unit_at(1, 2, (uint64_t)i))]++;
+    for (int i = 0; i < 4; i++) {
+        double p = weight[i] / total;
+
+        assert_true(fabs(count[i] / 20000.0 - p) < 4 * sqrt(p * (1 - p) / 20000));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decoding_through_the_cache_equals_the_full_forward),
+        cmocka_unit_test(greedy_texts_follow_the_full_forward),
+        cmocka_unit_test(a_batch_of_ragged_prompts_gives_the_texts_of_its_members),
+        cmocka_unit_test(texts_end_at_the_context_and_bad_prompts_are_refused),
+        cmocka_unit_test(cuts_keep_the_likeliest_tokens),
+        cmocka_unit_test(draws_follow_the_softmax),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
