@@ -126,7 +126,7 @@ static bool cause_may_retry(enum cause cause)
 static void cause_refuse(struct reader *reader, const struct node *node,
                          const struct place *place)
 {
-    struct nearest nearest = {.wanted = node->kind == NODE_SCALAR ? node->text : ""};
+    struct nearest nearest = nearest_of(reader, node->kind == NODE_SCALAR ? node->text : "");
     for (enum cause cause = CAUSE_NONE + 1; cause < CAUSE_END; cause++)
         if (cause_may_retry(cause))
             nearest_offer(&nearest, cause_name(cause));

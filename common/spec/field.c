@@ -228,7 +228,7 @@ static void value_read(struct reader *reader, const struct field *field, const s
     const char *remark = node->kind == NODE_SCALAR ? scalar_remark(field, node) : "";
     const char *hint = "";
     if (field->type == FIELD_CHOICE && node->kind == NODE_SCALAR) {
-        struct nearest nearest = {.wanted = node->text};
+        struct nearest nearest = nearest_of(reader, node->text);
         char choices[100];
         snprintf(choices, sizeof choices, "%s", field->choices);
         for (char *rest = choices, *choice; (choice = strsep(&rest, "|"));)
@@ -333,9 +333,10 @@ static const char *synonym_hint(struct reader *reader, const char *key, const ch
 static void unknown_refuse(struct reader *reader, const struct node *key,
                            const struct place *place, const char *prefix, unsigned scope)
 {
-    struct nearest nearest = {.wanted = key->text};
+    struct nearest nearest = nearest_of(reader, key->text);
     struct buf list = {0};
-    names_below(reader, prefix, scope, &nearest, &list);
+    if (!reader_is_full(reader))
+        names_below(reader, prefix, scope, &nearest, &list);
     const char *hint = synonym_hint(reader, key->text, prefix, scope);
     if (!hint[0])
         hint = nearest_hint(reader, &nearest);
@@ -404,7 +405,7 @@ static void group_read(struct reader *reader, const struct node *map, const stru
         for (size_t i = 0; i < map->count; i++)
             pair_read(reader, &map->pairs[i], place, prefix, scope, draft);
     } else if (!node_is_null(map)) {
-        struct nearest unused = {.wanted = ""};
+        struct nearest unused = {0};
         struct buf list = {0};
         names_below(reader, prefix, scope, &unused, &list);
         reader_refuse(reader, map, place, "is %s, expected a mapping of %s", shown(reader, map),

@@ -199,7 +199,7 @@ static void job_unknown(const struct graph *graph, const struct draft *draft,
 {
     struct arena *arena = graph->reader->arena;
     const struct draft *array = array_meant(graph, name);
-    struct nearest nearest = {.wanted = name};
+    struct nearest nearest = nearest_of(graph->reader, name);
     for (uint32_t i = 0; i < graph->draft_count; i++)
         nearest_offer(&nearest, graph->drafts[i].job.name);
     const char *message =

@@ -108,7 +108,7 @@ static void param_refuse(struct reader *reader, const struct catalogue_param *pa
 {
     const char *hint = "";
     if (param->type == PARAM_CHOICE && node->kind == NODE_SCALAR) {
-        struct nearest nearest = {.wanted = node->text};
+        struct nearest nearest = nearest_of(reader, node->text);
         for (size_t i = 0; i < param->choice_count; i++)
             nearest_offer(&nearest, param->choices[i]);
         hint = nearest_hint(reader, &nearest);
@@ -127,7 +127,7 @@ static void params_unknown(struct reader *reader, const struct draft *draft,
     const struct catalogue_recipe *recipe = draft->recipe;
     for (size_t i = 0; params && i < params->count; i++) {
         const struct node *key = params->pairs[i].key;
-        struct nearest nearest = {.wanted = key->text};
+        struct nearest nearest = nearest_of(reader, key->text);
         bool known = false;
         for (size_t j = 0; j < recipe->param_count && !known; j++) {
             nearest_offer(&nearest, recipe->params[j].name);
@@ -211,16 +211,17 @@ static void params_check(struct reader *reader, struct draft *draft, const struc
 
 /* ---- parameters of a user's program ------------------------------------------------------- */
 
-/* Whether plain text is written as a number; *out_fits: and can be stored as one. */
+/* Whether plain text is a number; *out_fits: and one that can be stored, as was put. */
 static bool number_put(struct buf *out, const char *text, bool *out_fits)
 {
     struct err err;
     int64_t whole;
-    double real;
+    char *end;
+    double real = strtod(text, &end);
     *out_fits = true;
     if (parse_i64(text, &whole, &err) == 0)
         buf_printf(out, "%lld", (long long)whole);
-    else if (text[strspn(text, "0123456789+-.eE")] != '\0' || parse_f64(text, &real, &err) < 0)
+    else if (text[strspn(text, "0123456789+-.eE")] != '\0' || end == text || *end != '\0')
         return false;
     else if (fabs(real) <= JSON_FLOAT_MAX)
         json_put_float(out, real);
@@ -345,7 +346,7 @@ static void inputs_check(struct reader *reader, const struct draft *draft,
     inputs_wanted(reader, draft, inputs, place);
     for (size_t i = 0; inputs && i < inputs->count; i++) {
         const struct node *key = inputs->pairs[i].key;
-        struct nearest nearest = {.wanted = key->text};
+        struct nearest nearest = nearest_of(reader, key->text);
         struct buf list = {0};
         bool known = false;
         for (size_t j = 0; j < draft->recipe->input_count; j++) {
@@ -398,7 +399,7 @@ static void kind_refuse(struct reader *reader, const struct draft *draft)
 {
     const struct node *node = draft_given(draft, "kind");
     struct place here = {.up = draft_place(draft), .key = "kind"};
-    struct nearest nearest = {.wanted = draft->job.kind};
+    struct nearest nearest = nearest_of(reader, draft->job.kind);
     const char *list = kinds_text(reader, &nearest);
     if (!node)
         reader_refuse(reader, draft->node, &here, "is missing, expected one of %s", list);
@@ -417,7 +418,7 @@ static void recipe_refuse(struct reader *reader, const struct draft *draft)
     const struct node *node = draft_given(draft, "recipe");
     const char *kind = draft->job.kind, *elsewhere = NULL;
     struct place here = {.up = draft_place(draft), .key = "recipe"};
-    struct nearest nearest = {.wanted = draft->job.recipe};
+    struct nearest nearest = nearest_of(reader, draft->job.recipe);
     struct buf list = {0};
     for (size_t i = 0; i < reader->catalogue->count; i++) {
         const struct catalogue_recipe *recipe = &reader->catalogue->recipes[i];

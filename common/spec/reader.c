@@ -35,12 +35,22 @@ const char *set_name(struct reader *reader, uint32_t source)
     return arena_printf(reader->arena, "--set %.100s=%.60s", set->path, set->value);
 }
 
+bool reader_is_full(const struct reader *reader)
+{
+    return reader->errors->count == SPEC_ERRORS_MAX;
+}
+
 void reader_refuse(struct reader *reader, const struct node *node, const struct place *place,
                    const char *format, ...)
 {
     va_list args;
-    va_start(args, format);
     char message[2000];
+    reader->error_count++;
+    if (reader_is_full(reader)) { /* 100,000 wrong keys must not cost 100,000 texts */
+        reader->errors->dropped++;
+        return;
+    }
+    va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     struct spec_error at = {
@@ -54,7 +64,6 @@ void reader_refuse(struct reader *reader, const struct node *node, const struct 
         at.line = node->line;
         at.column = node->column;
     }
-    reader->error_count++;
     spec_errors_add(reader->errors, &at, "%s", message);
 }
 
@@ -74,9 +83,14 @@ const char *shown(struct reader *reader, const struct node *node)
     return quoted(reader, node->text);
 }
 
+struct nearest nearest_of(const struct reader *reader, const char *wanted)
+{
+    return (struct nearest){.wanted = reader_is_full(reader) ? NULL : wanted};
+}
+
 void nearest_offer(struct nearest *nearest, const char *name)
 {
-    if (nearest->offers++ >= NEAREST_OFFERS_MAX)
+    if (!nearest->wanted || nearest->offers++ >= NEAREST_OFFERS_MAX)
         return;
     unsigned distance = text_distance(nearest->wanted, name);
     if (!nearest->best || distance < nearest->distance) {
@@ -87,10 +101,12 @@ void nearest_offer(struct nearest *nearest, const char *name)
 
 const char *nearest_hint(struct reader *reader, const struct nearest *nearest)
 {
+    if (!nearest->best)
+        return "";
     /* One edit in a short name, up to a third of a longer one: more is no longer a typo, nor is
      * a name of which no letter is left. */
     unsigned length = (unsigned)strlen(nearest->wanted), allowed = 1 + length / 3;
-    if (!nearest->best || nearest->distance > allowed || nearest->distance >= length)
+    if (nearest->distance > allowed || nearest->distance >= length)
         return "";
     return arena_printf(reader->arena, ", did you mean '%s'?", nearest->best);
 }

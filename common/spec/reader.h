@@ -13,6 +13,9 @@ struct reader {
     size_t error_count;  /* all, also those that errors dropped */
 };
 
+/* Whether further errors are only counted: then they need no text. */
+bool reader_is_full(const struct reader *reader);
+
 /* Where in the tree we are, as a chain on the stack: a path is only written when needed. */
 struct place {
     const struct place *up; /* NULL at the document */
@@ -35,9 +38,11 @@ const char *shown(struct reader *reader, const struct node *node);
 /* Finds the nearest of some names. */
 #define NEAREST_OFFERS_MAX 1000u /* bounds the time of a hint in a spec of 10,000 jobs */
 struct nearest {
-    const char *wanted, *best;
+    const char *wanted; /* NULL: no hint is needed, no more errors are kept */
+    const char *best;
     unsigned distance, offers;
 };
+struct nearest nearest_of(const struct reader *reader, const char *wanted);
 void nearest_offer(struct nearest *nearest, const char *name);
 /* ", did you mean 'x'?" or ""; in arena. */
 const char *nearest_hint(struct reader *reader, const struct nearest *nearest);

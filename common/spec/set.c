@@ -71,7 +71,7 @@ static bool job_is_new(struct set_walk *walk, const struct node *map, const char
     size_t walked = (size_t)(walk->rest - path);
     if (walked != strlen("jobs.") || strncmp(path, "jobs.", walked) != 0)
         return false;
-    struct nearest nearest = {.wanted = segment};
+    struct nearest nearest = nearest_of(walk->reader, segment);
     for (size_t i = 0; i < map->count; i++)
         nearest_offer(&nearest, map->pairs[i].key->text);
     walk_refuse(walk, arena_printf(walk->reader->arena, "no job is called %s%s",
