@@ -266,8 +266,9 @@ COMMENT ON TABLE athanor.recipe IS
     'worker has joined.';
 
 -- The guard of every write: taken first in each batch of the writer. The row lock lasts until the
--- batch ends, so a successor's epoch and this batch cannot both win. SQLSTATE AT001 is known to
--- coordinator/store/writer.c.
+-- batch ends, so a successor's epoch and this batch cannot both win. A batch that is there already
+-- (sent again after a lost connection, while the first copy was still under way) is refused with
+-- another state, so that the writer looks again. coordinator/store/pg.c knows both states.
 CREATE FUNCTION athanor.batch_begin(want_holder text, want_epoch bigint, next_batch bigint,
                                     lease_ms bigint)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -276,10 +277,15 @@ BEGIN
        SET batch = next_batch,
            expires_at = clock_timestamp() + lease_ms * interval '1 millisecond'
      WHERE epoch = want_epoch AND holder = want_holder AND batch < next_batch;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the lease of % at epoch % has passed to another coordinator',
-            want_holder, want_epoch USING ERRCODE = 'AT001';
+    IF FOUND THEN
+        RETURN;
     END IF;
+    PERFORM FROM athanor.coordinator_lease WHERE epoch = want_epoch AND holder = want_holder;
+    IF FOUND THEN
+        RAISE EXCEPTION 'batch % is written already', next_batch USING ERRCODE = 'AT002';
+    END IF;
+    RAISE EXCEPTION 'the lease of % at epoch % has passed to another coordinator',
+        want_holder, want_epoch USING ERRCODE = 'AT001';
 END $$;
 COMMENT ON FUNCTION athanor.batch_begin IS
     'Refuses with AT001 unless the caller still leads; records the number of its batch and renews '

@@ -73,8 +73,9 @@ int pg_connect_start(const char *conninfo, enum pg_purpose purpose, PGconn **out
 enum pg_trouble pg_trouble_of(const PGconn *pg, const PGresult *result)
 {
     /* SQLSTATE classes that pass with time: 40 rollback, 53 resources (disk full), 55 object in
-     * use, 57 operator intervention (shutdown, restart). 08 and 57P0x end the connection too. */
-    static const char *const passing[] = {"40", "53", "55", "57", "58"};
+     * use, 57 operator intervention (shutdown, restart), 58 system error. AT002: this batch is there
+     * already. 08 and 57P0x end the connection too. */
+    static const char *const passing[] = {"40", "53", "55", "57", "58", "AT002"};
     const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
 
     if (state && strcmp(state, "AT001") == 0)
@@ -82,7 +83,7 @@ enum pg_trouble pg_trouble_of(const PGconn *pg, const PGresult *result)
     if (PQstatus(pg) == CONNECTION_BAD || !state || strncmp(state, "08", 2) == 0)
         return PG_LOST;
     for (size_t i = 0; i < ARRAY_COUNT(passing); i++)
-        if (strncmp(state, passing[i], 2) == 0)
+        if (strncmp(state, passing[i], strlen(passing[i])) == 0)
             return PG_RETRY;
     return strncmp(state, "25P03", 5) == 0 ? PG_LOST : PG_FATAL; /* 25P03: idle in transaction */
 }
