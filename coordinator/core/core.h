@@ -47,6 +47,7 @@ struct core_ids {
 void core_load_ids(struct core *core, const struct core_ids *ids);
 void core_load_experiment(struct core *core, const struct row_experiment *row); /* all */
 void core_load_worker(struct core *core, const struct row_worker *row);         /* all */
+/* The core counts on worker.gpus; devices are read so that a row without its worker is found. */
 void core_load_worker_device(struct core *core, const struct row_worker_device *row);
 /* Every job that has not ended, and every parent (job_dependency) of such a job. Order: job_id. */
 void core_load_job(struct core *core, const struct row_job *row);
@@ -83,9 +84,11 @@ struct core_lookup {
     const char *name, *experiment; /* live in the event or the arena */
     uint64_t job_id;
     const uint8_t *submit_key;
+    bool with_parents; /* also the parents of those jobs: rows, checkpoints, artifacts */
 };
 
-/* What to read before this event. Returns the count; *out lives in arena. */
+/* What to read before this event. event.found then holds the rows of all these jobs with their
+ * dependencies (child side), checkpoints and artifacts, each once. Returns the count; *out lives in arena. */
 size_t core_lookups(const struct core *core, const struct event *event, struct arena *arena,
                     struct core_lookup **out);
 
@@ -119,7 +122,7 @@ bool core_worker_at(const struct core *core, size_t index, struct core_worker_vi
 struct core_counts {
     uint64_t jobs_by_state[JOB_STATE_END]; /* live ones only */
     uint64_t attempts, workers_usable, experiments, classes;
-    uint64_t passes, placements, steps; /* since the core was made */
+    uint64_t passes, placements, placements_refused, steps; /* since the core was made */
 };
 void core_counts(const struct core *core, struct core_counts *out);
 

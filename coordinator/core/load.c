@@ -1,0 +1,242 @@
+/* load.c - the core rebuilt from rows (invariant 6). Rows are our own: what they say is CHECKed
+ * where a wrong value would mean that the database belongs to something else. */
+#include "coordinator/core/state.h"
+
+#include <string.h>
+
+static enum cause cause_of(const char *name)
+{
+    struct err err;
+    enum cause cause = CAUSE_NONE;
+    if (name && *name && cause_from_name(name, &cause, &err) < 0)
+        cause = CAUSE_NONE;
+    return cause;
+}
+
+void core_load_ids(struct core *core, const struct core_ids *ids)
+{
+    core->ids = *ids;
+}
+
+void core_load_experiment(struct core *core, const struct row_experiment *row)
+{
+    experiment_add(core, row->experiment_id, row->name, row->account ? row->account : "",
+                   row->created_at);
+}
+
+static void labels_load(struct worker *worker, const char *json)
+{
+    struct arena arena = {0};
+    struct json_pair *pairs;
+    size_t count = json_pairs(json, &arena, &pairs);
+    struct label *labels = mem_array(count, sizeof *labels);
+    for (size_t i = 0; i < count; i++)
+        labels[i] = (struct label){mem_strdup(pairs[i].name), mem_strdup(pairs[i].value)};
+    worker_labels_set(worker, labels, count);
+    arena_done(&arena);
+}
+
+void core_load_worker(struct core *core, const struct row_worker *row)
+{
+    static const char *const names[] = {"", "ok", "suspect", "lost", "left"};
+    struct worker *worker = worker_add(core, row->worker_id, row->name);
+    for (int i = 1; i < WORKER_STATE_END; i++)
+        if (strcmp(names[i], row->state) == 0)
+            worker->state = (enum worker_state)i;
+    worker->incarnation = (uint64_t)row->incarnation;
+    text_set(&worker->host, row->host);
+    worker->cores = row->cores;
+    worker->memory_bytes = row->memory_bytes;
+    worker->gpus = row->gpus;
+    text_set(&worker->labels_json, row->labels ? row->labels : "{}");
+    labels_load(worker, worker->labels_json);
+    text_set(&worker->topology_json, row->topology);
+    worker->drained = row->drained;
+    text_set(&worker->drain_reason, row->drain_reason);
+    worker->joined_at = row->joined_at;
+    worker->ended_at = row->ended_at;
+}
+
+void core_load_worker_device(struct core *core, const struct row_worker_device *row)
+{
+    CHECK(worker_find(core, row->worker_id) != NULL);
+}
+
+void core_load_job(struct core *core, const struct row_job *row)
+{
+    struct job *job = job_from_row(core, row);
+    CHECK(job != NULL); /* we wrote its spec */
+    if (row->submit_key.length == 16)
+        submit_remember(core, row->submit_key.bytes, row->job_id, row->submit_index,
+                        job->experiment->name);
+}
+
+void core_load_submit(struct core *core, const struct row_job *row)
+{
+    const struct experiment *experiment = experiment_by_id(core, row->experiment_id);
+    if (row->submit_key.length == 16)
+        submit_remember(core, row->submit_key.bytes, row->job_id, row->submit_index,
+                        experiment ? experiment->name : "");
+}
+
+/* Edges come one by one; the array is only as large as needed, so it is moved before any edge
+ * is linked (links are made in core_load_end). */
+void core_load_job_dependency(struct core *core, const struct row_job_dependency *row)
+{
+    struct job *job = job_find(core, row->job_id);
+    if (!job || job_state_is_terminal(job->state))
+        return;
+    size_t count = job->edge_count;
+    if ((count & (count - 1)) == 0) /* grows at powers of two */
+        job->edges = mem_grow(job->edges, count ? 2 * count : 1, sizeof *job->edges);
+    struct edge *edge = &job->edges[job->edge_count++];
+    *edge = (struct edge){.parent_id = row->parent_id, .child = job};
+    for (int i = SPEC_ON_SUCCESS; i <= SPEC_ON_ANY; i++)
+        if (strcmp(spec_condition_name((enum spec_condition)i), row->condition) == 0)
+            edge->condition = (enum spec_condition)i;
+    edge->state = strcmp(row->state, "met") == 0      ? EDGE_MET
+                  : strcmp(row->state, "broken") == 0 ? EDGE_BROKEN
+                                                      : EDGE_WAITING;
+    for (size_t i = 0; i < job->input_count; i++)
+        edge->reads |= job->inputs[i].source_job_id == row->parent_id;
+}
+
+void core_load_attempt(struct core *core, const struct row_attempt *row)
+{
+    struct job *job = job_find(core, row->job_id);
+    struct worker *worker = worker_find(core, row->worker_id);
+    CHECK(job != NULL && worker != NULL);
+    struct attempt *attempt = attempt_add(core, job, worker, row->attempt_id);
+    attempt->state = attempt_state_from_name(row->state);
+    CHECK(attempt->state != ATTEMPT_STATE_NONE && attempt->state != ATTEMPT_ENDED);
+    attempt->number = row->number;
+    attempt->epoch = row->epoch;
+    attempt->resume_checkpoint_id = row->resume_checkpoint_id;
+    attempt->placed_at = row->placed_at;
+    attempt->started_at = row->started_at;
+    attempt->stop_cause = cause_of(row->stop_cause);
+    text_set(&attempt->placement_json, row->placement);
+    attempt->confirmed = row->started_at != 0;
+}
+
+void core_load_checkpoint(struct core *core, const struct row_checkpoint *row)
+{
+    struct job *job = job_find(core, row->job_id);
+    if (job)
+        checkpoint_load(core, job, row);
+}
+
+void core_load_artifact(struct core *core, const struct row_artifact *row)
+{
+    struct job *job = job_find(core, row->job_id);
+    if (job)
+        artifact_load(core, job, row);
+}
+
+void core_load_lineage(struct core *core, const struct row_lineage *row)
+{
+    struct attempt *attempt = attempt_find(core, row->attempt_id);
+    if (!attempt)
+        return;
+    for (size_t i = 0; i < attempt->job->input_count; i++) {
+        struct input *input = &attempt->job->inputs[i];
+        if (strcmp(input->name, row->input) != 0)
+            continue;
+        text_set(&input->path, row->path);
+        input->checkpoint_id = row->checkpoint_id;
+        input->artifact_id = row->artifact_id;
+        input->content = row->content_hash;
+        input->resolved = true;
+    }
+}
+
+void core_load_report_cursor(struct core *core, const struct row_report_cursor *row)
+{
+    struct attempt *attempt = attempt_find(core, row->attempt_id);
+    if (!attempt || row->node != 0)
+        return;
+    attempt->seq = row->seq;
+    attempt->confirmed |= row->seq > 0;
+}
+
+void core_load_pending_reason(struct core *core, const struct row_pending_reason *row)
+{
+    struct job *job = job_find(core, row->job_id);
+    if (!job || row->until_at)
+        return;
+    for (int i = 1; i < REASON_END; i++) {
+        if (strcmp(reason_name((enum reason)i), row->reason) != 0)
+            continue;
+        VEC_RESERVE(job->reasons, job->reason_count, job->reason_capacity);
+        job->reasons[job->reason_count++] =
+            (struct open_reason){.reason = (uint32_t)i, .from_at = row->from_at};
+    }
+}
+
+/* ---- the end ----------------------------------------------------------------------------- */
+
+static void edges_derive(struct core *core, struct job *job)
+{
+    for (size_t i = 0; i < job->edge_count; i++) {
+        struct edge *edge = &job->edges[i];
+        bool waits = edge->state == EDGE_WAITING;
+        job->edges_waiting += waits;
+        if (waits || edge->reads) {
+            struct job *parent = job_find(core, edge->parent_id);
+            CHECK(parent != NULL);
+            edge_link(edge, parent);
+        }
+    }
+}
+
+/* The wall clock may have jumped while nobody looked: a backoff never grows by that. */
+static void job_derive(struct core *core, struct job *job)
+{
+    if (job_state_is_terminal(job->state))
+        return;
+    edges_derive(core, job);
+    job_queue_update(core, job);
+    if (job->state != JOB_BACKOFF)
+        return;
+    uint64_t left_us = job->eligible_at > core->wall_us ? job->eligible_at - core->wall_us : 0;
+    uint64_t left_ms = min_u64(left_us / 1000, backoff_ms(job));
+    timer_set(&core->timers, &job->timer, max_u64(core->now_ms + left_ms, 1));
+}
+
+static void attempt_derive(struct core *core, struct attempt *attempt)
+{
+    attempt->stop_ms = core->now_ms;
+    if (attempt->state == ATTEMPT_RUNNING)
+        attempt->wall_due_ms = attempt_wall_due(core, attempt);
+    else
+        attempt->resend_ms = core->now_ms + core->config.resend_ms;
+    attempt_timer_set(core, attempt);
+}
+
+uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us)
+{
+    core->now_ms = now_ms;
+    core->wall_us = wall_us;
+    struct job *job, *next_job;
+    HASH_ITER(hh_id, core->jobs, job, next_job)
+    {
+        job_derive(core, job);
+    }
+    HASH_ITER(hh_id, core->jobs, job, next_job)
+    {
+        if (job_state_is_terminal(job->state) && job->readers == 0)
+            job_evict(core, job);
+    }
+    struct attempt *attempt, *next_attempt;
+    HASH_ITER(hh, core->attempts, attempt, next_attempt)
+    {
+        attempt_derive(core, attempt);
+    }
+    for (size_t i = 0; i < core->worker_count; i++) {
+        core->workers[i]->seen_ms = now_ms;
+        worker_timer_set(core, core->workers[i]);
+    }
+    why_timer_set(core);
+    core->placement_wanted = true;
+    return now_ms;
+}

@@ -1,0 +1,220 @@
+/* report.c - the streams of attempts: in order, once, or not at all (invariant 5).
+ *
+ * A stream is gapless per (attempt, node). What was taken before is skipped, what lies behind a
+ * gap is refused by acknowledging the last one before it, and the worker sends again from
+ * there. Streams of attempts that are not live here are fenced.
+ *
+ * Reports are foreign: numbers are clamped to what the columns hold and texts that a column
+ * would refuse are replaced, because a row that PostgreSQL refuses would stop the leader. */
+#include "coordinator/core/state.h"
+
+#include "common/base/parse.h"
+
+#include <string.h>
+
+#define AGE_US_MAX ((uint64_t)400 * 24 * 3600 * 1000000) /* of a spooled report */
+#define AHEAD_US_MAX ((uint64_t)3600 * 1000000)
+
+static uint64_t clamp_bigint(uint64_t value)
+{
+    return min_u64(value, INT64_MAX);
+}
+
+static uint64_t clamp_time(const struct core *core, uint64_t time_us)
+{
+    uint64_t now = core->wall_us;
+    if (time_us + AGE_US_MAX < now || time_us > now + AHEAD_US_MAX)
+        return now;
+    return time_us;
+}
+
+/* Terminated, UTF-8, without zero bytes, bounded. */
+static char *text_clean(struct arena *arena, const char *bytes, size_t length)
+{
+    length = min_u64(length, TEXT_KEPT_MAX);
+    char *text = arena_strndup(arena, bytes ? bytes : "", bytes ? length : 0);
+    for (size_t i = 0; bytes && i < length; i++)
+        if (text[i] == '\0')
+            text[i] = ' ';
+    while (!text_is_utf8(text, strlen(text)) && *text) {
+        size_t i = strlen(text); /* cut inside a character, or not UTF-8 at all */
+        size_t tail = 0;
+        while (tail < i && tail < 4 && (text[i - 1 - tail] & 0x80))
+            tail++;
+        if (tail > 0 && text_is_utf8(text, i - tail)) {
+            text[i - tail] = '\0';
+            break;
+        }
+        for (size_t k = 0; k < i; k++)
+            if (text[k] & 0x80)
+                text[k] = '?';
+    }
+    return text;
+}
+
+static const char *name_clean(struct core *core, const char *name)
+{
+    return text_clean(step_arena(core), name, strlen(name));
+}
+
+static void metric_take(struct core *core, struct attempt *attempt,
+                        const struct rec_report *report)
+{
+    struct row_metric row = {
+        .attempt_id = attempt->attempt_id,
+        .seq = report->seq,
+        .at = clamp_time(core, report->time_us),
+        .job_id = attempt->job->job_id,
+        .rank = min_u64(report->rank, attempt->job->ranks - 1),
+        .name = name_clean(core, report->name),
+        .step = clamp_bigint(report->step),
+        .value = report->value,
+    };
+    effects_persist(core->effects, ROW_TABLE_metric, PERSIST_INSERT, &row);
+}
+
+static void log_take(struct core *core, struct attempt *attempt, const struct rec_report *report)
+{
+    struct row_log_chunk row = {
+        .attempt_id = attempt->attempt_id,
+        .seq = report->seq,
+        .at = clamp_time(core, report->time_us),
+        .job_id = attempt->job->job_id,
+        .rank = min_u64(report->rank, attempt->job->ranks - 1),
+        .stream = strcmp(report->name, "stderr") == 0 ? "stderr" : "stdout",
+        .bytes = {.bytes = report->text.bytes, .length = report->text.length},
+    };
+    effects_persist(core->effects, ROW_TABLE_log_chunk, PERSIST_INSERT, &row);
+}
+
+static void progress_take(struct core *core, struct attempt *attempt,
+                          const struct rec_report *report)
+{
+    struct job *job = attempt->job;
+    job->progress_step = clamp_bigint(report->step);
+    job->progress_total = clamp_bigint(report->total);
+    text_set(&job->progress_phase, name_clean(core, report->name));
+    job_mark(core, job);
+}
+
+static void event_take(struct core *core, struct attempt *attempt, const struct rec_report *report)
+{
+    history_add(core, name_clean(core, report->name), attempt->job->job_id, attempt->attempt_id,
+                attempt->worker->worker_id, NULL,
+                text_clean(step_arena(core), report->text.bytes, report->text.length));
+}
+
+static void finished_take(struct core *core, struct attempt *attempt,
+                          const struct rec_report *report)
+{
+    struct err err;
+    enum cause cause;
+    const char *evidence =
+        text_clean(step_arena(core), report->text.bytes, report->text.length);
+    if (cause_from_name(report->cause, &cause, &err) < 0) {
+        cause = CAUSE_EXIT;
+        evidence = arena_printf(step_arena(core), "unknown cause '%.40s': %s",
+                                name_clean(core, report->cause), evidence);
+    }
+    const char *usage =
+        json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
+    attempt_end(core, attempt, ATTEMPT_ON_FINISH, cause, report->code, evidence, usage);
+}
+
+/* True while the attempt goes on. */
+static bool report_take(struct core *core, struct attempt *attempt,
+                        const struct rec_report *report)
+{
+    switch (report->kind) {
+    case REPORT_STARTED:
+        attempt_started(core, attempt,
+                        json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta
+                                                                              : "{}");
+        break;
+    case REPORT_METRIC:
+        metric_take(core, attempt, report);
+        break;
+    case REPORT_LOG:
+        log_take(core, attempt, report);
+        break;
+    case REPORT_PROGRESS:
+        progress_take(core, attempt, report);
+        break;
+    case REPORT_CHECKPOINT:
+        checkpoint_report(core, attempt, report);
+        break;
+    case REPORT_ARTIFACT:
+        artifact_report(core, attempt, report);
+        break;
+    case REPORT_EVENT:
+        event_take(core, attempt, report);
+        break;
+    case REPORT_FINISHED:
+        finished_take(core, attempt, report);
+        return false;
+    default:
+        history_add(core, "bad_report", attempt->job->job_id, attempt->attempt_id,
+                    attempt->worker->worker_id, NULL,
+                    arena_printf(step_arena(core), "kind %llu is not known",
+                                 (unsigned long long)report->kind));
+    }
+    return true;
+}
+
+static void cursor_write(struct core *core, uint64_t attempt_id, uint64_t seq)
+{
+    struct row_report_cursor row = {.attempt_id = attempt_id, .node = 0, .seq = seq};
+    effects_persist(core->effects, ROW_TABLE_report_cursor, PERSIST_UPSERT, &row);
+}
+
+static void acknowledge(struct core *core, const struct event_reports *event, uint64_t seq)
+{
+    struct msg_report_ack *ack =
+        &effects_release(core->effects, ADDRESS_WORKER, event->peer, MSG_REPORT_ACK)->u.report_ack;
+    ack->attempt_id = event->reports->attempt_id;
+    ack->node = event->reports->node;
+    ack->seq = seq;
+}
+
+static void stream_take(struct core *core, struct attempt *attempt,
+                        const struct event_reports *event)
+{
+    const struct msg_report *message = event->reports;
+    uint64_t attempt_id = attempt->attempt_id;
+    uint64_t seq = attempt->seq;
+    bool live = true;
+    for (size_t i = 0; live && i < message->reports_count; i++) {
+        const struct rec_report *report = &message->reports[i];
+        if (report->seq <= seq)
+            continue;
+        if (report->seq != seq + 1)
+            break; /* a gap: acknowledge what lies before it */
+        attempt->seq = ++seq;
+        attempt->confirmed = true;
+        live = report_take(core, attempt, report);
+    }
+    cursor_write(core, attempt_id, seq);
+    acknowledge(core, event, seq);
+}
+
+void report_on_reports(struct core *core, const struct event_reports *event)
+{
+    struct attempt *attempt = attempt_find(core, event->reports->attempt_id);
+    if (!attempt || event->reports->node != 0) {
+        attempt_fence(core, event->peer, event->reports->attempt_id);
+        return;
+    }
+    struct worker *worker = attempt->worker;
+    if (!worker->joined || worker->peer != event->peer) {
+        answer_refused(core, ADDRESS_WORKER, event->peer, event->request_seq, ERR_STALE,
+                       "this worker is not joined here: join again", NULL, 0);
+        return;
+    }
+    if (worker->state == WORKER_LOST) {
+        answer_refused(core, ADDRESS_WORKER, event->peer, event->request_seq, ERR_STALE,
+                       "the lease ran out: join again", NULL, 0);
+        return;
+    }
+    worker_seen(core, worker);
+    stream_take(core, attempt, event);
+}

@@ -1,0 +1,414 @@
+/* state.h - what the core holds in memory, and its inner functions. Private to core/.
+ *
+ * Jobs are here while they live, and after their end while a living job reads from them
+ * (job->readers). Rows are not written where a field changes: the object is marked and written
+ * once at the end of the step, so a step writes each row at most once. */
+#ifndef ATHANOR_CORE_STATE_H
+#define ATHANOR_CORE_STATE_H
+
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "coordinator/core/core.h"
+#include "coordinator/core/queue.h"
+#include "coordinator/core/timer.h"
+#include "coordinator/policy/policy.h"
+
+#define uthash_fatal(text) check_failed("uthash: " text, __FILE__, __LINE__)
+#include <uthash.h>
+
+/* Bounds (invariant 9). Per job: 10,000 checkpoints x 200 B = 2 MB, the oldest are forgotten
+ * (their rows stay); 1,000 artifacts x 200 B; per worker 1,024 devices, 64 labels. */
+#define CHECKPOINTS_MAX 10000u
+#define ARTIFACTS_MAX 1000u
+#define WORKER_DEVICES_MAX 1024u
+#define WORKER_LABELS_MAX 64u
+#define WORKER_CORES_MAX 65536u
+#define WORKER_MEMORY_MAX ((uint64_t)1 << 50)
+#define DROPS_MAX 64u      /* drops repeated at a join, per job */
+#define TEXT_KEPT_MAX 1000u /* bytes of foreign evidence, names and the like */
+
+struct label {
+    char *name, *value;
+};
+
+struct worker {
+    uint64_t worker_id;
+    char *name, *host, *labels_json, *topology_json, *drain_reason;
+    enum worker_state state;
+    uint64_t incarnation;
+    uint64_t cores, memory_bytes, gpus;
+    uint64_t cores_used, memory_used, gpus_used;
+    struct label *labels;
+    size_t label_count;
+    bool drained;
+    bool joined;   /* since this leader began */
+    uint64_t peer; /* of the newest join */
+    uint64_t seen_ms;
+    uint64_t joined_at, ended_at; /* wall us */
+    struct attempt *attempts;     /* live ones, in order of attempt_id */
+    size_t attempt_count;
+    size_t index;   /* in core->workers */
+    bool shrunk;    /* rejoined with less than it had given away, until that ends */
+    bool changed;   /* in core->changed: gained room since the last pass */
+    bool dirty, is_new;
+    struct timer timer;
+    UT_hash_handle hh_id, hh_name;
+};
+
+struct attempt {
+    uint64_t attempt_id, number, epoch, resume_checkpoint_id;
+    struct job *job;
+    struct worker *worker;
+    enum attempt_state state;
+    enum cause stop_cause, cause;
+    int64_t code;
+    char *evidence, *placement_json, *usage_json;
+    uint64_t placed_at, started_at, ended_at; /* wall us */
+    uint64_t seq;          /* newest report that was taken (node 0) */
+    bool confirmed;        /* the worker is known to have it */
+    bool held;             /* listed by the join being handled */
+    uint64_t stop_ms;      /* steady time of the first STOP by this leader */
+    uint64_t wall_due_ms;  /* backstop of the wall-time limit; 0: none */
+    uint64_t resend_ms;    /* next repeat of START or STOP; 0: none */
+    bool dirty, is_new;
+    struct attempt *next, *previous; /* of the worker */
+    struct timer timer;
+    UT_hash_handle hh;
+};
+
+struct checkpoint {
+    uint64_t checkpoint_id, attempt_id, worker_id, step, size_bytes, saved_at, removed_at;
+    char *path, *metrics_json;
+    struct hash content;
+    bool has_score;
+    double score; /* of the job's keep-best metric, sign turned so that more is better */
+};
+
+struct artifact {
+    uint64_t artifact_id, attempt_id, size_bytes, created_at;
+    char *kind, *name, *path, *meta_json;
+    struct hash content;
+};
+
+/* An input and, once placed, what it resolved to. */
+struct input {
+    char *name;
+    struct spec_ref ref;      /* texts owned */
+    uint64_t source_job_id;   /* 0 for files */
+    bool resolved;            /* for the live attempt */
+    char *path;
+    uint64_t checkpoint_id, artifact_id;
+    struct hash content;
+};
+
+enum edge_state { EDGE_WAITING = 1, EDGE_MET, EDGE_BROKEN };
+
+/* A dependency: the child needs the parent to end in a certain way. Owned by the child. */
+struct edge {
+    uint64_t parent_id;
+    struct job *child;
+    struct job *parent; /* NULL once neither waited for nor read from */
+    enum spec_condition condition;
+    enum edge_state state;
+    bool reads;         /* an input comes from the parent */
+    bool dirty, is_new;
+    struct edge *next, *previous; /* among the parent's children */
+};
+
+struct open_reason {
+    uint32_t reason; /* enum reason */
+    uint64_t from_at;
+};
+
+struct experiment {
+    uint64_t experiment_id, created_at;
+    char *name, *account;
+    UT_hash_handle hh, hh_id;
+};
+
+/* Jobs that ask for the same thing of a worker. */
+struct class {
+    struct policy_need need;
+    uint32_t ranks;
+    struct spec_label *constraints; /* owned */
+    size_t constraint_count;
+    struct queue queue;  /* ready, not held */
+    uint64_t job_count;  /* living jobs of the class */
+    size_t index;        /* in core->classes */
+    bool blocked;
+    char *key;
+    size_t key_length;
+    UT_hash_handle hh;
+};
+
+struct job {
+    uint64_t job_id;
+    struct experiment *experiment;
+    char *name;     /* inside name_key */
+    char *name_key; /* experiment_id, then the name */
+    const char *account; /* interned */
+    enum job_state state;
+    bool held;
+    enum cause cause;
+    char *detail;
+    int64_t priority;
+    uint64_t attempt_count, attempts_spent;
+    uint64_t submitted_at, eligible_at, started_at, ended_at; /* wall us */
+    uint64_t progress_step, progress_total;
+    char *progress_phase;
+
+    char *spec_json;
+    uint32_t ranks, cores, gpus; /* cores, gpus, memory: per rank */
+    uint64_t memory_bytes;
+    struct spec_limits limits;
+    struct spec_retry retry;
+    enum spec_disconnect on_disconnect;
+    uint32_t keep_last, keep_best;
+    char *best_metric;
+    enum spec_best_mode best_mode;
+    char **outputs; /* names of datasets */
+    size_t output_count;
+
+    struct class *class; /* NULL once ended */
+    struct input *inputs;
+    size_t input_count;
+    struct edge *edges;
+    size_t edge_count, edges_waiting;
+    struct edge *children;
+    size_t readers; /* children's edges with `reads` */
+    struct attempt *attempt;
+    struct checkpoint *checkpoints; /* not removed; in order of checkpoint_id */
+    size_t checkpoint_count, checkpoint_capacity;
+    struct checkpoint *drops; /* removed ones whose drop may have been lost */
+    size_t drop_count, drop_capacity;
+    struct artifact *artifacts;
+    size_t artifact_count, artifact_capacity;
+    struct open_reason *reasons;
+    size_t reason_count, reason_capacity;
+
+    struct queue_node node; /* in class->queue while READY and not held */
+    struct timer timer;     /* of a backoff */
+    bool dirty, is_new;
+    bool check_eviction;    /* in core->ended */
+    struct job *older_same_name, *newer_same_name;
+    struct job *maker_next, *maker_previous; /* jobs with datasets, made or promised */
+    bool is_maker;
+    UT_hash_handle hh_id, hh_name;
+};
+
+struct submit_memory {
+    uint8_t key[16];
+    uint64_t first_job_id, job_count;
+    char *experiment;
+    UT_hash_handle hh;
+};
+
+struct account {
+    char *name;
+    UT_hash_handle hh;
+};
+
+struct pointer_list {
+    void **items;
+    size_t count, capacity;
+};
+
+struct core {
+    struct core_config config;
+    const struct policy *policy;
+    struct core_ids ids;
+    struct rng rng;
+
+    /* of the step being made */
+    uint64_t now_ms, wall_us;
+    struct effects *effects;
+
+    struct job *jobs;         /* by id */
+    struct job *jobs_by_name; /* the newest of each (experiment, name) */
+    uint64_t live_count;
+    struct attempt *attempts;
+    struct worker *workers_by_id, *workers_by_name;
+    struct worker **workers; /* in order of worker_id */
+    size_t worker_count, worker_capacity;
+    struct experiment *experiments, *experiments_by_id;
+    struct class *classes_by_key;
+    struct class **classes; /* in order of creation */
+    size_t class_count, class_capacity;
+    struct submit_memory *submits; /* uthash keeps order of insertion: the oldest go first */
+    struct account *accounts;
+    struct job *makers;
+    struct timers timers;
+
+    struct pointer_list dirty_jobs, dirty_attempts, dirty_workers, ended;
+    bool settling; /* job_end is walking core->ended */
+    struct pointer_list changed; /* workers */
+    bool placement_wanted;
+    struct timer reason_timer;
+    struct job *reason_next; /* where the recorder of reasons goes on; NULL: from the start */
+    struct core_counts counts;
+};
+
+/* ---- core.c ------------------------------------------------------------------------------ */
+void list_add(struct pointer_list *list, void *item);
+void text_set(char **field, const char *text); /* frees the old one; keeps a copy */
+const char *account_intern(struct core *core, const char *name);
+void core_mark_placement(struct core *core);
+void core_flush(struct core *core); /* writes marked rows, lets go of what nobody needs */
+void edges_write(struct core *core, struct job *job);
+/* A line of history; ids may be 0. detail lives in the effects' arena or longer. */
+void history_add(struct core *core, const char *name, uint64_t job_id, uint64_t attempt_id,
+                 uint64_t worker_id, const char *account, const char *detail);
+void answer_refused(struct core *core, enum address_kind to, uint64_t peer, uint64_t request_seq,
+                    enum err_kind kind, const char *text, struct rec_refusal *refusals,
+                    size_t refusal_count);
+struct arena *step_arena(struct core *core);
+
+/* ---- experiment.c ------------------------------------------------------------------------ */
+struct experiment *experiment_find(const struct core *core, const char *name);
+struct experiment *experiment_by_id(const struct core *core, uint64_t experiment_id);
+struct experiment *experiment_add(struct core *core, uint64_t id, const char *name,
+                                  const char *account, uint64_t created_at);
+struct submit_memory *submit_find(const struct core *core, const uint8_t key[16]);
+void submit_remember(struct core *core, const uint8_t key[16], uint64_t job_id,
+                     uint64_t submit_index, const char *experiment);
+
+/* ---- class.c ----------------------------------------------------------------------------- */
+struct class *class_get(struct core *core, const struct job *job,
+                        const struct spec_label *constraints, size_t constraint_count);
+struct class *class_with_memory(struct core *core, const struct job *job);
+void class_join(struct job *job, struct class *class);
+void class_leave(struct core *core, struct job *job);
+bool class_allows(const struct class *class, const struct worker *worker);
+void class_free(struct class *class);
+
+/* ---- job.c ------------------------------------------------------------------------------- */
+struct job *job_find(const struct core *core, uint64_t job_id);
+struct job *job_find_name(const struct core *core, uint64_t experiment_id, const char *name);
+/* Takes what the core needs from the spec; the job is not yet in any index. */
+struct job *job_new(struct core *core, uint64_t job_id, struct experiment *experiment,
+                    const char *account, const struct spec_job *spec, const char *spec_json);
+void job_add(struct core *core, struct job *job); /* to the indexes */
+void job_evict(struct core *core, struct job *job);
+void job_free(struct job *job); /* in no index and no class */
+void job_consider_eviction(struct core *core, struct job *job);
+void job_mark(struct core *core, struct job *job);
+/* The one place where job->state changes. The edge must exist (CHECK). */
+void job_move(struct core *core, struct job *job, enum job_event event);
+/* Ends it: final row, edges of children, class, queue. */
+void job_end(struct core *core, struct job *job, enum job_event event, enum cause cause,
+             const char *detail);
+void job_parents_check(struct core *core, struct job *job); /* WAITING: ready or broken? */
+void job_after_attempt(struct core *core, struct job *job, enum cause cause, const char *detail);
+uint64_t backoff_ms(const struct job *job);
+void job_backoff_due(struct core *core, struct job *job);
+void job_queue_update(struct core *core, struct job *job); /* in the queue iff it may be placed */
+void job_edges_make(struct job *job, size_t count);
+void edge_link(struct edge *edge, struct job *parent);
+void edge_unlink(struct core *core, struct edge *edge);
+const char *condition_met(enum spec_condition condition, enum job_state parent, bool *out_met);
+void job_make_maker(struct core *core, struct job *job);
+
+/* ---- attempt.c --------------------------------------------------------------------------- */
+struct attempt *attempt_find(const struct core *core, uint64_t attempt_id);
+struct attempt *attempt_add(struct core *core, struct job *job, struct worker *worker,
+                            uint64_t attempt_id);
+void attempt_mark(struct core *core, struct attempt *attempt);
+void attempt_place(struct core *core, struct job *job, struct worker *worker);
+void attempt_send_start(struct core *core, struct attempt *attempt);
+void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause);
+void attempt_started(struct core *core, struct attempt *attempt, const char *placement_json);
+/* FINISH is the worker's word; LOSE is ours, and the worker is told to forget the attempt. */
+void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event event,
+                 enum cause cause, int64_t code, const char *evidence, const char *usage_json);
+uint64_t attempt_wall_due(const struct core *core, const struct attempt *attempt);
+void attempt_timer_set(struct core *core, struct attempt *attempt);
+void attempt_timer_due(struct core *core, struct attempt *attempt);
+void attempt_fence(struct core *core, uint64_t peer, uint64_t attempt_id);
+struct policy_need job_need(const struct job *job);
+
+/* ---- worker.c ---------------------------------------------------------------------------- */
+struct worker *worker_find(const struct core *core, uint64_t worker_id);
+struct worker *worker_find_name(const struct core *core, const char *name);
+struct worker *worker_add(struct core *core, uint64_t worker_id, const char *name);
+void worker_mark(struct core *core, struct worker *worker);
+void worker_gained(struct core *core, struct worker *worker);
+bool worker_is_usable(const struct worker *worker);
+struct policy_need worker_free_need(const struct worker *worker);
+void worker_on_join(struct core *core, const struct event_join *event);
+void worker_on_heartbeat(struct core *core, const struct event_heartbeat *event);
+void worker_on_leave(struct core *core, const struct event_leave *event);
+void worker_timer_set(struct core *core, struct worker *worker);
+void worker_timer_due(struct core *core, struct worker *worker);
+void worker_seen(struct core *core, struct worker *worker); /* any sign of life */
+void worker_labels_set(struct worker *worker, struct label *labels, size_t count); /* takes */
+void worker_free(struct worker *worker);
+uint64_t suspect_after_ms(const struct core *core);
+
+/* ---- report.c, checkpoint.c, input.c ------------------------------------------------------ */
+void report_on_reports(struct core *core, const struct event_reports *event);
+void checkpoint_report(struct core *core, struct attempt *attempt, const struct rec_report *report);
+void checkpoint_retain(struct core *core, struct job *job);
+void checkpoint_drops_send(struct core *core, struct worker *worker);
+void checkpoint_load(struct core *core, struct job *job, const struct row_checkpoint *row);
+const struct checkpoint *checkpoint_resume(const struct job *job);
+const struct checkpoint *checkpoint_best(const struct job *job);
+const struct checkpoint *checkpoint_at(const struct job *job, uint64_t step);
+struct checkpoint *checkpoint_by_id(const struct job *job, uint64_t checkpoint_id);
+void checkpoint_free(struct checkpoint *checkpoint);
+void artifact_report(struct core *core, struct attempt *attempt, const struct rec_report *report);
+void artifact_load(struct core *core, struct job *job, const struct row_artifact *row);
+void artifact_free(struct artifact *artifact);
+const struct artifact *artifact_dataset(const struct job *job, const char *name);
+/* 0: every input of the job has something to read; -1: err says which has not. */
+int input_resolve_all(struct core *core, struct job *job, struct err *err) WARN_UNUSED;
+void input_rows(struct core *core, const struct attempt *attempt);
+
+/* ---- submit.c, control.c ------------------------------------------------------------------ */
+void submit_on_submit(struct core *core, const struct event_submit *event);
+size_t submit_lookups(const struct core *core, const struct event_submit *event,
+                      struct arena *arena, struct core_lookup **out);
+void control_on_control(struct core *core, const struct event_control *event);
+size_t control_lookups(const struct core *core, const struct event_control *event,
+                       struct arena *arena, struct core_lookup **out);
+/* ---- found.c ------------------------------------------------------------------------------ */
+void job_take_row(struct job *job, const struct row_job *row);
+struct job *job_from_row(struct core *core, const struct row_job *row);
+/* Takes an ended job of the event's rows into memory, with its checkpoints and artifacts; or
+ * returns the one that is there. NULL when the rows have no such job. */
+struct job *found_take(struct core *core, const struct event_found *found, uint64_t job_id);
+
+/* ---- place.c, why.c ----------------------------------------------------------------------- */
+void place_run(struct core *core);
+#define REASONS(X) \
+    X(HELD, "held") X(DEPENDENCY, "dependency") X(BACKOFF, "backoff") X(NO_WORKER, "no_worker") \
+    X(CONSTRAINT, "constraint") X(SIZE, "size") X(CORES, "cores") X(MEMORY, "memory") \
+    X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(QUEUE, "queue")
+enum reason {
+    REASON_NONE = 0,
+#define X(tag, name) REASON_##tag,
+    REASONS(X)
+#undef X
+    REASON_END,
+};
+const char *reason_name(enum reason reason);
+void why_record_due(struct core *core);
+void why_timer_set(struct core *core);
+void why_close(struct core *core, struct job *job); /* ends all recorded intervals */
+/* What keeps a job that asks for `class` from a worker now; appended as reasons. */
+size_t why_class(const struct core *core, const struct class *class, struct arena *arena,
+                 struct core_reason *out, uint32_t *out_mask);
+
+/* ---- json.c ------------------------------------------------------------------------------- */
+/* True for a JSON text that jsonb takes, of at most `bytes_max` bytes. */
+bool json_is_storable(const char *text, size_t bytes_max);
+/* Value of a member of the top-level object; false when absent or of another type. */
+bool json_number(const char *text, const char *key, double *out);
+bool json_text(const char *text, const char *key, struct arena *arena, const char **out);
+void json_quote(struct buf *out, const char *text);
+/* The members of the top-level object whose values are texts, none of them with escapes. */
+struct json_pair {
+    const char *name, *value;
+};
+size_t json_pairs(const char *text, struct arena *arena, struct json_pair **out);
+
+#endif

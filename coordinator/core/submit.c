@@ -1,0 +1,610 @@
+/* submit.c - jobs of a spec come into being, once (invariant 10).
+ *
+ * First everything is resolved without changing anything: which job each need and input means.
+ * What cannot be resolved, or could never start, is refused as a whole with every reason. Only
+ * then are jobs made, with ids in one piece, so that a repeat of the submit is recognised from
+ * its key alone. */
+#include "coordinator/core/state.h"
+
+#include "common/base/buf.h"
+
+#include <string.h>
+
+#define REFUSALS_MAX 100u
+
+/* A dependency being worked out: the parent is a job of the same spec or one in memory. */
+struct planned_edge {
+    uint64_t parent_id;
+    struct job *parent; /* NULL: of the same spec */
+    enum spec_condition condition;
+    bool implied, reads;
+};
+
+struct planned_job {
+    struct spec_job spec; /* with ids in its inputs and needs */
+    struct planned_edge *edges;
+    size_t edge_count;
+};
+
+struct submit_pass {
+    struct core *core;
+    const struct event_submit *event;
+    struct arena *arena;
+    struct experiment *experiment; /* NULL: new */
+    uint64_t first_job_id;
+    struct planned_job *jobs;
+    struct rec_refusal *refusals;
+    size_t refusal_count, refused_count;
+};
+
+/* ---- refusing ---------------------------------------------------------------------------- */
+
+static void refuse(struct submit_pass *pass, uint32_t line, uint32_t column, const char *path,
+                   const char *text)
+{
+    pass->refused_count++;
+    if (pass->refusal_count == REFUSALS_MAX)
+        return;
+    if (!pass->refusals)
+        pass->refusals = arena_alloc(pass->arena, REFUSALS_MAX * sizeof *pass->refusals);
+    pass->refusals[pass->refusal_count++] = (struct rec_refusal){
+        .file = "", .line = line, .column = column, .path = path, .text = text};
+}
+
+static void limits_check(struct submit_pass *pass)
+{
+    const struct core *core = pass->core;
+    const struct spec *spec = pass->event->spec;
+    if (spec->job_count == 0 || spec->job_count > SUBMIT_JOBS_MAX)
+        refuse(pass, 0, 0, "jobs",
+               arena_printf(pass->arena, "%zu jobs in one submit, expected 1..%u", spec->job_count,
+                            SUBMIT_JOBS_MAX));
+    if (core->live_count + spec->job_count > core->config.jobs_max)
+        refuse(pass, 0, 0, "",
+               arena_printf(pass->arena,
+                            "%llu jobs are queued or running and the limit is %u: submit again "
+                            "when some have ended",
+                            (unsigned long long)core->live_count, core->config.jobs_max));
+    if (!pass->experiment && HASH_COUNT(core->experiments) >= core->config.experiments_max)
+        refuse(pass, 0, 0, "experiment",
+               arena_printf(pass->arena, "%u experiments exist, which is the limit",
+                            core->config.experiments_max));
+}
+
+static void size_check(struct submit_pass *pass, const struct spec_job *spec)
+{
+    const struct spec_resources *want = &spec->resources;
+    if (want->ranks < 1 || (uint64_t)want->ranks * want->cores > WORKER_CORES_MAX ||
+        want->memory_bytes > WORKER_MEMORY_MAX / want->ranks)
+        refuse(pass, 0, 0, arena_printf(pass->arena, "jobs.%s.resources", spec->name),
+               arena_printf(pass->arena,
+                            "ranks x cores is %u x %u and memory %llu bytes a rank; one worker "
+                            "holds at most %u cores and 1 PiB",
+                            want->ranks, want->cores, (unsigned long long)want->memory_bytes,
+                            WORKER_CORES_MAX));
+}
+
+/* ---- finding what names mean ------------------------------------------------------------- */
+
+/* By id; by name the newest of this experiment, else the newest of any that was looked up. */
+static struct job *job_meant(const struct submit_pass *pass, const char *name)
+{
+    struct core *core = pass->core;
+    const struct event_found *found = &pass->event->found;
+    if (spec_name_is_id(name)) {
+        uint64_t job_id = 0;
+        for (const char *c = name; *c; c++)
+            job_id = job_id > UINT64_MAX / 16 ? UINT64_MAX : job_id * 10 + (uint64_t)(*c - '0');
+        return job_find(core, job_id);
+    }
+    struct job *job =
+        pass->experiment ? job_find_name(core, pass->experiment->experiment_id, name) : NULL;
+    for (size_t i = 0; !job && i < found->job_count; i++)
+        if (strcmp(found->jobs[i].name, name) == 0)
+            job = job_find(core, found->jobs[i].job_id);
+    return job;
+}
+
+static bool promises_dataset(const struct job *job, const char *name)
+{
+    for (size_t i = 0; i < job->output_count; i++)
+        if (strcmp(job->outputs[i], name) == 0)
+            return !job_state_is_terminal(job->state);
+    return false;
+}
+
+/* How good a source a job is for a dataset; 0: none. Made here, promised here, made elsewhere,
+ * promised elsewhere; the newest of each. */
+static int dataset_rank(const struct submit_pass *pass, const struct job *job, const char *name)
+{
+    bool here = job->experiment == pass->experiment;
+    if (artifact_dataset(job, name))
+        return here ? 4 : 2;
+    if (promises_dataset(job, name))
+        return here ? 3 : 1;
+    return 0;
+}
+
+static struct job *dataset_meant(const struct submit_pass *pass, const char *name)
+{
+    struct job *best = NULL;
+    int best_rank = 0;
+    for (struct job *job = pass->core->makers; job; job = job->maker_next) {
+        int rank = dataset_rank(pass, job, name);
+        if (rank > best_rank || (rank && rank == best_rank && job->job_id > best->job_id)) {
+            best = job;
+            best_rank = rank;
+        }
+    }
+    return best;
+}
+
+/* ---- edges ------------------------------------------------------------------------------- */
+
+static void edge_plan(struct submit_pass *pass, struct planned_job *planned,
+                      struct planned_edge edge)
+{
+    (void)pass;
+    for (size_t i = 0; i < planned->edge_count; i++) {
+        struct planned_edge *known = &planned->edges[i];
+        if (known->parent_id != edge.parent_id)
+            continue;
+        known->reads |= edge.reads;
+        if (known->implied && !edge.implied) {
+            known->condition = edge.condition;
+            known->implied = false;
+        }
+        return;
+    }
+    planned->edges[planned->edge_count++] = edge;
+}
+
+/* A need or input on a job outside the spec. */
+static struct job *external_find(struct submit_pass *pass, const struct spec_job *spec,
+                                 const char *what, const char *name, uint32_t line,
+                                 uint32_t column, bool dataset)
+{
+    struct job *job = dataset ? dataset_meant(pass, name) : job_meant(pass, name);
+    if (job)
+        return job;
+    const char *path = arena_printf(pass->arena, "jobs.%s.%s", spec->name, what);
+    refuse(pass, line, column, path,
+           dataset ? arena_printf(pass->arena,
+                                  "no job has made a dataset called '%s' and none will: name one "
+                                  "that exists, or add the job that makes it",
+                                  name)
+                   : arena_printf(pass->arena,
+                                  "no job '%s' in experiment '%s' or elsewhere: expected the "
+                                  "name or id of a submitted job",
+                                  name, pass->event->spec->experiment));
+    return NULL;
+}
+
+/* An ended parent must have ended well, or, where only its output is read, have that output. */
+static void ended_parent_check(struct submit_pass *pass, const struct spec_job *spec,
+                               struct planned_edge *edge, uint32_t line, uint32_t column)
+{
+    struct job *parent = edge->parent;
+    if (!parent || !job_state_is_terminal(parent->state))
+        return;
+    bool met;
+    if (edge->implied) {
+        edge->condition = SPEC_ON_ANY;
+        return;
+    }
+    const char *wanted = condition_met(edge->condition, parent->state, &met);
+    if (!met)
+        refuse(pass, line, column, arena_printf(pass->arena, "jobs.%s.needs", spec->name),
+               arena_printf(pass->arena,
+                            "needs %s of job %llu (%s), which has ended %s: this job could "
+                            "never start",
+                            wanted, (unsigned long long)parent->job_id, parent->name,
+                            job_state_name(parent->state)));
+}
+
+static void need_plan(struct submit_pass *pass, struct planned_job *planned,
+                      struct spec_need *need)
+{
+    struct planned_edge edge = {.condition = need->on, .implied = need->implied};
+    if (need->job_index != SPEC_EXTERNAL) {
+        edge.parent_id = pass->first_job_id + need->job_index;
+    } else {
+        edge.parent = external_find(pass, &planned->spec, "needs", need->job, need->line,
+                                    need->column, false);
+        if (!edge.parent)
+            return;
+        edge.parent_id = edge.parent->job_id;
+        ended_parent_check(pass, &planned->spec, &edge, need->line, need->column);
+    }
+    need->job_id = edge.parent_id;
+    edge_plan(pass, planned, edge);
+}
+
+static void source_output_check(struct submit_pass *pass, const struct spec_job *spec,
+                                const struct spec_input *input, const struct job *source)
+{
+    if (!job_state_is_terminal(source->state))
+        return;
+    bool there = input->ref.kind == SPEC_REF_DATASET
+                     ? artifact_dataset(source, input->ref.name) != NULL
+                 : input->ref.select == SPEC_SELECT_STEP
+                     ? checkpoint_at(source, input->ref.step) != NULL
+                     : source->checkpoint_count > 0;
+    if (!there)
+        refuse(pass, input->line, input->column,
+               arena_printf(pass->arena, "jobs.%s.inputs.%s", spec->name, input->name),
+               arena_printf(pass->arena, "%s: job %llu (%s) has ended %s and has nothing of it",
+                            input->ref.text, (unsigned long long)source->job_id, source->name,
+                            job_state_name(source->state)));
+}
+
+static void input_plan(struct submit_pass *pass, struct planned_job *planned,
+                       struct spec_input *input)
+{
+    if (input->ref.kind == SPEC_REF_FILE)
+        return;
+    struct planned_edge edge = {.condition = SPEC_ON_SUCCESS, .implied = true, .reads = true};
+    if (input->job_index != SPEC_EXTERNAL) {
+        edge.parent_id = pass->first_job_id + input->job_index;
+    } else {
+        edge.parent = external_find(pass, &planned->spec,
+                                    arena_printf(pass->arena, "inputs.%s", input->name),
+                                    input->ref.name, input->line, input->column,
+                                    input->ref.kind == SPEC_REF_DATASET);
+        if (!edge.parent)
+            return;
+        edge.parent_id = edge.parent->job_id;
+        ended_parent_check(pass, &planned->spec, &edge, input->line, input->column);
+        source_output_check(pass, &planned->spec, input, edge.parent);
+    }
+    input->job_id = edge.parent_id;
+    edge_plan(pass, planned, edge);
+}
+
+static void job_plan(struct submit_pass *pass, size_t index)
+{
+    const struct spec_job *spec = &pass->event->spec->jobs[index];
+    struct planned_job *planned = &pass->jobs[index];
+    planned->spec = *spec;
+    planned->spec.needs = arena_alloc(pass->arena, spec->need_count * sizeof *spec->needs);
+    planned->spec.inputs = arena_alloc(pass->arena, spec->input_count * sizeof *spec->inputs);
+    planned->edges = arena_alloc(pass->arena,
+                                 (spec->need_count + spec->input_count) * sizeof *planned->edges);
+    size_check(pass, spec);
+    for (size_t i = 0; i < spec->need_count; i++) {
+        planned->spec.needs[i] = spec->needs[i];
+        need_plan(pass, planned, &planned->spec.needs[i]);
+    }
+    for (size_t i = 0; i < spec->input_count; i++) {
+        planned->spec.inputs[i] = spec->inputs[i];
+        input_plan(pass, planned, &planned->spec.inputs[i]);
+    }
+}
+
+/* ---- making ------------------------------------------------------------------------------ */
+
+static struct experiment *experiment_ensure(struct submit_pass *pass)
+{
+    if (pass->experiment)
+        return pass->experiment;
+    struct core *core = pass->core;
+    struct experiment *experiment =
+        experiment_add(core, ++core->ids.experiment, pass->event->spec->experiment,
+                       pass->event->account, core->wall_us);
+    struct row_experiment row = {
+        .experiment_id = experiment->experiment_id,
+        .name = experiment->name,
+        .account = experiment->account,
+        .created_at = experiment->created_at,
+    };
+    effects_persist(core->effects, ROW_TABLE_experiment, PERSIST_INSERT, &row);
+    return experiment;
+}
+
+static struct job *job_make(struct submit_pass *pass, size_t index, struct experiment *experiment)
+{
+    struct core *core = pass->core;
+    const struct planned_job *planned = &pass->jobs[index];
+    char *json = spec_job_json(&planned->spec);
+    struct job *job = job_new(core, pass->first_job_id + index, experiment, pass->event->account,
+                              &planned->spec, json);
+    mem_free(json);
+    job->is_new = job->dirty = true; /* submit writes it, so it needs no mark */
+    job->submitted_at = core->wall_us;
+    class_join(job, class_get(core, job, planned->spec.constraints,
+                              planned->spec.constraint_count));
+    job_edges_make(job, planned->edge_count);
+    job_add(core, job);
+    return job;
+}
+
+static void edges_make(struct submit_pass *pass, struct job *job, const struct planned_job *planned)
+{
+    for (size_t i = 0; i < planned->edge_count; i++) {
+        const struct planned_edge *from = &planned->edges[i];
+        struct job *parent = from->parent ? from->parent : job_find(pass->core, from->parent_id);
+        struct edge *edge = &job->edges[i];
+        bool waits = !job_state_is_terminal(parent->state);
+        edge->parent_id = from->parent_id;
+        edge->condition = from->condition;
+        edge->reads = from->reads;
+        edge->state = waits ? EDGE_WAITING : EDGE_MET;
+        edge->dirty = edge->is_new = true;
+        job->edges_waiting += waits;
+        if (waits || from->reads)
+            edge_link(edge, parent);
+    }
+}
+
+static void job_insert(struct submit_pass *pass, size_t index)
+{
+    struct core *core = pass->core;
+    struct job *job = job_find(core, pass->first_job_id + index);
+    const struct spec_job *spec = &pass->jobs[index].spec;
+    struct row_job row = {
+        .job_id = job->job_id,
+        .experiment_id = job->experiment->experiment_id,
+        .name = job->name,
+        .kind = spec->kind,
+        .recipe = spec->recipe,
+        .account = job->account,
+        .submit_key = {.bytes = pass->event->submit_key, .length = 16},
+        .submit_index = index,
+        .spec = job->spec_json,
+        .spec_source = index == 0 ? pass->event->source : NULL,
+        .ranks = job->ranks,
+        .cores = job->cores,
+        .memory_bytes = job->memory_bytes,
+        .gpus = job->gpus,
+        .submitted_at = job->submitted_at,
+        .priority = job->priority,
+        .state = job_state_name(job->state),
+        .held = job->held,
+        .cause = "",
+    };
+    effects_persist(core->effects, ROW_TABLE_job, PERSIST_INSERT, &row);
+    job->is_new = job->dirty = false;
+    edges_write(core, job);
+}
+
+static void answer_submitted(struct submit_pass *pass, uint64_t first_job_id, const char *experiment,
+                             bool repeated)
+{
+    const struct spec *spec = pass->event->spec;
+    struct msg_submitted *answer =
+        &effects_release(pass->core->effects, ADDRESS_CLIENT, pass->event->client, MSG_SUBMITTED)
+             ->u.submitted;
+    answer->request_seq = pass->event->request_seq;
+    answer->experiment = arena_strdup(pass->arena, experiment);
+    answer->jobs = arena_alloc(pass->arena, spec->job_count * sizeof *answer->jobs);
+    answer->jobs_count = spec->job_count;
+    answer->repeated = repeated;
+    for (size_t i = 0; i < spec->job_count; i++)
+        answer->jobs[i] = (struct rec_job_ref){.job_id = first_job_id + i,
+                                               .name = arena_strdup(pass->arena,
+                                                                    spec->jobs[i].name)};
+}
+
+static void submit_make(struct submit_pass *pass)
+{
+    struct core *core = pass->core;
+    size_t count = pass->event->spec->job_count;
+    struct experiment *experiment = experiment_ensure(pass);
+    core->ids.job += count;
+    for (size_t i = 0; i < count; i++)
+        job_make(pass, i, experiment);
+    for (size_t i = 0; i < count; i++)
+        edges_make(pass, job_find(core, pass->first_job_id + i), &pass->jobs[i]);
+    for (size_t i = 0; i < count; i++)
+        job_parents_check(core, job_find(core, pass->first_job_id + i));
+    for (size_t i = 0; i < count; i++)
+        job_insert(pass, i);
+    submit_remember(core, pass->event->submit_key, pass->first_job_id + count - 1, count - 1,
+                    experiment->name);
+    answer_submitted(pass, pass->first_job_id, experiment->name, false);
+}
+
+/* ---- repeats ----------------------------------------------------------------------------- */
+
+/* True when the key is known and the answer was given. */
+static bool repeat_answer(struct submit_pass *pass)
+{
+    struct core *core = pass->core;
+    const struct event_submit *event = pass->event;
+    for (size_t i = 0; i < event->found.job_count; i++) {
+        const struct row_job *row = &event->found.jobs[i];
+        if (row->submit_key.length == 16 &&
+            memcmp(row->submit_key.bytes, event->submit_key, 16) == 0)
+            submit_remember(core, event->submit_key, row->job_id, row->submit_index,
+                            event->spec->experiment);
+    }
+    const struct submit_memory *known = submit_find(core, event->submit_key);
+    if (!known)
+        return false;
+    if (known->job_count != event->spec->job_count)
+        answer_refused(core, ADDRESS_CLIENT, event->client, event->request_seq, ERR_EXISTS,
+                       arena_printf(pass->arena,
+                                    "this submit key was used for another submit of %llu jobs",
+                                    (unsigned long long)known->job_count),
+                       NULL, 0);
+    else
+        answer_submitted(pass, known->first_job_id, known->experiment, true);
+    return true;
+}
+
+/* ---- dry run ----------------------------------------------------------------------------- */
+
+static void reasons_json(struct buf *out, const struct core_reason *reasons, size_t count)
+{
+    buf_putc(out, '[');
+    for (size_t i = 0; i < count; i++) {
+        buf_puts(out, i ? ",{\"reason\":" : "{\"reason\":");
+        json_quote(out, reasons[i].reason);
+        buf_puts(out, ",\"detail\":");
+        json_quote(out, reasons[i].detail);
+        buf_puts(out, ",\"remedy\":");
+        json_quote(out, reasons[i].remedy);
+        buf_putc(out, '}');
+    }
+    buf_putc(out, ']');
+}
+
+static const char *worker_with_room(const struct core *core, const struct class *class)
+{
+    for (size_t i = 0; i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
+        struct policy_need free = worker_free_need(worker);
+        if (worker_is_usable(worker) && class_allows(class, worker) &&
+            policy_fits(&class->need, &free))
+            return worker->name;
+    }
+    return NULL;
+}
+
+/* {"name", "parents", "worker" or null, "waits_for": [...], "cores", "gpus", "wall_time_ms",
+ *  "spec"}: cost is cores x wall_time, which the client words. */
+static void checked_job_json(struct submit_pass *pass, size_t index, struct buf *out)
+{
+    struct core *core = pass->core;
+    const struct planned_job *planned = &pass->jobs[index];
+    char *spec_json = spec_job_json(&planned->spec);
+    struct experiment none = {.name = ""};
+    struct job *job = job_new(core, UINT64_MAX, &none, pass->event->account, &planned->spec, spec_json);
+    class_join(job, class_get(core, job, planned->spec.constraints, planned->spec.constraint_count));
+    struct core_reason *reasons = arena_alloc(pass->arena, REASON_END * sizeof *reasons);
+    uint32_t mask;
+    size_t count = why_class(core, job->class, pass->arena, reasons, &mask);
+    const char *worker = worker_with_room(core, job->class);
+    buf_puts(out, "{\"name\":");
+    json_quote(out, planned->spec.name);
+    buf_printf(out, ",\"parents\":%zu,\"worker\":", planned->edge_count);
+    if (worker)
+        json_quote(out, worker);
+    else
+        buf_puts(out, "null");
+    buf_puts(out, ",\"waits_for\":");
+    reasons_json(out, reasons, count);
+    buf_printf(out, ",\"cores\":%llu,\"gpus\":%llu,\"wall_time_ms\":%llu,\"spec\":%s}",
+               (unsigned long long)job->class->need.cores,
+               (unsigned long long)job->class->need.gpus,
+               (unsigned long long)job->limits.wall_time_ms, spec_json);
+    class_leave(core, job);
+    job_free(job);
+    mem_free(spec_json);
+}
+
+static void answer_checked(struct submit_pass *pass)
+{
+    struct buf json = {0};
+    buf_putc(&json, '[');
+    for (size_t i = 0; i < pass->event->spec->job_count; i++) {
+        buf_puts(&json, i ? "," : "");
+        checked_job_json(pass, i, &json);
+    }
+    buf_putc(&json, ']');
+    struct msg_checked *answer =
+        &effects_release(pass->core->effects, ADDRESS_CLIENT, pass->event->client, MSG_CHECKED)
+             ->u.checked;
+    answer->request_seq = pass->event->request_seq;
+    answer->resolved = arena_strdup(pass->arena, buf_text(&json));
+    answer->refusals = pass->refusals;
+    answer->refusals_count = pass->refusal_count;
+    buf_done(&json);
+}
+
+/* ---- entry ------------------------------------------------------------------------------- */
+
+static void answer_refusals(struct submit_pass *pass)
+{
+    const struct event_submit *event = pass->event;
+    const char *text = arena_printf(pass->arena, "the submit was refused for %zu reason%s",
+                                    pass->refused_count, pass->refused_count == 1 ? "" : "s");
+    answer_refused(pass->core, ADDRESS_CLIENT, event->client, event->request_seq, ERR_INVALID,
+                   text, pass->refusals, pass->refusal_count);
+}
+
+void submit_on_submit(struct core *core, const struct event_submit *event)
+{
+    struct submit_pass pass = {.core = core, .event = event, .arena = step_arena(core)};
+    const struct spec *spec = event->spec;
+    pass.experiment = experiment_find(core, spec->experiment);
+    pass.first_job_id = core->ids.job + 1;
+    if (!event->check_only && repeat_answer(&pass))
+        return;
+    for (size_t i = 0; i < event->found.job_count; i++)
+        found_take(core, &event->found, event->found.jobs[i].job_id);
+    limits_check(&pass);
+    if (pass.refused_count == 0) {
+        pass.jobs = arena_alloc(pass.arena, spec->job_count * sizeof *pass.jobs);
+        for (size_t i = 0; i < spec->job_count; i++)
+            job_plan(&pass, i);
+    }
+    if (event->check_only && pass.jobs)
+        answer_checked(&pass);
+    else if (pass.refused_count)
+        answer_refusals(&pass);
+    else
+        submit_make(&pass);
+}
+
+/* ---- what must be looked up -------------------------------------------------------------- */
+
+static void lookup_add(struct core_lookup *list, size_t *count, struct core_lookup lookup)
+{
+    for (size_t i = 0; i < *count; i++)
+        if (list[i].kind == lookup.kind && lookup.name && strcmp(list[i].name, lookup.name) == 0)
+            return;
+    list[(*count)++] = lookup;
+}
+
+static struct core_lookup job_lookup(const char *name, const char *experiment)
+{
+    struct core_lookup lookup = {
+        .kind = LOOKUP_JOB_NAME, .name = name, .experiment = experiment};
+    if (!spec_name_is_id(name))
+        return lookup;
+    lookup.kind = LOOKUP_JOB_ID;
+    for (const char *c = name; *c && lookup.job_id < INT64_MAX / 16; c++)
+        lookup.job_id = lookup.job_id * 10 + (uint64_t)(*c - '0');
+    return lookup;
+}
+
+static void job_lookups(const struct spec *spec, const struct spec_job *job,
+                        struct core_lookup *list, size_t *count)
+{
+    for (size_t i = 0; i < job->need_count; i++)
+        if (job->needs[i].job_index == SPEC_EXTERNAL)
+            lookup_add(list, count, job_lookup(job->needs[i].job, spec->experiment));
+    for (size_t i = 0; i < job->input_count; i++) {
+        const struct spec_input *input = &job->inputs[i];
+        if (input->job_index != SPEC_EXTERNAL || input->ref.kind == SPEC_REF_FILE)
+            continue;
+        if (input->ref.kind == SPEC_REF_DATASET)
+            lookup_add(list, count,
+                       (struct core_lookup){.kind = LOOKUP_DATASET,
+                                            .name = input->ref.name,
+                                            .experiment = spec->experiment});
+        else
+            lookup_add(list, count, job_lookup(input->ref.name, spec->experiment));
+    }
+}
+
+size_t submit_lookups(const struct core *core, const struct event_submit *event,
+                      struct arena *arena, struct core_lookup **out)
+{
+    const struct spec *spec = event->spec;
+    size_t most = 1;
+    for (size_t i = 0; i < spec->job_count; i++)
+        most += spec->jobs[i].need_count + spec->jobs[i].input_count;
+    struct core_lookup *list = arena_alloc(arena, most * sizeof *list);
+    size_t count = 0;
+    if (!event->check_only && submit_find(core, event->submit_key))
+        return 0; /* a repeat: the answer is known */
+    for (size_t i = 0; i < spec->job_count; i++)
+        job_lookups(spec, &spec->jobs[i], list, &count);
+    if (!event->check_only)
+        list[count++] =
+            (struct core_lookup){.kind = LOOKUP_SUBMIT, .submit_key = event->submit_key};
+    *out = list;
+    return count;
+}

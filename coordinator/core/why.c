@@ -1,0 +1,337 @@
+/* why.c - what keeps a job from running: every binding constraint, not only the first.
+ *
+ * Reasons are worked out when somebody asks. For the record (table pending_reason) a slow walk
+ * visits the pending jobs and writes only what has changed since its last visit: an interval
+ * opens, an interval closes. Jobs that wait for less than reason_ms leave no record. */
+#include "coordinator/core/state.h"
+
+#include <string.h>
+
+#define RECORD_WRITES_MAX 1000u /* rows of one walk: 1,000 x 100 B, a few ms of PostgreSQL */
+#define RECORD_VISITS_MAX 20000u
+
+static const char *const reason_names[REASON_END] = {
+#define X(tag, name) [REASON_##tag] = name,
+    REASONS(X)
+#undef X
+};
+
+const char *reason_name(enum reason reason)
+{
+    CHECK(reason > 0 && reason < REASON_END);
+    return reason_names[reason];
+}
+
+/* ---- a class against the workers --------------------------------------------------------- */
+
+struct survey {
+    size_t known, usable, drained, silent; /* workers */
+    size_t allowed;                        /* usable, and their labels fit */
+    size_t large_enough;                   /* allowed, would fit when idle */
+    size_t fitting;                        /* allowed, fits now */
+    struct policy_need free_most, total_most; /* of the allowed, each dimension alone */
+};
+
+static void survey_allowed(struct survey *survey, const struct class *class,
+                           const struct worker *worker)
+{
+    struct policy_need free = worker_free_need(worker);
+    struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
+    survey->allowed++;
+    survey->large_enough += policy_fits(&class->need, &total);
+    survey->fitting += policy_fits(&class->need, &free);
+    survey->free_most.cores = max_u64(survey->free_most.cores, free.cores);
+    survey->free_most.memory_bytes = max_u64(survey->free_most.memory_bytes, free.memory_bytes);
+    survey->free_most.gpus = max_u64(survey->free_most.gpus, free.gpus);
+    survey->total_most.cores = max_u64(survey->total_most.cores, total.cores);
+    survey->total_most.memory_bytes = max_u64(survey->total_most.memory_bytes, total.memory_bytes);
+    survey->total_most.gpus = max_u64(survey->total_most.gpus, total.gpus);
+}
+
+static void survey_make(const struct core *core, const struct class *class, struct survey *survey)
+{
+    *survey = (struct survey){0};
+    for (size_t i = 0; i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
+        if (worker->state == WORKER_LEFT)
+            continue;
+        survey->known++;
+        if (worker->state != WORKER_OK || !worker->joined)
+            survey->silent++;
+        else if (worker->drained)
+            survey->drained++;
+        if (!worker_is_usable(worker))
+            continue;
+        survey->usable++;
+        if (class_allows(class, worker))
+            survey_allowed(survey, class, worker);
+    }
+}
+
+struct reasons {
+    struct core_reason *list;
+    size_t count;
+    uint32_t mask;
+};
+
+static void reason_add(struct reasons *reasons, enum reason reason, const char *detail,
+                       const char *remedy)
+{
+    reasons->list[reasons->count++] =
+        (struct core_reason){.reason = reason_names[reason], .detail = detail, .remedy = remedy};
+    reasons->mask |= 1u << reason;
+}
+
+static void lacking(struct reasons *reasons, enum reason reason, struct arena *arena,
+                    const char *unit, uint64_t need, uint64_t most, uint64_t total)
+{
+    if (need <= most || need > total)
+        return; /* enough is free, or REASON_SIZE says it already */
+    reason_add(reasons, reason,
+               arena_printf(arena, "needs %llu %s on one worker, the most free is %llu",
+                            (unsigned long long)need, unit, (unsigned long long)most),
+               arena_printf(arena, "a running job ends, or ask for at most %llu %s",
+                            (unsigned long long)most, unit));
+}
+
+static const char *constraints_text(const struct class *class, struct arena *arena)
+{
+    const char *text = "";
+    for (size_t i = 0; i < class->constraint_count; i++) {
+        const struct spec_label *label = &class->constraints[i];
+        text = arena_printf(arena, "%s%s%s=", text, i ? ", " : "", label->name);
+        for (size_t k = 0; k < label->value_count; k++)
+            text = arena_printf(arena, "%s%s%s", text, k ? "|" : "", label->values[k]);
+    }
+    return text;
+}
+
+static void size_reason(struct reasons *reasons, const struct class *class,
+                        const struct survey *survey, struct arena *arena)
+{
+    const struct policy_need *need = &class->need;
+    const struct policy_need *most = &survey->total_most;
+    reason_add(reasons, REASON_SIZE,
+               arena_printf(arena,
+                            "needs %llu cores, %llu bytes of memory and %llu GPUs on one worker; "
+                            "the largest have %llu, %llu and %llu",
+                            (unsigned long long)need->cores,
+                            (unsigned long long)need->memory_bytes,
+                            (unsigned long long)need->gpus, (unsigned long long)most->cores,
+                            (unsigned long long)most->memory_bytes,
+                            (unsigned long long)most->gpus),
+               "ask for less, or add a larger worker: waiting does not help");
+}
+
+size_t why_class(const struct core *core, const struct class *class, struct arena *arena,
+                 struct core_reason *out, uint32_t *out_mask)
+{
+    struct survey survey;
+    struct reasons reasons = {.list = out};
+    survey_make(core, class, &survey);
+    if (survey.usable == 0) {
+        reason_add(&reasons, REASON_NO_WORKER,
+                   arena_printf(arena, "of %zu workers %zu are silent and %zu drained",
+                                survey.known, survey.silent, survey.drained),
+                   "start a worker, or undrain one");
+    } else if (survey.allowed == 0) {
+        reason_add(&reasons, REASON_CONSTRAINT,
+                   arena_printf(arena, "none of %zu usable workers has %s", survey.usable,
+                                constraints_text(class, arena)),
+                   "relax the constraint, or label a worker so");
+    } else if (survey.large_enough == 0) {
+        size_reason(&reasons, class, &survey, arena);
+    }
+    if (survey.allowed && survey.fitting == 0) {
+        lacking(&reasons, REASON_CORES, arena, "cores", class->need.cores, survey.free_most.cores,
+                survey.total_most.cores);
+        lacking(&reasons, REASON_MEMORY, arena, "bytes of memory", class->need.memory_bytes,
+                survey.free_most.memory_bytes, survey.total_most.memory_bytes);
+        lacking(&reasons, REASON_GPUS, arena, "GPUs", class->need.gpus, survey.free_most.gpus,
+                survey.total_most.gpus);
+        if (reasons.count == 0)
+            reason_add(&reasons, REASON_FRAGMENTS,
+                       "enough cores, memory and GPUs are free, but not all on one worker",
+                       "a running job ends on one of them");
+    }
+    *out_mask = reasons.mask;
+    return reasons.count;
+}
+
+/* ---- a job ------------------------------------------------------------------------------- */
+
+static void dependency_reason(struct reasons *reasons, const struct job *job, struct arena *arena)
+{
+    const char *text = "";
+    size_t named = 0;
+    for (size_t i = 0; i < job->edge_count; i++) {
+        const struct edge *edge = &job->edges[i];
+        if (edge->state != EDGE_WAITING || named == 5)
+            continue;
+        named++;
+        text = arena_printf(arena, "%s%s%s of job %llu (%s, %s)", text, named > 1 ? ", " : "",
+                            spec_condition_name(edge->condition),
+                            (unsigned long long)edge->parent_id, edge->parent->name,
+                            job_state_name(edge->parent->state));
+    }
+    reason_add(reasons, REASON_DEPENDENCY,
+               arena_printf(arena, "waits for %s%s", text,
+                            job->edges_waiting > named ? " and others" : ""),
+               "those jobs end as needed");
+}
+
+static uint64_t ahead_in_class(const struct job *job)
+{
+    const struct queue *queue = &job->class->queue;
+    uint64_t ahead = 0;
+    const struct queue_node *node = queue_first(queue);
+    for (; node && node != &job->node && ahead < 1000; ahead++)
+        node = queue_after(queue, node->priority, node->job_id);
+    return ahead;
+}
+
+static void job_reasons(const struct core *core, const struct job *job, struct arena *arena,
+                        struct reasons *reasons)
+{
+    if (job->held)
+        reason_add(reasons, REASON_HELD, "held by its spec or by a person", "athanor release");
+    if (job->state == JOB_WAITING)
+        dependency_reason(reasons, job, arena);
+    if (job->state == JOB_BACKOFF) {
+        uint64_t left_ms = job->timer.due_ms > core->now_ms ? job->timer.due_ms - core->now_ms : 0;
+        reason_add(reasons, REASON_BACKOFF,
+                   arena_printf(arena, "retries in %llu ms after %s", (unsigned long long)left_ms,
+                                cause_name(job->cause)),
+                   "the backoff ends (retry.backoff)");
+    }
+    uint32_t mask;
+    reasons->count +=
+        why_class(core, job->class, arena, reasons->list + reasons->count, &mask);
+    reasons->mask |= mask;
+    if (reasons->count == 0)
+        reason_add(reasons, REASON_QUEUE,
+                   arena_printf(arena, "%llu like it are ahead; the next pass places it",
+                                (unsigned long long)ahead_in_class(job)),
+                   "nothing");
+}
+
+int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
+             struct core_reason **out)
+{
+    const struct job *job = job_find(core, job_id);
+    if (!job || job_state_is_terminal(job->state))
+        return -1;
+    struct reasons reasons = {.list = arena_alloc(arena, REASON_END * sizeof **out)};
+    if (!job->attempt)
+        job_reasons(core, job, arena, &reasons);
+    *out = reasons.list;
+    return (int)reasons.count;
+}
+
+/* ---- the record -------------------------------------------------------------------------- */
+
+static void interval_write(struct core *core, const struct job *job, enum reason reason,
+                           uint64_t from_at, uint64_t until_at, const char *detail)
+{
+    struct row_pending_reason row = {
+        .job_id = job->job_id,
+        .reason = reason_names[reason],
+        .from_at = from_at,
+        .detail = detail,
+        .until_at = until_at,
+    };
+    effects_persist(core->effects, ROW_TABLE_pending_reason,
+                    until_at ? PERSIST_UPDATE : PERSIST_INSERT, &row);
+}
+
+/* An interval must not end before it began, also when the wall clock was set back. */
+static uint64_t until(const struct core *core, uint64_t from_at)
+{
+    return max_u64(core->wall_us, from_at + 1);
+}
+
+void why_close(struct core *core, struct job *job)
+{
+    for (size_t i = 0; i < job->reason_count; i++)
+        interval_write(core, job, job->reasons[i].reason, job->reasons[i].from_at,
+                       until(core, job->reasons[i].from_at), NULL);
+    mem_free(job->reasons);
+    job->reasons = NULL;
+    job->reason_count = job->reason_capacity = 0;
+}
+
+static bool is_open(const struct job *job, enum reason reason)
+{
+    for (size_t i = 0; i < job->reason_count; i++)
+        if (job->reasons[i].reason == reason)
+            return true;
+    return false;
+}
+
+static size_t intervals_close(struct core *core, struct job *job, uint32_t mask)
+{
+    size_t written = 0;
+    for (size_t i = job->reason_count; i > 0; i--) {
+        struct open_reason open = job->reasons[i - 1];
+        if (mask & (1u << open.reason))
+            continue;
+        interval_write(core, job, open.reason, open.from_at, until(core, open.from_at), NULL);
+        job->reasons[i - 1] = job->reasons[--job->reason_count];
+        written++;
+    }
+    return written;
+}
+
+static size_t intervals_open(struct core *core, struct job *job, const struct core_reason *list,
+                             size_t count)
+{
+    size_t written = 0;
+    for (size_t i = 0; i < count; i++) {
+        enum reason reason = REASON_NONE;
+        for (int k = 1; k < REASON_END; k++)
+            if (strcmp(reason_names[k], list[i].reason) == 0)
+                reason = (enum reason)k;
+        if (is_open(job, reason))
+            continue;
+        VEC_RESERVE(job->reasons, job->reason_count, job->reason_capacity);
+        job->reasons[job->reason_count++] =
+            (struct open_reason){.reason = reason, .from_at = core->wall_us};
+        interval_write(core, job, reason, core->wall_us, 0, list[i].detail);
+        written++;
+    }
+    return written;
+}
+
+static size_t job_record(struct core *core, struct job *job)
+{
+    bool pending = !job->attempt && !job_state_is_terminal(job->state);
+    uint64_t waited_us = core->wall_us - job->submitted_at;
+    if (!pending || core->wall_us < job->submitted_at ||
+        waited_us < core->config.reason_ms * 1000)
+        return 0;
+    struct reasons reasons = {
+        .list = arena_alloc(step_arena(core), REASON_END * sizeof(struct core_reason))};
+    job_reasons(core, job, step_arena(core), &reasons);
+    return intervals_close(core, job, reasons.mask) +
+           intervals_open(core, job, reasons.list, reasons.count);
+}
+
+/* Goes on where it stopped; job_evict keeps the place valid. */
+void why_record_due(struct core *core)
+{
+    size_t written = 0;
+    struct job *job = core->reason_next ? core->reason_next : core->jobs;
+    for (size_t i = 0; job && i < RECORD_VISITS_MAX && written < RECORD_WRITES_MAX; i++) {
+        written += job_record(core, job);
+        job = job->hh_id.next;
+    }
+    core->reason_next = job;
+    why_timer_set(core);
+}
+
+void why_timer_set(struct core *core)
+{
+    bool wanted = core->live_count > HASH_COUNT(core->attempts);
+    timer_set(&core->timers, &core->reason_timer,
+              wanted ? max_u64(core->now_ms + core->config.reason_ms, 1) : 0);
+}

@@ -1,0 +1,394 @@
+/* worker.c - liveness, joins and what a rejoin must reconcile. */
+#include "coordinator/core/state.h"
+
+#include "common/base/buf.h"
+
+#include <string.h>
+
+struct worker *worker_find(const struct core *core, uint64_t worker_id)
+{
+    struct worker *worker = NULL;
+    HASH_FIND(hh_id, core->workers_by_id, &worker_id, sizeof worker_id, worker);
+    return worker;
+}
+
+struct worker *worker_find_name(const struct core *core, const char *name)
+{
+    struct worker *worker = NULL;
+    HASH_FIND(hh_name, core->workers_by_name, name, strlen(name), worker);
+    return worker;
+}
+
+struct worker *worker_add(struct core *core, uint64_t worker_id, const char *name)
+{
+    struct worker *worker = mem_zalloc(sizeof *worker);
+    worker->worker_id = worker_id;
+    worker->name = mem_strdup(name);
+    worker->state = WORKER_LEFT;
+    worker->timer = (struct timer){.kind = TIMER_WORKER, .id = worker_id};
+    worker->index = core->worker_count;
+    CHECK(!core->worker_count ||
+          core->workers[core->worker_count - 1]->worker_id < worker_id);
+    VEC_RESERVE(core->workers, core->worker_count, core->worker_capacity);
+    core->workers[core->worker_count++] = worker;
+    HASH_ADD(hh_id, core->workers_by_id, worker_id, sizeof worker->worker_id, worker);
+    HASH_ADD_KEYPTR(hh_name, core->workers_by_name, worker->name, strlen(worker->name), worker);
+    return worker;
+}
+
+void worker_labels_set(struct worker *worker, struct label *labels, size_t count)
+{
+    for (size_t i = 0; i < worker->label_count; i++) {
+        mem_free(worker->labels[i].name);
+        mem_free(worker->labels[i].value);
+    }
+    mem_free(worker->labels);
+    worker->labels = labels;
+    worker->label_count = count;
+}
+
+void worker_free(struct worker *worker)
+{
+    worker_labels_set(worker, NULL, 0);
+    mem_free(worker->name);
+    mem_free(worker->host);
+    mem_free(worker->labels_json);
+    mem_free(worker->topology_json);
+    mem_free(worker->drain_reason);
+    mem_free(worker);
+}
+
+void worker_mark(struct core *core, struct worker *worker)
+{
+    if (worker->dirty)
+        return;
+    worker->dirty = true;
+    list_add(&core->dirty_workers, worker);
+}
+
+bool worker_is_usable(const struct worker *worker)
+{
+    return worker->joined && worker->state == WORKER_OK && !worker->drained;
+}
+
+/* Room or usability grew: blocked classes look at it again. */
+void worker_gained(struct core *core, struct worker *worker)
+{
+    if (!worker->changed) {
+        worker->changed = true;
+        list_add(&core->changed, worker);
+    }
+    core_mark_placement(core);
+}
+
+static uint64_t minus(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0; /* a worker may rejoin with less than it has given away */
+}
+
+struct policy_need worker_free_need(const struct worker *worker)
+{
+    return (struct policy_need){
+        .cores = minus(worker->cores, worker->cores_used),
+        .memory_bytes = minus(worker->memory_bytes, worker->memory_used),
+        .gpus = minus(worker->gpus, worker->gpus_used),
+    };
+}
+
+/* ---- liveness ---------------------------------------------------------------------------- */
+
+uint64_t suspect_after_ms(const struct core *core)
+{
+    return min_u64(3 * core->config.heartbeat_ms, core->config.lease_ms / 2);
+}
+
+static bool worker_has_lease(const struct worker *worker)
+{
+    return worker->state == WORKER_OK || worker->state == WORKER_SUSPECT;
+}
+
+/* Lazily: a beat only moves seen_ms, the timer looks when it fires. */
+void worker_timer_set(struct core *core, struct worker *worker)
+{
+    if (!worker_has_lease(worker)) {
+        timer_clear(&core->timers, &worker->timer);
+        return;
+    }
+    uint64_t wait = worker->state == WORKER_OK ? suspect_after_ms(core) : core->config.lease_ms;
+    timer_set(&core->timers, &worker->timer, max_u64(worker->seen_ms + wait, 1));
+}
+
+static void worker_move(struct core *core, struct worker *worker, enum worker_event event)
+{
+    enum worker_state next = worker_next(worker->state, event);
+    CHECK(next != WORKER_STATE_NONE);
+    if (next != worker->state) {
+        worker->state = next;
+        worker->ended_at = worker_has_lease(worker) ? 0 : core->wall_us;
+        worker_mark(core, worker);
+        static const char *const names[] = {"", "worker_ok", "worker_suspect", "worker_lost",
+                                            "worker_left"};
+        history_add(core, names[next], 0, 0, worker->worker_id, NULL, worker->name);
+        if (next == WORKER_OK)
+            worker_gained(core, worker);
+    }
+    worker_timer_set(core, worker);
+}
+
+void worker_seen(struct core *core, struct worker *worker)
+{
+    worker->seen_ms = core->now_ms;
+    if (worker->state == WORKER_SUSPECT)
+        worker_move(core, worker, WORKER_ON_BEAT);
+}
+
+/* Attempts of a worker whose lease ran out. With `wait` they stay: the worker may come back
+ * with them. One that is being stopped is not waited for. */
+static void worker_attempts_lose(struct core *core, struct worker *worker, const char *evidence,
+                                 bool all)
+{
+    struct attempt *next;
+    for (struct attempt *attempt = worker->attempts; attempt; attempt = next) {
+        next = attempt->next;
+        bool stopping = attempt->state == ATTEMPT_STOPPING;
+        if (!all && !stopping && attempt->job->on_disconnect == SPEC_DISCONNECT_WAIT)
+            continue;
+        attempt_end(core, attempt, ATTEMPT_ON_LOSE,
+                    stopping ? attempt->stop_cause : CAUSE_WORKER_LOST, 0, evidence, NULL);
+    }
+}
+
+void worker_timer_due(struct core *core, struct worker *worker)
+{
+    uint64_t silent_ms = core->now_ms - worker->seen_ms;
+    if (silent_ms >= core->config.lease_ms) {
+        worker_move(core, worker, WORKER_ON_EXPIRE);
+        worker_attempts_lose(core, worker,
+                             arena_printf(step_arena(core), "no sign of life from %s for %llu ms",
+                                          worker->name, (unsigned long long)silent_ms),
+                             false);
+        return;
+    }
+    if (silent_ms >= suspect_after_ms(core) && worker->state == WORKER_OK)
+        worker_move(core, worker, WORKER_ON_SILENCE);
+    else
+        worker_timer_set(core, worker);
+}
+
+/* ---- join -------------------------------------------------------------------------------- */
+
+static bool label_is_fit(const struct msg_worker_join *join, size_t index)
+{
+    const struct rec_name_value *label = &join->labels[index];
+    for (size_t i = 0; i < index; i++)
+        if (strcmp(join->labels[i].name, label->name) == 0)
+            return false;
+    for (const char *c = label->value; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == '"' || *c == '\\')
+            return false;
+    return spec_name_is_valid(label->name) && strlen(label->value) <= 200;
+}
+
+static const char *join_fault(const struct core *core, const struct event_join *event,
+                              struct arena *arena)
+{
+    const struct msg_worker_join *join = event->join;
+    if (!spec_name_is_valid(join->name))
+        return "worker name: expected letters, digits, '.', '_' and '-', at most 100";
+    if (event->principal && strcmp(event->principal, join->name) != 0)
+        return arena_printf(arena, "worker '%s' joined with the key of '%s'", join->name,
+                            event->principal);
+    if (join->cores < 1 || join->cores > WORKER_CORES_MAX)
+        return arena_printf(arena, "cores is %llu, expected 1..%u",
+                            (unsigned long long)join->cores, WORKER_CORES_MAX);
+    if (join->memory_bytes > WORKER_MEMORY_MAX)
+        return "memory_bytes is over 1 PiB";
+    if (join->devices_count > WORKER_DEVICES_MAX || join->labels_count > WORKER_LABELS_MAX)
+        return arena_printf(arena, "%zu devices and %zu labels, expected at most %u and %u",
+                            join->devices_count, join->labels_count, WORKER_DEVICES_MAX,
+                            WORKER_LABELS_MAX);
+    for (size_t i = 0; i < join->devices_count; i++)
+        if (join->devices[i].device_index > INT32_MAX ||
+            join->devices[i].memory_bytes > WORKER_MEMORY_MAX)
+            return arena_printf(arena, "device %zu: index or memory out of range", i);
+    for (size_t i = 0; i < join->labels_count; i++)
+        if (!label_is_fit(join, i))
+            return arena_printf(arena,
+                                "label %zu: expected a name like a worker's, given once, and a "
+                                "value of at most 200 bytes without quotes and backslashes",
+                                i);
+    if (!worker_find_name(core, join->name) && core->worker_count >= core->config.workers_max)
+        return arena_printf(arena, "%zu workers are known, which is the limit",
+                            core->worker_count);
+    return NULL;
+}
+
+static void labels_take(struct worker *worker, const struct msg_worker_join *join)
+{
+    struct buf json = {0};
+    struct label *labels = mem_array(join->labels_count, sizeof *labels);
+    buf_putc(&json, '{');
+    for (size_t i = 0; i < join->labels_count; i++) {
+        labels[i].name = mem_strdup(join->labels[i].name);
+        labels[i].value = mem_strdup(join->labels[i].value);
+        buf_puts(&json, i ? "," : "");
+        json_quote(&json, labels[i].name);
+        buf_putc(&json, ':');
+        json_quote(&json, labels[i].value);
+    }
+    buf_putc(&json, '}');
+    worker_labels_set(worker, labels, join->labels_count);
+    text_set(&worker->labels_json, buf_text(&json));
+    buf_done(&json);
+}
+
+static void devices_take(struct core *core, struct worker *worker,
+                         const struct msg_worker_join *join)
+{
+    worker->gpus = 0;
+    for (size_t i = 0; i < join->devices_count; i++) {
+        const struct rec_device *device = &join->devices[i];
+        struct row_worker_device row = {
+            .worker_id = worker->worker_id,
+            .device_index = device->device_index,
+            .kind = device->kind,
+            .model = device->model,
+            .uuid = device->uuid,
+            .memory_bytes = device->memory_bytes,
+        };
+        worker->gpus += strcmp(device->kind, "gpu") == 0;
+        effects_persist(core->effects, ROW_TABLE_worker_device, PERSIST_UPSERT, &row);
+    }
+}
+
+static void join_take(struct core *core, struct worker *worker, const struct event_join *event)
+{
+    const struct msg_worker_join *join = event->join;
+    worker->incarnation = join->incarnation;
+    worker->cores = join->cores;
+    worker->memory_bytes = join->memory_bytes;
+    worker->shrunk = worker->cores_used > join->cores || worker->memory_used > join->memory_bytes;
+    text_set(&worker->host, join->host);
+    text_set(&worker->topology_json,
+             json_is_storable(join->topology, REPORT_TEXT_BYTES_MAX) ? join->topology : "{}");
+    labels_take(worker, join);
+    devices_take(core, worker, join);
+    worker->shrunk |= worker->gpus_used > worker->gpus;
+    worker->joined = true;
+    worker->peer = event->peer;
+    worker->seen_ms = core->now_ms;
+    worker->joined_at = core->wall_us;
+    worker_mark(core, worker);
+    worker_gained(core, worker);
+    if (worker_next(worker->state, WORKER_ON_JOIN) == worker->state)
+        history_add(core, "worker_joined", 0, 0, worker->worker_id, NULL, worker->name);
+    worker_move(core, worker, WORKER_ON_JOIN);
+}
+
+static void welcome(struct core *core, const struct worker *worker)
+{
+    struct msg_worker_welcome *welcome =
+        &effects_release(core->effects, ADDRESS_WORKER, worker->peer, MSG_WORKER_WELCOME)
+             ->u.worker_welcome;
+    welcome->worker_id = worker->worker_id;
+    welcome->epoch = core->config.epoch;
+    welcome->lease_ms = core->config.lease_ms;
+    welcome->heartbeat_ms = core->config.heartbeat_ms;
+}
+
+/* What the worker holds: ours are confirmed, all others are fenced (invariant 5). */
+static void held_check(struct core *core, struct worker *worker,
+                       const struct msg_worker_join *join)
+{
+    for (struct attempt *attempt = worker->attempts; attempt; attempt = attempt->next)
+        attempt->held = false;
+    for (size_t i = 0; i < join->held_count; i++) {
+        struct attempt *attempt = attempt_find(core, join->held[i].attempt_id);
+        if (attempt && attempt->worker == worker) {
+            attempt->held = true;
+            attempt->confirmed = true;
+        } else {
+            attempt_fence(core, worker->peer, join->held[i].attempt_id);
+        }
+    }
+}
+
+/* Attempts that we believe are there. Sessions deliver in order, so a confirmed one that the
+ * join does not list is gone; an unconfirmed one may never have arrived. */
+static void attempts_reconcile(struct core *core, struct worker *worker)
+{
+    struct attempt *next;
+    for (struct attempt *attempt = worker->attempts; attempt; attempt = next) {
+        next = attempt->next;
+        bool stopping = attempt->state == ATTEMPT_STOPPING;
+        if (stopping && attempt->held) {
+            attempt_stop(core, attempt, attempt->stop_cause);
+        } else if (stopping) {
+            attempt_end(core, attempt, ATTEMPT_ON_LOSE, attempt->stop_cause, 0,
+                        "the worker came back without it", NULL);
+        } else if (!attempt->held && attempt->confirmed) {
+            attempt_end(core, attempt, ATTEMPT_ON_LOSE, CAUSE_WORKER_LOST, 0,
+                        "the worker came back without it", NULL);
+        } else if (!attempt->held) {
+            attempt_send_start(core, attempt);
+        }
+    }
+}
+
+void worker_on_join(struct core *core, const struct event_join *event)
+{
+    const char *fault = join_fault(core, event, step_arena(core));
+    if (fault) {
+        answer_refused(core, ADDRESS_WORKER, event->peer, event->request_seq, ERR_INVALID, fault,
+                       NULL, 0);
+        return;
+    }
+    struct worker *worker = worker_find_name(core, event->join->name);
+    if (!worker) {
+        worker = worker_add(core, ++core->ids.worker, event->join->name);
+        worker->is_new = true;
+    }
+    join_take(core, worker, event);
+    welcome(core, worker);
+    held_check(core, worker, event->join);
+    attempts_reconcile(core, worker);
+    checkpoint_drops_send(core, worker);
+}
+
+/* ---- beats and leave --------------------------------------------------------------------- */
+
+/* Only the daemon that joined this leader last may speak for the worker. */
+static struct worker *worker_speaking(struct core *core, uint64_t peer, uint64_t request_seq,
+                                      uint64_t worker_id, uint64_t incarnation)
+{
+    struct worker *worker = worker_find(core, worker_id);
+    if (worker && worker->joined && worker->incarnation == incarnation && worker->peer == peer &&
+        worker_has_lease(worker))
+        return worker;
+    answer_refused(core, ADDRESS_WORKER, peer, request_seq, ERR_STALE,
+                   "this worker is not joined here: join again", NULL, 0);
+    return NULL;
+}
+
+void worker_on_heartbeat(struct core *core, const struct event_heartbeat *event)
+{
+    struct worker *worker =
+        worker_speaking(core, event->peer, event->request_seq, event->heartbeat->worker_id,
+                        event->heartbeat->incarnation);
+    if (!worker)
+        return;
+    worker_seen(core, worker);
+    effects_release(core->effects, ADDRESS_WORKER, event->peer, MSG_HEARTBEAT_ACK)
+        ->u.heartbeat_ack.worker_id = worker->worker_id;
+}
+
+void worker_on_leave(struct core *core, const struct event_leave *event)
+{
+    struct worker *worker = worker_speaking(core, event->peer, event->request_seq,
+                                            event->leave->worker_id, event->leave->incarnation);
+    if (!worker)
+        return;
+    worker_move(core, worker, WORKER_ON_LEAVE);
+    worker->joined = false;
+    worker_attempts_lose(core, worker, "the worker left", true);
+}
