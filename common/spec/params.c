@@ -243,8 +243,8 @@ static void free_scalar_put(struct reader *reader, struct buf *out, const struct
         json_put_text(out, node->text);
     if (!fits)
         reader_refuse(reader, node, place,
-                      "holds the number %s, expected at most 1e18; write it in quotes to pass it on "
-                      "as text",
+                      "holds the number %s, expected at most 1e18; write it in quotes to pass it "
+                      "on as text",
                       quoted(reader, node->text));
 }
 

@@ -35,7 +35,8 @@ static void an_overflowing_array_ends_the_process(void **state)
 static void texts_are_copied_and_null_stays_null(void **state)
 {
     (void)state;
-    char *copy = mem_strdup("abc"), *cut = mem_strndup("abcdef", 2), *made = mem_printf("%d-%s", 7, "x");
+    char *copy = mem_strdup("abc"), *cut = mem_strndup("abcdef", 2);
+    char *made = mem_printf("%d-%s", 7, "x");
     assert_string_equal(copy, "abc");
     assert_string_equal(cut, "ab");
     assert_string_equal(made, "7-x");

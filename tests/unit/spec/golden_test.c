@@ -1,14 +1,13 @@
-/* golden_test.c - every tests/golden/spec/NAME.yaml against NAME.expect.
+/* golden_test.c - every case NAME.yaml in tests/golden/spec against NAME.expect.
  *
- * Lines "# --set path=value" at the top of a case are its overrides. The expected text is the
- * report of errors, or for a right spec the resolved JSON of each job. ATHANOR_BLESS=1 rewrites
- * the expected texts; review the diff. */
+ * In the folder itself are wrong specs, in right/ right ones, in set/ both with overrides: lines
+ * "# --set path=value" at their top. The expected text is the report of errors, or the resolved
+ * JSON of each job. ATHANOR_BLESS=1 rewrites the expected texts; review the diff. */
 #include "tests/unit/spec/support.h"
 
 #include <glob.h>
 #include <stdio.h>
 
-#define CASES_MIN 100 /* guards against running in a folder without cases */
 #define SETS_MAX 8
 
 /* Cuts the case's header into overrides; the texts stay in `header`. */
@@ -32,9 +31,11 @@ static char *jobs_text(const struct spec *spec)
         char *json = spec_job_json(&spec->jobs[i]);
         buf_printf(&text, "%s\n", json);
         mem_free(json);
-        for (size_t j = 0; j < spec->jobs[i].need_count; j++)
-            if (spec->jobs[i].needs[j].job_index != SPEC_EXTERNAL)
-                buf_printf(&text, "  needs %s\n", spec->jobs[spec->jobs[i].needs[j].job_index].name);
+        for (size_t j = 0; j < spec->jobs[i].need_count; j++) {
+            uint32_t needed = spec->jobs[i].needs[j].job_index;
+            if (needed != SPEC_EXTERNAL)
+                buf_printf(&text, "  needs %s\n", spec->jobs[needed].name);
+        }
     }
     return buf_take(&text);
 }
@@ -79,23 +80,42 @@ static void case_check(const char *path, const struct catalogue *catalogue)
     mem_free(text);
 }
 
-static void every_case_gives_its_expected_report(void **state)
+static void folder_check(const char *pattern, size_t cases_min)
 {
-    (void)state;
     glob_t found;
     struct catalogue *catalogue = test_catalogue();
-    assert_int_equal(glob(GOLDEN_FOLDER "/*.yaml", 0, NULL, &found), 0);
-    assert_true(found.gl_pathc >= CASES_MIN);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_true(found.gl_pathc >= cases_min); /* guards against an empty folder */
     for (size_t i = 0; i < found.gl_pathc; i++)
         case_check(found.gl_pathv[i], catalogue);
     globfree(&found);
     catalogue_free(catalogue);
 }
 
+static void wrong_specs_give_their_expected_reports(void **state)
+{
+    (void)state;
+    folder_check(GOLDEN_FOLDER "/*.yaml", 100);
+}
+
+static void right_specs_give_their_expected_jobs(void **state)
+{
+    (void)state;
+    folder_check(GOLDEN_FOLDER "/right/*.yaml", 8);
+}
+
+static void overrides_give_their_expected_reports_or_jobs(void **state)
+{
+    (void)state;
+    folder_check(GOLDEN_FOLDER "/set/*.yaml", 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_case_gives_its_expected_report),
+        cmocka_unit_test(wrong_specs_give_their_expected_reports),
+        cmocka_unit_test(right_specs_give_their_expected_jobs),
+        cmocka_unit_test(overrides_give_their_expected_reports_or_jobs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,8 @@ static const char everything[] =
     "constraint: {gpu: [a, b], zone: n}\nlauncher: fork\npriority: -7\nhold: true\n"
     "limits: {wall_time: 2h, stop_grace: 1m, stall: 5m}\n"
     "retry: {attempts: 9, on: [oom, stalled], backoff: 1s, backoff_max: 1m, memory_factor: 1.5}\n"
-    "on_disconnect: replace\ncheckpoint: {every: [50 steps, 1h], keep: \"last 4, best 2 by max f1\"}\n";
+    "on_disconnect: replace\ncheckpoint: {every: [50 steps, 1h], "
+    "keep: \"last 4, best 2 by max f1\"}\n";
 
 /* ---- JSON ------------------------------------------------------------------------------- */
 
@@ -321,7 +322,8 @@ static void an_override_within_an_alias_changes_one_job_only(void **state)
     (void)state;
     struct spec_set sets[] = {{"jobs.b.env.X", "2"}};
     struct spec *spec;
-    char *report = test_read("athanor: 1\njobs:\n  a: &a {kind: command, command: [x], env: {X: 1}}\n"
+    char *report = test_read("athanor: 1\njobs:\n"
+                             "  a: &a {kind: command, command: [x], env: {X: 1}}\n"
                              "  b: *a\n", sets, 1, &spec);
     assert_string_equal(report, "");
     assert_string_equal(spec->jobs[0].env[0].value, "1");
@@ -401,8 +403,9 @@ static void every_field_is_described(void **state)
 {
     (void)state;
     char *text = spec_fields_text();
-    static const char *const some[] = {"resources.memory\n", "a size from 16MiB to 16TiB; default 1GiB",
-                                       "checkpoint.keep\n", "one of wait, replace", "array\n"};
+    static const char *const some[] = {"resources.memory\n", "one of wait, replace", "array\n",
+                                       "a size from 16MiB to 16TiB; default 1GiB",
+                                       "checkpoint.keep\n"};
     for (size_t i = 0; i < ARRAY_COUNT(some); i++)
         assert_non_null(strstr(text, some[i]));
     assert_null(strstr(text, "every_steps")); /* only in the JSON */
