@@ -1,0 +1,358 @@
+/* recipes_test.c - what every recipe must do: the known trace, the same bits again, the same
+ * bits after a resume, the same numbers on two ranks.
+ *
+ * Golden traces lie in tests/train/golden; ATHANOR_BLESS=1 rewrites them: review the diff.
+ * They are compared to 1e-4, because another machine's vector width changes the last bits. */
+#include "tests/train/fixture.h"
+
+struct golden_case {
+    const char *name;
+    const char *spec; /* D stands for the dataset's directory, P for the place */
+    uint64_t steps;   /* 0: an evaluation, which takes no checkpoint */
+};
+
+#define PART(name) "{\"ref\": \"dataset:toys/" name "\", \"path\": \"D\", \"part\": \"" name "\"}"
+#define MODEL(job, step) \
+    "{\"ref\": \"job:" job "/checkpoint:last\", \"path\": \"P/" job "/checkpoints/step-" step "\"}"
+#define SHAPE "\"layers\": 2, \"d_model\": 32, \"heads\": 2, \"context\": 64"
+
+static const struct golden_case base_case = {
+    "base",
+    "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"checkpoint\": {\"every_steps\": 20}, "
+    "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART("valid") "}, "
+    "\"params\": {" SHAPE ", \"steps\": 40, \"batch\": 8, \"learning_rate\": 0.01, "
+    "\"eval_every\": 10}",
+    40};
+
+#define BASE MODEL("base", "0000000040")
+
+static const struct golden_case cases[] = {
+    {"clm_llama",
+     "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"checkpoint\": {\"every_steps\": 6}, "
+     "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART("valid") "}, "
+     "\"params\": {\"arch\": \"llama\", \"kv_heads\": 1, \"tied\": false, " SHAPE
+     ", \"unit\": \"documents\", \"grad_accum\": 2, \"steps\": 12, \"batch\": 8, "
+     "\"learning_rate\": 0.003, \"schedule\": \"wsd\", \"warmup\": 3}",
+     12},
+    {"logit_kd",
+     "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"checkpoint\": {\"every_steps\": 6}, "
+     "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART("valid") ", \"teacher\": " BASE
+     "}, \"params\": {\"student_init\": \"teacher-layers\", \"layers\": 1, \"alpha\": 0.7, "
+     "\"temperature\": 2, \"steps\": 12, \"batch\": 8, \"learning_rate\": 0.003}",
+     12},
+    {"grad_ascent",
+     "\"kind\": \"unlearning\", \"recipe\": \"grad_ascent\", \"checkpoint\": {\"every_steps\": 6}, "
+     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": "
+     PART("retain") "}, \"params\": {\"steps\": 12, \"batch\": 8, \"learning_rate\": 0.0003}",
+     12},
+    {"grad_diff",
+     "\"kind\": \"unlearning\", \"recipe\": \"grad_diff\", \"checkpoint\": {\"every_steps\": 6}, "
+     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": "
+     PART("retain") "}, \"params\": {\"steps\": 12, \"batch\": 8, \"retain_loss\": \"kl\", "
+     "\"learning_rate\": 0.001}",
+     12},
+    {"npo",
+     "\"kind\": \"unlearning\", \"recipe\": \"npo\", \"checkpoint\": {\"every_steps\": 6}, "
+     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": "
+     PART("retain") ", \"holdout\": " PART("holdout") "}, \"params\": {\"steps\": 12, "
+     "\"batch\": 8, \"grad_accum\": 2, \"learning_rate\": 0.001}",
+     12},
+    {"perplexity",
+     "\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": " BASE
+     ", \"data\": " PART("valid") "}, \"params\": {\"max_length\": 16, \"context\": 8}",
+     0},
+    {"forget_retain",
+     "\"kind\": \"eval\", \"recipe\": \"forget_retain\", \"inputs\": {\"model\": " BASE
+     ", \"forget\": " PART("forget") ", \"retain\": " PART("retain") ", \"holdout\": "
+     PART("holdout") ", \"reference\": " MODEL("base", "0000000020") ", \"teacher\": "
+     MODEL("base", "0000000020") "}, \"params\": {\"samples\": 2, \"bootstrap\": 50}",
+     0},
+};
+
+/* Puts the real paths in place of D and P (as path values only). */
+static char *expand(const struct place *place, const char *text)
+{
+    struct buf out = {0};
+
+    for (; *text; text++) {
+        if (strncmp(text, "\"D\"", 3) == 0) {
+            buf_printf(&out, "\"%s/toys\"", place->folder);
+            text += 2;
+        } else if (strncmp(text, "\"P/", 3) == 0) {
+            buf_printf(&out, "\"%s/", place->folder);
+            text += 2;
+        } else {
+            buf_putc(&out, *text);
+        }
+    }
+    return buf_take(&out);
+}
+
+static void run_case(const struct place *place, const struct golden_case *golden,
+                     const char *suffix, const char *resume, int ranks, struct trace *trace)
+{
+    char *spec = expand(place, golden->spec);
+    char *name = mem_printf("%s%s", golden->name, suffix);
+    struct job_run job = {.name = name, .spec = spec, .resume = resume, .ranks = ranks};
+
+    run_job_in(place, &job, trace);
+    mem_free(spec);
+    mem_free(name);
+}
+
+/* The base model is trained once and used by all cases. */
+static int with_base(void **state)
+{
+    if (place_open(state) < 0)
+        return -1;
+    run_case(*state, &base_case, "", NULL, 1, NULL);
+    return 0;
+}
+
+/* -- golden --------------------------------------------------------------------------------- */
+
+static void write_golden(const char *path, const struct trace *trace)
+{
+    struct buf text = {0};
+
+    for (size_t i = 0; i < trace->count; i++) {
+        if (!is_timing(trace->points[i].name))
+            buf_printf(&text, "%llu %s %.9g\n", (unsigned long long)trace->points[i].step,
+                       trace->points[i].name, trace->points[i].value);
+    }
+    OK(file_replace(path, text.bytes, text.length, 0644, &fixture_err));
+    buf_done(&text);
+}
+
+static void read_golden(const char *path, struct trace *out)
+{
+    FILE *file = fopen(path, "r");
+    unsigned long long step;
+    char name[64];
+    double value;
+
+    if (!file)
+        fail_msg("%s is missing: run with ATHANOR_BLESS=1 and review it", path);
+    while (fscanf(file, "%llu %63s %lf", &step, name, &value) == 3) {
+        VEC_RESERVE(out->points, out->count, out->capacity);
+        out->points[out->count] = (struct point){.step = step, .value = value};
+        strcpy(out->points[out->count++].name, name);
+    }
+    fclose(file);
+}
+
+static void check_golden(const char *name, const struct trace *trace)
+{
+    char *path = mem_printf("tests/train/golden/%s.golden", name);
+    struct trace golden = {0};
+
+    if (getenv("ATHANOR_BLESS"))
+        write_golden(path, trace);
+    read_golden(path, &golden);
+    assert_same_trace(trace, &golden, 0, 1e-4);
+    trace_done(&golden);
+    mem_free(path);
+}
+
+/* -- one case --------------------------------------------------------------------------------- */
+
+static void check_resume(const struct place *place, const struct golden_case *golden,
+                         const struct trace *whole)
+{
+    char *middle = checkpoint_of(place, golden->name, golden->steps / 2);
+    char *resumed_name = mem_printf("%s-resumed", golden->name);
+    char *end = checkpoint_of(place, golden->name, golden->steps);
+    char *resumed_end = checkpoint_of(place, resumed_name, golden->steps);
+    struct trace resumed = {0};
+
+    run_case(place, golden, "-resumed", middle, 1, &resumed);
+    assert_same_trace(whole, &resumed, golden->steps / 2, 0);
+    assert_same_file(end, resumed_end, "model.safetensors");
+    assert_same_file(end, resumed_end, "optim-00000-of-00001.safetensors");
+    trace_done(&resumed);
+    mem_free(middle);
+    mem_free(end);
+    mem_free(resumed_name);
+    mem_free(resumed_end);
+}
+
+static void check_case(const struct place *place, const struct golden_case *golden)
+{
+    struct trace first = {0}, again = {0}, two = {0};
+
+    run_case(place, golden, "", NULL, 1, &first);
+    check_golden(golden->name, &first);
+    run_case(place, golden, "-again", NULL, 1, &again);
+    assert_same_trace(&first, &again, 0, 0);
+    assert_same_trace(&again, &first, 0, 0);
+    if (golden->steps > 0)
+        check_resume(place, golden, &first);
+    run_case(place, golden, "-two", NULL, 2, &two);
+    assert_same_trace(&first, &two, 0, golden->steps > 0 ? 1e-6 : 0);
+    trace_done(&first);
+    trace_done(&again);
+    trace_done(&two);
+}
+
+#define CASE(name, index) \
+    static void name(void **state) \
+    { \
+        check_case(*state, &cases[index]); \
+    }
+
+CASE(clm_on_documents_keeps_its_trace, 0)
+CASE(logit_kd_keeps_its_trace, 1)
+CASE(grad_ascent_keeps_its_trace, 2)
+CASE(grad_diff_keeps_its_trace, 3)
+CASE(npo_keeps_its_trace, 4)
+CASE(perplexity_keeps_its_numbers, 5)
+CASE(forget_retain_keeps_its_numbers, 6)
+
+static void clm_on_windows_keeps_its_trace(void **state)
+{
+    check_case(*state, &base_case);
+}
+
+/* -- what the numbers must mean --------------------------------------------------------------- */
+
+static void a_model_beats_counting_on_its_own_kind_of_text(void **state)
+{
+    struct trace trace = {0};
+    double end;
+
+    run_case(*state, &base_case, "-long", NULL, 1, &trace);
+    end = trace_at(&trace, "val_loss", 40);
+    assert_true(end < trace_at(&trace, "val_loss", 10));
+    assert_true(trace_at(&trace, "bigram_loss", 40) < trace_at(&trace, "unigram_loss", 40));
+    assert_true(end < trace_at(&trace, "unigram_loss", 40));
+    trace_done(&trace);
+}
+
+static void results_without_a_reference_are_null(void **state)
+{
+    static const struct golden_case bare = {
+        "bare",
+        "\"kind\": \"eval\", \"recipe\": \"forget_retain\", \"inputs\": {\"model\": " BASE
+        ", \"forget\": " PART("forget") ", \"retain\": " PART("retain") "}",
+        0};
+    const struct place *place = *state;
+    char *path = job_path(place, "bare", "/forget_retain.json"), *text = NULL;
+    struct trace trace = {0};
+    json_t *root, *results;
+    size_t length;
+
+    run_case(place, &bare, "", NULL, 1, &trace);
+    assert_true(trace_has(&trace, "forget_loss"));
+    assert_false(trace_has(&trace, "mia_auc"));
+    assert_false(trace_has(&trace, "privleak"));
+    OK(file_read(path, 1 << 20, &text, &length, &fixture_err));
+    root = json_loads(text, 0, NULL);
+    results = json_object_get(root, "results");
+    assert_true(json_is_null(json_object_get(results, "privleak")));
+    assert_true(json_is_null(json_object_get(results, "mia_auc")));
+    assert_true(json_is_real(json_object_get(results, "forget_loss")));
+    assert_true(json_array_size(json_object_get(root, "samples")) > 0);
+    assert_int_equal(strlen(json_string_value(json_object_get(root, "tokenizer"))), 64);
+    json_decref(root);
+    mem_free(text);
+    mem_free(path);
+    trace_done(&trace);
+}
+
+static void unlearning_ends_at_the_oracles_loss(void **state)
+{
+    static const struct golden_case stop = {
+        "stop",
+        "\"kind\": \"unlearning\", \"recipe\": \"npo\", \"inputs\": {\"model\": " BASE
+        ", \"oracle\": " MODEL("base", "0000000020") ", \"forget\": " PART("forget")
+        ", \"retain\": " PART("retain") "}, \"params\": {\"steps\": 400, \"batch\": 8, "
+        "\"eval_every\": 2, \"stop\": \"oracle_nll\", \"learning_rate\": 0.003}",
+        0};
+    struct trace trace = {0};
+    uint64_t last;
+
+    run_case(*state, &stop, "", NULL, 2, &trace);
+    last = trace.points[trace.count - 1].step;
+    assert_true(last < 400 && last % 2 == 0);
+    assert_true(trace_at(&trace, "forget_nll", last) > trace_at(&trace, "forget_nll", 2) ||
+                last == 2);
+    assert_non_null(strstr(trace.events, "forgotten\n"));
+    trace_done(&trace);
+}
+
+static void a_job_that_cannot_be_is_refused(void **state)
+{
+    static const struct {
+        const char *spec, *complaint;
+    } wrong[] = {
+        {"\"kind\": \"unlearning\", \"recipe\": \"npo\", \"inputs\": {\"model\": " BASE
+         ", \"forget\": " PART("forget") ", \"retain\": " PART("retain")
+         "}, \"params\": {\"stop\": \"oracle_nll\"}", "needs the input 'oracle'"},
+        {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART("train")
+         "}, \"params\": {\"batch\": 4, \"grad_accum\": 5}", "make it 1..4"},
+        {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART("train")
+         "}, \"params\": {\"steps\": 5, \"warmup\": 6}", "more than the job's 5 steps"},
+        {"\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": "
+         PART("train") ", \"teacher\": " BASE "}, \"params\": {\"d_model\": 16, "
+         "\"student_init\": \"teacher-layers\"}", "has another shape in the teacher"},
+        {"\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": " BASE
+         ", \"data\": " PART("valid") "}, \"params\": {\"max_length\": 65}",
+         "the model sees at most 64"},
+        {"\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": " BASE
+         ", \"data\": " PART("moon") "}", "input 'data'"},
+    };
+    const struct place *place = *state;
+
+    for (size_t i = 0; i < ARRAY_COUNT(wrong); i++) {
+        char *spec = expand(place, wrong[i].spec);
+        struct job_run job = {.name = "wrong", .spec = spec, .may_fail = true};
+        char *path = job_path(place, "wrong", ".log"), *log = NULL;
+        size_t length;
+
+        assert_int_equal(run_job_in(place, &job, NULL), 1);
+        OK(file_read(path, 1 << 20, &log, &length, &fixture_err));
+        if (!strstr(log, wrong[i].complaint))
+            fail_msg("expected '%s' in: %s", wrong[i].complaint, log);
+        mem_free(log);
+        mem_free(path);
+        mem_free(spec);
+    }
+}
+
+static void a_loss_that_is_not_finite_ends_the_job_as_diverged(void **state)
+{
+    static const char spec[] =
+        "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART("train")
+        "}, \"params\": {" SHAPE ", \"steps\": 60, \"batch\": 8, \"clip\": 0, "
+        "\"weight_decay\": 1, \"learning_rate\": 1, \"schedule\": \"constant\", "
+        "\"beta2\": 0.00001}";
+    char *expanded = expand(*state, spec);
+    struct job_run job = {.name = "diverges", .spec = expanded, .may_fail = true};
+    struct trace trace = {0};
+
+    assert_int_equal(run_job_in(*state, &job, &trace), 1);
+    assert_non_null(strstr(trace.events, "diverged\n"));
+    trace_done(&trace);
+    mem_free(expanded);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clm_on_windows_keeps_its_trace),
+        cmocka_unit_test(clm_on_documents_keeps_its_trace),
+        cmocka_unit_test(logit_kd_keeps_its_trace),
+        cmocka_unit_test(grad_ascent_keeps_its_trace),
+        cmocka_unit_test(grad_diff_keeps_its_trace),
+        cmocka_unit_test(npo_keeps_its_trace),
+        cmocka_unit_test(perplexity_keeps_its_numbers),
+        cmocka_unit_test(forget_retain_keeps_its_numbers),
+        cmocka_unit_test(a_model_beats_counting_on_its_own_kind_of_text),
+        cmocka_unit_test(results_without_a_reference_are_null),
+        cmocka_unit_test(unlearning_ends_at_the_oracles_loss),
+        cmocka_unit_test(a_job_that_cannot_be_is_refused),
+        cmocka_unit_test(a_loss_that_is_not_finite_ends_the_job_as_diverged),
+    };
+
+    return cmocka_run_group_tests(tests, with_base, place_close);
+}
