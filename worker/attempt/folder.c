@@ -20,6 +20,25 @@ char *folder_file(const char *folder, const char *name)
     return mem_printf("%s/%s", folder, name);
 }
 
+int folder_write(const char *folder, const char *name, const char *text, struct err *err)
+{
+    char *path = folder_file(folder, name), *temporary = mem_printf("%s.tmp", path);
+    int rc = -1;
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        err_errno(err, "write '%s'", temporary);
+        goto out;
+    }
+    rc = file_write_all(fd, text, strlen(text), err);
+    close(fd);
+    if (rc == 0 && rename(temporary, path) < 0)
+        rc = err_errno(err, "rename to '%s'", path);
+out:
+    mem_free(temporary);
+    mem_free(path);
+    return rc;
+}
+
 int folder_lock(const char *folder, int *out_fd, struct err *err)
 {
     char *path = folder_file(folder, FOLDER_LOCK);

@@ -25,6 +25,10 @@ struct process_id {
 
 char *folder_file(const char *folder, const char *name); /* "<folder>/<name>", mem_free */
 
+/* Writes a file whole: readers see all of it or nothing. Not synced: after a power cut no process
+ * of the attempt is left to need it. */
+int folder_write(const char *folder, const char *name, const char *text, struct err *err) WARN_UNUSED;
+
 /* Takes the lock. The returned descriptor holds it until it and all its copies are closed: pass
  * it to a child and the child holds it. Errors: ERR_EXISTS (another process holds it), ERR_IO. */
 int folder_lock(const char *folder, int *out_fd, struct err *err) WARN_UNUSED;

@@ -453,6 +453,34 @@ int spool_read(struct spool_reader *reader, struct arena *arena, struct rec_repo
     }
 }
 
+int spool_last(const char *folder, uint64_t *out_seq, uint64_t *out_kind, struct err *err)
+{
+    uint64_t *segments, seq = 0, kind = 0;
+    size_t segment_count, count;
+    struct spool_reader reader;
+    struct arena arena = {0};
+    struct rec_report *reports;
+    if (segments_list(folder, &segments, &segment_count, err) < 0)
+        return -1;
+    uint64_t newest = segment_count ? segments[segment_count - 1] : 1;
+    mem_free(segments);
+    if (spool_reader_open(folder, newest - 1, &reader, err) < 0)
+        return -1;
+    int rc;
+    while ((rc = spool_read(&reader, &arena, &reports, &count, err)) > 0) {
+        seq = reports[count - 1].seq;
+        kind = reports[count - 1].kind;
+        arena_reset(&arena);
+    }
+    arena_done(&arena);
+    spool_reader_close(&reader);
+    if (rc < 0)
+        return -1;
+    *out_seq = seq;
+    *out_kind = kind;
+    return 0;
+}
+
 int spool_drop(const char *folder, uint64_t acked, struct err *err)
 {
     uint64_t *segments;

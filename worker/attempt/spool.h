@@ -66,6 +66,11 @@ int64_t spool_record_parse(const void *bytes, size_t length, struct arena *arena
                            struct rec_report **out, size_t *out_count,
                            struct err *err) WARN_UNUSED;
 
+/* Sequence and kind of the newest whole report; 0 and 0 when there is none. Reads the newest
+ * segment. */
+int spool_last(const char *folder, uint64_t *out_seq, uint64_t *out_kind,
+               struct err *err) WARN_UNUSED;
+
 /* Removes segments whose reports are all <= acked; the newest segment stays. */
 int spool_drop(const char *folder, uint64_t acked, struct err *err) WARN_UNUSED;
 /* Bytes of all segments. */

@@ -1,23 +1,29 @@
 /* main.c - athanor-shepherd: runs one attempt on one node from its folder, and outlives whoever
  * started it. See README.md. */
 #include "common/base/log.h"
+#include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
 #include "worker/shepherd/dump.h"
 #include "worker/shepherd/run.h"
 
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: athanor-shepherd [--lock-fd N] FOLDER\n"
+    "usage: athanor-shepherd [--lock-fd N] [--cgroup PATH] [--user NAME] FOLDER\n"
     "       athanor-shepherd --dump FOLDER\n"
     "\n"
     "Runs the attempt that FOLDER/start.json describes and writes its report stream to\n"
     "FOLDER/spool-*. Started by athanor-worker; by hand it is good for trying a plan.\n"
     "  --lock-fd N   descriptor that already holds the lock of FOLDER\n"
+    "  --cgroup PATH cgroup of the attempt, to be joined (its leaf `shepherd`)\n"
+    "  --user NAME   account to become first; needs root\n"
     "  --dump        print the report stream of FOLDER as JSON lines instead\n"
     "  --help        this text\n"
     "Exit code: 0 when FINISHED was written, whatever the attempt's cause; 1 otherwise.\n";
@@ -34,40 +40,93 @@ static int lock_take(const char *folder, const char *given, struct err *err)
     return 0;
 }
 
+/* Becomes the job's account for good: nothing of a job is handled with other rights. */
+static int user_become(const char *name, struct err *err)
+{
+    const struct passwd *account = getpwnam(name);
+    if (!account)
+        return err_set(err, ERR_NOT_FOUND, "--user %s: no such account", name);
+    if (initgroups(name, account->pw_gid) < 0 ||
+        setresgid(account->pw_gid, account->pw_gid, account->pw_gid) < 0 ||
+        setresuid(account->pw_uid, account->pw_uid, account->pw_uid) < 0)
+        return err_errno(err, "--user %s", name);
+    prctl(PR_SET_DUMPABLE, 1); /* the change took our own /proc entries from us */
+    setenv("HOME", account->pw_dir, 1);
+    setenv("USER", name, 1);
+    setenv("LOGNAME", name, 1);
+    setenv("SHELL", account->pw_shell[0] ? account->pw_shell : "/bin/sh", 1);
+    return 0;
+}
+
+static int cgroup_join(const char *path, struct err *err)
+{
+    int fd = cgroup_open_procs(path, "shepherd");
+    if (fd < 0)
+        return err_errno(err, "--cgroup %s", path);
+    int rc = write(fd, "0", 1) == 1 ? 0 : err_errno(err, "join cgroup %s", path);
+    close(fd);
+    return rc;
+}
+
+struct options {
+    const char *folder, *lock_fd, *cgroup, *user;
+    bool dump, help, wrong;
+};
+
+static void options_read(int count, char **arguments, struct options *out)
+{
+    struct {
+        const char *name, **value;
+    } valued[] = {{"--lock-fd", &out->lock_fd}, {"--cgroup", &out->cgroup}, {"--user", &out->user}};
+    for (int i = 1; i < count; i++) {
+        bool taken = false;
+        for (size_t k = 0; k < ARRAY_COUNT(valued) && i + 1 < count; k++)
+            if (!taken && strcmp(arguments[i], valued[k].name) == 0) {
+                *valued[k].value = arguments[++i];
+                taken = true;
+            }
+        if (taken)
+            continue;
+        if (strcmp(arguments[i], "--help") == 0)
+            out->help = true;
+        else if (strcmp(arguments[i], "--dump") == 0)
+            out->dump = true;
+        else if (!out->folder && arguments[i][0] != '-')
+            out->folder = arguments[i];
+        else
+            out->wrong = true;
+    }
+}
+
+static int attempt_do(const struct options *options, struct err *err)
+{
+    setsid(); /* fails when we lead a session already, which is as good */
+    if (options->cgroup && cgroup_join(options->cgroup, err) < 0)
+        return -1;
+    if (options->user && user_become(options->user, err) < 0)
+        return -1;
+    if (lock_take(options->folder, options->lock_fd, err) < 0)
+        return -1;
+    return run_attempt(options->folder, err);
+}
+
 int main(int count, char **arguments)
 {
-    const char *folder = NULL, *lock = NULL;
-    bool dump = false;
-    for (int i = 1; i < count; i++) {
-        if (strcmp(arguments[i], "--help") == 0) {
-            fputs(usage, stdout);
-            return 0;
-        }
-        if (strcmp(arguments[i], "--lock-fd") == 0 && i + 1 < count)
-            lock = arguments[++i];
-        else if (strcmp(arguments[i], "--dump") == 0)
-            dump = true;
-        else if (!folder && arguments[i][0] != '-')
-            folder = arguments[i];
-        else
-            folder = "";
+    struct options options = {0};
+    struct err err = {0};
+    options_read(count, arguments, &options);
+    if (options.help) {
+        fputs(usage, stdout);
+        return 0;
     }
-    if (!folder || !folder[0]) {
+    if (!options.folder || options.wrong) {
         fputs(usage, stderr);
         return 2;
     }
-    struct err err = {0};
     log_init("athanor-shepherd", LOG_LEVEL_INFO);
-    if (dump && dump_spool(folder, stdout, &err) == 0)
+    int rc = options.dump ? dump_spool(options.folder, stdout, &err) : attempt_do(&options, &err);
+    if (rc == 0)
         return 0;
-    if (dump) {
-        log_error("%s", err.text);
-        return 1;
-    }
-    setsid(); /* fails when we lead a session already, which is as good */
-    if (lock_take(folder, lock, &err) < 0 || run_attempt(folder, &err) < 0) {
-        log_error("%s", err.text);
-        return 1;
-    }
-    return 0;
+    log_error("%s", err.text);
+    return 1;
 }

@@ -261,7 +261,7 @@ static int places_make(struct run *run, struct err *err)
         mem_free((void *)run->places.shared_memory);
         run->places.shared_memory = shared;
     }
-    return file_replace(run->places.spec, run->plan.spec, strlen(run->plan.spec), 0600, err);
+    return folder_write(run->folder, FOLDER_SPEC, run->plan.spec, err);
 }
 
 static void places_free(struct environment_places *places)

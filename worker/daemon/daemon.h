@@ -1,0 +1,143 @@
+/* daemon.h - athanor-worker: one node's side of the coordinator's wishes.
+ *
+ * daemon.c   joining, heartbeats, messages, leaving
+ * attempt.c  the table of attempts: found again, started, ended, swept, removed
+ * start.c    from a START message to a running shepherd
+ * pump.c     spools to the coordinator, acknowledgements back
+ * control.c  stop and checkpoint requests to shepherds
+ *
+ * The daemon keeps nothing that it could not find again: attempts are folders
+ * (worker/attempt/README.md), running ones are known by their locks. */
+#ifndef ATHANOR_DAEMON_DAEMON_H
+#define ATHANOR_DAEMON_DAEMON_H
+
+#include "common/base/kinds.h"
+#include "common/net/lines.h"
+#include "common/net/loop.h"
+#include "common/net/peer.h"
+#include "worker/attempt/plan.h"
+#include "worker/attempt/spool.h"
+#include "worker/daemon/claims.h"
+#include "worker/daemon/inventory.h"
+#include "worker/daemon/options.h"
+#include "worker/daemon/slots.h"
+
+#include <sys/types.h>
+
+#define DAEMON_ATTEMPTS_MAX 65536u  /* folders a worker keeps during a long outage */
+#define DAEMON_TICK_MS 500u         /* for what no event announces */
+#define DAEMON_JOIN_AGAIN_MS 2000u
+#define DAEMON_CONTROL_AGAIN_MS 200u
+#define DAEMON_SWEEP_AGAIN_MS 50u
+#define DAEMON_LEAVE_MS 15000u      /* for last reports to be acknowledged when leaving */
+#define PUMP_WINDOW 4u              /* unacknowledged REPORT messages of an attempt */
+#define PUMP_AGAIN_MS 10000u        /* silence after which unacknowledged reports are repeated */
+#define REMEMBERED_MAX 4096u        /* ended attempts whose repeated START is ignored */
+
+enum attempt_state {
+    ATTEMPT_RUNNING = 1, /* its shepherd lives                                     */
+    ATTEMPT_SWEEPING,    /* the shepherd died; its processes are being killed       */
+    ATTEMPT_ENDED,       /* FINISHED is in the spool, waiting to be acknowledged    */
+    ATTEMPT_FENCED,      /* killed and removed without a word                       */
+    ATTEMPT_STATE_END,
+};
+
+struct attempt {
+    struct daemon *daemon;
+    struct attempt *next;
+    uint64_t attempt_id, job_id, epoch;
+    enum attempt_state state;
+    char *folder, *cgroup; /* cgroup "": none */
+
+    pid_t pid; /* of the shepherd; 0: not known yet */
+    bool is_child;
+    int pidfd; /* -1: none */
+    struct loop_watch *pid_watch;
+    struct loop_timer sweep_timer;
+    enum cause lost_cause; /* what to write as FINISHED after the sweep */
+    char *lost_text;
+
+    /* pump */
+    struct spool_reader reader;
+    int spool_watch;       /* inotify; -1: none */
+    uint64_t acked;        /* sequence */
+    uint64_t sent;         /* newest sequence sent in this session */
+    uint64_t window[PUMP_WINDOW]; /* last sequence of each unacknowledged message, oldest first */
+    size_t window_count;
+    uint64_t sent_ms, dropped_ms;
+    bool finished_seen;    /* FINISHED has been read from the spool */
+
+    /* control: texts to hand to the shepherd, one at a time */
+    char *stop_text; /* kept until the shepherd has accepted it */
+    char *checkpoint_text;
+    int control_fd;
+    struct loop_watch *control_watch;
+    struct lines control_in;
+    struct lines_out control_out;
+    struct loop_timer control_timer;
+};
+
+struct daemon {
+    const struct options *options;
+    struct loop *loop;
+    struct peer *peer;
+    struct inventory inventory;
+    struct claims claims;
+    struct slots slots;
+    char *catalogue; /* JSON */
+    char *cgroup_base; /* NULL: none */
+    char *attempts_dir;
+    uid_t job_uid;
+    gid_t job_gid;
+
+    uint64_t incarnation;
+    uint64_t epoch;     /* newest seen; older ones are refused; kept in <state>/epoch */
+    uint64_t worker_id; /* 0: not joined in this session */
+    uint64_t heartbeat_ms;
+    struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
+    bool leaving; /* stop jobs, then end */
+    bool interrupted;
+
+    struct attempt *attempts; /* newest first */
+    size_t attempt_count;
+    int inotify_fd;
+    uint64_t remembered[REMEMBERED_MAX]; /* ring of ended attempt ids */
+    size_t remembered_at;
+};
+
+/* Runs until told to end. Errors: what kept it from starting, or its loop from polling. */
+int daemon_run(const struct options *options, struct err *err) WARN_UNUSED;
+/* Called when an attempt is gone for good: a leaving daemon may be able to end. */
+void daemon_attempt_gone(struct daemon *daemon);
+
+/* attempt.c */
+struct attempt *attempt_find(struct daemon *daemon, uint64_t attempt_id);
+bool attempt_remembered(const struct daemon *daemon, uint64_t attempt_id);
+/* Adds one in state RUNNING whose folder exists; watches its spool. */
+struct attempt *attempt_add(struct daemon *daemon, uint64_t attempt_id, const char *folder);
+/* Watches the shepherd's life through its pid. */
+void attempt_watch(struct attempt *attempt, pid_t pid, bool is_child);
+/* Writes FINISHED in the shepherd's stead and frees the slots. */
+void attempt_finish(struct attempt *attempt, enum cause cause, const char *text);
+/* Kills everything at once and forgets it. */
+void attempt_fence(struct attempt *attempt);
+/* The coordinator has FINISHED: removes the folder. The attempt is freed. */
+void attempt_remove(struct attempt *attempt);
+int attempts_discover(struct daemon *daemon, struct err *err) WARN_UNUSED;
+void attempts_tick(struct daemon *daemon);
+void attempts_close(struct daemon *daemon); /* forgets them; shepherds run on */
+
+/* start.c */
+void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch);
+
+/* pump.c */
+void pump_attempt(struct attempt *attempt); /* sends what the window allows */
+void pump_rewind(struct attempt *attempt);  /* a new session: everything unacknowledged again */
+void pump_ack(struct attempt *attempt, uint64_t seq);
+
+/* control.c */
+void control_stop(struct attempt *attempt, enum cause cause, uint64_t grace_ms);
+void control_checkpoint(struct attempt *attempt);
+void control_close(struct attempt *attempt);
+
+#endif

@@ -1,0 +1,273 @@
+/* inventory.c - see inventory.h. */
+#include "worker/daemon/inventory.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+#include "worker/daemon/nvml.h"
+
+#include <hwloc.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* ---- cores ------------------------------------------------------------------------------------ */
+
+static void core_fill(struct inventory *inventory, struct inventory_core *core, hwloc_obj_t object)
+{
+    int count = hwloc_bitmap_weight(object->cpuset);
+    core->cpus = arena_alloc(&inventory->arena, (size_t)(count + 1) * sizeof *core->cpus);
+    int cpu;
+    hwloc_bitmap_foreach_begin(cpu, object->cpuset)
+        core->cpus[core->cpu_count++] = (unsigned)cpu;
+    hwloc_bitmap_foreach_end();
+}
+
+/* Hardware threads of one core share its arithmetic units: a core is offered once. */
+static int cores_fill(struct inventory *inventory, hwloc_topology_t topology, struct err *err)
+{
+    hwloc_obj_type_t type = HWLOC_OBJ_CORE;
+    int count = hwloc_get_nbobjs_by_type(topology, type);
+    if (count <= 0) { /* some virtual machines know only processing units */
+        type = HWLOC_OBJ_PU;
+        count = hwloc_get_nbobjs_by_type(topology, type);
+    }
+    if (count <= 0)
+        return err_set(err, ERR_IO, "hwloc finds no core that we may use");
+    count = (int)min_u64((uint64_t)count, INVENTORY_CORES_MAX);
+    inventory->cores = arena_alloc(&inventory->arena, (size_t)count * sizeof *inventory->cores);
+    inventory->core_count = (size_t)count;
+    for (int i = 0; i < count; i++)
+        core_fill(inventory, &inventory->cores[i],
+                  hwloc_get_obj_by_type(topology, type, (unsigned)i));
+    return 0;
+}
+
+static const char *topology_text(struct inventory *inventory, hwloc_topology_t topology)
+{
+    const char *model = hwloc_obj_get_info_by_name(
+        hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0)
+            ? hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0)
+            : hwloc_get_root_obj(topology),
+        "CPUModel");
+    json_t *root = json_pack("{s:i, s:i, s:i, s:i, s:s}", "packages",
+                             hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE), "numa_nodes",
+                             hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE), "cores",
+                             (int)inventory->core_count, "threads",
+                             hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PU), "cpu",
+                             model && text_is_utf8(model, strlen(model)) ? model : "");
+    char *text = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    CHECK(text);
+    const char *kept = arena_strdup(&inventory->arena, text);
+    mem_free(text);
+    return kept;
+}
+
+static int cores_take(struct inventory *inventory, struct err *err)
+{
+    hwloc_topology_t topology;
+    /* Only processors and memory are looked at: probing for GPUs and file systems takes long. */
+    setenv("HWLOC_COMPONENTS", "-gl,-opencl,-cuda,-nvml,-rsmi,-levelzero", 0);
+    if (hwloc_topology_init(&topology) < 0)
+        return err_errno(err, "hwloc");
+    hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
+    int rc = hwloc_topology_load(topology) < 0 ? err_errno(err, "hwloc: read the topology")
+                                               : cores_fill(inventory, topology, err);
+    if (rc == 0)
+        inventory->topology = topology_text(inventory, topology);
+    hwloc_topology_destroy(topology);
+    return rc;
+}
+
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+static uint64_t limit_read(const char *path)
+{
+    char *text;
+    size_t length;
+    uint64_t limit = UINT64_MAX;
+    struct err err = {0};
+    if (file_read(path, 64, &text, &length, &err) < 0)
+        return UINT64_MAX;
+    if (sscanf(text, "%" SCNu64, &limit) != 1)
+        limit = UINT64_MAX; /* "max" */
+    mem_free(text);
+    return limit;
+}
+
+static uint64_t memory_take(void)
+{
+    uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t v2 = limit_read("/sys/fs/cgroup/memory.max"); /* as a container sees its own */
+    uint64_t v1 = limit_read("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    return min_u64(machine, min_u64(v1, v2));
+}
+
+/* ---- GPUs ------------------------------------------------------------------------------------- */
+
+static int gpus_fake(struct inventory *inventory, const char *number, struct err *err)
+{
+    uint64_t count;
+    if (parse_u64(number, &count, err) < 0 || count > INVENTORY_GPUS_MAX)
+        return err_set(err, ERR_INVALID, "--gpus fake:%s, expected fake:0 to fake:%u", number,
+                       INVENTORY_GPUS_MAX);
+    inventory->gpu_count = (size_t)count;
+    for (size_t i = 0; i < inventory->gpu_count; i++) {
+        struct inventory_gpu *gpu = &inventory->gpus[i];
+        gpu->model = "fake";
+        gpu->uuid = arena_printf(&inventory->arena, "fake-%zu", i);
+        gpu->visible = arena_printf(&inventory->arena, "%zu", i);
+        gpu->memory_bytes = (uint64_t)16 << 30;
+    }
+    return 0;
+}
+
+static void gpus_real(struct inventory *inventory)
+{
+    struct nvml_gpu found[INVENTORY_GPUS_MAX];
+    struct err err = {0};
+    size_t count = 0;
+    if (nvml_list(found, INVENTORY_GPUS_MAX, &count, &err) < 0)
+        inventory->gpu_note = arena_strdup(&inventory->arena, err.text);
+    for (size_t i = 0; i < count; i++) {
+        struct inventory_gpu *gpu = &inventory->gpus[i];
+        gpu->model = arena_strdup(&inventory->arena, found[i].model);
+        gpu->uuid = arena_strdup(&inventory->arena, found[i].uuid);
+        gpu->visible = gpu->uuid; /* the index depends on CUDA_DEVICE_ORDER */
+        gpu->memory_bytes = found[i].memory_bytes;
+    }
+    inventory->gpu_count = count;
+}
+
+static int gpus_take(struct inventory *inventory, const char *wanted, struct err *err)
+{
+    inventory->gpus = arena_alloc(&inventory->arena, INVENTORY_GPUS_MAX * sizeof *inventory->gpus);
+    inventory->gpu_note = "";
+    if (strncmp(wanted, "fake:", 5) == 0)
+        return gpus_fake(inventory, wanted + 5, err);
+    if (strcmp(wanted, "auto") == 0) {
+        gpus_real(inventory);
+        return 0;
+    }
+    if (strcmp(wanted, "none") == 0)
+        return 0;
+    return err_set(err, ERR_INVALID, "--gpus '%s', expected auto, none or fake:N", wanted);
+}
+
+int inventory_take(const char *gpus, struct inventory *out, struct err *err)
+{
+    struct inventory inventory = {0};
+    struct utsname machine;
+    if (cores_take(&inventory, err) < 0 || gpus_take(&inventory, gpus, err) < 0) {
+        inventory_done(&inventory);
+        return -1;
+    }
+    inventory.memory_bytes = memory_take();
+    inventory.machine = arena_strdup(&inventory.arena, uname(&machine) == 0 ? machine.machine : "");
+    *out = inventory;
+    return 0;
+}
+
+void inventory_done(struct inventory *inventory)
+{
+    arena_done(&inventory->arena);
+    memset(inventory, 0, sizeof *inventory);
+}
+
+/* ---- choosing --------------------------------------------------------------------------------- */
+
+static struct inventory_core *core_of_cpu(struct inventory *inventory, unsigned cpu)
+{
+    for (size_t i = 0; i < inventory->core_count; i++)
+        for (size_t k = 0; k < inventory->cores[i].cpu_count; k++)
+            if (inventory->cores[i].cpus[k] == cpu)
+                return &inventory->cores[i];
+    return NULL;
+}
+
+static int choose_cpu(struct inventory *inventory, unsigned cpu, struct inventory_core *chosen,
+                      size_t *count, struct err *err)
+{
+    if (!core_of_cpu(inventory, cpu))
+        return err_set(err, ERR_INVALID, "--cores: CPU %u does not exist or may not be used", cpu);
+    for (size_t i = 0; i < *count; i++)
+        if (chosen[i].cpus[0] == cpu)
+            return err_set(err, ERR_INVALID, "--cores: CPU %u is listed twice", cpu);
+    if (*count == INVENTORY_CORES_MAX)
+        return err_set(err, ERR_INVALID, "--cores: at most %u", INVENTORY_CORES_MAX);
+    chosen[*count].cpus = arena_alloc(&inventory->arena, sizeof(unsigned));
+    chosen[*count].cpus[0] = cpu;
+    chosen[(*count)++].cpu_count = 1;
+    return 0;
+}
+
+/* "0-3,8": who lists CPUs means exactly these. */
+static int choose_list(struct inventory *inventory, const char *wanted, struct err *err)
+{
+    struct inventory_core *chosen =
+        arena_alloc(&inventory->arena, INVENTORY_CORES_MAX * sizeof *chosen);
+    size_t count = 0;
+    const char *at = wanted;
+    while (*at) {
+        unsigned first, last;
+        int used = 0;
+        if (sscanf(at, "%u-%u%n", &first, &last, &used) != 2) {
+            if (sscanf(at, "%u%n", &first, &used) != 1)
+                break;
+            last = first;
+        }
+        at += used;
+        if (first > last || last >= INVENTORY_CORES_MAX || (*at && *at != ','))
+            break;
+        for (unsigned cpu = first; cpu <= last; cpu++)
+            if (choose_cpu(inventory, cpu, chosen, &count, err) < 0)
+                return -1;
+        if (*at == ',' && at[1])
+            at++;
+    }
+    if (*at || count == 0)
+        return err_set(err, ERR_INVALID,
+                       "--cores '%s', expected a number, or CPU numbers such as 0-3,8", wanted);
+    inventory->cores = chosen;
+    inventory->core_count = count;
+    return 0;
+}
+
+static int choose_number(struct inventory *inventory, const char *wanted,
+                         inventory_claim_fn *claim, void *user, size_t *out_unbound,
+                         struct err *err)
+{
+    uint64_t number;
+    if (parse_u64(wanted, &number, err) < 0 || number == 0 || number > INVENTORY_CORES_MAX)
+        return err_set(err, ERR_INVALID,
+                       "--cores '%s', expected 1 to %u, or CPU numbers such as 0-3,8", wanted,
+                       INVENTORY_CORES_MAX);
+    struct inventory_core *chosen = arena_alloc(&inventory->arena, number * sizeof *chosen);
+    size_t count = 0;
+    for (size_t i = 0; i < inventory->core_count && count < number; i++)
+        if (claim(user, inventory->cores[i].cpus[0]))
+            chosen[count++] = inventory->cores[i];
+    *out_unbound = (size_t)number - count; /* zeroed entries have no CPUs */
+    inventory->cores = chosen;
+    inventory->core_count = (size_t)number;
+    return 0;
+}
+
+int inventory_choose(struct inventory *inventory, const char *wanted, inventory_claim_fn *claim,
+                     void *user, size_t *out_unbound, struct err *err)
+{
+    *out_unbound = 0;
+    if (wanted[0] && strpbrk(wanted, "-,"))
+        if (choose_list(inventory, wanted, err) < 0)
+            return -1;
+    if (wanted[0] && !strpbrk(wanted, "-,"))
+        return choose_number(inventory, wanted, claim, user, out_unbound, err);
+    for (size_t i = 0; i < inventory->core_count; i++)
+        claim(user, inventory->cores[i].cpus[0]); /* so that others pass them over */
+    return 0;
+}

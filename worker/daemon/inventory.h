@@ -1,0 +1,51 @@
+/* inventory.h - what this node has: cores by hwloc, memory, GPUs by NVML (opened at run time; its
+ * absence is fine) or imaginary ones. */
+#ifndef ATHANOR_DAEMON_INVENTORY_H
+#define ATHANOR_DAEMON_INVENTORY_H
+
+#include "common/base/arena.h"
+#include "common/base/err.h"
+
+#define INVENTORY_CORES_MAX 4096u
+#define INVENTORY_GPUS_MAX 64u
+
+struct inventory_core {
+    unsigned *cpus; /* operating system's numbers of its hardware threads; none: not to be bound */
+    size_t cpu_count;
+};
+
+struct inventory_gpu {
+    const char *model, *uuid;
+    const char *visible; /* word for CUDA_VISIBLE_DEVICES */
+    uint64_t memory_bytes;
+};
+
+struct inventory {
+    struct arena arena; /* holds everything below */
+    struct inventory_core *cores;
+    size_t core_count;
+    struct inventory_gpu *gpus;
+    size_t gpu_count;
+    uint64_t memory_bytes; /* of the machine, or what our cgroup allows when that is less */
+    const char *topology;  /* JSON for people */
+    const char *machine;   /* "x86_64" */
+    char *gpu_note;        /* why no GPU was found, when that was asked for; "" */
+};
+
+/* gpus: "auto", "none", "fake:N". Errors: ERR_INVALID (gpus), ERR_IO (hwloc). */
+int inventory_take(const char *gpus, struct inventory *out, struct err *err) WARN_UNUSED;
+void inventory_done(struct inventory *inventory);
+
+/* Reduces the cores to those offered. wanted: "" all; "N" that many; "0-3,8" those that own these
+ * CPUs, each CPU once. With "N", cores that `claim` refuses (another worker of this machine has
+ * them) are passed over; when too few are left the rest is offered unbound, which
+ * *out_unbound counts. Errors: ERR_INVALID. */
+typedef bool inventory_claim_fn(void *user, unsigned cpu);
+int inventory_choose(struct inventory *inventory, const char *wanted, inventory_claim_fn *claim,
+                     void *user, size_t *out_unbound, struct err *err) WARN_UNUSED;
+
+/* JSON of the catalogue that `engine --catalogue` prints (mem_free). Errors: ERR_NOT_FOUND (no
+ * such program), ERR_IO, ERR_TIMEOUT, ERR_LIMIT, ERR_PROTOCOL (not a catalogue). */
+int inventory_catalogue(const char *engine, char **out, struct err *err) WARN_UNUSED;
+
+#endif

@@ -1,0 +1,16 @@
+/* nvml.h - NVIDIA's management library, opened at run time. */
+#ifndef ATHANOR_DAEMON_NVML_H
+#define ATHANOR_DAEMON_NVML_H
+
+#include "common/base/err.h"
+
+struct nvml_gpu {
+    char model[96], uuid[96];
+    uint64_t memory_bytes;
+};
+
+/* Errors: ERR_NOT_FOUND (no library: no driver), ERR_IO (the driver's word), ERR_LIMIT. */
+int nvml_list(struct nvml_gpu *gpus, size_t capacity, size_t *out_count,
+              struct err *err) WARN_UNUSED;
+
+#endif

@@ -1,0 +1,269 @@
+/* options.c - see options.h. */
+#include "worker/daemon/options.h"
+
+#include "common/base/parse.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum option_kind { OPTION_TEXT = 1, OPTION_SIZE, OPTION_FLAG, OPTION_ENDPOINTS, OPTION_LABEL };
+
+#define AT(field) offsetof(struct options, field)
+
+static const struct option {
+    const char *name, *argument;
+    enum option_kind kind;
+    size_t offset;
+    const char *environment; /* used when the option is not given; NULL: none */
+    const char *help;
+} table[] = {
+    {"--coordinator", "ENDPOINT,...", OPTION_ENDPOINTS, 0, "ATHANOR_COORDINATOR",
+     "coordinators to try in turn: tcp://HOST:PORT or ipc://PATH; required"},
+    {"--keys", "FILE", OPTION_TEXT, AT(keys), "ATHANOR_KEYS",
+     "secret key of this worker, made by 'athanor keys'; required"},
+    {"--server-key", "FILE|KEY", OPTION_TEXT, AT(server_key), "ATHANOR_SERVER_KEY",
+     "public key of the coordinators (default: coordinator.pub beside --keys)"},
+    {"--name", "NAME", OPTION_TEXT, AT(name), NULL,
+     "name of this worker, as its key was enrolled (default: the host's name)"},
+    {"--state", "DIR", OPTION_TEXT, AT(state), "ATHANOR_WORKER_STATE",
+     "attempts, spools and, unless --jobs-dir is given, job directories; required"},
+    {"--jobs-dir", "DIR", OPTION_TEXT, AT(jobs_dir), NULL,
+     "durable job directories, the same path on all workers that share jobs "
+     "(default: STATE/jobs)"},
+    {"--cores", "N|LIST", OPTION_TEXT, AT(cores), NULL,
+     "cores offered: a number, or CPU numbers such as 0-3,8 or 2-2 (default: all)"},
+    {"--memory", "SIZE", OPTION_SIZE, AT(memory_bytes), NULL,
+     "memory offered, such as 64GiB (default: nine tenths of the machine)"},
+    {"--gpus", "auto|none|fake:N", OPTION_TEXT, AT(gpus), NULL,
+     "GPUs offered: those that NVML finds, none, or N imaginary ones for tests (default: auto)"},
+    {"--label", "NAME=VALUE", OPTION_LABEL, 0, NULL, "for constraints of specs; may be repeated"},
+    {"--engine", "FILE", OPTION_TEXT, AT(engine), NULL,
+     "athanor-engine (default: beside this program)"},
+    {"--shepherd", "FILE", OPTION_TEXT, AT(shepherd), NULL,
+     "athanor-shepherd (default: beside this program)"},
+    {"--tmp", "DIR", OPTION_TEXT, AT(tmp), "TMPDIR",
+     "where attempts get their private TMPDIR (default: /tmp)"},
+    {"--log-limit", "SIZE", OPTION_SIZE, AT(log_bytes_max), NULL,
+     "output kept of one attempt (default: 256MiB)"},
+    {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL,
+     "account that jobs run as; needs root"},
+    {"--allow-root-jobs", NULL, OPTION_FLAG, AT(allow_root_jobs), NULL,
+     "as root without --job-user: run jobs as root"},
+    {"--stop-jobs", NULL, OPTION_FLAG, AT(stop_jobs), NULL,
+     "stop jobs on SIGTERM (default: they run on and are found again)"},
+    {"--verbose", NULL, OPTION_FLAG, AT(verbose), NULL, "log every message"},
+    {"--help", NULL, OPTION_FLAG, AT(help), NULL, "this text"},
+    {"--version", NULL, OPTION_FLAG, AT(version), NULL, "print the version"},
+};
+
+void options_help(FILE *out)
+{
+    fputs("usage: athanor-worker --coordinator ENDPOINTS --keys FILE --state DIR [options]\n\n"
+          "Offers this node's cores, memory and GPUs to a coordinator and runs what it sends.\n"
+          "May be restarted at any time: jobs run on and are found again.\n\n", out);
+    for (size_t i = 0; i < ARRAY_COUNT(table); i++) {
+        int width = fprintf(out, "  %s %s", table[i].name,
+                            table[i].argument ? table[i].argument : "");
+        fprintf(out, "%*s%s", width < 32 ? 32 - width : 1, "", table[i].help);
+        if (table[i].environment)
+            fprintf(out, " [$%s]", table[i].environment);
+        fputc('\n', out);
+    }
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static int endpoints_set(struct options *options, const char *value, struct err *err)
+{
+    char *copy = arena_strdup(&options->arena, value), *save = NULL;
+    options->endpoint_count = 0;
+    for (char *item = strtok_r(copy, ",", &save); item; item = strtok_r(NULL, ",", &save)) {
+        if (options->endpoint_count == OPTIONS_ENDPOINTS_MAX)
+            return err_set(err, ERR_INVALID, "at most %u endpoints", OPTIONS_ENDPOINTS_MAX);
+        if (strncmp(item, "tcp://", 6) != 0 && strncmp(item, "ipc://", 6) != 0)
+            return err_set(err, ERR_INVALID,
+                           "'%s' is no endpoint, expected tcp://HOST:PORT or ipc://PATH", item);
+        options->endpoints[options->endpoint_count++] = item;
+    }
+    return 0;
+}
+
+static int label_set(struct options *options, const char *value, struct err *err)
+{
+    const char *equals = strchr(value, '=');
+    if (!equals || equals == value || !equals[1])
+        return err_set(err, ERR_INVALID, "'%s', expected NAME=VALUE", value);
+    if (options->label_count == OPTIONS_LABELS_MAX)
+        return err_set(err, ERR_INVALID, "at most %u labels", OPTIONS_LABELS_MAX);
+    options->labels[options->label_count++] = (struct option_label){
+        arena_strndup(&options->arena, value, (size_t)(equals - value)),
+        arena_strdup(&options->arena, equals + 1)};
+    return 0;
+}
+
+static int value_set(struct options *options, const struct option *option, const char *value,
+                     struct err *err)
+{
+    void *field = (char *)options + option->offset;
+    switch (option->kind) {
+    case OPTION_TEXT:
+        *(const char **)field = arena_strdup(&options->arena, value);
+        return 0;
+    case OPTION_SIZE:
+        return parse_size_bytes(value, field, err);
+    case OPTION_FLAG:
+        *(bool *)field = true;
+        return 0;
+    case OPTION_ENDPOINTS:
+        return endpoints_set(options, value, err);
+    case OPTION_LABEL:
+        return label_set(options, value, err);
+    }
+    CHECK(!"an option has no kind");
+    return -1;
+}
+
+static const struct option *option_find(const char *name, size_t length)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(table); i++)
+        if (strlen(table[i].name) == length && strncmp(table[i].name, name, length) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static int option_unknown(const char *given, struct err *err)
+{
+    const char *nearest = table[0].name;
+    for (size_t i = 1; i < ARRAY_COUNT(table); i++)
+        if (text_distance(given, table[i].name) < text_distance(given, nearest))
+            nearest = table[i].name;
+    return err_set(err, ERR_INVALID, "'%s' is not an option, did you mean %s? See --help", given,
+                   nearest);
+}
+
+/* --name VALUE or --name=VALUE; returns how many words were used. */
+static int argument_read(struct options *options, char *const *words, int left, struct err *err)
+{
+    size_t length = strcspn(words[0], "=");
+    const struct option *option = option_find(words[0], length);
+    if (!option)
+        return option_unknown(words[0], err);
+    const char *value = words[0][length] ? words[0] + length + 1 : NULL;
+    int used = 1;
+    if (option->kind == OPTION_FLAG && value)
+        return err_set(err, ERR_INVALID, "%s takes no value", option->name);
+    if (option->kind != OPTION_FLAG && !value) {
+        if (left < 2)
+            return err_set(err, ERR_INVALID, "%s: %s is missing", option->name, option->argument);
+        value = words[1];
+        used = 2;
+    }
+    return value_set(options, option, value, err) < 0 ? err_wrap(err, "%s", option->name) : used;
+}
+
+/* ---- defaults ---------------------------------------------------------------------------------- */
+
+static int environment_read(struct options *options, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(table); i++) {
+        const char *value = table[i].environment ? getenv(table[i].environment) : NULL;
+        if (value && value[0] && value_set(options, &table[i], value, err) < 0)
+            return err_wrap(err, "$%s", table[i].environment);
+    }
+    return 0;
+}
+
+static const char *program_beside(struct options *options, const char *name)
+{
+    char self[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0)
+        return name;
+    self[length] = '\0';
+    char *slash = strrchr(self, '/');
+    return arena_printf(&options->arena, "%.*s/%s", (int)(slash - self), self, name);
+}
+
+static const char *absolute(struct options *options, const char *path)
+{
+    char folder[PATH_MAX];
+    if (path[0] == '/' || !getcwd(folder, sizeof folder))
+        return path;
+    return arena_printf(&options->arena, "%s/%s", folder, path);
+}
+
+static void defaults_set(struct options *options)
+{
+    char host[HOST_NAME_MAX + 1] = "worker";
+    if (!options->name[0]) {
+        gethostname(host, sizeof host - 1);
+        options->name = arena_strdup(&options->arena, host);
+    }
+    options->state = absolute(options, options->state);
+    options->jobs_dir = options->jobs_dir[0]
+                            ? absolute(options, options->jobs_dir)
+                            : arena_printf(&options->arena, "%s/jobs", options->state);
+    options->tmp = absolute(options, options->tmp[0] ? options->tmp : "/tmp");
+    if (!options->engine[0])
+        options->engine = program_beside(options, "athanor-engine");
+    if (!options->shepherd[0])
+        options->shepherd = program_beside(options, "athanor-shepherd");
+    options->engine = absolute(options, options->engine);
+    options->shepherd = absolute(options, options->shepherd);
+    if (!options->server_key[0]) {
+        const char *slash = strrchr(options->keys, '/');
+        options->server_key =
+            arena_printf(&options->arena, "%.*scoordinator.pub",
+                         slash ? (int)(slash - options->keys) + 1 : 0, options->keys);
+    }
+}
+
+static int required_check(const struct options *options, struct err *err)
+{
+    if (options->endpoint_count == 0)
+        return err_set(err, ERR_INVALID, "--coordinator is required, such as tcp://HOST:7600");
+    if (!options->keys[0])
+        return err_set(err, ERR_INVALID, "--keys is required: the file of this worker's secret key");
+    if (!options->state[0])
+        return err_set(err, ERR_INVALID, "--state is required: a directory on a local disk");
+    if (options->job_user[0] && geteuid() != 0)
+        return err_set(err, ERR_INVALID, "--job-user %s: only root can run jobs as another account",
+                       options->job_user);
+    if (geteuid() == 0 && !options->job_user[0] && !options->allow_root_jobs)
+        return err_set(err, ERR_INVALID, "running as root: name the account of jobs with "
+                                         "--job-user, or say --allow-root-jobs");
+    return 0;
+}
+
+int options_read(int count, char *const *arguments, struct options *out, struct err *err)
+{
+    struct options options = {.keys = "", .server_key = "", .name = "", .state = "",
+                              .jobs_dir = "", .cores = "", .gpus = "auto", .engine = "",
+                              .shepherd = "", .tmp = "", .job_user = "",
+                              .log_bytes_max = (uint64_t)256 << 20};
+    int rc = environment_read(&options, err);
+    for (int i = 1; rc == 0 && i < count;) {
+        int used = argument_read(&options, arguments + i, count - i, err);
+        if (used < 0)
+            rc = -1;
+        i += used;
+    }
+    if (rc == 0 && !options.help && !options.version) {
+        rc = required_check(&options, err);
+        if (rc == 0)
+            defaults_set(&options);
+    }
+    if (rc < 0)
+        options_done(&options);
+    else
+        *out = options;
+    return rc;
+}
+
+void options_done(struct options *options)
+{
+    arena_done(&options->arena);
+    memset(options, 0, sizeof *options);
+}

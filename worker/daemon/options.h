@@ -1,0 +1,45 @@
+/* options.h - the command line of athanor-worker, from one table. */
+#ifndef ATHANOR_DAEMON_OPTIONS_H
+#define ATHANOR_DAEMON_OPTIONS_H
+
+#include "common/base/arena.h"
+#include "common/base/err.h"
+#include "common/net/keys.h"
+
+#include <stdio.h>
+
+#define OPTIONS_ENDPOINTS_MAX 16u
+#define OPTIONS_LABELS_MAX 64u
+
+struct option_label {
+    const char *name, *value;
+};
+
+struct options {
+    struct arena arena; /* holds all texts */
+    const char *endpoints[OPTIONS_ENDPOINTS_MAX];
+    size_t endpoint_count;
+    const char *keys;       /* file of our secret key */
+    const char *server_key; /* as given: file or key; "" = coordinator.pub beside keys */
+    const char *name;
+    const char *state, *jobs_dir; /* absolute */
+    const char *cores;      /* "" all, "4" that many, "0-3,8" these */
+    uint64_t memory_bytes;  /* 0: most of the machine */
+    const char *gpus;       /* "auto", "none", "fake:N" */
+    struct option_label labels[OPTIONS_LABELS_MAX];
+    size_t label_count;
+    const char *engine, *shepherd; /* programs; "" = beside our own */
+    const char *tmp;
+    const char *job_user;
+    uint64_t log_bytes_max;
+    bool allow_root_jobs, stop_jobs, verbose;
+    bool help, version; /* print and leave */
+};
+
+/* Errors: ERR_INVALID naming the option, its value and what is accepted. */
+int options_read(int count, char *const *arguments, struct options *out,
+                 struct err *err) WARN_UNUSED;
+void options_done(struct options *options);
+void options_help(FILE *out);
+
+#endif

@@ -1,0 +1,333 @@
+/* start.c - from a START message to a running shepherd; see daemon.h. */
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/spec/spec.h"
+#include "worker/attempt/cgroup.h"
+#include "worker/attempt/folder.h"
+#include "worker/daemon/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+extern char **environ;
+
+struct starting {
+    struct daemon *daemon;
+    const struct msg_start *start;
+    struct attempt *attempt;
+    char *job_dir;
+};
+
+/* ---- what must be there ------------------------------------------------------------------------ */
+
+static int folder_give(const struct daemon *daemon, const char *path, struct err *err)
+{
+    if (daemon->job_uid == geteuid())
+        return 0;
+    return chown(path, daemon->job_uid, daemon->job_gid) < 0
+               ? err_errno(err, "give '%s' to the job's account", path)
+               : 0;
+}
+
+static int job_dir_make(struct starting *s, struct err *err)
+{
+    s->job_dir = mem_printf("%s/%" PRIu64, s->daemon->options->jobs_dir, s->start->job_id);
+    if (mkdir(s->job_dir, 0755) < 0 && errno != EEXIST)
+        return err_errno(err, "make job directory '%s'", s->job_dir);
+    return folder_give(s->daemon, s->job_dir, err);
+}
+
+static bool hash_is_zero(const struct hash *hash)
+{
+    static const struct hash zero;
+    return hash_equal(hash, &zero);
+}
+
+/* A checkpoint that changed since it was registered must not be resumed from. */
+static int resume_check(const struct msg_start *start, struct err *err)
+{
+    struct hash found;
+    if (!start->resume_path[0])
+        return 0;
+    char *manifest = mem_printf("%s/manifest.json", start->resume_path);
+    int rc = hash_file(manifest, &found, err);
+    mem_free(manifest);
+    if (rc < 0)
+        return err_wrap(err, "checkpoint to resume from");
+    if (!hash_is_zero(&start->resume_content) && !hash_equal(&found, &start->resume_content))
+        return err_set(err, ERR_INVALID, "checkpoint '%s' is not the one that was saved: its "
+                                         "manifest has another hash", start->resume_path);
+    return 0;
+}
+
+static int inputs_check(const struct msg_start *start, struct err *err)
+{
+    for (size_t i = 0; i < start->inputs_count; i++)
+        if (!file_exists(start->inputs[i].path))
+            return err_set(err, ERR_NOT_FOUND, "input %s: '%s' is not there on this worker",
+                           start->inputs[i].name, start->inputs[i].path);
+    return 0;
+}
+
+static int slots_give(struct starting *s, struct err *err)
+{
+    const struct msg_start *start = s->start;
+    if (start->ranks == 0 || start->ranks > PLAN_RANKS_MAX || start->cores > INVENTORY_CORES_MAX ||
+        start->gpus > INVENTORY_GPUS_MAX)
+        return err_set(err, ERR_INVALID,
+                       "%" PRIu64 " ranks of %" PRIu64 " cores: a worker runs at most %u ranks",
+                       start->ranks, start->cores, PLAN_RANKS_MAX);
+    return slots_take(&s->daemon->slots, start->attempt_id, start->ranks * start->cores,
+                      start->ranks * start->gpus, err);
+}
+
+static int cgroup_give(struct starting *s, struct err *err)
+{
+    struct daemon *daemon = s->daemon;
+    struct hash hash;
+    char hex[HASH_HEX_SIZE], name[64], *path;
+    if (!daemon->cgroup_base)
+        return 0;
+    /* Several clusters of one machine share the base: the folder tells them apart. */
+    hash_bytes(daemon->attempts_dir, strlen(daemon->attempts_dir), &hash);
+    hash_to_hex(&hash, hex);
+    snprintf(name, sizeof name, "%.12s-%" PRIu64, hex, s->start->attempt_id);
+    if (cgroup_make(daemon->cgroup_base, name, s->start->memory_bytes * s->start->ranks,
+                    daemon->job_uid, daemon->job_gid, &path, err) < 0)
+        return -1;
+    mem_free(s->attempt->cgroup);
+    s->attempt->cgroup = path;
+    return 0;
+}
+
+/* ---- the plan ------------------------------------------------------------------------------------ */
+
+static json_t *cpus_json(const struct starting *s)
+{
+    json_t *all = json_array();
+    for (size_t rank = 0; rank < s->start->ranks; rank++) {
+        json_t *cpus = json_array();
+        bool bound = true;
+        for (size_t i = 0; i < s->start->cores; i++) {
+            const struct inventory_core *core = slots_core(
+                &s->daemon->slots, s->attempt->attempt_id, rank * (size_t)s->start->cores + i);
+            bound = bound && core && core->cpu_count > 0;
+            for (size_t k = 0; core && k < core->cpu_count; k++)
+                json_array_append_new(cpus, json_integer(core->cpus[k]));
+        }
+        if (!bound) /* part of its cores is not ours alone: let the kernel place it */
+            json_array_clear(cpus);
+        json_array_append_new(all, cpus);
+    }
+    return all;
+}
+
+static json_t *gpus_json(const struct starting *s)
+{
+    json_t *all = json_array();
+    for (size_t rank = 0; rank < s->start->ranks; rank++) {
+        json_t *gpus = json_array();
+        for (size_t i = 0; i < s->start->gpus; i++) {
+            const struct inventory_gpu *gpu = slots_gpu(
+                &s->daemon->slots, s->attempt->attempt_id, rank * (size_t)s->start->gpus + i);
+            json_array_append_new(gpus, json_string(gpu->visible));
+        }
+        json_array_append_new(all, gpus);
+    }
+    return all;
+}
+
+static int spec_complete(const struct msg_start *start, json_t **out, struct err *err)
+{
+    struct arena arena = {0};
+    struct spec_place *places = arena_alloc(&arena, (start->inputs_count + 1) * sizeof *places);
+    char hex[HASH_HEX_SIZE], *text = NULL;
+    for (size_t i = 0; i < start->inputs_count; i++) {
+        const struct rec_resolved_input *input = &start->inputs[i];
+        hash_to_hex(&input->content, hex);
+        places[i] = (struct spec_place){
+            input->name, input->path, input->part[0] ? input->part : NULL,
+            hash_is_zero(&input->content) ? NULL : arena_strdup(&arena, hex)};
+    }
+    struct spec_run run = {.job_id = start->job_id, .attempt_id = start->attempt_id,
+                           .attempt = start->attempt_number, .places = places,
+                           .place_count = start->inputs_count};
+    int rc = spec_json_complete(start->spec, &run, &text, err);
+    if (rc == 0) {
+        *out = json_loads(text, 0, NULL);
+        CHECK(*out); /* written a moment ago */
+    }
+    mem_free(text);
+    arena_done(&arena);
+    return rc;
+}
+
+static int plan_write(const struct starting *s, struct err *err)
+{
+    const struct msg_start *start = s->start;
+    const struct options *options = s->daemon->options;
+    json_t *spec = NULL;
+    if (spec_complete(start, &spec, err) < 0)
+        return -1;
+    json_t *root = json_pack(
+        "{s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:s, s:s, s:s, "
+        "s:s, s:s, s:s, s:o}",
+        "format", 1, "attempt_id", (json_int_t)start->attempt_id, "attempt",
+        (json_int_t)start->attempt_number, "job_id", (json_int_t)start->job_id, "job_name",
+        start->job_name, "epoch", (json_int_t)s->attempt->epoch, "ranks", (json_int_t)start->ranks,
+        "cores", (json_int_t)start->cores, "memory_bytes", (json_int_t)start->memory_bytes,
+        "wall_time_ms", (json_int_t)start->wall_time_ms, "stop_grace_ms",
+        (json_int_t)start->stop_grace_ms, "stall_ms", (json_int_t)start->stall_ms, "log_bytes_max",
+        (json_int_t)options->log_bytes_max, "cpus", cpus_json(s), "gpus", gpus_json(s), "job_dir",
+        s->job_dir, "resume", start->resume_path, "engine", options->engine, "cgroup",
+        s->attempt->cgroup, "tmp", options->tmp, "account", start->account, "spec", spec);
+    if (!root)
+        return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
+    char *text = json_dumps(root, JSON_COMPACT), *path;
+    int rc = folder_write(s->attempt->folder, FOLDER_PLAN, text, err);
+    if (rc == 0) {
+        path = folder_file(s->attempt->folder, FOLDER_PLAN);
+        rc = folder_give(s->daemon, path, err);
+        mem_free(path);
+    }
+    mem_free(text);
+    json_decref(root);
+    return rc;
+}
+
+/* ---- the shepherd ------------------------------------------------------------------------------- */
+
+#define LOCK_FD 3 /* in the shepherd */
+
+static void actions_fill(posix_spawn_file_actions_t *actions, const char *log, int lock_fd)
+{
+    posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDWR, 0);
+    posix_spawn_file_actions_adddup2(actions, STDIN_FILENO, STDOUT_FILENO);
+    posix_spawn_file_actions_addopen(actions, STDERR_FILENO, log, O_WRONLY | O_CREAT | O_APPEND,
+                                     0600);
+    posix_spawn_file_actions_adddup2(actions, lock_fd, LOCK_FD);
+    posix_spawn_file_actions_addclosefrom_np(actions, LOCK_FD + 1);
+}
+
+static void attributes_fill(posix_spawnattr_t *attributes)
+{
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(attributes, &none);
+    posix_spawnattr_setsigdefault(attributes, &all);
+    posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
+                                             POSIX_SPAWN_SETSIGDEF);
+}
+
+static void arguments_fill(const struct starting *s, char *out[12])
+{
+    const struct options *options = s->daemon->options;
+    size_t count = 0;
+    out[count++] = (char *)options->shepherd;
+    out[count++] = "--lock-fd";
+    out[count++] = "3";
+    if (s->attempt->cgroup[0]) {
+        out[count++] = "--cgroup";
+        out[count++] = s->attempt->cgroup;
+    }
+    if (options->job_user[0]) {
+        out[count++] = "--user";
+        out[count++] = (char *)options->job_user;
+    }
+    out[count++] = s->attempt->folder;
+    out[count] = NULL;
+}
+
+/* We take the lock and the shepherd inherits it, so that there is no moment at which it could be
+ * taken for dead. */
+static int shepherd_spawn(struct starting *s, struct err *err)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    char *arguments[12];
+    int lock_fd, high_fd;
+    pid_t pid;
+    if (folder_lock(s->attempt->folder, &lock_fd, err) < 0)
+        return -1;
+    high_fd = fcntl(lock_fd, F_DUPFD_CLOEXEC, LOCK_FD + 1); /* dup2 onto itself keeps CLOEXEC */
+    close(lock_fd);
+    if (high_fd < 0)
+        return err_errno(err, "duplicate the lock");
+    char *log = folder_file(s->attempt->folder, FOLDER_LOG);
+    arguments_fill(s, arguments);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    actions_fill(&actions, log, high_fd);
+    attributes_fill(&attributes);
+    errno = posix_spawn(&pid, arguments[0], &actions, &attributes, arguments, environ);
+    int rc = errno ? err_errno(err, "start the shepherd '%s'", arguments[0]) : 0;
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    close(high_fd);
+    mem_free(log);
+    if (rc == 0)
+        attempt_watch(s->attempt, pid, true);
+    return rc;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------ */
+
+typedef int step_fn(struct starting *s, struct err *err);
+
+static int check_step(struct starting *s, struct err *err)
+{
+    return resume_check(s->start, err) < 0 ? -1 : inputs_check(s->start, err);
+}
+
+static int plan_step(struct starting *s, struct err *err)
+{
+    return plan_write(s, err);
+}
+
+static step_fn *const steps[] = {check_step,  slots_give, job_dir_make,
+                                 cgroup_give, plan_step,  shepherd_spawn};
+
+void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
+{
+    struct err err = {0};
+    struct attempt *known = attempt_find(daemon, start->attempt_id);
+    if (known) { /* a repeat: its stream is the answer */
+        pump_attempt(known);
+        return;
+    }
+    if (attempt_remembered(daemon, start->attempt_id))
+        return;
+    char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
+    if (daemon->attempt_count >= DAEMON_ATTEMPTS_MAX) {
+        log_error("attempt %" PRIu64 " is not started: %zu attempts wait here", start->attempt_id,
+                  daemon->attempt_count);
+    } else if ((mkdir(folder, 0700) < 0 && err_errno(&err, "make '%s'", folder) < 0) ||
+               folder_give(daemon, folder, &err) < 0) {
+        /* Nothing can be spooled either: silence, and the coordinator's own time limit. */
+        log_error("attempt %" PRIu64 ": %s", start->attempt_id, err.text);
+    } else {
+        struct starting s = {daemon, start, attempt_add(daemon, start->attempt_id, folder), NULL};
+        s.attempt->job_id = start->job_id;
+        s.attempt->epoch = epoch;
+        for (size_t i = 0; i < ARRAY_COUNT(steps) && err.kind == ERR_NONE; i++)
+            (void)!steps[i](&s, &err);
+        mem_free(s.job_dir);
+        if (err.kind != ERR_NONE)
+            attempt_finish(s.attempt, CAUSE_LAUNCH_FAILED, err.text);
+        else
+            log_info("attempt %" PRIu64 " of job %" PRIu64 " '%s' started", start->attempt_id,
+                     start->job_id, start->job_name);
+    }
+    mem_free(folder);
+}
