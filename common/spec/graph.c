@@ -119,8 +119,8 @@ static void names_check(const struct graph *graph)
                          arena_printf(arena, "its name '%s' is also that of item %u of an array",
                                       draft->job.name, item));
         if (draft->job.array_count > 0 && draft->job.output_count > 0)
-            refuse_draft(graph, draft, "every item of this array would write the same dataset: "
-                                       "list the jobs under `jobs:` instead");
+            refuse_draft(graph, draft, "an array cannot write datasets, since all its items would "
+                                       "write the same: list the jobs under `jobs:` instead");
         if (draft->job.array_count > 0 &&
             strlen(draft->job.name) + strlen("-9999") > SPEC_NAME_BYTES_MAX)
             refuse_draft(graph, draft, "its name leaves no room for an item's number");

@@ -159,17 +159,25 @@ static const struct catalogue_param **params_sorted(struct reader *reader,
     return sorted;
 }
 
-/* A data recipe's parameter `name` is the dataset that it writes. */
-static void output_note(struct reader *reader, struct draft *draft, const char *name_json)
+/* The dataset that a data recipe writes is called by its parameter `name`, or as the job. */
+static void output_note(struct reader *reader, struct draft *draft, const char *name_json,
+                        const struct node *params, const struct place *place)
 {
     bool writes = false;
     for (size_t i = 0; i < draft->recipe->output_count; i++)
         writes = writes || strcmp(draft->recipe->outputs[i], "dataset") == 0;
-    if (!writes || !name_json || strlen(name_json) <= strlen("\"\""))
+    const char *name = draft->job.name;
+    if (!writes)
         return;
-    const char *name = arena_strndup(reader->arena, name_json + 1, strlen(name_json) - 2);
-    if (!spec_name_is_valid(name))
-        return; /* the recipe says what it accepts */
+    if (name_json && strlen(name_json) > strlen("\"\""))
+        name = arena_strndup(reader->arena, name_json + 1, strlen(name_json) - 2);
+    const struct node *node = params ? node_get(params, "name") : NULL;
+    if (!spec_name_is_valid(name)) {
+        if (node && name != draft->job.name)
+            reader_refuse(reader, node, place, "is %s, expected %s", quoted(reader, name),
+                          field_accepts(reader->arena, &fields[field_index("experiment")]));
+        return; /* a wrong name of the job is refused elsewhere */
+    }
     const char **outputs = arena_alloc(reader->arena, sizeof *outputs);
     outputs[0] = name;
     draft->job.outputs = outputs;
@@ -206,7 +214,8 @@ static void params_check(struct reader *reader, struct draft *draft, const struc
     draft->job.params = arena_strdup(reader->arena, buf_text(&json));
     buf_done(&json);
     params_unknown(reader, draft, params, place);
-    output_note(reader, draft, name_json);
+    struct place name_place = {.up = place, .key = "name"};
+    output_note(reader, draft, name_json, params, &name_place);
 }
 
 /* ---- parameters of a user's program ------------------------------------------------------- */

@@ -24,7 +24,8 @@ static const char recipes[] =
     "\"min\": 1, \"max\": 99}, "
     "{\"name\": \"rate\", \"type\": \"float\", \"default\": 0.1}, "
     "{\"name\": \"tied\", \"type\": \"bool\", \"default\": true}, "
-    "{\"name\": \"shape\", \"type\": \"choice\", \"default\": \"a\", \"choices\": [\"a\", \"b\"]}]}]}";
+    "{\"name\": \"shape\", \"type\": \"choice\", \"default\": \"a\", "
+    "\"choices\": [\"a\", \"b\"]}]}]}";
 
 static struct catalogue *catalogue_once(void)
 {
