@@ -6,31 +6,47 @@
 
 #include <ftw.h>
 #include <stdio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct catalogue *catalogue;
 static size_t file_count;
 
-/* Output of `athanor-engine --catalogue`, from the build folder that this program lies in. */
+/* What the engine prints (mem_free). */
+static struct buf catalogue_print(const char *engine)
+{
+    int ends[2], status;
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        execl(engine, engine, "--catalogue", (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    struct buf json = {0};
+    char chunk[4096];
+    for (ssize_t got; (got = read(ends[0], chunk, sizeof chunk)) > 0;)
+        buf_add(&json, chunk, (size_t)got);
+    close(ends[0]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    return json;
+}
+
 static bool catalogue_load(void)
 {
-    char self[4000], command[4200];
+    char self[4000], engine[4200];
+    struct err err;
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     assert_true(length > 0);
     self[length] = '\0';
     *strrchr(self, '/') = '\0';
-    snprintf(command, sizeof command, "%s/../bin/athanor-engine", self);
-    if (access(command, X_OK) != 0)
+    snprintf(engine, sizeof engine, "%s/../bin/athanor-engine", self);
+    if (access(engine, X_OK) != 0)
         return false;
-    snprintf(command, sizeof command, "'%s/../bin/athanor-engine' --catalogue", self);
-    FILE *pipe = popen(command, "re");
-    assert_non_null(pipe);
-    struct buf json = {0};
-    char chunk[4096];
-    for (size_t got; (got = fread(chunk, 1, sizeof chunk, pipe)) > 0;)
-        buf_add(&json, chunk, got);
-    assert_int_equal(pclose(pipe), 0);
-    struct err err;
+    struct buf json = catalogue_print(engine);
     if (catalogue_add(catalogue, json.bytes, json.length, &err) < 0)
         fail_msg("the engine's catalogue is refused: %s", err.text);
     buf_done(&json);
