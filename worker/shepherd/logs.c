@@ -171,8 +171,10 @@ void logs_add(struct logs *logs, int fd, unsigned rank, const char *name)
     stream->rank = rank;
     stream->name = name;
     stream->watch = poller_add(logs->poller, fd, logs->paused ? 0 : POLLIN, stream_ready, stream);
-    stream->next = logs->streams;
-    logs->streams = stream;
+    struct stream **end = &logs->streams; /* in the order of adding: stdout before stderr */
+    while (*end)
+        end = &(*end)->next;
+    *end = stream;
 }
 
 int logs_tick(struct logs *logs, uint64_t now_ms)
