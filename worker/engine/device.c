@@ -177,19 +177,6 @@ int device_scratch_reserve(struct device *device, size_t size_bytes, struct err 
     return 0;
 }
 
-float *device_grad(struct device *device, struct tensor *tensor, bool *overwrites)
-{
-    bool fresh = !tensor->grad_ready;
-
-    CHECK(tensor->grad != NULL);
-    tensor->grad_ready = true;
-    if (overwrites)
-        *overwrites = fresh;
-    else if (fresh)
-        device->backend->zero(device, tensor->grad, 4 * (size_t)tensor_count(tensor));
-    return tensor->grad;
-}
-
 const char *op_name(enum op op)
 {
     CHECK(op < OP_END);

@@ -3,7 +3,6 @@
 
 #include "worker/engine/models/table.h"
 
-#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 
@@ -327,14 +326,14 @@ fail:
     return -1;
 }
 
+/* FNV-1a, then mixed: names differ in few characters, streams must not. */
 static uint64_t name_stream(const char *name)
 {
-    struct hash hash;
-    uint64_t stream;
+    uint64_t hash = 0xcbf29ce484222325u;
 
-    hash_bytes(name, strlen(name), &hash);
-    memcpy(&stream, hash.bytes, sizeof stream);
-    return stream;
+    for (const char *c = name; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+    return rng_mix(hash);
 }
 
 static void fill_weight(float *out, int64_t count, double std, uint64_t seed, const char *name)

@@ -48,3 +48,16 @@ void tensor_read_grad(const struct tensor *tensor, float *out_host)
     else
         memset(out_host, 0, size_bytes);
 }
+
+float *device_grad(struct device *device, struct tensor *tensor, bool *overwrites)
+{
+    bool fresh = !tensor->grad_ready;
+
+    CHECK(tensor->grad != NULL);
+    tensor->grad_ready = true;
+    if (overwrites)
+        *overwrites = fresh;
+    else if (fresh)
+        device->backend->zero(device, tensor->grad, 4 * (size_t)tensor_count(tensor));
+    return tensor->grad;
+}

@@ -31,12 +31,12 @@ int64_t tensor_columns(const struct tensor *tensor);     /* last dimension      
 
 static inline float *tensor_f32(const struct tensor *tensor)
 {
-    return tensor->values;
+    return (float *)tensor->values;
 }
 
 static inline int32_t *tensor_i32(const struct tensor *tensor)
 {
-    return tensor->values;
+    return (int32_t *)tensor->values;
 }
 
 /* Host copies of all elements; the device's pending work is finished first. */
