@@ -567,6 +567,11 @@ void server_close(struct server *server)
     mem_free(server);
 }
 
+void server_pause(struct server *server, bool paused)
+{
+    loop_watch_set(server->router_watch, paused ? 0 : LOOP_READ);
+}
+
 void server_set_epoch(struct server *server, uint64_t epoch)
 {
     server->epoch = epoch;

@@ -71,6 +71,10 @@ int server_open(struct loop *loop, const struct server_config *config, struct se
 /* Waits at most 200 ms for queued messages to leave. */
 void server_close(struct server *server);
 
+/* Stops or resumes reading messages; peers' messages wait in their sockets meanwhile. A callback
+ * under way may still deliver what it has read. */
+void server_pause(struct server *server, bool paused);
+
 /* Stamped on all later messages; 0 at first. */
 void server_set_epoch(struct server *server, uint64_t epoch);
 /* The address really bound for endpoints[index], with the port chosen. */
