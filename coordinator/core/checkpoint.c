@@ -221,13 +221,14 @@ void checkpoint_drops_send(struct core *core, struct worker *worker)
 
 /* ---- adding ------------------------------------------------------------------------------ */
 
+/* An attempt goes forward: a step that it has saved, or one before that, is a repeat. */
 static bool is_repeat(const struct job *job, uint64_t attempt_id, uint64_t step)
 {
     for (size_t i = 0; i < job->checkpoint_count; i++)
-        if (job->checkpoints[i].attempt_id == attempt_id && job->checkpoints[i].step == step)
+        if (job->checkpoints[i].attempt_id == attempt_id && job->checkpoints[i].step >= step)
             return true;
     for (size_t i = 0; i < job->drop_count; i++)
-        if (job->drops[i].attempt_id == attempt_id && job->drops[i].step == step)
+        if (job->drops[i].attempt_id == attempt_id && job->drops[i].step >= step)
             return true;
     return false;
 }

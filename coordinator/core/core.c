@@ -187,6 +187,11 @@ void core_free(struct core *core)
 
 /* ---- writing what a step marked ---------------------------------------------------------- */
 
+static const char *cause_or_null(enum cause cause)
+{
+    return cause ? cause_name(cause) : NULL;
+}
+
 static void attempt_write(struct core *core, struct attempt *attempt)
 {
     struct row_attempt row = {
@@ -198,8 +203,8 @@ static void attempt_write(struct core *core, struct attempt *attempt)
         .resume_checkpoint_id = attempt->resume_checkpoint_id,
         .placed_at = attempt->placed_at,
         .state = attempt_state_name(attempt->state),
-        .stop_cause = cause_name(attempt->stop_cause),
-        .cause = cause_name(attempt->cause),
+        .stop_cause = cause_or_null(attempt->stop_cause),
+        .cause = cause_or_null(attempt->cause),
         .code = attempt->code,
         .evidence = attempt->evidence,
         .placement = attempt->placement_json,
@@ -242,7 +247,7 @@ static void job_write(struct core *core, struct job *job)
         .priority = job->priority,
         .state = job_state_name(job->state),
         .held = job->held,
-        .cause = cause_name(job->cause),
+        .cause = cause_or_null(job->cause),
         .detail = job->detail,
         .attempt_count = job->attempt_count,
         .attempts_spent = job->attempts_spent,
@@ -260,12 +265,10 @@ static void job_write(struct core *core, struct job *job)
 
 static void worker_write(struct core *core, struct worker *worker)
 {
-    static const char *const names[] = {"", "ok", "suspect", "lost", "left"};
-    _Static_assert(ARRAY_COUNT(names) == WORKER_STATE_END, "a name for each state");
     struct row_worker row = {
         .worker_id = worker->worker_id,
         .name = worker->name,
-        .state = names[worker->state],
+        .state = worker_state_name(worker->state),
         .incarnation = (int64_t)worker->incarnation,
         .host = worker->host,
         .cores = worker->cores,

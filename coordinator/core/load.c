@@ -38,11 +38,9 @@ static void labels_load(struct worker *worker, const char *json)
 
 void core_load_worker(struct core *core, const struct row_worker *row)
 {
-    static const char *const names[] = {"", "ok", "suspect", "lost", "left"};
     struct worker *worker = worker_add(core, row->worker_id, row->name);
-    for (int i = 1; i < WORKER_STATE_END; i++)
-        if (strcmp(names[i], row->state) == 0)
-            worker->state = (enum worker_state)i;
+    worker->state = worker_state_from_name(row->state);
+    CHECK(worker->state != WORKER_STATE_NONE);
     worker->incarnation = (uint64_t)row->incarnation;
     text_set(&worker->host, row->host);
     worker->cores = row->cores;

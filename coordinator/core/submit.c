@@ -360,7 +360,6 @@ static void job_insert(struct submit_pass *pass, size_t index)
         .priority = job->priority,
         .state = job_state_name(job->state),
         .held = job->held,
-        .cause = "",
     };
     effects_persist(core->effects, ROW_TABLE_job, PERSIST_INSERT, &row);
     job->is_new = job->dirty = false;

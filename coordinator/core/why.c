@@ -230,6 +230,7 @@ int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
 
 /* ---- the record -------------------------------------------------------------------------- */
 
+/* UPSERT: with a wall clock that was set back an interval may begin where one began before. */
 static void interval_write(struct core *core, const struct job *job, enum reason reason,
                            uint64_t from_at, uint64_t until_at, const char *detail)
 {
@@ -241,7 +242,7 @@ static void interval_write(struct core *core, const struct job *job, enum reason
         .until_at = until_at,
     };
     effects_persist(core->effects, ROW_TABLE_pending_reason,
-                    until_at ? PERSIST_UPDATE : PERSIST_INSERT, &row);
+                    until_at ? PERSIST_UPDATE : PERSIST_UPSERT, &row);
 }
 
 /* An interval must not end before it began, also when the wall clock was set back. */
@@ -291,8 +292,8 @@ static size_t intervals_open(struct core *core, struct job *job, const struct co
         for (int k = 1; k < REASON_END; k++)
             if (strcmp(reason_names[k], list[i].reason) == 0)
                 reason = (enum reason)k;
-        if (is_open(job, reason))
-            continue;
+        if (reason == REASON_QUEUE || is_open(job, reason))
+            continue; /* the next pass places it: not worth an interval */
         VEC_RESERVE(job->reasons, job->reason_count, job->reason_capacity);
         job->reasons[job->reason_count++] =
             (struct open_reason){.reason = reason, .from_at = core->wall_us};

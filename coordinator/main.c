@@ -1,0 +1,34 @@
+/* main.c - athanor-coordinator: stores experiments, dispatches their jobs, records what comes back.
+ *
+ * Reads its options, becomes the leader or stands by, rebuilds its memory from PostgreSQL, and
+ * serves until told to end. Everything it knows is in the database: it may be killed at any time. */
+#include "coordinator/shell/options.h"
+#include "coordinator/shell/shell.h"
+
+#include "common/base/log.h"
+#include "common/base/mem.h"
+
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct err err;
+
+    if (options_parse(argc, argv, &options, &err) < 0) {
+        fprintf(stderr, "athanor-coordinator: %s\n", err.text);
+        return EXIT_OPTIONS;
+    }
+    if (options.help) {
+        char *page = options_help();
+        fputs(page, stdout);
+        mem_free(page);
+        return EXIT_ENDED;
+    }
+    if (options.version) {
+        puts("athanor-coordinator " ATHANOR_VERSION);
+        return EXIT_ENDED;
+    }
+    log_init("coordinator", (enum log_level)options.log_level);
+    return serve(&options);
+}

@@ -1,0 +1,160 @@
+/* intake.c - each message to the part that answers it. The server has checked the key, the frame,
+ * the order and whether the role may send this message at all (common/net/server.h). */
+#include "coordinator/shell/shell.h"
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+#include <string.h>
+
+static void on_join(struct shell *shell, const struct server_source *from, uint64_t seq,
+                    const struct msg_worker_join *join)
+{
+    struct err err;
+    struct event event = {.kind = EVENT_WORKER_JOIN,
+                          .join = {.peer = from->peer_id, .request_seq = seq,
+                                   .principal = from->principal, .join = join}};
+
+    if (strcmp(join->name, from->principal) != 0) {
+        err_set(&err, ERR_DENIED, "the key belongs to '%s', it cannot join as worker '%.100s'",
+                from->principal, join->name);
+        shell_refuse(shell, from->peer_id, seq, &err);
+        return;
+    }
+    if (recipes_announced(shell, &join->catalogue, &err) < 0) {
+        log_warn("worker %s: %s", join->name, err.text);
+        shell_refuse(shell, from->peer_id, seq, &err);
+        return;
+    }
+    shell_step(shell, &event);
+}
+
+static void on_heartbeat(struct shell *shell, const struct server_source *from, uint64_t seq,
+                         const struct msg_heartbeat *heartbeat)
+{
+    struct event event = {.kind = EVENT_HEARTBEAT,
+                          .heartbeat = {.peer = from->peer_id, .request_seq = seq,
+                                        .heartbeat = heartbeat}};
+    shell_step(shell, &event);
+}
+
+static void on_leave(struct shell *shell, const struct server_source *from, uint64_t seq,
+                     const struct msg_worker_leave *leave)
+{
+    struct event event = {.kind = EVENT_WORKER_LEAVE,
+                          .leave = {.peer = from->peer_id, .request_seq = seq, .leave = leave}};
+    shell_step(shell, &event);
+}
+
+static void on_report(struct shell *shell, const struct server_source *from, uint64_t seq,
+                      const struct msg_report *reports)
+{
+    struct event event = {.kind = EVENT_REPORTS,
+                          .reports = {.peer = from->peer_id, .request_seq = seq,
+                                      .reports = reports}};
+    shell_step(shell, &event);
+}
+
+/* Rows and DONE go into the next batch; the table of keys changes at once. */
+static int key_change(struct shell *shell, const struct msg_key_change *change, uint64_t *out_count,
+                      struct err *err)
+{
+    struct effects *effects = outbox_filling(&shell->outbox);
+    uint64_t wall_us = clock_wall_us();
+    bool changed;
+    size_t count = 0;
+
+    if (strcmp(change->action, "enrol") == 0) {
+        if (principals_enrol(shell->principals, change->principal, change->role, change->public_key,
+                             wall_us, effects, &changed, err) < 0)
+            return -1;
+        *out_count = changed;
+        return 0;
+    }
+    if (strcmp(change->action, "revoke") == 0) {
+        if (principals_revoke(shell->principals, change->principal, change->public_key, wall_us,
+                              effects, &count, err) < 0)
+            return -1;
+        *out_count = count;
+        return 0;
+    }
+    return err_set(err, ERR_INVALID, "'%.40s' cannot be done to keys, expected enrol or revoke",
+                   change->action);
+}
+
+static void on_key_change(struct shell *shell, const struct server_source *from, uint64_t seq,
+                          const struct msg_key_change *change)
+{
+    struct err err;
+    uint64_t count = 0;
+
+    if (from->role != ROLE_ADMIN) {
+        err_set(&err, ERR_DENIED, "only the role admin changes keys, '%s' is %s", from->principal,
+                role_name(from->role));
+        shell_refuse(shell, from->peer_id, seq, &err);
+        return;
+    }
+    if (key_change(shell, change, &count, &err) < 0) {
+        shell_refuse(shell, from->peer_id, seq, &err);
+        return;
+    }
+    log_info("%s: %s key of %s, %llu changed", from->principal, change->action, change->principal,
+             (unsigned long long)count);
+    struct effects *effects = outbox_filling(&shell->outbox);
+    struct message *done = effects_release(effects, ADDRESS_CLIENT, from->peer_id, MSG_DONE);
+    done->u.done = (struct msg_done){.request_seq = seq, .count = count,
+                                     .text = count ? "" : "it was so already"};
+}
+
+/* Somebody has heard from a later leader: a look at the lease settles it. */
+static void on_newer_epoch(struct shell *shell, const struct envelope *envelope)
+{
+    log_warn("a peer knows epoch %llu, ours is %llu", (unsigned long long)envelope->epoch,
+             (unsigned long long)shell->lease.epoch);
+    loop_timer_start(shell->loop, &shell->renew_timer, 0);
+}
+
+static void refuse_direction(struct shell *shell, const struct server_source *from, uint64_t seq,
+                             const struct message *message)
+{
+    struct err err;
+
+    err_set(&err, ERR_PROTOCOL, "%s is not a request", msg_name(message->tag));
+    shell_refuse(shell, from->peer_id, seq, &err);
+}
+
+void intake_message(void *user, const struct server_source *from, const struct envelope *envelope,
+                    const struct message *message)
+{
+    struct shell *shell = user;
+    uint64_t seq = envelope->seq;
+
+    if (envelope->epoch > shell->lease.epoch)
+        on_newer_epoch(shell, envelope);
+    switch (message->tag) {
+    case MSG_SUBMIT: parked_submit(shell, from, seq, &message->u.submit); break;
+    case MSG_CONTROL: parked_control(shell, from, seq, &message->u.control); break;
+    case MSG_QUERY: answer_query(shell, from, seq, &message->u.query); break;
+    case MSG_KEY_CHANGE: on_key_change(shell, from, seq, &message->u.key_change); break;
+    case MSG_WORKER_JOIN: on_join(shell, from, seq, &message->u.worker_join); break;
+    case MSG_HEARTBEAT: on_heartbeat(shell, from, seq, &message->u.heartbeat); break;
+    case MSG_WORKER_LEAVE: on_leave(shell, from, seq, &message->u.worker_leave); break;
+    case MSG_REPORT: on_report(shell, from, seq, &message->u.report); break;
+    case MSG_HELLO: /* answered by the server */
+    case MSG_WELCOME:
+    case MSG_REFUSED:
+    case MSG_DONE:
+    case MSG_SUBMITTED:
+    case MSG_CHECKED:
+    case MSG_TABLE:
+    case MSG_WORKER_WELCOME:
+    case MSG_HEARTBEAT_ACK:
+    case MSG_START:
+    case MSG_STOP:
+    case MSG_CHECKPOINT_NOW:
+    case MSG_REPORT_ACK:
+    case MSG_ATTEMPT_FENCE:
+    case MSG_CHECKPOINT_DROP:
+    case MSG_END: refuse_direction(shell, from, seq, message); break;
+    }
+}

@@ -1,0 +1,213 @@
+/* options.c - one table of options, for parsing and for --help. */
+#include "coordinator/shell/options.h"
+
+#include "common/base/buf.h"
+#include "common/base/log.h"
+#include "common/base/parse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum option_type { OPTION_TEXT = 1, OPTION_LIST, OPTION_FLAG, OPTION_DURATION, OPTION_COUNT, OPTION_LEVEL };
+
+struct option_row {
+    const char *name, *value, *environment;
+    enum option_type type;
+    size_t offset, count_offset; /* fields of struct options */
+    size_t limit;                /* OPTION_LIST */
+    const char *help;
+};
+
+#define AT(field) offsetof(struct options, field)
+
+static const struct option_row rows[] = {
+    {"--db", "CONNINFO", "ATHANOR_DB", OPTION_TEXT, AT(db), 0, 0,
+     "PostgreSQL, as libpq reads it: postgresql://user@host/name or host=... dbname=..."},
+    {"--listen", "ENDPOINT", "ATHANOR_LISTEN", OPTION_LIST, AT(listen), AT(listen_count),
+     OPTIONS_LISTEN_MAX, "where to listen: tcp://ADDRESS:PORT or ipc:///PATH; may be repeated, or "
+     "several separated by commas (default tcp://127.0.0.1:7117)"},
+    {"--key", "FILE", "ATHANOR_SERVER_KEY_FILE", OPTION_TEXT, AT(key), 0, 0,
+     "our key pair; made when there is none, with FILE.pub beside it for workers and clients"},
+    {"--admin", "NAME:FILE", NULL, OPTION_LIST, AT(admins), AT(admin_count), OPTIONS_ADMIN_MAX,
+     "enrol the public key in FILE as administrator NAME, unless NAME has a key already"},
+    {"--principals", "FILE", NULL, OPTION_TEXT, AT(principals), 0, 0,
+     "enrol the keys of FILE: lines of NAME ROLE KEY; roles are user, operator, worker, admin"},
+    {"--single", NULL, "ATHANOR_SINGLE", OPTION_FLAG, AT(single), 0, 0,
+     "lead at once, without waiting for the lease of an earlier leader to expire"},
+    {"--migrate", NULL, NULL, OPTION_FLAG, AT(migrate_only), 0, 0,
+     "bring the database's schema up to date and end"},
+    {"--leader-lease", "DURATION", NULL, OPTION_DURATION, AT(leader_ms), 0, 0,
+     "a standby takes over this long after the leader's last sign of life (default 3s)"},
+    {"--worker-lease", "DURATION", NULL, OPTION_DURATION, AT(worker_ms), 0, 0,
+     "a worker silent this long is lost (default 30s)"},
+    {"--heartbeat", "DURATION", NULL, OPTION_DURATION, AT(heartbeat_ms), 0, 0,
+     "how often workers report to be alive (default 2s)"},
+    {"--keep-history", "DURATION", NULL, OPTION_DURATION, AT(keep_ms), 0, 0,
+     "drop metrics and logs older than this, in whole weeks (default: keep all)"},
+    {"--queue", "COUNT", NULL, OPTION_COUNT, AT(queue), 0, 0,
+     "messages that may wait for one peer before its session is ended (default 20000)"},
+    {"--policy", "NAME", NULL, OPTION_TEXT, AT(policy), 0, 0, "scheduling policy (default fifo)"},
+    {"--log-level", "LEVEL", "ATHANOR_LOG_LEVEL", OPTION_LEVEL, AT(log_level), 0, 0,
+     "error, warn, info or debug (default info)"},
+    {"--version", NULL, NULL, OPTION_FLAG, AT(version), 0, 0, "print the version and end"},
+    {"--help", NULL, NULL, OPTION_FLAG, AT(help), 0, 0, "print this page and end"},
+};
+
+static int set_level(const char *text, uint64_t *out, struct err *err)
+{
+    static const char *const names[] = {"", "error", "warn", "info", "debug"};
+
+    for (uint64_t i = 1; i < ARRAY_COUNT(names); i++)
+        if (strcmp(names[i], text) == 0) {
+            *out = i;
+            return 0;
+        }
+    return err_set(err, ERR_INVALID, "'%.40s' is no log level, expected error, warn, info or debug",
+                   text);
+}
+
+/* Adds to a list; a comma separates entries, in place. */
+static int add_list(const struct option_row *row, char *text, struct options *options,
+                    struct err *err)
+{
+    const char **list = (const char **)(void *)((char *)options + row->offset);
+    size_t *count = (size_t *)(void *)((char *)options + row->count_offset);
+
+    for (char *part; (part = strsep(&text, ","));) {
+        if (*count >= row->limit)
+            return err_set(err, ERR_INVALID, "more than %zu values", row->limit);
+        list[(*count)++] = part;
+    }
+    return 0;
+}
+
+static int set_value(const struct option_row *row, char *text, struct options *options,
+                     struct err *err)
+{
+    char *field = (char *)options + row->offset;
+    uint64_t *number = (uint64_t *)(void *)field;
+
+    switch (row->type) {
+    case OPTION_TEXT:
+        *(const char **)(void *)field = text;
+        return 0;
+    case OPTION_LIST: return add_list(row, text, options, err);
+    case OPTION_FLAG:
+        *(bool *)(void *)field = true;
+        return 0;
+    case OPTION_DURATION: return parse_duration_ms(text, number, err);
+    case OPTION_COUNT: return parse_u64(text, number, err);
+    case OPTION_LEVEL: return set_level(text, number, err);
+    }
+    CHECK(!"every option type is set");
+    return -1;
+}
+
+static const struct option_row *row_find(const char *name, size_t length)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
+        if (strlen(rows[i].name) == length && memcmp(rows[i].name, name, length) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+/* Reads argv[*at], and the next one where the value is apart. */
+static int parse_one(int argc, char **argv, int *at, struct options *options, struct err *err)
+{
+    char *argument = argv[*at], *equals = strchr(argument, '=');
+    size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
+    const struct option_row *row = row_find(argument, length);
+    char *value = equals ? equals + 1 : NULL;
+
+    if (!row)
+        return err_set(err, ERR_INVALID, "unknown option '%.80s', see --help", argument);
+    if (row->type == OPTION_FLAG && value)
+        return err_set(err, ERR_INVALID, "option '%s' takes no value", row->name);
+    if (row->type != OPTION_FLAG && !value) {
+        if (*at + 1 >= argc)
+            return err_set(err, ERR_INVALID, "option '%s' needs a value: %s", row->name, row->value);
+        value = argv[++*at];
+    }
+    if (set_value(row, value, options, err) < 0)
+        return err_wrap(err, "option '%s'", row->name);
+    return 0;
+}
+
+/* The environment fills what the command line left open. */
+static int read_environment(struct options *options, struct err *err)
+{
+    struct options empty = {0};
+
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        const struct option_row *row = &rows[i];
+        char *value = row->environment ? getenv(row->environment) : NULL;
+        size_t probe = row->type == OPTION_LIST ? row->count_offset : row->offset;
+        size_t size = row->type == OPTION_FLAG ? sizeof(bool) : sizeof(char *);
+        if (!value || !*value ||
+            memcmp((char *)options + probe, (char *)&empty + probe, size) != 0)
+            continue;
+        if (set_value(row, value, options, err) < 0)
+            return err_wrap(err, "variable '%s'", row->environment);
+    }
+    return 0;
+}
+
+static int check(const struct options *options, struct err *err)
+{
+    if (!options->db)
+        return err_set(err, ERR_INVALID,
+                       "no database: give --db or set ATHANOR_DB (athanor up does both)");
+    if (!options->key && !options->migrate_only)
+        return err_set(err, ERR_INVALID, "no key: give --key FILE");
+    if (options->leader_ms < 500)
+        return err_set(err, ERR_INVALID, "option '--leader-lease' is %llu ms, expected at least 500ms",
+                       (unsigned long long)options->leader_ms);
+    if (options->heartbeat_ms < 50)
+        return err_set(err, ERR_INVALID, "option '--heartbeat' is %llu ms, expected at least 50ms",
+                       (unsigned long long)options->heartbeat_ms);
+    if (options->queue < 16 || options->queue > 1000000)
+        return err_set(err, ERR_INVALID, "option '--queue' is %llu, expected 16..1000000",
+                       (unsigned long long)options->queue);
+    return 0;
+}
+
+int options_parse(int argc, char **argv, struct options *out, struct err *err)
+{
+    struct options options = {0};
+
+    for (int i = 1; i < argc; i++)
+        if (parse_one(argc, argv, &i, &options, err) < 0)
+            return -1;
+    if (read_environment(&options, err) < 0)
+        return -1;
+    if (options.listen_count == 0)
+        options.listen[options.listen_count++] = "tcp://127.0.0.1:7117";
+    options.leader_ms = options.leader_ms ? options.leader_ms : 3000;
+    options.heartbeat_ms = options.heartbeat_ms ? options.heartbeat_ms : 2000;
+    options.queue = options.queue ? options.queue : 20000;
+    options.log_level = options.log_level ? options.log_level : LOG_LEVEL_INFO;
+    if (!options.help && !options.version && check(&options, err) < 0)
+        return -1;
+    *out = options;
+    return 0;
+}
+
+char *options_help(void)
+{
+    struct buf out = {0};
+
+    buf_puts(&out, "usage: athanor-coordinator --db CONNINFO --key FILE [options]\n\n"
+                   "Stores experiments in PostgreSQL and dispatches their jobs to workers. Runs in\n"
+                   "the foreground, logs to standard error and ends on SIGTERM.\n\noptions:\n");
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        const struct option_row *row = &rows[i];
+        buf_printf(&out, "  %s%s%s%s%s%s\n      %s\n", row->name, row->value ? " " : "",
+                   row->value ? row->value : "", row->environment ? "  [" : "",
+                   row->environment ? row->environment : "", row->environment ? "]" : "",
+                   row->help);
+    }
+    buf_puts(&out, "\nexit codes: 0 ended as asked; 1 could not start; 2 wrong options; 3 another\n"
+                   "coordinator leads now; 4 PostgreSQL refused rows. After 3 and 4 start it again:\n"
+                   "its state is in PostgreSQL.\n");
+    return buf_take(&out);
+}

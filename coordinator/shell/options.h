@@ -1,0 +1,36 @@
+/* options.h - what the command line and the environment ask of the coordinator. */
+#ifndef ATHANOR_SHELL_OPTIONS_H
+#define ATHANOR_SHELL_OPTIONS_H
+
+#include "common/base/err.h"
+
+#define OPTIONS_LISTEN_MAX 8u
+#define OPTIONS_ADMIN_MAX  16u
+
+struct options {
+    const char *db;                         /* libpq connection string or URL */
+    const char *key;                        /* file of our CURVE key pair; made when missing */
+    const char *listen[OPTIONS_LISTEN_MAX]; /* ZeroMQ endpoints */
+    size_t listen_count;
+    const char *admins[OPTIONS_ADMIN_MAX];  /* NAME:FILE */
+    size_t admin_count;
+    const char *principals; /* file: lines of NAME ROLE KEY */
+    bool single;
+    bool migrate_only;
+    bool help, version;
+    uint64_t leader_ms;    /* leader lease */
+    uint64_t worker_ms;    /* worker lease; 0: the core's default */
+    uint64_t heartbeat_ms; /* asked of workers */
+    uint64_t keep_ms;      /* metrics and logs; 0: for ever */
+    uint64_t queue;        /* messages waiting for one peer */
+    const char *policy;    /* NULL: the core's default */
+    uint64_t log_level;    /* enum log_level */
+};
+
+/* argv is borrowed and may be changed. Errors: ERR_INVALID, naming the option and what is
+ * accepted. */
+int options_parse(int argc, char **argv, struct options *out, struct err *err) WARN_UNUSED;
+/* The help page, made from the same table (mem_free). */
+char *options_help(void);
+
+#endif

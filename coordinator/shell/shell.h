@@ -1,0 +1,119 @@
+/* shell.h - the coordinator's outside: sockets, timers, signals, transactions. It decides nothing.
+ *
+ *   message -> role and form checked (intake.c) -> event -> core_step -> outbox
+ *   idle, or 5 ms after the first effect -> TICK -> one transaction (writer) -> outbox_release
+ *
+ * Questions are read from the database on other connections (answer.c); submits and controls that
+ * speak of history wait until it has been looked up (parked.c). */
+#ifndef ATHANOR_SHELL_SHELL_H
+#define ATHANOR_SHELL_SHELL_H
+
+#include "common/net/loop.h"
+#include "common/net/server.h"
+#include "common/spec/catalogue.h"
+#include "coordinator/core/core.h"
+#include "coordinator/shell/options.h"
+#include "coordinator/shell/outbox.h"
+#include "coordinator/shell/principals.h"
+#include "coordinator/store/reader.h"
+#include "coordinator/store/writer.h"
+
+#define COMMIT_WAIT_MS 5u /* DESIGN.md: commit when idle or after at most this */
+
+/* Documented on the help page. */
+enum exit_code { EXIT_ENDED = 0, EXIT_START = 1, EXIT_OPTIONS = 2, EXIT_FENCED = 3, EXIT_REFUSED = 4 };
+
+/* A libpq descriptor in the loop; it changes with each reconnect. */
+struct pg_watch {
+    struct loop_watch *watch;
+    int fd; /* -1: none */
+    unsigned events;
+};
+
+struct parked_list {
+    struct parked *first, *last;
+    size_t count;
+};
+
+struct texts {
+    char **items; /* each mem_free */
+    size_t count, capacity;
+};
+
+struct asked; /* a question under way (answer.c) */
+
+struct shell {
+    const struct options *options;
+    struct lease lease;
+    struct loop *loop;
+    struct server *server;
+    struct core *core;
+    struct writer *writer;
+    struct reader *reader;
+    struct outbox outbox;
+    struct principals *principals;
+    struct catalogue *catalogue;
+
+    struct hash *catalogues_seen;   /* texts that are part of `catalogue` already */
+    size_t seen_count, seen_capacity;
+    struct texts catalogues_new;    /* to be written with the next batch */
+    struct texts catalogues_flying; /* in the batch under way */
+
+    struct parked_list parked;
+    struct asked *asked;
+    uint64_t last_ticket;
+
+    struct pg_watch writer_watch, lane_watches[READER_LANES];
+    struct loop_timer wake_timer, renew_timer, pg_timer, commit_timer, watchdog_timer, maintain_timer;
+    struct loop_timer end_timer;
+    uint64_t wake_at_ms; /* as the core last asked */
+    bool dirty;          /* the core has seen events since its last TICK */
+    bool paused;         /* reading of sockets is suspended */
+    bool writer_down;    /* said so in the log */
+    bool stopping;
+    int exit_code;
+};
+
+/* shell.c */
+void shell_step(struct shell *shell, struct event *event); /* fills in the times */
+/* Timers and placement, once for a burst of events, if they are due. */
+void shell_tick(struct shell *shell);
+void shell_commit(struct shell *shell);                    /* if there is something and it can */
+void shell_renew(struct shell *shell);                     /* the lease, by a batch that may be empty */
+void shell_pump(struct shell *shell);                      /* lets the database connections go on */
+/* The number of the batch after which everything decided so far is durable; 0: it is now. */
+uint64_t shell_pending_batch(const struct shell *shell);
+void shell_refuse(struct shell *shell, uint64_t peer, uint64_t request_seq, const struct err *why);
+
+/* intake.c */
+void intake_message(void *user, const struct server_source *from, const struct envelope *envelope,
+                    const struct message *message);
+
+/* parked.c */
+void parked_submit(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                   const struct msg_submit *submit);
+void parked_control(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                    const struct msg_control *control);
+void parked_found(struct shell *shell, uint64_t ticket, const struct event_found *found,
+                  const struct err *err);
+void parked_committed(struct shell *shell); /* a batch has committed: lookups may go */
+void parked_free(struct shell *shell);
+
+/* answer.c */
+void answer_query(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                  const struct msg_query *query);
+void answer_table(struct shell *shell, uint64_t ticket, const struct msg_table *table,
+                  const struct err *err);
+void answer_free(struct shell *shell);
+
+/* recipes.c */
+/* Takes note of a joining worker's catalogue. Errors: ERR_PROTOCOL, ERR_LIMIT. */
+int recipes_announced(struct shell *shell, const struct wire_bytes *text, struct err *err) WARN_UNUSED;
+void recipes_free(struct shell *shell);
+void texts_free(struct texts *texts);
+
+/* serve.c */
+/* Until a signal or trouble; returns an enum exit_code. Logs. */
+int serve(const struct options *options);
+
+#endif
