@@ -208,6 +208,10 @@ static void need_plan(struct submit_pass *pass, struct planned_job *planned,
     struct planned_edge edge = {.condition = need->on, .implied = need->implied};
     if (need->job_index != SPEC_EXTERNAL) {
         edge.parent_id = pass->first_job_id + need->job_index;
+    } else if (need->implied) {
+        edge.parent = job_meant(pass, need->job); /* input_plan makes the edge, or refuses */
+        need->job_id = edge.parent ? edge.parent->job_id : 0;
+        return;
     } else {
         edge.parent = external_find(pass, &planned->spec, "needs", need->job, need->line,
                                     need->column, false);

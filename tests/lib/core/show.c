@@ -1,0 +1,246 @@
+/* show.c - see show.h. Columns that are empty are left out. */
+#include "tests/lib/core/show.h"
+
+typedef unsigned long long ull; /* only for printf */
+
+static void text_put(struct buf *out, const char *name, const char *text)
+{
+    if (text && *text)
+        buf_printf(out, " %s='%s'", name, text);
+}
+
+static void number_put(struct buf *out, const char *name, uint64_t number)
+{
+    if (number)
+        buf_printf(out, " %s=%llu", name, (ull)number);
+}
+
+static void time_put(struct buf *out, const char *name, uint64_t at, uint64_t base_us)
+{
+    if (at)
+        buf_printf(out, " %s=%lld", name, ((long long)at - (long long)base_us) / 1000);
+}
+
+static void worker_put(const struct row_worker *row, uint64_t base_us, struct buf *out)
+{
+    buf_printf(out, "worker %llu %s", (ull)row->worker_id, row->state);
+    number_put(out, "cores", row->cores);
+    number_put(out, "gpus", row->gpus);
+    if (row->drained)
+        buf_printf(out, " drained");
+    text_put(out, "reason", row->drain_reason);
+    time_put(out, "ended", row->ended_at, base_us);
+}
+
+static void job_put(const struct row_job *row, uint64_t base_us, struct buf *out)
+{
+    buf_printf(out, "job %llu %s", (ull)row->job_id, row->state);
+    text_put(out, "name", row->name);
+    if (row->held)
+        buf_puts(out, " held");
+    if (row->attempt_count)
+        buf_printf(out, " attempts=%llu/%llu", (ull)row->attempts_spent, (ull)row->attempt_count);
+    text_put(out, "cause", row->cause);
+    text_put(out, "detail", row->detail);
+    time_put(out, "eligible", row->eligible_at, base_us);
+    if (row->progress_total)
+        buf_printf(out, " progress=%llu/%llu", (ull)row->progress_step, (ull)row->progress_total);
+    time_put(out, "ended", row->ended_at, base_us);
+}
+
+static void attempt_put(const struct row_attempt *row, uint64_t base_us, struct buf *out)
+{
+    buf_printf(out, "attempt %llu %s", (ull)row->attempt_id, row->state);
+    number_put(out, "job", row->job_id);
+    number_put(out, "number", row->number);
+    number_put(out, "worker", row->worker_id);
+    number_put(out, "epoch", row->epoch);
+    number_put(out, "resume", row->resume_checkpoint_id);
+    text_put(out, "stop", row->stop_cause);
+    text_put(out, "cause", row->cause);
+    if (row->code)
+        buf_printf(out, " code=%lld", (long long)row->code);
+    text_put(out, "evidence", row->evidence);
+    time_put(out, "ended", row->ended_at, base_us);
+}
+
+static void product_put(const struct persist *persist, uint64_t base_us, struct buf *out)
+{
+    if (persist->table == ROW_TABLE_checkpoint) {
+        const struct row_checkpoint *row = persist->row;
+        buf_printf(out, "checkpoint %llu", (ull)row->checkpoint_id);
+        number_put(out, "job", row->job_id);
+        number_put(out, "attempt", row->attempt_id);
+        number_put(out, "step", row->step);
+        text_put(out, "path", row->path);
+        time_put(out, "removed", row->removed_at, base_us);
+    } else {
+        const struct row_artifact *row = persist->row;
+        buf_printf(out, "artifact %llu job=%llu %s %s", (ull)row->artifact_id, (ull)row->job_id,
+                   row->kind, row->name);
+    }
+}
+
+static void stream_put(const struct persist *persist, struct buf *out)
+{
+    if (persist->table == ROW_TABLE_metric) {
+        const struct row_metric *row = persist->row;
+        buf_printf(out, "metric a%llu #%llu %s@%llu=%g", (ull)row->attempt_id, (ull)row->seq,
+                   row->name, (ull)row->step, row->value);
+    } else if (persist->table == ROW_TABLE_log_chunk) {
+        const struct row_log_chunk *row = persist->row;
+        buf_printf(out, "log a%llu #%llu %s '%.*s'", (ull)row->attempt_id, (ull)row->seq,
+                   row->stream, (int)row->bytes.length, (const char *)row->bytes.bytes);
+    } else {
+        const struct row_report_cursor *row = persist->row;
+        buf_printf(out, "cursor a%llu %llu", (ull)row->attempt_id, (ull)row->seq);
+    }
+}
+
+static void history_put(const struct row_job_event *row, struct buf *out)
+{
+    buf_printf(out, "event %s", row->name);
+    number_put(out, "job", row->job_id);
+    number_put(out, "attempt", row->attempt_id);
+    number_put(out, "worker", row->worker_id);
+    text_put(out, "by", row->account);
+    text_put(out, "detail", row->detail);
+}
+
+static void lineage_put(const struct row_lineage *row, struct buf *out)
+{
+    buf_printf(out, "lineage a%llu %s %s -> %s", (ull)row->attempt_id, row->input, row->ref,
+               row->path);
+    number_put(out, "job", row->source_job_id);
+    number_put(out, "checkpoint", row->checkpoint_id);
+    number_put(out, "artifact", row->artifact_id);
+}
+
+static void reason_put(const struct row_pending_reason *row, uint64_t base_us, struct buf *out)
+{
+    buf_printf(out, "reason job=%llu %s", (ull)row->job_id, row->reason);
+    time_put(out, "from", row->from_at, base_us);
+    time_put(out, "until", row->until_at, base_us);
+    text_put(out, "detail", row->detail);
+}
+
+void show_persist(const struct persist *persist, uint64_t base_us, struct buf *out)
+{
+    static const char *const marks[] = {"", "+", "", "*"};
+    buf_puts(out, marks[persist->op]);
+    switch (persist->table) {
+    case ROW_TABLE_experiment: {
+        const struct row_experiment *row = persist->row;
+        buf_printf(out, "experiment %llu %s", (ull)row->experiment_id, row->name);
+        break;
+    }
+    case ROW_TABLE_worker_device: {
+        const struct row_worker_device *row = persist->row;
+        buf_printf(out, "device worker=%llu %llu %s", (ull)row->worker_id,
+                   (ull)row->device_index, row->kind);
+        break;
+    }
+    case ROW_TABLE_job_dependency: {
+        const struct row_job_dependency *row = persist->row;
+        buf_printf(out, "dependency job=%llu on %llu %s %s", (ull)row->job_id,
+                   (ull)row->parent_id, row->condition, row->state);
+        break;
+    }
+    case ROW_TABLE_worker:
+        worker_put(persist->row, base_us, out);
+        break;
+    case ROW_TABLE_job:
+        job_put(persist->row, base_us, out);
+        break;
+    case ROW_TABLE_attempt:
+        attempt_put(persist->row, base_us, out);
+        break;
+    case ROW_TABLE_checkpoint:
+    case ROW_TABLE_artifact:
+        product_put(persist, base_us, out);
+        break;
+    case ROW_TABLE_metric:
+    case ROW_TABLE_log_chunk:
+    case ROW_TABLE_report_cursor:
+        stream_put(persist, out);
+        break;
+    case ROW_TABLE_job_event:
+        history_put(persist->row, out);
+        break;
+    case ROW_TABLE_lineage:
+        lineage_put(persist->row, out);
+        break;
+    case ROW_TABLE_pending_reason:
+        reason_put(persist->row, base_us, out);
+        break;
+    default:
+        buf_printf(out, "%s", row_shape(persist->table)->name);
+    }
+}
+
+static void refused_put(const struct msg_refused *refused, struct buf *out)
+{
+    buf_printf(out, " %s '%s'", refused->kind, refused->text);
+    for (size_t i = 0; i < refused->refusals_count; i++)
+        buf_printf(out, "\n<                  %s: %s", refused->refusals[i].path,
+                   refused->refusals[i].text);
+}
+
+static void start_put(const struct msg_start *start, struct buf *out)
+{
+    buf_printf(out, " a%llu job=%llu number=%llu", (ull)start->attempt_id, (ull)start->job_id,
+               (ull)start->attempt_number);
+    text_put(out, "resume", start->resume_path);
+    for (size_t i = 0; i < start->inputs_count; i++)
+        buf_printf(out, " %s=%s%s%s", start->inputs[i].name, start->inputs[i].path,
+                   *start->inputs[i].part ? "#" : "", start->inputs[i].part);
+}
+
+void show_message(const struct message *message, struct buf *out)
+{
+    buf_printf(out, "%s", msg_name(message->tag));
+    switch ((int)message->tag) {
+    case MSG_REFUSED:
+        refused_put(&message->u.refused, out);
+        break;
+    case MSG_DONE:
+        buf_printf(out, " '%s'", message->u.done.text);
+        break;
+    case MSG_SUBMITTED:
+        buf_printf(out, " %s", message->u.submitted.experiment);
+        for (size_t i = 0; i < message->u.submitted.jobs_count; i++)
+            buf_printf(out, " %llu:%s", (ull)message->u.submitted.jobs[i].job_id,
+                       message->u.submitted.jobs[i].name);
+        if (message->u.submitted.repeated)
+            buf_puts(out, " repeated");
+        break;
+    case MSG_CHECKED:
+        buf_printf(out, " %s", message->u.checked.resolved);
+        break;
+    case MSG_WORKER_WELCOME:
+        buf_printf(out, " id=%llu epoch=%llu", (ull)message->u.worker_welcome.worker_id,
+                   (ull)message->u.worker_welcome.epoch);
+        break;
+    case MSG_START:
+        start_put(&message->u.start, out);
+        break;
+    case MSG_STOP:
+        buf_printf(out, " a%llu %s grace=%llu", (ull)message->u.stop.attempt_id,
+                   message->u.stop.cause, (ull)message->u.stop.grace_ms);
+        break;
+    case MSG_REPORT_ACK:
+        buf_printf(out, " a%llu %llu", (ull)message->u.report_ack.attempt_id,
+                   (ull)message->u.report_ack.seq);
+        break;
+    case MSG_ATTEMPT_FENCE:
+        buf_printf(out, " a%llu", (ull)message->u.attempt_fence.attempt_id);
+        break;
+    case MSG_CHECKPOINT_DROP:
+        buf_printf(out, " a%llu checkpoint=%llu %s", (ull)message->u.checkpoint_drop.attempt_id,
+                   (ull)message->u.checkpoint_drop.checkpoint_id,
+                   message->u.checkpoint_drop.path);
+        break;
+    default:
+        break;
+    }
+}

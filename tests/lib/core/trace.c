@@ -1,0 +1,490 @@
+/* trace.c - see trace.h. */
+#include "tests/lib/core/trace.h"
+
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+#include "coordinator/core/core.h"
+#include "tests/lib/core/memory_db.h"
+#include "tests/lib/core/show.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WORDS_MAX 32
+#define WORKERS_MAX 16
+#define ATTEMPTS_MAX 256
+#define BASE_US 1000000000000000u
+#define CLIENT_PEER 1u
+#define WORKER_PEER 100u /* and one more for each join */
+
+struct trace {
+    struct core *core;
+    struct core_config config;
+    struct memory_db *db;
+    struct effects effects;
+    struct buf *out;
+    struct arena arena; /* of one line */
+    uint64_t now_ms, wall_shift_us, request_seq;
+    uint64_t wake_shown;
+    struct {
+        char name[32];
+        uint64_t peer, worker_id, incarnation;
+    } workers[WORKERS_MAX];
+    size_t worker_count;
+    uint64_t next_peer;
+    uint64_t next_seq[ATTEMPTS_MAX];
+    char *words[WORDS_MAX];
+    size_t word_count;
+};
+
+/* ---- words ------------------------------------------------------------------------------- */
+
+static void words_split(struct trace *trace, char *line)
+{
+    trace->word_count = 0;
+    for (char *word = strtok(line, " "); word && trace->word_count < WORDS_MAX;
+         word = strtok(NULL, " "))
+        trace->words[trace->word_count++] = word;
+}
+
+static const char *word_at(const struct trace *trace, size_t index)
+{
+    return index < trace->word_count ? trace->words[index] : "";
+}
+
+/* The value of NAME=VALUE, or the fallback. */
+static const char *option(const struct trace *trace, const char *name, const char *fallback)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < trace->word_count; i++)
+        if (strncmp(trace->words[i], name, length) == 0 && trace->words[i][length] == '=')
+            return trace->words[i] + length + 1;
+    return fallback;
+}
+
+static uint64_t number(const char *text)
+{
+    return strtoull(*text == 'a' ? text + 1 : text, NULL, 10);
+}
+
+static uint64_t option_number(const struct trace *trace, const char *name, uint64_t fallback)
+{
+    const char *text = option(trace, name, NULL);
+    return text ? number(text) : fallback;
+}
+
+static size_t worker_index(struct trace *trace, const char *name)
+{
+    for (size_t i = 0; i < trace->worker_count; i++)
+        if (strcmp(trace->workers[i].name, name) == 0)
+            return i;
+    CHECK(trace->worker_count < WORKERS_MAX && strlen(name) < 32);
+    strcpy(trace->workers[trace->worker_count].name, name);
+    return trace->worker_count++;
+}
+
+static const char *peer_name(const struct trace *trace, uint64_t peer)
+{
+    for (size_t i = 0; i < trace->worker_count; i++)
+        if (trace->workers[i].peer == peer)
+            return trace->workers[i].name;
+    return peer == CLIENT_PEER ? "client" : "old-peer";
+}
+
+/* ---- one step ---------------------------------------------------------------------------- */
+
+static void effects_show(struct trace *trace)
+{
+    const struct effects *effects = &trace->effects;
+    for (size_t i = 0; i < effects->persist_count; i++) {
+        buf_puts(trace->out, "< persist          ");
+        show_persist(&effects->persist[i], BASE_US, trace->out);
+        buf_putc(trace->out, '\n');
+    }
+    for (size_t i = 0; i < effects->release_count; i++) {
+        const struct outgoing *outgoing = &effects->release[i];
+        if (outgoing->message.tag == MSG_WORKER_WELCOME) {
+            size_t w = worker_index(trace, peer_name(trace, outgoing->peer));
+            trace->workers[w].worker_id = outgoing->message.u.worker_welcome.worker_id;
+        }
+        buf_printf(trace->out, "< release %-8s ", peer_name(trace, outgoing->peer));
+        show_message(&outgoing->message, trace->out);
+        buf_putc(trace->out, '\n');
+    }
+    if (effects->wake_at_ms != trace->wake_shown)
+        buf_printf(trace->out, "< wake             %llu\n",
+                   (unsigned long long)effects->wake_at_ms);
+    trace->wake_shown = effects->wake_at_ms;
+}
+
+static int invariants_check(struct trace *trace, struct err *err)
+{
+    const char *fault = memory_db_apply(trace->db, trace->effects.persist,
+                                        trace->effects.persist_count, &trace->arena);
+    if (!fault)
+        fault = core_check(trace->core, true, &trace->arena);
+    if (fault)
+        return err_set(err, ERR_INVALID, "%s", fault);
+    return 0;
+}
+
+static int step(struct trace *trace, struct event *event, struct err *err)
+{
+    event->now_ms = trace->now_ms;
+    event->wall_us = BASE_US + trace->now_ms * 1000 + trace->wall_shift_us;
+    if (event->kind == EVENT_SUBMIT || event->kind == EVENT_CONTROL) {
+        struct core_lookup *lookups;
+        struct event_found *found = event->kind == EVENT_SUBMIT ? &event->submit.found
+                                                                : &event->control.found;
+        size_t count = core_lookups(trace->core, event, &trace->arena, &lookups);
+        memory_db_lookup(trace->db, lookups, count, &trace->arena, found);
+    }
+    effects_reset(&trace->effects);
+    core_step(trace->core, event, &trace->effects);
+    effects_show(trace);
+    return invariants_check(trace, err);
+}
+
+/* ---- verbs ------------------------------------------------------------------------------- */
+
+static void held_read(struct trace *trace, struct msg_worker_join *join)
+{
+    char *list = arena_strdup(&trace->arena, option(trace, "held", ""));
+    join->held = arena_alloc(&trace->arena, 64 * sizeof *join->held);
+    char *rest = list;
+    for (char *id = strsep(&rest, ","); id && *id && join->held_count < 64;
+         id = strsep(&rest, ","))
+        join->held[join->held_count++] =
+            (struct rec_held_attempt){.attempt_id = number(id), .running = true};
+}
+
+static void label_read(struct trace *trace, struct msg_worker_join *join)
+{
+    char *label = arena_strdup(&trace->arena, option(trace, "label", ""));
+    char *colon = strchr(label, ':');
+    if (!colon)
+        return;
+    *colon = '\0';
+    join->labels = arena_alloc(&trace->arena, sizeof *join->labels);
+    join->labels[0] = (struct rec_name_value){.name = label, .value = colon + 1};
+    join->labels_count = 1;
+}
+
+static int verb_join(struct trace *trace, struct err *err)
+{
+    size_t w = worker_index(trace, word_at(trace, 3));
+    trace->workers[w].peer = trace->next_peer++;
+    trace->workers[w].incarnation = option_number(trace, "incarnation", 7);
+    struct msg_worker_join join = {
+        .name = trace->workers[w].name,
+        .incarnation = trace->workers[w].incarnation,
+        .host = "host",
+        .cores = option_number(trace, "cores", 4),
+        .memory_bytes = option_number(trace, "memory", 8) << 30,
+        .topology = "{}",
+    };
+    join.devices_count = option_number(trace, "gpus", 0);
+    join.devices = arena_alloc(&trace->arena, join.devices_count * sizeof *join.devices);
+    for (size_t i = 0; i < join.devices_count; i++)
+        join.devices[i] = (struct rec_device){
+            .device_index = i, .kind = "gpu", .model = "sim", .uuid = "", .memory_bytes = 1};
+    held_read(trace, &join);
+    label_read(trace, &join);
+    struct event event = {.kind = EVENT_WORKER_JOIN,
+                          .join = {.peer = trace->workers[w].peer,
+                                   .request_seq = ++trace->request_seq,
+                                   .principal = option(trace, "key", NULL),
+                                   .join = &join}};
+    return step(trace, &event, err);
+}
+
+static int verb_beat(struct trace *trace, struct err *err)
+{
+    size_t w = worker_index(trace, word_at(trace, 3));
+    struct msg_heartbeat beat = {.worker_id = trace->workers[w].worker_id,
+                                 .incarnation = trace->workers[w].incarnation};
+    struct event event = {.kind = EVENT_HEARTBEAT,
+                          .heartbeat = {.peer = trace->workers[w].peer,
+                                        .request_seq = ++trace->request_seq,
+                                        .heartbeat = &beat}};
+    return step(trace, &event, err);
+}
+
+static int verb_leave(struct trace *trace, struct err *err)
+{
+    size_t w = worker_index(trace, word_at(trace, 3));
+    struct msg_worker_leave leave = {.worker_id = trace->workers[w].worker_id,
+                                     .incarnation = trace->workers[w].incarnation};
+    struct event event = {.kind = EVENT_WORKER_LEAVE,
+                          .leave = {.peer = trace->workers[w].peer,
+                                    .request_seq = ++trace->request_seq,
+                                    .leave = &leave}};
+    return step(trace, &event, err);
+}
+
+static int verb_tick(struct trace *trace, struct err *err)
+{
+    struct event event = {.kind = EVENT_TICK};
+    return step(trace, &event, err);
+}
+
+static int verb_restart(struct trace *trace, struct err *err)
+{
+    struct buf before = {0}, after = {0};
+    uint64_t wake;
+    core_dump(trace->core, &before);
+    core_free(trace->core);
+    trace->config.epoch++;
+    trace->core = memory_db_load(trace->db, &trace->config, trace->now_ms,
+                                 BASE_US + trace->now_ms * 1000 + trace->wall_shift_us, &wake);
+    core_dump(trace->core, &after);
+    int rc = 0;
+    if (strcmp(buf_text(&before), buf_text(&after)) != 0)
+        rc = err_set(err, ERR_INVALID, "invariant 6: memory was\n%s\nand the rows say\n%s",
+                     buf_text(&before), buf_text(&after));
+    buf_printf(trace->out, "< wake             %llu\n", (unsigned long long)wake);
+    trace->wake_shown = wake;
+    buf_done(&before);
+    buf_done(&after);
+    return rc;
+}
+
+static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
+{
+    uint8_t key[16] = {0};
+    memcpy(key, word_at(trace, 3), min_u64(strlen(word_at(trace, 3)), 16));
+    struct catalogue *catalogue = catalogue_new();
+    struct spec_errors errors = {0};
+    struct spec *spec = NULL;
+    struct spec_source source = {
+        .name = "trace", .bytes = yaml, .length = strlen(yaml), .folder = "/tmp"};
+    int rc = -1;
+    if (spec_read(&source, catalogue, &spec, &errors) < 0) {
+        char *text = spec_errors_text(&errors);
+        rc = err_set(err, ERR_INVALID, "%s", text);
+        mem_free(text);
+        goto out;
+    }
+    struct event event = {.kind = EVENT_SUBMIT,
+                          .submit = {.client = CLIENT_PEER,
+                                     .request_seq = ++trace->request_seq,
+                                     .account = option(trace, "as", "ann"),
+                                     .submit_key = key,
+                                     .spec = spec,
+                                     .source = yaml,
+                                     .check_only = strcmp(word_at(trace, 4), "check") == 0}};
+    rc = step(trace, &event, err);
+out:
+    spec_free(spec);
+    spec_errors_done(&errors);
+    catalogue_free(catalogue);
+    return rc;
+}
+
+/* ---- reports ----------------------------------------------------------------------------- */
+
+static const char *worker_of_attempt(struct trace *trace, uint64_t attempt_id)
+{
+    uint64_t worker_id = 0;
+    for (size_t i = 0; i < memory_db_count(trace->db, ROW_TABLE_attempt); i++) {
+        const struct row_attempt *row = memory_db_row(trace->db, ROW_TABLE_attempt, i);
+        if (row->attempt_id == attempt_id)
+            worker_id = row->worker_id;
+    }
+    for (size_t i = 0; i < trace->worker_count; i++)
+        if (trace->workers[i].worker_id == worker_id)
+            return trace->workers[i].name;
+    return "nobody";
+}
+
+static void report_fill(struct trace *trace, struct rec_report *report)
+{
+    const char *verb = word_at(trace, 2);
+    const char *fourth = word_at(trace, 4);
+    if (strcmp(verb, "started") == 0) {
+        report->kind = REPORT_STARTED;
+    } else if (strcmp(verb, "finished") == 0) {
+        report->kind = REPORT_FINISHED;
+        report->cause = fourth;
+        report->code = (int64_t)option_number(trace, "code", 0);
+        const char *text = option(trace, "text", "");
+        report->text = (struct wire_bytes){text, strlen(text)};
+    } else if (strcmp(verb, "metric") == 0) {
+        const char *equals = strchr(fourth, '=');
+        report->kind = REPORT_METRIC;
+        report->name = arena_strndup(&trace->arena, fourth, (size_t)(equals - fourth));
+        report->value = strtod(equals + 1, NULL);
+        report->step = option_number(trace, "step", 0);
+    } else if (strcmp(verb, "progress") == 0) {
+        report->kind = REPORT_PROGRESS;
+        report->step = number(fourth);
+        report->total = number(word_at(trace, 5));
+    } else if (strcmp(verb, "log") == 0) {
+        report->kind = REPORT_LOG;
+        report->name = "stdout";
+        report->text = (struct wire_bytes){fourth, strlen(fourth)};
+    } else if (strcmp(verb, "checkpoint") == 0) {
+        const char *score = option(trace, "val_loss", NULL);
+        report->kind = REPORT_CHECKPOINT;
+        report->step = number(fourth);
+        report->path = option(trace, "path",
+                              arena_printf(&trace->arena, "/c/%s/%s", word_at(trace, 3), fourth));
+        report->total = 10;
+        if (score)
+            report->meta = arena_printf(&trace->arena, "{\"val_loss\": %s}", score);
+    } else {
+        report->kind = REPORT_ARTIFACT;
+        report->name = fourth;
+        report->path = arena_printf(&trace->arena, "/d/%s/%s", word_at(trace, 3), fourth);
+        report->meta = "{\"kind\": \"dataset\"}";
+    }
+}
+
+static int verb_report(struct trace *trace, struct err *err)
+{
+    uint64_t attempt_id = number(word_at(trace, 3));
+    CHECK(attempt_id < ATTEMPTS_MAX);
+    struct rec_report report = {.name = "", .path = "", .meta = "{}", .cause = "", .text = {"", 0}};
+    report.seq = option_number(trace, "seq", trace->next_seq[attempt_id] + 1);
+    report.time_us = BASE_US + trace->now_ms * 1000;
+    report_fill(trace, &report);
+    trace->next_seq[attempt_id] = max_u64(trace->next_seq[attempt_id], report.seq);
+    struct msg_report message = {.attempt_id = attempt_id, .reports = &report, .reports_count = 1};
+    size_t w = worker_index(trace, option(trace, "from", worker_of_attempt(trace, attempt_id)));
+    struct event event = {.kind = EVENT_REPORTS,
+                          .reports = {.peer = trace->workers[w].peer,
+                                      .request_seq = ++trace->request_seq,
+                                      .reports = &message}};
+    return step(trace, &event, err);
+}
+
+/* ---- control and why --------------------------------------------------------------------- */
+
+static int verb_control(struct trace *trace, struct err *err)
+{
+    struct rec_name_value targets[WORDS_MAX];
+    struct msg_control control = {
+        .action = word_at(trace, 2), .targets = targets, .reason = option(trace, "reason", "")};
+    for (size_t i = 3; i < trace->word_count; i++) {
+        char *target = arena_strdup(&trace->arena, trace->words[i]);
+        char *colon = strchr(target, ':');
+        if (!colon)
+            continue;
+        *colon = '\0';
+        targets[control.targets_count++] =
+            (struct rec_name_value){.name = target, .value = colon + 1};
+    }
+    const char *account = option(trace, "as", "root");
+    struct event event = {.kind = EVENT_CONTROL,
+                          .control = {.client = CLIENT_PEER,
+                                      .request_seq = ++trace->request_seq,
+                                      .account = account,
+                                      .may_act_for_others = strcmp(account, "root") == 0,
+                                      .control = &control}};
+    return step(trace, &event, err);
+}
+
+static int verb_why(struct trace *trace, struct err *err)
+{
+    (void)err;
+    struct core_reason *reasons;
+    int count = core_why(trace->core, number(word_at(trace, 3)), &trace->arena, &reasons);
+    if (count < 0)
+        buf_puts(trace->out, "< not live\n");
+    for (int i = 0; i < count; i++)
+        buf_printf(trace->out, "< %-12s %s\n<              remedy: %s\n", reasons[i].reason,
+                   reasons[i].detail, reasons[i].remedy);
+    return 0;
+}
+
+static int verb_wall(struct trace *trace, struct err *err)
+{
+    (void)err;
+    trace->wall_shift_us += (uint64_t)(strtoll(word_at(trace, 3), NULL, 10) * 1000000);
+    return 0;
+}
+
+typedef int verb_fn(struct trace *trace, struct err *err);
+static const struct {
+    const char *name;
+    verb_fn *run;
+} verbs[] = {
+    {"join", verb_join},         {"beat", verb_beat},       {"leave", verb_leave},
+    {"tick", verb_tick},         {"restart", verb_restart}, {"started", verb_report},
+    {"finished", verb_report},   {"metric", verb_report},   {"progress", verb_report},
+    {"log", verb_report},        {"checkpoint", verb_report}, {"dataset", verb_report},
+    {"cancel", verb_control},    {"hold", verb_control},    {"release", verb_control},
+    {"retry", verb_control},     {"drain", verb_control},   {"undrain", verb_control},
+    {"why", verb_why},           {"wall", verb_wall},
+};
+
+static int line_run(struct trace *trace, const char *line, const char *yaml, struct err *err)
+{
+    words_split(trace, arena_strdup(&trace->arena, line));
+    trace->now_ms = max_u64(trace->now_ms, number(word_at(trace, 1)));
+    if (strcmp(word_at(trace, 2), "submit") == 0)
+        return verb_submit(trace, yaml, err);
+    for (size_t i = 0; i < ARRAY_COUNT(verbs); i++)
+        if (strcmp(verbs[i].name, word_at(trace, 2)) == 0)
+            return verbs[i].run(trace, err);
+    return err_set(err, ERR_INVALID, "'%s' is not a verb", word_at(trace, 2));
+}
+
+/* ---- the file ---------------------------------------------------------------------------- */
+
+static void trace_init(struct trace *trace, struct buf *out)
+{
+    *trace = (struct trace){.out = out, .next_peer = WORKER_PEER};
+    trace->config = (struct core_config){.epoch = 1, .seed = 1};
+    trace->core = core_new(&trace->config);
+    trace->db = memory_db_new();
+    effects_init(&trace->effects);
+}
+
+static void trace_done(struct trace *trace)
+{
+    core_free(trace->core);
+    memory_db_free(trace->db);
+    effects_done(&trace->effects);
+    arena_done(&trace->arena);
+}
+
+/* The "| " lines that follow, without their marks; copies them to the output. */
+static void yaml_take(struct trace *trace, char **rest, struct buf *yaml)
+{
+    while (*rest && **rest == '|') {
+        char *line = strsep(rest, "\n");
+        buf_printf(trace->out, "%s\n", line);
+        buf_printf(yaml, "%s\n", line[1] == ' ' ? line + 2 : line + 1);
+    }
+}
+
+int trace_run(const char *text, struct buf *out, struct err *err)
+{
+    struct trace trace;
+    char *copy = mem_strdup(text);
+    char *rest = copy;
+    size_t number_of_line = 0;
+    int rc = 0;
+    trace_init(&trace, out);
+    while (rc == 0 && rest) {
+        char *line = strsep(&rest, "\n");
+        number_of_line++;
+        if (*line == '<' || (*line == '\0' && !rest))
+            continue;
+        buf_printf(out, "%s\n", line);
+        if (*line != '>')
+            continue;
+        struct buf yaml = {0};
+        buf_puts(&yaml, "athanor: 1\n"); /* the same in every spec */
+        yaml_take(&trace, &rest, &yaml);
+        rc = line_run(&trace, line, buf_text(&yaml), err);
+        buf_done(&yaml);
+        if (rc < 0)
+            err_wrap(err, "line %zu: %s", number_of_line, line);
+        arena_reset(&trace.arena);
+    }
+    trace_done(&trace);
+    mem_free(copy);
+    return rc;
+}
