@@ -1,0 +1,712 @@
+/* worker_test.c - athanor-worker as a whole: a real daemon and real shepherds, with this test in
+ * the coordinator's place (a server in process). */
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/net/server.h"
+#include "worker/attempt/procs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define PATIENCE_MS 60000u /* bound of every wait; reached only by a failing test */
+#define ENTRIES_MAX 20000u
+
+extern char **environ;
+
+struct entry { /* a report as the coordinator saw it */
+    uint64_t attempt_id, seq, kind, rank, step;
+    char name[64], cause[32], text[400];
+    double value;
+};
+
+struct fixture {
+    char home[64], endpoint[128];
+    struct loop *loop;
+    struct server *server;
+    struct keypair server_keys, worker_keys;
+    pid_t worker;
+    uint64_t epoch, peer_id;
+    bool withhold_acks;
+    unsigned joins, heartbeats, leaves;
+    /* of the newest join */
+    uint64_t cores, memory_bytes, devices, held_count;
+    struct rec_held_attempt held[8];
+    char labels[400], catalogue[200], name[64];
+    struct entry *entries; /* without repeats, in order of arrival */
+    size_t entry_count;
+    uint64_t newest[64]; /* seq by attempt id */
+    unsigned repeats;
+};
+
+/* ---- the coordinator ---------------------------------------------------------------------------- */
+
+static bool find_principal(void *user, const char *public_key, struct server_principal *out)
+{
+    struct fixture *f = user;
+    if (strcmp(public_key, f->worker_keys.public_key) != 0)
+        return false;
+    *out = (struct server_principal){"w1", ROLE_WORKER};
+    return true;
+}
+
+static void send(struct fixture *f, const struct message *message)
+{
+    struct err err = {0};
+    if (server_send(f->server, f->peer_id, message, &err) < 0)
+        fail_msg("send %s: %s", msg_name(message->tag), err.text);
+}
+
+static void keep_join(struct fixture *f, const struct msg_worker_join *join)
+{
+    f->joins++;
+    f->cores = join->cores;
+    f->memory_bytes = join->memory_bytes;
+    f->devices = join->devices_count;
+    f->held_count = join->held_count;
+    for (size_t i = 0; i < join->held_count && i < 8; i++)
+        f->held[i] = join->held[i];
+    snprintf(f->name, sizeof f->name, "%s", join->name);
+    snprintf(f->catalogue, sizeof f->catalogue, "%.*s", (int)join->catalogue.length,
+             join->catalogue.bytes);
+    f->labels[0] = '\0';
+    for (size_t i = 0; i < join->labels_count; i++)
+        snprintf(f->labels + strlen(f->labels), sizeof f->labels - strlen(f->labels), "%s=%s;",
+                 join->labels[i].name, join->labels[i].value);
+    struct message answer = {.tag = MSG_WORKER_WELCOME};
+    answer.u.worker_welcome = (struct msg_worker_welcome){
+        .worker_id = 3, .epoch = f->epoch, .lease_ms = 5000, .heartbeat_ms = 100};
+    send(f, &answer);
+}
+
+/* Invariant 2 of worker/attempt: what is new is exactly the next number. */
+static void keep_reports(struct fixture *f, const struct msg_report *reports)
+{
+    for (size_t i = 0; i < reports->reports_count; i++) {
+        const struct rec_report *report = &reports->reports[i];
+        uint64_t *newest = &f->newest[reports->attempt_id];
+        if (report->seq <= *newest) {
+            f->repeats++;
+            continue;
+        }
+        assert_int_equal(report->seq, *newest + 1);
+        *newest = report->seq;
+        assert_true(f->entry_count < ENTRIES_MAX);
+        struct entry *entry = &f->entries[f->entry_count++];
+        *entry = (struct entry){.attempt_id = reports->attempt_id, .seq = report->seq,
+                                .kind = report->kind, .rank = report->rank, .step = report->step,
+                                .value = report->value};
+        snprintf(entry->name, sizeof entry->name, "%s", report->name);
+        snprintf(entry->cause, sizeof entry->cause, "%s", report->cause);
+        snprintf(entry->text, sizeof entry->text, "%.*s", (int)report->text.length,
+                 report->text.length ? report->text.bytes : "");
+    }
+    if (f->withhold_acks)
+        return;
+    struct message ack = {.tag = MSG_REPORT_ACK};
+    ack.u.report_ack = (struct msg_report_ack){.attempt_id = reports->attempt_id,
+                                               .seq = f->newest[reports->attempt_id]};
+    send(f, &ack);
+}
+
+static void on_message(void *user, const struct server_source *from,
+                       const struct envelope *envelope, const struct message *message)
+{
+    struct fixture *f = user;
+    (void)envelope;
+    f->peer_id = from->peer_id;
+    if (message->tag == MSG_WORKER_JOIN)
+        keep_join(f, &message->u.worker_join);
+    else if (message->tag == MSG_HEARTBEAT)
+        f->heartbeats++;
+    else if (message->tag == MSG_REPORT)
+        keep_reports(f, &message->u.report);
+    else if (message->tag == MSG_WORKER_LEAVE)
+        f->leaves++;
+}
+
+static void coordinator_up(struct fixture *f)
+{
+    const char *endpoints[] = {f->endpoint};
+    struct err err = {0};
+    struct server_config config = {.endpoints = endpoints, .endpoint_count = 1,
+                                   .keys = &f->server_keys, .cluster_id = 1, .heartbeat_ms = 100,
+                                   .user = f, .principal_find = find_principal,
+                                   .on_message = on_message};
+    f->loop = loop_new();
+    if (server_open(f->loop, &config, &f->server, &err) < 0)
+        fail_msg("%s", err.text);
+    server_set_epoch(f->server, f->epoch);
+}
+
+static void coordinator_down(struct fixture *f)
+{
+    if (f->loop) {
+        server_close(f->server);
+        loop_free(f->loop);
+    }
+    f->loop = NULL;
+    f->server = NULL;
+    f->peer_id = 0;
+}
+
+/* ---- the worker ----------------------------------------------------------------------------------- */
+
+static void program_path(const char *name, char out[PATH_MAX])
+{
+    char self[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    assert_true(length > 0);
+    self[length] = '\0';
+    snprintf(out, PATH_MAX, "%s/../bin/%s", dirname(self), name);
+}
+
+static char *in_home(const struct fixture *f, const char *name)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "%s/%s", f->home, name);
+    return path;
+}
+
+static void worker_start(struct fixture *f, const char *extra)
+{
+    char program[PATH_MAX], keys[128], state[128], log[128], tmp[128];
+    program_path("athanor-worker", program);
+    snprintf(keys, sizeof keys, "%s/worker.key", f->home);
+    snprintf(state, sizeof state, "%s/state", f->home);
+    snprintf(log, sizeof log, "%s/worker.log", f->home);
+    snprintf(tmp, sizeof tmp, "%s/tmp", f->home);
+    char *const arguments[] = {program, "--coordinator", f->endpoint, "--keys", keys,
+                               "--server-key", f->server_keys.public_key, "--name", "w1",
+                               "--state", state, "--cores", "2", "--memory", "1GiB", "--gpus",
+                               "fake:2", "--label", "colour=red", "--engine", "/bin/false",
+                               "--tmp", tmp, "--allow-root-jobs", (char *)extra, NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 2, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    assert_int_equal(posix_spawn(&f->worker, program, &actions, NULL, arguments, environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+}
+
+static int worker_end(struct fixture *f, int signal_number)
+{
+    int status = 0;
+    if (f->worker > 0) {
+        kill(f->worker, signal_number);
+        while (waitpid(f->worker, &status, 0) < 0 && errno == EINTR)
+            continue;
+    }
+    f->worker = 0;
+    return status;
+}
+
+typedef bool condition_fn(struct fixture *f, uint64_t argument);
+
+static void until(struct fixture *f, condition_fn *condition, uint64_t argument, const char *what)
+{
+    struct err err = {0};
+    uint64_t give_up_ms = clock_steady_ms() + PATIENCE_MS;
+    while (!condition(f, argument)) {
+        if (clock_steady_ms() > give_up_ms)
+            fail_msg("never: %s; the worker's log is in %s/worker.log", what, f->home);
+        if (f->loop)
+            assert_int_equal(loop_once(f->loop, 20, &err), 0);
+        else
+            usleep(20000);
+    }
+}
+
+#define UNTIL(f, condition, argument) until((f), (condition), (argument), #condition)
+
+static bool joined(struct fixture *f, uint64_t times)
+{
+    return f->joins >= times;
+}
+
+static bool heartbeats(struct fixture *f, uint64_t times)
+{
+    return f->heartbeats >= times;
+}
+
+static const struct entry *entry_find(struct fixture *f, uint64_t attempt_id, uint64_t kind)
+{
+    for (size_t i = 0; i < f->entry_count; i++)
+        if (f->entries[i].attempt_id == attempt_id && f->entries[i].kind == kind)
+            return &f->entries[i];
+    return NULL;
+}
+
+static bool started(struct fixture *f, uint64_t attempt_id)
+{
+    return entry_find(f, attempt_id, REPORT_STARTED) != NULL;
+}
+
+static bool finished(struct fixture *f, uint64_t attempt_id)
+{
+    return entry_find(f, attempt_id, REPORT_FINISHED) != NULL;
+}
+
+static char *attempt_folder(struct fixture *f, uint64_t attempt_id)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "%s/state/attempts/%" PRIu64, f->home, attempt_id);
+    return path;
+}
+
+static bool removed(struct fixture *f, uint64_t attempt_id)
+{
+    return !file_exists(attempt_folder(f, attempt_id));
+}
+
+static bool file_is_there(struct fixture *f, uint64_t number)
+{
+    char name[32];
+    snprintf(name, sizeof name, "file-%" PRIu64, number);
+    return file_exists(in_home(f, name));
+}
+
+static bool ended_on_disk(struct fixture *f, uint64_t attempt_id)
+{
+    /* The shepherd removes its run directory just before FINISHED. */
+    struct process_id *noted;
+    size_t count;
+    struct err err = {0};
+    int fd, rc = folder_lock(attempt_folder(f, attempt_id), &fd, &err);
+    if (rc == 0)
+        close(fd);
+    assert_int_equal(folder_processes(attempt_folder(f, attempt_id), FOLDER_SHEPHERD, &noted,
+                                      &count, &err), 0);
+    mem_free(noted);
+    return rc == 0 && count > 0;
+}
+
+/* ---- messages --------------------------------------------------------------------------------------- */
+
+/* Starts `sh -c script` as attempt and job of the same number. */
+static struct msg_start start_of(struct fixture *f, uint64_t attempt_id, const char *script)
+{
+    static char spec[4096];
+    snprintf(spec, sizeof spec,
+             "{\"athanor\": 1, \"name\": \"t\", \"kind\": \"command\", \"inputs\": {}, \"params\": {}, "
+             "\"command\": [\"sh\", \"-c\", \"%s\"], \"env\": {\"HOME_DIR\": \"%s\"}}",
+             script, f->home);
+    return (struct msg_start){.attempt_id = attempt_id, .job_id = attempt_id, .attempt_number = 1,
+                              .job_name = "t", .spec = spec, .account = "ann", .ranks = 1,
+                              .cores = 1, .memory_bytes = 1 << 30, .stop_grace_ms = 5000,
+                              .resume_path = ""};
+}
+
+static void start(struct fixture *f, uint64_t attempt_id, const char *script)
+{
+    struct message message = {.tag = MSG_START};
+    message.u.start = start_of(f, attempt_id, script);
+    send(f, &message);
+}
+
+static void assert_cause(struct fixture *f, uint64_t attempt_id, const char *cause)
+{
+    UNTIL(f, finished, attempt_id);
+    assert_string_equal(entry_find(f, attempt_id, REPORT_FINISHED)->cause, cause);
+}
+
+/* ---- fixture ------------------------------------------------------------------------------------------ */
+
+static int set_up(void **state)
+{
+    struct fixture *f = mem_zalloc(sizeof *f);
+    struct err err = {0};
+    snprintf(f->home, sizeof f->home, "/tmp/worker-test-XXXXXX");
+    assert_non_null(mkdtemp(f->home));
+    mkdir(in_home(f, "tmp"), 0700);
+    snprintf(f->endpoint, sizeof f->endpoint, "ipc://%s/coordinator", f->home);
+    keypair_make(&f->server_keys);
+    keypair_make(&f->worker_keys);
+    assert_int_equal(keypair_write(in_home(f, "worker.key"), &f->worker_keys, &err), 0);
+    f->entries = mem_array(ENTRIES_MAX, sizeof *f->entries);
+    f->epoch = 5;
+    coordinator_up(f);
+    worker_start(f, NULL);
+    UNTIL(f, joined, 1);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    worker_end(f, SIGKILL);
+    coordinator_down(f);
+    if (file_remove_tree(f->home, &err) < 0)
+        return -1;
+    mem_free(f->entries);
+    mem_free(f);
+    return 0;
+}
+
+/* ---- tests -------------------------------------------------------------------------------------------- */
+
+static void a_worker_joins_with_what_it_was_told_to_offer(void **state)
+{
+    struct fixture *f = *state;
+    assert_string_equal(f->name, "w1");
+    assert_int_equal(f->cores, 2);
+    assert_int_equal(f->memory_bytes, 1 << 30);
+    assert_int_equal(f->devices, 2);
+    assert_int_equal(f->held_count, 0);
+    assert_non_null(strstr(f->labels, "colour=red;"));
+    assert_non_null(strstr(f->catalogue, "\"recipes\": []"));
+    UNTIL(f, heartbeats, 3);
+}
+
+static void a_started_job_reports_its_whole_stream_and_is_removed_after_the_acknowledgement(
+    void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "echo hello; exit 3");
+    assert_cause(f, 1, "exit");
+    UNTIL(f, removed, 1);
+    assert_non_null(entry_find(f, 1, REPORT_STARTED));
+    assert_string_equal(entry_find(f, 1, REPORT_LOG)->text, "hello\n");
+    assert_int_equal(f->entries[f->entry_count - 1].kind, REPORT_FINISHED);
+    assert_true(file_exists(in_home(f, "state/jobs/1"))); /* durable */
+}
+
+static void a_repeated_start_runs_nothing_twice(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "echo x >> $HOME_DIR/count; while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done");
+    UNTIL(f, started, 1);
+    start(f, 1, "echo x >> $HOME_DIR/count");
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+    start(f, 1, "echo x >> $HOME_DIR/count");
+    start(f, 2, "true"); /* handled after the repeat */
+    assert_cause(f, 2, "success");
+    struct stat info;
+    assert_int_equal(stat(in_home(f, "count"), &info), 0);
+    assert_int_equal(info.st_size, 2);
+}
+
+static void a_stop_ends_the_attempt_with_the_given_cause(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "exec sleep 600");
+    struct message message = {.tag = MSG_STOP};
+    message.u.stop = (struct msg_stop){.attempt_id = 1, .cause = "preempted", .grace_ms = 3000};
+    send(f, &message); /* at once: the shepherd does not listen yet */
+    assert_cause(f, 1, "preempted");
+}
+
+static void jobs_run_on_through_a_killed_daemon_and_are_found_again(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "echo before; while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done; echo after");
+    UNTIL(f, started, 1);
+    worker_end(f, SIGKILL);
+    worker_start(f, NULL);
+    UNTIL(f, joined, 2);
+    assert_int_equal(f->held_count, 1);
+    assert_int_equal(f->held[0].attempt_id, 1);
+    assert_int_equal(f->held[0].epoch, 5);
+    assert_true(f->held[0].running);
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+}
+
+static void a_job_that_ends_while_the_daemon_is_away_is_reported_afterwards(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done; seq 1 2000; exit 4");
+    UNTIL(f, started, 1);
+    worker_end(f, SIGKILL);
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    UNTIL(f, ended_on_disk, 1);
+    worker_start(f, NULL);
+    assert_cause(f, 1, "exit");
+    assert_false(f->held[0].running);
+    UNTIL(f, removed, 1);
+}
+
+static void reports_survive_a_coordinator_that_is_away(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done; seq 1 5000; exit 0");
+    UNTIL(f, started, 1);
+    coordinator_down(f);
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    UNTIL(f, ended_on_disk, 1);
+    coordinator_up(f);
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+}
+
+static void unacknowledged_reports_are_repeated_in_the_next_session(void **state)
+{
+    struct fixture *f = *state;
+    f->withhold_acks = true;
+    start(f, 1, "echo once; exit 0");
+    assert_cause(f, 1, "success");
+    assert_false(removed(f, 1));
+    coordinator_down(f);
+    f->withhold_acks = false;
+    coordinator_up(f);
+    UNTIL(f, removed, 1);
+    assert_true(f->repeats > 0);
+}
+
+static void messages_of_an_older_epoch_change_nothing(void **state)
+{
+    struct fixture *f = *state;
+    server_set_epoch(f->server, 4);
+    start(f, 1, "true");
+    server_set_epoch(f->server, 6);
+    start(f, 2, "true");
+    assert_cause(f, 2, "success");
+    assert_false(started(f, 1));
+    worker_end(f, SIGKILL); /* and what it has seen outlives it */
+    worker_start(f, NULL);
+    UNTIL(f, joined, 2);
+    server_set_epoch(f->server, 5);
+    start(f, 3, "true");
+    server_set_epoch(f->server, 6);
+    start(f, 4, "true");
+    assert_cause(f, 4, "success");
+    assert_false(started(f, 3));
+}
+
+static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **state)
+{
+    struct fixture *f = *state;
+    struct process_id *noted;
+    size_t count;
+    struct err err = {0};
+    start(f, 1, "(setsid sh -c 'echo $$ > $HOME_DIR/deep; touch $HOME_DIR/file-1; exec sleep 600') & "
+                "exec sleep 600");
+    UNTIL(f, started, 1);
+    UNTIL(f, file_is_there, 1);
+    assert_int_equal(folder_processes(attempt_folder(f, 1), FOLDER_SHEPHERD, &noted, &count, &err),
+                     0);
+    assert_int_equal(count, 1);
+    kill(noted[0].pid, SIGKILL);
+    mem_free(noted);
+    assert_cause(f, 1, "shepherd_lost");
+    FILE *file = fopen(in_home(f, "deep"), "r");
+    int deep = 0;
+    assert_int_equal(fscanf(file, "%d", &deep), 1);
+    fclose(file);
+    struct process_id left;
+    assert_false(process_find(deep, &left)); /* gone, or a zombie that init will collect */
+    UNTIL(f, removed, 1);
+    assert_int_equal(rmdir(in_home(f, "tmp")), 0); /* nothing is left in it */
+}
+
+static void a_fenced_attempt_is_killed_without_a_word(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "echo $$ > $HOME_DIR/deep; touch $HOME_DIR/file-1; exec sleep 600");
+    UNTIL(f, file_is_there, 1);
+    struct message message = {.tag = MSG_ATTEMPT_FENCE};
+    message.u.attempt_fence = (struct msg_attempt_fence){.attempt_id = 1};
+    send(f, &message);
+    UNTIL(f, removed, 1);
+    assert_false(finished(f, 1));
+    start(f, 2, "true"); /* its core is free again */
+    assert_cause(f, 2, "success");
+}
+
+static void cores_are_never_given_twice(void **state)
+{
+    struct fixture *f = *state;
+    const char *script = "while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done";
+    start(f, 1, script);
+    start(f, 2, script);
+    UNTIL(f, started, 1);
+    UNTIL(f, started, 2);
+    start(f, 3, "true");
+    assert_cause(f, 3, "launch_failed");
+    assert_non_null(strstr(entry_find(f, 3, REPORT_FINISHED)->text, "1 cores and 0 GPUs are wanted"));
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    assert_cause(f, 1, "success");
+    assert_cause(f, 2, "success");
+    start(f, 4, "true");
+    assert_cause(f, 4, "success");
+}
+
+static void gpus_are_assigned_and_named_to_the_rank(void **state)
+{
+    struct fixture *f = *state;
+    struct message message = {.tag = MSG_START};
+    message.u.start = start_of(f, 1, "echo gpus $CUDA_VISIBLE_DEVICES");
+    message.u.start.gpus = 2;
+    send(f, &message);
+    assert_cause(f, 1, "success");
+    assert_string_equal(entry_find(f, 1, REPORT_LOG)->text, "gpus 0,1\n");
+}
+
+static void a_changed_checkpoint_is_not_resumed_from(void **state)
+{
+    struct fixture *f = *state;
+    struct message message = {.tag = MSG_START};
+    mkdir(in_home(f, "ckpt"), 0700);
+    FILE *file = fopen(in_home(f, "ckpt/manifest.json"), "w");
+    fputs("{}", file);
+    fclose(file);
+    message.u.start = start_of(f, 1, "true");
+    message.u.start.resume_path = in_home(f, "ckpt");
+    memset(&message.u.start.resume_content, 7, sizeof message.u.start.resume_content);
+    send(f, &message);
+    assert_cause(f, 1, "launch_failed");
+    assert_non_null(strstr(entry_find(f, 1, REPORT_FINISHED)->text, "not the one that was saved"));
+}
+
+static void a_missing_input_is_named(void **state)
+{
+    struct fixture *f = *state;
+    struct message message = {.tag = MSG_START};
+    struct rec_resolved_input input = {.name = "data", .ref = "dataset:d", .path = "/nowhere/d",
+                                       .part = ""};
+    message.u.start = start_of(f, 1, "true");
+    message.u.start.inputs = &input;
+    message.u.start.inputs_count = 1;
+    send(f, &message);
+    assert_cause(f, 1, "launch_failed");
+    assert_non_null(strstr(entry_find(f, 1, REPORT_FINISHED)->text, "input data: '/nowhere/d'"));
+}
+
+static bool checkpoint_gone(struct fixture *f, uint64_t unused)
+{
+    (void)unused;
+    return !file_exists(in_home(f, "state/jobs/9/step-1"));
+}
+
+static void checkpoint_make(struct fixture *f, const char *path)
+{
+    struct err err = {0};
+    char *folder = mem_strdup(in_home(f, path));
+    char *manifest = mem_printf("%s/manifest.json", folder);
+    assert_int_equal(file_make_folders(folder, 0700, &err), 0);
+    fclose(fopen(manifest, "w"));
+    mem_free(manifest);
+    mem_free(folder);
+}
+
+static void only_checkpoints_below_the_job_directories_are_dropped(void **state)
+{
+    struct fixture *f = *state;
+    const char *const keep[] = {"elsewhere/step-1", "state/jobs-not/step-1"};
+    struct message message = {.tag = MSG_CHECKPOINT_DROP};
+    struct err err = {0};
+    checkpoint_make(f, "state/jobs/9/step-1");
+    assert_int_equal(file_make_folders(in_home(f, "state/jobs/9/plain"), 0700, &err), 0);
+    char *paths[] = {mem_strdup(in_home(f, "elsewhere/step-1")),
+                     mem_strdup(in_home(f, "state/jobs-not/step-1")),
+                     mem_strdup(in_home(f, "state/jobs/9/plain")),
+                     mem_strdup(in_home(f, "state/jobs/9/step-1"))};
+    for (size_t i = 0; i < ARRAY_COUNT(keep); i++)
+        checkpoint_make(f, keep[i]);
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++) {
+        message.u.checkpoint_drop = (struct msg_checkpoint_drop){
+            .attempt_id = 9, .checkpoint_id = i, .path = paths[i]};
+        send(f, &message);
+    }
+    UNTIL(f, checkpoint_gone, 0);
+    for (size_t i = 0; i + 1 < ARRAY_COUNT(paths); i++)
+        assert_true(file_exists(paths[i]));
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++)
+        mem_free(paths[i]);
+}
+
+static void sigterm_leaves_jobs_running_and_says_goodbye_only_when_there_are_none(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done");
+    UNTIL(f, started, 1);
+    assert_int_equal(worker_end(f, SIGTERM), 0);
+    assert_int_equal(f->leaves, 0);
+    worker_start(f, NULL);
+    UNTIL(f, joined, 2);
+    assert_int_equal(f->held_count, 1);
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+    assert_int_equal(worker_end(f, SIGTERM), 0);
+}
+
+static bool worker_ended(struct fixture *f, uint64_t unused)
+{
+    (void)unused;
+    if (waitpid(f->worker, NULL, WNOHANG) != f->worker)
+        return false;
+    f->worker = 0;
+    return true;
+}
+
+static void with_stop_jobs_a_leaving_worker_stops_them_first(void **state)
+{
+    struct fixture *f = *state;
+    worker_end(f, SIGTERM);
+    worker_start(f, "--stop-jobs");
+    UNTIL(f, joined, 2);
+    start(f, 1, "exec sleep 600");
+    UNTIL(f, started, 1);
+    kill(f->worker, SIGTERM);
+    UNTIL(f, worker_ended, 0);
+    assert_cause(f, 1, "worker_lost");
+    assert_int_equal(f->leaves, 1);
+}
+
+static void a_second_daemon_on_the_same_state_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    pid_t first = f->worker;
+    int status;
+    worker_start(f, NULL);
+    assert_int_equal(waitpid(f->worker, &status, 0), f->worker);
+    f->worker = first;
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(a_worker_joins_with_what_it_was_told_to_offer),
+        TEST(a_started_job_reports_its_whole_stream_and_is_removed_after_the_acknowledgement),
+        TEST(a_repeated_start_runs_nothing_twice),
+        TEST(a_stop_ends_the_attempt_with_the_given_cause),
+        TEST(jobs_run_on_through_a_killed_daemon_and_are_found_again),
+        TEST(a_job_that_ends_while_the_daemon_is_away_is_reported_afterwards),
+        TEST(reports_survive_a_coordinator_that_is_away),
+        TEST(unacknowledged_reports_are_repeated_in_the_next_session),
+        TEST(messages_of_an_older_epoch_change_nothing),
+        TEST(a_killed_shepherd_is_reported_and_its_processes_are_swept),
+        TEST(a_fenced_attempt_is_killed_without_a_word),
+        TEST(cores_are_never_given_twice),
+        TEST(gpus_are_assigned_and_named_to_the_rank),
+        TEST(a_changed_checkpoint_is_not_resumed_from),
+        TEST(a_missing_input_is_named),
+        TEST(only_checkpoints_below_the_job_directories_are_dropped),
+        TEST(sigterm_leaves_jobs_running_and_says_goodbye_only_when_there_are_none),
+        TEST(with_stop_jobs_a_leaving_worker_stops_them_first),
+        TEST(a_second_daemon_on_the_same_state_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
