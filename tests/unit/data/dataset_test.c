@@ -1,0 +1,138 @@
+/* dataset_test.c - writing and opening of dataset directories, and what is refused. */
+#include "tests/unit/data/files.h"
+
+static void parts_are_read_as_they_were_written(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct dataset *dataset;
+    const struct dataset_part *odd;
+    struct dataset_texts texts;
+    struct token_list tokens = {0};
+    struct buf text = {0};
+    char *folder = folder_make(), *path = small_dataset(folder, 11, 10000);
+    assert_int_equal(dataset_open(path, &dataset, &err), 0);
+    assert_string_equal(dataset_name(dataset), "set");
+    assert_int_equal(dataset_vocab_size(dataset), 259);
+    assert_true(dataset_has_part(dataset, "even"));
+    assert_false(dataset_has_part(dataset, "none"));
+    assert_int_equal(dataset_part(dataset, "odd", &odd, &err), 0);
+    assert_int_equal(odd->document_count, 5);
+    assert_int_equal(dataset_texts_read(odd, &texts, &err), 0);
+    assert_int_equal(texts.count, 5);
+    uint64_t bytes = 0;
+    for (uint64_t i = 0; i < 5; i++) {
+        dataset_document(odd, i, &tokens);
+        buf_clear(&text);
+        tokenizer_decode(dataset_tokenizer(dataset), tokens.ids + 1, tokens.count - 1, &text);
+        assert_string_equal(buf_text(&text), texts.items[i].text);
+        bytes += text.length;
+    }
+    assert_string_equal(texts.items[1].id, "d3");
+    assert_string_equal(texts.items[1].text, "doc 3 bird bird bird");
+    assert_int_equal(odd->byte_count, bytes);
+    buf_done(&text);
+    token_list_done(&tokens);
+    dataset_texts_done(&texts);
+    dataset_close(dataset);
+    mem_free(path);
+    folder_done(folder);
+}
+
+static void a_part_that_is_not_there_is_refused_with_those_that_are(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct dataset *dataset;
+    const struct dataset_part *part;
+    char *folder = folder_make(), *path = small_dataset(folder, 4, 10000);
+    assert_int_equal(dataset_open(path, &dataset, &err), 0);
+    assert_int_equal(dataset_part(dataset, "evne", &part, &err), -1);
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "even, odd"));
+    dataset_close(dataset);
+    mem_free(path);
+    folder_done(folder);
+}
+
+/* Two writes into one folder: the second replaces the first, and nothing temporary is left. */
+static void writing_again_replaces_the_dataset(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct dataset *dataset;
+    const struct dataset_part *part;
+    char *folder = folder_make();
+    mem_free(small_dataset(folder, 4, 10000));
+    char *path = small_dataset(folder, 20, 10000), *temporary = mem_printf("%s.tmp", path);
+    assert_int_equal(dataset_open(path, &dataset, &err), 0);
+    assert_int_equal(dataset_part(dataset, "even", &part, &err), 0);
+    assert_int_equal(part->document_count, 10);
+    assert_false(file_exists(temporary));
+    dataset_close(dataset);
+    mem_free(temporary);
+    mem_free(path);
+    folder_done(folder);
+}
+
+static void shards_of_another_tokenizer_are_refused(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct dataset *dataset;
+    const struct dataset_part *part;
+    struct tokenizer *other;
+    struct word_counts counts = {0};
+    char *folder = folder_make(), *path = small_dataset(folder, 4, 10000);
+    word_counts_add_text(&counts, "fish fish", 9);
+    assert_int_equal(tokenizer_train(&counts, 259, 1, &other, &err), 0);
+    assert_int_equal(tokenizer_write(other, path, 10, &err), 0);
+    assert_int_equal(dataset_open(path, &dataset, &err), 0);
+    assert_int_equal(dataset_part(dataset, "even", &part, &err), -1);
+    assert_non_null(strstr(err.text, "another tokenizer"));
+    dataset_close(dataset);
+    tokenizer_free(other);
+    word_counts_done(&counts);
+    mem_free(path);
+    folder_done(folder);
+}
+
+static void assert_index_refused(const char *json, const char *expected)
+{
+    struct err err = {0};
+    struct dataset_index index;
+    assert_int_equal(dataset_index_parse(json, strlen(json), &index, &err), -1);
+    if (!strstr(err.text, expected))
+        fail_msg("'%s' does not say '%s'", err.text, expected);
+}
+
+static void damaged_indexes_are_refused_by_field(void **state)
+{
+    (void)state;
+#define HEAD "{\"format\": 1, \"name\": \"x\", \"tokenizer\": \"t.json\", \"vocab_size\": 9, "
+    assert_index_refused("", "line");
+    assert_index_refused("{\"format\": 2}", "format");
+    assert_index_refused("{\"format\": 1, \"name\": \"x\", \"tokenizer\": \"../t\"}", "tokenizer");
+    assert_index_refused("{\"format\": 1, \"name\": \"x\", \"tokenizer\": \"t\", "
+                         "\"vocab_size\": 0}", "vocab_size");
+    assert_index_refused(HEAD "\"parts\": []}", "parts");
+    assert_index_refused(HEAD "\"parts\": {\"p\": {\"shards\": []}}}", "parts.p.shards");
+    assert_index_refused(HEAD "\"parts\": {\"p\": {\"shards\": [\"a/b\"]}}}", "shards[0]");
+    assert_index_refused(HEAD "\"parts\": {\"p\": {\"shards\": [\"a\"], \"tokens\": -1}}}",
+                         "parts.p.tokens");
+    assert_index_refused(HEAD "\"parts\": {\"p\": {\"shards\": [\"a\"], \"texts\": 3}}}",
+                         "parts.p.texts");
+#undef HEAD
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_are_read_as_they_were_written),
+        cmocka_unit_test(a_part_that_is_not_there_is_refused_with_those_that_are),
+        cmocka_unit_test(writing_again_replaces_the_dataset),
+        cmocka_unit_test(shards_of_another_tokenizer_are_refused),
+        cmocka_unit_test(damaged_indexes_are_refused_by_field),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
