@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *const leaves[] = {"shepherd", "ranks"};
@@ -227,4 +229,32 @@ bool cgroup_remove(const char *path)
         mem_free(leaf);
     }
     return rmdir(path) == 0 || errno == ENOENT;
+}
+
+#define TIDY_AFTER_S 600 /* a group just made has no processes yet either */
+
+static bool group_is_abandoned(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) < 0 || !S_ISDIR(info.st_mode) ||
+        time(NULL) - info.st_mtim.tv_sec < TIDY_AFTER_S)
+        return false;
+    char *events = group_read(path, NULL, "cgroup.events");
+    bool empty = events && strstr(events, "populated 0");
+    mem_free(events);
+    return empty;
+}
+
+void cgroup_tidy(const char *base)
+{
+    DIR *dir = opendir(base);
+    if (!dir)
+        return;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        char *path = group_file(base, NULL, entry->d_name);
+        if (entry->d_name[0] != '.' && group_is_abandoned(path))
+            cgroup_remove(path);
+        mem_free(path);
+    }
+    closedir(dir);
 }

@@ -34,6 +34,8 @@ void cgroup_processes(const char *path, const char *leaf, struct process_list *o
 /* Kills for lack of memory within `ranks`, and its peak; 0 when not known. */
 uint64_t cgroup_oom_kills(const char *path);
 uint64_t cgroup_memory_peak(const char *path);
+/* Removes groups below base that have been empty for long: of daemons that never came back. */
+void cgroup_tidy(const char *base);
 /* Removes the empty group. Returns false when processes are still in it. */
 bool cgroup_remove(const char *path);
 

@@ -503,6 +503,8 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
         loop_prepare(daemon, err) < 0)
         return -1;
     daemon->cgroup_base = cgroup_base();
+    if (daemon->cgroup_base)
+        cgroup_tidy(daemon->cgroup_base);
     epoch_load(daemon);
     if (attempts_discover(daemon, err) < 0)
         return -1;
