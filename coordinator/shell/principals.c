@@ -198,7 +198,9 @@ static int read_line(struct principals *principals, char *line, uint64_t wall_us
     size_t count = 0;
     bool changed;
 
-    line[strcspn(line, "#\r")] = 0;
+    line[strcspn(line, "\r")] = 0;
+    if (*line == '#') /* only at the start: Z85 has a '#' of its own */
+        return 0;
     for (char *save = NULL, *word = strtok_r(line, " \t", &save); word && count < 4;
          word = strtok_r(NULL, " \t", &save))
         words[count++] = word;
