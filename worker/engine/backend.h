@@ -81,13 +81,13 @@ struct device {
     void *state;   /* the backend's own */
 };
 
-/* The table of a kind, or NULL when it is not part of this build. */
+/* The table of a kind, or NULL when it is not part of this build. cuda is loaded when asked for. */
 const struct backend *backend_find(enum backend_kind kind);
 int backend_parse(const char *name, enum backend_kind *out, struct err *err) WARN_UNUSED;
 /* Whether the machine can open it now (for cuda: driver and device present). Says why not. */
 bool backend_usable(enum backend_kind kind, struct err *why_not);
 
-/* Errors: ERR_INVALID (kind not built), ERR_NOT_FOUND (no such GPU), ERR_MEMORY. */
+/* Errors: ERR_NOT_FOUND (no cuda module, no such GPU), ERR_MEMORY. */
 int device_open(const struct device_config *config, struct device **out, struct err *err)
     WARN_UNUSED;
 void device_close(struct device *device);

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 extern const struct backend backend_reference;
 extern const struct backend backend_cpu;
-extern const struct backend backend_cuda; /* only with ATHANOR_CUDA */
+extern const struct backend backend_cuda; /* in the module; see device.c */
 #ifdef __cplusplus
 }
 #endif

@@ -6,8 +6,12 @@
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct op_facts {
     const char *name;
@@ -24,19 +28,55 @@ static const struct op_facts {
 #include "worker/engine/ops.def"
 #undef OP
 
+/* The CUDA backend is a module of its own, so that programs start without the CUDA libraries
+ * (which take longer to load than many jobs run) and the build works without them. It lies
+ * beside the program, in ../bin (tests) or in ../lib/athanor (installed). */
+static const struct backend *module_backend(struct err *why_not)
+{
+    static const char *const places[] = {"", "/../bin", "/../lib/athanor"};
+    static const struct backend *backend;
+    char folder[PATH_MAX], path[PATH_MAX + 64];
+    ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
+    char *end;
+
+    if (backend)
+        return backend;
+    folder[length > 0 ? length : 0] = 0;
+    end = strrchr(folder, '/');
+    if (end)
+        *end = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(places); i++) {
+        void *module;
+
+        snprintf(path, sizeof path, "%s%s/athanor-cuda.so", folder, places[i]);
+        if (access(path, R_OK) != 0)
+            continue;
+        module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        backend = module ? dlsym(module, "backend_cuda") : NULL;
+        if (!backend)
+            err_set(why_not, ERR_NOT_FOUND, "cuda module %s: %s", path, dlerror());
+        return backend;
+    }
+    err_set(why_not, ERR_NOT_FOUND,
+            "no cuda module (athanor-cuda.so) beside %s: Athanor was built without nvcc", folder);
+    return NULL;
+}
+
 const struct backend *backend_find(enum backend_kind kind)
 {
+    struct err ignored;
+
     switch (kind) {
     case BACKEND_REFERENCE:
         return &backend_reference;
     case BACKEND_CPU:
-        return &backend_cpu;
-    case BACKEND_CUDA:
-#ifdef ATHANOR_CUDA
-        return &backend_cuda;
-#else
+#ifdef ATHANOR_WITHOUT_BLAS
         return NULL;
+#else
+        return &backend_cpu;
 #endif
+    case BACKEND_CUDA:
+        return module_backend(&ignored);
     case BACKEND_KIND_END:
         break;
     }
@@ -86,7 +126,9 @@ int device_open(const struct device_config *config, struct device **out, struct 
     struct device *device;
 
     if (!backend)
-        return err_set(err, ERR_INVALID, "this build has no cuda backend; it has cpu and reference");
+        return config->kind == BACKEND_CUDA && !module_backend(err)
+                   ? -1
+                   : err_set(err, ERR_INVALID, "this build has no such backend");
     device = mem_zalloc(sizeof *device);
     device->backend = backend;
     device->config = *config;

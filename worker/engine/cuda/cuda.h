@@ -1,0 +1,178 @@
+/* cuda.h - what the files of the CUDA backend share.
+ *
+ * Everything runs on one stream per device, so kernels see their inputs in order. No kernel
+ * uses atomic additions on floats: sums over rows are cut into a fixed number of parts that
+ * are added in order, so that results repeat bit for bit on one kind of GPU.
+ *
+ * Activations are f32. With device->config.bf16 the operands of products are rounded to bf16
+ * in scratch first; sums stay f32. */
+#ifndef ATHANOR_ENGINE_CUDA_H
+#define ATHANOR_ENGINE_CUDA_H
+
+#include <cublasLt.h>
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "worker/engine/builtin.h"
+#include "worker/engine/loss.h"
+}
+
+#define WARP 32
+#define ROW_THREADS 256 /* of a block that treats one row */
+
+struct plan;
+
+struct gpu {
+    cudaStream_t stream;
+    cublasHandle_t blas;
+    cublasLtHandle_t lt;
+    void *workspace; /* of the BLAS */
+    struct plan *plans;
+    size_t plan_count, plan_capacity;
+    int processors;
+};
+
+static inline struct gpu *gpu_of(const struct device *device)
+{
+    return (struct gpu *)device->state;
+}
+
+/* A failing CUDA or BLAS call is a broken machine or a bug: says so and ends the process. */
+#define CUDA_CHECK(call) cuda_check((call), #call, __FILE__, __LINE__)
+#define BLAS_CHECK(call) blas_check((call), #call, __FILE__, __LINE__)
+void cuda_check(cudaError_t error, const char *call, const char *file, int line);
+void blas_check(cublasStatus_t status, const char *call, const char *file, int line);
+
+/* Runs a kernel on the device's stream. */
+#define LAUNCH(device, kernel, blocks, threads, shared, ...) \
+    do { \
+        kernel<<<(unsigned)(blocks), (unsigned)(threads), (shared), gpu_of(device)->stream>>>( \
+            __VA_ARGS__); \
+        CUDA_CHECK(cudaGetLastError()); \
+    } while (0)
+
+/* One matrix product, row-major: c = a b (+ c), operands f32 or bf16, c f32. */
+struct product {
+    bool a_transposed, b_transposed, is_bf16, accumulates;
+    int64_t rows, columns, inner;
+    const void *a;
+    int64_t a_stride;
+    const void *b;
+    int64_t b_stride;
+    float *c;
+    int64_t c_stride;
+    const float *bias; /* per column; NULL: none; not with accumulates */
+};
+
+void product_run(struct device *device, const struct product *product);
+void plans_free(struct gpu *gpu);
+
+/* Scratch is cut into 256-byte aligned pieces, in the same order by sizes and by kernels. */
+struct cutter {
+    char *base; /* NULL while only counting */
+    size_t used;
+};
+
+static inline void *cut(struct cutter *cutter, size_t size_bytes)
+{
+    void *piece = cutter->base ? cutter->base + cutter->used : NULL;
+
+    cutter->used += (size_bytes + 255) / 256 * 256;
+    return piece;
+}
+
+static inline size_t operand_bytes(const struct device *device, int64_t count)
+{
+    return device->config.bf16 ? 2 * (size_t)count : 0;
+}
+
+/* The operand of a product: `from` itself, or rounded into `room` in bf16 mode. */
+const void *operand(struct device *device, const float *from, void *room, int64_t count);
+
+/* Adds, for each column, the sum over rows of x (rows, columns) to `to`. */
+#define SUM_PARTS 64
+void column_sums(struct device *device, const float *x, int64_t rows, int64_t columns, float *to,
+                 float *room); /* room: SUM_PARTS * columns floats */
+
+static inline unsigned blocks_for(int64_t items, int threads)
+{
+    return (unsigned)((items + threads - 1) / threads);
+}
+
+#ifdef __CUDACC__
+static __device__ inline float warp_sum(float v)
+{
+    for (int o = WARP / 2; o > 0; o /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, o);
+    return v;
+}
+
+static __device__ inline float warp_max(float v)
+{
+    for (int o = WARP / 2; o > 0; o /= 2)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
+    return v;
+}
+
+/* Of a block of ROW_THREADS; every thread gets the result. Two barriers, in a fixed order. */
+static __device__ inline float block_sum(float v)
+{
+    __shared__ float part[ROW_THREADS / WARP];
+    float sum = 0;
+
+    v = warp_sum(v);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = v;
+    __syncthreads();
+    for (int i = 0; i < ROW_THREADS / WARP; i++)
+        sum += part[i];
+    return sum;
+}
+
+static __device__ inline float block_max(float v)
+{
+    __shared__ float part[ROW_THREADS / WARP];
+    float most;
+
+    v = warp_max(v);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = v;
+    __syncthreads();
+    most = part[0];
+    for (int i = 1; i < ROW_THREADS / WARP; i++)
+        most = fmaxf(most, part[i]);
+    return most;
+}
+#endif
+
+#define CUDA_PAIR(name) \
+    void cuda_##name##_forward(struct device *device, const struct op_call *call); \
+    void cuda_##name##_backward(struct device *device, const struct op_call *call)
+
+CUDA_PAIR(embed);
+CUDA_PAIR(linear);
+CUDA_PAIR(layernorm);
+CUDA_PAIR(rmsnorm);
+CUDA_PAIR(gelu);
+CUDA_PAIR(swiglu);
+CUDA_PAIR(add);
+CUDA_PAIR(softmax);
+CUDA_PAIR(rope);
+CUDA_PAIR(attention);
+CUDA_PAIR(gather);
+CUDA_PAIR(head);
+void cuda_attention_cached_forward(struct device *device, const struct op_call *call);
+void cuda_sum_squares_forward(struct device *device, const struct op_call *call);
+void cuda_adamw_forward(struct device *device, const struct op_call *call);
+
+size_t cuda_linear_scratch(const struct device *device, const struct op_call *call);
+size_t cuda_norm_scratch(const struct device *device, const struct op_call *call);
+size_t cuda_attention_scratch(const struct device *device, const struct op_call *call);
+size_t cuda_head_scratch(const struct device *device, const struct op_call *call);
+size_t cuda_sum_squares_scratch(const struct device *device, const struct op_call *call);
+
+#endif
