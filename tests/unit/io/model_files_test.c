@@ -1,0 +1,325 @@
+/* model_files_test.c - config.json and weights: what transformers writes loads, and back. */
+#include "tests/unit/data/inputs.h"
+#include "worker/engine/backend.h"
+#include "worker/engine/io/model_files.h"
+#include "worker/engine/io/safetensors.h"
+
+#define LLAMA \
+    "{\"model_type\":\"llama\",\"vocab_size\":32,\"hidden_size\":8,\"intermediate_size\":16," \
+    "\"num_hidden_layers\":1,\"num_attention_heads\":4,\"num_key_value_heads\":2," \
+    "\"hidden_act\":\"silu\",\"max_position_embeddings\":64,\"rms_norm_eps\":1e-6"
+#define GPT2 \
+    "{\"model_type\":\"gpt2\",\"vocab_size\":32,\"n_positions\":16,\"n_embd\":8,\"n_layer\":2," \
+    "\"n_head\":2,\"n_inner\":null,\"activation_function\":\"gelu_new\"," \
+    "\"layer_norm_epsilon\":1e-5,\"bos_token_id\":31,\"eos_token_id\":50256"
+
+static void assert_config_refused(const char *json, const char *expected)
+{
+    struct err err = {0};
+    struct model_config config;
+    assert_int_equal(model_config_parse(json, strlen(json), &config, &err), -1);
+    if (!strstr(err.text, expected))
+        fail_msg("'%s' does not say '%s'", err.text, expected);
+}
+
+static struct model_config config_of(const char *json)
+{
+    struct err err = {0};
+    struct model_config config;
+    if (model_config_parse(json, strlen(json), &config, &err) < 0)
+        fail_msg("%s", err.text);
+    return config;
+}
+
+static void gpt2_configs_are_read(void **state)
+{
+    (void)state;
+    struct model_config config = config_of(GPT2 "}");
+    assert_int_equal(config.family, MODEL_GPT2);
+    assert_int_equal(config.ffn_width, 32);
+    assert_int_equal(config.kv_heads, 2);
+    assert_int_equal(config.head_width, 4);
+    assert_true(config.tied);
+    assert_int_equal(config.bos_token, 31);
+    assert_int_equal(config.eos_token, -1); /* outside this vocabulary */
+    assert_true(config.norm_eps == 1e-5 && config.init_std == 0.02);
+}
+
+static void the_rotary_base_must_be_given_and_agree(void **state)
+{
+    (void)state;
+    assert_true(config_of(LLAMA ",\"rope_theta\":10000}").rope_theta == 10000);
+    assert_true(config_of(LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\","
+                                "\"rope_theta\":500000.0}}").rope_theta == 500000);
+    assert_true(config_of(LLAMA ",\"rope_theta\":7,\"rope_parameters\":{\"rope_type\":\"default\","
+                                "\"rope_theta\":7.0}}").rope_theta == 7);
+    assert_config_refused(LLAMA "}", "rope_theta is missing");
+    assert_config_refused(LLAMA ",\"rope_theta\":10000,\"rope_parameters\":{\"rope_type\":"
+                          "\"default\",\"rope_theta\":500000.0}}", "but 500000");
+    assert_config_refused(LLAMA ",\"rope_theta\":10000,\"rope_scaling\":{\"type\":\"linear\"}}",
+                          "rope_scaling");
+    assert_config_refused(LLAMA ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1}}",
+                          "yarn");
+    assert_config_refused(LLAMA ",\"rope_theta\":-1}", "not a positive");
+}
+
+static void other_models_are_refused_by_field(void **state)
+{
+    (void)state;
+    assert_config_refused("", "line 1");
+    assert_config_refused("[]", "not a JSON object");
+    assert_config_refused("{\"model_type\":\"bert\"}", "model_type is bert");
+    assert_config_refused("{\"model_type\":\"gpt2\"}", "vocab_size is missing");
+    assert_config_refused(GPT2 ",\"n_embd\":9}", "duplicate");
+    assert_config_refused("{\"model_type\":\"gpt2\",\"vocab_size\":9,\"n_embd\":9,\"n_head\":2}",
+                          "multiple");
+    assert_config_refused("{\"model_type\":\"gpt2\",\"vocab_size\":9,\"activation_function\":"
+                          "\"relu\"}", "relu");
+    assert_config_refused(GPT2 ",\"tie_word_embeddings\":false}", "tie_word_embeddings");
+    assert_config_refused(GPT2 ",\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn");
+    assert_config_refused(LLAMA ",\"rope_theta\":1,\"attention_bias\":true}", "attention_bias");
+    assert_config_refused(LLAMA ",\"rope_theta\":1,\"sliding_window\":4096}", "sliding_window");
+    assert_config_refused(LLAMA ",\"rope_theta\":1,\"head_dim\":3}", "even");
+    assert_config_refused("{\"model_type\":\"gpt2\",\"vocab_size\":1e9}", "vocab_size");
+}
+
+static void assert_text_round_trip(const char *json)
+{
+    struct model_config first = config_of(json);
+    char *text = model_config_text(&first);
+    struct model_config second = config_of(text);
+    char *again = model_config_text(&second);
+    assert_string_equal(text, again);
+    if (first.family == MODEL_LLAMA) { /* for readers of both generations */
+        assert_non_null(strstr(text, "\"rope_theta\": 10000.0,\n  \"rope_scaling\""));
+        assert_non_null(strstr(text, "\"rope_parameters\""));
+    }
+    assert_non_null(strstr(text, "\"torch_dtype\": \"float32\""));
+    assert_non_null(strstr(text, "\"dtype\": \"float32\""));
+    mem_free(text);
+    mem_free(again);
+}
+
+static void configs_written_by_us_read_back(void **state)
+{
+    (void)state;
+    assert_text_round_trip(GPT2 "}");
+    assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"tie_word_embeddings\":true}");
+    assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"head_dim\":6}");
+}
+
+/* Ours is [out, in] = (2, 3); the file of a Conv1D holds [in, out] = (3, 2). */
+static void transposed_arrays_are_turned_both_ways(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct safetensors file;
+    float values[6] = {1, 2, 3, 4, 5, 6}, square[4] = {1, 2, 3, 4}, back[6], square_back[4];
+    float stored[6];
+    static const float expected[6] = {1, 4, 2, 5, 3, 6};
+    char *folder = folder_make(), *path = mem_printf("%s/model.safetensors", folder);
+    const struct named_array out[] = {
+        {"transformer.h.0.mlp.c_fc.weight", true, 2, {2, 3}, values},
+        {"transformer.h.0.attn.c_proj.weight", true, 2, {2, 2}, square}};
+    const struct named_array in[] = {
+        {"transformer.h.0.mlp.c_fc.weight", true, 2, {2, 3}, back},
+        {"transformer.h.0.attn.c_proj.weight", true, 2, {2, 2}, square_back}};
+    assert_int_equal(arrays_write(path, out, 2, &err), 0);
+    assert_int_equal(safetensors_open(path, &file, &err), 0);
+    const struct st_entry *entry = safetensors_find(&file, out[0].name);
+    assert_int_equal(entry->shape[0], 3);
+    assert_int_equal(entry->shape[1], 2);
+    assert_int_equal(safetensors_read_f32(&file, entry, 0, 6, stored, &err), 0);
+    assert_memory_equal(stored, expected, sizeof stored);
+    safetensors_close(&file);
+    assert_int_equal(arrays_read(folder, true, in, 2, &err), 0);
+    assert_memory_equal(back, values, sizeof values);
+    /* A square weight passes every shape check: only its values show a missed transpose. */
+    assert_memory_equal(square_back, square, sizeof square);
+    mem_free(path);
+    folder_done(folder);
+}
+
+static void write_plain(const char *path, const struct st_array *arrays, size_t count)
+{
+    struct err err = {0};
+    assert_int_equal(safetensors_write(path, arrays, count, &err), 0);
+}
+
+static void old_names_stored_masks_and_tied_heads_are_understood(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    const float one[2] = {1, 2};
+    float back[2];
+    char *folder = folder_make(), *path = mem_printf("%s/model.safetensors", folder);
+    const struct st_array stored[] = {{"wte.weight", ST_F32, 1, {2}, one},
+                                      {"h.0.attn.bias", ST_F32, 1, {2}, one},
+                                      {"h.0.attn.masked_bias", ST_F32, 1, {2}, one},
+                                      {"lm_head.weight", ST_F32, 1, {2}, one}};
+    const struct named_array wte = {"transformer.wte.weight", false, 1, {2}, back};
+    write_plain(path, stored, 4);
+    assert_int_equal(arrays_read(folder, true, &wte, 1, &err), 0);
+    assert_memory_equal(back, one, sizeof one);
+    assert_int_equal(arrays_read(folder, false, &wte, 1, &err), -1);
+    assert_non_null(strstr(err.text, "lm_head.weight"));
+    mem_free(path);
+    folder_done(folder);
+}
+
+static void wrong_weights_are_refused_by_tensor(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    const float one[4] = {1, 2, 3, 4};
+    float back[4];
+    char *folder = folder_make(), *path = mem_printf("%s/model.safetensors", folder);
+    const struct st_array stored[] = {{"a", ST_F32, 2, {2, 2}, one}, {"b", ST_I32, 1, {2}, one}};
+    const struct named_array missing[] = {{"a", false, 2, {2, 2}, back}, {"b", false, 1, {2}, back},
+                                          {"c", false, 1, {2}, back}};
+    const struct named_array shape[] = {{"a", false, 2, {4, 1}, back}, {"b", false, 1, {2}, back}};
+    const struct named_array fewer[] = {{"a", false, 2, {2, 2}, back}};
+    write_plain(path, stored, 2);
+    assert_int_equal(arrays_read(folder, false, missing, 3, &err), -1);
+    assert_non_null(strstr(err.text, "'b' is I32"));
+    assert_int_equal(arrays_read(folder, false, shape, 2, &err), -1);
+    assert_non_null(strstr(err.text, "[2, 2] where the configuration demands [4, 1]"));
+    assert_int_equal(arrays_read(folder, false, fewer, 1, &err), -1);
+    assert_non_null(strstr(err.text, "holds tensor 'b'"));
+    write_plain(path, stored, 1);
+    const struct named_array absent[] = {{"a", false, 2, {2, 2}, back}, {"c", false, 1, {2}, back}};
+    assert_int_equal(arrays_read(folder, false, absent, 2, &err), -1);
+    assert_non_null(strstr(err.text, "tensor 'c' is missing"));
+    assert_int_equal(arrays_read("/nowhere", false, absent, 2, &err), -1);
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    mem_free(path);
+    folder_done(folder);
+}
+
+static void sharded_weights_are_read_through_the_index(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    const float one[2] = {1, 2}, two[2] = {3, 4};
+    float a[2], b[2];
+    static const char index[] = "{\"metadata\":{\"total_size\":16},\"weight_map\":{"
+                                "\"a\":\"model-00001-of-00002.safetensors\","
+                                "\"b\":\"model-00002-of-00002.safetensors\"}}";
+    static const char escape[] = "{\"weight_map\":{\"a\":\"../x.safetensors\"}}";
+    char *folder = folder_make();
+    char *first = mem_printf("%s/model-00001-of-00002.safetensors", folder);
+    char *second = mem_printf("%s/model-00002-of-00002.safetensors", folder);
+    char *path = mem_printf("%s/model.safetensors.index.json", folder);
+    const struct named_array arrays[] = {{"b", false, 1, {2}, b}, {"a", false, 1, {2}, a}};
+    write_plain(first, &(struct st_array){"a", ST_F32, 1, {2}, one}, 1);
+    write_plain(second, &(struct st_array){"b", ST_F32, 1, {2}, two}, 1);
+    write_bytes(path, index, strlen(index));
+    assert_int_equal(arrays_read(folder, false, arrays, 2, &err), 0);
+    assert_memory_equal(a, one, sizeof one);
+    assert_memory_equal(b, two, sizeof two);
+    write_bytes(path, escape, strlen(escape));
+    assert_int_equal(arrays_read(folder, false, arrays, 2, &err), -1);
+    assert_non_null(strstr(err.text, "plain file name"));
+    mem_free(first);
+    mem_free(second);
+    mem_free(path);
+    folder_done(folder);
+}
+
+static struct device *open_device(void)
+{
+    struct err err = {0};
+    struct device *device;
+    struct device_config config = {.kind = BACKEND_CPU, .threads = 1};
+    if (device_open(&config, &device, &err) < 0)
+        fail_msg("%s", err.text);
+    return device;
+}
+
+/* All weights of a model survive the files; the data sections are equal bytes on re-export. */
+static void assert_model_round_trip(const char *json, const char *absent_tensor)
+{
+    struct err err = {0};
+    struct device *device = open_device();
+    struct model_config config = config_of(json);
+    struct model *model, *back;
+    char *folder = folder_make(), *again = folder_make();
+    assert_int_equal(model_new(device, &config, 42, &model, &err), 0);
+    assert_int_equal(model_files_write(folder, model, &err), 0);
+    if (model_files_open(folder, device, true, &back, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(back->weight_count, model->weight_count);
+    for (int64_t i = 0; i < model->weight_count; i++) {
+        size_t count = (size_t)tensor_count(&model->weight[i].tensor);
+        float *x = mem_array(count, sizeof *x), *y = mem_array(count, sizeof *y);
+        model_weight_read(&model->weight[i], x);
+        model_weight_read(&back->weight[i], y);
+        assert_memory_equal(x, y, count * sizeof *x);
+        mem_free(x);
+        mem_free(y);
+    }
+    assert_int_equal(model_files_write(again, back, &err), 0);
+    struct safetensors file;
+    struct hash a, b;
+    char *path = mem_printf("%s/model.safetensors", folder);
+    char *path_again = mem_printf("%s/model.safetensors", again);
+    assert_int_equal(hash_file(path, &a, &err), 0);
+    assert_int_equal(hash_file(path_again, &b, &err), 0);
+    assert_true(hash_equal(&a, &b));
+    assert_int_equal(safetensors_open(path, &file, &err), 0);
+    assert_null(safetensors_find(&file, absent_tensor));
+    safetensors_close(&file);
+    mem_free(path);
+    mem_free(path_again);
+    model_free(back);
+    model_free(model);
+    device_close(device);
+    folder_done(folder);
+    folder_done(again);
+}
+
+static void whole_models_survive_their_files(void **state)
+{
+    (void)state;
+    assert_model_round_trip(GPT2 "}", "lm_head.weight");
+    assert_model_round_trip(LLAMA ",\"rope_theta\":10000,\"tie_word_embeddings\":true}",
+                            "lm_head.weight");
+    assert_model_round_trip(LLAMA ",\"rope_theta\":10000}", "no.such.tensor");
+}
+
+static void a_folder_of_another_shape_is_refused(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct device *device = open_device();
+    struct model_config config = config_of(GPT2 "}");
+    struct model *model, *other;
+    char *folder = folder_make();
+    assert_int_equal(model_new(device, &config, 1, &model, &err), 0);
+    assert_int_equal(model_files_write(folder, model, &err), 0);
+    config.layers = 1;
+    assert_int_equal(model_new(device, &config, 1, &other, &err), 0);
+    assert_int_equal(model_files_read(folder, other, &err), -1);
+    assert_non_null(strstr(err.text, "layers is 2, but 1 is wanted"));
+    model_free(other);
+    model_free(model);
+    device_close(device);
+    folder_done(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gpt2_configs_are_read),
+        cmocka_unit_test(the_rotary_base_must_be_given_and_agree),
+        cmocka_unit_test(other_models_are_refused_by_field),
+        cmocka_unit_test(configs_written_by_us_read_back),
+        cmocka_unit_test(transposed_arrays_are_turned_both_ways),
+        cmocka_unit_test(old_names_stored_masks_and_tied_heads_are_understood),
+        cmocka_unit_test(wrong_weights_are_refused_by_tensor),
+        cmocka_unit_test(sharded_weights_are_read_through_the_index),
+        cmocka_unit_test(whole_models_survive_their_files),
+        cmocka_unit_test(a_folder_of_another_shape_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
