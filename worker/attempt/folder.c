@@ -153,8 +153,7 @@ int folder_set_acked(const char *folder, uint64_t seq, struct err *err)
     return rc;
 }
 
-char *folder_socket_path(const char *folder, const char *name, int *out_folder_fd,
-                         struct err *err)
+char *folder_socket_path(const char *folder, const char *name, int *out_folder_fd, struct err *err)
 {
     int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {

@@ -6,16 +6,16 @@
 
 #include <sys/types.h>
 
-#define FOLDER_PLAN "start.json"
-#define FOLDER_LOCK "lock"
+#define FOLDER_PLAN     "start.json"
+#define FOLDER_LOCK     "lock"
 #define FOLDER_SHEPHERD "shepherd"
-#define FOLDER_RANKS "ranks"
-#define FOLDER_PLACES "places"
-#define FOLDER_ACKED "acked"
-#define FOLDER_CONTROL "control"
-#define FOLDER_SPEC "spec.json"
-#define FOLDER_RUN "run"
-#define FOLDER_LOG "shepherd.log"
+#define FOLDER_RANKS    "ranks"
+#define FOLDER_PLACES   "places"
+#define FOLDER_ACKED    "acked"
+#define FOLDER_CONTROL  "control"
+#define FOLDER_SPEC     "spec.json"
+#define FOLDER_RUN      "run"
+#define FOLDER_LOG      "shepherd.log"
 
 /* A process that cannot be confused with a later one of the same number. */
 struct process_id {
@@ -27,7 +27,8 @@ char *folder_file(const char *folder, const char *name); /* "<folder>/<name>", m
 
 /* Writes a file whole: readers see all of it or nothing. Not synced: after a power cut no process
  * of the attempt is left to need it. */
-int folder_write(const char *folder, const char *name, const char *text, struct err *err) WARN_UNUSED;
+int folder_write(const char *folder, const char *name, const char *text,
+                 struct err *err) WARN_UNUSED;
 
 /* Takes the lock. The returned descriptor holds it until it and all its copies are closed: pass
  * it to a child and the child holds it. Errors: ERR_EXISTS (another process holds it), ERR_IO. */
@@ -50,7 +51,6 @@ int folder_set_acked(const char *folder, uint64_t seq, struct err *err) WARN_UNU
 
 /* Path of a socket in the folder that fits sun_path whatever the folder's length: it goes through
  * a descriptor of the folder, which the caller closes when the socket is bound or connected. */
-char *folder_socket_path(const char *folder, const char *name, int *out_folder_fd,
-                         struct err *err);
+char *folder_socket_path(const char *folder, const char *name, int *out_folder_fd, struct err *err);
 
 #endif

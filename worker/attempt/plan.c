@@ -9,7 +9,7 @@
 #include <jansson.h>
 #include <string.h>
 
-/* ---- single values ----------------------------------------------------------------------- */
+/* ---- single values --------------------------------------------------------------------------- */
 
 static int u64_get(const json_t *from, const char *name, uint64_t fallback, uint64_t *out,
                    struct err *err)
@@ -42,7 +42,7 @@ static int absolute_check(const char *name, const char *path, bool may_be_empty,
     return err_set(err, ERR_PROTOCOL, "%s: expected an absolute path, found '%.200s'", name, path);
 }
 
-/* ---- parts ------------------------------------------------------------------------------- */
+/* ---- parts ----------------------------------------------------------------------------------- */
 
 static int numbers_read(struct plan *plan, const json_t *root, struct err *err)
 {
@@ -90,15 +90,14 @@ static int texts_read(struct plan *plan, const json_t *root, struct err *err)
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
         if (text_get(plan, root, fields[i].name, fields[i].fallback, fields[i].out, err) < 0)
             return -1;
-        if (fields[i].is_path && absolute_check(fields[i].name, *fields[i].out,
-                                                fields[i].may_be_empty, err) < 0)
+        if (fields[i].is_path &&
+            absolute_check(fields[i].name, *fields[i].out, fields[i].may_be_empty, err) < 0)
             return -1;
     }
     return 0;
 }
 
-static int cpus_read(struct plan *plan, const json_t *list, struct plan_rank *rank,
-                     struct err *err)
+static int cpus_read(struct plan *plan, const json_t *list, struct plan_rank *rank, struct err *err)
 {
     size_t count = json_array_size(list);
     if (!json_is_array(list) || count > PLAN_CPUS_MAX)
@@ -117,8 +116,7 @@ static int cpus_read(struct plan *plan, const json_t *list, struct plan_rank *ra
     return 0;
 }
 
-static int gpus_read(struct plan *plan, const json_t *list, struct plan_rank *rank,
-                     struct err *err)
+static int gpus_read(struct plan *plan, const json_t *list, struct plan_rank *rank, struct err *err)
 {
     const char *text = "";
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -166,7 +164,8 @@ static int env_read(struct plan *plan, const json_t *spec, struct err *err)
     if (env && !json_is_object(env))
         return err_set(err, ERR_PROTOCOL, "spec.env: expected an object of texts");
     plan->env = arena_alloc(&plan->arena, (json_object_size(env) + 1) * sizeof *plan->env);
-    json_object_foreach(env, name, value) {
+    json_object_foreach(env, name, value)
+    {
         if (!json_is_string(value) || !is_variable_name(name))
             return err_set(err, ERR_PROTOCOL, "spec.env.%.100s: expected a text", name);
         plan->env[plan->env_count++] =
@@ -183,7 +182,8 @@ static int inputs_read(struct plan *plan, const json_t *spec, struct err *err)
     if (inputs && !json_is_object(inputs))
         return err_set(err, ERR_PROTOCOL, "spec.inputs: expected an object");
     plan->inputs = arena_alloc(&plan->arena, (json_object_size(inputs) + 1) * sizeof *plan->inputs);
-    json_object_foreach(inputs, name, value) {
+    json_object_foreach(inputs, name, value)
+    {
         const char *path = json_string_value(json_object_get(value, "path"));
         if (!path || !is_variable_name(name))
             return err_set(err, ERR_PROTOCOL, "spec.inputs.%.100s.path: expected a path", name);

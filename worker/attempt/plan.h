@@ -15,11 +15,11 @@
 #include "common/base/arena.h"
 #include "common/base/err.h"
 
-#define PLAN_BYTES_MAX ((size_t)8 << 20) /* a resolved spec of 1 MiB, inputs and CPU lists */
-#define PLAN_RANKS_MAX 1024u             /* per node: 4 pipes and sockets each below 20,000 fds */
-#define PLAN_CPUS_MAX 4096u              /* CPU_SETSIZE grown; numbers beyond are refused */
-#define PLAN_ARGUMENTS_MAX 16384u
-#define PLAN_LOG_BYTES_DEFAULT ((uint64_t)256 << 20)
+#define PLAN_BYTES_MAX             ((size_t)8 << 20) /* a spec of 1 MiB, inputs, CPU lists */
+#define PLAN_RANKS_MAX             1024u /* per node: 4 pipes and sockets each below 20,000 fds */
+#define PLAN_CPUS_MAX              4096u /* CPU_SETSIZE grown; numbers beyond are refused */
+#define PLAN_ARGUMENTS_MAX         16384u
+#define PLAN_LOG_BYTES_DEFAULT     ((uint64_t)256 << 20)
 #define PLAN_STOP_GRACE_MS_DEFAULT 30000u
 
 enum plan_launcher { PLAN_FORK = 1, PLAN_PMIX };
@@ -38,15 +38,15 @@ struct plan {
     struct arena arena; /* holds everything below */
     uint64_t attempt_id, attempt, job_id, epoch;
     const char *job_name;
-    uint64_t memory_bytes; /* per rank; 0: unlimited */
-    uint64_t cores;        /* per rank */
+    uint64_t memory_bytes;                          /* per rank; 0: unlimited */
+    uint64_t cores;                                 /* per rank */
     uint64_t wall_time_ms, stop_grace_ms, stall_ms; /* 0: none, at once, none */
     uint64_t log_bytes_max;
     const char *job_dir, *resume, *engine, *cgroup, *tmp;
     struct plan_rank *ranks;
     size_t rank_count;
     enum plan_launcher launcher;
-    const char *spec;      /* JSON text for ATHANOR_SPEC */
+    const char *spec; /* JSON text for ATHANOR_SPEC */
     const char *kind;
     char **command;        /* program and arguments, NULL-terminated */
     struct plan_pair *env; /* the spec's `env` */

@@ -17,7 +17,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define ENVIRON_BYTES_MAX ((size_t)4 << 20) /* the kernel's own bound on arguments and environment */
+#define ENVIRON_BYTES_MAX                                                                          \
+    ((size_t)4 << 20) /* the kernel's own bound on arguments and environment */
 
 void process_list_done(struct process_list *list)
 {

@@ -15,11 +15,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC 0x53485441u /* "ATHS" */
-#define CHECK_BYTES 16u
+#define MAGIC        0x53485441u /* "ATHS" */
+#define CHECK_BYTES  16u
 #define CHECK_OFFSET 24u /* magic, length, first_seq, count */
 
-/* ---- segments ---------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 static char *segment_path(const char *folder, uint64_t first)
 {
@@ -57,7 +57,7 @@ static int segments_list(const char *folder, uint64_t **out, size_t *out_count, 
     return 0;
 }
 
-/* ---- records ----------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static void put_le(unsigned char *at, uint64_t value, unsigned bytes)
 {
@@ -91,8 +91,10 @@ static int record_encode(uint64_t attempt_id, struct rec_report *reports, size_t
 {
     size_t start = out->length;
     struct message message = {.tag = MSG_REPORT};
-    message.u.report = (struct msg_report){
-        .attempt_id = attempt_id, .node = 0, .reports = reports, .reports_count = count};
+    message.u.report = (struct msg_report){.attempt_id = attempt_id,
+                                           .node = 0,
+                                           .reports = reports,
+                                           .reports_count = count};
     struct envelope envelope = {.seq = 1};
     unsigned char header[SPOOL_HEADER_BYTES] = {0};
     buf_add(out, header, sizeof header);
@@ -156,7 +158,7 @@ int64_t spool_record_parse(const void *bytes, size_t length, struct arena *arena
     return (int64_t)whole;
 }
 
-/* ---- writing ----------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* Where the last whole record of a segment ends, and the sequence behind it. */
 static int segment_end(int fd, uint64_t first, uint64_t *out_bytes, uint64_t *out_next,
@@ -233,8 +235,10 @@ static void writer_pass_acked(struct spool_writer *spool)
 
 int spool_open(const char *folder, uint64_t attempt_id, struct spool_writer *out, struct err *err)
 {
-    struct spool_writer spool = {
-        .folder = mem_strdup(folder), .fd = -1, .next_seq = 1, .attempt_id = attempt_id};
+    struct spool_writer spool = {.folder = mem_strdup(folder),
+                                 .fd = -1,
+                                 .next_seq = 1,
+                                 .attempt_id = attempt_id};
     uint64_t *segments = NULL;
     size_t count = 0;
     int rc = segments_list(folder, &segments, &count, err);
@@ -309,7 +313,7 @@ bool spool_is_full(const struct spool_writer *spool)
     return spool->backlog.length >= SPOOL_BACKLOG_BYTES_MAX;
 }
 
-/* ---- reading ----------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int reader_segment(struct spool_reader *reader, uint64_t first, struct err *err)
 {
@@ -346,8 +350,7 @@ static int reader_seek(struct spool_reader *reader, struct err *err)
     return rc;
 }
 
-int spool_reader_open(const char *folder, uint64_t after, struct spool_reader *out,
-                      struct err *err)
+int spool_reader_open(const char *folder, uint64_t after, struct spool_reader *out, struct err *err)
 {
     struct spool_reader reader = {.folder = mem_strdup(folder), .fd = -1, .next_seq = after + 1};
     if (reader_seek(&reader, err) < 0) {

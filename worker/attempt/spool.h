@@ -11,22 +11,22 @@
 
 #include "common/wire/wire.h"
 
-#define SPOOL_SEGMENT_BYTES ((uint64_t)8 << 20)
+#define SPOOL_SEGMENT_BYTES    ((uint64_t)8 << 20)
 #define SPOOL_RECORD_BYTES_MAX (REPORT_BYTES_MAX + REPORT_TEXT_BYTES_MAX)
-#define SPOOL_HEADER_BYTES 40u
+#define SPOOL_HEADER_BYTES     40u
 /* What a writer keeps in memory while the disk refuses writes; then spool_is_full. */
 #define SPOOL_BACKLOG_BYTES_MAX ((size_t)4 << 20)
 
 struct spool_writer {
     char *folder;
-    int fd;              /* newest segment; -1: none yet */
-    uint64_t next_seq;   /* of the next report */
+    int fd;            /* newest segment; -1: none yet */
+    uint64_t next_seq; /* of the next report */
     uint64_t segment_bytes;
     uint64_t segment_first; /* sequence in the segment's name */
     uint64_t attempt_id;
-    struct buf backlog;  /* encoded records that are not in the file yet */
+    struct buf backlog;     /* encoded records that are not in the file yet */
     uint64_t backlog_first; /* first sequence of the backlog */
-    uint64_t written;    /* reports in the file */
+    uint64_t written;       /* reports in the file */
 };
 
 /* Opens for appending behind the last whole record; a torn end is cut off. Only one process may
@@ -63,8 +63,7 @@ int spool_read(struct spool_reader *reader, struct arena *arena, struct rec_repo
 /* Parses one record at `bytes`. Returns its length, 0 when it is not whole, -1 as spool_read.
  * Exposed for fuzzing. */
 int64_t spool_record_parse(const void *bytes, size_t length, struct arena *arena,
-                           struct rec_report **out, size_t *out_count,
-                           struct err *err) WARN_UNUSED;
+                           struct rec_report **out, size_t *out_count, struct err *err) WARN_UNUSED;
 
 /* Sequence and kind of the newest whole report; 0 and 0 when there is none. Reads the newest
  * segment. */

@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- the table -------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 struct attempt *attempt_find(struct daemon *daemon, uint64_t attempt_id)
 {
@@ -112,7 +112,7 @@ void attempts_close(struct daemon *daemon)
     daemon->attempts = NULL;
 }
 
-/* ---- ends --------------------------------------------------------------------------------------- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 static bool attempt_is_through(const struct attempt *attempt)
 {
@@ -209,8 +209,8 @@ static void lost_set(struct attempt *attempt, uint64_t last_seq, const char *how
     char *line = log_line_last(attempt);
     mem_free(attempt->lost_text);
     attempt->lost_cause = last_seq == 0 ? CAUSE_LAUNCH_FAILED : CAUSE_SHEPHERD_LOST;
-    attempt->lost_text = mem_printf("%s; its processes were swept%s%s", how, line[0] ? "; " : "",
-                                    line);
+    attempt->lost_text =
+        mem_printf("%s; its processes were swept%s%s", how, line[0] ? "; " : "", line);
     mem_free(line);
 }
 
@@ -237,7 +237,7 @@ static void shepherd_gone(struct attempt *attempt)
     }
 }
 
-/* ---- the shepherd's life ------------------------------------------------------------------------- */
+/* ---- the shepherd's life --------------------------------------------------------------------- */
 
 static void on_pidfd(void *user, unsigned events)
 {
@@ -256,8 +256,8 @@ void attempt_watch(struct attempt *attempt, pid_t pid, bool is_child)
         attempt->pid = 0; /* the tick looks at the lock */
         return;
     }
-    attempt->pid_watch = loop_add_fd(attempt->daemon->loop, attempt->pidfd, LOOP_READ, on_pidfd,
-                                     attempt);
+    attempt->pid_watch =
+        loop_add_fd(attempt->daemon->loop, attempt->pidfd, LOOP_READ, on_pidfd, attempt);
 }
 
 void attempt_fence(struct attempt *attempt)
@@ -286,13 +286,12 @@ static void shepherd_seek(struct attempt *attempt)
     if (err.kind != ERR_EXISTS)
         log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
     if (folder_processes(attempt->folder, FOLDER_SHEPHERD, &noted, &count, &err) == 0 && count &&
-        process_find(noted[count - 1].pid, &now) &&
-        now.start_ticks == noted[count - 1].start_ticks)
+        process_find(noted[count - 1].pid, &now) && now.start_ticks == noted[count - 1].start_ticks)
         attempt_watch(attempt, now.pid, false);
     mem_free(noted);
 }
 
-/* ---- discovery ------------------------------------------------------------------------------------ */
+/* ---- discovery ------------------------------------------------------------------------------- */
 
 static void slots_restore(struct daemon *daemon, uint64_t attempt_id, const struct plan *plan)
 {

@@ -106,8 +106,9 @@ static void control_next(struct attempt *attempt)
 void control_stop(struct attempt *attempt, enum cause cause, uint64_t grace_ms)
 {
     mem_free(attempt->stop_text);
-    attempt->stop_text = mem_printf("{\"type\": \"stop\", \"cause\": \"%s\", \"grace_ms\": %" PRIu64
-                                    "}", cause_name(cause), grace_ms);
+    attempt->stop_text =
+        mem_printf("{\"type\": \"stop\", \"cause\": \"%s\", \"grace_ms\": %" PRIu64 "}",
+                   cause_name(cause), grace_ms);
     control_close(attempt); /* a text under way is another one now */
     control_next(attempt);
 }

@@ -28,7 +28,7 @@ static void send_or_log(struct daemon *daemon, const struct message *message)
         log_warn("%s is not sent: %s", msg_name(message->tag), err.text);
 }
 
-/* ---- the epoch --------------------------------------------------------------------------------- */
+/* ---- the epoch ------------------------------------------------------------------------------- */
 
 static void epoch_load(struct daemon *daemon)
 {
@@ -49,8 +49,8 @@ static bool epoch_admit(struct daemon *daemon, const struct envelope *envelope, 
     char text[32];
     struct err err = {0};
     if (envelope->epoch < daemon->epoch) {
-        log_warn("%s of epoch %" PRIu64 " is refused, this worker has seen %" PRIu64,
-                 msg_name(tag), envelope->epoch, daemon->epoch);
+        log_warn("%s of epoch %" PRIu64 " is refused, this worker has seen %" PRIu64, msg_name(tag),
+                 envelope->epoch, daemon->epoch);
         return false;
     }
     if (envelope->epoch == daemon->epoch)
@@ -65,7 +65,7 @@ static bool epoch_admit(struct daemon *daemon, const struct envelope *envelope, 
     return true;
 }
 
-/* ---- joining -------------------------------------------------------------------------------------- */
+/* ---- joining --------------------------------------------------------------------------------- */
 
 static void join_devices(struct daemon *daemon, struct arena *arena, struct msg_worker_join *join)
 {
@@ -73,7 +73,8 @@ static void join_devices(struct daemon *daemon, struct arena *arena, struct msg_
     join->devices = arena_alloc(arena, (inventory->gpu_count + 1) * sizeof *join->devices);
     join->devices_count = inventory->gpu_count;
     for (size_t i = 0; i < inventory->gpu_count; i++)
-        join->devices[i] = (struct rec_device){.device_index = i, .kind = "gpu",
+        join->devices[i] = (struct rec_device){.device_index = i,
+                                               .kind = "gpu",
                                                .model = inventory->gpus[i].model,
                                                .uuid = inventory->gpus[i].uuid,
                                                .memory_bytes = inventory->gpus[i].memory_bytes};
@@ -98,10 +99,12 @@ static void join_held(struct daemon *daemon, struct arena *arena, struct msg_wor
     for (struct attempt *attempt = daemon->attempts; attempt; attempt = attempt->next) {
         if (attempt->state == ATTEMPT_FENCED)
             continue;
-        join->held[join->held_count++] = (struct rec_held_attempt){
-            .attempt_id = attempt->attempt_id, .epoch = attempt->epoch,
-            .running = attempt->state == ATTEMPT_RUNNING,
-            .last_seq = max_u64(attempt->acked, attempt->reader.next_seq - 1)};
+        join->held[join->held_count++] =
+            (struct rec_held_attempt){.attempt_id = attempt->attempt_id,
+                                      .epoch = attempt->epoch,
+                                      .running = attempt->state == ATTEMPT_RUNNING,
+                                      .last_seq =
+                                          max_u64(attempt->acked, attempt->reader.next_seq - 1)};
     }
 }
 
@@ -113,14 +116,15 @@ static void join_send(void *user)
     struct message message = {.tag = MSG_WORKER_JOIN};
     struct msg_worker_join *join = &message.u.worker_join;
     gethostname(host, sizeof host - 1);
-    *join = (struct msg_worker_join){
-        .name = daemon->options->name, .incarnation = daemon->incarnation, .host = host,
-        .cores = daemon->inventory.core_count,
-        .memory_bytes = daemon->options->memory_bytes
-                            ? daemon->options->memory_bytes
-                            : daemon->inventory.memory_bytes / 10 * 9,
-        .catalogue = {daemon->catalogue, strlen(daemon->catalogue)},
-        .topology = daemon->inventory.topology};
+    *join = (struct msg_worker_join){.name = daemon->options->name,
+                                     .incarnation = daemon->incarnation,
+                                     .host = host,
+                                     .cores = daemon->inventory.core_count,
+                                     .memory_bytes = daemon->options->memory_bytes
+                                                         ? daemon->options->memory_bytes
+                                                         : daemon->inventory.memory_bytes / 10 * 9,
+                                     .catalogue = {daemon->catalogue, strlen(daemon->catalogue)},
+                                     .topology = daemon->inventory.topology};
     join_devices(daemon, &arena, join);
     join_labels(daemon, &arena, host, join);
     join_held(daemon, &arena, join);
@@ -188,7 +192,7 @@ static void on_welcome(struct daemon *daemon, const struct msg_worker_welcome *w
     pump_all(daemon);
 }
 
-/* ---- messages -------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 static void on_stop(struct daemon *daemon, const struct msg_stop *stop)
 {
@@ -209,8 +213,8 @@ static void on_checkpoint_drop(struct daemon *daemon, const struct msg_checkpoin
     char *real = realpath(drop->path, NULL), *base = realpath(daemon->options->jobs_dir, NULL);
     char *manifest = real ? folder_file(real, "manifest.json") : NULL;
     struct err err = {0};
-    bool inside = real && base && strncmp(real, base, strlen(base)) == 0 &&
-                  real[strlen(base)] == '/';
+    bool inside =
+        real && base && strncmp(real, base, strlen(base)) == 0 && real[strlen(base)] == '/';
     if (real && (!inside || !file_exists(manifest)))
         log_warn("checkpoint %" PRIu64 " is not removed: '%s' is not a checkpoint below '%s'",
                  drop->checkpoint_id, drop->path, daemon->options->jobs_dir);
@@ -271,15 +275,26 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_HEARTBEAT_ACK:
     case MSG_DONE:
         break; /* nothing to do */
-    case MSG_HELLO: case MSG_WELCOME: case MSG_SUBMIT: case MSG_SUBMITTED: case MSG_CHECKED:
-    case MSG_CONTROL: case MSG_QUERY: case MSG_TABLE: case MSG_KEY_CHANGE: case MSG_WORKER_JOIN:
-    case MSG_HEARTBEAT: case MSG_WORKER_LEAVE: case MSG_REPORT: case MSG_END:
+    case MSG_HELLO:
+    case MSG_WELCOME:
+    case MSG_SUBMIT:
+    case MSG_SUBMITTED:
+    case MSG_CHECKED:
+    case MSG_CONTROL:
+    case MSG_QUERY:
+    case MSG_TABLE:
+    case MSG_KEY_CHANGE:
+    case MSG_WORKER_JOIN:
+    case MSG_HEARTBEAT:
+    case MSG_WORKER_LEAVE:
+    case MSG_REPORT:
+    case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
     }
 }
 
-/* ---- leaving -------------------------------------------------------------------------------------- */
+/* ---- leaving --------------------------------------------------------------------------------- */
 
 static void leave_send(struct daemon *daemon)
 {
@@ -338,7 +353,7 @@ static void on_signal(void *user, int number)
     leave_begin(daemon, daemon->options->stop_jobs || daemon->interrupted);
 }
 
-/* ---- setting up ------------------------------------------------------------------------------------ */
+/* ---- setting up ------------------------------------------------------------------------------ */
 
 static void on_tick(void *user)
 {
@@ -422,12 +437,13 @@ static int inventory_prepare(struct daemon *daemon, struct err *err)
     struct err why = {0};
     size_t unbound;
     if (inventory_take(options->gpus, &daemon->inventory, err) < 0 ||
-        inventory_choose(&daemon->inventory, options->cores, claims_take, &daemon->claims,
-                         &unbound, err) < 0)
+        inventory_choose(&daemon->inventory, options->cores, claims_take, &daemon->claims, &unbound,
+                         err) < 0)
         return -1;
     if (unbound)
         log_warn("%zu of %zu cores are offered without binding: this machine has no more, or "
-                 "another worker binds to them", unbound, daemon->inventory.core_count);
+                 "another worker binds to them",
+                 unbound, daemon->inventory.core_count);
     if (daemon->inventory.gpu_note[0])
         log_info("no GPUs: %s", daemon->inventory.gpu_note);
     if (inventory_catalogue(options->engine, &daemon->catalogue, &why) < 0) {
@@ -459,9 +475,13 @@ static int peer_prepare(struct daemon *daemon, struct err *err)
         return -1;
     struct peer_config config = {.endpoints = options->endpoints,
                                  .endpoint_count = options->endpoint_count,
-                                 .server_key = server_key, .keys = &keys,
-                                 .program = "athanor-worker", .version = ATHANOR_VERSION,
-                                 .user = daemon, .on_up = on_up, .on_down = on_down,
+                                 .server_key = server_key,
+                                 .keys = &keys,
+                                 .program = "athanor-worker",
+                                 .version = ATHANOR_VERSION,
+                                 .user = daemon,
+                                 .on_up = on_up,
+                                 .on_down = on_down,
                                  .on_message = on_message};
     int rc = peer_open(daemon->loop, &config, &daemon->peer, err);
     keypair_wipe(&keys);
@@ -475,8 +495,10 @@ static int loop_prepare(struct daemon *daemon, struct err *err)
     struct {
         struct loop_timer *timer;
         loop_timer_fn *fire;
-    } timers[] = {{&daemon->heartbeat_timer, heartbeat_send}, {&daemon->join_timer, join_send},
-                  {&daemon->tick_timer, on_tick},             {&daemon->watchdog_timer, on_watchdog},
+    } timers[] = {{&daemon->heartbeat_timer, heartbeat_send},
+                  {&daemon->join_timer, join_send},
+                  {&daemon->tick_timer, on_tick},
+                  {&daemon->watchdog_timer, on_watchdog},
                   {&daemon->leave_timer, leave_now}};
     daemon->loop = loop_new();
     for (size_t i = 0; i < ARRAY_COUNT(timers); i++) {

@@ -24,15 +24,15 @@
 
 #include <sys/types.h>
 
-#define DAEMON_ATTEMPTS_MAX 65536u  /* folders a worker keeps during a long outage */
-#define DAEMON_TICK_MS 500u         /* for what no event announces */
-#define DAEMON_JOIN_AGAIN_MS 2000u
+#define DAEMON_ATTEMPTS_MAX     65536u /* folders a worker keeps during a long outage */
+#define DAEMON_TICK_MS          500u   /* for what no event announces */
+#define DAEMON_JOIN_AGAIN_MS    2000u
 #define DAEMON_CONTROL_AGAIN_MS 200u
-#define DAEMON_SWEEP_AGAIN_MS 50u
-#define DAEMON_LEAVE_MS 15000u      /* for last reports to be acknowledged when leaving */
-#define PUMP_WINDOW 4u              /* unacknowledged REPORT messages of an attempt */
-#define PUMP_AGAIN_MS 10000u        /* silence after which unacknowledged reports are repeated */
-#define REMEMBERED_MAX 4096u        /* ended attempts whose repeated START is ignored */
+#define DAEMON_SWEEP_AGAIN_MS   50u
+#define DAEMON_LEAVE_MS         15000u /* for last reports to be acknowledged when leaving */
+#define PUMP_WINDOW             4u     /* unacknowledged REPORT messages of an attempt */
+#define PUMP_AGAIN_MS           10000u /* silence after which unacknowledged reports are repeated */
+#define REMEMBERED_MAX          4096u  /* ended attempts whose repeated START is ignored */
 
 enum attempt_state {
     ATTEMPT_RUNNING = 1, /* its shepherd lives                                     */
@@ -59,13 +59,13 @@ struct attempt {
 
     /* pump */
     struct spool_reader reader;
-    int spool_watch;       /* inotify; -1: none */
-    uint64_t acked;        /* sequence */
-    uint64_t sent;         /* newest sequence sent in this session */
+    int spool_watch;              /* inotify; -1: none */
+    uint64_t acked;               /* sequence */
+    uint64_t sent;                /* newest sequence sent in this session */
     uint64_t window[PUMP_WINDOW]; /* last sequence of each unacknowledged message, oldest first */
     size_t window_count;
     uint64_t sent_ms, dropped_ms;
-    bool finished_seen;    /* FINISHED has been read from the spool */
+    bool finished_seen; /* FINISHED has been read from the spool */
 
     /* control: texts to hand to the shepherd, one at a time */
     char *stop_text; /* kept until the shepherd has accepted it */
@@ -84,7 +84,7 @@ struct daemon {
     struct inventory inventory;
     struct claims claims;
     struct slots slots;
-    char *catalogue; /* JSON */
+    char *catalogue;   /* JSON */
     char *cgroup_base; /* NULL: none */
     char *attempts_dir;
     uid_t job_uid;

@@ -15,15 +15,14 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-/* ---- cores ------------------------------------------------------------------------------------ */
+/* ---- cores ----------------------------------------------------------------------------------- */
 
 static void core_fill(struct inventory *inventory, struct inventory_core *core, hwloc_obj_t object)
 {
     int count = hwloc_bitmap_weight(object->cpuset);
     core->cpus = arena_alloc(&inventory->arena, (size_t)(count + 1) * sizeof *core->cpus);
     int cpu;
-    hwloc_bitmap_foreach_begin(cpu, object->cpuset)
-        core->cpus[core->cpu_count++] = (unsigned)cpu;
+    hwloc_bitmap_foreach_begin(cpu, object->cpuset) core->cpus[core->cpu_count++] = (unsigned)cpu;
     hwloc_bitmap_foreach_end();
 }
 
@@ -49,11 +48,11 @@ static int cores_fill(struct inventory *inventory, hwloc_topology_t topology, st
 
 static const char *topology_text(struct inventory *inventory, hwloc_topology_t topology)
 {
-    const char *model = hwloc_obj_get_info_by_name(
-        hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0)
-            ? hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0)
-            : hwloc_get_root_obj(topology),
-        "CPUModel");
+    const char *model =
+        hwloc_obj_get_info_by_name(hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0)
+                                       ? hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0)
+                                       : hwloc_get_root_obj(topology),
+                                   "CPUModel");
     json_t *root = json_pack("{s:i, s:i, s:i, s:i, s:s}", "packages",
                              hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE), "numa_nodes",
                              hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE), "cores",
@@ -84,7 +83,7 @@ static int cores_take(struct inventory *inventory, struct err *err)
     return rc;
 }
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static uint64_t limit_read(const char *path)
 {
@@ -108,7 +107,7 @@ static uint64_t memory_take(void)
     return min_u64(machine, min_u64(v1, v2));
 }
 
-/* ---- GPUs ------------------------------------------------------------------------------------- */
+/* ---- GPUs ------------------------------------------------------------------------------------ */
 
 static int gpus_fake(struct inventory *inventory, const char *number, struct err *err)
 {
@@ -179,7 +178,7 @@ void inventory_done(struct inventory *inventory)
     memset(inventory, 0, sizeof *inventory);
 }
 
-/* ---- choosing --------------------------------------------------------------------------------- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 static struct inventory_core *core_of_cpu(struct inventory *inventory, unsigned cpu)
 {
@@ -238,9 +237,8 @@ static int choose_list(struct inventory *inventory, const char *wanted, struct e
     return 0;
 }
 
-static int choose_number(struct inventory *inventory, const char *wanted,
-                         inventory_claim_fn *claim, void *user, size_t *out_unbound,
-                         struct err *err)
+static int choose_number(struct inventory *inventory, const char *wanted, inventory_claim_fn *claim,
+                         void *user, size_t *out_unbound, struct err *err)
 {
     uint64_t number;
     if (parse_u64(wanted, &number, err) < 0 || number == 0 || number > INVENTORY_CORES_MAX)

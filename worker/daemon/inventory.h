@@ -7,7 +7,7 @@
 #include "common/base/err.h"
 
 #define INVENTORY_CORES_MAX 4096u
-#define INVENTORY_GPUS_MAX 64u
+#define INVENTORY_GPUS_MAX  64u
 
 struct inventory_core {
     unsigned *cpus; /* operating system's numbers of its hardware threads; none: not to be bound */

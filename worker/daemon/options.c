@@ -47,8 +47,7 @@ static const struct option {
      "where attempts get their private TMPDIR (default: /tmp)"},
     {"--log-limit", "SIZE", OPTION_SIZE, AT(log_bytes_max), NULL,
      "output kept of one attempt (default: 256MiB)"},
-    {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL,
-     "account that jobs run as; needs root"},
+    {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
     {"--allow-root-jobs", NULL, OPTION_FLAG, AT(allow_root_jobs), NULL,
      "as root without --job-user: run jobs as root"},
     {"--stop-jobs", NULL, OPTION_FLAG, AT(stop_jobs), NULL,
@@ -62,10 +61,11 @@ void options_help(FILE *out)
 {
     fputs("usage: athanor-worker --coordinator ENDPOINTS --keys FILE --state DIR [options]\n\n"
           "Offers this node's cores, memory and GPUs to a coordinator and runs what it sends.\n"
-          "May be restarted at any time: jobs run on and are found again.\n\n", out);
+          "May be restarted at any time: jobs run on and are found again.\n\n",
+          out);
     for (size_t i = 0; i < ARRAY_COUNT(table); i++) {
-        int width = fprintf(out, "  %s %s", table[i].name,
-                            table[i].argument ? table[i].argument : "");
+        int width =
+            fprintf(out, "  %s %s", table[i].name, table[i].argument ? table[i].argument : "");
         fprintf(out, "%*s%s", width < 32 ? 32 - width : 1, "", table[i].help);
         if (table[i].environment)
             fprintf(out, " [$%s]", table[i].environment);
@@ -97,9 +97,9 @@ static int label_set(struct options *options, const char *value, struct err *err
         return err_set(err, ERR_INVALID, "'%s', expected NAME=VALUE", value);
     if (options->label_count == OPTIONS_LABELS_MAX)
         return err_set(err, ERR_INVALID, "at most %u labels", OPTIONS_LABELS_MAX);
-    options->labels[options->label_count++] = (struct option_label){
-        arena_strndup(&options->arena, value, (size_t)(equals - value)),
-        arena_strdup(&options->arena, equals + 1)};
+    options->labels[options->label_count++] =
+        (struct option_label){arena_strndup(&options->arena, value, (size_t)(equals - value)),
+                              arena_strdup(&options->arena, equals + 1)};
     return 0;
 }
 
@@ -163,7 +163,7 @@ static int argument_read(struct options *options, char *const *words, int left, 
     return value_set(options, option, value, err) < 0 ? err_wrap(err, "%s", option->name) : used;
 }
 
-/* ---- defaults ---------------------------------------------------------------------------------- */
+/* ---- defaults -------------------------------------------------------------------------------- */
 
 static int environment_read(struct options *options, struct err *err)
 {
@@ -225,23 +225,33 @@ static int required_check(const struct options *options, struct err *err)
     if (options->endpoint_count == 0)
         return err_set(err, ERR_INVALID, "--coordinator is required, such as tcp://HOST:7600");
     if (!options->keys[0])
-        return err_set(err, ERR_INVALID, "--keys is required: the file of this worker's secret key");
+        return err_set(err, ERR_INVALID,
+                       "--keys is required: the file of this worker's secret key");
     if (!options->state[0])
         return err_set(err, ERR_INVALID, "--state is required: a directory on a local disk");
     if (options->job_user[0] && geteuid() != 0)
         return err_set(err, ERR_INVALID, "--job-user %s: only root can run jobs as another account",
                        options->job_user);
     if (geteuid() == 0 && !options->job_user[0] && !options->allow_root_jobs)
-        return err_set(err, ERR_INVALID, "running as root: name the account of jobs with "
-                                         "--job-user, or say --allow-root-jobs");
+        return err_set(err, ERR_INVALID,
+                       "running as root: name the account of jobs with "
+                       "--job-user, or say --allow-root-jobs");
     return 0;
 }
 
 int options_read(int count, char *const *arguments, struct options *out, struct err *err)
 {
-    struct options options = {.keys = "", .server_key = "", .name = "", .state = "",
-                              .jobs_dir = "", .cores = "", .gpus = "auto", .engine = "",
-                              .shepherd = "", .tmp = "", .job_user = "",
+    struct options options = {.keys = "",
+                              .server_key = "",
+                              .name = "",
+                              .state = "",
+                              .jobs_dir = "",
+                              .cores = "",
+                              .gpus = "auto",
+                              .engine = "",
+                              .shepherd = "",
+                              .tmp = "",
+                              .job_user = "",
                               .log_bytes_max = (uint64_t)256 << 20};
     int rc = environment_read(&options, err);
     for (int i = 1; rc == 0 && i < count;) {

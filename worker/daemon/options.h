@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #define OPTIONS_ENDPOINTS_MAX 16u
-#define OPTIONS_LABELS_MAX 64u
+#define OPTIONS_LABELS_MAX    64u
 
 struct option_label {
     const char *name, *value;
@@ -23,9 +23,9 @@ struct options {
     const char *server_key; /* as given: file or key; "" = coordinator.pub beside keys */
     const char *name;
     const char *state, *jobs_dir; /* absolute */
-    const char *cores;      /* "" all, "4" that many, "0-3,8" these */
-    uint64_t memory_bytes;  /* 0: most of the machine */
-    const char *gpus;       /* "auto", "none", "fake:N" */
+    const char *cores;            /* "" all, "4" that many, "0-3,8" these */
+    uint64_t memory_bytes;        /* 0: most of the machine */
+    const char *gpus;             /* "auto", "none", "fake:N" */
     struct option_label labels[OPTIONS_LABELS_MAX];
     size_t label_count;
     const char *engine, *shepherd; /* programs; "" = beside our own */

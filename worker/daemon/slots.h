@@ -28,7 +28,6 @@ void slots_release(struct slots *slots, uint64_t attempt_id);
 /* The index-th core or GPU of the attempt; NULL when it has fewer. */
 const struct inventory_core *slots_core(const struct slots *slots, uint64_t attempt_id,
                                         size_t index);
-const struct inventory_gpu *slots_gpu(const struct slots *slots, uint64_t attempt_id,
-                                      size_t index);
+const struct inventory_gpu *slots_gpu(const struct slots *slots, uint64_t attempt_id, size_t index);
 
 #endif

@@ -28,7 +28,7 @@ struct starting {
     char *job_dir;
 };
 
-/* ---- what must be there ------------------------------------------------------------------------ */
+/* ---- what must be there ---------------------------------------------------------------------- */
 
 static int folder_give(const struct daemon *daemon, const char *path, struct err *err)
 {
@@ -65,8 +65,10 @@ static int resume_check(const struct msg_start *start, struct err *err)
     if (rc < 0)
         return err_wrap(err, "checkpoint to resume from");
     if (!hash_is_zero(&start->resume_content) && !hash_equal(&found, &start->resume_content))
-        return err_set(err, ERR_INVALID, "checkpoint '%s' is not the one that was saved: its "
-                                         "manifest has another hash", start->resume_path);
+        return err_set(err, ERR_INVALID,
+                       "checkpoint '%s' is not the one that was saved: its "
+                       "manifest has another hash",
+                       start->resume_path);
     return 0;
 }
 
@@ -110,7 +112,7 @@ static int cgroup_give(struct starting *s, struct err *err)
     return 0;
 }
 
-/* ---- the plan ------------------------------------------------------------------------------------ */
+/* ---- the plan -------------------------------------------------------------------------------- */
 
 static json_t *cpus_json(const struct starting *s)
 {
@@ -119,8 +121,9 @@ static json_t *cpus_json(const struct starting *s)
         json_t *cpus = json_array();
         bool bound = true;
         for (size_t i = 0; i < s->start->cores; i++) {
-            const struct inventory_core *core = slots_core(
-                &s->daemon->slots, s->attempt->attempt_id, rank * (size_t)s->start->cores + i);
+            const struct inventory_core *core =
+                slots_core(&s->daemon->slots, s->attempt->attempt_id,
+                           rank * (size_t)s->start->cores + i);
             bound = bound && core && core->cpu_count > 0;
             for (size_t k = 0; core && k < core->cpu_count; k++)
                 json_array_append_new(cpus, json_integer(core->cpus[k]));
@@ -138,8 +141,8 @@ static json_t *gpus_json(const struct starting *s)
     for (size_t rank = 0; rank < s->start->ranks; rank++) {
         json_t *gpus = json_array();
         for (size_t i = 0; i < s->start->gpus; i++) {
-            const struct inventory_gpu *gpu = slots_gpu(
-                &s->daemon->slots, s->attempt->attempt_id, rank * (size_t)s->start->gpus + i);
+            const struct inventory_gpu *gpu = slots_gpu(&s->daemon->slots, s->attempt->attempt_id,
+                                                        rank * (size_t)s->start->gpus + i);
             json_array_append_new(gpus, json_string(gpu->visible));
         }
         json_array_append_new(all, gpus);
@@ -155,12 +158,14 @@ static int spec_complete(const struct msg_start *start, json_t **out, struct err
     for (size_t i = 0; i < start->inputs_count; i++) {
         const struct rec_resolved_input *input = &start->inputs[i];
         hash_to_hex(&input->content, hex);
-        places[i] = (struct spec_place){
-            input->name, input->path, input->part[0] ? input->part : NULL,
-            hash_is_zero(&input->content) ? NULL : arena_strdup(&arena, hex)};
+        places[i] =
+            (struct spec_place){input->name, input->path, input->part[0] ? input->part : NULL,
+                                hash_is_zero(&input->content) ? NULL : arena_strdup(&arena, hex)};
     }
-    struct spec_run run = {.job_id = start->job_id, .attempt_id = start->attempt_id,
-                           .attempt = start->attempt_number, .places = places,
+    struct spec_run run = {.job_id = start->job_id,
+                           .attempt_id = start->attempt_id,
+                           .attempt = start->attempt_number,
+                           .places = places,
                            .place_count = start->inputs_count};
     int rc = spec_json_complete(start->spec, &run, &text, err);
     if (rc == 0) {
@@ -179,18 +184,20 @@ static int plan_write(const struct starting *s, struct err *err)
     json_t *spec = NULL;
     if (spec_complete(start, &spec, err) < 0)
         return -1;
-    json_t *root = json_pack(
-        "{s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:s, s:s, s:s, "
-        "s:s, s:s, s:s, s:o}",
-        "format", 1, "attempt_id", (json_int_t)start->attempt_id, "attempt",
-        (json_int_t)start->attempt_number, "job_id", (json_int_t)start->job_id, "job_name",
-        start->job_name, "epoch", (json_int_t)s->attempt->epoch, "ranks", (json_int_t)start->ranks,
-        "cores", (json_int_t)start->cores, "memory_bytes", (json_int_t)start->memory_bytes,
-        "wall_time_ms", (json_int_t)start->wall_time_ms, "stop_grace_ms",
-        (json_int_t)start->stop_grace_ms, "stall_ms", (json_int_t)start->stall_ms, "log_bytes_max",
-        (json_int_t)options->log_bytes_max, "cpus", cpus_json(s), "gpus", gpus_json(s), "job_dir",
-        s->job_dir, "resume", start->resume_path, "engine", options->engine, "cgroup",
-        s->attempt->cgroup, "tmp", options->tmp, "account", start->account, "spec", spec);
+    json_t *root =
+        json_pack("{s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, "
+                  "s:s, s:s, s:s, "
+                  "s:s, s:s, s:s, s:o}",
+                  "format", 1, "attempt_id", (json_int_t)start->attempt_id, "attempt",
+                  (json_int_t)start->attempt_number, "job_id", (json_int_t)start->job_id,
+                  "job_name", start->job_name, "epoch", (json_int_t)s->attempt->epoch, "ranks",
+                  (json_int_t)start->ranks, "cores", (json_int_t)start->cores, "memory_bytes",
+                  (json_int_t)start->memory_bytes, "wall_time_ms", (json_int_t)start->wall_time_ms,
+                  "stop_grace_ms", (json_int_t)start->stop_grace_ms, "stall_ms",
+                  (json_int_t)start->stall_ms, "log_bytes_max", (json_int_t)options->log_bytes_max,
+                  "cpus", cpus_json(s), "gpus", gpus_json(s), "job_dir", s->job_dir, "resume",
+                  start->resume_path, "engine", options->engine, "cgroup", s->attempt->cgroup,
+                  "tmp", options->tmp, "account", start->account, "spec", spec);
     if (!root)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
     char *text = json_dumps(root, JSON_COMPACT), *path;
@@ -205,7 +212,7 @@ static int plan_write(const struct starting *s, struct err *err)
     return rc;
 }
 
-/* ---- the shepherd ------------------------------------------------------------------------------- */
+/* ---- the shepherd ---------------------------------------------------------------------------- */
 
 #define LOCK_FD 3 /* in the shepherd */
 
@@ -226,8 +233,8 @@ static void attributes_fill(posix_spawnattr_t *attributes)
     sigfillset(&all);
     posix_spawnattr_setsigmask(attributes, &none);
     posix_spawnattr_setsigdefault(attributes, &all);
-    posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
-                                             POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(attributes,
+                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 }
 
 static void arguments_fill(const struct starting *s, char *out[12])
@@ -281,7 +288,7 @@ static int shepherd_spawn(struct starting *s, struct err *err)
     return rc;
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------ */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 typedef int step_fn(struct starting *s, struct err *err);
 

@@ -32,8 +32,10 @@ static int entry_read(const json_t *entry, manifest_file_fn *file, void *user, u
     const char *name = json_string_value(json_object_get(entry, "name"));
     const json_t *size = json_object_get(entry, "size_bytes");
     if (!name || !name_is_inside(name))
-        return err_set(err, ERR_INVALID, "manifest.json: file name '%.100s', expected a path within "
-                                         "the checkpoint", name ? name : "");
+        return err_set(err, ERR_INVALID,
+                       "manifest.json: file name '%.100s', expected a path within "
+                       "the checkpoint",
+                       name ? name : "");
     if (!json_is_integer(size) || json_integer_value(size) < 0)
         return err_set(err, ERR_INVALID, "manifest.json: size_bytes of '%.100s' is not a count",
                        name);
@@ -51,7 +53,8 @@ static int root_check(const json_t *root, uint64_t step, struct err *err)
         return err_set(err, ERR_INVALID, "manifest.json: expected \"format\": 1");
     if (!json_is_integer(said) || (uint64_t)json_integer_value(said) != step)
         return err_set(err, ERR_INVALID,
-                       "manifest.json is of step %" JSON_INTEGER_FORMAT ", the report says %" PRIu64,
+                       "manifest.json is of step %" JSON_INTEGER_FORMAT
+                       ", the report says %" PRIu64,
                        json_is_integer(said) ? json_integer_value(said) : -1, step);
     if (json_array_size(json_object_get(root, "files")) == 0)
         return err_set(err, ERR_INVALID, "manifest.json lists no files");
@@ -85,8 +88,7 @@ static int file_check(void *user, const char *name, uint64_t size_bytes, struct 
     if (stat(path, &info) < 0)
         rc = err_set(err, ERR_INVALID, "file '%s' of the manifest: %s", path, strerror(errno));
     else if (!S_ISREG(info.st_mode) || (uint64_t)info.st_size != size_bytes)
-        rc = err_set(err, ERR_INVALID,
-                     "file '%s' has %jd bytes, the manifest says %" PRIu64, path,
+        rc = err_set(err, ERR_INVALID, "file '%s' has %jd bytes, the manifest says %" PRIu64, path,
                      (intmax_t)info.st_size, size_bytes);
     mem_free(path);
     return rc;
@@ -101,8 +103,10 @@ static int inside_check(const char *path, const char *job_dir, struct err *err)
     else if (!base)
         rc = err_errno(err, "job directory '%s'", job_dir);
     else if (strncmp(real, base, strlen(base)) != 0 || real[strlen(base)] != '/')
-        rc = err_set(err, ERR_INVALID, "'%s' is not below ATHANOR_JOB_DIR '%s', where what is to "
-                                       "be kept belongs", path, job_dir);
+        rc = err_set(err, ERR_INVALID,
+                     "'%s' is not below ATHANOR_JOB_DIR '%s', where what is to "
+                     "be kept belongs",
+                     path, job_dir);
     free(real);
     free(base);
     return rc;
@@ -118,8 +122,10 @@ int checkpoint_check(const char *path, uint64_t step, const char *job_dir,
     size_t length;
     int rc = file_read(manifest, MANIFEST_BYTES_MAX, &text, &length, err);
     if (rc < 0)
-        rc = err_set(err, ERR_INVALID, "'%s' is not a complete checkpoint: no readable "
-                                       "manifest.json", path);
+        rc = err_set(err, ERR_INVALID,
+                     "'%s' is not a complete checkpoint: no readable "
+                     "manifest.json",
+                     path);
     if (rc == 0)
         rc = manifest_parse(text, length, step, file_check, (void *)path, &facts.size_bytes, err);
     if (rc == 0) {

@@ -8,10 +8,14 @@
 #include <string.h>
 
 static const char *const kind_names[REPORT_KIND_END] = {
-    [REPORT_STARTED] = "started",   [REPORT_METRIC] = "metric",
-    [REPORT_LOG] = "log",           [REPORT_PROGRESS] = "progress",
-    [REPORT_CHECKPOINT] = "checkpoint", [REPORT_ARTIFACT] = "artifact",
-    [REPORT_EVENT] = "event",       [REPORT_FINISHED] = "finished",
+    [REPORT_STARTED] = "started",
+    [REPORT_METRIC] = "metric",
+    [REPORT_LOG] = "log",
+    [REPORT_PROGRESS] = "progress",
+    [REPORT_CHECKPOINT] = "checkpoint",
+    [REPORT_ARTIFACT] = "artifact",
+    [REPORT_EVENT] = "event",
+    [REPORT_FINISHED] = "finished",
 };
 
 static void set_text(json_t *root, const char *name, const char *text, size_t length)
@@ -43,8 +47,9 @@ static json_t *report_json(const struct rec_report *report)
     set_count(root, "total", report->total);
     set_text(root, "name", report->name, strlen(report->name));
     if (report->kind == REPORT_METRIC)
-        json_object_set_new(root, "value", isfinite(report->value) ? json_real(report->value)
-                                                                   : json_string("not finite"));
+        json_object_set_new(root, "value",
+                            isfinite(report->value) ? json_real(report->value)
+                                                    : json_string("not finite"));
     set_text(root, "text", report->text.bytes, report->text.length);
     set_text(root, "path", report->path, strlen(report->path));
     set_text(root, "cause", report->cause, strlen(report->cause));

@@ -14,8 +14,9 @@ extern char **environ;
 
 /* Inherited by name; a '*' ends a prefix. */
 static const char *const allowed[] = {
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ",
-    "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CUDA_HOME", "CUDA_PATH", "SSL_CERT_FILE",
+    "PATH",         "HOME",        "USER",      "LOGNAME",   "SHELL",
+    "LANG",         "LANGUAGE",    "LC_*",      "TZ",        "LD_LIBRARY_PATH",
+    "PYTHONPATH",   "VIRTUAL_ENV", "CUDA_HOME", "CUDA_PATH", "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 };
 

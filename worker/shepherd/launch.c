@@ -16,19 +16,16 @@ extern char **environ;
 enum step { STEP_GROUP = 1, STEP_CGROUP, STEP_BIND, STEP_FILES, STEP_FOLDER, STEP_EXEC, STEP_END };
 
 static const char *const step_texts[STEP_END] = {
-    [STEP_GROUP] = "make a process group",
-    [STEP_CGROUP] = "join the attempt's cgroup",
-    [STEP_BIND] = "bind to the assigned cores",
-    [STEP_FILES] = "connect input and output",
-    [STEP_FOLDER] = "enter the run directory",
-    [STEP_EXEC] = "run the program",
+    [STEP_GROUP] = "make a process group",      [STEP_CGROUP] = "join the attempt's cgroup",
+    [STEP_BIND] = "bind to the assigned cores", [STEP_FILES] = "connect input and output",
+    [STEP_FOLDER] = "enter the run directory",  [STEP_EXEC] = "run the program",
 };
 
 struct failure {
     int step, error;
 };
 
-/* ---- in the child: only async-signal-safe calls, because PMIx has threads ------------------- */
+/* ---- in the child: only async-signal-safe calls, because PMIx has threads -------------------- */
 
 static bool bind_self(const struct launch *launch)
 {
@@ -104,7 +101,7 @@ static void child_run(const struct launch *launch, pid_t parent, int out, int er
     _exit(127);
 }
 
-/* ---- in the shepherd -------------------------------------------------------------------------- */
+/* ---- in the shepherd ------------------------------------------------------------------------- */
 
 struct pipes {
     int out[2], error[2], report[2];

@@ -37,8 +37,7 @@ struct logs {
 struct logs *logs_new(struct poller *poller, uint64_t bytes_max, logs_emit_fn *emit, void *user)
 {
     struct logs *logs = mem_zalloc(sizeof *logs);
-    *logs = (struct logs){
-        .poller = poller, .bytes_max = bytes_max, .emit = emit, .user = user};
+    *logs = (struct logs){.poller = poller, .bytes_max = bytes_max, .emit = emit, .user = user};
     return logs;
 }
 

@@ -11,8 +11,8 @@
 #include "worker/shepherd/poller.h"
 
 #define LOG_CHUNK_BYTES ((size_t)64 << 10) /* REPORT_TEXT_BYTES_MAX */
-#define LOG_WAIT_MS 250u
-#define LOG_LINE_KEPT 300u /* of the last stderr line, for evidence */
+#define LOG_WAIT_MS     250u
+#define LOG_LINE_KEPT   300u /* of the last stderr line, for evidence */
 
 struct logs;
 

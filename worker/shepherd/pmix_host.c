@@ -21,7 +21,7 @@ static struct {
     struct pmix_abort abort;
 } host = {.wake_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* ---- what the library asks of us (on its thread) -------------------------------------------- */
+/* ---- what the library asks of us (on its thread) --------------------------------------------- */
 
 static pmix_status_t on_fence(const pmix_proc_t procs[], size_t proc_count,
                               const pmix_info_t info[], size_t info_count, char *bytes,
@@ -95,7 +95,7 @@ static pmix_server_module_t module = {
     .direct_modex = on_direct_modex,
 };
 
-/* ---- registering ---------------------------------------------------------------------------- */
+/* ---- registering ----------------------------------------------------------------------------- */
 
 static int failed(const char *what, pmix_status_t status, struct err *err)
 {

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- starting --------------------------------------------------------------------------------- */
+/* ---- starting -------------------------------------------------------------------------------- */
 
 static int pmix_start(struct run *run, struct err *err)
 {
@@ -97,7 +97,7 @@ int ranks_start(struct run *run, struct err *err)
     return rc;
 }
 
-/* ---- ending ------------------------------------------------------------------------------------ */
+/* ---- ending ---------------------------------------------------------------------------------- */
 
 static struct rank *rank_of(struct run *run, pid_t pid)
 {
@@ -171,7 +171,7 @@ void ranks_signal(struct run *run, int signal_number)
     process_list_done(&list);
 }
 
-/* ---- usage ------------------------------------------------------------------------------------- */
+/* ---- usage ----------------------------------------------------------------------------------- */
 
 static json_int_t ms_of(struct timeval time)
 {
@@ -187,8 +187,8 @@ static json_t *rank_usage(const struct rank *rank)
         json_object_set_new(usage, "signal", json_integer(WTERMSIG(rank->status)));
     else
         json_object_set_new(usage, "exit_code", json_integer(WEXITSTATUS(rank->status)));
-    json_object_set_new(usage, "cpu_ms", json_integer(ms_of(rank->usage.ru_utime) +
-                                                      ms_of(rank->usage.ru_stime)));
+    json_object_set_new(usage, "cpu_ms",
+                        json_integer(ms_of(rank->usage.ru_utime) + ms_of(rank->usage.ru_stime)));
     json_object_set_new(usage, "max_rss_bytes", json_integer(rank->usage.ru_maxrss * 1024));
     return usage;
 }

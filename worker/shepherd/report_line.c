@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- Python's bare NaN and Infinity -------------------------------------------------------- */
+/* ---- Python's bare NaN and Infinity ---------------------------------------------------------- */
 
 static const char *const bare_words[] = {"NaN", "-Infinity", "Infinity"};
 
@@ -60,14 +60,15 @@ static json_t *line_load(const char *line, size_t length, struct err *err)
     }
     if (!json_is_object(root)) {
         json_decref(root);
-        err_set(err, ERR_INVALID, "a report line is a JSON object, such as "
-                                  "{\"type\": \"metric\", \"step\": 1, \"values\": {\"loss\": 3}}");
+        err_set(err, ERR_INVALID,
+                "a report line is a JSON object, such as "
+                "{\"type\": \"metric\", \"step\": 1, \"values\": {\"loss\": 3}}");
         return NULL;
     }
     return root;
 }
 
-/* ---- fields -------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 struct reading {
     const json_t *root;
@@ -125,8 +126,12 @@ static bool number_of(const json_t *value, double *out)
     static const struct {
         const char *text;
         double value;
-    } names[] = {{"NaN", NAN},           {"nan", NAN},       {"Infinity", INFINITY},
-                 {"inf", INFINITY},      {"-Infinity", -INFINITY}, {"-inf", -INFINITY}};
+    } names[] = {{"NaN", NAN},
+                 {"nan", NAN},
+                 {"Infinity", INFINITY},
+                 {"inf", INFINITY},
+                 {"-Infinity", -INFINITY},
+                 {"-inf", -INFINITY}};
     if (json_is_number(value)) {
         *out = json_number_value(value);
         return true;
@@ -153,7 +158,8 @@ static int values_get(struct reading *r)
                        "values: expected an object of 1 to %u numbers, such as {\"loss\": 3.2}",
                        REPORT_VALUES_MAX);
     r->line->values = arena_alloc(r->arena, count * sizeof *r->line->values);
-    json_object_foreach(values, name, value) {
+    json_object_foreach(values, name, value)
+    {
         struct report_value *at = &r->line->values[r->line->value_count++];
         if (!name[0] || strlen(name) > REPORT_NAME_BYTES_MAX)
             return err_set(r->err, ERR_INVALID, "values: a name has 1 to %u bytes",
@@ -165,7 +171,7 @@ static int values_get(struct reading *r)
     return 0;
 }
 
-/* ---- one function per type ------------------------------------------------------------------ */
+/* ---- one function per type ------------------------------------------------------------------- */
 
 static int hello_read(struct reading *r)
 {
@@ -268,14 +274,14 @@ static int common_read(struct reading *r)
     return count_get(r, "rank", false, &r->line->rank);
 }
 
-int report_line_parse(const char *line, size_t length, struct arena *arena,
-                      struct report_line *out, struct err *err)
+int report_line_parse(const char *line, size_t length, struct arena *arena, struct report_line *out,
+                      struct err *err)
 {
     json_t *root = line_load(line, length, err);
     if (!root)
         return -1;
-    struct report_line result = {.name = "", .path = "", .text = "", .meta = "",
-                                 .artifact_kind = ""};
+    struct report_line result = {
+        .name = "", .path = "", .text = "", .meta = "", .artifact_kind = ""};
     struct reading reading = {root, arena, &result, err};
     int rc = -1;
     if (common_read(&reading) == 0 && kind_get(&reading) == 0)

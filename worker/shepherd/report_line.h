@@ -9,8 +9,8 @@
 #include "common/base/arena.h"
 #include "common/base/err.h"
 
-#define REPORT_VALUES_MAX 1024u    /* metrics of one line; a line has 64 KiB */
-#define REPORT_NAME_BYTES_MAX 200u /* metric, artifact, event and phase names */
+#define REPORT_VALUES_MAX     1024u /* metrics of one line; a line has 64 KiB */
+#define REPORT_NAME_BYTES_MAX 200u  /* metric, artifact, event and phase names */
 
 enum report_line_kind {
     LINE_HELLO = 1,
@@ -31,19 +31,19 @@ struct report_line {
     enum report_line_kind kind;
     bool has_rank, reply;
     uint64_t rank;
-    uint64_t step, total;        /* metric, progress, checkpoint */
-    const char *name;            /* phase; artifact and event names; "" */
-    const char *path;            /* checkpoint, artifact */
-    const char *text;            /* event */
-    const char *meta;            /* JSON object: checkpoint metrics, artifact meta and kind, fields */
-    const char *artifact_kind;   /* artifact: "dataset", ... */
+    uint64_t step, total;      /* metric, progress, checkpoint */
+    const char *name;          /* phase; artifact and event names; "" */
+    const char *path;          /* checkpoint, artifact */
+    const char *text;          /* event */
+    const char *meta;          /* JSON object: checkpoint metrics, artifact meta and kind, fields */
+    const char *artifact_kind; /* artifact: "dataset", ... */
     struct report_value *values; /* metric */
     size_t value_count;
 };
 
 /* Everything in *out lives in `arena`. Errors: ERR_INVALID naming field, value and what would be
  * accepted; then only out->reply is set. */
-int report_line_parse(const char *line, size_t length, struct arena *arena,
-                      struct report_line *out, struct err *err) WARN_UNUSED;
+int report_line_parse(const char *line, size_t length, struct arena *arena, struct report_line *out,
+                      struct err *err) WARN_UNUSED;
 
 #endif

@@ -12,10 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SPOOL_RETRY_MS 1000u
+#define SPOOL_RETRY_MS      1000u
 #define CONTROL_CLIENTS_MAX 16u
 
-/* ---- into the spool ---------------------------------------------------------------------------- */
+/* ---- into the spool -------------------------------------------------------------------------- */
 
 static const char *keep_text(struct run *run, const char *text)
 {
@@ -35,10 +35,11 @@ void reports_add(struct run *run, const struct rec_report *report)
     kept->path = keep_text(run, report->path);
     kept->meta = keep_text(run, report->meta);
     kept->cause = keep_text(run, report->cause);
-    kept->text.bytes = arena_strndup(&run->batch_arena, report->text.bytes ? report->text.bytes : "",
-                                     report->text.length);
-    run->batch_bytes += 64 + strlen(kept->name) + strlen(kept->path) + strlen(kept->meta) +
-                        report->text.length;
+    kept->text.bytes =
+        arena_strndup(&run->batch_arena, report->text.bytes ? report->text.bytes : "",
+                      report->text.length);
+    run->batch_bytes +=
+        64 + strlen(kept->name) + strlen(kept->path) + strlen(kept->meta) + report->text.length;
 }
 
 /* The shepherd's own log is the one place left when the spool does not work. */
@@ -69,13 +70,16 @@ void reports_sync(struct run *run)
         spool_trouble(run, &err);
 }
 
-/* ---- one function per kind of line -------------------------------------------------------------- */
+/* ---- one function per kind of line ----------------------------------------------------------- */
 
 static void progress_add(struct run *run, unsigned index, uint64_t now_ms)
 {
     struct rank *rank = &run->ranks[index];
-    struct rec_report report = {.kind = REPORT_PROGRESS, .rank = index, .step = rank->step,
-                                .total = rank->total, .name = rank->phase};
+    struct rec_report report = {.kind = REPORT_PROGRESS,
+                                .rank = index,
+                                .step = rank->step,
+                                .total = rank->total,
+                                .name = rank->phase};
     reports_add(run, &report);
     rank->progress_waits = false;
     rank->spooled_ms = now_ms;
@@ -93,8 +97,11 @@ static int accept_metric(struct run *run, unsigned rank, const struct report_lin
 {
     (void)err;
     for (size_t i = 0; i < line->value_count; i++) {
-        struct rec_report report = {.kind = REPORT_METRIC, .rank = rank, .step = line->step,
-                                    .name = line->values[i].name, .value = line->values[i].value};
+        struct rec_report report = {.kind = REPORT_METRIC,
+                                    .rank = rank,
+                                    .step = line->step,
+                                    .name = line->values[i].name,
+                                    .value = line->values[i].value};
         reports_add(run, &report);
     }
     return 0;
@@ -123,9 +130,13 @@ static int accept_checkpoint(struct run *run, unsigned rank, const struct report
     struct checkpoint_facts facts;
     if (checkpoint_check(line->path, line->step, run->plan.job_dir, &facts, err) < 0)
         return -1;
-    struct rec_report report = {.kind = REPORT_CHECKPOINT, .rank = rank, .step = line->step,
-                                .total = facts.size_bytes, .path = line->path,
-                                .content = facts.content, .meta = line->meta};
+    struct rec_report report = {.kind = REPORT_CHECKPOINT,
+                                .rank = rank,
+                                .step = line->step,
+                                .total = facts.size_bytes,
+                                .path = line->path,
+                                .content = facts.content,
+                                .meta = line->meta};
     reports_add(run, &report);
     reports_sync(run);
     return 0;
@@ -137,9 +148,13 @@ static int accept_artifact(struct run *run, unsigned rank, const struct report_l
     struct checkpoint_facts facts;
     if (artifact_check(line->path, run->plan.job_dir, &facts, err) < 0)
         return -1;
-    struct rec_report report = {.kind = REPORT_ARTIFACT, .rank = rank, .name = line->name,
-                                .total = facts.size_bytes, .path = line->path,
-                                .content = facts.content, .meta = line->meta};
+    struct rec_report report = {.kind = REPORT_ARTIFACT,
+                                .rank = rank,
+                                .name = line->name,
+                                .total = facts.size_bytes,
+                                .path = line->path,
+                                .content = facts.content,
+                                .meta = line->meta};
     reports_add(run, &report);
     reports_sync(run);
     return 0;
@@ -153,8 +168,11 @@ static int accept_event(struct run *run, unsigned rank, const struct report_line
         run->diverged = true;
         run->diverged_text = mem_strdup(line->text);
     }
-    struct rec_report report = {.kind = REPORT_EVENT, .rank = rank, .name = line->name,
-                                .text = {line->text, strlen(line->text)}, .meta = line->meta};
+    struct rec_report report = {.kind = REPORT_EVENT,
+                                .rank = rank,
+                                .name = line->name,
+                                .text = {line->text, strlen(line->text)},
+                                .meta = line->meta};
     reports_add(run, &report);
     return 0;
 }
@@ -162,13 +180,13 @@ static int accept_event(struct run *run, unsigned rank, const struct report_line
 typedef int accept_fn(struct run *run, unsigned rank, const struct report_line *line,
                       struct err *err);
 static accept_fn *const accept_table[LINE_KIND_END] = {
-    [LINE_HELLO] = accept_hello,           [LINE_METRIC] = accept_metric,
-    [LINE_PROGRESS] = accept_progress,     [LINE_CHECKPOINT] = accept_checkpoint,
-    [LINE_ARTIFACT] = accept_artifact,     [LINE_EVENT] = accept_event,
+    [LINE_HELLO] = accept_hello,       [LINE_METRIC] = accept_metric,
+    [LINE_PROGRESS] = accept_progress, [LINE_CHECKPOINT] = accept_checkpoint,
+    [LINE_ARTIFACT] = accept_artifact, [LINE_EVENT] = accept_event,
 };
 
-static int line_accept(struct run *run, struct line_client *client,
-                       const struct report_line *line, struct err *err)
+static int line_accept(struct run *run, struct line_client *client, const struct report_line *line,
+                       struct err *err)
 {
     unsigned rank = line->has_rank ? (unsigned)min_u64(line->rank, UINT32_MAX) : client->rank;
     if (rank >= run->plan.rank_count)
@@ -216,12 +234,14 @@ static void on_report_refused(void *user, const struct line_client *client, cons
     struct run *run = user;
     if (run->refused++ >= RUN_REFUSED_MAX)
         return;
-    struct rec_report report = {.kind = REPORT_EVENT, .rank = client->rank,
-                                .name = "report_refused", .text = {why->text, strlen(why->text)}};
+    struct rec_report report = {.kind = REPORT_EVENT,
+                                .rank = client->rank,
+                                .name = "report_refused",
+                                .text = {why->text, strlen(why->text)}};
     reports_add(run, &report);
 }
 
-/* ---- the control socket -------------------------------------------------------------------------- */
+/* ---- the control socket ---------------------------------------------------------------------- */
 
 static int control_stop(struct run *run, const json_t *root, struct err *err)
 {
@@ -269,15 +289,15 @@ static void on_control_refused(void *user, const struct line_client *client, con
     log_warn("control of attempt %" PRIu64 ": %s", run->plan.attempt_id, why->text);
 }
 
-/* ---- both sockets --------------------------------------------------------------------------------- */
+/* ---- both sockets ---------------------------------------------------------------------------- */
 
 static int control_open(struct run *run, struct err *err)
 {
     char *path = folder_socket_path(run->folder, FOLDER_CONTROL, &run->folder_fd, err);
     if (!path)
         return -1;
-    struct line_server_config config = {path, 0600, CONTROL_CLIENTS_MAX, on_control_line,
-                                        on_control_refused, run};
+    struct line_server_config config = {
+        path, 0600, CONTROL_CLIENTS_MAX, on_control_line, on_control_refused, run};
     int rc = line_server_open(run->poller, &config, &run->control, err);
     mem_free(path);
     return rc;
@@ -286,8 +306,8 @@ static int control_open(struct run *run, struct err *err)
 int reports_open(struct run *run, struct err *err)
 {
     struct line_server_config config = {
-        run->places.report, 0600, 64 + 4 * run->plan.rank_count, on_report_line, on_report_refused,
-        run};
+        run->places.report, 0600, 64 + 4 * run->plan.rank_count, on_report_line,
+        on_report_refused,  run};
     if (line_server_open(run->poller, &config, &run->report, err) < 0)
         return -1;
     return control_open(run, err);

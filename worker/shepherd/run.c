@@ -46,7 +46,8 @@ static enum run_state term_for(struct run *run, uint64_t grace_ms)
 static enum run_state ask_ranks(struct run *run)
 {
     char line[200];
-    snprintf(line, sizeof line, "{\"type\": \"stop\", \"cause\": \"%s\", \"grace_ms\": %" PRIu64 "}",
+    snprintf(line, sizeof line,
+             "{\"type\": \"stop\", \"cause\": \"%s\", \"grace_ms\": %" PRIu64 "}",
              cause_name(run->stop_cause), run->stop_grace_ms);
     if (line_server_broadcast(run->report, line) > 0)
         return enter(run, RUN_ASKED, run->stop_grace_ms);
@@ -98,9 +99,7 @@ static run_action_fn *const run_table[RUN_STATE_END][RUN_INPUT_END] = {
                    [INPUT_DONE] = term_peers,
                    [INPUT_DEADLINE] = term_asked,
                    [INPUT_EMPTY] = settle},
-    [RUN_TERMINATING] = {[INPUT_STOP] = hurry,
-                         [INPUT_DEADLINE] = kill_all,
-                         [INPUT_EMPTY] = settle},
+    [RUN_TERMINATING] = {[INPUT_STOP] = hurry, [INPUT_DEADLINE] = kill_all, [INPUT_EMPTY] = settle},
     [RUN_KILLING] = {[INPUT_DEADLINE] = kill_all, [INPUT_EMPTY] = settle},
 };
 
@@ -212,8 +211,8 @@ static int signals_open(struct run *run, struct err *err)
 /* A private directory with an unguessable name, noted before it exists. */
 static char *place_make(struct run *run, const char *below, struct err *err)
 {
-    char *path = mem_printf("%s/athanor-%" PRIu64 "-%016" PRIx64, below, run->plan.attempt_id,
-                            random_u64());
+    char *path =
+        mem_printf("%s/athanor-%" PRIu64 "-%016" PRIx64, below, run->plan.attempt_id, random_u64());
     if (folder_note_place(run->folder, path, err) < 0 ||
         (mkdir(path, 0700) < 0 && err_errno(err, "make '%s'", path) < 0)) {
         mem_free(path);
@@ -234,8 +233,8 @@ static int folder_below(const char *base, const char *name, char **out, struct e
     return 0;
 }
 
-#define SOCKET_PATH_MAX 107u /* sun_path without its end */
-#define PLACE_NAME_BYTES 64u /* "/athanor-ID-RANDOM/report" */
+#define SOCKET_PATH_MAX  107u /* sun_path without its end */
+#define PLACE_NAME_BYTES 64u  /* "/athanor-ID-RANDOM/report" */
 
 static int places_make(struct run *run, struct err *err)
 {
@@ -277,8 +276,7 @@ static void places_free(struct environment_places *places)
  * fail to start and are retried, as under every launcher that chooses a port. */
 static unsigned port_choose(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
     unsigned port = 29500; /* torch's own default */
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -292,8 +290,10 @@ static unsigned port_choose(void)
 
 static void on_log(void *user, unsigned rank, const char *stream, const char *bytes, size_t length)
 {
-    struct rec_report report = {
-        .kind = REPORT_LOG, .rank = rank, .name = stream, .text = {bytes, length}};
+    struct rec_report report = {.kind = REPORT_LOG,
+                                .rank = rank,
+                                .name = stream,
+                                .text = {bytes, length}};
     reports_add(user, &report);
 }
 
@@ -310,7 +310,7 @@ static int run_prepare(struct run *run, struct err *err)
 
 #define FINISHED_RETRY_MS 2000
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void facts_collect(struct run *run, struct verdict_facts *facts, char *abort_text,
                           size_t abort_size)
@@ -372,7 +372,8 @@ static void sweep(struct run *run)
     run->report = run->control = NULL;
     if (sweep_places(run->folder, run->pids, run->pid_count, run->started_us, &err) == 0)
         return;
-    struct rec_report report = {.kind = REPORT_EVENT, .name = "sweep_incomplete",
+    struct rec_report report = {.kind = REPORT_EVENT,
+                                .name = "sweep_incomplete",
                                 .text = {err.text, strlen(err.text)}};
     reports_add(run, &report);
 }

@@ -23,20 +23,20 @@
 /* A stopped program that listens gets its grace before SIGTERM, and this long after it. */
 #define RUN_TERM_MS 5000u
 /* What stays of a run in which a rank failed, or all ranks have ended, gets this much. */
-#define RUN_PEERS_MS 2000u
+#define RUN_PEERS_MS      2000u
 #define RUN_KILL_AGAIN_MS 20u
-#define RUN_WATCH_MS 500u       /* between looks at memory and stall */
-#define RUN_PROGRESS_MS 250u    /* at most one progress entry a rank in this time */
-#define RUN_REFUSED_MAX 10u     /* refused lines that are told as events */
-#define RUN_PIDS_MAX 4096u      /* ended processes remembered for the sweep of /dev/shm */
+#define RUN_WATCH_MS      500u  /* between looks at memory and stall */
+#define RUN_PROGRESS_MS   250u  /* at most one progress entry a rank in this time */
+#define RUN_REFUSED_MAX   10u   /* refused lines that are told as events */
+#define RUN_PIDS_MAX      4096u /* ended processes remembered for the sweep of /dev/shm */
 
 enum run_state { RUN_UP = 1, RUN_ASKED, RUN_TERMINATING, RUN_KILLING, RUN_OVER, RUN_STATE_END };
 enum run_input {
-    INPUT_STOP = 1,  /* someone, or a limit, wants it to end        */
-    INPUT_FAILED,    /* a rank has ended badly                      */
-    INPUT_DONE,      /* all ranks have ended, other processes not   */
-    INPUT_DEADLINE,  /* the time of this rung is over               */
-    INPUT_EMPTY,     /* no process is left                          */
+    INPUT_STOP = 1, /* someone, or a limit, wants it to end        */
+    INPUT_FAILED,   /* a rank has ended badly                      */
+    INPUT_DONE,     /* all ranks have ended, other processes not   */
+    INPUT_DEADLINE, /* the time of this rung is over               */
+    INPUT_EMPTY,    /* no process is left                          */
     RUN_INPUT_END,
 };
 
@@ -51,14 +51,14 @@ struct rank {
     unsigned progress_count;
     uint64_t step, total; /* of it                                       */
     char phase[REPORT_NAME_BYTES_MAX + 1];
-    bool progress_waits;  /* not in the spool yet                        */
+    bool progress_waits; /* not in the spool yet                        */
     uint64_t spooled_ms;
 };
 
 struct run {
     struct plan plan;
     char *folder;
-    int folder_fd; /* for the control socket's path; kept until it is removed */
+    int folder_fd;                    /* for the control socket's path; kept until it is removed */
     struct environment_places places; /* texts owned here */
     struct poller *poller;
     struct line_server *report, *control;
@@ -115,7 +115,7 @@ char *ranks_usage(const struct run *run);
 /* reports.c: entries are collected and written together; texts are copied. */
 void reports_add(struct run *run, const struct rec_report *report);
 void reports_flush(struct run *run);
-void reports_sync(struct run *run); /* and onto the disk */
+void reports_sync(struct run *run);                  /* and onto the disk */
 void reports_tick(struct run *run, uint64_t now_ms); /* progress that waits, a disk that refused */
 int reports_open(struct run *run, struct err *err) WARN_UNUSED; /* both sockets */
 

@@ -116,8 +116,8 @@ void verdict_reach(const struct verdict_facts *facts, struct verdict *out)
 {
     struct buf text = {0};
     out->cause = cause_of(facts, &text);
-    bool coded = out->cause == CAUSE_EXIT || out->cause == CAUSE_SIGNAL ||
-                 out->cause == CAUSE_DIVERGED;
+    bool coded =
+        out->cause == CAUSE_EXIT || out->cause == CAUSE_SIGNAL || out->cause == CAUSE_DIVERGED;
     out->code = coded ? facts->code : 0;
     snprintf(out->text, sizeof out->text, "%s", buf_text(&text));
     make_printable(out->text);

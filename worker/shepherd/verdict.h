@@ -7,20 +7,20 @@
 #define VERDICT_TEXT_BYTES 2000u
 
 struct verdict_facts {
-    const char *launch_error;   /* nothing, or not everything, could be started; NULL: it was */
-    enum cause stop_cause;      /* we began to stop it, before any rank had failed; or none */
-    const char *stop_text;      /* why, with figures: "ran for 20m, its wall_time" */
-    bool failed;                /* a rank ended otherwise than with exit 0, and not through us */
-    unsigned rank;              /* the first one that did */
+    const char *launch_error; /* nothing, or not everything, could be started; NULL: it was */
+    enum cause stop_cause;    /* we began to stop it, before any rank had failed; or none */
+    const char *stop_text;    /* why, with figures: "ran for 20m, its wall_time" */
+    bool failed;              /* a rank ended otherwise than with exit 0, and not through us */
+    unsigned rank;            /* the first one that did */
     bool by_signal;
-    int code;                   /* exit code or signal number */
-    const char *stderr_line;    /* its last line on stderr; "" */
-    const char *abort_text;     /* "rank 1 called MPI_Abort(3): ..."; "" */
-    bool diverged;              /* an event said so */
+    int code;                /* exit code or signal number */
+    const char *stderr_line; /* its last line on stderr; "" */
+    const char *abort_text;  /* "rank 1 called MPI_Abort(3): ..."; "" */
+    bool diverged;           /* an event said so */
     const char *diverged_text;
-    uint64_t cgroup_oom_kills;  /* within the attempt */
-    uint64_t machine_oom_kills; /* on the machine while it ran */
-    uint64_t memory_peak_bytes; /* 0: not measured */
+    uint64_t cgroup_oom_kills;   /* within the attempt */
+    uint64_t machine_oom_kills;  /* on the machine while it ran */
+    uint64_t memory_peak_bytes;  /* 0: not measured */
     uint64_t memory_limit_bytes; /* of all ranks; 0: none */
 };
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* ---- wall time --------------------------------------------------------------------------------- */
+/* ---- wall time ------------------------------------------------------------------------------- */
 
 static void wall_time_check(struct run *run, uint64_t now_ms)
 {
@@ -19,7 +19,7 @@ static void wall_time_check(struct run *run, uint64_t now_ms)
                  format_duration_ms(run->plan.wall_time_ms, limit));
 }
 
-/* ---- stall -------------------------------------------------------------------------------------- */
+/* ---- stall ----------------------------------------------------------------------------------- */
 
 /* The newest sign of life of a rank: an accepted report line, or, of a program that has never
  * reported anything, output. A rank that reports is judged by its reports alone: a hung rank may
@@ -75,7 +75,7 @@ static void stall_check(struct run *run, uint64_t now_ms)
                  silence);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void processes_list(const struct run *run, struct process_list *out)
 {

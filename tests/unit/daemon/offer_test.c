@@ -12,10 +12,11 @@
 
 #include <cmocka.h>
 
-/* ---- options ------------------------------------------------------------------------------------ */
+/* ---- options --------------------------------------------------------------------------------- */
 
-#define GOOD "athanor-worker", "--coordinator", "tcp://h:1,ipc:///p", "--keys", "/k/worker.key", \
-             "--state", "/s", "--allow-root-jobs"
+#define GOOD                                                                                       \
+    "athanor-worker", "--coordinator", "tcp://h:1,ipc:///p", "--keys", "/k/worker.key", "--state", \
+        "/s", "--allow-root-jobs"
 
 static int set_up(void **state)
 {
@@ -88,7 +89,7 @@ static void root_must_say_as_whom_jobs_run(void **state)
     assert_non_null(strstr(err.text, "--job-user"));
 }
 
-/* ---- inventory ------------------------------------------------------------------------------------ */
+/* ---- inventory ------------------------------------------------------------------------------- */
 
 static bool claim_even(void *user, unsigned cpu)
 {
@@ -183,7 +184,7 @@ static void a_program_that_prints_no_catalogue_is_told(void **state)
     assert_int_equal(err.kind, ERR_PROTOCOL);
 }
 
-/* ---- slots ---------------------------------------------------------------------------------------- */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 static void slots_are_taken_whole_or_not_at_all(void **state)
 {

@@ -54,7 +54,7 @@ struct fixture {
     unsigned repeats;
 };
 
-/* ---- the coordinator ---------------------------------------------------------------------------- */
+/* ---- the coordinator ------------------------------------------------------------------------- */
 
 static bool find_principal(void *user, const char *public_key, struct server_principal *out)
 {
@@ -89,8 +89,10 @@ static void keep_join(struct fixture *f, const struct msg_worker_join *join)
         snprintf(f->labels + strlen(f->labels), sizeof f->labels - strlen(f->labels), "%s=%s;",
                  join->labels[i].name, join->labels[i].value);
     struct message answer = {.tag = MSG_WORKER_WELCOME};
-    answer.u.worker_welcome = (struct msg_worker_welcome){
-        .worker_id = 3, .epoch = f->epoch, .lease_ms = 5000, .heartbeat_ms = 100};
+    answer.u.worker_welcome = (struct msg_worker_welcome){.worker_id = 3,
+                                                          .epoch = f->epoch,
+                                                          .lease_ms = 5000,
+                                                          .heartbeat_ms = 100};
     send(f, &answer);
 }
 
@@ -108,8 +110,11 @@ static void keep_reports(struct fixture *f, const struct msg_report *reports)
         *newest = report->seq;
         assert_true(f->entry_count < ENTRIES_MAX);
         struct entry *entry = &f->entries[f->entry_count++];
-        *entry = (struct entry){.attempt_id = reports->attempt_id, .seq = report->seq,
-                                .kind = report->kind, .rank = report->rank, .step = report->step,
+        *entry = (struct entry){.attempt_id = reports->attempt_id,
+                                .seq = report->seq,
+                                .kind = report->kind,
+                                .rank = report->rank,
+                                .step = report->step,
                                 .value = report->value};
         snprintf(entry->name, sizeof entry->name, "%s", report->name);
         snprintf(entry->cause, sizeof entry->cause, "%s", report->cause);
@@ -144,9 +149,13 @@ static void coordinator_up(struct fixture *f)
 {
     const char *endpoints[] = {f->endpoint};
     struct err err = {0};
-    struct server_config config = {.endpoints = endpoints, .endpoint_count = 1,
-                                   .keys = &f->server_keys, .cluster_id = 1, .heartbeat_ms = 100,
-                                   .user = f, .principal_find = find_principal,
+    struct server_config config = {.endpoints = endpoints,
+                                   .endpoint_count = 1,
+                                   .keys = &f->server_keys,
+                                   .cluster_id = 1,
+                                   .heartbeat_ms = 100,
+                                   .user = f,
+                                   .principal_find = find_principal,
                                    .on_message = on_message};
     f->loop = loop_new();
     if (server_open(f->loop, &config, &f->server, &err) < 0)
@@ -165,7 +174,7 @@ static void coordinator_down(struct fixture *f)
     f->peer_id = 0;
 }
 
-/* ---- the worker ----------------------------------------------------------------------------------- */
+/* ---- the worker ------------------------------------------------------------------------------ */
 
 static void program_path(const char *name, char out[PATH_MAX])
 {
@@ -191,11 +200,32 @@ static void worker_start(struct fixture *f, const char *extra)
     snprintf(state, sizeof state, "%s/state", f->home);
     snprintf(log, sizeof log, "%s/worker.log", f->home);
     snprintf(tmp, sizeof tmp, "%s/tmp", f->home);
-    char *const arguments[] = {program, "--coordinator", f->endpoint, "--keys", keys,
-                               "--server-key", f->server_keys.public_key, "--name", "w1",
-                               "--state", state, "--cores", "2", "--memory", "1GiB", "--gpus",
-                               "fake:2", "--label", "colour=red", "--engine", "/bin/false",
-                               "--tmp", tmp, "--allow-root-jobs", (char *)extra, NULL};
+    char *const arguments[] = {program,
+                               "--coordinator",
+                               f->endpoint,
+                               "--keys",
+                               keys,
+                               "--server-key",
+                               f->server_keys.public_key,
+                               "--name",
+                               "w1",
+                               "--state",
+                               state,
+                               "--cores",
+                               "2",
+                               "--memory",
+                               "1GiB",
+                               "--gpus",
+                               "fake:2",
+                               "--label",
+                               "colour=red",
+                               "--engine",
+                               "/bin/false",
+                               "--tmp",
+                               tmp,
+                               "--allow-root-jobs",
+                               (char *)extra,
+                               NULL};
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 2, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -290,24 +320,33 @@ static bool ended_on_disk(struct fixture *f, uint64_t attempt_id)
     if (rc == 0)
         close(fd);
     assert_int_equal(folder_processes(attempt_folder(f, attempt_id), FOLDER_SHEPHERD, &noted,
-                                      &count, &err), 0);
+                                      &count, &err),
+                     0);
     mem_free(noted);
     return rc == 0 && count > 0;
 }
 
-/* ---- messages --------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 /* Starts `sh -c script` as attempt and job of the same number. */
 static struct msg_start start_of(struct fixture *f, uint64_t attempt_id, const char *script)
 {
     static char spec[4096];
-    snprintf(spec, sizeof spec,
-             "{\"athanor\": 1, \"name\": \"t\", \"kind\": \"command\", \"inputs\": {}, \"params\": {}, "
-             "\"command\": [\"sh\", \"-c\", \"%s\"], \"env\": {\"HOME_DIR\": \"%s\"}}",
-             script, f->home);
-    return (struct msg_start){.attempt_id = attempt_id, .job_id = attempt_id, .attempt_number = 1,
-                              .job_name = "t", .spec = spec, .account = "ann", .ranks = 1,
-                              .cores = 1, .memory_bytes = 1 << 30, .stop_grace_ms = 5000,
+    snprintf(
+        spec, sizeof spec,
+        "{\"athanor\": 1, \"name\": \"t\", \"kind\": \"command\", \"inputs\": {}, \"params\": {}, "
+        "\"command\": [\"sh\", \"-c\", \"%s\"], \"env\": {\"HOME_DIR\": \"%s\"}}",
+        script, f->home);
+    return (struct msg_start){.attempt_id = attempt_id,
+                              .job_id = attempt_id,
+                              .attempt_number = 1,
+                              .job_name = "t",
+                              .spec = spec,
+                              .account = "ann",
+                              .ranks = 1,
+                              .cores = 1,
+                              .memory_bytes = 1 << 30,
+                              .stop_grace_ms = 5000,
                               .resume_path = ""};
 }
 
@@ -324,7 +363,7 @@ static void assert_cause(struct fixture *f, uint64_t attempt_id, const char *cau
     assert_string_equal(entry_find(f, attempt_id, REPORT_FINISHED)->cause, cause);
 }
 
-/* ---- fixture ------------------------------------------------------------------------------------------ */
+/* ---- fixture --------------------------------------------------------------------------------- */
 
 static int set_up(void **state)
 {
@@ -359,7 +398,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void a_worker_joins_with_what_it_was_told_to_offer(void **state)
 {
@@ -374,8 +413,8 @@ static void a_worker_joins_with_what_it_was_told_to_offer(void **state)
     UNTIL(f, heartbeats, 3);
 }
 
-static void a_started_job_reports_its_whole_stream_and_is_removed_after_the_acknowledgement(
-    void **state)
+static void
+a_started_job_reports_its_whole_stream_and_is_removed_after_the_acknowledgement(void **state)
 {
     struct fixture *f = *state;
     start(f, 1, "echo hello; exit 3");
@@ -498,8 +537,9 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
     struct process_id *noted;
     size_t count;
     struct err err = {0};
-    start(f, 1, "(setsid sh -c 'echo $$ > $HOME_DIR/deep; touch $HOME_DIR/file-1; exec sleep 600') & "
-                "exec sleep 600");
+    start(f, 1,
+          "(setsid sh -c 'echo $$ > $HOME_DIR/deep; touch $HOME_DIR/file-1; exec sleep 600') & "
+          "exec sleep 600");
     UNTIL(f, started, 1);
     UNTIL(f, file_is_there, 1);
     assert_int_equal(folder_processes(attempt_folder(f, 1), FOLDER_SHEPHERD, &noted, &count, &err),
@@ -542,7 +582,8 @@ static void cores_are_never_given_twice(void **state)
     UNTIL(f, started, 2);
     start(f, 3, "true");
     assert_cause(f, 3, "launch_failed");
-    assert_non_null(strstr(entry_find(f, 3, REPORT_FINISHED)->text, "1 cores and 0 GPUs are wanted"));
+    assert_non_null(
+        strstr(entry_find(f, 3, REPORT_FINISHED)->text, "1 cores and 0 GPUs are wanted"));
     fclose(fopen(in_home(f, "file-1"), "w"));
     assert_cause(f, 1, "success");
     assert_cause(f, 2, "success");
@@ -581,7 +622,9 @@ static void a_missing_input_is_named(void **state)
 {
     struct fixture *f = *state;
     struct message message = {.tag = MSG_START};
-    struct rec_resolved_input input = {.name = "data", .ref = "dataset:d", .path = "/nowhere/d",
+    struct rec_resolved_input input = {.name = "data",
+                                       .ref = "dataset:d",
+                                       .path = "/nowhere/d",
                                        .part = ""};
     message.u.start = start_of(f, 1, "true");
     message.u.start.inputs = &input;
@@ -623,8 +666,8 @@ static void only_checkpoints_below_the_job_directories_are_dropped(void **state)
     for (size_t i = 0; i < ARRAY_COUNT(keep); i++)
         checkpoint_make(f, keep[i]);
     for (size_t i = 0; i < ARRAY_COUNT(paths); i++) {
-        message.u.checkpoint_drop = (struct msg_checkpoint_drop){
-            .attempt_id = 9, .checkpoint_id = i, .path = paths[i]};
+        message.u.checkpoint_drop =
+            (struct msg_checkpoint_drop){.attempt_id = 9, .checkpoint_id = i, .path = paths[i]};
         send(f, &message);
     }
     UNTIL(f, checkpoint_gone, 0);

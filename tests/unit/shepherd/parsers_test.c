@@ -119,8 +119,11 @@ static void a_manifest_sums_its_sizes(void **state)
 {
     uint64_t bytes = 0;
     (void)state;
-    assert_int_equal(manifest("{\"format\":1,\"step\":5,\"files\":[{\"name\":\"a\",\"size_bytes\":3},"
-                              "{\"name\":\"b/c\",\"size_bytes\":4}]}", &bytes), 0);
+    assert_int_equal(
+        manifest("{\"format\":1,\"step\":5,\"files\":[{\"name\":\"a\",\"size_bytes\":3},"
+                 "{\"name\":\"b/c\",\"size_bytes\":4}]}",
+                 &bytes),
+        0);
     assert_int_equal(bytes, 7);
 }
 
@@ -130,15 +133,19 @@ static void a_manifest_may_not_name_what_is_outside(void **state)
     uint64_t bytes = 0;
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
-        char *text = arena_printf(&arena, "{\"format\":1,\"step\":5,\"files\":[{\"name\":\"%s\","
-                                          "\"size_bytes\":3}]}", names[i]);
+        char *text = arena_printf(&arena,
+                                  "{\"format\":1,\"step\":5,\"files\":[{\"name\":\"%s\","
+                                  "\"size_bytes\":3}]}",
+                                  names[i]);
         if (manifest(text, &bytes) == 0)
             fail_msg("'%s' is accepted", names[i]);
     }
-    assert_int_equal(manifest("{\"format\":1,\"step\":4,\"files\":[{\"name\":\"a\",\"size_bytes\":3}]}",
-                              &bytes), -1);
-    assert_int_equal(manifest("{\"format\":2,\"step\":5,\"files\":[{\"name\":\"a\",\"size_bytes\":3}]}",
-                              &bytes), -1);
+    assert_int_equal(
+        manifest("{\"format\":1,\"step\":4,\"files\":[{\"name\":\"a\",\"size_bytes\":3}]}", &bytes),
+        -1);
+    assert_int_equal(
+        manifest("{\"format\":2,\"step\":5,\"files\":[{\"name\":\"a\",\"size_bytes\":3}]}", &bytes),
+        -1);
     assert_int_equal(manifest("{\"format\":1,\"step\":5,\"files\":[]}", &bytes), -1);
 }
 
@@ -179,9 +186,11 @@ static void wrong_plans_are_refused_by_field(void **state)
         {PLAN_WITH("\"tmp\":\"relative\","), "tmp"},
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":1,\"job_dir\":\"/j\",\"spec\":{}}", "spec.kind"},
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":1,\"job_dir\":\"/j\","
-         "\"spec\":{\"kind\":\"command\",\"command\":[]}}", "spec.command"},
+         "\"spec\":{\"kind\":\"command\",\"command\":[]}}",
+         "spec.command"},
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":1,\"job_dir\":\"/j\","
-         "\"spec\":{\"kind\":\"pretraining\"}}", "engine"},
+         "\"spec\":{\"kind\":\"pretraining\"}}",
+         "engine"},
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":0,\"job_dir\":\"/j\"}", "ranks"},
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":5000,\"job_dir\":\"/j\"}", "ranks"},
     };

@@ -37,8 +37,12 @@ static void write_metrics(struct spool_writer *spool, size_t count)
     struct rec_report reports[8];
     struct err err = {0};
     for (size_t i = 0; i < count; i++)
-        reports[i] = (struct rec_report){.kind = REPORT_METRIC, .name = "loss", .path = "",
-                                         .meta = "", .cause = "", .step = spool->next_seq + i,
+        reports[i] = (struct rec_report){.kind = REPORT_METRIC,
+                                         .name = "loss",
+                                         .path = "",
+                                         .meta = "",
+                                         .cause = "",
+                                         .step = spool->next_seq + i,
                                          .value = 0.5};
     assert_int_equal(spool_append(spool, reports, count, &err), 0);
 }
@@ -241,8 +245,8 @@ static void the_last_report_is_found_by_kind(void **state)
     struct spool_writer spool = open_writer();
     struct err err = {0};
     uint64_t seq = 9, kind = 9;
-    struct rec_report end = {.kind = REPORT_FINISHED, .name = "", .path = "", .meta = "{}",
-                             .cause = "success"};
+    struct rec_report end = {
+        .kind = REPORT_FINISHED, .name = "", .path = "", .meta = "{}", .cause = "success"};
     (void)state;
     assert_int_equal(spool_last(folder, &seq, &kind, &err), 0);
     assert_int_equal(seq, 0);
@@ -258,8 +262,8 @@ static void the_last_report_is_found_by_kind(void **state)
 static void what_the_disk_refuses_waits_in_memory_and_is_written_later(void **state)
 {
     struct spool_writer spool = open_writer();
-    struct rec_report report = {.kind = REPORT_METRIC, .name = "loss", .path = "", .meta = "",
-                                .cause = "", .step = 2};
+    struct rec_report report = {
+        .kind = REPORT_METRIC, .name = "loss", .path = "", .meta = "", .cause = "", .step = 2};
     struct err err = {0};
     size_t count;
     (void)state;

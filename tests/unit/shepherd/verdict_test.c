@@ -9,7 +9,9 @@
 
 #include <cmocka.h>
 
-static const struct verdict_facts quiet = {.stop_text = "", .stderr_line = "", .abort_text = "",
+static const struct verdict_facts quiet = {.stop_text = "",
+                                           .stderr_line = "",
+                                           .abort_text = "",
                                            .diverged_text = ""};
 
 static struct verdict reach(struct verdict_facts facts)
