@@ -415,7 +415,9 @@ static int drive(struct driver *driver, struct err *err)
     if (run->recipe->open(run, driver->state, err) < 0 || load_state(driver, err) < 0 ||
         run_steps(driver, err) < 0)
         return -1;
-    return report_flush(driver->report, FLUSH_MS, err);
+    if (report_flush(driver->report, FLUSH_MS, err) < 0)
+        return -1;
+    return report_settle(driver->report, FLUSH_MS, err);
 }
 
 static void driver_done(struct driver *driver)

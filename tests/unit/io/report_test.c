@@ -165,6 +165,23 @@ static void a_shepherd_that_does_not_read_holds_nothing_up(void **state)
     report_close(report);
 }
 
+static void settling_waits_for_the_answer_and_notices_a_refusal(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct report *report = connected(f);
+    static const char yes[] = "{\"ok\": true}\n", no[] = "{\"ok\": false, \"error\": \"size\"}\n";
+    assert_int_equal(report_settle(report, PATIENCE_MS, &err), 0); /* nothing is awaited */
+    assert_int_equal(report_checkpoint(report, 1, "/c", NULL, 0, &err), 0);
+    assert_true(send(f->peer, yes, strlen(yes), 0) > 0);
+    assert_int_equal(report_settle(report, PATIENCE_MS, &err), 0);
+    assert_int_equal(report_checkpoint(report, 2, "/c", NULL, 0, &err), 0);
+    assert_true(send(f->peer, no, strlen(no), 0) > 0);
+    assert_int_equal(report_settle(report, PATIENCE_MS, &err), -1);
+    assert_non_null(strstr(err.text, "size"));
+    report_close(report);
+}
+
 static void unsent_lines_survive_a_lost_connection(void **state)
 {
     struct fixture *f = *state;
@@ -245,6 +262,7 @@ int main(void)
         TEST(every_kind_of_line_is_sent_as_the_contract_says),
         TEST(orders_arrive_one_by_one_however_they_are_cut),
         TEST(a_shepherd_that_does_not_read_holds_nothing_up),
+        TEST(settling_waits_for_the_answer_and_notices_a_refusal),
         TEST(unsent_lines_survive_a_lost_connection),
         TEST(a_shepherd_that_never_was_is_an_error_at_once),
         TEST(standalone_reports_go_nowhere),

@@ -24,6 +24,7 @@ struct report {
     uint64_t retry_at_ms;
     struct buf out, in;
     size_t sent; /* bytes of the first line in `out` that are gone already */
+    unsigned awaited; /* lines sent with "reply" and not answered on this connection */
 };
 
 static json_t *hello_json(unsigned rank)
@@ -81,6 +82,7 @@ static void disconnect(struct report *report)
     close(report->fd);
     report->fd = -1;
     report->sent = 0; /* a half-sent line is sent again, whole */
+    report->awaited = 0;
     buf_clear(&report->in);
     report->retry_at_ms = clock_steady_ms() + RETRY_MS;
 }
@@ -153,12 +155,14 @@ static int send_until(struct report *report, size_t left_max, uint64_t wait_ms, 
 
 static int queue(struct report *report, json_t *root, struct err *err)
 {
+    bool reply = json_is_true(json_object_get(root, "reply"));
     if (!report->path) {
         json_decref(root);
         return 0;
     }
     if (put_line(report, root, false, err) < 0)
         return -1;
+    report->awaited += reply;
     return send_until(report, REPORT_QUEUE_MAX, REPORT_WAIT_MS, err);
 }
 
@@ -263,8 +267,9 @@ int report_order_parse(const char *line, size_t length, struct report_order *out
             order.grace_ms = (uint64_t)json_integer_value(grace);
     } else if (type && strcmp(type, "checkpoint_now") == 0) {
         order.kind = ORDER_CHECKPOINT;
-    } else if (json_is_false(json_object_get(root, "ok"))) {
-        order.kind = ORDER_REFUSED;
+    } else if (json_is_boolean(json_object_get(root, "ok"))) {
+        bool refused = json_is_false(json_object_get(root, "ok"));
+        order.kind = refused ? ORDER_REFUSED : ORDER_ACCEPTED;
         order_text(json_object_get(root, "error"), &order);
     }
     json_decref(root);
@@ -296,7 +301,8 @@ int report_poll(struct report *report, struct report_order *out, struct err *err
     send_some(report);
     if (report->in.length == 0 || !memchr(report->in.bytes, '\n', report->in.length))
         receive_some(report);
-    while (out->kind == ORDER_NONE && report->in.length > 0) {
+    while ((out->kind == ORDER_NONE || out->kind == ORDER_ACCEPTED) && report->in.length > 0) {
+        out->kind = ORDER_NONE;
         char *end = memchr(report->in.bytes, '\n', report->in.length);
         if (!end && report->in.length > REPORT_LINE_MAX)
             return err_set(err, ERR_PROTOCOL, "the shepherd sent a line of over %d bytes",
@@ -308,6 +314,26 @@ int report_poll(struct report *report, struct report_order *out, struct err *err
         buf_drop(&report->in, length + 1);
         if (rc < 0)
             return -1;
+        bool answer = out->kind == ORDER_ACCEPTED || out->kind == ORDER_REFUSED;
+        report->awaited -= answer && report->awaited > 0;
+    }
+    if (out->kind == ORDER_ACCEPTED)
+        out->kind = ORDER_NONE;
+    return 0;
+}
+
+int report_settle(struct report *report, uint64_t wait_ms, struct err *err)
+{
+    uint64_t deadline = clock_steady_ms() + wait_ms, now = deadline - wait_ms;
+    while (report->awaited > 0 && report->fd >= 0 && now < deadline) {
+        struct pollfd waiting = {.fd = report->fd, .events = POLLIN};
+        struct report_order order;
+        poll(&waiting, 1, (int)min_u64(deadline - now, 100));
+        if (report_poll(report, &order, err) < 0)
+            return -1;
+        if (order.kind == ORDER_REFUSED)
+            return err_set(err, ERR_INVALID, "the shepherd refused a report: %s", order.text);
+        now = clock_steady_ms();
     }
     return 0;
 }

@@ -16,9 +16,9 @@
 
 struct report;
 
-enum report_order_kind { ORDER_NONE = 0, ORDER_STOP, ORDER_CHECKPOINT, ORDER_REFUSED };
+enum report_order_kind { ORDER_NONE = 0, ORDER_STOP, ORDER_CHECKPOINT, ORDER_REFUSED, ORDER_ACCEPTED };
 
-/* One line from the shepherd. */
+/* One line from the shepherd. report_poll keeps ORDER_ACCEPTED to itself. */
 struct report_order {
     enum report_order_kind kind;
     uint64_t grace_ms; /* ORDER_STOP */
@@ -49,6 +49,9 @@ int report_event(struct report *report, const char *name, const char *text,
                  struct err *err) WARN_UNUSED;
 /* Sends what the socket takes and reads the next order; ORDER_NONE when there is none. */
 int report_poll(struct report *report, struct report_order *out, struct err *err) WARN_UNUSED;
+/* Waits at most wait_ms for the answers to checkpoints and artifacts. A refusal is an error
+ * (ERR_INVALID); no answer in time is not: the lines were delivered. */
+int report_settle(struct report *report, uint64_t wait_ms, struct err *err) WARN_UNUSED;
 /* Sends everything that is queued, waiting at most wait_ms. ERR_TIMEOUT states what is left. */
 int report_flush(struct report *report, uint64_t wait_ms, struct err *err) WARN_UNUSED;
 void report_close(struct report *report);
