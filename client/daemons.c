@@ -1,0 +1,355 @@
+/* daemons.c - background processes; see daemons.h. */
+#include "client/daemons.h"
+
+#include "client/home.h"
+#include "common/base/buf.h"
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/net/loop.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PROC_FILE_BYTES 65536u
+#define TAIL_BYTES      1500u
+#define POLL_MS         20
+
+extern char **environ;
+
+/* ---- processes ---------------------------------------------------------------------------- */
+
+/* Start time in clock ticks (field 22 of /proc/PID/stat); 0 when there is no such process, or it
+ * has ended and only waits to be reaped. */
+static uint64_t start_ticks(pid_t pid)
+{
+    char path[64], *text;
+    size_t length;
+    struct err err;
+    unsigned long long ticks = 0;
+    char state = 'Z';
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    if (file_read(path, PROC_FILE_BYTES, &text, &length, &err) < 0)
+        return 0;
+    const char *after_name = strrchr(text, ')'); /* a name may hold blanks and parentheses */
+    if (!after_name ||
+        sscanf(after_name + 1,
+               " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+               "%*d %*d %llu",
+               &state, &ticks) != 2 ||
+        state == 'Z' || state == 'X')
+        ticks = 0;
+    mem_free(text);
+    return ticks;
+}
+
+/* What a process executes, without the mark of a file that was replaced since. */
+static bool program_of(pid_t pid, char out[PATH_MAX])
+{
+    static const char deleted[] = " (deleted)";
+    char link[64];
+    snprintf(link, sizeof link, "/proc/%d/exe", (int)pid);
+    ssize_t length = readlink(link, out, PATH_MAX - 1);
+    if (length <= 0)
+        return false;
+    out[length] = '\0';
+    size_t mark = sizeof deleted - 1;
+    if ((size_t)length > mark && strcmp(out + length - mark, deleted) == 0)
+        out[(size_t)length - mark] = '\0';
+    return true;
+}
+
+static const char *pid_path(struct arena *arena, const char *home, const char *name)
+{
+    return arena_printf(arena, "%s/run/%s.pid", home, name);
+}
+
+pid_t daemon_find(struct arena *arena, const char *home, const char *name)
+{
+    char *text, recorded[PATH_MAX] = "", running[PATH_MAX];
+    size_t length;
+    struct err err;
+    int pid = 0;
+    unsigned long long ticks = 0;
+    if (file_read(pid_path(arena, home, name), PROC_FILE_BYTES, &text, &length, &err) < 0)
+        return 0;
+    int fields = sscanf(text, "%d %llu %4095[^\n]", &pid, &ticks, recorded);
+    mem_free(text);
+    if (fields != 3 || pid <= 1 || ticks == 0 || start_ticks(pid) != ticks ||
+        !program_of(pid, running) || strcmp(running, recorded) != 0)
+        return 0;
+    return pid;
+}
+
+static int pid_write(struct arena *arena, const struct daemon_spec *spec, pid_t pid,
+                     struct err *err)
+{
+    char program[PATH_MAX];
+    struct buf text = {0};
+    uint64_t ticks = start_ticks(pid);
+    if (ticks == 0 || !program_of(pid, program))
+        return err_set(err, ERR_IO, "%s ended at once:\n%s", spec->name,
+                       daemon_log_tail(arena, spec->home, spec->name));
+    buf_printf(&text, "%d\n%" PRIu64 "\n%s\n", (int)pid, ticks, program);
+    int rc =
+        file_replace(pid_path(arena, spec->home, spec->name), text.bytes, text.length, 0644, err);
+    buf_done(&text);
+    return rc;
+}
+
+/* ---- starting ----------------------------------------------------------------------------- */
+
+/* Our environment without what speaks to us, and with the daemon's settings. */
+static char **environment_of(struct arena *arena, const struct daemon_spec *spec)
+{
+    size_t count = 0, settings = 0, kept = 0;
+    while (environ[count])
+        count++;
+    while (spec->settings && spec->settings[settings])
+        settings++;
+    char **out = arena_alloc(arena, (count + settings + 1) * sizeof *out);
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(environ[i], "ATHANOR_", 8) != 0 &&
+            strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0)
+            out[kept++] = environ[i];
+    for (size_t i = 0; i < settings; i++)
+        out[kept++] = arena_strdup(arena, spec->settings[i]);
+    return out;
+}
+
+static int open_log(struct arena *arena, const struct daemon_spec *spec, int *out_fd,
+                    struct err *err)
+{
+    const char *path = arena_printf(arena, "%s/log/%s.log", spec->home, spec->name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0)
+        return err_errno(err, "opening log '%s'", path);
+    *out_fd = fd;
+    return 0;
+}
+
+static bool become(const struct daemon_account *account)
+{
+    return !account->name || (initgroups(account->name, account->gid) == 0 &&
+                              setgid(account->gid) == 0 && setuid(account->uid) == 0);
+}
+
+/* In the child: never returns. Tells errno of what failed through `failure`. */
+NORETURN static void become_daemon(const struct daemon_spec *spec, char *const *environment,
+                                   int log, int failure)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    loop_signals_reset();
+    if (null >= 0 && dup2(null, 0) == 0 && dup2(log, 1) == 1 && dup2(log, 2) == 2 &&
+        chdir("/") == 0 && become(&spec->account))
+        execve(spec->program, (char *const *)(uintptr_t)spec->arguments, environment);
+    int reason = errno;
+    (void)!write(failure, &reason, sizeof reason);
+    _exit(127);
+}
+
+/* The middle process: makes the daemon a child of init and tells its pid. */
+NORETURN static void fork_again(const struct daemon_spec *spec, char *const *environment, int log,
+                                int failure, int pid_pipe)
+{
+    setsid();
+    pid_t pid = fork();
+    if (pid == 0)
+        become_daemon(spec, environment, log, failure);
+    (void)!write(pid_pipe, &pid, sizeof pid);
+    _exit(pid < 0);
+}
+
+static int read_exactly(int fd, void *out, size_t size)
+{
+    ssize_t count;
+    do
+        count = read(fd, out, size);
+    while (count < 0 && errno == EINTR);
+    return count == (ssize_t)size ? 0 : -1;
+}
+
+static int await_start(const struct daemon_spec *spec, pid_t middle, int failure, int pid_pipe,
+                       pid_t *out_pid, struct err *err)
+{
+    pid_t pid = -1;
+    int reason, status;
+    int told = read_exactly(pid_pipe, &pid, sizeof pid);
+    while (waitpid(middle, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (told < 0 || pid < 0)
+        return err_set(err, ERR_IO, "starting %s: the system makes no more processes", spec->name);
+    if (read_exactly(failure, &reason, sizeof reason) == 0)
+        return err_set(err, ERR_IO, "starting '%s': %s", spec->program, strerror(reason));
+    *out_pid = pid;
+    return 0;
+}
+
+int daemon_start(struct arena *arena, const struct daemon_spec *spec, pid_t *out_pid,
+                 struct err *err)
+{
+    char **environment = environment_of(arena, spec);
+    int failure[2] = {-1, -1}, pids[2] = {-1, -1}, log = -1, rc = -1;
+    pid_t middle, pid = 0;
+    if (open_log(arena, spec, &log, err) < 0)
+        goto out;
+    if (pipe2(failure, O_CLOEXEC) < 0 || pipe2(pids, O_CLOEXEC) < 0 || (middle = fork()) < 0) {
+        err_errno(err, "starting %s", spec->name);
+        goto out;
+    }
+    if (middle == 0)
+        fork_again(spec, environment, log, failure[1], pids[1]);
+    close(failure[1]);
+    close(pids[1]);
+    failure[1] = pids[1] = -1;
+    if (await_start(spec, middle, failure[0], pids[0], &pid, err) < 0 ||
+        pid_write(arena, spec, pid, err) < 0)
+        goto out;
+    *out_pid = pid;
+    rc = 0;
+out:
+    for (int i = 0; i < 2; i++) {
+        if (failure[i] >= 0)
+            close(failure[i]);
+        if (pids[i] >= 0)
+            close(pids[i]);
+    }
+    if (log >= 0)
+        close(log);
+    return rc;
+}
+
+int daemon_run(struct arena *arena, const struct daemon_spec *spec, struct err *err)
+{
+    char **environment = environment_of(arena, spec);
+    int log = -1, status = 0;
+    if (open_log(arena, spec, &log, err) < 0)
+        return -1;
+    pid_t pid = fork();
+    if (pid == 0)
+        become_daemon(spec, environment, log, log);
+    close(log);
+    if (pid < 0)
+        return err_errno(err, "starting %s", spec->name);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return 0;
+    return err_set(err, ERR_IO, "'%s' failed:\n%s", spec->program,
+                   daemon_log_tail(arena, spec->home, spec->name));
+}
+
+const char *daemon_log_tail(struct arena *arena, const char *home, const char *name)
+{
+    char text[TAIL_BYTES + 1];
+    int fd = open(arena_printf(arena, "%s/log/%s.log", home, name), O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return "";
+    off_t size = lseek(fd, 0, SEEK_END);
+    ssize_t count =
+        pread(fd, text, TAIL_BYTES, size > (off_t)TAIL_BYTES ? size - (off_t)TAIL_BYTES : 0);
+    close(fd);
+    if (count <= 0)
+        return "";
+    text[count] = '\0';
+    const char *from = size > (off_t)TAIL_BYTES ? strchr(text, '\n') : text;
+    return arena_strdup(arena, from ? from : text);
+}
+
+/* ---- stopping ----------------------------------------------------------------------------- */
+
+static bool wait_gone(pid_t pid, uint64_t ticks, uint64_t limit_ms)
+{
+    uint64_t until_ms = clock_steady_ms() + limit_ms;
+    const struct timespec pause = {0, POLL_MS * 1000000L};
+    while (start_ticks(pid) == ticks) {
+        if (clock_steady_ms() >= until_ms)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
+bool daemon_stop(struct arena *arena, const char *home, const char *name, int signal_number,
+                 uint64_t grace_ms)
+{
+    pid_t pid = daemon_find(arena, home, name);
+    uint64_t ticks = pid ? start_ticks(pid) : 0;
+    if (ticks) {
+        kill(pid, signal_number);
+        if (!wait_gone(pid, ticks, grace_ms)) {
+            kill(pid, SIGKILL);
+            wait_gone(pid, ticks, grace_ms);
+        }
+    }
+    unlink(pid_path(arena, home, name));
+    return ticks != 0;
+}
+
+int daemon_lock(struct arena *arena, const char *home, struct err *err)
+{
+    const char *path = arena_printf(arena, "%s/run/up.lock", home);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_errno(err, "opening '%s'", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        close(fd);
+        return err_set(err, ERR_EXISTS, "another 'athanor up' or 'down' works on '%s'", home);
+    }
+    return 0; /* held until this process ends */
+}
+
+/* Whether the arguments of a process name something below the home. */
+static bool mentions(pid_t pid, const char *home)
+{
+    char path[64], *text;
+    size_t length, home_length = strlen(home);
+    struct err err;
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+    if (file_read(path, PROC_FILE_BYTES, &text, &length, &err) < 0)
+        return false;
+    for (size_t at = 0; at < length && !found; at += strlen(text + at) + 1)
+        found = strncmp(text + at, home, home_length) == 0 && text[at + home_length] == '/';
+    mem_free(text);
+    return found;
+}
+
+size_t daemon_shepherds(struct arena *arena, const char *home, int signal_number)
+{
+    const char *programs;
+    char running[PATH_MAX];
+    struct err err;
+    size_t count = 0;
+    DIR *folder = opendir("/proc");
+    if (!folder || home_programs(arena, &programs, &err) < 0) {
+        if (folder)
+            closedir(folder);
+        return 0;
+    }
+    const char *shepherd = arena_printf(arena, "%s/athanor-shepherd", programs);
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (pid <= 1 || !program_of(pid, running) || strcmp(running, shepherd) != 0 ||
+            !mentions(pid, home))
+            continue;
+        count++;
+        if (signal_number)
+            kill(pid, signal_number);
+    }
+    closedir(folder);
+    return count;
+}

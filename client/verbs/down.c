@@ -1,0 +1,165 @@
+/* down.c - athanor down: stops what up started, in order. */
+#include "client/client.h"
+#include "client/cluster.h"
+#include "client/daemons.h"
+#include "client/postgres.h"
+#include "client/verbs.h"
+#include "common/base/clock.h"
+#include "common/base/file.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define JOBS_END_MS   120000u /* a stop_grace of a minute, twice */
+#define DAEMON_END_MS 20000u
+#define POLL_MS       100
+#define PROBE_MS      3000u
+
+static const struct option options[] = {
+    {"force", 'f', VALUE_NONE, NULL, "cancel running jobs first", false},
+    {"keep-jobs", 'k', VALUE_NONE, NULL,
+     "let running jobs run on; the next 'athanor up' finds them again", false},
+};
+
+static void pause_a_little(void)
+{
+    const struct timespec pause = {0, POLL_MS * 1000000L};
+    nanosleep(&pause, NULL);
+}
+
+/* Jobs that occupy workers, as a table; false when the coordinator does not answer. */
+static bool running_jobs(struct client *client, struct msg_table *out)
+{
+    struct rec_name_value argument = {"state", "placed,running,stopping"};
+    struct message request = {.tag = MSG_QUERY}, reply;
+    struct err err;
+    request.u.query = (struct msg_query){"jobs", &argument, 1, QUERY_ROWS_MAX, NULL};
+    if (client_try(client, &request, &client->arena, &reply, &err) < 0 || reply.tag != MSG_TABLE ||
+        table_check(&reply.u.table, &err) < 0)
+        return false;
+    *out = reply.u.table;
+    return true;
+}
+
+static bool cancel_jobs(struct client *client, const struct msg_table *jobs)
+{
+    size_t count = table_rows(jobs);
+    struct rec_name_value *targets = arena_alloc(&client->arena, (count + 1) * sizeof *targets);
+    struct message request = {.tag = MSG_CONTROL}, reply;
+    struct err err;
+    for (size_t i = 0; i < count; i++)
+        targets[i] = (struct rec_name_value){"job", table_text(jobs, i, "job_id")};
+    request.u.control = (struct msg_control){"cancel", targets, count, "athanor down --force"};
+    return client_try(client, &request, &client->arena, &reply, &err) == 0;
+}
+
+/* Held jobs and those that wait stay for the next `up`. What is placed while others are cancelled
+ * is cancelled in the next round. */
+static bool end_jobs_by_coordinator(struct client *client)
+{
+    uint64_t until_ms = clock_steady_ms() + JOBS_END_MS;
+    struct msg_table jobs;
+    while (running_jobs(client, &jobs)) {
+        if (table_rows(&jobs) == 0)
+            return true;
+        if (clock_steady_ms() >= until_ms || !cancel_jobs(client, &jobs))
+            return false;
+        for (int i = 0; i < 5; i++)
+            pause_a_little();
+    }
+    return false;
+}
+
+/* Without a coordinator, or when it could not: the shepherds themselves, by their stop ladder. */
+static size_t end_shepherds(struct client *client)
+{
+    uint64_t until_ms = clock_steady_ms() + JOBS_END_MS;
+    size_t left = daemon_shepherds(&client->arena, client->home, SIGTERM);
+    while (left > 0 && clock_steady_ms() < until_ms) {
+        pause_a_little();
+        left = daemon_shepherds(&client->arena, client->home, 0);
+    }
+    return left;
+}
+
+static int refuse_running(struct client *client, size_t count)
+{
+    return client_failf(
+        client, EXIT_REFUSED,
+        "%zu job%s running: 'athanor down --keep-jobs' lets them run on until the next "
+        "'athanor up', 'athanor down --force' cancels them",
+        count, count == 1 ? " is" : "s are");
+}
+
+static int settle_jobs(struct client *client, const struct args *args, bool coordinator_runs)
+{
+    struct msg_table jobs = {0};
+    client->timeout_ms = PROBE_MS;
+    if (args_has(args, "keep-jobs"))
+        return EXIT_DONE;
+    if (args_has(args, "force")) {
+        if (coordinator_runs)
+            (void)end_jobs_by_coordinator(client); /* what is left is ended below */
+        return EXIT_DONE;
+    }
+    size_t count = daemon_shepherds(&client->arena, client->home, 0);
+    if (coordinator_runs && running_jobs(client, &jobs))
+        count = max_u64(count, table_rows(&jobs));
+    return count ? refuse_running(client, count) : EXIT_DONE;
+}
+
+/* Workers that run: also those of an earlier, larger `up`. */
+static void stop_workers(struct client *client, struct buf *out)
+{
+    for (size_t i = 0; i < CLUSTER_WORKERS_MAX; i++) {
+        const char *name = cluster_worker_name(&client->arena, i);
+        if (daemon_stop(&client->arena, client->home, name, SIGTERM, DAEMON_END_MS))
+            buf_printf(out, "%s stopped\n", name);
+    }
+}
+
+static int run(struct client *client, const struct args *args)
+{
+    struct arena *arena = &client->arena;
+    struct buf out = {0};
+    struct err err;
+    if (args_has(args, "force") && args_has(args, "keep-jobs"))
+        return client_failf(client, EXIT_USAGE, "--force and --keep-jobs exclude each other");
+    if (!file_exists(arena_printf(arena, "%s/run", client->home)))
+        return client_failf(client, EXIT_USAGE, "there is no cluster in '%s'", client->home);
+    if (daemon_lock(arena, client->home, &err) < 0)
+        return client_fail(client, EXIT_LOCAL, &err);
+    int code = settle_jobs(client, args, daemon_find(arena, client->home, "coordinator") != 0);
+    if (code != EXIT_DONE)
+        return code;
+    stop_workers(client, &out);
+    if (args_has(args, "force")) {
+        size_t left = end_shepherds(client);
+        if (left)
+            code = client_failf(client, EXIT_LOCAL, "%zu shepherds do not end", left);
+    }
+    if (daemon_stop(arena, client->home, "coordinator", SIGTERM, DAEMON_END_MS))
+        buf_puts(&out, "coordinator stopped\n");
+    if (postgres_down(arena, client->home))
+        buf_puts(&out, "postgres stopped\n");
+    if (out.length == 0)
+        buf_printf(&out, "nothing was running in %s\n", client->home);
+    int printed = client_print(client, &out);
+    buf_done(&out);
+    return code != EXIT_DONE ? code : printed;
+}
+
+const struct verb verb_down = {
+    .name = "down",
+    .words = "",
+    .summary = "stop the cluster on this machine",
+    .text =
+        "Stops the workers, the coordinator and the private PostgreSQL, in this order. Refuses "
+        "while jobs run, unless told what is to become of them. Everything stored stays; 'athanor "
+        "up' brings it back.",
+    VERB_OPTIONS(options),
+    .run = run,
+};
