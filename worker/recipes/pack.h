@@ -23,7 +23,7 @@ struct pack {
     int32_t *position; /* (rows_most, T) within the document            */
     int32_t *first;    /* (rows_most, T) see op_attention               */
     int64_t rows;      /* in use                                        */
-    int64_t column;    /* cells of the last row in use                  */
+    int64_t *used;     /* cells in use of each row                      */
     struct pack_span *span; /* in order of pack_add */
     int64_t span_count;
     int64_t span_capacity;
@@ -34,7 +34,8 @@ struct pack {
 int pack_init(struct pack *pack, int64_t T, int64_t rows_most, struct err *err) WARN_UNUSED;
 void pack_done(struct pack *pack);
 void pack_clear(struct pack *pack);
-/* Adds 1..T cells of one document (copied); false when it does not fit any more. */
+/* Adds 1..T cells of one document (copied) to the first row with room; false when there is
+ * none. */
 bool pack_add(struct pack *pack, int64_t item, const int32_t *token, const int32_t *target,
               int64_t count);
 int64_t pack_cells(const struct pack *pack); /* rows * T */
