@@ -373,6 +373,10 @@ void control_on_control(struct core *core, const struct event_control *event)
         target_add(&pass, &control->targets[i]);
     for (size_t i = 0; pass.action == ACTION_RETRY && i < pass.jobs.count; i++)
         reopen_check(&pass, pass.jobs.items[i]);
+    if (pass.action == ACTION_RETRY && core->live_count + pass.jobs.count > core->config.jobs_max)
+        refuse(&pass, "jobs",
+               arena_printf(pass.arena, "%llu jobs are queued or running and the limit is %u",
+                            (unsigned long long)core->live_count, core->config.jobs_max));
     if (control->targets_count == 0 && pass.action)
         refuse(&pass, "targets", "nothing was named");
     if (pass.refusal_count)

@@ -21,7 +21,8 @@ struct request {
     unsigned tries;
     struct arena arena;
     struct query_call call;     /* REQUEST_QUERY */
-    const char *lookups;        /* REQUEST_LOOKUP: JSON */
+    const char *lookups;        /* REQUEST_LOOKUP: JSON, or */
+    const char *submit_key;     /* in hex, when nothing else is asked */
     const char *keep_ms;        /* REQUEST_MAINTAIN */
 };
 
@@ -36,6 +37,7 @@ struct lane {
     PGresult *results[STATEMENTS_MAX];
     size_t result_count;
     PGresult *refusal;
+    bool prepared; /* the lookups' statements; planning them anew would cost a submit milliseconds */
 };
 
 struct reader {
@@ -45,6 +47,7 @@ struct reader {
     size_t waiting;
     struct lane lanes[READER_LANES];
     char *found_sql[STATEMENTS_MAX]; /* jobs, dependencies, checkpoints, artifacts */
+    char *submit_sql;                /* jobs of one submit key: what every submit asks */
 };
 
 /* Numbers of the jobs that the lookups ($1, JSON) speak of; kinds are enum lookup_kind. */
@@ -98,6 +101,8 @@ struct reader *reader_open(const char *conninfo, const struct reader_events *eve
         reader->found_sql[i] = mem_printf("%s%s", SQL_FOUND, select);
         mem_free(select);
     }
+    reader->submit_sql = sql_select(row_shape(ROW_TABLE_job),
+                                    "WHERE t.submit_key = decode($1, 'hex') ORDER BY t.job_id");
     return reader;
 }
 
@@ -136,6 +141,7 @@ void reader_close(struct reader *reader)
     }
     for (size_t i = 0; i < STATEMENTS_MAX; i++)
         mem_free(reader->found_sql[i]);
+    mem_free(reader->submit_sql);
     mem_free(reader->conninfo);
     mem_free(reader);
 }
@@ -195,6 +201,12 @@ int reader_query(struct reader *reader, uint64_t ticket, const struct msg_query 
     return 0;
 }
 
+static void add_hex(struct buf *out, const uint8_t *key)
+{
+    for (int i = 0; key && i < 16; i++)
+        buf_printf(out, "%02x", key[i]);
+}
+
 static void add_lookup(struct buf *json, const struct core_lookup *lookup)
 {
     const char *name = lookup->name ? lookup->name : "";
@@ -206,8 +218,7 @@ static void add_lookup(struct buf *json, const struct core_lookup *lookup)
     buf_puts(json, ",\"experiment\":");
     json_text_quote(json, experiment, strlen(experiment));
     buf_puts(json, ",\"submit_key\":\"");
-    for (int i = 0; lookup->submit_key && i < 16; i++)
-        buf_printf(json, "%02x", lookup->submit_key[i]);
+    add_hex(json, lookup->submit_key);
     buf_puts(json, "\"}");
 }
 
@@ -219,11 +230,16 @@ int reader_lookup(struct reader *reader, uint64_t ticket, const struct core_look
 
     if (!request)
         return -1;
-    buf_putc(&json, '[');
-    for (size_t i = 0; i < count; i++)
-        add_lookup(&json, &lookups[i]);
-    buf_putc(&json, ']');
-    request->lookups = arena_strndup(&request->arena, json.bytes, json.length);
+    if (count == 1 && lookups[0].kind == LOOKUP_SUBMIT) {
+        add_hex(&json, lookups[0].submit_key);
+        request->submit_key = arena_strdup(&request->arena, buf_text(&json));
+    } else {
+        buf_putc(&json, '[');
+        for (size_t i = 0; i < count; i++)
+            add_lookup(&json, &lookups[i]);
+        buf_putc(&json, ']');
+        request->lookups = arena_strndup(&request->arena, json.bytes, json.length);
+    }
     buf_done(&json);
     request_queue(reader, request);
     return 0;
@@ -302,8 +318,15 @@ static void answer_lookup(struct reader *reader, struct request *request, PGresu
     struct arena *arena = &request->arena;
 
     if (row_read_all(results[0], row_shape(ROW_TABLE_job), arena, &found.jobs, &found.job_count,
-                     &err) < 0 ||
-        row_read_all(results[1], row_shape(ROW_TABLE_job_dependency), arena, &found.dependencies,
+                     &err) < 0) {
+        answer_error(reader, request, &err);
+        return;
+    }
+    if (request->submit_key) {
+        reader->events.on_found(reader->events.user, request->ticket, &found, NULL);
+        return;
+    }
+    if (row_read_all(results[1], row_shape(ROW_TABLE_job_dependency), arena, &found.dependencies,
                      &found.dependency_count, &err) < 0 ||
         row_read_all(results[2], row_shape(ROW_TABLE_checkpoint), arena, &found.checkpoints,
                      &found.checkpoint_count, &err) < 0 ||
@@ -346,6 +369,7 @@ static void lane_down(struct reader *reader, struct lane *lane, uint64_t now_ms)
         reader->events.on_closing(reader->events.user, (size_t)(lane - reader->lanes));
     PQfinish(lane->pg);
     lane->pg = NULL;
+    lane->prepared = false;
     lane->stage = LANE_DOWN;
     lane->wants_write = false;
     lane->backoff_ms = lane->backoff_ms ? min_u64(2 * lane->backoff_ms, 1000) : 50;
@@ -382,6 +406,33 @@ static bool send_maintain(struct lane *lane, const struct request *request)
            PQsendQueryParams(pg, "COMMIT", 0, NULL, NULL, NULL, NULL, 0);
 }
 
+static const char *const found_names[STATEMENTS_MAX] = {"jobs", "dependencies", "checkpoints",
+                                                        "artifacts"};
+
+static bool send_prepare(const struct reader *reader, struct lane *lane)
+{
+    bool sent = true;
+
+    if (lane->prepared)
+        return true;
+    lane->prepared = true;
+    for (size_t i = 0; i < STATEMENTS_MAX; i++)
+        sent = sent && PQsendPrepare(lane->pg, found_names[i], reader->found_sql[i], 0, NULL);
+    return sent && PQsendPrepare(lane->pg, "submit", reader->submit_sql, 0, NULL);
+}
+
+static bool send_lookup(struct lane *lane, const struct request *request)
+{
+    const char *values[] = {request->submit_key ? request->submit_key : request->lookups};
+    bool sent = true;
+
+    if (request->submit_key)
+        return PQsendQueryPrepared(lane->pg, "submit", 1, values, NULL, NULL, 1) == 1;
+    for (size_t i = 0; i < STATEMENTS_MAX; i++)
+        sent = sent && PQsendQueryPrepared(lane->pg, found_names[i], 1, values, NULL, NULL, 1);
+    return sent;
+}
+
 static bool send_request(struct reader *reader, struct lane *lane)
 {
     const struct request *request = lane->request;
@@ -394,11 +445,7 @@ static bool send_request(struct reader *reader, struct lane *lane)
                                          NULL, NULL, 0);
         break;
     case REQUEST_LOOKUP:
-        for (size_t i = 0; i < STATEMENTS_MAX; i++) {
-            const char *values[] = {request->lookups};
-            sent = sent && PQsendQueryParams(lane->pg, reader->found_sql[i], 1, NULL, values, NULL,
-                                             NULL, 1);
-        }
+        sent = sent && send_prepare(reader, lane) && send_lookup(lane, request);
         break;
     case REQUEST_MAINTAIN:
         sent = sent && send_maintain(lane, request);
@@ -473,7 +520,7 @@ static void lane_finish(struct reader *reader, struct lane *lane, uint64_t now_m
     } else {
         answer(reader, lane);
     }
-    bool broken = lane->refusal && request->kind == REQUEST_MAINTAIN; /* its BEGIN is still open */
+    bool broken = lane->refusal && request->kind != REQUEST_QUERY; /* BEGIN or a PREPARE is half done */
     results_clear(lane);
     lane->request = NULL;
     request_free(request);

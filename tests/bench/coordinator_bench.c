@@ -173,6 +173,7 @@ static void start_coordinator(struct bench *bench)
 
 static void set_up(struct bench *bench)
 {
+    bench->server.durable = true;
     if (!pg_start(&bench->server))
         exit(77);
     snprintf(bench->db, sizeof bench->db, "%s", pg_database(&bench->server));

@@ -33,6 +33,7 @@ struct pg_server {
     pid_t pid;
     unsigned databases;
     char conninfo[512]; /* of the newest database */
+    bool durable;       /* set before pg_start: fsync as in earnest, for benchmarks */
 };
 
 static void pg_pause(void)
@@ -97,7 +98,8 @@ static bool pg_launch(struct pg_server *server)
     snprintf(data, sizeof data, "%s/data", server->folder);
     snprintf(sockets, sizeof sockets, "unix_socket_directories=%s", server->folder);
     char *argv[] = {"postgres", "-D", data, "-c", "listen_addresses=", "-c", sockets,
-                    "-c", "max_connections=40", "-c", "shared_buffers=64MB", NULL};
+                    "-c", "max_connections=40", "-c", "shared_buffers=64MB",
+                    "-c", server->durable ? "fsync=on" : "fsync=off", NULL};
     server->pid = pg_spawn(server, argv);
     for (int i = 0; i < PG_WAIT_TRIES; i++) {
         if (pg_answers(server))
@@ -115,7 +117,6 @@ static bool pg_start(struct pg_server *server)
     char data[300];
     int status = -1;
 
-    memset(server, 0, sizeof *server);
     if (!pg_find(server)) {
         printf("SKIP: PostgreSQL's server programs are not installed\n");
         return false;
