@@ -55,7 +55,8 @@ static double product_rate(struct device *device, int64_t n)
     struct err err;
 
     for (int i = 0; i < 3; i++) {
-        t[i] = (struct tensor){.device = device, .dtype = DTYPE_F32, .rank = 2, .dim = {n, n, 1, 1}};
+        t[i] = (struct tensor){.device = device, .dtype = DTYPE_F32, .rank = 2,
+                               .dim = {n, n, 1, 1}};
         must(device_alloc(device, 4 * (size_t)(n * n), &t[i].values, &err), &err);
         device->backend->zero(device, t[i].values, 4 * (size_t)(n * n));
     }

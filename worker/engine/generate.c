@@ -53,7 +53,8 @@ int kv_cache_new(const struct model *model, int64_t B, int64_t capacity, struct 
                                .v = mem_array(layers, sizeof *cache->v),
                                .count = mem_array((size_t)B, sizeof *cache->count)};
     for (size_t i = 0; i < layers; i++) {
-        if (make_cached(cache, &cache->k[i], err) < 0 || make_cached(cache, &cache->v[i], err) < 0) {
+        if (make_cached(cache, &cache->k[i], err) < 0 ||
+            make_cached(cache, &cache->v[i], err) < 0) {
             kv_cache_free(cache);
             return -1;
         }

@@ -82,7 +82,8 @@ static int check_shape(const struct model_config *c, struct err *err)
 static int check_gpt2(const struct model_config *c, struct err *err)
 {
     if (c->kv_heads != c->heads)
-        return err_set(err, ERR_INVALID, "gpt2 has no grouped heads: kv_heads is %lld, expected %lld",
+        return err_set(err, ERR_INVALID,
+                       "gpt2 has no grouped heads: kv_heads is %lld, expected %lld",
                        (long long)c->kv_heads, (long long)c->heads);
     if (c->heads * c->head_width != c->width)
         return err_set(err, ERR_INVALID, "gpt2 width is %lld, expected a multiple of heads %lld",

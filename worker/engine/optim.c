@@ -6,12 +6,12 @@
 #include <math.h>
 #include <string.h>
 
-static int make_state(struct model *model, struct tensor *out, struct err *err)
+static int make_state(struct model *model, int64_t count, struct tensor *out, struct err *err)
 {
-    size_t size_bytes = 4 * (size_t)model->flat_count;
+    size_t size_bytes = 4 * (size_t)count;
 
     *out = (struct tensor){.device = model->device, .dtype = DTYPE_F32, .rank = 1,
-                           .dim = {model->flat_count, 1, 1, 1}};
+                           .dim = {count, 1, 1, 1}};
     if (device_alloc(model->device, size_bytes, &out->values, err) < 0)
         return err_wrap(err, "optimiser state");
     model->device->backend->zero(model->device, out->values, size_bytes);
@@ -47,7 +47,9 @@ int optim_new(struct model *model, const struct optim_config *config, struct opt
         optim->config.beta2 = 0.95;
     if (optim->config.eps == 0)
         optim->config.eps = 1e-8;
-    if (make_state(model, &optim->m, err) < 0 || make_state(model, &optim->v, err) < 0) {
+    if (make_state(model, model->flat_count, &optim->m, err) < 0 ||
+        make_state(model, model->flat_count, &optim->v, err) < 0 ||
+        make_state(model, 1, &optim->square, err) < 0) {
         optim_free(optim);
         return -1;
     }
@@ -65,6 +67,7 @@ void optim_free(struct optim *optim)
     optim->model->device->backend->finish(optim->model->device);
     device_release(optim->model->device, optim->m.values, size_bytes);
     device_release(optim->model->device, optim->v.values, size_bytes);
+    device_release(optim->model->device, optim->square.values, 4);
     mem_free(optim);
 }
 
@@ -75,25 +78,20 @@ static struct tensor slice(const struct tensor *flat, float *base, int64_t from,
                            .dim = {count, 1, 1, 1}, .values = base + from};
 }
 
-static int gradient_norm(const struct model *model, double *out, struct err *err)
+static int gradient_norm(struct optim *optim, double *out, struct err *err)
 {
+    const struct model *model = optim->model;
     struct device *device = model->device;
     struct tensor grads = slice(&model->flat, model->flat.grad, 0, model->flat_count);
-    struct tensor sum = {.device = device, .dtype = DTYPE_F32, .rank = 1, .dim = {1, 1, 1, 1}};
-    struct op_call call = {.op = OP_SUM_SQUARES, .in = {&grads}, .out = {&sum}};
+    struct op_call call = {.op = OP_SUM_SQUARES, .in = {&grads}, .out = {&optim->square}};
     const struct op_kernels *kernels = &device->backend->ops[OP_SUM_SQUARES];
-    void *memory;
     float host;
 
     if (kernels->scratch &&
         device_scratch_reserve(device, kernels->scratch(device, &call), err) < 0)
         return -1;
-    if (device_alloc(device, sizeof host, &memory, err) < 0)
-        return -1;
-    sum.values = memory;
     op_forward(device, &call);
-    tensor_read(&sum, &host);
-    device_release(device, memory, sizeof host);
+    tensor_read(&optim->square, &host);
     *out = sqrt((double)host);
     return 0;
 }
@@ -136,7 +134,7 @@ int optim_step(struct optim *optim, double learning_rate, double *out_norm, stru
 {
     double norm, scale = 1;
 
-    if (gradient_norm(optim->model, &norm, err) < 0)
+    if (gradient_norm(optim, &norm, err) < 0)
         return -1;
     *out_norm = norm;
     if (!isfinite(norm))

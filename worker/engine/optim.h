@@ -21,6 +21,7 @@ struct optim {
     struct tensor m; /* (flat_count) */
     struct tensor v;
     int64_t step;    /* updates done; restored together with m and v */
+    struct tensor square; /* (1): scratch of the norm */
 };
 
 /* Errors: ERR_MEMORY, ERR_INVALID. */
@@ -32,7 +33,13 @@ void optim_free(struct optim *optim);
 int optim_step(struct optim *optim, double learning_rate, double *out_norm, struct err *err)
     WARN_UNUSED;
 
-enum schedule { SCHEDULE_CONSTANT = 1, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_END };
+enum schedule {
+    SCHEDULE_CONSTANT = 1,
+    SCHEDULE_LINEAR,
+    SCHEDULE_COSINE,
+    SCHEDULE_WSD,
+    SCHEDULE_END,
+};
 
 struct schedule_config {
     enum schedule kind;

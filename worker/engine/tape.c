@@ -109,7 +109,8 @@ int tape_check(const struct tape *tape, struct err *err)
 static int add_block(struct tape *tape, size_t size_bytes, struct err *err)
 {
     struct block *last = tape->block_count ? &tape->block[tape->block_count - 1] : NULL;
-    struct block block = {.size_bytes = size_bytes, .base = last ? last->base + last->size_bytes : 0};
+    struct block block = {.size_bytes = size_bytes,
+                          .base = last ? last->base + last->size_bytes : 0};
 
     if (device_alloc(tape->device, size_bytes, &block.memory, err) < 0)
         return err_wrap(err, "activations of a step");

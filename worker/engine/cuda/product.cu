@@ -20,7 +20,8 @@ struct plan {
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algorithm;
-    bool bias_apart; /* no algorithm adds the bias itself: a kernel does afterwards */
+    bool bias_apart; /* no algorithm adds the bias itself: a kernel does afterwards     */
+    bool unplanned;  /* no algorithm at all (odd strides): cuBLAS chooses at each call */
 };
 
 void plans_free(struct gpu *gpu)
@@ -145,11 +146,10 @@ static struct plan *plan_of(struct gpu *gpu, const struct product *p)
     describe(p, plan);
     if (choose_algorithm(gpu, key.alignment, plan))
         return plan;
-    CHECK(p->bias != NULL);
-    plan->bias_apart = true;
+    plan->bias_apart = p->bias != NULL;
     BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &plain,
                                               sizeof plain));
-    CHECK(choose_algorithm(gpu, key.alignment, plan));
+    plan->unplanned = !choose_algorithm(gpu, key.alignment, plan);
     return plan;
 }
 
@@ -159,19 +159,40 @@ static __global__ void bias_kernel(float *c, int64_t columns, int64_t stride, co
         c[blockIdx.x * stride + i] += bias[i];
 }
 
-void product_run(struct device *device, const struct product *p)
+static void run_unplanned(struct gpu *gpu, const struct product *p)
 {
-    struct gpu *gpu = gpu_of(device);
-    struct plan *plan = plan_of(gpu, p);
+    cudaDataType_t type = p->is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
     float one = 1, beta = p->accumulates ? 1 : 0;
 
-    CHECK(!(p->bias && p->accumulates));
+    BLAS_CHECK(cublasGemmEx(gpu->blas, p->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                            p->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p->columns,
+                            (int)p->rows, (int)p->inner, &one, p->b, type, (int)p->b_stride, p->a,
+                            type, (int)p->a_stride, &beta, p->c, CUDA_R_32F, (int)p->c_stride,
+                            CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+}
+
+static void run_planned(struct gpu *gpu, const struct product *p, const struct plan *plan)
+{
+    float one = 1, beta = p->accumulates ? 1 : 0;
+
     if (p->bias && !plan->bias_apart)
         BLAS_CHECK(cublasLtMatmulDescSetAttribute(
             plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
     BLAS_CHECK(cublasLtMatmul(gpu->lt, plan->product, &one, p->b, plan->b, p->a, plan->a, &beta,
                               p->c, plan->c, p->c, plan->c, &plan->algorithm, gpu->workspace,
                               WORKSPACE_BYTES, gpu->stream));
+}
+
+void product_run(struct device *device, const struct product *p)
+{
+    struct gpu *gpu = gpu_of(device);
+    struct plan *plan = plan_of(gpu, p);
+
+    CHECK(!(p->bias && p->accumulates));
+    if (plan->unplanned)
+        run_unplanned(gpu, p);
+    else
+        run_planned(gpu, p, plan);
     if (plan->bias_apart)
         LAUNCH(device, bias_kernel, p->rows, 256, 0, p->c, p->columns, p->c_stride, p->bias);
 }
@@ -191,7 +212,8 @@ static __global__ void round4_kernel(const float4 *from, uint2 *to, int64_t coun
 
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) {
         float4 v = from[i];
-        __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y), high = __floats2bfloat162_rn(v.z, v.w);
+        __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y);
+        __nv_bfloat162 high = __floats2bfloat162_rn(v.z, v.w);
         uint2 packed;
 
         memcpy(&packed.x, &low, 4);
