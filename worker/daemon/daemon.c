@@ -413,6 +413,9 @@ static int folders_make(struct daemon *daemon, struct err *err)
         file_make_folders(daemon->attempts_dir, mode, err) < 0 ||
         file_make_folders(options->jobs_dir, 0755, err) < 0)
         return -1;
+    if (chmod(options->state, mode) < 0 || chmod(daemon->attempts_dir, mode) < 0)
+        return err_errno(err, "set the mode of '%s'",
+                         options->state); /* made under other options */
     char *real = realpath(daemon->attempts_dir, NULL);
     if (!real)
         return err_errno(err, "'%s'", daemon->attempts_dir);

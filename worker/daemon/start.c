@@ -1,4 +1,5 @@
 /* start.c - from a START message to a running shepherd; see daemon.h. */
+#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
@@ -305,6 +306,55 @@ static int plan_step(struct starting *s, struct err *err)
 static step_fn *const steps[] = {check_step,  slots_give, job_dir_make,
                                  cgroup_give, plan_step,  shepherd_spawn};
 
+/* A folder without an attempt is what a removal could not finish. */
+static int folder_make(const struct daemon *daemon, const char *folder, struct err *err)
+{
+    if (daemon->attempt_count >= DAEMON_ATTEMPTS_MAX)
+        return err_set(err, ERR_LIMIT, "%zu attempts wait on this worker for the coordinator",
+                       daemon->attempt_count);
+    if (mkdir(folder, 0700) < 0 &&
+        (errno != EEXIST || file_remove_tree(folder, err) < 0 || mkdir(folder, 0700) < 0))
+        return err_errno(err, "make '%s'", folder);
+    return folder_give(daemon, folder, err);
+}
+
+/* Without a folder there is no spool: the word is sent once, straight away. If it is lost, the
+ * coordinator asks again when we next join. */
+static void refuse_start(struct daemon *daemon, uint64_t attempt_id, const char *why)
+{
+    struct message message = {.tag = MSG_REPORT};
+    struct err err = {0};
+    struct rec_report report = {.seq = 1,
+                                .kind = REPORT_FINISHED,
+                                .time_us = clock_wall_us(),
+                                .cause = cause_name(CAUSE_LAUNCH_FAILED),
+                                .text = {why, strlen(why)},
+                                .meta = "{}"};
+    log_error("attempt %" PRIu64 ": %s", attempt_id, why);
+    message.u.report =
+        (struct msg_report){.attempt_id = attempt_id, .reports = &report, .reports_count = 1};
+    if (peer_send(daemon->peer, &message, NULL, &err) < 0)
+        log_error("attempt %" PRIu64 ": %s", attempt_id, err.text);
+}
+
+static void start_in(struct daemon *daemon, const struct msg_start *start, const char *folder,
+                     uint64_t epoch)
+{
+    struct err err = {0};
+    struct starting s = {daemon, start, attempt_add(daemon, start->attempt_id, folder), NULL};
+    s.attempt->job_id = start->job_id;
+    s.attempt->epoch = epoch;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(steps); i++)
+        rc = steps[i](&s, &err);
+    mem_free(s.job_dir);
+    if (rc < 0)
+        attempt_finish(s.attempt, CAUSE_LAUNCH_FAILED, err.text);
+    else
+        log_info("attempt %" PRIu64 " of job %" PRIu64 " '%s' started", start->attempt_id,
+                 start->job_id, start->job_name);
+}
+
 void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
 {
     struct err err = {0};
@@ -316,25 +366,9 @@ void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_
     if (attempt_remembered(daemon, start->attempt_id))
         return;
     char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
-    if (daemon->attempt_count >= DAEMON_ATTEMPTS_MAX) {
-        log_error("attempt %" PRIu64 " is not started: %zu attempts wait here", start->attempt_id,
-                  daemon->attempt_count);
-    } else if ((mkdir(folder, 0700) < 0 && err_errno(&err, "make '%s'", folder) < 0) ||
-               folder_give(daemon, folder, &err) < 0) {
-        /* Nothing can be spooled either: silence, and the coordinator's own time limit. */
-        log_error("attempt %" PRIu64 ": %s", start->attempt_id, err.text);
-    } else {
-        struct starting s = {daemon, start, attempt_add(daemon, start->attempt_id, folder), NULL};
-        s.attempt->job_id = start->job_id;
-        s.attempt->epoch = epoch;
-        for (size_t i = 0; i < ARRAY_COUNT(steps) && err.kind == ERR_NONE; i++)
-            (void)!steps[i](&s, &err);
-        mem_free(s.job_dir);
-        if (err.kind != ERR_NONE)
-            attempt_finish(s.attempt, CAUSE_LAUNCH_FAILED, err.text);
-        else
-            log_info("attempt %" PRIu64 " of job %" PRIu64 " '%s' started", start->attempt_id,
-                     start->job_id, start->job_name);
-    }
+    if (folder_make(daemon, folder, &err) < 0)
+        refuse_start(daemon, start->attempt_id, err.text);
+    else
+        start_in(daemon, start, folder, epoch);
     mem_free(folder);
 }

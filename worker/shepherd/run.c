@@ -345,7 +345,9 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
     }
 }
 
-/* An end that nobody hears of would have to be guessed: with a full disk, this waits for room. */
+/* An end that nobody hears of would have to be guessed: with a full disk, this waits for room.
+ * The end of a long run is forced onto the disk; after a power cut a short one is cheaper to run
+ * again than thousands of short ones are to sync. */
 static void finished_write(struct run *run, const struct verdict *verdict)
 {
     struct err err = {0};
@@ -358,7 +360,8 @@ static void finished_write(struct run *run, const struct verdict *verdict)
     reports_add(run, &report);
     reports_flush(run);
     mem_free(usage);
-    while (spool_sync(&run->spool, &err) < 0) {
+    bool sync = clock_steady_ms() - run->started_ms >= RUN_SYNC_MS;
+    while ((sync ? spool_sync(&run->spool, &err) : spool_flush(&run->spool, &err)) < 0) {
         log_warn("attempt %" PRIu64 " has ended, but: %s", run->plan.attempt_id, err.text);
         poll(NULL, 0, FINISHED_RETRY_MS);
     }

@@ -25,10 +25,11 @@
 /* What stays of a run in which a rank failed, or all ranks have ended, gets this much. */
 #define RUN_PEERS_MS      2000u
 #define RUN_KILL_AGAIN_MS 20u
-#define RUN_WATCH_MS      500u  /* between looks at memory and stall */
-#define RUN_PROGRESS_MS   250u  /* at most one progress entry a rank in this time */
-#define RUN_REFUSED_MAX   10u   /* refused lines that are told as events */
-#define RUN_PIDS_MAX      4096u /* ended processes remembered for the sweep of /dev/shm */
+#define RUN_WATCH_MS      500u   /* between looks at memory and stall */
+#define RUN_PROGRESS_MS   250u   /* at most one progress entry a rank in this time */
+#define RUN_SYNC_MS       10000u /* a run this long has its end synced to the disk */
+#define RUN_REFUSED_MAX   10u    /* refused lines that are told as events */
+#define RUN_PIDS_MAX      4096u  /* ended processes remembered for the sweep of /dev/shm */
 
 enum run_state { RUN_UP = 1, RUN_ASKED, RUN_TERMINATING, RUN_KILLING, RUN_OVER, RUN_STATE_END };
 enum run_input {

@@ -192,7 +192,7 @@ static char *in_home(const struct fixture *f, const char *name)
     return path;
 }
 
-static void worker_start(struct fixture *f, const char *extra)
+static void worker_start_with(struct fixture *f, const char *extra, const char *value)
 {
     char program[PATH_MAX], keys[128], state[128], log[128], tmp[128];
     program_path("athanor-worker", program);
@@ -225,12 +225,18 @@ static void worker_start(struct fixture *f, const char *extra)
                                tmp,
                                "--allow-root-jobs",
                                (char *)extra,
+                               (char *)value,
                                NULL};
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 2, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     assert_int_equal(posix_spawn(&f->worker, program, &actions, NULL, arguments, environ), 0);
     posix_spawn_file_actions_destroy(&actions);
+}
+
+static void worker_start(struct fixture *f, const char *extra)
+{
+    worker_start_with(f, extra, NULL);
 }
 
 static int worker_end(struct fixture *f, int signal_number)
@@ -717,6 +723,34 @@ static void with_stop_jobs_a_leaving_worker_stops_them_first(void **state)
     assert_int_equal(f->leaves, leaves + 1);
 }
 
+static void as_root_jobs_run_as_the_job_user_and_are_swept_all_the_same(void **state)
+{
+    struct fixture *f = *state;
+    struct process_id *noted;
+    size_t count;
+    struct err err = {0};
+    if (geteuid() != 0)
+        skip();
+    worker_end(f, SIGKILL);
+    chmod(f->home, 0755);
+    chmod(in_home(f, "tmp"), 01777);
+    worker_start_with(f, "--job-user", "nobody");
+    UNTIL(f, joined, 2);
+    start(f, 1, "id -un; touch $ATHANOR_JOB_DIR/x $TMPDIR/y; echo $ATHANOR_RESUME; exit 0");
+    assert_cause(f, 1, "success");
+    assert_string_equal(entry_find(f, 1, REPORT_LOG)->text, "nobody\n\n");
+    UNTIL(f, removed, 1);
+    start(f, 2, "exec sleep 600");
+    UNTIL(f, started, 2);
+    assert_int_equal(folder_processes(attempt_folder(f, 2), FOLDER_SHEPHERD, &noted, &count, &err),
+                     0);
+    kill(noted[0].pid, SIGKILL);
+    mem_free(noted);
+    assert_cause(f, 2, "shepherd_lost");
+    UNTIL(f, removed, 2);
+    assert_int_equal(rmdir(in_home(f, "tmp")), 0);
+}
+
 static void a_second_daemon_on_the_same_state_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -750,6 +784,7 @@ int main(void)
         TEST(only_checkpoints_below_the_job_directories_are_dropped),
         TEST(sigterm_leaves_jobs_running_and_says_goodbye_only_when_there_are_none),
         TEST(with_stop_jobs_a_leaving_worker_stops_them_first),
+        TEST(as_root_jobs_run_as_the_job_user_and_are_swept_all_the_same),
         TEST(a_second_daemon_on_the_same_state_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
