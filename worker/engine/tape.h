@@ -29,7 +29,8 @@ void tape_free(struct tape *tape);
 void tape_reset(struct tape *tape);
 /* 0, or -1 with the first failure since the last reset. */
 int tape_check(const struct tape *tape, struct err *err) WARN_UNUSED;
-/* Replays backward; gradients of weights are added to the models' flat gradients. */
+/* Replays backward; gradients of weights are added to the models' flat gradients. Outputs of
+ * ops are gone afterwards (their memory is used again): read hidden states before. */
 int tape_backward(struct tape *tape, struct err *err) WARN_UNUSED;
 
 struct device *tape_device(const struct tape *tape);
