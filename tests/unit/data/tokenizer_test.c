@@ -272,6 +272,12 @@ static void other_kinds_of_tokenizer_are_refused_by_name(void **state)
                    "\"merges\": []}}", "byte alphabet");
     assert_refused(HEAD "\"added_tokens\": [{\"id\": 1, \"content\": \"<m>\", \"lstrip\": true}], "
                    "\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}}", "lstrip");
+    assert_refused(HEAD "\"added_tokens\": [{\"id\": 1, \"content\": \"<m>\"}], "
+                   "\"model\": {\"type\": \"BPE\", \"vocab\": {\"<m>\": 2}, \"merges\": []}}",
+                   "is id 2 in model.vocab but 1");
+    assert_refused(HEAD "\"added_tokens\": [{\"id\": 1, \"content\": \"<m>\"}, "
+                   "{\"id\": 2, \"content\": \"<m>\"}], "
+                   "\"model\": {\"vocab\": {}}}", "is given twice");
 #undef HEAD
 }
 

@@ -44,6 +44,7 @@ void tokenizer_free(struct tokenizer *tokenizer)
     mem_free(tokenizer->added);
     merge_table_done(&tokenizer->merges);
     byte_map_done(&tokenizer->vocab);
+    byte_map_done(&tokenizer->added_texts);
     arena_done(&tokenizer->arena);
     mem_free(tokenizer);
 }
@@ -101,6 +102,11 @@ int tokenizer_add_special(struct tokenizer *tokenizer, uint32_t id, const char *
         return err_set(err, ERR_LIMIT, "more than %d added tokens", ADDED_TOKENS_MAX);
     if (token_place(tokenizer, id, err) < 0)
         return -1;
+    size_t known = tokenizer->added_texts.count;
+    uint32_t entry = byte_map_put(&tokenizer->added_texts, content, length);
+    if (entry < known)
+        return err_set(err, ERR_INVALID, "added token '%.*s' is given twice", (int)length, content);
+    tokenizer->added_texts.entries[entry].value = id;
     struct token *token = &tokenizer->tokens[id];
     if (token->bytes && (token->length != length || memcmp(token->bytes, content, length) != 0))
         return err_set(err, ERR_INVALID, "token id %u has two different texts", id);

@@ -29,6 +29,7 @@ struct tokenizer {
     struct byte_map vocab; /* bytes of ordinary tokens; value: the id */
     struct added_token *added;
     size_t added_count;
+    struct byte_map added_texts; /* their contents; value: the id */
     bool added_first[256]; /* bytes that begin a text in `added` */
     bool ignore_merges; /* whole pieces are looked up first, reachable or not (Llama 3) */
     bool compose;       /* normalise to NFC first (GPT-NeoX) */
