@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,10 +46,14 @@ struct follow {
     struct arena arena;     /* of one poll */
 };
 
+static bool is_state(const struct followed *job, const char *state)
+{
+    return strcasecmp(job->state, state) == 0;
+}
+
 static bool has_ended(const struct followed *job)
 {
-    return strcmp(job->state, "succeeded") == 0 || strcmp(job->state, "failed") == 0 ||
-           strcmp(job->state, "cancelled") == 0;
+    return is_state(job, "succeeded") || is_state(job, "failed") || is_state(job, "cancelled");
 }
 
 static void copy_text(char *out, size_t size, const char *text)
@@ -155,8 +160,8 @@ static void add_job_line(const struct follow *follow, const struct followed *job
                (int)(NAME_COLUMNS - text_width(buf_text(&name))), "", tint_on(style, tint),
                job->held && !has_ended(job) ? "held" : job->state, tint_off(style, tint));
     buf_done(&name);
-    bar_add(out, strcmp(job->state, "succeeded") == 0 ? 1 : job->step,
-            strcmp(job->state, "succeeded") == 0 ? 1 : job->total, BAR_COLUMNS);
+    bar_add(out, is_state(job, "succeeded") ? 1 : job->step,
+            is_state(job, "succeeded") ? 1 : job->total, BAR_COLUMNS);
     if (job->total)
         buf_printf(out, " %" PRIu64 "/%" PRIu64, job->step, job->total);
     if (job->run_ms)
@@ -177,7 +182,7 @@ static unsigned terminal_rows(void)
 static int job_order(const void *a, const void *b)
 {
     const struct followed *const *x = a, *const *y = b;
-    int live_x = strcmp((*x)->state, "running") == 0, live_y = strcmp((*y)->state, "running") == 0;
+    int live_x = is_state(*x, "running"), live_y = is_state(*y, "running");
     if (live_x != live_y)
         return live_y - live_x;
     return (*x > *y) - (*x < *y);
@@ -313,7 +318,7 @@ int follow_jobs(struct client *client, const char *const *ids, size_t count)
             follow.jobs[follow.count++].id = ids[i];
     int code = follow.count ? run_follow(&follow) : EXIT_DONE;
     for (size_t i = 0; i < follow.count && code == EXIT_DONE; i++)
-        if (strcmp(follow.jobs[i].state, "succeeded") != 0)
+        if (!is_state(&follow.jobs[i], "succeeded"))
             code = EXIT_JOB_FAILED;
     arena_done(&follow.arena);
     mem_free(follow.jobs);

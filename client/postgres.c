@@ -269,19 +269,18 @@ int postgres_up(struct arena *arena, const char *home, bool *out_started, pid_t 
                 struct err *err)
 {
     struct daemon_account account;
-    pid_t pid = daemon_find(arena, home, "postgres");
-    bool started = pid == 0;
+    pid_t before = daemon_find(arena, home, "postgres"), pid = before;
     if (account_find(&account, err) < 0 || check_reachable(arena, home, &account, err) < 0 ||
         conninfo_write(arena, home, err) < 0)
         return -1;
-    if (started && (cluster_make(arena, home, &account, err) < 0 ||
-                    server_start(arena, home, &account, &pid, err) < 0))
+    if (before == 0 && (cluster_make(arena, home, &account, err) < 0 ||
+                        server_start(arena, home, &account, &pid, err) < 0))
         return -1;
     if (server_await(arena, home, &account, &pid, err) < 0 ||
         database_make(arena, home, &account, err) < 0)
         return -1;
-    *out_started = started;
     *out_pid = daemon_find(arena, home, "postgres");
+    *out_started = *out_pid != before;
     return 0;
 }
 

@@ -224,6 +224,13 @@ static void add_cell(struct buf *out, const char *text, unsigned width, bool rig
     buf_done(&clean);
 }
 
+/* An empty last cell leaves the gap before it. */
+static void trim_blanks(struct buf *out)
+{
+    while (out->length && out->bytes[out->length - 1] == ' ')
+        out->bytes[--out->length] = '\0';
+}
+
 static void add_line(struct buf *out, const struct layout *layout, const char *const *texts,
                      const struct msg_table *table, const struct style *style, bool heading)
 {
@@ -236,6 +243,7 @@ static void add_line(struct buf *out, const struct layout *layout, const char *c
         add_cell(out, texts[i], layout->widths[i], layout->right[i], i + 1 == layout->count, style,
                  tint);
     }
+    trim_blanks(out);
     buf_putc(out, '\n');
 }
 
@@ -265,8 +273,8 @@ void table_print_row(const struct msg_table *table, size_t row, const struct hea
         width = (unsigned)max_u64(width, strlen(headings[i].heading));
     for (size_t i = 0; i < count; i++) {
         int index = table_column(table, headings[i].column);
-        if (index < 0 || cell_at(table, row, index)->is_null)
-            continue;
+        if (index < 0 || cell_at(table, row, index)->is_null || !*cell_at(table, row, index)->text)
+            continue; /* nothing to say */
         const char *text = value_text(&table->columns[index], cell_at(table, row, index), &arena);
         enum tint tint = strcmp(headings[i].column, "state") == 0 ? tint_of_state(text) : TINT_NONE;
         buf_printf(out, "%s%-*s%s  %s", tint_on(style, TINT_QUIET), (int)width, headings[i].heading,

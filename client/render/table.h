@@ -37,7 +37,7 @@ struct heading {
  * the widest text column gives way. Columns named "state" get their tint. */
 void table_print(const struct msg_table *table, const struct heading *headings, size_t count,
                  const struct style *style, struct buf *out);
-/* "name  value" lines of one row; NULLs are left out. */
+/* "name  value" lines of one row; NULLs and empty texts are left out. */
 void table_print_row(const struct msg_table *table, size_t row, const struct heading *headings,
                      size_t count, const struct style *style, struct buf *out);
 /* An array of objects: int and duration_ms as integers, float as reals ("NaN" and "Infinity" as

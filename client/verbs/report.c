@@ -99,6 +99,22 @@ static int set_path(struct client *client, json_t *line, const char *path)
     return EXIT_DONE;
 }
 
+/* Before anything is hashed: the shepherd would refuse it anyway, and '/' takes long. */
+static int check_inside(struct client *client, const json_t *line)
+{
+    const char *path = json_string_value(json_object_get(line, "path"));
+    const char *folder = getenv("ATHANOR_JOB_DIR");
+    char *real = folder ? realpath(folder, NULL) : NULL;
+    size_t length = real ? strlen(real) : 0;
+    bool inside = !real || (strncmp(path, real, length) == 0 && path[length] == '/');
+    free(real);
+    return inside ? EXIT_DONE
+                  : client_failf(client, EXIT_REFUSED,
+                                 "'%s' is not below ATHANOR_JOB_DIR '%s', where what is to be kept "
+                                 "belongs",
+                                 path, folder);
+}
+
 static int build_checkpoint(struct client *client, const struct args *args, json_t *line)
 {
     json_t *metrics = json_object();
@@ -113,6 +129,8 @@ static int build_checkpoint(struct client *client, const struct args *args, json
             !add_value(metrics, args->given[i].value))
             return bad_number(client, args->given[i].value);
     int code = set_path(client, line, args->words[1]);
+    if (code == EXIT_DONE)
+        code = check_inside(client, line);
     if (code == EXIT_DONE && manifest_write(args->words[1], args_count(args, "step", 0), &err) < 0)
         code = client_fail(client, EXIT_LOCAL, &err);
     return code;

@@ -2,7 +2,7 @@
 #include "client/client.h"
 #include "client/verbs.h"
 
-#include <string.h>
+#include <strings.h>
 
 static const struct option options[] = {
     {"spec", 0, VALUE_NONE, NULL, "print the resolved spec as JSON, nothing else", false},
@@ -104,8 +104,8 @@ static int add_section(struct client *client, const struct section *section,
 static bool is_waiting(const struct msg_table *table)
 {
     const char *state = table_text(table, 0, "state");
-    return strcmp(state, "waiting") == 0 || strcmp(state, "ready") == 0 ||
-           strcmp(state, "backoff") == 0;
+    return strcasecmp(state, "waiting") == 0 || strcasecmp(state, "ready") == 0 ||
+           strcasecmp(state, "backoff") == 0;
 }
 
 static int print_job(struct client *client, const struct msg_table *table,

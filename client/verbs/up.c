@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -264,7 +265,7 @@ static bool worker_is_ok(struct up *up, const char *name)
     request.u.query = (struct msg_query){"workers", &argument, 1, 1, NULL};
     return client_try(up->client, &request, up->arena, &reply, &err) == 0 &&
            reply.tag == MSG_TABLE && table_check(&reply.u.table, &err) == 0 &&
-           strcmp(table_text(&reply.u.table, 0, "state"), "ok") == 0;
+           strcasecmp(table_text(&reply.u.table, 0, "state"), "ok") == 0;
 }
 
 static int workers_up(struct up *up, struct err *err)

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,8 +42,9 @@ static int teardown(void **state)
 
 static void note(struct fixture *f, const char *text)
 {
-    CHECK(strlen(f->trace) + strlen(text) < sizeof f->trace);
-    strcat(f->trace, text);
+    size_t used = strlen(f->trace);
+    CHECK(used + strlen(text) < sizeof f->trace);
+    snprintf(f->trace + used, sizeof f->trace - used, "%s", text);
 }
 
 static void fire_a(void *user)

@@ -16,14 +16,14 @@ struct generate {
 
 static inline const char *generate_str(struct generate *g, uint64_t key)
 {
-    static const char *const pieces[] = {"a", "ß", "漢", "loss", " ", "\n", "\"", "🍺", "/", "0"};
+    static const char *const pieces[] = {"a", "ß", "漢", "loss", " ",
+                                         "\n", "\"", "🍺", "/", "0"};
     if (!g->rng)
         return arena_printf(g->arena, "text-%llu", (unsigned long long)key);
-    char text[400] = "";
-    size_t count = rng_below(g->rng, 40);
-    for (size_t i = 0; i < count; i++)
-        strcat(text, pieces[rng_below(g->rng, ARRAY_COUNT(pieces))]);
-    return arena_strdup(g->arena, text);
+    const char *text = "";
+    for (size_t left = rng_below(g->rng, 40); left > 0; left--)
+        text = arena_printf(g->arena, "%s%s", text, pieces[rng_below(g->rng, ARRAY_COUNT(pieces))]);
+    return text;
 }
 
 static inline uint64_t generate_number(struct generate *g, uint64_t key)
