@@ -174,8 +174,10 @@ const char *cluster_worker_cpus(struct arena *arena, const struct cluster *clust
         return "";
     size_t each = cluster->cores ? cluster->cores : max_u64(total / cluster->workers, 1);
     each = min_u64(each, total);
-    for (size_t i = 0; i < each; i++)
-        buf_printf(&list, "%s%d", i ? "," : "", cpus[(index * each + i) % total]);
+    for (size_t i = 0; i < each; i++) { /* "2-2": a lone number would mean that many cores */
+        int cpu = cpus[(index * each + i) % total];
+        buf_printf(&list, each > 1 ? "%s%d" : "%s%d-%d", i ? "," : "", cpu, cpu);
+    }
     const char *copy = arena_strdup(arena, buf_text(&list));
     buf_done(&list);
     return copy;
