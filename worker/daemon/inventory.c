@@ -205,6 +205,18 @@ static int choose_cpu(struct inventory *inventory, unsigned cpu, struct inventor
     return 0;
 }
 
+/* Cores that another worker binds to are offered, but not bound to. */
+static size_t unbind_claimed(struct inventory *inventory, inventory_claim_fn *claim, void *user)
+{
+    size_t unbound = 0;
+    for (size_t i = 0; i < inventory->core_count; i++)
+        if (!claim(user, inventory->cores[i].cpus[0])) {
+            inventory->cores[i].cpu_count = 0;
+            unbound++;
+        }
+    return unbound;
+}
+
 /* "0-3,8": who lists CPUs means exactly these. */
 static int choose_list(struct inventory *inventory, const char *wanted, struct err *err)
 {
@@ -259,13 +271,11 @@ static int choose_number(struct inventory *inventory, const char *wanted, invent
 int inventory_choose(struct inventory *inventory, const char *wanted, inventory_claim_fn *claim,
                      void *user, size_t *out_unbound, struct err *err)
 {
-    *out_unbound = 0;
-    if (wanted[0] && strpbrk(wanted, "-,"))
-        if (choose_list(inventory, wanted, err) < 0)
-            return -1;
-    if (wanted[0] && !strpbrk(wanted, "-,"))
+    bool is_list = strpbrk(wanted, "-,") != NULL;
+    if (wanted[0] && !is_list)
         return choose_number(inventory, wanted, claim, user, out_unbound, err);
-    for (size_t i = 0; i < inventory->core_count; i++)
-        claim(user, inventory->cores[i].cpus[0]); /* so that others pass them over */
+    if (is_list && choose_list(inventory, wanted, err) < 0)
+        return -1;
+    *out_unbound = unbind_claimed(inventory, claim, user);
     return 0;
 }

@@ -36,10 +36,10 @@ struct inventory {
 int inventory_take(const char *gpus, struct inventory *out, struct err *err) WARN_UNUSED;
 void inventory_done(struct inventory *inventory);
 
-/* Reduces the cores to those offered. wanted: "" all; "N" that many; "0-3,8" those that own these
- * CPUs, each CPU once. With "N", cores that `claim` refuses (another worker of this machine has
- * them) are passed over; when too few are left the rest is offered unbound, which
- * *out_unbound counts. Errors: ERR_INVALID. */
+/* Reduces the cores to those offered. wanted: "" all; "N" that many; "0-3,8" those CPUs, each as
+ * a core. Cores that `claim` refuses, because another worker of this machine binds to them, are
+ * not bound to: with "N" others are preferred. *out_unbound counts what is offered unbound.
+ * Errors: ERR_INVALID. */
 typedef bool inventory_claim_fn(void *user, unsigned cpu);
 int inventory_choose(struct inventory *inventory, const char *wanted, inventory_claim_fn *claim,
                      void *user, size_t *out_unbound, struct err *err) WARN_UNUSED;

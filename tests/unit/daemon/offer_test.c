@@ -149,6 +149,8 @@ static void a_list_means_exactly_these(void **state)
     (void)state;
     assert_int_equal(inventory_choose(&inventory, "1-2,0", claim_even, NULL, &unbound, &err), 0);
     assert_int_equal(inventory.core_count, 3);
+    assert_int_equal(unbound, 1);
+    assert_int_equal(inventory.cores[0].cpu_count, 0); /* CPU 1 is another worker's */
     assert_int_equal(inventory.cores[2].cpus[0], 0);
     inventory_done(&inventory);
     for (size_t i = 0; i < ARRAY_COUNT(wrong); i++) {
