@@ -394,8 +394,13 @@ static int request_offer(struct peer *peer, const struct message *request, uint6
                        "the connection broke before the answer came (%s); "
                        "whether the request was carried out is not known",
                        peer->last_error.text);
-    *session = peer->session.own;
-    return peer_send(peer, request, &peer->request.seq, err);
+    if (peer_send(peer, request, &peer->request.seq, err) == 0) {
+        *session = peer->session.own;
+        return 0;
+    }
+    /* The socket takes nothing: it is full, or its transport has just broken and the monitor has
+     * not said so yet. Either way the next pass of the loop knows more. */
+    return err->kind == ERR_LIMIT ? 0 : -1;
 }
 
 static int request_wait(struct peer *peer, const struct message *request, bool repeat,
