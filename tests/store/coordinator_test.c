@@ -1,0 +1,453 @@
+/* coordinator_test.c - the real program on a real PostgreSQL: leading, standing by, being fenced,
+ * refusing strangers, and losing nothing when either is killed. Workers are pretended. */
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/net/keys.h"
+#include "common/net/peer.h"
+
+#include "tests/lib/pg.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#define COORDINATORS_MAX 2
+
+static struct pg_server server;
+
+struct cluster {
+    char folder[200], program[300], key[300], principals[300], db[512];
+    char endpoints[COORDINATORS_MAX][256];
+    pid_t pids[COORDINATORS_MAX];
+    struct keypair server_keys, admin_keys, user_keys, worker_keys;
+    struct loop *loop;
+    struct peer *admin, *worker;
+    uint64_t starts, acked, welcomes, refusals, attempt_id;
+    uint64_t epoch; /* newest heard of */
+};
+
+static int start(void **state)
+{
+    (void)state;
+    return pg_start(&server) ? 0 : 1;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    pg_stop(&server);
+    return 0;
+}
+
+/* bin/athanor-coordinator beside the folder of this test program. */
+static void find_program(struct cluster *cluster)
+{
+    char self[256];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+
+    assert_true(length > 0);
+    self[length] = 0;
+    *strrchr(self, '/') = 0;
+    snprintf(cluster->program, sizeof cluster->program, "%s/../bin/athanor-coordinator", self);
+}
+
+static void spawn(struct cluster *cluster, int index, bool single)
+{
+    cluster->pids[index] = fork();
+    if (cluster->pids[index] != 0)
+        return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    execl(cluster->program, "athanor-coordinator", "--db", cluster->db, "--key", cluster->key,
+          "--listen", cluster->endpoints[index], "--principals", cluster->principals,
+          "--leader-lease", "1s", "--heartbeat", "200ms", "--log-level", "error",
+          single ? "--single" : NULL, NULL);
+    _exit(127);
+}
+
+static void cluster_open(struct cluster *cluster)
+{
+    char text[600];
+    struct err err;
+
+    memset(cluster, 0, sizeof *cluster);
+    find_program(cluster);
+    snprintf(cluster->db, sizeof cluster->db, "%s", pg_database(&server));
+    snprintf(cluster->folder, sizeof cluster->folder, "/tmp/athanor-test-XXXXXX");
+    assert_non_null(mkdtemp(cluster->folder));
+    snprintf(cluster->key, sizeof cluster->key, "%s/server.key", cluster->folder);
+    snprintf(cluster->principals, sizeof cluster->principals, "%s/principals", cluster->folder);
+    for (int i = 0; i < COORDINATORS_MAX; i++)
+        snprintf(cluster->endpoints[i], sizeof cluster->endpoints[i], "ipc://%s/%d", cluster->folder, i);
+    keypair_make(&cluster->server_keys);
+    keypair_make(&cluster->admin_keys);
+    keypair_make(&cluster->user_keys);
+    keypair_make(&cluster->worker_keys);
+    snprintf(text, sizeof text, "# who may\nroot admin %s\nann user %s\nw1 worker %s\n",
+             cluster->admin_keys.public_key, cluster->user_keys.public_key,
+             cluster->worker_keys.public_key);
+    assert_int_equal(file_replace(cluster->principals, text, strlen(text), 0600, &err), 0);
+    assert_int_equal(keypair_write(cluster->key, &cluster->server_keys, &err), 0);
+    cluster->loop = loop_new();
+}
+
+static int reap(struct cluster *cluster, int index)
+{
+    int status = 0;
+
+    for (int i = 0; i < PG_WAIT_TRIES; i++) {
+        if (waitpid(cluster->pids[index], &status, WNOHANG) == cluster->pids[index]) {
+            cluster->pids[index] = 0;
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        }
+        pg_pause();
+    }
+    fail_msg("coordinator %d does not end", index);
+    return -1;
+}
+
+static void cluster_close(struct cluster *cluster)
+{
+    struct err err;
+
+    peer_close(cluster->admin);
+    peer_close(cluster->worker);
+    loop_free(cluster->loop);
+    for (int i = 0; i < COORDINATORS_MAX; i++)
+        if (cluster->pids[i]) {
+            kill(cluster->pids[i], SIGTERM);
+            assert_int_equal(reap(cluster, i), 0);
+        }
+    assert_int_equal(file_remove_tree(cluster->folder, &err), 0);
+}
+
+/* ---- peers ----------------------------------------------------------------------------------- */
+
+static void worker_up(void *user, const struct msg_welcome *welcome)
+{
+    struct cluster *cluster = user;
+    struct message message = {.tag = MSG_WORKER_JOIN};
+    struct rec_held_attempt held = {.attempt_id = cluster->attempt_id, .epoch = 1, .running = true};
+    struct err err;
+
+    (void)welcome;
+    message.u.worker_join = (struct msg_worker_join){.name = "w1", .incarnation = 1, .host = "h",
+                                                     .cores = 64, .memory_bytes = (uint64_t)1 << 38,
+                                                     .held = &held,
+                                                     .held_count = cluster->attempt_id ? 1 : 0};
+    assert_int_equal(peer_send(cluster->worker, &message, NULL, &err), 0);
+}
+
+static void worker_message(void *user, const struct envelope *envelope,
+                           const struct message *message)
+{
+    struct cluster *cluster = user;
+
+    cluster->epoch = max_u64(cluster->epoch, envelope->epoch);
+    cluster->welcomes += message->tag == MSG_WORKER_WELCOME;
+    cluster->refusals += message->tag == MSG_REFUSED;
+    if (message->tag == MSG_START) {
+        cluster->starts++;
+        cluster->attempt_id = message->u.start.attempt_id;
+    }
+    if (message->tag == MSG_REPORT_ACK)
+        cluster->acked = message->u.report_ack.seq;
+}
+
+static struct peer *connect_as(struct cluster *cluster, const struct keypair *keys, bool worker)
+{
+    const char *endpoints[] = {cluster->endpoints[0], cluster->endpoints[1]};
+    struct peer_config config = {.endpoints = endpoints, .endpoint_count = 2,
+                                 .server_key = cluster->server_keys.public_key, .keys = keys,
+                                 .program = "test", .version = "0", .user = cluster,
+                                 .on_up = worker ? worker_up : NULL,
+                                 .on_message = worker ? worker_message : NULL};
+    struct peer *peer = NULL;
+    struct err err;
+
+    assert_int_equal(peer_open(cluster->loop, &config, &peer, &err), 0);
+    return peer;
+}
+
+static void until(struct cluster *cluster, const uint64_t *counter, uint64_t wanted)
+{
+    struct err err;
+    uint64_t end_ms = clock_steady_ms() + 60000;
+
+    while (*counter < wanted && clock_steady_ms() < end_ms)
+        assert_int_equal(loop_once(cluster->loop, 50, &err), 0);
+    assert_true(*counter >= wanted);
+}
+
+static void request(struct cluster *cluster, struct peer *peer, const struct message *message,
+                    struct arena *arena, struct message *reply)
+{
+    struct err err;
+
+    if (peer_request(peer, message, true, 60000, arena, reply, &err) < 0)
+        fail_msg("%s", err.text);
+    (void)cluster;
+}
+
+static struct message submit_message(const char *yaml, uint8_t key_byte)
+{
+    static uint8_t key[16];
+    struct message message = {.tag = MSG_SUBMIT};
+
+    memset(key, key_byte, sizeof key);
+    message.u.submit = (struct msg_submit){.submit_key = {(char *)key, sizeof key},
+                                           .file = "t.yaml", .yaml = {yaml, strlen(yaml)}};
+    return message;
+}
+
+static const char one_job[] =
+    "athanor: 1\nname: one\nkind: command\ncommand: [a]\nresources: {memory: 16MiB}\n";
+
+static uint64_t submit_one(struct cluster *cluster, uint8_t key_byte, bool *out_repeated)
+{
+    struct arena arena = {0};
+    struct message message = submit_message(one_job, key_byte), reply;
+
+    request(cluster, cluster->admin, &message, &arena, &reply);
+    if (reply.tag != MSG_SUBMITTED)
+        fail_msg("%s", reply.tag == MSG_REFUSED ? reply.u.refused.text : msg_name(reply.tag));
+    assert_int_equal(reply.u.submitted.jobs_count, 1);
+    uint64_t job_id = reply.u.submitted.jobs[0].job_id;
+    if (out_repeated)
+        *out_repeated = reply.u.submitted.repeated;
+    arena_done(&arena);
+    return job_id;
+}
+
+static void report(struct cluster *cluster, struct rec_report *reports, size_t count)
+{
+    struct message message = {.tag = MSG_REPORT};
+    struct err err;
+
+    message.u.report = (struct msg_report){.attempt_id = cluster->attempt_id, .reports = reports,
+                                           .reports_count = count};
+    (void)(peer_send(cluster->worker, &message, NULL, &err) < 0); /* sent again until acknowledged */
+}
+
+/* Sends seq 1..last (STARTED, then metrics) again and again until all are acknowledged. */
+static void report_up_to(struct cluster *cluster, uint64_t last)
+{
+    struct err err;
+    uint64_t end_ms = clock_steady_ms() + 60000, again_ms = 0;
+    struct rec_report *reports = mem_array(last, sizeof *reports);
+
+    for (uint64_t i = 0; i < last; i++)
+        reports[i] = (struct rec_report){.seq = i + 1, .kind = i ? REPORT_METRIC : REPORT_STARTED,
+                                         .time_us = clock_wall_us(), .name = i ? "loss" : "",
+                                         .step = i, .value = 1, .meta = i ? "" : "{}"};
+    while (cluster->acked < last && clock_steady_ms() < end_ms) {
+        if (clock_steady_ms() >= again_ms) {
+            report(cluster, reports + cluster->acked, last - cluster->acked);
+            again_ms = clock_steady_ms() + 300;
+        }
+        assert_int_equal(loop_once(cluster->loop, 20, &err), 0);
+    }
+    mem_free(reports);
+    assert_int_equal(cluster->acked, last);
+}
+
+/* ---- tests ----------------------------------------------------------------------------------- */
+
+static void the_same_submit_sent_twice_is_one_job(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    bool repeated;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, true);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    uint64_t job_id = submit_one(&cluster, 1, &repeated);
+    assert_false(repeated);
+    assert_int_equal(submit_one(&cluster, 1, &repeated), job_id);
+    assert_true(repeated);
+    kill(cluster.pids[0], SIGKILL); /* and the memory of it survives */
+    reap(&cluster, 0);
+    spawn(&cluster, 0, true);
+    assert_int_equal(submit_one(&cluster, 1, &repeated), job_id);
+    assert_true(repeated);
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.jobs"), "1");
+    cluster_close(&cluster);
+}
+
+static void a_wrong_spec_is_refused_with_places_and_leaves_nothing(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    struct arena arena = {0};
+    struct message message = submit_message("athanor: 1\nname: x\nkind: comand\nressources: {}\n", 1), reply;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, true);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    request(&cluster, cluster.admin, &message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_REFUSED);
+    assert_true(reply.u.refused.refusals_count >= 2);
+    assert_string_equal(reply.u.refused.refusals[0].file, "t.yaml");
+    assert_true(reply.u.refused.refusals[0].line > 0);
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.job"), "0");
+    arena_done(&arena);
+    cluster_close(&cluster);
+}
+
+static void roles_bound_what_a_key_may_ask(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    struct arena arena = {0};
+    struct message message = {.tag = MSG_KEY_CHANGE}, reply;
+    struct keypair stranger;
+    struct err err;
+
+    cluster_open(&cluster);
+    keypair_make(&stranger);
+    spawn(&cluster, 0, true);
+    cluster.admin = connect_as(&cluster, &cluster.user_keys, false);
+    message.u.key_change = (struct msg_key_change){.action = "enrol", .principal = "eve",
+                                                   .role = "admin", .public_key = stranger.public_key};
+    request(&cluster, cluster.admin, &message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_REFUSED);
+    assert_string_equal(reply.u.refused.kind, err_kind_name(ERR_DENIED));
+    struct peer *unknown = connect_as(&cluster, &stranger, false);
+    message = submit_message(one_job, 9);
+    assert_int_equal(peer_request(unknown, &message, true, 1500, &arena, &reply, &err), -1);
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.job"), "0");
+    peer_close(unknown);
+    arena_done(&arena);
+    cluster_close(&cluster);
+}
+
+static void a_revoked_key_is_out_at_once(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    struct arena arena = {0};
+    struct message message = {.tag = MSG_KEY_CHANGE}, reply;
+    struct err err;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, true);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    struct peer *user = connect_as(&cluster, &cluster.user_keys, false);
+    struct message query = {.tag = MSG_QUERY, .u.query = {.name = "status"}};
+    request(&cluster, user, &query, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_TABLE);
+    message.u.key_change = (struct msg_key_change){.action = "revoke", .principal = "ann"};
+    request(&cluster, cluster.admin, &message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_DONE);
+    assert_int_equal(peer_request(user, &query, true, 1500, &arena, &reply, &err), -1);
+    assert_string_equal(pg_ask(cluster.db, "SELECT revoked_at IS NOT NULL FROM athanor.principal"
+                                           " WHERE name = 'ann'"), "t");
+    peer_close(user);
+    arena_done(&arena);
+    cluster_close(&cluster);
+}
+
+static void a_standby_takes_over_and_nothing_is_lost_or_doubled(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, false);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    cluster.worker = connect_as(&cluster, &cluster.worker_keys, true);
+    until(&cluster, &cluster.welcomes, 1);
+    submit_one(&cluster, 1, NULL);
+    until(&cluster, &cluster.starts, 1);
+    report_up_to(&cluster, 50);
+    spawn(&cluster, 1, false);
+    kill(cluster.pids[0], SIGKILL);
+    reap(&cluster, 0);
+    uint64_t killed_ms = clock_steady_ms();
+    until(&cluster, &cluster.welcomes, 2);
+    print_message("served again after %llu ms\n", (unsigned long long)(clock_steady_ms() - killed_ms));
+    assert_int_equal(cluster.epoch, 2);
+    report_up_to(&cluster, 120);
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) || ' ' || count(DISTINCT step) || ' ' ||"
+                                           " max(step) FROM athanor.metrics"), "119 119 119");
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.runs"), "1");
+    cluster_close(&cluster);
+}
+
+static void a_leader_that_slept_through_its_lease_ends_itself(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, false);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    submit_one(&cluster, 1, NULL);
+    spawn(&cluster, 1, false);
+    kill(cluster.pids[0], SIGSTOP);
+    for (int i = 0; i < PG_WAIT_TRIES &&
+                    strcmp(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), "2") != 0; i++)
+        pg_pause();
+    assert_string_equal(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), "2");
+    kill(cluster.pids[0], SIGCONT);
+    assert_int_equal(reap(&cluster, 0), 3);
+    submit_one(&cluster, 2, NULL);
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.jobs"), "2");
+    cluster_close(&cluster);
+}
+
+/* PostgreSQL crashes and recovers in the middle of a report stream. */
+static void a_crash_of_postgresql_costs_no_point(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, true);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    cluster.worker = connect_as(&cluster, &cluster.worker_keys, true);
+    until(&cluster, &cluster.welcomes, 1);
+    submit_one(&cluster, 1, NULL);
+    until(&cluster, &cluster.starts, 1);
+    for (uint64_t last = 300; last <= 1500; last += 300) {
+        int backend = atoi(pg_ask(cluster.db, "SELECT pid FROM pg_stat_activity WHERE datname ="
+                                              " current_database() AND application_name LIKE '%%writer'"));
+        if (backend > 0)
+            kill(backend, SIGKILL);
+        report_up_to(&cluster, last);
+    }
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) || ' ' || count(DISTINCT step) FROM"
+                                           " athanor.metrics"), "1499 1499");
+    cluster_close(&cluster);
+}
+
+static void sigterm_gives_the_lease_up(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, false);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    submit_one(&cluster, 1, NULL);
+    kill(cluster.pids[0], SIGTERM);
+    assert_int_equal(reap(&cluster, 0), 0);
+    assert_string_equal(pg_ask(cluster.db, "SELECT expires_at < now() FROM athanor.coordinator_lease"), "t");
+    cluster_close(&cluster);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_same_submit_sent_twice_is_one_job),
+        cmocka_unit_test(a_wrong_spec_is_refused_with_places_and_leaves_nothing),
+        cmocka_unit_test(roles_bound_what_a_key_may_ask),
+        cmocka_unit_test(a_revoked_key_is_out_at_once),
+        cmocka_unit_test(a_standby_takes_over_and_nothing_is_lost_or_doubled),
+        cmocka_unit_test(a_leader_that_slept_through_its_lease_ends_itself),
+        cmocka_unit_test(a_crash_of_postgresql_costs_no_point),
+        cmocka_unit_test(sigterm_gives_the_lease_up),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}
