@@ -6,12 +6,10 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "common/net/loop.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -141,113 +139,42 @@ static int open_log(struct arena *arena, const struct daemon_spec *spec, int *ou
     return 0;
 }
 
-static bool become(const struct daemon_account *account)
+/* Opens the log and fills in what the launch needs; launch.log is the caller's. */
+static int launch_prepare(struct arena *arena, const struct daemon_spec *spec, struct launch *out,
+                          struct err *err)
 {
-    return !account->name || (initgroups(account->name, account->gid) == 0 &&
-                              setgid(account->gid) == 0 && setuid(account->uid) == 0);
-}
-
-/* In the child: never returns. Tells errno of what failed through `failure`. */
-NORETURN static void become_daemon(const struct daemon_spec *spec, char *const *environment,
-                                   int log, int failure)
-{
-    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    loop_signals_reset();
-    if (null >= 0 && dup2(null, 0) == 0 && dup2(log, 1) == 1 && dup2(log, 2) == 2 &&
-        chdir("/") == 0 && become(&spec->account))
-        execve(spec->program, (char *const *)(uintptr_t)spec->arguments, environment);
-    int reason = errno;
-    (void)!write(failure, &reason, sizeof reason);
-    _exit(127);
-}
-
-/* The middle process: makes the daemon a child of init and tells its pid. */
-NORETURN static void fork_again(const struct daemon_spec *spec, char *const *environment, int log,
-                                int failure, int pid_pipe)
-{
-    setsid();
-    pid_t pid = fork();
-    if (pid == 0)
-        become_daemon(spec, environment, log, failure);
-    (void)!write(pid_pipe, &pid, sizeof pid);
-    _exit(pid < 0);
-}
-
-static int read_exactly(int fd, void *out, size_t size)
-{
-    ssize_t count;
-    do
-        count = read(fd, out, size);
-    while (count < 0 && errno == EINTR);
-    return count == (ssize_t)size ? 0 : -1;
-}
-
-static int await_start(const struct daemon_spec *spec, pid_t middle, int failure, int pid_pipe,
-                       pid_t *out_pid, struct err *err)
-{
-    pid_t pid = -1;
-    int reason, status;
-    int told = read_exactly(pid_pipe, &pid, sizeof pid);
-    while (waitpid(middle, &status, 0) < 0 && errno == EINTR)
-        continue;
-    if (told < 0 || pid < 0)
-        return err_set(err, ERR_IO, "starting %s: the system makes no more processes", spec->name);
-    if (read_exactly(failure, &reason, sizeof reason) == 0)
-        return err_set(err, ERR_IO, "starting '%s': %s", spec->program, strerror(reason));
-    *out_pid = pid;
-    return 0;
+    *out = (struct launch){.program = spec->program,
+                           .arguments = spec->arguments,
+                           .environment = environment_of(arena, spec),
+                           .account = spec->account};
+    return open_log(arena, spec, &out->log, err);
 }
 
 int daemon_start(struct arena *arena, const struct daemon_spec *spec, pid_t *out_pid,
                  struct err *err)
 {
-    char **environment = environment_of(arena, spec);
-    int failure[2] = {-1, -1}, pids[2] = {-1, -1}, log = -1, rc = -1;
-    pid_t middle, pid = 0;
-    if (open_log(arena, spec, &log, err) < 0)
-        goto out;
-    if (pipe2(failure, O_CLOEXEC) < 0 || pipe2(pids, O_CLOEXEC) < 0 || (middle = fork()) < 0) {
-        err_errno(err, "starting %s", spec->name);
-        goto out;
-    }
-    if (middle == 0)
-        fork_again(spec, environment, log, failure[1], pids[1]);
-    close(failure[1]);
-    close(pids[1]);
-    failure[1] = pids[1] = -1;
-    if (await_start(spec, middle, failure[0], pids[0], &pid, err) < 0 ||
-        pid_write(arena, spec, pid, err) < 0)
-        goto out;
+    struct launch launch;
+    pid_t pid = 0;
+    if (launch_prepare(arena, spec, &launch, err) < 0)
+        return -1;
+    int rc = launch_detached(&launch, &pid, err);
+    close(launch.log);
+    if (rc < 0 || pid_write(arena, spec, pid, err) < 0)
+        return -1;
     *out_pid = pid;
-    rc = 0;
-out:
-    for (int i = 0; i < 2; i++) {
-        if (failure[i] >= 0)
-            close(failure[i]);
-        if (pids[i] >= 0)
-            close(pids[i]);
-    }
-    if (log >= 0)
-        close(log);
-    return rc;
+    return 0;
 }
 
 int daemon_run(struct arena *arena, const struct daemon_spec *spec, struct err *err)
 {
-    char **environment = environment_of(arena, spec);
-    int log = -1, status = 0;
-    if (open_log(arena, spec, &log, err) < 0)
+    struct launch launch;
+    int status = 0;
+    if (launch_prepare(arena, spec, &launch, err) < 0)
         return -1;
-    pid_t pid = fork();
-    if (pid == 0)
-        become_daemon(spec, environment, log, log);
-    close(log);
-    if (pid < 0)
-        return err_errno(err, "starting %s", spec->name);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return 0;
+    int rc = launch_and_wait(&launch, &status, err);
+    close(launch.log);
+    if (rc < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0))
+        return rc;
     return err_set(err, ERR_IO, "'%s' failed:\n%s", spec->program,
                    daemon_log_tail(arena, spec->home, spec->name));
 }

@@ -5,16 +5,11 @@
 #ifndef ATHANOR_CLIENT_DAEMONS_H
 #define ATHANOR_CLIENT_DAEMONS_H
 
+#include "client/launch.h"
 #include "common/base/arena.h"
 #include "common/base/err.h"
 
 #include <sys/types.h>
-
-struct daemon_account {
-    uid_t uid;
-    gid_t gid;
-    const char *name; /* NULL: our own, nothing is changed */
-};
 
 struct daemon_spec {
     const char *home;

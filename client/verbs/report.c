@@ -305,9 +305,9 @@ static int run(struct client *client, const struct args *args)
 
 const struct verb verb_report = {
     .name = "report",
-    .words = "metric|progress|checkpoint|artifact|event ARGUMENT...",
+    .words = "KIND ARGUMENT...",
     .summary = "report from within a job",
-    .text = "For programs and scripts that run as jobs. The words are:\n\n"
+    .text = "For programs and scripts that run as jobs. KIND is one of:\n\n"
             "report metric --step N NAME=VALUE...\n\n"
             "report progress STEP [TOTAL] [--phase NAME]\n\n"
             "report checkpoint --step N PATH [--metric NAME=VALUE]: hashes the files below PATH, "

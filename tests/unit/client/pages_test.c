@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -59,6 +61,18 @@ static void the_man_page_names_every_verb_and_option(void **state)
     buf_done(&out);
 }
 
+static int run_bash(const char *script)
+{
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        execlp("bash", "bash", "--norc", script, (char *)NULL);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 static void completion_is_valid_bash_and_offers_verbs_and_options(void **state)
 {
     char path[] = "/tmp/athanor-completion-XXXXXX";
@@ -75,9 +89,7 @@ static void completion_is_valid_bash_and_offers_verbs_and_options(void **state)
                    "COMP_WORDS=(athanor keys re); COMP_CWORD=2; _athanor; [ \"${COMPREPLY[*]}\" = "
                    "revoke ] || exit 9\n");
     assert_int_equal(file_write_all(fd, out.bytes, out.length, &err), 0);
-    char *command = mem_printf("bash --norc %s", path);
-    assert_int_equal(system(command), 0);
-    mem_free(command);
+    assert_int_equal(run_bash(path), 0);
     remove(path);
     buf_done(&out);
 }
