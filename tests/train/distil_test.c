@@ -1,7 +1,7 @@
 /* distil_test.c - does a teacher help? The same student, data, steps and seed with and without
  * it; how close each comes to the teacher on documents that neither has seen.
  *
- * Gate per seed: forward KL to the teacher on held-out documents is at most 0.7 of the control
+ * Gate per seed: forward KL to the teacher on held-out documents is at most 0.6 of the control
  * arm's, and the teacher's weights have not changed. Three seeds, each must pass: in the long
  * mode; one seed by default. */
 #include "tests/train/fixture.h"
@@ -17,7 +17,7 @@ static void train_teacher(const struct place *place)
     char *wide = input(place, "wide");
     char *spec = mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": %s}, "
                             "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 48, "
-                            "\"heads\": 4, \"context\": 64, \"unit\": \"documents\", \"steps\": 150, "
+                            "\"heads\": 4, \"context\": 64, \"unit\": \"documents\", \"steps\": 200, "
                             "\"batch\": 16, \"learning_rate\": 0.006, \"seed\": 9}", wide);
     struct job_run job = {.name = "teacher", .spec = spec};
 
@@ -32,8 +32,8 @@ static double student_kl(const struct place *place, const char *loss, int seed, 
     char *wide = input(place, "wide"), *valid = input(place, "valid");
     char *spec = mem_printf(
         "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": %s, \"valid\": %s, "
-        "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000150\"}}, \"params\": {\"loss\": "
-        "\"%s\", \"layers\": 1, \"d_model\": 32, \"heads\": 2, \"unit\": \"documents\", \"steps\": 150, "
+        "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000200\"}}, \"params\": {\"loss\": "
+        "\"%s\", \"layers\": 1, \"d_model\": 32, \"heads\": 2, \"unit\": \"documents\", \"steps\": 300, "
         "\"batch\": 16, \"learning_rate\": 0.006, \"seed\": %d}",
         wide, valid, place->folder, loss, seed);
     char *name = mem_printf("student-%s-%d", loss, seed);
@@ -42,8 +42,8 @@ static double student_kl(const struct place *place, const char *loss, int seed, 
     double kl;
 
     run_job_in(place, &job, &trace);
-    kl = trace_at(&trace, "kl_to_teacher", 150);
-    *out_val = trace_at(&trace, "val_loss", 150);
+    kl = trace_at(&trace, "kl_to_teacher", 300);
+    *out_val = trace_at(&trace, "val_loss", 300);
     trace_done(&trace);
     mem_free(wide);
     mem_free(valid);
@@ -57,7 +57,7 @@ static void a_taught_student_ends_closer_to_its_teacher(void **state)
     const char *mode = getenv("ATHANOR_TEST_MODE");
     int seeds = mode && strcmp(mode, "long") == 0 ? 3 : 1;
     const struct place *place = *state;
-    char *weights = mem_printf("%s/teacher/checkpoints/step-0000000150/model.safetensors",
+    char *weights = mem_printf("%s/teacher/checkpoints/step-0000000200/model.safetensors",
                                place->folder);
     struct hash before, after;
 
@@ -70,7 +70,7 @@ static void a_taught_student_ends_closer_to_its_teacher(void **state)
 
         print_message("seed %d: forward KL to the teacher %.4f taught, %.4f alone; "
                       "val_loss %.4f, %.4f\n", seed, taught, alone, taught_val, alone_val);
-        assert_true(taught <= 0.7 * alone);
+        assert_true(taught <= 0.6 * alone);
     }
     OK(hash_file(weights, &after, &fixture_err));
     assert_true(hash_equal(&before, &after));
@@ -88,7 +88,7 @@ static void alpha_zero_is_plain_cross_entropy(void **state)
     for (int i = 0; i < 2; i++) {
         char *spec = mem_printf(
             "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": %s, "
-            "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000150\"}}, \"params\": {%s, "
+            "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000200\"}}, \"params\": {%s, "
             "\"layers\": 1, \"unit\": \"documents\", \"steps\": 8, \"batch\": 8}",
             wide, place->folder, params[i]);
         struct job_run job = {.name = i ? "zero" : "none", .spec = spec};

@@ -54,7 +54,8 @@ void scorer_close(struct scorer *scorer)
 
 static bool add_item(struct scorer *scorer, const struct score_source *source, int64_t item)
 {
-    int64_t count = source->fill(source->argument, item, scorer->pack.T, scorer->token,
+    int64_t number = item * source->total / source->count;
+    int64_t count = source->fill(source->argument, number, scorer->pack.T, scorer->token,
                                  scorer->target);
 
     return pack_add(&scorer->pack, item, scorer->token, scorer->target, count);
@@ -234,31 +235,35 @@ int score_each(struct scorer *scorer, const struct score_source *source,
     return rc;
 }
 
-static int64_t fill_document(void *argument, int64_t item, int64_t T, int32_t *token,
+static int64_t fill_document(void *argument, int64_t number, int64_t T, int32_t *token,
                              int32_t *target)
 {
-    return corpus_document(argument, item, T, token, target, NULL);
+    return corpus_document(argument, number, T, token, target, NULL);
 }
 
-struct score_source score_documents(struct corpus *corpus)
+struct score_source score_documents(struct corpus *corpus, int64_t most)
 {
-    return (struct score_source){corpus_count(corpus), fill_document, corpus};
+    int64_t total = corpus_count(corpus);
+
+    return (struct score_source){most > 0 && most < total ? most : total, total, fill_document,
+                                 corpus};
 }
 
-static int64_t fill_window(void *argument, int64_t item, int64_t T, int32_t *token,
+static int64_t fill_window(void *argument, int64_t number, int64_t T, int32_t *token,
                            int32_t *target)
 {
     const struct windows *windows = argument;
-    int64_t number = 0;
+    int64_t item = 0;
     struct batch row = {
-        .B = 1, .T = windows->T, .token = token, .target = target, .item = &number};
+        .B = 1, .T = windows->T, .token = token, .target = target, .item = &item};
 
     CHECK(windows->T <= T);
-    CHECK(windows_fill_ordered(windows, (uint64_t)item, &row) == 1);
+    CHECK(windows_fill_ordered(windows, (uint64_t)number, &row) == 1);
     return windows->T;
 }
 
 struct score_source score_windows(const struct windows *windows)
 {
-    return (struct score_source){windows->window_count, fill_window, (void *)windows};
+    return (struct score_source){windows->window_count, windows->window_count, fill_window,
+                                 (void *)windows};
 }

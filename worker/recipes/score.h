@@ -11,17 +11,19 @@
 
 struct comm;
 
-/* Sequences to score. fill writes the tokens of item i and their targets (-1: not scored)
- * into arrays with room for T, and returns how many, 1..T. */
+/* Sequences to score: `count` items, spread evenly over `total` numbered ones. fill writes the
+ * tokens of one number and their targets (-1: not scored) into arrays with room for T, and
+ * returns how many, 1..T. */
 struct score_source {
     int64_t count;
-    int64_t (*fill)(void *argument, int64_t item, int64_t T, int32_t *token, int32_t *target);
+    int64_t total;
+    int64_t (*fill)(void *argument, int64_t number, int64_t T, int32_t *token, int32_t *target);
     void *argument;
 };
 
 /* One scored item, handed to the visitor; borrowed for the call. */
 struct score_item {
-    int64_t item;
+    int64_t item; /* 0 .. count-1 */
     int64_t count;
     const int32_t *target; /* -1: not scored */
     const float *nll;      /* nats */
@@ -75,8 +77,8 @@ int score_total(struct scorer *scorer, const struct score_source *source,
 int score_each(struct scorer *scorer, const struct score_source *source,
                const struct model *model, double *out_nll, struct err *err) WARN_UNUSED;
 
-/* The documents of a corpus, and the windows of a part in stored order. */
-struct score_source score_documents(struct corpus *corpus);
+/* The documents of a corpus, at most `most` of them (0: all), and the windows of a part. */
+struct score_source score_documents(struct corpus *corpus, int64_t most);
 struct score_source score_windows(const struct windows *windows);
 
 #endif

@@ -297,7 +297,7 @@ static int logit_kd_report(struct run *run, struct logit_kd *kd, struct err *err
     if (done != run->step_count &&
         (kd->eval_every == 0 || done % (uint64_t)kd->eval_every != 0))
         return 0;
-    source = by_document ? score_documents(&kd->valid) : score_windows(&kd->valid_windows);
+    source = by_document ? score_documents(&kd->valid, 0) : score_windows(&kd->valid_windows);
     if (score_total(&kd->scorer, &source, kd->trainer.model, kd->teacher, &sum, err) < 0)
         return -1;
     run_metric(run, "val_loss", sum.nll / sum.tokens);

@@ -38,6 +38,7 @@ struct task {
     enum subject subject;
     enum set set;
     struct score_plan plan;
+    int64_t documents;            /* scored */
     struct document_score *score; /* one a document */
     uint64_t first_step, end_step;
 };
@@ -49,6 +50,7 @@ struct forget_retain {
     struct corpus corpus[SET_END];
     struct scorer scorer;
     double min_k;
+    int64_t most; /* documents of a set; 0: all */
     struct task task[SUBJECT_END * SET_END];
     int task_count;
     struct task *task_of[SUBJECT_END][SET_END]; /* NULL: not given */
@@ -107,11 +109,13 @@ static void count_cut(struct forget_retain *eval, int64_t T)
     for (enum set set = 0; set < SET_END; set++) {
         if (!corpus_is_open(&eval->corpus[set]))
             continue;
-        for (int64_t i = 0; i < corpus_count(&eval->corpus[set]); i++) {
+        struct score_source source = score_documents(&eval->corpus[set], eval->most);
+
+        for (int64_t i = 0; i < source.count; i++) {
             bool cut = false;
 
-            corpus_document(&eval->corpus[set], i, T, eval->scorer.token, eval->scorer.target,
-                            &cut);
+            corpus_document(&eval->corpus[set], i * source.total / source.count, T,
+                            eval->scorer.token, eval->scorer.target, &cut);
             eval->cut_documents += cut;
         }
     }
@@ -121,10 +125,11 @@ static int add_task(struct run *run, struct forget_retain *eval, enum subject su
                     enum set set, struct err *err)
 {
     struct task *task = &eval->task[eval->task_count];
-    struct score_source source = score_documents(&eval->corpus[set]);
+    struct score_source source = score_documents(&eval->corpus[set], eval->most);
 
     task->subject = subject;
     task->set = set;
+    task->documents = source.count;
     task->score = calloc((size_t)source.count, sizeof *task->score);
     if (!task->score)
         return err_set(err, ERR_MEMORY, "cannot allocate scores of %lld documents",
@@ -145,6 +150,7 @@ static int forget_retain_open(struct run *run, void *state, struct err *err)
     int64_t T;
 
     eval->min_k = run_float(run, "min_k");
+    eval->most = run_int(run, "documents");
     run->phase = "evaluate";
     if (open_inputs(run, eval, err) < 0)
         return -1;
@@ -198,7 +204,7 @@ static void visit_document(void *argument, const struct score_item *item)
 static int score_task(struct run *run, struct forget_retain *eval, struct task *task,
                       struct err *err)
 {
-    struct score_source source = score_documents(&eval->corpus[task->set]);
+    struct score_source source = score_documents(&eval->corpus[task->set], eval->most);
     struct visit visit = {eval, task};
     int64_t from = (int64_t)(run->step - task->first_step) * BLOCKS_A_STEP;
     int64_t to = from + BLOCKS_A_STEP;
@@ -221,17 +227,13 @@ static void add_named(struct results *results, const char *subject, const char *
     results_add(results, full, value);
 }
 
-static int64_t task_documents(const struct forget_retain *eval, const struct task *task)
-{
-    return corpus_count(&eval->corpus[task->set]);
-}
 
 static void report_task(struct results *results, const struct forget_retain *eval,
                         const struct task *task)
 {
     const char *subject = task->subject == SUBJECT_REFERENCE ? "reference_" : "";
     const char *set = set_name[task->set];
-    int64_t documents = task_documents(eval, task);
+    int64_t documents = task->documents;
     struct document_score sum = {0};
     double probability = 0, residuals = 0, n = (double)documents;
 
@@ -284,8 +286,8 @@ static double attack_auc(const struct forget_retain *eval, enum subject subject,
 
     if (!forget || !holdout)
         return NAN;
-    members = task_documents(eval, forget);
-    outsiders = task_documents(eval, holdout);
+    members = forget->documents;
+    outsiders = holdout->documents;
     attack_scores(forget, attack, members, picks, room);
     attack_scores(holdout, attack, outsiders, picks ? picks + members : NULL, room + members);
     return membership_auc(room, members, room + members, outsiders);
@@ -308,8 +310,8 @@ static double percentile(const double *sorted, int64_t count, double share)
 static void draw_picks(const struct forget_retain *eval, uint64_t seed, int64_t draw,
                        int64_t *picks)
 {
-    int64_t members = corpus_count(&eval->corpus[SET_FORGET]);
-    int64_t all = members + corpus_count(&eval->corpus[SET_HOLDOUT]);
+    int64_t members = eval->task_of[SUBJECT_MODEL][SET_FORGET]->documents;
+    int64_t all = members + eval->task_of[SUBJECT_MODEL][SET_HOLDOUT]->documents;
 
     for (int64_t i = 0; i < all; i++) {
         double unit = rng_unit_at(seed, (uint64_t)draw, (uint64_t)i);
@@ -335,14 +337,14 @@ static int report_membership(struct run *run, struct results *results, struct fo
                              struct err *err)
 {
     int64_t draws = run_int(run, "bootstrap");
-    int64_t all = corpus_count(&eval->corpus[SET_FORGET]);
-    bool holdout = eval->task_of[SUBJECT_MODEL][SET_HOLDOUT] != NULL;
+    const struct task *holdout = eval->task_of[SUBJECT_MODEL][SET_HOLDOUT];
+    int64_t all = eval->task_of[SUBJECT_MODEL][SET_FORGET]->documents;
     double *room = NULL, *auc_draw = NULL, *leak_draw = NULL;
     int64_t *picks = NULL;
     double auc, reference;
     int rc = -1;
 
-    all += holdout ? corpus_count(&eval->corpus[SET_HOLDOUT]) : 0;
+    all += holdout ? holdout->documents : 0;
     draws = holdout ? draws : 0;
     room = malloc((size_t)all * sizeof *room);
     picks = malloc((size_t)all * sizeof *picks);
@@ -417,6 +419,7 @@ static void put_settings(struct run *run, struct results *results,
     }
     results_number(results, "max_length", (double)eval->scorer.pack.T);
     results_number(results, "min_k", eval->min_k);
+    results_number(results, "documents_most", (double)eval->most);
 }
 
 static void note_summary(struct run *run, const struct forget_retain *eval)
@@ -425,7 +428,7 @@ static void note_summary(struct run *run, const struct forget_retain *eval)
         const struct task *task = &eval->task[i];
         struct document_score sum = {0};
 
-        for (int64_t d = 0; d < task_documents(eval, task); d++) {
+        for (int64_t d = 0; d < task->documents; d++) {
             sum.nll += task->score[d].nll;
             sum.tokens += task->score[d].tokens;
         }
@@ -442,7 +445,7 @@ static int forget_retain_report(struct run *run, struct forget_retain *eval, str
 
     for (int i = 0; i < eval->task_count; i++)
         comm_sum_f64(run->comm, &eval->task[i].score->nll,
-                     6 * task_documents(eval, &eval->task[i]));
+                     6 * eval->task[i].documents);
     results_init(&results, run);
     put_settings(run, &results, eval);
     for (int i = 0; i < eval->task_count; i++)
@@ -490,6 +493,8 @@ static void forget_retain_close(struct run *run, void *state)
 }
 
 static const struct param forget_retain_params[] = {
+    {"documents", PARAM_INT, "0", 0, 1e12, NULL,
+     "most documents of each set, spread evenly over it; 0: all"},
     {"min_k", PARAM_FLOAT, "0.4", 0.001, 1, NULL,
      "share of a document's least likely tokens that the membership attack averages"},
     {"bootstrap", PARAM_INT, "200", 0, 10000, NULL,

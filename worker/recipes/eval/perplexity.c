@@ -139,7 +139,8 @@ static int perplexity_open(struct run *run, void *state, struct err *err)
     ppl->text_count = ppl->by_document ? corpus_count(&ppl->corpus)
                                        : (int64_t)ppl->corpus.part->shard_count;
     cut_texts(ppl);
-    ppl->source = (struct score_source){(int64_t)ppl->piece_count, fill_piece, ppl};
+    ppl->source = (struct score_source){(int64_t)ppl->piece_count, (int64_t)ppl->piece_count,
+                                         fill_piece, ppl};
     ppl->sum = calloc((size_t)ppl->text_count, sizeof *ppl->sum);
     if (!ppl->sum)
         return err_set(err, ERR_MEMORY, "cannot allocate sums of %lld texts",

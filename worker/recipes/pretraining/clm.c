@@ -95,7 +95,7 @@ static int clm_pass(struct clm *clm, int64_t pass, int64_t target_count, double 
 static int clm_validate(struct run *run, struct clm *clm, double *out_loss, struct err *err)
 {
     bool by_document = strcmp(run_string(run, "unit"), "documents") == 0;
-    struct score_source source = by_document ? score_documents(&clm->valid)
+    struct score_source source = by_document ? score_documents(&clm->valid, 0)
                                              : score_windows(&clm->valid_windows);
     struct score_sum sum;
 

@@ -19,6 +19,7 @@ static void read_params(struct run *run, struct unlearn *unlearn)
 
     unlearn->forget_weight = run_float(run, "forget_weight");
     unlearn->eval_every = run_int(run, "eval_every");
+    unlearn->eval_documents = run_int(run, "eval_documents");
     unlearn->stop = strcmp(stop, "oracle_nll") == 0    ? STOP_ORACLE_NLL
                     : strcmp(stop, "holdout_nll") == 0 ? STOP_HOLDOUT_NLL
                                                        : STOP_NONE;
@@ -85,7 +86,7 @@ static int open_models(struct run *run, struct unlearn *unlearn, struct err *err
 static int mean_loss(struct unlearn *unlearn, struct corpus *corpus, const struct model *model,
                      double *out, struct err *err)
 {
-    struct score_source source = score_documents(corpus);
+    struct score_source source = score_documents(corpus, unlearn->eval_documents);
     struct score_sum sum;
 
     if (score_total(&unlearn->scorer, &source, model, NULL, &sum, err) < 0)
@@ -110,7 +111,7 @@ static int oracle_level(struct run *run, struct unlearn *unlearn, struct err *er
 static int measure_start(struct run *run, struct unlearn *unlearn, struct err *err)
 {
     const struct model *start = unlearn->trainer.model;
-    struct score_source forget = score_documents(&unlearn->forget);
+    struct score_source forget = score_documents(&unlearn->forget, 0);
     double abort_factor = run_float(run, "retain_abort");
     double retain;
 

@@ -56,6 +56,7 @@ struct unlearn {
     double stop_level;      /* nats a token of the forget set                */
     double retain_limit;    /* nats a token of the retain set; 0: none       */
     int64_t eval_every;
+    int64_t eval_documents; /* most of each set; 0: all */
 };
 
 /* Parameters of every method; each adds its own. */
@@ -65,7 +66,9 @@ struct unlearn {
     {"steps", PARAM_INT, "0", 0, 1e9, NULL, "optimiser steps; 0: as many as epochs need"}, \
     {"forget_weight", PARAM_FLOAT, "1", 0, 1e4, NULL, "weight of the forget term"}, \
     {"eval_every", PARAM_INT, "0", 0, 1e9, NULL, \
-     "steps between evaluations of all forget, retain and holdout documents; 0: once an epoch"}, \
+     "steps between evaluations on forget, retain and holdout documents; 0: once an epoch"}, \
+    {"eval_documents", PARAM_INT, "0", 0, 1e12, NULL, \
+     "most documents of each set in an evaluation, spread evenly over it; 0: all"}, \
     {"stop", PARAM_CHOICE, "none", 0, 0, "none|oracle_nll|holdout_nll", \
      "end at the first evaluation whose forget loss reaches the input `oracle`'s, or what the " \
      "model before unlearning had on the input `holdout`"}, \
