@@ -73,8 +73,8 @@ static void score_set(const struct job *job, struct checkpoint *checkpoint)
         checkpoint->score = job->best_mode == SPEC_BEST_MAX ? value : -value;
 }
 
-static void row_write(struct core *core, const struct job *job,
-                      const struct checkpoint *checkpoint, enum persist_op op)
+static void row_write(struct core *core, const struct job *job, const struct checkpoint *checkpoint,
+                      enum persist_op op)
 {
     struct row_checkpoint row = {
         .checkpoint_id = checkpoint->checkpoint_id,
@@ -169,9 +169,9 @@ static size_t rank_by_step(const struct job *job, const struct checkpoint *check
     size_t ahead = 0;
     for (size_t i = 0; i < job->checkpoint_count; i++) {
         const struct checkpoint *other = &job->checkpoints[i];
-        ahead += other->step > checkpoint->step ||
-                 (other->step == checkpoint->step &&
-                  other->checkpoint_id > checkpoint->checkpoint_id);
+        ahead +=
+            other->step > checkpoint->step ||
+            (other->step == checkpoint->step && other->checkpoint_id > checkpoint->checkpoint_id);
     }
     return ahead;
 }
@@ -277,7 +277,8 @@ void checkpoint_report(struct core *core, struct attempt *attempt, const struct 
     if (!path_is_fit(core, attempt, report->path) || is_repeat(job, attempt->attempt_id, step))
         return;
     path_supersede(core, job, report->path);
-    const char *metrics = json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
+    const char *metrics =
+        json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
     struct checkpoint checkpoint = {
         .checkpoint_id = ++core->ids.checkpoint,
         .attempt_id = attempt->attempt_id,

@@ -106,12 +106,13 @@ static void job_target_add(struct control_pass *pass, const char *value)
 {
     struct job *job = job_target(pass, value);
     if (!job) {
-        refuse(pass, value,
-               arena_printf(pass->arena,
-                            pass->action == ACTION_RETRY
-                                ? "no job '%s' that has ended"
-                                : "no job '%s' that is queued or running: it has ended or never was",
-                            value));
+        refuse(
+            pass, value,
+            arena_printf(pass->arena,
+                         pass->action == ACTION_RETRY
+                             ? "no job '%s' that has ended"
+                             : "no job '%s' that is queued or running: it has ended or never was",
+                         value));
         return;
     }
     const char *fault = job_fault(pass, job);
@@ -143,8 +144,8 @@ static void experiment_target_add(struct control_pass *pass, const char *value)
             list_add(&pass->jobs, job);
     }
     if (denied)
-        refuse(pass, value, arena_printf(pass->arena, "%zu jobs of '%s' belong to others", denied,
-                                         value));
+        refuse(pass, value,
+               arena_printf(pass->arena, "%zu jobs of '%s' belong to others", denied, value));
 }
 
 static void worker_target_add(struct control_pass *pass, const char *value)
@@ -202,9 +203,8 @@ static enum edge_state edge_reopened(const struct control_pass *pass, const stru
     if (parent && (!job_state_is_terminal(parent->state) || list_has(&pass->jobs, parent)))
         return EDGE_WAITING;
     if (!parent)
-        return strcmp(row->state, "met") == 0 && !job_reads_from(job, row->parent_id)
-                   ? EDGE_MET
-                   : EDGE_BROKEN;
+        return strcmp(row->state, "met") == 0 && !job_reads_from(job, row->parent_id) ? EDGE_MET
+                                                                                      : EDGE_BROKEN;
     bool met;
     condition_met(condition_of(row->condition), parent->state, &met);
     return met ? EDGE_MET : EDGE_BROKEN;
@@ -219,7 +219,8 @@ static void reopen_check(struct control_pass *pass, const struct job *job)
             continue;
         const struct job *parent = job_find(pass->core, row->parent_id);
         refuse(pass, job->name,
-               arena_printf(pass->arena, "job %llu needs job %llu, which ended %s: retry that one first",
+               arena_printf(pass->arena,
+                            "job %llu needs job %llu, which ended %s: retry that one first",
                             (unsigned long long)job->job_id, (unsigned long long)row->parent_id,
                             parent ? job_state_name(parent->state) : "long ago"));
     }
@@ -307,9 +308,10 @@ static void job_cancel(struct control_pass *pass, struct job *job)
 static void job_apply(struct control_pass *pass, struct job *job)
 {
     struct core *core = pass->core;
-    static const char *const names[ACTION_END] = {
-        [ACTION_CANCEL] = "cancel", [ACTION_HOLD] = "held", [ACTION_RELEASE] = "released",
-        [ACTION_RETRY] = "reopened"};
+    static const char *const names[ACTION_END] = {[ACTION_CANCEL] = "cancel",
+                                                  [ACTION_HOLD] = "held",
+                                                  [ACTION_RELEASE] = "released",
+                                                  [ACTION_RETRY] = "reopened"};
     history_add(core, names[pass->action], job->job_id, 0, 0, pass->event->account,
                 reason_of(pass));
     if (pass->action == ACTION_CANCEL) {
@@ -340,9 +342,9 @@ static void answer_done(struct control_pass *pass)
              ->u.done;
     done->request_seq = pass->event->request_seq;
     done->count = count;
-    done->text = arena_printf(pass->arena, "%s: %zu %s%s", action_name(pass->action), count,
-                              is_for_workers(pass->action) ? "worker" : "job",
-                              count == 1 ? "" : "s");
+    done->text =
+        arena_printf(pass->arena, "%s: %zu %s%s", action_name(pass->action), count,
+                     is_for_workers(pass->action) ? "worker" : "job", count == 1 ? "" : "s");
 }
 
 static void apply_all(struct control_pass *pass)

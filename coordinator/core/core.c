@@ -328,7 +328,8 @@ void core_flush(struct core *core)
 
 /* ---- the step ---------------------------------------------------------------------------- */
 
-#define OWNER(timer_pointer, type) ((struct type *)((char *)(timer_pointer) - offsetof(struct type, timer)))
+#define OWNER(timer_pointer, type) \
+    ((struct type *)((char *)(timer_pointer) - offsetof(struct type, timer)))
 
 static void timer_fire(struct core *core, struct timer *timer)
 {

@@ -88,7 +88,8 @@ struct core_lookup {
 };
 
 /* What to read before this event. event.found then holds the rows of all these jobs with their
- * dependencies (child side), checkpoints and artifacts, each once. Returns the count; *out lives in arena. */
+ * dependencies (child side), checkpoints and artifacts, each once. Returns the count; *out lives
+ * in arena. */
 size_t core_lookups(const struct core *core, const struct event *event, struct arena *arena,
                     struct core_lookup **out);
 

@@ -118,16 +118,17 @@ static void reasons_dump(const struct job *job, struct buf *out)
 
 static void job_dump(const struct job *job, struct buf *out)
 {
-    buf_printf(out,
-               "job %llu %s/%s by %s %s held=%d cause=%s detail='%s' priority=%lld attempts=%llu/%llu"
-               " memory=%llu submitted=%llu eligible=%llu started=%llu ended=%llu"
-               " progress=%llu/%llu '%s'\n",
-               (ull)job->job_id, job->experiment->name, job->name, job->account,
-               job_state_name(job->state), job->held, cause_name(job->cause),
-               or_empty(job->detail), (long long)job->priority, (ull)job->attempts_spent,
-               (ull)job->attempt_count, (ull)job->memory_bytes, (ull)job->submitted_at,
-               (ull)job->eligible_at, (ull)job->started_at, (ull)job->ended_at,
-               (ull)job->progress_step, (ull)job->progress_total, or_empty(job->progress_phase));
+    buf_printf(
+        out,
+        "job %llu %s/%s by %s %s held=%d cause=%s detail='%s' priority=%lld attempts=%llu/%llu"
+        " memory=%llu submitted=%llu eligible=%llu started=%llu ended=%llu"
+        " progress=%llu/%llu '%s'\n",
+        (ull)job->job_id, job->experiment->name, job->name, job->account,
+        job_state_name(job->state), job->held, cause_name(job->cause), or_empty(job->detail),
+        (long long)job->priority, (ull)job->attempts_spent, (ull)job->attempt_count,
+        (ull)job->memory_bytes, (ull)job->submitted_at, (ull)job->eligible_at, (ull)job->started_at,
+        (ull)job->ended_at, (ull)job->progress_step, (ull)job->progress_total,
+        or_empty(job->progress_phase));
     edges_dump(job, out);
     inputs_dump(job, out);
     products_dump(job, out);
@@ -166,8 +167,9 @@ static void experiments_dump(const struct core *core, struct buf *out)
 void core_dump(const struct core *core, struct buf *out)
 {
     const struct core_ids *ids = &core->ids;
-    buf_printf(out, "ids experiment=%llu worker=%llu job=%llu attempt=%llu checkpoint=%llu "
-                    "artifact=%llu\n",
+    buf_printf(out,
+               "ids experiment=%llu worker=%llu job=%llu attempt=%llu checkpoint=%llu "
+               "artifact=%llu\n",
                (ull)ids->experiment, (ull)ids->worker, (ull)ids->job, (ull)ids->attempt,
                (ull)ids->checkpoint, (ull)ids->artifact);
     experiments_dump(core, out);

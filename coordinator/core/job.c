@@ -70,8 +70,8 @@ static void name_index_remove(struct core *core, struct job *job)
     }
     HASH_DELETE(hh_name, core->jobs_by_name, job);
     if (older)
-        HASH_ADD_KEYPTR(hh_name, core->jobs_by_name, older->name_key,
-                        name_key_length(older->name), older);
+        HASH_ADD_KEYPTR(hh_name, core->jobs_by_name, older->name_key, name_key_length(older->name),
+                        older);
 }
 
 void job_make_maker(struct core *core, struct job *job)
@@ -336,10 +336,9 @@ static void edge_settle(struct core *core, struct edge *edge)
         return;
     }
     bool failed = parent->state == JOB_FAILED;
-    const char *detail =
-        arena_printf(step_arena(core), "needs %s of job %llu (%s), which ended %s", wanted,
-                     (unsigned long long)parent->job_id, parent->name,
-                     job_state_name(parent->state));
+    const char *detail = arena_printf(step_arena(core), "needs %s of job %llu (%s), which ended %s",
+                                      wanted, (unsigned long long)parent->job_id, parent->name,
+                                      job_state_name(parent->state));
     job_end(core, child, failed ? JOB_ON_PARENT_BROKEN : JOB_ON_PARENT_SKIPPED, CAUSE_DEPENDENCY,
             detail);
 }
@@ -412,7 +411,8 @@ static void memory_escalate(struct core *core, struct job *job)
     uint64_t permille = job->retry.memory_factor_permille;
     if (permille <= 1000 || job->memory_bytes > WORKER_MEMORY_MAX)
         return;
-    job->memory_bytes = job->memory_bytes / 1000 * permille + job->memory_bytes % 1000 * permille / 1000;
+    job->memory_bytes =
+        job->memory_bytes / 1000 * permille + job->memory_bytes % 1000 * permille / 1000;
     struct class *class = class_with_memory(core, job);
     class->job_count++; /* keeps it while the old class may go */
     class_leave(core, job);

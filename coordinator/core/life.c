@@ -167,7 +167,8 @@ enum job_state job_state_from_name(const char *name)
 
 enum attempt_state attempt_state_from_name(const char *name)
 {
-    return (enum attempt_state)index_of(attempt_state_names, ARRAY_COUNT(attempt_state_names), name);
+    return (enum attempt_state)index_of(attempt_state_names, ARRAY_COUNT(attempt_state_names),
+                                        name);
 }
 
 enum worker_state worker_state_from_name(const char *name)

@@ -161,8 +161,8 @@ static void edge_plan(struct submit_pass *pass, struct planned_job *planned,
 
 /* A need or input on a job outside the spec. */
 static struct job *external_find(struct submit_pass *pass, const struct spec_job *spec,
-                                 const char *what, const char *name, uint32_t line,
-                                 uint32_t column, bool dataset)
+                                 const char *what, const char *name, uint32_t line, uint32_t column,
+                                 bool dataset)
 {
     struct job *job = dataset ? dataset_meant(pass, name) : job_meant(pass, name);
     if (job)
@@ -202,8 +202,7 @@ static void ended_parent_check(struct submit_pass *pass, const struct spec_job *
                             job_state_name(parent->state)));
 }
 
-static void need_plan(struct submit_pass *pass, struct planned_job *planned,
-                      struct spec_need *need)
+static void need_plan(struct submit_pass *pass, struct planned_job *planned, struct spec_need *need)
 {
     struct planned_edge edge = {.condition = need->on, .implied = need->implied};
     if (need->job_index != SPEC_EXTERNAL) {
@@ -229,11 +228,10 @@ static void source_output_check(struct submit_pass *pass, const struct spec_job 
 {
     if (!job_state_is_terminal(source->state))
         return;
-    bool there = input->ref.kind == SPEC_REF_DATASET
-                     ? artifact_dataset(source, input->ref.name) != NULL
-                 : input->ref.select == SPEC_SELECT_STEP
-                     ? checkpoint_at(source, input->ref.step) != NULL
-                     : source->checkpoint_count > 0;
+    bool there =
+        input->ref.kind == SPEC_REF_DATASET     ? artifact_dataset(source, input->ref.name) != NULL
+        : input->ref.select == SPEC_SELECT_STEP ? checkpoint_at(source, input->ref.step) != NULL
+                                                : source->checkpoint_count > 0;
     if (!there)
         refuse(pass, input->line, input->column,
                arena_printf(pass->arena, "jobs.%s.inputs.%s", spec->name, input->name),
@@ -251,10 +249,10 @@ static void input_plan(struct submit_pass *pass, struct planned_job *planned,
     if (input->job_index != SPEC_EXTERNAL) {
         edge.parent_id = pass->first_job_id + input->job_index;
     } else {
-        edge.parent = external_find(pass, &planned->spec,
-                                    arena_printf(pass->arena, "inputs.%s", input->name),
-                                    input->ref.name, input->line, input->column,
-                                    input->ref.kind == SPEC_REF_DATASET);
+        edge.parent =
+            external_find(pass, &planned->spec, arena_printf(pass->arena, "inputs.%s", input->name),
+                          input->ref.name, input->line, input->column,
+                          input->ref.kind == SPEC_REF_DATASET);
         if (!edge.parent)
             return;
         edge.parent_id = edge.parent->job_id;
@@ -272,8 +270,8 @@ static void job_plan(struct submit_pass *pass, size_t index)
     planned->spec = *spec;
     planned->spec.needs = arena_alloc(pass->arena, spec->need_count * sizeof *spec->needs);
     planned->spec.inputs = arena_alloc(pass->arena, spec->input_count * sizeof *spec->inputs);
-    planned->edges = arena_alloc(pass->arena,
-                                 (spec->need_count + spec->input_count) * sizeof *planned->edges);
+    planned->edges =
+        arena_alloc(pass->arena, (spec->need_count + spec->input_count) * sizeof *planned->edges);
     size_check(pass, spec);
     for (size_t i = 0; i < spec->need_count; i++) {
         planned->spec.needs[i] = spec->needs[i];
@@ -315,8 +313,8 @@ static struct job *job_make(struct submit_pass *pass, size_t index, struct exper
     mem_free(json);
     job->is_new = job->dirty = true; /* submit writes it, so it needs no mark */
     job->submitted_at = core->wall_us;
-    class_join(job, class_get(core, job, planned->spec.constraints,
-                              planned->spec.constraint_count));
+    class_join(job,
+               class_get(core, job, planned->spec.constraints, planned->spec.constraint_count));
     job_edges_make(job, planned->edge_count);
     job_add(core, job);
     return job;
@@ -370,8 +368,8 @@ static void job_insert(struct submit_pass *pass, size_t index)
     edges_write(core, job);
 }
 
-static void answer_submitted(struct submit_pass *pass, uint64_t first_job_id, const char *experiment,
-                             bool repeated)
+static void answer_submitted(struct submit_pass *pass, uint64_t first_job_id,
+                             const char *experiment, bool repeated)
 {
     const struct spec *spec = pass->event->spec;
     struct msg_submitted *answer =
@@ -383,9 +381,9 @@ static void answer_submitted(struct submit_pass *pass, uint64_t first_job_id, co
     answer->jobs_count = spec->job_count;
     answer->repeated = repeated;
     for (size_t i = 0; i < spec->job_count; i++)
-        answer->jobs[i] = (struct rec_job_ref){.job_id = first_job_id + i,
-                                               .name = arena_strdup(pass->arena,
-                                                                    spec->jobs[i].name)};
+        answer->jobs[i] =
+            (struct rec_job_ref){.job_id = first_job_id + i,
+                                 .name = arena_strdup(pass->arena, spec->jobs[i].name)};
 }
 
 static void submit_make(struct submit_pass *pass)
@@ -472,8 +470,10 @@ static void checked_job_json(struct submit_pass *pass, size_t index, struct buf 
     const struct planned_job *planned = &pass->jobs[index];
     char *spec_json = spec_job_json(&planned->spec);
     struct experiment none = {.name = ""};
-    struct job *job = job_new(core, UINT64_MAX, &none, pass->event->account, &planned->spec, spec_json);
-    class_join(job, class_get(core, job, planned->spec.constraints, planned->spec.constraint_count));
+    struct job *job =
+        job_new(core, UINT64_MAX, &none, pass->event->account, &planned->spec, spec_json);
+    class_join(job,
+               class_get(core, job, planned->spec.constraints, planned->spec.constraint_count));
     struct core_reason *reasons = arena_alloc(pass->arena, REASON_END * sizeof *reasons);
     uint32_t mask;
     size_t count = why_class(core, job->class, pass->arena, reasons, &mask);
@@ -522,8 +522,8 @@ static void answer_refusals(struct submit_pass *pass)
     const struct event_submit *event = pass->event;
     const char *text = arena_printf(pass->arena, "the submit was refused for %zu reason%s",
                                     pass->refused_count, pass->refused_count == 1 ? "" : "s");
-    answer_refused(pass->core, ADDRESS_CLIENT, event->client, event->request_seq, ERR_INVALID,
-                   text, pass->refusals, pass->refusal_count);
+    answer_refused(pass->core, ADDRESS_CLIENT, event->client, event->request_seq, ERR_INVALID, text,
+                   pass->refusals, pass->refusal_count);
 }
 
 void submit_on_submit(struct core *core, const struct event_submit *event)
@@ -562,8 +562,7 @@ static void lookup_add(struct core_lookup *list, size_t *count, struct core_look
 
 static struct core_lookup job_lookup(const char *name, const char *experiment)
 {
-    struct core_lookup lookup = {
-        .kind = LOOKUP_JOB_NAME, .name = name, .experiment = experiment};
+    struct core_lookup lookup = {.kind = LOOKUP_JOB_NAME, .name = name, .experiment = experiment};
     if (!spec_name_is_id(name))
         return lookup;
     lookup.kind = LOOKUP_JOB_ID;

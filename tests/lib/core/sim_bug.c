@@ -70,8 +70,10 @@ static void report_late(struct sim *sim, struct effects *effects)
     for (size_t i = 0; (row = memory_db_row(sim->db, ROW_TABLE_attempt, i)); i++) {
         if (!row->ended_at)
             continue;
-        struct row_metric late = {
-            .attempt_id = row->attempt_id, .seq = 1000000, .job_id = row->job_id, .name = "late"};
+        struct row_metric late = {.attempt_id = row->attempt_id,
+                                  .seq = 1000000,
+                                  .job_id = row->job_id,
+                                  .name = "late"};
         effects_persist(effects, ROW_TABLE_metric, PERSIST_INSERT, &late);
         return;
     }
@@ -80,8 +82,8 @@ static void report_late(struct sim *sim, struct effects *effects)
 static void row_lose(struct sim *sim, struct effects *effects)
 {
     for (size_t i = 0; i < effects->persist_count; i++) {
-        if (effects->persist[i].table != ROW_TABLE_job || effects->persist[i].op != PERSIST_UPDATE ||
-            rng_below(&sim->rng, 4))
+        if (effects->persist[i].table != ROW_TABLE_job ||
+            effects->persist[i].op != PERSIST_UPDATE || rng_below(&sim->rng, 4))
             continue;
         memmove(&effects->persist[i], &effects->persist[i + 1],
                 (effects->persist_count - i - 1) * sizeof *effects->persist);

@@ -5,8 +5,8 @@
 
 typedef unsigned long long ull; /* only for printf */
 
-#define ROWS(sim, table_name, variable) \
-    const struct row_##table_name *variable; \
+#define ROWS(sim, table_name, variable)                                                            \
+    const struct row_##table_name *variable;                                                       \
     for (size_t at_ = 0; (variable = memory_db_row((sim)->db, ROW_TABLE_##table_name, at_)); at_++)
 
 static const struct row_attempt *attempt_row(const struct sim *sim, uint64_t attempt_id)
@@ -58,11 +58,11 @@ static void resume_batch_check(struct sim *sim, const struct effects *effects, s
             there = saved->removed_at == 0;
     }
     if (!there)
-        sim_violation(sim, arena_printf(&sim->arena,
-                                        "invariant 7: attempt %llu resumes from checkpoint %llu, "
-                                        "which is not there",
-                                        (ull)attempt->attempt_id,
-                                        (ull)attempt->resume_checkpoint_id));
+        sim_violation(sim,
+                      arena_printf(&sim->arena,
+                                   "invariant 7: attempt %llu resumes from checkpoint %llu, "
+                                   "which is not there",
+                                   (ull)attempt->attempt_id, (ull)attempt->resume_checkpoint_id));
 }
 
 void check_batch(struct sim *sim, const struct effects *effects)
@@ -149,8 +149,8 @@ static void capacity_check(struct sim *sim, uint64_t worker_id, uint64_t cores, 
             sim_violation(sim, arena_printf(&sim->arena,
                                             "invariant 2: worker %llu gives %llu of %llu cores "
                                             "and %llu of %llu gpus",
-                                            (ull)worker_id, (ull)cores, (ull)row->cores,
-                                            (ull)gpus, (ull)row->gpus));
+                                            (ull)worker_id, (ull)cores, (ull)row->cores, (ull)gpus,
+                                            (ull)row->gpus));
     }
 }
 
@@ -243,11 +243,12 @@ static void metrics_check(struct sim *sim, const struct row_attempt *attempt)
     {
         stored += row->attempt_id == attempt->attempt_id;
     }
-    if (truth && attempt->cause && strcmp(attempt->cause, "success") == 0 && stored != truth->metrics)
-        sim_violation(sim, arena_printf(&sim->arena,
-                                        "attempt %llu reported %llu metrics, %llu are stored",
-                                        (ull)attempt->attempt_id, (ull)truth->metrics,
-                                        (ull)stored));
+    if (truth && attempt->cause && strcmp(attempt->cause, "success") == 0 &&
+        stored != truth->metrics)
+        sim_violation(sim,
+                      arena_printf(&sim->arena,
+                                   "attempt %llu reported %llu metrics, %llu are stored",
+                                   (ull)attempt->attempt_id, (ull)truth->metrics, (ull)stored));
 }
 
 void check_end(struct sim *sim)

@@ -26,8 +26,7 @@ static void trace_add(struct sim *sim, size_t first_row, size_t first_message)
 static void leader_start(struct sim *sim)
 {
     sim->config.epoch++;
-    sim->core =
-        memory_db_load(sim->db, &sim->config, sim->now_ms, sim_wall_us(sim), &sim->wake_ms);
+    sim->core = memory_db_load(sim->db, &sim->config, sim->now_ms, sim_wall_us(sim), &sim->wake_ms);
     memset(sim->sessions, 0, sizeof sim->sessions);
 }
 
@@ -77,7 +76,8 @@ void leader_on_packet(struct sim *sim, uint32_t worker, uint64_t session,
         event.join = (struct event_join){.peer = peer, .join = &message->u.worker_join};
     } else if (message->tag == MSG_HEARTBEAT) {
         event.kind = EVENT_HEARTBEAT;
-        event.heartbeat = (struct event_heartbeat){.peer = peer, .heartbeat = &message->u.heartbeat};
+        event.heartbeat =
+            (struct event_heartbeat){.peer = peer, .heartbeat = &message->u.heartbeat};
     } else {
         event.kind = EVENT_REPORTS;
         event.reports = (struct event_reports){.peer = peer, .reports = &message->u.report};
@@ -103,8 +103,8 @@ static void batch_apply(struct sim *sim)
 {
     bug_in_batch(sim, &sim->effects);
     check_batch(sim, &sim->effects);
-    const char *fault = memory_db_apply(sim->db, sim->effects.persist, sim->effects.persist_count,
-                                        &sim->arena);
+    const char *fault =
+        memory_db_apply(sim->db, sim->effects.persist, sim->effects.persist_count, &sim->arena);
     if (fault)
         sim_violation(sim, fault);
     else
@@ -116,7 +116,8 @@ static void batch_apply(struct sim *sim)
 static void batch_release(struct sim *sim)
 {
     size_t count = sim->effects.release_count;
-    size_t cut = sim_chance(sim, sim->chances.leader_kill) ? rng_below(&sim->rng, count + 1) : count;
+    size_t cut =
+        sim_chance(sim, sim->chances.leader_kill) ? rng_below(&sim->rng, count + 1) : count;
     for (size_t i = 0; i < cut && !sim->violated; i++)
         release_one(sim, &sim->effects.release[i]);
     if (cut < count) {

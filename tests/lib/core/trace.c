@@ -42,9 +42,10 @@ struct trace {
 static void words_split(struct trace *trace, char *line)
 {
     trace->word_count = 0;
-    for (char *word = strtok(line, " "); word && trace->word_count < WORDS_MAX;
-         word = strtok(NULL, " "))
-        trace->words[trace->word_count++] = word;
+    for (char *word = strsep(&line, " "); word && trace->word_count < WORDS_MAX;
+         word = strsep(&line, " "))
+        if (*word)
+            trace->words[trace->word_count++] = word;
 }
 
 static const char *word_at(const struct trace *trace, size_t index)
@@ -79,7 +80,7 @@ static size_t worker_index(struct trace *trace, const char *name)
         if (strcmp(trace->workers[i].name, name) == 0)
             return i;
     CHECK(trace->worker_count < WORKERS_MAX && strlen(name) < 32);
-    strcpy(trace->workers[trace->worker_count].name, name);
+    memcpy(trace->workers[trace->worker_count].name, name, strlen(name) + 1);
     return trace->worker_count++;
 }
 

@@ -13,7 +13,8 @@
 
 /* Rows: events. Columns: states before. Cells: state after; blank: refused. */
 static const char job_grid[] =
-    "| job | WAITING | READY | BACKOFF | PLACED | RUNNING | STOPPING | SUCCEEDED | FAILED | CANCELLED |\n"
+    "| job | WAITING | READY | BACKOFF | PLACED | RUNNING | STOPPING | SUCCEEDED | FAILED |"
+    " CANCELLED |\n"
     "|---|---|---|---|---|---|---|---|---|---|\n"
     "| PARENTS_MET | READY | | | | | | | | |\n"
     "| PARENT_BROKEN | FAILED | | | | | | | | |\n"
