@@ -20,7 +20,7 @@ static const char usage[] =
     "ATHANOR_SPEC, ATHANOR_JOB_DIR, ATHANOR_RUN_DIR, ATHANOR_RESUME and ATHANOR_REPORT set;\n"
     "by hand the options take their place, and metrics are printed on stdout:\n"
     "\n"
-    "  --spec FILE    the job as JSON: {\"kind\": \"data\", \"recipe\": \"wordnet\", \"params\": {...}}\n"
+    "  --spec FILE    the job as JSON: {\"kind\": \"data\", \"recipe\": \"wordnet\"}\n"
     "  --out DIR      where checkpoints and datasets go (default: the current directory)\n"
     "  --resume DIR   the checkpoint to go on from\n"
     "  --catalogue    all recipes with their parameters, as JSON\n"

@@ -2,6 +2,7 @@
 #include "common/base/buf.h"
 #include "common/base/rng.h"
 #include "tests/unit/data/inputs.h"
+#include "tests/unit/data/md5.h"
 #include "worker/engine/data/bpe.h"
 #include "worker/engine/data/pieces.h"
 
@@ -240,9 +241,13 @@ static void scan_and_heap_agree_on_random_rules_and_texts(void **state)
     rng_init(&rng, 3);
     for (int round = 0; round < 300; round++) {
         struct merge_table table = {0};
-        for (uint32_t id = 256; id < 286; id++)
-            merge_table_add(&table, (struct merge){(uint32_t)(rng_below(&rng, 3) ? 'a' + rng_below(&rng, 3) : 256 + rng_below(&rng, id - 255)),
-                                                   (uint32_t)('a' + rng_below(&rng, 3)), id});
+        for (uint32_t id = 256; id < 286; id++) {
+            uint32_t letter = (uint32_t)('a' + rng_below(&rng, 3));
+            uint32_t token = (uint32_t)(256 + rng_below(&rng, id - 255));
+            uint32_t left = rng_below(&rng, 3) ? letter : token;
+            merge_table_add(&table,
+                            (struct merge){left, (uint32_t)('a' + rng_below(&rng, 3)), id});
+        }
         for (int text = 0; text < 20; text++) {
             uint32_t scan[BPE_SCAN_MAX], heap[BPE_SCAN_MAX];
             size_t length = 1 + rng_below(&rng, BPE_SCAN_MAX);

@@ -82,20 +82,4 @@ static inline void write_bytes(const char *path, const void *bytes, size_t lengt
     assert_int_equal(file_replace(path, bytes, length, 0644, &err), 0);
 }
 
-/* The hex MD5 of bytes, by md5sum: the published anchors are MD5s. */
-static inline void md5_of(const void *bytes, size_t length, char out[33])
-{
-    char *folder = folder_make(), *path = mem_printf("%s/bytes", folder);
-    char *command = mem_printf("md5sum %s", path);
-    write_bytes(path, bytes, length);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    assert_int_equal(fread(out, 1, 32, pipe), 32);
-    out[32] = 0;
-    assert_int_equal(pclose(pipe), 0);
-    mem_free(command);
-    mem_free(path);
-    folder_done(folder);
-}
-
 #endif

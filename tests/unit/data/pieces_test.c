@@ -2,6 +2,7 @@
 #include "common/base/buf.h"
 #include "common/base/rng.h"
 #include "tests/unit/data/inputs.h"
+#include "tests/unit/data/md5.h"
 #include "worker/engine/data/pieces.h"
 
 /* The pieces with '|' between them. */

@@ -144,7 +144,8 @@ static void empty_tensors_scalars_and_empty_files_are_allowed(void **state)
     (void)state;
     static const char *const headers[] = {"{}", "{" T("a", "F32", "0", "0,0") "}",
                                           "{" T("a", "F32", "0", "0,0") ","
-                                          T("b", "I64", "", "0,8") "," T("c", "U8", "5,0", "8,8") "}"};
+                                          T("b", "I64", "", "0,8") ","
+                                          T("c", "U8", "5,0", "8,8") "}"};
     static const size_t data[] = {0, 0, 8};
     for (size_t i = 0; i < ARRAY_COUNT(headers); i++) {
         struct err err = {0};

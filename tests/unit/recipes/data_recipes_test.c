@@ -116,8 +116,8 @@ static void the_same_spec_gives_the_same_bytes(void **state)
     static const char *const names[] = {"dataset.json", "tokenizer.json", "train-00000.aths",
                                         "valid.jsonl"};
     static const char spec[] = "{\"kind\": \"data\", \"recipe\": \"wordnet\", \"params\": "
-                               "{\"name\": \"w\", \"vocab_size\": 300, \"lexfile\": \"noun.shape\", "
-                               "\"topics\": [], \"near\": []}}";
+                               "{\"name\": \"w\", \"vocab_size\": 300, "
+                               "\"lexfile\": \"noun.shape\", \"topics\": [], \"near\": []}}";
     struct err err;
     char *first = folder_make(), *second = folder_make();
     need_wordnet();
@@ -180,9 +180,9 @@ static void text_files_are_cut_and_named_by_pattern(void **state)
     char *one = mem_printf("%s/sea.txt", folder), *two = mem_printf("%s/land.txt", folder);
     write_bytes(one, sea.bytes, sea.length);
     write_bytes(two, land.bytes, land.length);
-    char *spec = mem_printf("{\"kind\": \"data\", \"recipe\": \"text\", \"name\": \"t\", \"params\": "
-                            "{\"files\": [\"fish=%s/s*.txt\", \"%s/land.txt\"], \"vocab_size\": 300, "
-                            "\"holdout_share\": 0.3}}", folder, folder);
+    char *spec = mem_printf("{\"kind\": \"data\", \"recipe\": \"text\", \"name\": \"t\", "
+                            "\"params\": {\"files\": [\"fish=%s/s*.txt\", \"%s/land.txt\"], "
+                            "\"vocab_size\": 300, \"holdout_share\": 0.3}}", folder, folder);
     if (run_spec(folder, spec, &err) < 0)
         fail_msg("%s", err.text);
     struct dataset *dataset = open_dataset(folder, "t");
@@ -214,11 +214,12 @@ static void text_recipes_that_find_nothing_say_so(void **state)
     (void)state;
     struct err err;
     char *folder = folder_make();
-    static const char none[] = "{\"kind\": \"data\", \"recipe\": \"text\", \"params\": {\"files\": "
-                               "[\"/nowhere/*.txt\"]}}";
-    static const char empty[] = "{\"kind\": \"data\", \"recipe\": \"text\", \"params\": {\"files\": "
-                                "[\"/dev/null\"]}}";
-    static const char list[] = "{\"kind\": \"data\", \"recipe\": \"text\", \"params\": {\"files\": []}}";
+#define TEXT(files) \
+    "{\"kind\": \"data\", \"recipe\": \"text\", \"params\": {\"files\": [" files "]}}"
+    static const char none[] = TEXT("\"/nowhere/*.txt\"");
+    static const char empty[] = TEXT("\"/dev/null\"");
+    static const char list[] = TEXT("");
+#undef TEXT
     assert_int_equal(run_spec(folder, none, &err), -1);
     assert_non_null(strstr(err.text, "no file matches '/nowhere/*.txt'"));
     assert_int_equal(run_spec(folder, empty, &err), -1);

@@ -203,9 +203,11 @@ int tokenizer_finish(struct tokenizer *tokenizer, struct err *err)
 static int add_trained(struct tokenizer *tokenizer, const struct merge_table *rules,
                        struct err *err)
 {
-    for (unsigned byte = 0; byte < 256; byte++)
-        if (tokenizer_add_token(tokenizer, byte, (const char *)&(uint8_t){(uint8_t)byte}, 1, err) < 0)
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char spelled = (char)byte;
+        if (tokenizer_add_token(tokenizer, byte, &spelled, 1, err) < 0)
             return -1;
+    }
     struct buf joined = {0};
     int rc = 0;
     for (size_t i = 0; i < rules->count && rc == 0; i++) {

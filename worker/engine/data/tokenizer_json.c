@@ -132,7 +132,8 @@ static int read_merges(struct tokenizer *tokenizer, json_t *merges, struct err *
             rc = read_merge_halves(tokenizer, json_string_value(left), json_string_length(left),
                                    json_string_value(right), json_string_length(right), err);
         else
-            rc = err_set(err, ERR_INVALID, "merge %zu is neither \"a b\" nor [\"a\", \"b\"]", index);
+            rc = err_set(err, ERR_INVALID, "merge %zu is neither \"a b\" nor [\"a\", \"b\"]",
+                         index);
         if (rc < 0)
             return -1;
     }
@@ -418,7 +419,8 @@ char *tokenizer_text(const struct tokenizer *tokenizer)
     struct buf out = {0};
     buf_puts(&out, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
     put_added(&out, tokenizer);
-    buf_printf(&out, "  \"normalizer\": %s,\n", tokenizer->compose ? "{\"type\": \"NFC\"}" : "null");
+    buf_printf(&out, "  \"normalizer\": %s,\n",
+               tokenizer->compose ? "{\"type\": \"NFC\"}" : "null");
     for (int i = 0; i < 3; i++) {
         static const char *const keys[] = {"pre_tokenizer", "post_processor", "decoder"};
         char value[160];

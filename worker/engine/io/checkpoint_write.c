@@ -292,7 +292,8 @@ void checkpoint_writer_free(struct checkpoint_writer *writer)
     struct err ignored; /* a leftover is swept by the next begin of this step */
     if (!writer)
         return;
-    if (writer->rank == 0 && !writer->committed && file_remove_tree(writer->temporary, &ignored) < 0)
+    if (writer->rank == 0 && !writer->committed &&
+        file_remove_tree(writer->temporary, &ignored) < 0)
         err_clear(&ignored);
     for (size_t i = 0; i < writer->slice_count; i++) {
         mem_free((char *)writer->slices[i].name);

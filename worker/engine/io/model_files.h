@@ -35,8 +35,8 @@ int arrays_write(const char *path, const struct named_array *arrays, size_t coun
                  struct err *err) WARN_UNUSED;
 /* Fills every array from folder/model.safetensors or the shards of its index. F32, F16 and BF16
  * are widened. Names without "transformer." or "model." are accepted; stored mask buffers and
- * rotary tables are ignored, and so is lm_head.weight when tied. Errors name the tensor: missing, of another
- * shape or type, or in the file but not in the list. */
+ * rotary tables are ignored, and so is lm_head.weight when tied.
+ * Errors name the tensor: missing, of another shape or type, or in the file but not listed. */
 int arrays_read(const char *folder, bool tied, const struct named_array *arrays, size_t count,
                 struct err *err) WARN_UNUSED;
 

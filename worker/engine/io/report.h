@@ -16,7 +16,13 @@
 
 struct report;
 
-enum report_order_kind { ORDER_NONE = 0, ORDER_STOP, ORDER_CHECKPOINT, ORDER_REFUSED, ORDER_ACCEPTED };
+enum report_order_kind {
+    ORDER_NONE = 0,
+    ORDER_STOP,
+    ORDER_CHECKPOINT,
+    ORDER_REFUSED,
+    ORDER_ACCEPTED,
+};
 
 /* One line from the shepherd. report_poll keeps ORDER_ACCEPTED to itself. */
 struct report_order {
