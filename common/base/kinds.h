@@ -6,7 +6,7 @@
 
 /* Entries of an attempt's report stream. */
 enum report_kind {
-    REPORT_STARTED = 1, /* all ranks were started; meta: {"pid", "cores": [...], "gpus": [...]} */
+    REPORT_STARTED = 1, /* all ranks run; meta: {"pid", "shepherd_pid", "pids", "cores", "gpus"} */
     REPORT_METRIC,
     REPORT_LOG,         /* name: "stdout" or "stderr" */
     REPORT_PROGRESS,    /* newest wins */

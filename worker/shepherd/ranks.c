@@ -66,15 +66,19 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
 
 static void started_report(struct run *run)
 {
-    json_t *meta = json_pack("{s:i, s:[], s:[]}", "pid", (int)run->ranks[0].pid, "cores", "gpus");
-    json_t *cores = json_object_get(meta, "cores"), *gpus = json_object_get(meta, "gpus");
+    json_t *pids = json_array(), *cores = json_array(), *gpus = json_array();
     for (size_t i = 0; i < run->plan.rank_count; i++) {
         const struct plan_rank *rank = &run->plan.ranks[i];
+        json_array_append_new(pids, json_integer(run->ranks[i].pid));
         for (size_t k = 0; k < rank->cpu_count; k++)
             json_array_append_new(cores, json_integer(rank->cpus[k]));
         if (rank->gpus[0])
             json_array_append_new(gpus, json_string(rank->gpus));
     }
+    json_t *meta = json_pack("{s:i, s:i, s:o, s:o, s:o}", "pid", (int)run->ranks[0].pid,
+                             "shepherd_pid", (int)getpid(), "pids", pids, "cores", cores, "gpus",
+                             gpus);
+    CHECK(meta);
     char *text = json_dumps(meta, JSON_COMPACT);
     struct rec_report report = {.kind = REPORT_STARTED, .meta = text};
     reports_add(run, &report);
