@@ -152,13 +152,14 @@ int client_try(struct client *client, const struct message *request, struct aren
     return peer_request(client->peer, request, true, client->timeout_ms, arena, out_reply, err);
 }
 
-void client_print_refusals(const struct rec_refusal *refusals, size_t count)
+void client_print_refusals(const char *file, const struct rec_refusal *refusals, size_t count)
 {
     struct buf text = {0};
     for (size_t i = 0; i < count; i++) {
         const struct rec_refusal *refusal = &refusals[i];
-        if (*refusal->file)
-            buf_printf(&text, "%s:", refusal->file);
+        const char *place = *refusal->file ? refusal->file : refusal->line ? file : "";
+        if (*place)
+            buf_printf(&text, "%s:", place);
         if (refusal->line)
             buf_printf(&text, "%llu:%llu:", (unsigned long long)refusal->line,
                        (unsigned long long)refusal->column);
@@ -183,7 +184,8 @@ static int ask_in(struct client *client, const struct message *request, enum msg
         return client_fail(client, ours ? EXIT_USAGE : EXIT_UNREACHABLE, &err);
     }
     if (reply.tag == MSG_REFUSED) {
-        client_print_refusals(reply.u.refused.refusals, reply.u.refused.refusals_count);
+        const char *file = request->tag == MSG_SUBMIT ? request->u.submit.file : "";
+        client_print_refusals(file, reply.u.refused.refusals, reply.u.refused.refusals_count);
         return client_failf(client, EXIT_REFUSED, "%s", reply.u.refused.text);
     }
     if (reply.tag != expected)

@@ -41,7 +41,8 @@ int client_ask(struct client *client, const struct message *request, enum msg_ta
  * an answer. The reply lives in `arena`. */
 int client_try(struct client *client, const struct message *request, struct arena *arena,
                struct message *out_reply, struct err *err) WARN_UNUSED;
-void client_print_refusals(const struct rec_refusal *refusals, size_t count);
+/* `file` names the place where a refusal gives a line but no file; may be "". */
+void client_print_refusals(const char *file, const struct rec_refusal *refusals, size_t count);
 
 /* ---- queries ------------------------------------------------------------------------------ */
 
