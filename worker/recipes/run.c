@@ -404,11 +404,21 @@ static int make_state(struct driver *driver, struct err *err)
     return 0;
 }
 
+static int sweep_leftovers(const struct run *run, struct err *err)
+{
+    if (run->rank != 0)
+        return 0;
+    char *folder = mem_printf("%s/checkpoints", run->job_dir);
+    int rc = checkpoint_sweep(folder, err);
+    mem_free(folder);
+    return rc;
+}
+
 static int drive(struct driver *driver, struct err *err)
 {
     struct run *run = &driver->run;
-    if (file_make_folders(run->job_dir, 0755, err) < 0 || make_state(driver, err) < 0 ||
-        resume_from(driver, err) < 0)
+    if (file_make_folders(run->job_dir, 0755, err) < 0 || sweep_leftovers(run, err) < 0 ||
+        make_state(driver, err) < 0 || resume_from(driver, err) < 0)
         return -1;
     driver->opened = true;
     driver->saved_ms = clock_steady_ms();

@@ -126,6 +126,26 @@ static void an_abandoned_save_leaves_nothing_behind(void **state)
     folder_done(folder);
 }
 
+static void leftovers_of_killed_saves_are_swept(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct checkpoint_writer *killed;
+    struct checkpoint_reader *reader;
+    char *folder = folder_make(), *path = save(folder, 1, 1);
+    char *temporary = mem_printf("%s/tmp-step-0000000009", folder);
+    assert_int_equal(checkpoint_begin(folder, 9, 0, 1, &killed, &err), 0);
+    assert_int_equal(checkpoint_sweep(folder, &err), 0);
+    assert_false(file_exists(temporary));
+    assert_int_equal(checkpoint_open(path, &reader, &err), 0);
+    assert_int_equal(checkpoint_sweep("/nowhere/at/all", &err), 0);
+    checkpoint_close(reader);
+    checkpoint_writer_free(killed);
+    mem_free(temporary);
+    mem_free(path);
+    folder_done(folder);
+}
+
 /* Every single changed byte of every file is noticed, and the file named. */
 static void a_changed_file_is_refused_by_name(void **state)
 {
@@ -206,6 +226,7 @@ int main(void)
         cmocka_unit_test(weights_and_small_values_read_back),
         cmocka_unit_test(a_second_save_of_a_step_replaces_the_first),
         cmocka_unit_test(an_abandoned_save_leaves_nothing_behind),
+        cmocka_unit_test(leftovers_of_killed_saves_are_swept),
         cmocka_unit_test(a_changed_file_is_refused_by_name),
         cmocka_unit_test(a_folder_without_a_manifest_is_no_checkpoint),
         cmocka_unit_test(damaged_manifests_are_refused_by_field),

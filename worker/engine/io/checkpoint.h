@@ -22,6 +22,10 @@
 struct checkpoint_writer;
 struct checkpoint_reader;
 
+/* Removes tmp-step-* folders that a killed run left in `folder`; a missing folder is fine.
+ * For rank 0, before the run's first save. */
+int checkpoint_sweep(const char *folder, struct err *err) WARN_UNUSED;
+
 /* folder: where step-XXXXXXXXXX will appear; created by rank 0 if missing. */
 int checkpoint_begin(const char *folder, uint64_t step, unsigned rank, unsigned rank_count,
                      struct checkpoint_writer **out, struct err *err) WARN_UNUSED;

@@ -218,6 +218,26 @@ static int list_files(const char *folder, char ***out, size_t *out_count, struct
     return 0;
 }
 
+int checkpoint_sweep(const char *folder, struct err *err)
+{
+    char **names = NULL;
+    size_t count = 0;
+    int rc = 0;
+    if (!file_exists(folder))
+        return 0;
+    if (list_files(folder, &names, &count, err) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        char *path = mem_printf("%s/%s", folder, names[i]);
+        if (rc == 0 && strncmp(names[i], "tmp-step-", 9) == 0)
+            rc = file_remove_tree(path, err);
+        mem_free(path);
+        mem_free(names[i]);
+    }
+    mem_free(names);
+    return rc;
+}
+
 static int describe_file(const char *folder, const char *name, json_t *files, struct err *err)
 {
     char *path = mem_printf("%s/%s", folder, name), hex[HASH_HEX_SIZE];
