@@ -5,6 +5,8 @@
 #include "worker/recipes/job.h"
 #include "worker/recipes/run.h"
 
+#include <jansson.h>
+
 static int run_spec(const char *folder, const char *json, struct err *err)
 {
     struct job job;
@@ -56,6 +58,19 @@ static bool has_text(const struct dataset_texts *texts, const char *text)
     return false;
 }
 
+/* Golden values of the default spec, to the digits that the tour prints. */
+static void assert_baselines(const char *folder, double unigram, double bigram)
+{
+    char *path = mem_printf("%s/datasets/w/dataset.json", folder);
+    json_t *root = json_load_file(path, 0, NULL), *found = json_object_get(root, "baselines");
+    double off[] = {json_number_value(json_object_get(found, "unigram_loss")) - unigram,
+                    json_number_value(json_object_get(found, "bigram_loss")) - bigram};
+    for (size_t i = 0; i < ARRAY_COUNT(off); i++)
+        assert_true(off[i] > -1e-5 && off[i] < 1e-5);
+    json_decref(root);
+    mem_free(path);
+}
+
 /* 7,509 documents, 1,414 of birds, 642,821 bytes (650,330 with newlines): the corpora page. */
 static void animals_and_birds_have_the_documented_sizes(void **state)
 {
@@ -65,12 +80,14 @@ static void animals_and_birds_have_the_documented_sizes(void **state)
     const struct dataset_part *all;
     need_wordnet();
     if (run_spec(folder, "{\"kind\": \"data\", \"recipe\": \"wordnet\", \"params\": "
-                         "{\"name\": \"w\", \"vocab_size\": 400}}", &err) < 0)
+                         "{\"name\": \"w\"}}", &err) < 0)
         fail_msg("%s", err.text);
     struct dataset *dataset = open_dataset(folder, "w");
     assert_int_equal(dataset_part(dataset, "all", &all, &err), 0);
     assert_int_equal(all->document_count, 7509);
     assert_int_equal(all->byte_count, 642821);
+    assert_int_equal(all->token_count, 209114); /* golden: split, tokenizer and encoding */
+    assert_baselines(folder, 6.33586, 4.27905);
     uint64_t birds = documents_of(dataset, "birds"), held = documents_of(dataset, "birds_holdout");
     assert_int_equal(birds + held, 1414);
     assert_int_equal(documents_of(dataset, "train") + documents_of(dataset, "valid"), 7509);
