@@ -29,7 +29,7 @@ setup() {
 }
 
 series() { # every step's last loss, in order: superseded attempts do not count
-    sql "SELECT step || ' ' || value FROM athanor.metrics WHERE job_id = $1 AND name = 'loss' ORDER BY step"
+    sql "SELECT step || ' ' || value FROM athanor.series WHERE job_id = $1 AND name = 'loss' ORDER BY step"
 }
 
 same_as_undisturbed() {
