@@ -33,14 +33,11 @@ const struct checkpoint *checkpoint_at(const struct job *job, uint64_t step)
     return NULL;
 }
 
-/* The furthest one; of equals the newest. Reader: the next attempt, and `checkpoint:last`. */
+/* The newest one, also when a program that ignores ATHANOR_RESUME began anew and is behind an
+ * earlier attempt. Readers: the next attempt, and `checkpoint:last`. */
 const struct checkpoint *checkpoint_resume(const struct job *job)
 {
-    const struct checkpoint *best = NULL;
-    for (size_t i = 0; i < job->checkpoint_count; i++)
-        if (!best || job->checkpoints[i].step >= best->step)
-            best = &job->checkpoints[i];
-    return best;
+    return job->checkpoint_count ? &job->checkpoints[job->checkpoint_count - 1] : NULL;
 }
 
 static bool is_better(const struct checkpoint *a, const struct checkpoint *b)
@@ -49,12 +46,10 @@ static bool is_better(const struct checkpoint *a, const struct checkpoint *b)
         return a->has_score;
     if (a->has_score && a->score != b->score)
         return a->score > b->score;
-    if (a->step != b->step)
-        return a->step > b->step;
     return a->checkpoint_id > b->checkpoint_id;
 }
 
-/* By the job's keep-best metric; without one, or before any has it, the furthest. */
+/* By the job's keep-best metric; without one, or before any has it, the newest. */
 const struct checkpoint *checkpoint_best(const struct job *job)
 {
     const struct checkpoint *best = NULL;
@@ -164,18 +159,6 @@ static bool is_wanted(const struct job *job, const struct checkpoint *checkpoint
     return false;
 }
 
-static size_t rank_by_step(const struct job *job, const struct checkpoint *checkpoint)
-{
-    size_t ahead = 0;
-    for (size_t i = 0; i < job->checkpoint_count; i++) {
-        const struct checkpoint *other = &job->checkpoints[i];
-        ahead +=
-            other->step > checkpoint->step ||
-            (other->step == checkpoint->step && other->checkpoint_id > checkpoint->checkpoint_id);
-    }
-    return ahead;
-}
-
 static size_t rank_by_score(const struct job *job, const struct checkpoint *checkpoint)
 {
     size_t ahead = 0;
@@ -184,12 +167,13 @@ static size_t rank_by_score(const struct job *job, const struct checkpoint *chec
     return ahead;
 }
 
-/* Kept: the newest keep_last, the best keep_best, what children want, and always the furthest,
+/* Kept: the newest keep_last, the best keep_best, what children want, and always the newest,
  * which is the resume point. Both zero keeps all. */
-static bool is_surplus(const struct job *job, const struct checkpoint *checkpoint)
+static bool is_surplus(const struct job *job, size_t index)
 {
-    size_t by_step = rank_by_step(job, checkpoint);
-    if (by_step == 0 || by_step < job->keep_last)
+    const struct checkpoint *checkpoint = &job->checkpoints[index];
+    size_t newer = job->checkpoint_count - 1 - index;
+    if (newer == 0 || newer < job->keep_last)
         return false;
     if (job->keep_best && checkpoint->has_score && rank_by_score(job, checkpoint) < job->keep_best)
         return false;
@@ -201,7 +185,7 @@ void checkpoint_retain(struct core *core, struct job *job)
     if (job->keep_last == 0 && job->keep_best == 0)
         return;
     for (size_t i = 0; i < job->checkpoint_count;) {
-        if (is_surplus(job, &job->checkpoints[i]))
+        if (is_surplus(job, i))
             remove_at(core, job, i, true);
         else
             i++;
@@ -257,7 +241,10 @@ static void list_put(struct job *job, struct checkpoint checkpoint)
         checkpoint_free(&oldest);
     }
     VEC_RESERVE(job->checkpoints, job->checkpoint_count, job->checkpoint_capacity);
-    job->checkpoints[job->checkpoint_count++] = checkpoint;
+    size_t at = job->checkpoint_count++;
+    for (; at > 0 && job->checkpoints[at - 1].checkpoint_id > checkpoint.checkpoint_id; at--)
+        job->checkpoints[at] = job->checkpoints[at - 1]; /* only when rows came unordered */
+    job->checkpoints[at] = checkpoint;
 }
 
 static bool path_is_fit(struct core *core, struct attempt *attempt, const char *path)
@@ -346,7 +333,10 @@ static void artifact_put(struct core *core, struct job *job, struct artifact art
         memmove(job->artifacts, job->artifacts + 1, job->artifact_count * sizeof *job->artifacts);
     }
     VEC_RESERVE(job->artifacts, job->artifact_count, job->artifact_capacity);
-    job->artifacts[job->artifact_count++] = artifact;
+    size_t at = job->artifact_count++;
+    for (; at > 0 && job->artifacts[at - 1].artifact_id > artifact.artifact_id; at--)
+        job->artifacts[at] = job->artifacts[at - 1];
+    job->artifacts[at] = artifact;
     if (job_find(core, job->job_id))
         job_make_maker(core, job);
 }

@@ -189,6 +189,16 @@ static bool label_is_fit(const struct msg_worker_join *join, size_t index)
     return spec_name_is_valid(label->name) && strlen(label->value) <= 200;
 }
 
+static bool texts_are_short(const struct msg_worker_join *join)
+{
+    bool short_enough = strlen(join->host) <= 255;
+    for (size_t i = 0; i < join->devices_count; i++)
+        short_enough &= strlen(join->devices[i].kind) <= 255 &&
+                        strlen(join->devices[i].model) <= 255 &&
+                        strlen(join->devices[i].uuid) <= 255;
+    return short_enough;
+}
+
 static const char *join_fault(const struct core *core, const struct event_join *event,
                               struct arena *arena)
 {
@@ -211,6 +221,8 @@ static const char *join_fault(const struct core *core, const struct event_join *
         if (join->devices[i].device_index > INT32_MAX ||
             join->devices[i].memory_bytes > WORKER_MEMORY_MAX)
             return arena_printf(arena, "device %zu: index or memory out of range", i);
+    if (!texts_are_short(join))
+        return "host, or kind, model or uuid of a device is over 255 bytes";
     for (size_t i = 0; i < join->labels_count; i++)
         if (!label_is_fit(join, i))
             return arena_printf(arena,

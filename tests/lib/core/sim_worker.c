@@ -124,7 +124,8 @@ static void join_send(struct sim *sim, struct sim_worker *worker)
     join->devices = arena_alloc(&sim->arena, worker->gpus * sizeof *join->devices);
     join->devices_count = worker->gpus;
     for (size_t i = 0; i < worker->gpus; i++)
-        join->devices[i] = (struct rec_device){.device_index = i, .kind = "gpu", .memory_bytes = 1};
+        join->devices[i] = (struct rec_device){
+            .device_index = i, .kind = "gpu", .model = "", .uuid = "", .memory_bytes = 1};
     join->held = arena_alloc(&sim->arena, worker->attempt_count * sizeof *join->held);
     for (size_t i = 0; i < worker->attempt_count; i++) {
         struct sim_attempt *attempt = &worker->attempts[i];
