@@ -1,7 +1,8 @@
 /* main.c - athanor-coordinator: stores experiments, dispatches their jobs, records what comes back.
  *
  * Reads its options, becomes the leader or stands by, rebuilds its memory from PostgreSQL, and
- * serves until told to end. Everything it knows is in the database: it may be killed at any time. */
+ * serves until told to end. Everything it knows is in the database: it may be killed at any time.
+ */
 #include "coordinator/shell/options.h"
 #include "coordinator/shell/shell.h"
 

@@ -1,5 +1,6 @@
 /* answer.c - questions: bound here, read by the reader, sent when it has the rows. They state only
- * what is durable, so they do not wait for a batch. `why` combines a row with the core's reasons. */
+ * what is durable, so they do not wait for a batch. `why` combines a row with the core's reasons.
+ */
 #include "coordinator/shell/shell.h"
 
 #include "common/base/mem.h"
@@ -49,9 +50,9 @@ void answer_query(struct shell *shell, const struct server_source *from, uint64_
 
 #define WHY_COLUMNS 6u
 
-static const struct rec_column why_columns[WHY_COLUMNS] = {
-    {"job_id", "int"}, {"name", "text"}, {"state", "text"},
-    {"reason", "text"}, {"detail", "text"}, {"remedy", "text"}};
+static const struct rec_column why_columns[WHY_COLUMNS] = {{"job_id", "int"},  {"name", "text"},
+                                                           {"state", "text"},  {"reason", "text"},
+                                                           {"detail", "text"}, {"remedy", "text"}};
 
 static void why_row(struct msg_table *out, const struct msg_table *job, const char *reason,
                     const char *detail, const char *remedy)

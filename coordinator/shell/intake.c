@@ -12,8 +12,10 @@ static void on_join(struct shell *shell, const struct server_source *from, uint6
 {
     struct err err;
     struct event event = {.kind = EVENT_WORKER_JOIN,
-                          .join = {.peer = from->peer_id, .request_seq = seq,
-                                   .principal = from->principal, .join = join}};
+                          .join = {.peer = from->peer_id,
+                                   .request_seq = seq,
+                                   .principal = from->principal,
+                                   .join = join}};
 
     if (strcmp(join->name, from->principal) != 0) {
         err_set(&err, ERR_DENIED, "the key belongs to '%s', it cannot join as worker '%.100s'",
@@ -33,7 +35,8 @@ static void on_heartbeat(struct shell *shell, const struct server_source *from, 
                          const struct msg_heartbeat *heartbeat)
 {
     struct event event = {.kind = EVENT_HEARTBEAT,
-                          .heartbeat = {.peer = from->peer_id, .request_seq = seq,
+                          .heartbeat = {.peer = from->peer_id,
+                                        .request_seq = seq,
                                         .heartbeat = heartbeat}};
     shell_step(shell, &event);
 }
@@ -50,7 +53,8 @@ static void on_report(struct shell *shell, const struct server_source *from, uin
                       const struct msg_report *reports)
 {
     struct event event = {.kind = EVENT_REPORTS,
-                          .reports = {.peer = from->peer_id, .request_seq = seq,
+                          .reports = {.peer = from->peer_id,
+                                      .request_seq = seq,
                                       .reports = reports}};
     shell_step(shell, &event);
 }
@@ -102,7 +106,8 @@ static void on_key_change(struct shell *shell, const struct server_source *from,
              (unsigned long long)count);
     struct effects *effects = outbox_filling(&shell->outbox);
     struct message *done = effects_release(effects, ADDRESS_CLIENT, from->peer_id, MSG_DONE);
-    done->u.done = (struct msg_done){.request_seq = seq, .count = count,
+    done->u.done = (struct msg_done){.request_seq = seq,
+                                     .count = count,
                                      .text = count ? "" : "it was so already"};
 }
 
@@ -132,14 +137,30 @@ void intake_message(void *user, const struct server_source *from, const struct e
     if (envelope->epoch > shell->lease.epoch)
         on_newer_epoch(shell, envelope);
     switch (message->tag) {
-    case MSG_SUBMIT: parked_submit(shell, from, seq, &message->u.submit); break;
-    case MSG_CONTROL: parked_control(shell, from, seq, &message->u.control); break;
-    case MSG_QUERY: answer_query(shell, from, seq, &message->u.query); break;
-    case MSG_KEY_CHANGE: on_key_change(shell, from, seq, &message->u.key_change); break;
-    case MSG_WORKER_JOIN: on_join(shell, from, seq, &message->u.worker_join); break;
-    case MSG_HEARTBEAT: on_heartbeat(shell, from, seq, &message->u.heartbeat); break;
-    case MSG_WORKER_LEAVE: on_leave(shell, from, seq, &message->u.worker_leave); break;
-    case MSG_REPORT: on_report(shell, from, seq, &message->u.report); break;
+    case MSG_SUBMIT:
+        parked_submit(shell, from, seq, &message->u.submit);
+        break;
+    case MSG_CONTROL:
+        parked_control(shell, from, seq, &message->u.control);
+        break;
+    case MSG_QUERY:
+        answer_query(shell, from, seq, &message->u.query);
+        break;
+    case MSG_KEY_CHANGE:
+        on_key_change(shell, from, seq, &message->u.key_change);
+        break;
+    case MSG_WORKER_JOIN:
+        on_join(shell, from, seq, &message->u.worker_join);
+        break;
+    case MSG_HEARTBEAT:
+        on_heartbeat(shell, from, seq, &message->u.heartbeat);
+        break;
+    case MSG_WORKER_LEAVE:
+        on_leave(shell, from, seq, &message->u.worker_leave);
+        break;
+    case MSG_REPORT:
+        on_report(shell, from, seq, &message->u.report);
+        break;
     case MSG_HELLO: /* answered by the server */
     case MSG_WELCOME:
     case MSG_REFUSED:
@@ -155,6 +176,8 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_REPORT_ACK:
     case MSG_ATTEMPT_FENCE:
     case MSG_CHECKPOINT_DROP:
-    case MSG_END: refuse_direction(shell, from, seq, message); break;
+    case MSG_END:
+        refuse_direction(shell, from, seq, message);
+        break;
     }
 }

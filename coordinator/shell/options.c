@@ -8,7 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum option_type { OPTION_TEXT = 1, OPTION_LIST, OPTION_FLAG, OPTION_DURATION, OPTION_COUNT, OPTION_LEVEL };
+enum option_type {
+    OPTION_TEXT = 1,
+    OPTION_LIST,
+    OPTION_FLAG,
+    OPTION_DURATION,
+    OPTION_COUNT,
+    OPTION_LEVEL
+};
 
 struct option_row {
     const char *name, *value, *environment;
@@ -24,7 +31,8 @@ static const struct option_row rows[] = {
     {"--db", "CONNINFO", "ATHANOR_DB", OPTION_TEXT, AT(db), 0, 0,
      "PostgreSQL, as libpq reads it: postgresql://user@host/name or host=... dbname=..."},
     {"--listen", "ENDPOINT", "ATHANOR_LISTEN", OPTION_LIST, AT(listen), AT(listen_count),
-     OPTIONS_LISTEN_MAX, "where to listen: tcp://ADDRESS:PORT or ipc:///PATH; may be repeated, or "
+     OPTIONS_LISTEN_MAX,
+     "where to listen: tcp://ADDRESS:PORT or ipc:///PATH; may be repeated, or "
      "several separated by commas (default tcp://127.0.0.1:7117)"},
     {"--key", "FILE", "ATHANOR_SERVER_KEY_FILE", OPTION_TEXT, AT(key), 0, 0,
      "our key pair; made when there is none, with FILE.pub beside it for workers and clients"},
@@ -91,13 +99,17 @@ static int set_value(const struct option_row *row, char *text, struct options *o
     case OPTION_TEXT:
         *(const char **)(void *)field = text;
         return 0;
-    case OPTION_LIST: return add_list(row, text, options, err);
+    case OPTION_LIST:
+        return add_list(row, text, options, err);
     case OPTION_FLAG:
         *(bool *)(void *)field = true;
         return 0;
-    case OPTION_DURATION: return parse_duration_ms(text, number, err);
-    case OPTION_COUNT: return parse_u64(text, number, err);
-    case OPTION_LEVEL: return set_level(text, number, err);
+    case OPTION_DURATION:
+        return parse_duration_ms(text, number, err);
+    case OPTION_COUNT:
+        return parse_u64(text, number, err);
+    case OPTION_LEVEL:
+        return set_level(text, number, err);
     }
     CHECK(!"every option type is set");
     return -1;
@@ -125,7 +137,8 @@ static int parse_one(int argc, char **argv, int *at, struct options *options, st
         return err_set(err, ERR_INVALID, "option '%s' takes no value", row->name);
     if (row->type != OPTION_FLAG && !value) {
         if (*at + 1 >= argc)
-            return err_set(err, ERR_INVALID, "option '%s' needs a value: %s", row->name, row->value);
+            return err_set(err, ERR_INVALID, "option '%s' needs a value: %s", row->name,
+                           row->value);
         value = argv[++*at];
     }
     if (set_value(row, value, options, err) < 0)
@@ -143,8 +156,7 @@ static int read_environment(struct options *options, struct err *err)
         char *value = row->environment ? getenv(row->environment) : NULL;
         size_t probe = row->type == OPTION_LIST ? row->count_offset : row->offset;
         size_t size = row->type == OPTION_FLAG ? sizeof(bool) : sizeof(char *);
-        if (!value || !*value ||
-            memcmp((char *)options + probe, (char *)&empty + probe, size) != 0)
+        if (!value || !*value || memcmp((char *)options + probe, (char *)&empty + probe, size) != 0)
             continue;
         if (set_value(row, value, options, err) < 0)
             return err_wrap(err, "variable '%s'", row->environment);
@@ -160,7 +172,8 @@ static int check(const struct options *options, struct err *err)
     if (!options->key && !options->migrate_only)
         return err_set(err, ERR_INVALID, "no key: give --key FILE");
     if (options->leader_ms < 500)
-        return err_set(err, ERR_INVALID, "option '--leader-lease' is %llu ms, expected at least 500ms",
+        return err_set(err, ERR_INVALID,
+                       "option '--leader-lease' is %llu ms, expected at least 500ms",
                        (unsigned long long)options->leader_ms);
     if (options->heartbeat_ms < 50)
         return err_set(err, ERR_INVALID, "option '--heartbeat' is %llu ms, expected at least 50ms",
@@ -196,9 +209,10 @@ char *options_help(void)
 {
     struct buf out = {0};
 
-    buf_puts(&out, "usage: athanor-coordinator --db CONNINFO --key FILE [options]\n\n"
-                   "Stores experiments in PostgreSQL and dispatches their jobs to workers. Runs in\n"
-                   "the foreground, logs to standard error and ends on SIGTERM.\n\noptions:\n");
+    buf_puts(&out,
+             "usage: athanor-coordinator --db CONNINFO --key FILE [options]\n\n"
+             "Stores experiments in PostgreSQL and dispatches their jobs to workers. Runs in\n"
+             "the foreground, logs to standard error and ends on SIGTERM.\n\noptions:\n");
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         const struct option_row *row = &rows[i];
         buf_printf(&out, "  %s%s%s%s%s%s\n      %s\n", row->name, row->value ? " " : "",
@@ -206,8 +220,9 @@ char *options_help(void)
                    row->environment ? row->environment : "", row->environment ? "]" : "",
                    row->help);
     }
-    buf_puts(&out, "\nexit codes: 0 ended as asked; 1 could not start; 2 wrong options; 3 another\n"
-                   "coordinator leads now; 4 PostgreSQL refused rows. After 3 and 4 start it again:\n"
-                   "its state is in PostgreSQL.\n");
+    buf_puts(&out,
+             "\nexit codes: 0 ended as asked; 1 could not start; 2 wrong options; 3 another\n"
+             "coordinator leads now; 4 PostgreSQL refused rows. After 3 and 4 start it again:\n"
+             "its state is in PostgreSQL.\n");
     return buf_take(&out);
 }

@@ -37,7 +37,8 @@ bool outbox_is_full(const struct outbox *outbox)
 {
     const struct effects *filling = &outbox->sets[outbox->filling];
 
-    return filling->persist_count >= OUTBOX_ROWS_MAX || filling->arena.used_bytes >= OUTBOX_BYTES_MAX;
+    return filling->persist_count >= OUTBOX_ROWS_MAX ||
+           filling->arena.used_bytes >= OUTBOX_BYTES_MAX;
 }
 
 const struct effects *outbox_begin(struct outbox *outbox)

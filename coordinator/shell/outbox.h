@@ -17,8 +17,8 @@
 struct outbox {
     struct effects sets[2];
     int filling;
-    bool flying;      /* the other set's batch is not committed yet */
-    uint64_t begun;   /* batches begun; the filling one will be begun + 1 */
+    bool flying;       /* the other set's batch is not committed yet */
+    uint64_t begun;    /* batches begun; the filling one will be begun + 1 */
     uint64_t since_ms; /* when the filling set got its first entry; 0: empty */
 };
 

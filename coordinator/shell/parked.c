@@ -21,7 +21,7 @@ struct parked {
     struct arena arena; /* holds what the event points to, but for spec and found */
     struct event event;
     struct spec *spec;
-    uint64_t ticket;     /* of the reader; 0: not asked yet */
+    uint64_t ticket;      /* of the reader; 0: not asked yet */
     uint64_t after_batch; /* ask once this one has committed */
     unsigned rounds;
     struct core_lookup *asked;
@@ -223,8 +223,10 @@ static void refuse_spec(struct shell *shell, uint64_t peer, uint64_t request_seq
     }
     snprintf(text, sizeof text, "the spec has %zu error%s", errors->count + errors->dropped,
              errors->count + errors->dropped == 1 ? "" : "s");
-    *refused = (struct msg_refused){.request_seq = request_seq, .kind = err_kind_name(ERR_INVALID),
-                                    .text = text, .refusals = list,
+    *refused = (struct msg_refused){.request_seq = request_seq,
+                                    .kind = err_kind_name(ERR_INVALID),
+                                    .text = text,
+                                    .refusals = list,
                                     .refusals_count = errors->count};
     outbox_answer(shell->server, peer, request_seq, &message);
     mem_free(list);
@@ -250,10 +252,12 @@ static int read_spec(struct shell *shell, const struct server_source *from, uint
 
     for (size_t i = 0; i < submit->sets_count; i++)
         sets[i] = (struct spec_set){submit->sets[i].name, submit->sets[i].value};
-    struct spec_source source = {.name = submit->file, .bytes = submit->yaml.bytes,
+    struct spec_source source = {.name = submit->file,
+                                 .bytes = submit->yaml.bytes,
                                  .length = submit->yaml.length,
                                  .folder = submit->folder[0] ? submit->folder : NULL,
-                                 .sets = sets, .set_count = submit->sets_count};
+                                 .sets = sets,
+                                 .set_count = submit->sets_count};
     int rc = spec_read(&source, shell->catalogue, out, &errors);
     if (rc < 0)
         refuse_spec(shell, from->peer_id, request_seq, &errors);
@@ -282,8 +286,8 @@ void parked_submit(struct shell *shell, const struct server_source *from, uint64
         .client = from->peer_id,
         .request_seq = request_seq,
         .account = arena_strdup(arena, from->principal),
-        .submit_key = (const uint8_t *)arena_strndup(arena, submit->submit_key.bytes,
-                                                     SUBMIT_KEY_BYTES),
+        .submit_key =
+            (const uint8_t *)arena_strndup(arena, submit->submit_key.bytes, SUBMIT_KEY_BYTES),
         .spec = spec,
         .source = arena_strndup(arena, submit->yaml.bytes, submit->yaml.length),
         .check_only = submit->check_only,

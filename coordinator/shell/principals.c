@@ -133,9 +133,11 @@ bool principals_has_name(const struct principals *principals, const char *name)
 
 static void persist(const struct principal *principal, uint64_t revoked_us, struct effects *effects)
 {
-    struct row_principal row = {.public_key = principal->key, .name = principal->name,
+    struct row_principal row = {.public_key = principal->key,
+                                .name = principal->name,
                                 .role = role_name(principal->role),
-                                .enrolled_at = principal->enrolled_us, .revoked_at = revoked_us};
+                                .enrolled_at = principal->enrolled_us,
+                                .revoked_at = revoked_us};
 
     effects_persist(effects, ROW_TABLE_principal, PERSIST_UPSERT, &row);
 }
@@ -170,8 +172,7 @@ int principals_enrol(struct principals *principals, const char *name, const char
 }
 
 int principals_revoke(struct principals *principals, const char *name, const char *public_key,
-                      uint64_t wall_us, struct effects *effects, size_t *out_count,
-                      struct err *err)
+                      uint64_t wall_us, struct effects *effects, size_t *out_count, struct err *err)
 {
     size_t count = 0;
 

@@ -29,7 +29,8 @@ int principals_enrol(struct principals *principals, const char *name, const char
 int principals_revoke(struct principals *principals, const char *name, const char *public_key,
                       uint64_t wall_us, struct effects *effects, size_t *out_count,
                       struct err *err) WARN_UNUSED;
-/* Lines of NAME ROLE KEY; a line that starts with '#' is a comment. Errors: ERR_INVALID with the line's number. */
+/* Lines of NAME ROLE KEY; a line that starts with '#' is a comment. Errors: ERR_INVALID with the
+ * line's number. */
 int principals_read_file(struct principals *principals, const char *path, uint64_t wall_us,
                          struct effects *effects, struct err *err) WARN_UNUSED;
 

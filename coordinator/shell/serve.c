@@ -119,7 +119,8 @@ static int load_principals(struct shell *shell, struct err *err)
 static int load_core(struct shell *shell, struct err *err)
 {
     const struct options *options = shell->options;
-    struct core_config config = {.epoch = shell->lease.epoch, .lease_ms = options->worker_ms,
+    struct core_config config = {.epoch = shell->lease.epoch,
+                                 .lease_ms = options->worker_ms,
                                  .heartbeat_ms = options->heartbeat_ms,
                                  .seed = shell->lease.cluster_id ^ shell->lease.epoch,
                                  .policy = options->policy};
@@ -299,8 +300,11 @@ static int open_server(struct shell *shell, const struct keypair *keys, struct e
 
 static int open_all(struct shell *shell, const struct keypair *keys, struct err *err)
 {
-    const struct reader_events events = {.user = shell, .on_table = on_table, .on_found = on_found,
-                                   .on_maintained = on_maintained, .on_closing = on_closing};
+    const struct reader_events events = {.user = shell,
+                                         .on_table = on_table,
+                                         .on_found = on_found,
+                                         .on_maintained = on_maintained,
+                                         .on_closing = on_closing};
 
     shell->loop = loop_new();
     timers_set(shell);

@@ -88,10 +88,9 @@ static void begin_batch(struct shell *shell, uint64_t now_ms)
 {
     shell->catalogues_flying = shell->catalogues_new;
     shell->catalogues_new = (struct texts){0};
-    struct writer_batch batch = {
-        .effects = outbox_begin(&shell->outbox),
-        .catalogues = (const char *const *)shell->catalogues_flying.items,
-        .catalogue_count = shell->catalogues_flying.count};
+    struct writer_batch batch = {.effects = outbox_begin(&shell->outbox),
+                                 .catalogues = (const char *const *)shell->catalogues_flying.items,
+                                 .catalogue_count = shell->catalogues_flying.count};
     loop_timer_stop(&shell->commit_timer);
     loop_timer_start(shell->loop, &shell->renew_timer, shell->options->leader_ms / 3);
     writer_commit(shell->writer, &batch, now_ms);
@@ -125,7 +124,8 @@ static bool writer_goes_on(struct shell *shell)
     struct err err;
 
     switch (writer_step(shell->writer, clock_steady_ms(), &err)) {
-    case WRITER_PENDING: return false;
+    case WRITER_PENDING:
+        return false;
     case WRITER_COMMITTED:
         released(shell);
         return true;
@@ -134,7 +134,8 @@ static bool writer_goes_on(struct shell *shell)
         end_with(shell, EXIT_FENCED);
         return false;
     case WRITER_FAILED:
-        log_error("%s; memory is ahead of the database: ending, to start again from rows", err.text);
+        log_error("%s; memory is ahead of the database: ending, to start again from rows",
+                  err.text);
         end_with(shell, EXIT_REFUSED);
         return false;
     }

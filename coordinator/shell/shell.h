@@ -21,7 +21,13 @@
 #define COMMIT_WAIT_MS 5u /* DESIGN.md: commit when idle or after at most this */
 
 /* Documented on the help page. */
-enum exit_code { EXIT_ENDED = 0, EXIT_START = 1, EXIT_OPTIONS = 2, EXIT_FENCED = 3, EXIT_REFUSED = 4 };
+enum exit_code {
+    EXIT_ENDED = 0,
+    EXIT_START = 1,
+    EXIT_OPTIONS = 2,
+    EXIT_FENCED = 3,
+    EXIT_REFUSED = 4
+};
 
 /* A libpq descriptor in the loop; it changes with each reconnect. */
 struct pg_watch {
@@ -54,7 +60,7 @@ struct shell {
     struct principals *principals;
     struct catalogue *catalogue;
 
-    struct hash *catalogues_seen;   /* texts that are part of `catalogue` already */
+    struct hash *catalogues_seen; /* texts that are part of `catalogue` already */
     size_t seen_count, seen_capacity;
     struct texts catalogues_new;    /* to be written with the next batch */
     struct texts catalogues_flying; /* in the batch under way */
@@ -64,7 +70,8 @@ struct shell {
     uint64_t last_ticket;
 
     struct pg_watch writer_watch, lane_watches[READER_LANES];
-    struct loop_timer wake_timer, renew_timer, pg_timer, commit_timer, watchdog_timer, maintain_timer;
+    struct loop_timer wake_timer, renew_timer, pg_timer, commit_timer, watchdog_timer,
+        maintain_timer;
     struct loop_timer end_timer;
     uint64_t wake_at_ms; /* as the core last asked */
     bool dirty;          /* the core has seen events since its last TICK */
@@ -78,9 +85,9 @@ struct shell {
 void shell_step(struct shell *shell, struct event *event); /* fills in the times */
 /* Timers and placement, once for a burst of events, if they are due. */
 void shell_tick(struct shell *shell);
-void shell_commit(struct shell *shell);                    /* if there is something and it can */
-void shell_renew(struct shell *shell);                     /* the lease, by a batch that may be empty */
-void shell_pump(struct shell *shell);                      /* lets the database connections go on */
+void shell_commit(struct shell *shell); /* if there is something and it can */
+void shell_renew(struct shell *shell);  /* the lease, by a batch that may be empty */
+void shell_pump(struct shell *shell);   /* lets the database connections go on */
 /* The number of the batch after which everything decided so far is durable; 0: it is now. */
 uint64_t shell_pending_batch(const struct shell *shell);
 void shell_refuse(struct shell *shell, uint64_t peer, uint64_t request_seq, const struct err *why);
@@ -108,7 +115,8 @@ void answer_free(struct shell *shell);
 
 /* recipes.c */
 /* Takes note of a joining worker's catalogue. Errors: ERR_PROTOCOL, ERR_LIMIT. */
-int recipes_announced(struct shell *shell, const struct wire_bytes *text, struct err *err) WARN_UNUSED;
+int recipes_announced(struct shell *shell, const struct wire_bytes *text,
+                      struct err *err) WARN_UNUSED;
 void recipes_free(struct shell *shell);
 void texts_free(struct texts *texts);
 

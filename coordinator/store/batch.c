@@ -96,11 +96,16 @@ static size_t field_size(enum row_type type)
     case ROW_u64:
     case ROW_i64:
     case ROW_f64:
-    case ROW_time: return 8;
-    case ROW_flag: return sizeof(bool);
-    case ROW_text: return sizeof(char *);
-    case ROW_blob: return sizeof(struct row_blob);
-    case ROW_hash: return sizeof(struct hash);
+    case ROW_time:
+        return 8;
+    case ROW_flag:
+        return sizeof(bool);
+    case ROW_text:
+        return sizeof(char *);
+    case ROW_blob:
+        return sizeof(struct row_blob);
+    case ROW_hash:
+        return sizeof(struct hash);
     }
     CHECK(!"every row type has a size");
     return 0;
@@ -128,9 +133,12 @@ static void entry_merge(struct merge *merge, struct entry *entry, const void *ro
 static enum sql_verb verb_of(enum persist_op op)
 {
     switch (op) {
-    case PERSIST_INSERT: return SQL_INSERT;
-    case PERSIST_UPDATE: return SQL_UPDATE;
-    case PERSIST_UPSERT: return SQL_UPSERT;
+    case PERSIST_INSERT:
+        return SQL_INSERT;
+    case PERSIST_UPDATE:
+        return SQL_UPDATE;
+    case PERSIST_UPSERT:
+        return SQL_UPSERT;
     }
     CHECK(!"every persist_op has a verb");
     return SQL_INSERT;

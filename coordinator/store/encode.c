@@ -239,11 +239,11 @@ void encode_value(struct buf *out, const struct row_column *column, const void *
 void encode_array(struct buf *out, const struct row_column *column, const void *const *rows,
                   size_t count)
 {
-    add_u32(out, 1);                      /* dimensions */
-    add_u32(out, 1);                      /* may hold NULLs */
+    add_u32(out, 1); /* dimensions */
+    add_u32(out, 1); /* may hold NULLs */
     add_u32(out, type_of(column)->oid);
     add_u32(out, (uint32_t)count);
-    add_u32(out, 1);                      /* first index */
+    add_u32(out, 1); /* first index */
     for (size_t i = 0; i < count; i++)
         encode_value(out, column, rows[i]);
 }

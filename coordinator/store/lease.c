@@ -26,9 +26,8 @@ static const char sql_take[] =
 
 static const char sql_holder[] = "SELECT holder FROM athanor.coordinator_lease";
 
-static const char sql_release[] =
-    "UPDATE athanor.coordinator_lease SET expires_at = '-infinity'"
-    " WHERE holder = $1 AND epoch = $2::bigint";
+static const char sql_release[] = "UPDATE athanor.coordinator_lease SET expires_at = '-infinity'"
+                                  " WHERE holder = $1 AND epoch = $2::bigint";
 
 int lease_open(const char *conninfo, uint64_t lease_ms, struct lease_keeper **out, struct err *err)
 {

@@ -154,8 +154,10 @@ static int take_row(struct load *load, const struct load_part *part, PGresult *r
             return -1;
         part->each(load, row);
         return 1;
-    case PGRES_TUPLES_OK: return 0;
-    default: return pg_refuse(err, load->pg, result);
+    case PGRES_TUPLES_OK:
+        return 0;
+    default:
+        return pg_refuse(err, load->pg, result);
     }
 }
 
@@ -190,9 +192,12 @@ static int load_ids(struct load *load, struct err *err)
 
     if (pg_query(load->pg, sql_ids, 0, NULL, &row, err) < 0)
         return -1;
-    struct core_ids ids = {.experiment = id_at(row, 0), .worker = id_at(row, 1),
-                           .job = id_at(row, 2), .attempt = id_at(row, 3),
-                           .checkpoint = id_at(row, 4), .artifact = id_at(row, 5),
+    struct core_ids ids = {.experiment = id_at(row, 0),
+                           .worker = id_at(row, 1),
+                           .job = id_at(row, 2),
+                           .attempt = id_at(row, 3),
+                           .checkpoint = id_at(row, 4),
+                           .artifact = id_at(row, 5),
                            .event = id_at(row, 6)};
     PQclear(row);
     core_load_ids(load->core, &ids);

@@ -12,10 +12,12 @@ struct loader_counts {
 /* Blocking, in one snapshot. The lease must be held, so that nobody writes meanwhile.
  * *out_wake_ms as core_load_end. Errors: ERR_CLOSED and others of pg.h, ERR_PROTOCOL. */
 int loader_load(const char *conninfo, struct core *core, uint64_t now_ms, uint64_t wall_us,
-                struct loader_counts *out_counts, uint64_t *out_wake_ms, struct err *err) WARN_UNUSED;
+                struct loader_counts *out_counts, uint64_t *out_wake_ms,
+                struct err *err) WARN_UNUSED;
 
 /* The recipes that workers announced earlier. */
-int loader_catalogue(const char *conninfo, struct catalogue *catalogue, struct err *err) WARN_UNUSED;
+int loader_catalogue(const char *conninfo, struct catalogue *catalogue,
+                     struct err *err) WARN_UNUSED;
 
 /* Keys that are enrolled now. Texts are valid during the call. */
 typedef void loader_principal_fn(void *user, const struct row_principal *row);

@@ -18,7 +18,8 @@ static const char sql_prepare[] =
     "CREATE TABLE IF NOT EXISTS athanor.schema_migration ("
     "  number bigint PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
     "  applied_at timestamptz NOT NULL DEFAULT now());"
-    "COMMENT ON TABLE athanor.schema_migration IS 'Migrations applied, with the BLAKE2b of their texts.'";
+    "COMMENT ON TABLE athanor.schema_migration IS 'Migrations applied, with the BLAKE2b of their "
+    "texts.'";
 
 static const char sql_applied[] =
     "SELECT number, name, checksum FROM athanor.schema_migration ORDER BY number";
@@ -69,8 +70,7 @@ static int check_applied(const PGresult *rows, const struct migration *migration
                            "than the database, run the newer program",
                            name, count);
         checksum(&migrations[i], sum);
-        if (strcmp(name, migrations[i].name) != 0 ||
-            strcmp(PQgetvalue(rows, (int)i, 2), sum) != 0)
+        if (strcmp(name, migrations[i].name) != 0 || strcmp(PQgetvalue(rows, (int)i, 2), sum) != 0)
             return err_set(err, ERR_INVALID,
                            "migration '%s' was applied as '%s' with another text: applied "
                            "migrations are never edited, add a new one",

@@ -33,12 +33,15 @@ static PGconn *begin(const char *conninfo, enum pg_purpose purpose, bool wait)
 {
     CHECK(purpose > 0 && purpose < PG_PURPOSE_END);
     /* A dead server host is noticed within 10 s also in the middle of a transaction. */
-    const char *keywords[] = {"dbname", "application_name", "options", "client_encoding",
-                              "connect_timeout", "tcp_user_timeout", "keepalives_idle", NULL};
-    const char *values[] = {conninfo, session_names[purpose], session_options[purpose], "UTF8",
-                            "10", "10000", "5", NULL};
-    PGconn *pg = wait ? PQconnectdbParams(keywords, values, 1)
-                      : PQconnectStartParams(keywords, values, 1);
+    const char *keywords[] = {"dbname",          "application_name",
+                              "options",         "client_encoding",
+                              "connect_timeout", "tcp_user_timeout",
+                              "keepalives_idle", NULL};
+    const char *values[] = {
+        conninfo, session_names[purpose], session_options[purpose], "UTF8", "10", "10000", "5",
+        NULL};
+    PGconn *pg =
+        wait ? PQconnectdbParams(keywords, values, 1) : PQconnectStartParams(keywords, values, 1);
     CHECK(pg != NULL);
     PQsetNoticeReceiver(pg, quiet, NULL);
     return pg;
@@ -73,8 +76,8 @@ int pg_connect_start(const char *conninfo, enum pg_purpose purpose, PGconn **out
 enum pg_trouble pg_trouble_of(const PGconn *pg, const PGresult *result)
 {
     /* SQLSTATE classes that pass with time: 40 rollback, 53 resources (disk full), 55 object in
-     * use, 57 operator intervention (shutdown, restart), 58 system error. AT002: this batch is there
-     * already. 08 and 57P0x end the connection too. */
+     * use, 57 operator intervention (shutdown, restart), 58 system error. AT002: this batch is
+     * there already. 08 and 57P0x end the connection too. */
     static const char *const passing[] = {"40", "53", "55", "57", "58", "AT002"};
     const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
 
@@ -97,10 +100,17 @@ int pg_refuse(struct err *err, const PGconn *pg, const PGresult *result)
     if (!*text)
         text = PQerrorMessage(pg);
     switch (pg_trouble_of(pg, result)) {
-    case PG_LOST: kind = ERR_CLOSED; break;
-    case PG_RETRY: kind = state && strcmp(state, "57014") == 0 ? ERR_TIMEOUT : ERR_CLOSED; break;
-    case PG_FENCED: kind = ERR_STALE; break;
-    case PG_FATAL: break;
+    case PG_LOST:
+        kind = ERR_CLOSED;
+        break;
+    case PG_RETRY:
+        kind = state && strcmp(state, "57014") == 0 ? ERR_TIMEOUT : ERR_CLOSED;
+        break;
+    case PG_FENCED:
+        kind = ERR_STALE;
+        break;
+    case PG_FATAL:
+        break;
     }
     size_t length = strlen(text);
     while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == ' '))

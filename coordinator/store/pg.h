@@ -34,7 +34,8 @@ int pg_connect_start(const char *conninfo, enum pg_purpose purpose, PGconn **out
                      struct err *err) WARN_UNUSED;
 
 /* Blocking; parameters and results as text. *out_result may be NULL when rows are not wanted, else
- * PQclear it. Errors: ERR_CLOSED (lost), ERR_STALE (fenced), ERR_INVALID with the server's words. */
+ * PQclear it. Errors: ERR_CLOSED (lost), ERR_STALE (fenced), ERR_INVALID with the server's words.
+ */
 int pg_query(PGconn *pg, const char *sql, int count, const char *const *values,
              PGresult **out_result, struct err *err) WARN_UNUSED;
 

@@ -82,9 +82,9 @@ static int bind_arguments(const struct msg_query *message, struct query_call *ca
         const struct rec_name_value *argument = &message->arguments[i];
         int index = argument_index(call->query, argument->name);
         if (index < 0)
-            return err_set(err, ERR_INVALID,
-                           "query '%s' has no argument '%.60s', expected: %s", call->query->name,
-                           argument->name, *call->query->arguments ? call->query->arguments : "none");
+            return err_set(err, ERR_INVALID, "query '%s' has no argument '%.60s', expected: %s",
+                           call->query->name, argument->name,
+                           *call->query->arguments ? call->query->arguments : "none");
         if (*argument->value)
             call->values[2 + index] = arena_strdup(arena, argument->value);
     }
@@ -137,7 +137,8 @@ void query_columns(const struct query *query, struct arena *arena, struct msg_ta
         columns[count].name = arena_strndup(arena, at, length);
         at = word_next(at + length, &length);
         CHECK(length > 0);
-        columns[count++].type = arena_strndup(arena, at, at[length - 1] == ',' ? length - 1 : length);
+        columns[count++].type =
+            arena_strndup(arena, at, at[length - 1] == ',' ? length - 1 : length);
     }
     out->columns = columns;
     out->columns_count = count;

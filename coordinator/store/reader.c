@@ -20,10 +20,10 @@ struct request {
     uint64_t ticket;
     unsigned tries;
     struct arena arena;
-    struct query_call call;     /* REQUEST_QUERY */
-    const char *lookups;        /* REQUEST_LOOKUP: JSON, or */
-    const char *submit_key;     /* in hex, when nothing else is asked */
-    const char *keep_ms;        /* REQUEST_MAINTAIN */
+    struct query_call call; /* REQUEST_QUERY */
+    const char *lookups;    /* REQUEST_LOOKUP: JSON, or */
+    const char *submit_key; /* in hex, when nothing else is asked */
+    const char *keep_ms;    /* REQUEST_MAINTAIN */
 };
 
 enum lane_stage { LANE_DOWN = 1, LANE_CONNECTING, LANE_IDLE, LANE_BUSY };
@@ -37,7 +37,8 @@ struct lane {
     PGresult *results[STATEMENTS_MAX];
     size_t result_count;
     PGresult *refusal;
-    bool prepared; /* the lookups' statements; planning them anew would cost a submit milliseconds */
+    bool
+        prepared; /* the lookups' statements; planning them anew would cost a submit milliseconds */
 };
 
 struct reader {
@@ -51,32 +52,34 @@ struct reader {
 };
 
 /* Numbers of the jobs that the lookups ($1, JSON) speak of; kinds are enum lookup_kind. */
-#define SQL_FOUND \
-    "WITH ask AS (SELECT * FROM jsonb_to_recordset($1::jsonb) AS a (kind int, name text," \
-    "             experiment text, job_id bigint, submit_key text))," \
-    " found AS (" \
-    "  SELECT j.job_id FROM ask a JOIN athanor.job j" \
-    "      ON a.kind = 1 AND j.submit_key = decode(a.submit_key, 'hex')" \
-    "  UNION SELECT j.job_id FROM ask a JOIN athanor.job j ON a.kind = 2 AND j.job_id = a.job_id" \
-    "  UNION SELECT n.job_id FROM ask a, LATERAL (SELECT j.job_id FROM athanor.job j" \
-    "            JOIN athanor.experiment e USING (experiment_id)" \
-    "           WHERE a.kind = 3 AND j.name = a.name AND j.ended_at IS NOT NULL" \
-    "           ORDER BY e.name = a.experiment DESC, j.job_id DESC LIMIT 1) n" \
-    "  UNION SELECT j.job_id FROM ask a JOIN athanor.experiment e" \
-    "            ON a.kind = 4 AND e.name = a.experiment" \
-    "            JOIN athanor.job j ON j.experiment_id = e.experiment_id" \
-    "           AND j.state IN ('FAILED', 'CANCELLED')" \
-    "  UNION SELECT d.job_id FROM ask a, LATERAL (SELECT r.job_id FROM athanor.artifact r" \
-    "            JOIN athanor.job j USING (job_id) JOIN athanor.experiment e USING (experiment_id)" \
-    "           WHERE a.kind = 5 AND r.kind = 'dataset' AND r.name = a.name" \
+#define SQL_FOUND                                                                                  \
+    "WITH ask AS (SELECT * FROM jsonb_to_recordset($1::jsonb) AS a (kind int, name text,"          \
+    "             experiment text, job_id bigint, submit_key text)),"                              \
+    " found AS ("                                                                                  \
+    "  SELECT j.job_id FROM ask a JOIN athanor.job j"                                              \
+    "      ON a.kind = 1 AND j.submit_key = decode(a.submit_key, 'hex')"                           \
+    "  UNION SELECT j.job_id FROM ask a JOIN athanor.job j ON a.kind = 2 AND j.job_id = a.job_id"  \
+    "  UNION SELECT n.job_id FROM ask a, LATERAL (SELECT j.job_id FROM athanor.job j"              \
+    "            JOIN athanor.experiment e USING (experiment_id)"                                  \
+    "           WHERE a.kind = 3 AND j.name = a.name AND j.ended_at IS NOT NULL"                   \
+    "           ORDER BY e.name = a.experiment DESC, j.job_id DESC LIMIT 1) n"                     \
+    "  UNION SELECT j.job_id FROM ask a JOIN athanor.experiment e"                                 \
+    "            ON a.kind = 4 AND e.name = a.experiment"                                          \
+    "            JOIN athanor.job j ON j.experiment_id = e.experiment_id"                          \
+    "           AND j.state IN ('FAILED', 'CANCELLED')"                                            \
+    "  UNION SELECT d.job_id FROM ask a, LATERAL (SELECT r.job_id FROM athanor.artifact r"         \
+    "            JOIN athanor.job j USING (job_id) JOIN athanor.experiment e USING "               \
+    "(experiment_id)"                                                                              \
+    "           WHERE a.kind = 5 AND r.kind = 'dataset' AND r.name = a.name"                       \
     "           ORDER BY e.name = a.experiment DESC, r.artifact_id DESC LIMIT 1) d) "
 
 _Static_assert(LOOKUP_SUBMIT == 1 && LOOKUP_JOB_ID == 2 && LOOKUP_JOB_NAME == 3 &&
                    LOOKUP_EXPERIMENT == 4 && LOOKUP_DATASET == 5,
                "SQL_FOUND numbers the kinds of lookups");
 
-static const enum row_table found_tables[STATEMENTS_MAX] = {
-    ROW_TABLE_job, ROW_TABLE_job_dependency, ROW_TABLE_checkpoint, ROW_TABLE_artifact};
+static const enum row_table found_tables[STATEMENTS_MAX] = {ROW_TABLE_job, ROW_TABLE_job_dependency,
+                                                            ROW_TABLE_checkpoint,
+                                                            ROW_TABLE_artifact};
 static const char *const found_rest[STATEMENTS_MAX] = {
     "JOIN found USING (job_id) ORDER BY t.job_id",
     "JOIN found USING (job_id) ORDER BY t.job_id, t.parent_id",
@@ -440,9 +443,9 @@ static bool send_request(struct reader *reader, struct lane *lane)
 
     switch (request->kind) {
     case REQUEST_QUERY:
-        sent = sent && PQsendQueryParams(lane->pg, request->call.query->sql,
-                                         request->call.value_count, NULL, request->call.values,
-                                         NULL, NULL, 0);
+        sent =
+            sent && PQsendQueryParams(lane->pg, request->call.query->sql, request->call.value_count,
+                                      NULL, request->call.values, NULL, NULL, 0);
         break;
     case REQUEST_LOOKUP:
         sent = sent && send_prepare(reader, lane) && send_lookup(lane, request);
@@ -520,7 +523,8 @@ static void lane_finish(struct reader *reader, struct lane *lane, uint64_t now_m
     } else {
         answer(reader, lane);
     }
-    bool broken = lane->refusal && request->kind != REQUEST_QUERY; /* BEGIN or a PREPARE is half done */
+    bool broken =
+        lane->refusal && request->kind != REQUEST_QUERY; /* BEGIN or a PREPARE is half done */
     results_clear(lane);
     lane->request = NULL;
     request_free(request);
@@ -558,8 +562,8 @@ static void lane_step(struct reader *reader, struct lane *lane, uint64_t now_ms)
         lane_connect(reader, lane, now_ms);
     if (lane->stage == LANE_CONNECTING)
         lane_connecting(reader, lane, now_ms);
-    if (lane->stage >= LANE_IDLE &&
-        (!PQconsumeInput(lane->pg) || !lane_flush(lane)) && lane->stage == LANE_IDLE)
+    if (lane->stage >= LANE_IDLE && (!PQconsumeInput(lane->pg) || !lane_flush(lane)) &&
+        lane->stage == LANE_IDLE)
         lane_down(reader, lane, now_ms);
     if (lane->stage == LANE_BUSY)
         lane_busy(reader, lane, now_ms);

@@ -214,8 +214,7 @@ static bool send_begin(struct writer *writer)
 {
     struct arena arena = {0};
     const char *values[] = {writer->lease.holder, pg_u64(&arena, writer->lease.epoch),
-                            pg_u64(&arena, writer->number),
-                            pg_u64(&arena, writer->lease.lease_ms)};
+                            pg_u64(&arena, writer->number), pg_u64(&arena, writer->lease.lease_ms)};
     bool sent = PQsendQueryParams(writer->pg, "BEGIN", 0, NULL, NULL, NULL, NULL, 0) &&
                 PQsendQueryParams(writer->pg, sql_begin_batch, 4, NULL, values, NULL, NULL, 0);
 
@@ -594,15 +593,21 @@ static enum writer_outcome step_stage(struct writer *writer, uint64_t now_ms, st
     case STAGE_CONNECTING:
         connect_go_on(writer, now_ms);
         return WRITER_PENDING;
-    case STAGE_RESOLVING: return step_resolving(writer, now_ms, err);
-    case STAGE_IDLE: return WRITER_PENDING;
-    case STAGE_PIPELINE: return step_pipeline(writer, now_ms, err);
-    case STAGE_COPY_OPEN: return step_copy_open(writer, now_ms, err);
+    case STAGE_RESOLVING:
+        return step_resolving(writer, now_ms, err);
+    case STAGE_IDLE:
+        return WRITER_PENDING;
+    case STAGE_PIPELINE:
+        return step_pipeline(writer, now_ms, err);
+    case STAGE_COPY_OPEN:
+        return step_copy_open(writer, now_ms, err);
     case STAGE_COPY_ROWS:
         step_copy_rows(writer, now_ms);
         return WRITER_PENDING;
-    case STAGE_COPY_SHUT: return step_copy_shut(writer, now_ms, err);
-    case STAGE_COMMIT: return step_commit(writer, now_ms, err);
+    case STAGE_COPY_SHUT:
+        return step_copy_shut(writer, now_ms, err);
+    case STAGE_COMMIT:
+        return step_commit(writer, now_ms, err);
     }
     CHECK(!"every stage has a step");
     return WRITER_FAILED;

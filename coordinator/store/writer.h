@@ -29,8 +29,8 @@ struct writer;
 enum writer_outcome { WRITER_PENDING = 1, WRITER_COMMITTED, WRITER_FAILED, WRITER_FENCED };
 
 struct writer_batch {
-    const struct effects *effects;   /* its rows; NULL: none (a lease renewal) */
-    const char *const *catalogues;   /* JSON of recipes to remember (worker/README.md) */
+    const struct effects *effects; /* its rows; NULL: none (a lease renewal) */
+    const char *const *catalogues; /* JSON of recipes to remember (worker/README.md) */
     size_t catalogue_count;
 };
 
@@ -44,7 +44,8 @@ bool writer_is_connected(const struct writer *writer);
  * borrowed until the outcome. */
 void writer_commit(struct writer *writer, const struct writer_batch *batch, uint64_t now_ms);
 /* Goes on as far as possible without blocking. now_ms: steady. err is set for FAILED and FENCED. */
-enum writer_outcome writer_step(struct writer *writer, uint64_t now_ms, struct err *err) WARN_UNUSED;
+enum writer_outcome writer_step(struct writer *writer, uint64_t now_ms,
+                                struct err *err) WARN_UNUSED;
 
 /* What to wait for. fd -1: nothing but the time. It may change with each call of writer_step. */
 int writer_fd(const struct writer *writer);

@@ -5,11 +5,10 @@
  *   coordinator_bench [--program PATH] [--jobs N] [--workers N] [--points N]
  *
  * Prints, each with its base of the same run:
- *   submit    durable submits/s of one client, against PostgreSQL's multi-row INSERT of the same rows
- *   jobs      submit -> dispatch -> done of jobs whose workers answer at once
- *   latency   submit -> START received, one job at a time on an idle cluster
- *   metrics   points/s until acknowledged, that is durable
- * Absolute figures belong to the machine; ratios are what to compare. */
+ *   submit    durable submits/s of one client, against PostgreSQL's multi-row INSERT of the same
+ * rows jobs      submit -> dispatch -> done of jobs whose workers answer at once latency   submit
+ * -> START received, one job at a time on an idle cluster metrics   points/s until acknowledged,
+ * that is durable Absolute figures belong to the machine; ratios are what to compare. */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/net/keys.h"
@@ -51,15 +50,18 @@ static void die(const char *what, const struct err *err)
     abort();
 }
 
-/* ---- pretending workers ----------------------------------------------------------------------- */
+/* ---- pretending workers -----------------------------------------------------------------------
+ */
 
 static void worker_join(struct fake_worker *worker)
 {
     struct err err;
     struct message message = {.tag = MSG_WORKER_JOIN};
 
-    message.u.worker_join = (struct msg_worker_join){.name = worker->name, .incarnation = 1,
-                                                     .host = "bench", .cores = 512,
+    message.u.worker_join = (struct msg_worker_join){.name = worker->name,
+                                                     .incarnation = 1,
+                                                     .host = "bench",
+                                                     .cores = 512,
                                                      .memory_bytes = (uint64_t)1 << 42};
     if (peer_send(worker->peer, &message, NULL, &err) < 0)
         die("joining", &err);
@@ -77,7 +79,10 @@ static void on_start(struct fake_worker *worker, const struct msg_start *start)
     struct err err;
     struct rec_report reports[2] = {
         {.seq = 1, .kind = REPORT_STARTED, .time_us = clock_wall_us(), .meta = "{\"cores\":[0]}"},
-        {.seq = 2, .kind = REPORT_FINISHED, .time_us = clock_wall_us(), .cause = "success",
+        {.seq = 2,
+         .kind = REPORT_FINISHED,
+         .time_us = clock_wall_us(),
+         .cause = "success",
          .meta = "{\"wall_ms\":1}"}};
     struct message message = {.tag = MSG_REPORT};
 
@@ -85,7 +90,8 @@ static void on_start(struct fake_worker *worker, const struct msg_start *start)
     bench->start_us = clock_steady_us();
     bench->attempt_id = start->attempt_id;
     bench->last_started = worker;
-    message.u.report = (struct msg_report){.attempt_id = start->attempt_id, .reports = reports,
+    message.u.report = (struct msg_report){.attempt_id = start->attempt_id,
+                                           .reports = reports,
                                            .reports_count = worker->quiet ? 1 : 2};
     if (peer_send(worker->peer, &message, NULL, &err) < 0)
         die("reporting", &err);
@@ -112,15 +118,20 @@ static void worker_message(void *user, const struct envelope *envelope,
     }
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------ */
+/* ---- set-up ------------------------------------------------------------------------------------
+ */
 
-static struct peer *connect_peer(struct bench *bench, const struct keypair *keys, const char *program,
-                                 void *user, struct fake_worker *worker)
+static struct peer *connect_peer(struct bench *bench, const struct keypair *keys,
+                                 const char *program, void *user, struct fake_worker *worker)
 {
     const char *endpoints[] = {bench->endpoint};
-    struct peer_config config = {.endpoints = endpoints, .endpoint_count = 1,
-                                 .server_key = bench->server_keys.public_key, .keys = keys,
-                                 .program = program, .version = "bench", .queue_messages = 100000,
+    struct peer_config config = {.endpoints = endpoints,
+                                 .endpoint_count = 1,
+                                 .server_key = bench->server_keys.public_key,
+                                 .keys = keys,
+                                 .program = program,
+                                 .version = "bench",
+                                 .queue_messages = 100000,
                                  .user = user,
                                  .on_up = worker ? worker_up : NULL,
                                  .on_message = worker ? worker_message : NULL};
@@ -151,7 +162,8 @@ static void run_until(struct bench *bench, const uint64_t *counter, uint64_t wan
 static void start_coordinator(struct bench *bench)
 {
     char key[300], principals[300], text[WORKERS_MAX * 100];
-    size_t used = (size_t)snprintf(text, sizeof text, "bench admin %s\n", bench->client_keys.public_key);
+    size_t used =
+        (size_t)snprintf(text, sizeof text, "bench admin %s\n", bench->client_keys.public_key);
     struct err err;
 
     for (size_t i = 0; i < bench->worker_count; i++)
@@ -216,7 +228,8 @@ static void tear_down(struct bench *bench)
         printf("%s\n", err.text);
 }
 
-/* ---- submitting -------------------------------------------------------------------------------- */
+/* ---- submitting --------------------------------------------------------------------------------
+ */
 
 static uint64_t submit(struct bench *bench, const char *name, uint64_t count, bool hold)
 {
@@ -224,18 +237,21 @@ static uint64_t submit(struct bench *bench, const char *name, uint64_t count, bo
     struct err err;
     uint8_t key[16];
     struct message request = {.tag = MSG_SUBMIT}, reply;
-    char *yaml = mem_printf("athanor: 1\nname: %s\nkind: command\n%scommand: [\"true\"]\n"
-                            "resources: {memory: 16MiB}\nhold: %s\n",
-                            name, count > 1 ? mem_printf("array: %llu\n", (unsigned long long)count) : "",
-                            hold ? "true" : "false");
+    char *yaml =
+        mem_printf("athanor: 1\nname: %s\nkind: command\n%scommand: [\"true\"]\n"
+                   "resources: {memory: 16MiB}\nhold: %s\n",
+                   name, count > 1 ? mem_printf("array: %llu\n", (unsigned long long)count) : "",
+                   hold ? "true" : "false");
 
     random_bytes(key, sizeof key);
-    request.u.submit = (struct msg_submit){.submit_key = {(char *)key, sizeof key}, .file = "bench.yaml",
+    request.u.submit = (struct msg_submit){.submit_key = {(char *)key, sizeof key},
+                                           .file = "bench.yaml",
                                            .yaml = {yaml, strlen(yaml)}};
     if (peer_request(bench->client, &request, false, 120000, &arena, &reply, &err) < 0)
         die("submitting", &err);
     if (reply.tag != MSG_SUBMITTED) {
-        printf("submit: %s\n", reply.tag == MSG_REFUSED ? reply.u.refused.text : msg_name(reply.tag));
+        printf("submit: %s\n",
+               reply.tag == MSG_REFUSED ? reply.u.refused.text : msg_name(reply.tag));
         if (reply.tag == MSG_REFUSED && reply.u.refused.refusals_count)
             printf("  %s\n", reply.u.refused.refusals[0].text);
         abort();
@@ -299,7 +315,8 @@ static void bench_submit(struct bench *bench, uint64_t jobs)
            rate / base);
 }
 
-/* ---- running ----------------------------------------------------------------------------------- */
+/* ---- running -----------------------------------------------------------------------------------
+ */
 
 static void bench_jobs(struct bench *bench, uint64_t jobs)
 {
@@ -351,10 +368,14 @@ static void bench_metrics(struct bench *bench, uint64_t points)
     while (seq < points) {
         struct message message = {.tag = MSG_REPORT};
         for (size_t i = 0; i < REPORT_POINTS; i++)
-            reports[i] = (struct rec_report){.seq = ++seq, .kind = REPORT_METRIC,
-                                             .time_us = clock_wall_us(), .step = seq,
-                                             .name = "loss", .value = 1.0 / (double)seq};
-        message.u.report = (struct msg_report){.attempt_id = attempt_id, .reports = reports,
+            reports[i] = (struct rec_report){.seq = ++seq,
+                                             .kind = REPORT_METRIC,
+                                             .time_us = clock_wall_us(),
+                                             .step = seq,
+                                             .name = "loss",
+                                             .value = 1.0 / (double)seq};
+        message.u.report = (struct msg_report){.attempt_id = attempt_id,
+                                               .reports = reports,
                                                .reports_count = REPORT_POINTS};
         if (peer_send(worker->peer, &message, NULL, &err) < 0)
             die("reporting", &err);
@@ -364,7 +385,8 @@ static void bench_metrics(struct bench *bench, uint64_t points)
     run_until(bench, &bench->acked_seq, seq);
     printf("metrics  %10.0f points/s durable\n", (double)seq / seconds_since(from_us));
     if (strtoull(pg_ask(bench->db, "SELECT count(*) FROM athanor.metric"), NULL, 10) != seq - 1) {
-        printf("metrics: stored %s, sent %llu\n", pg_ask(bench->db, "SELECT count(*) FROM athanor.metric"),
+        printf("metrics: stored %s, sent %llu\n",
+               pg_ask(bench->db, "SELECT count(*) FROM athanor.metric"),
                (unsigned long long)seq - 1);
         abort();
     }

@@ -45,8 +45,8 @@ static void pg_become_postgres(void)
 {
     struct passwd *postgres = getuid() == 0 ? getpwnam("postgres") : NULL;
 
-    if (postgres && (setgroups(0, NULL) < 0 || setgid(postgres->pw_gid) < 0 ||
-                     setuid(postgres->pw_uid) < 0))
+    if (postgres &&
+        (setgroups(0, NULL) < 0 || setgid(postgres->pw_gid) < 0 || setuid(postgres->pw_uid) < 0))
         _exit(126);
 }
 
@@ -97,9 +97,20 @@ static bool pg_launch(struct pg_server *server)
 
     snprintf(data, sizeof data, "%s/data", server->folder);
     snprintf(sockets, sizeof sockets, "unix_socket_directories=%s", server->folder);
-    char *argv[] = {"postgres", "-D", data, "-c", "listen_addresses=", "-c", sockets,
-                    "-c", "max_connections=40", "-c", "shared_buffers=64MB",
-                    "-c", server->durable ? "fsync=on" : "fsync=off", NULL};
+    char *argv[] = {"postgres",
+                    "-D",
+                    data,
+                    "-c",
+                    "listen_addresses=",
+                    "-c",
+                    sockets,
+                    "-c",
+                    "max_connections=40",
+                    "-c",
+                    "shared_buffers=64MB",
+                    "-c",
+                    server->durable ? "fsync=on" : "fsync=off",
+                    NULL};
     server->pid = pg_spawn(server, argv);
     for (int i = 0; i < PG_WAIT_TRIES; i++) {
         if (pg_answers(server))
@@ -125,8 +136,8 @@ static bool pg_start(struct pg_server *server)
     if (!mkdtemp(server->folder) || chmod(server->folder, 0777) < 0)
         return false;
     snprintf(data, sizeof data, "%s/data", server->folder);
-    char *argv[] = {"initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync",
-                    "-E", "UTF8", "--locale=C", NULL};
+    char *argv[] = {"initdb",   "-D",        data, "-A",   "trust",      "-U",
+                    "postgres", "--no-sync", "-E", "UTF8", "--locale=C", NULL};
     pid_t pid = pg_spawn(server, argv);
     if (waitpid(pid, &status, 0) != pid || status != 0 || !pg_launch(server)) {
         printf("PostgreSQL did not start, see %s/log\n", server->folder);

@@ -78,7 +78,8 @@ static void cluster_open(struct cluster *cluster)
     snprintf(cluster->key, sizeof cluster->key, "%s/server.key", cluster->folder);
     snprintf(cluster->principals, sizeof cluster->principals, "%s/principals", cluster->folder);
     for (int i = 0; i < COORDINATORS_MAX; i++)
-        snprintf(cluster->endpoints[i], sizeof cluster->endpoints[i], "ipc://%s/%d", cluster->folder, i);
+        snprintf(cluster->endpoints[i], sizeof cluster->endpoints[i], "ipc://%s/%d",
+                 cluster->folder, i);
     keypair_make(&cluster->server_keys);
     keypair_make(&cluster->admin_keys);
     keypair_make(&cluster->user_keys);
@@ -131,8 +132,11 @@ static void worker_up(void *user, const struct msg_welcome *welcome)
     struct err err;
 
     (void)welcome;
-    message.u.worker_join = (struct msg_worker_join){.name = "w1", .incarnation = 1, .host = "h",
-                                                     .cores = 64, .memory_bytes = (uint64_t)1 << 38,
+    message.u.worker_join = (struct msg_worker_join){.name = "w1",
+                                                     .incarnation = 1,
+                                                     .host = "h",
+                                                     .cores = 64,
+                                                     .memory_bytes = (uint64_t)1 << 38,
                                                      .held = &held,
                                                      .held_count = cluster->attempt_id ? 1 : 0};
     assert_int_equal(peer_send(cluster->worker, &message, NULL, &err), 0);
@@ -157,9 +161,13 @@ static void worker_message(void *user, const struct envelope *envelope,
 static struct peer *connect_as(struct cluster *cluster, const struct keypair *keys, bool worker)
 {
     const char *endpoints[] = {cluster->endpoints[0], cluster->endpoints[1]};
-    struct peer_config config = {.endpoints = endpoints, .endpoint_count = 2,
-                                 .server_key = cluster->server_keys.public_key, .keys = keys,
-                                 .program = "test", .version = "0", .user = cluster,
+    struct peer_config config = {.endpoints = endpoints,
+                                 .endpoint_count = 2,
+                                 .server_key = cluster->server_keys.public_key,
+                                 .keys = keys,
+                                 .program = "test",
+                                 .version = "0",
+                                 .user = cluster,
                                  .on_up = worker ? worker_up : NULL,
                                  .on_message = worker ? worker_message : NULL};
     struct peer *peer = NULL;
@@ -196,7 +204,8 @@ static struct message submit_message(const char *yaml, uint8_t key_byte)
 
     memset(key, key_byte, sizeof key);
     message.u.submit = (struct msg_submit){.submit_key = {(char *)key, sizeof key},
-                                           .file = "t.yaml", .yaml = {yaml, strlen(yaml)}};
+                                           .file = "t.yaml",
+                                           .yaml = {yaml, strlen(yaml)}};
     return message;
 }
 
@@ -224,9 +233,11 @@ static void report(struct cluster *cluster, struct rec_report *reports, size_t c
     struct message message = {.tag = MSG_REPORT};
     struct err err;
 
-    message.u.report = (struct msg_report){.attempt_id = cluster->attempt_id, .reports = reports,
+    message.u.report = (struct msg_report){.attempt_id = cluster->attempt_id,
+                                           .reports = reports,
                                            .reports_count = count};
-    (void)(peer_send(cluster->worker, &message, NULL, &err) < 0); /* sent again until acknowledged */
+    (void)(peer_send(cluster->worker, &message, NULL, &err) <
+           0); /* sent again until acknowledged */
 }
 
 /* Sends seq 1..last (STARTED, then metrics) again and again until all are acknowledged. */
@@ -237,9 +248,13 @@ static void report_up_to(struct cluster *cluster, uint64_t last)
     struct rec_report *reports = mem_array(last, sizeof *reports);
 
     for (uint64_t i = 0; i < last; i++)
-        reports[i] = (struct rec_report){.seq = i + 1, .kind = i ? REPORT_METRIC : REPORT_STARTED,
-                                         .time_us = clock_wall_us(), .name = i ? "loss" : "",
-                                         .step = i, .value = 1, .meta = i ? "" : "{}"};
+        reports[i] = (struct rec_report){.seq = i + 1,
+                                         .kind = i ? REPORT_METRIC : REPORT_STARTED,
+                                         .time_us = clock_wall_us(),
+                                         .name = i ? "loss" : "",
+                                         .step = i,
+                                         .value = 1,
+                                         .meta = i ? "" : "{}"};
     while (cluster->acked < last && clock_steady_ms() < end_ms) {
         if (clock_steady_ms() >= again_ms) {
             report(cluster, reports + cluster->acked, last - cluster->acked);
@@ -280,7 +295,9 @@ static void a_wrong_spec_is_refused_with_places_and_leaves_nothing(void **state)
     (void)state;
     struct cluster cluster;
     struct arena arena = {0};
-    struct message message = submit_message("athanor: 1\nname: x\nkind: comand\nressources: {}\n", 1), reply;
+    struct message message =
+                       submit_message("athanor: 1\nname: x\nkind: comand\nressources: {}\n", 1),
+                   reply;
 
     cluster_open(&cluster);
     spawn(&cluster, 0, true);
@@ -308,8 +325,10 @@ static void roles_bound_what_a_key_may_ask(void **state)
     keypair_make(&stranger);
     spawn(&cluster, 0, true);
     cluster.admin = connect_as(&cluster, &cluster.user_keys, false);
-    message.u.key_change = (struct msg_key_change){.action = "enrol", .principal = "eve",
-                                                   .role = "admin", .public_key = stranger.public_key};
+    message.u.key_change = (struct msg_key_change){.action = "enrol",
+                                                   .principal = "eve",
+                                                   .role = "admin",
+                                                   .public_key = stranger.public_key};
     request(&cluster, cluster.admin, &message, &arena, &reply);
     assert_int_equal(reply.tag, MSG_REFUSED);
     assert_string_equal(reply.u.refused.kind, err_kind_name(ERR_DENIED));
@@ -342,7 +361,8 @@ static void a_revoked_key_is_out_at_once(void **state)
     assert_int_equal(reply.tag, MSG_DONE);
     assert_int_equal(peer_request(user, &query, true, 1500, &arena, &reply, &err), -1);
     assert_string_equal(pg_ask(cluster.db, "SELECT revoked_at IS NOT NULL FROM athanor.principal"
-                                           " WHERE name = 'ann'"), "t");
+                                           " WHERE name = 'ann'"),
+                        "t");
     peer_close(user);
     arena_done(&arena);
     cluster_close(&cluster);
@@ -366,11 +386,14 @@ static void a_standby_takes_over_and_nothing_is_lost_or_doubled(void **state)
     reap(&cluster, 0);
     uint64_t killed_ms = clock_steady_ms();
     until(&cluster, &cluster.welcomes, 2);
-    print_message("served again after %llu ms\n", (unsigned long long)(clock_steady_ms() - killed_ms));
+    print_message("served again after %llu ms\n",
+                  (unsigned long long)(clock_steady_ms() - killed_ms));
     assert_int_equal(cluster.epoch, 2);
     report_up_to(&cluster, 120);
-    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) || ' ' || count(DISTINCT step) || ' ' ||"
-                                           " max(step) FROM athanor.metrics"), "119 119 119");
+    assert_string_equal(pg_ask(cluster.db,
+                               "SELECT count(*) || ' ' || count(DISTINCT step) || ' ' ||"
+                               " max(step) FROM athanor.metrics"),
+                        "119 119 119");
     assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.runs"), "1");
     cluster_close(&cluster);
 }
@@ -386,8 +409,10 @@ static void a_leader_that_slept_through_its_lease_ends_itself(void **state)
     submit_one(&cluster, 1, NULL);
     spawn(&cluster, 1, false);
     kill(cluster.pids[0], SIGSTOP);
-    for (int i = 0; i < PG_WAIT_TRIES &&
-                    strcmp(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), "2") != 0; i++)
+    for (int i = 0;
+         i < PG_WAIT_TRIES &&
+         strcmp(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), "2") != 0;
+         i++)
         pg_pause();
     assert_string_equal(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), "2");
     kill(cluster.pids[0], SIGCONT);
@@ -411,14 +436,16 @@ static void a_crash_of_postgresql_costs_no_point(void **state)
     submit_one(&cluster, 1, NULL);
     until(&cluster, &cluster.starts, 1);
     for (uint64_t last = 300; last <= 1500; last += 300) {
-        int backend = atoi(pg_ask(cluster.db, "SELECT pid FROM pg_stat_activity WHERE datname ="
-                                              " current_database() AND application_name LIKE '%%writer'"));
+        int backend =
+            atoi(pg_ask(cluster.db, "SELECT pid FROM pg_stat_activity WHERE datname ="
+                                    " current_database() AND application_name LIKE '%%writer'"));
         if (backend > 0)
             kill(backend, SIGKILL);
         report_up_to(&cluster, last);
     }
     assert_string_equal(pg_ask(cluster.db, "SELECT count(*) || ' ' || count(DISTINCT step) FROM"
-                                           " athanor.metrics"), "1499 1499");
+                                           " athanor.metrics"),
+                        "1499 1499");
     cluster_close(&cluster);
 }
 
@@ -433,7 +460,9 @@ static void sigterm_gives_the_lease_up(void **state)
     submit_one(&cluster, 1, NULL);
     kill(cluster.pids[0], SIGTERM);
     assert_int_equal(reap(&cluster, 0), 0);
-    assert_string_equal(pg_ask(cluster.db, "SELECT expires_at < now() FROM athanor.coordinator_lease"), "t");
+    assert_string_equal(pg_ask(cluster.db,
+                               "SELECT expires_at < now() FROM athanor.coordinator_lease"),
+                        "t");
     cluster_close(&cluster);
 }
 

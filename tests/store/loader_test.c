@@ -41,7 +41,8 @@ static void take_messages(struct story *story)
         if (message->tag == MSG_WORKER_WELCOME)
             story->worker_id = message->u.worker_welcome.worker_id;
         if (message->tag == MSG_START && story->start_count < STARTS_MAX)
-            story->starts[story->start_count++] = (struct start){message->u.start.attempt_id, 0, true};
+            story->starts[story->start_count++] =
+                (struct start){message->u.start.attempt_id, 0, true};
         if (message->tag == MSG_REFUSED)
             fail_msg("refused: %s", message->u.refused.text);
     }
@@ -94,8 +95,8 @@ static void check_equal(struct story *story)
 
 static void join(struct story *story)
 {
-    struct msg_worker_join message = {.name = "w1", .incarnation = 5, .host = "h", .cores = 6,
-                                      .memory_bytes = (uint64_t)8 << 30};
+    struct msg_worker_join message = {
+        .name = "w1", .incarnation = 5, .host = "h", .cores = 6, .memory_bytes = (uint64_t)8 << 30};
     struct event event = {.kind = EVENT_WORKER_JOIN,
                           .join = {.peer = 1, .principal = "w1", .join = &message}};
     step(story, &event);
@@ -112,8 +113,12 @@ static void submit(struct story *story, const char *yaml)
         fail_msg("%s", spec_errors_text(&errors));
     key[0] = (uint8_t)++story->submits;
     struct event event = {.kind = EVENT_SUBMIT,
-                          .submit = {.client = 2, .request_seq = 1, .account = "ann",
-                                     .submit_key = key, .spec = spec, .source = yaml,
+                          .submit = {.client = 2,
+                                     .request_seq = 1,
+                                     .account = "ann",
+                                     .submit_key = key,
+                                     .spec = spec,
+                                     .source = yaml,
                                      .found = story->found}};
     step(story, &event);
     spec_free(spec);
@@ -124,7 +129,8 @@ static void report(struct story *story, struct start *start, struct rec_report r
 {
     report.seq = ++start->seq;
     report.time_us = story->wall_us;
-    struct msg_report message = {.attempt_id = start->attempt_id, .reports = &report,
+    struct msg_report message = {.attempt_id = start->attempt_id,
+                                 .reports = &report,
                                  .reports_count = 1};
     struct event event = {.kind = EVENT_REPORTS, .reports = {.peer = 1, .reports = &message}};
     step(story, &event);
@@ -135,8 +141,11 @@ static void control(struct story *story, const char *action, const char *job)
     struct rec_name_value target = {"job", job};
     struct msg_control message = {.action = action, .targets = &target, .targets_count = 1};
     struct event event = {.kind = EVENT_CONTROL,
-                          .control = {.client = 2, .account = "ann", .may_act_for_others = true,
-                                      .control = &message, .found = story->found}};
+                          .control = {.client = 2,
+                                      .account = "ann",
+                                      .may_act_for_others = true,
+                                      .control = &message,
+                                      .found = story->found}};
     step(story, &event);
 }
 
@@ -173,29 +182,43 @@ static void something_happens(struct story *story)
         return;
     }
     switch (rng_below(&story->rng, 6)) {
-    case 0: report(story, start, (struct rec_report){.kind = REPORT_METRIC, .name = "loss",
-                                                     .step = start->seq, .value = 0.5});
+    case 0:
+        report(story, start,
+               (struct rec_report){
+                   .kind = REPORT_METRIC, .name = "loss", .step = start->seq, .value = 0.5});
         return;
-    case 1: report(story, start, (struct rec_report){.kind = REPORT_CHECKPOINT, .step = start->seq,
-                                                     .path = "/c", .total = 9, .content = content,
-                                                     .meta = "{\"val_loss\": 2.5}"});
+    case 1:
+        report(story, start,
+               (struct rec_report){.kind = REPORT_CHECKPOINT,
+                                   .step = start->seq,
+                                   .path = "/c",
+                                   .total = 9,
+                                   .content = content,
+                                   .meta = "{\"val_loss\": 2.5}"});
         return;
-    case 2: report(story, start, (struct rec_report){.kind = REPORT_PROGRESS, .step = start->seq,
-                                                     .total = 99, .name = "train"});
+    case 2:
+        report(story, start,
+               (struct rec_report){
+                   .kind = REPORT_PROGRESS, .step = start->seq, .total = 99, .name = "train"});
         return;
-    case 3: report(story, start, (struct rec_report){.kind = REPORT_ARTIFACT, .name = "set",
-                                                     .path = "/d", .content = content,
-                                                     .meta = "{\"kind\": \"dataset\"}"});
+    case 3:
+        report(story, start,
+               (struct rec_report){.kind = REPORT_ARTIFACT,
+                                   .name = "set",
+                                   .path = "/d",
+                                   .content = content,
+                                   .meta = "{\"kind\": \"dataset\"}"});
         return;
     case 4:
         start->running = false;
-        report(story, start, (struct rec_report){.kind = REPORT_FINISHED, .cause = "exit", .code = 3,
-                                                 .meta = "{}"});
+        report(
+            story, start,
+            (struct rec_report){.kind = REPORT_FINISHED, .cause = "exit", .code = 3, .meta = "{}"});
         return;
     case 5:
         start->running = false;
-        report(story, start, (struct rec_report){.kind = REPORT_FINISHED, .cause = "success",
-                                                 .meta = "{}"});
+        report(story, start,
+               (struct rec_report){.kind = REPORT_FINISHED, .cause = "success", .meta = "{}"});
         return;
     }
 }
@@ -231,7 +254,9 @@ static void a_core_from_rows_equals_the_core_in_memory(void **state)
         check_equal(&story);
     }
     assert_true(story.start_count > 20);
-    assert_string_equal(pg_ask(story.rig.db, "SELECT count(*) > 3 FROM athanor.jobs WHERE state = 'SUCCEEDED'"), "t");
+    assert_string_equal(pg_ask(story.rig.db,
+                               "SELECT count(*) > 3 FROM athanor.jobs WHERE state = 'SUCCEEDED'"),
+                        "t");
     assert_string_equal(pg_ask(story.rig.db, "SELECT count(*) > 3 FROM athanor.checkpoints"), "t");
     story_end(&story);
 }
@@ -315,8 +340,11 @@ static void reader_pump(struct reader *reader, const unsigned *counter, unsigned
 
 static struct reader *reader_for(struct story *story, struct answers *answers)
 {
-    struct reader_events events = {.user = answers, .on_table = on_table, .on_found = on_found,
-                                   .on_maintained = on_maintained, .on_closing = on_closing};
+    struct reader_events events = {.user = answers,
+                                   .on_table = on_table,
+                                   .on_found = on_found,
+                                   .on_maintained = on_maintained,
+                                   .on_closing = on_closing};
 
     memset(answers, 0, sizeof *answers);
     return reader_open(story->rig.db, &events);
@@ -327,8 +355,11 @@ static void ask(struct reader *reader, struct answers *answers, const char *name
                 const char *argument, const char *value, uint64_t limit, const char *after)
 {
     struct rec_name_value arguments[] = {{argument, value}};
-    struct msg_query query = {.name = name, .arguments = arguments,
-                              .arguments_count = argument ? 1 : 0, .limit = limit, .after = after};
+    struct msg_query query = {.name = name,
+                              .arguments = arguments,
+                              .arguments_count = argument ? 1 : 0,
+                              .limit = limit,
+                              .after = after};
     struct err err;
 
     if (reader_query(reader, 1, &query, ROLE_ADMIN, &err) < 0)
@@ -353,16 +384,29 @@ static void history(struct story *story)
     struct start *start = &story->starts[0];
     report(story, start, (struct rec_report){.kind = REPORT_STARTED, .meta = "{}"});
     for (uint64_t i = 1; i <= 500; i++)
-        report(story, start, (struct rec_report){.kind = REPORT_METRIC, .name = i % 2 ? "loss" : "lr",
-                                                 .step = i, .value = (double)i});
+        report(story, start,
+               (struct rec_report){.kind = REPORT_METRIC,
+                                   .name = i % 2 ? "loss" : "lr",
+                                   .step = i,
+                                   .value = (double)i});
     for (uint64_t i = 1; i <= 50; i++)
-        report(story, start, (struct rec_report){.kind = REPORT_LOG, .name = "stdout",
-                                                 .text = {"hello\n", 6}});
-    report(story, start, (struct rec_report){.kind = REPORT_CHECKPOINT, .step = 100, .path = "/c",
-                                             .total = 9, .content = content, .meta = "{}"});
-    report(story, start, (struct rec_report){.kind = REPORT_ARTIFACT, .name = "set", .path = "/d",
-                                             .content = content, .meta = "{\"kind\": \"dataset\"}"});
-    report(story, start, (struct rec_report){.kind = REPORT_FINISHED, .cause = "success", .meta = "{}"});
+        report(story, start,
+               (struct rec_report){.kind = REPORT_LOG, .name = "stdout", .text = {"hello\n", 6}});
+    report(story, start,
+           (struct rec_report){.kind = REPORT_CHECKPOINT,
+                               .step = 100,
+                               .path = "/c",
+                               .total = 9,
+                               .content = content,
+                               .meta = "{}"});
+    report(story, start,
+           (struct rec_report){.kind = REPORT_ARTIFACT,
+                               .name = "set",
+                               .path = "/d",
+                               .content = content,
+                               .meta = "{\"kind\": \"dataset\"}"});
+    report(story, start,
+           (struct rec_report){.kind = REPORT_FINISHED, .cause = "success", .meta = "{}"});
     tick_and_commit(story);
     report(story, &story->starts[1], (struct rec_report){.kind = REPORT_STARTED, .meta = "{}"});
     report(story, &story->starts[1],
@@ -384,14 +428,16 @@ static void every_query_answers_in_the_shape_it_declares(void **state)
         struct msg_table shape = {0};
         char first[40] = "";
         sscanf(query->arguments, "%39[a-z_]", first);
-        const char *value = strcmp(first, "job") == 0 ? "base"
+        const char *value = strcmp(first, "job") == 0    ? "base"
                             : strcmp(first, "name") == 0 ? "w1"
-                            : strcmp(first, "ids") == 0 ? "1,2" : "e1";
+                            : strcmp(first, "ids") == 0  ? "1,2"
+                                                         : "e1";
         query_columns(query, &arena, &shape);
         ask(reader, &answers, query->name, *first ? first : NULL, value, 0, NULL);
         assert_int_equal(answers.columns, shape.columns_count);
         for (size_t c = 0; c < shape.columns_count; c++)
-            assert_non_null(strstr("int float text bool time duration_ms json", shape.columns[c].type));
+            assert_non_null(
+                strstr("int float text bool time duration_ms json", shape.columns[c].type));
         arena_done(&arena);
     }
     ask(reader, &answers, "experiments", "name", "e1", 0, NULL);
@@ -440,7 +486,8 @@ static void pages_end_and_hold_every_row_once(void **state)
     assert_int_equal(page_through(reader, &answers, "metric_names", "job", "1", 1), 2);
     assert_int_equal(page_through(reader, &answers, "best_metrics", "experiment", "e1", 1), 2);
     size_t events = page_through(reader, &answers, "events", NULL, NULL, 2);
-    assert_int_equal(events, strtoull(pg_ask(story.rig.db, "SELECT count(*) FROM athanor.events"), NULL, 10));
+    assert_int_equal(events, strtoull(pg_ask(story.rig.db, "SELECT count(*) FROM athanor.events"),
+                                      NULL, 10));
     reader_close(reader);
     story_end(&story);
 }
@@ -524,14 +571,17 @@ static void lookups_find_history(void **state)
     assert_int_equal(answers.jobs, 1);
     assert_int_equal(answers.checkpoints, 1);
     assert_int_equal(answers.artifacts, 1);
-    look(reader, &answers, (struct core_lookup){.kind = LOOKUP_JOB_NAME, .name = "child", .experiment = "e1"});
+    look(reader, &answers,
+         (struct core_lookup){.kind = LOOKUP_JOB_NAME, .name = "child", .experiment = "e1"});
     assert_int_equal(answers.found_job, 2);
     assert_int_equal(answers.dependencies, 1);
-    look(reader, &answers, (struct core_lookup){.kind = LOOKUP_JOB_NAME, .name = "a\"b\\", .experiment = ""});
+    look(reader, &answers,
+         (struct core_lookup){.kind = LOOKUP_JOB_NAME, .name = "a\"b\\", .experiment = ""});
     assert_int_equal(answers.jobs, 0);
     look(reader, &answers, (struct core_lookup){.kind = LOOKUP_EXPERIMENT, .experiment = "e1"});
     assert_int_equal(answers.found_job, 2); /* child failed, base did not */
-    look(reader, &answers, (struct core_lookup){.kind = LOOKUP_DATASET, .name = "set", .experiment = "nowhere"});
+    look(reader, &answers,
+         (struct core_lookup){.kind = LOOKUP_DATASET, .name = "set", .experiment = "nowhere"});
     assert_int_equal(answers.found_job, 1);
     reader_close(reader);
     story_end(&story);
@@ -546,8 +596,9 @@ static void a_reader_survives_a_restart_of_the_server(void **state)
     story_begin(&story);
     struct reader *reader = reader_for(&story, &answers);
     ask(reader, &answers, "status", NULL, NULL, 0, NULL);
-    pg_ask(story.rig.db, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                         " WHERE application_name LIKE '%%reader%%' AND datname = current_database()");
+    pg_ask(story.rig.db,
+           "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+           " WHERE application_name LIKE '%%reader%%' AND datname = current_database()");
     ask(reader, &answers, "status", NULL, NULL, 0, NULL);
     assert_int_equal(answers.rows, 1);
     assert_int_equal(reader_maintain(reader, 86400000, &story.rig.err), 0);

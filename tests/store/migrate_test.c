@@ -44,7 +44,8 @@ static void migrating_twice_applies_nothing_the_second_time(void **state)
     struct err err;
     size_t applied = 99;
 
-    assert_int_equal(migrate(db, migrations_embedded, migrations_embedded_count, &applied, &err), 0);
+    assert_int_equal(migrate(db, migrations_embedded, migrations_embedded_count, &applied, &err),
+                     0);
     assert_int_equal(applied, 0);
 }
 
@@ -135,15 +136,16 @@ static void every_def_equals_its_table(void **state)
                      strcmp(column->sql_type, "timestamptz") == 0 ? "timestamp with time zone"
                                                                   : column->sql_type);
             if (column->role == ROW_ROLE_KEY)
-                snprintf(keys + strlen(keys), sizeof keys - strlen(keys), "%s%s",
-                         *keys ? ", " : "", column->name);
+                snprintf(keys + strlen(keys), sizeof keys - strlen(keys), "%s%s", *keys ? ", " : "",
+                         column->name);
         }
         assert_string_equal(
-            pg_ask(db,
-                   "SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', '"
-                   " ORDER BY a.attnum) FROM pg_attribute a WHERE a.attnum > 0 AND NOT a.attisdropped"
-                   " AND a.attrelid = 'athanor.%s'::regclass",
-                   shape->name),
+            pg_ask(
+                db,
+                "SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', '"
+                " ORDER BY a.attnum) FROM pg_attribute a WHERE a.attnum > 0 AND NOT a.attisdropped"
+                " AND a.attrelid = 'athanor.%s'::regclass",
+                shape->name),
             wanted);
         /* Partitioned tables add their partition key to the primary key. */
         assert_string_equal(
@@ -197,7 +199,8 @@ static void every_view_every_column_and_every_index_is_explained(void **state)
     (void)state;
     const char *db = migrated();
 
-    assert_string_equal(pg_ask(db, "SELECT count(*) > 10 FROM pg_views WHERE schemaname = 'athanor'"),
+    assert_string_equal(pg_ask(db,
+                               "SELECT count(*) > 10 FROM pg_views WHERE schemaname = 'athanor'"),
                         "t");
     assert_string_equal(
         pg_ask(db, "SELECT coalesce(string_agg(c.relname, ' '), '') FROM pg_class c WHERE"
@@ -240,7 +243,8 @@ static void the_reader_reads_views_and_nothing_else(void **state)
                    " p.pronamespace = 'athanor'::regnamespace"
                    " AND has_function_privilege('athanor_reader', p.oid, 'EXECUTE')"),
         "bytes_text job_find");
-    assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT count(*) FROM athanor.jobs"), "0");
+    assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT count(*) FROM athanor.jobs"),
+                        "0");
     assert_non_null(strstr(pg_ask(db, "SET ROLE athanor_reader; SELECT * FROM athanor.job"),
                            "permission denied"));
 }
@@ -273,12 +277,14 @@ static void partitions_are_made_ahead_and_dropped_when_old(void **state)
                    " SELECT 1, 0, n, now() + n * interval '1 day', 1, 'loss'"
                    " FROM generate_series(-400, 400, 8) n RETURNING 1"),
         "1");
-    assert_string_equal(pg_ask(db, "SELECT count(*) FROM athanor.metric_default") , "98");
+    assert_string_equal(pg_ask(db, "SELECT count(*) FROM athanor.metric_default"), "98");
     /* Rows that waited in the default partition move when their week gets its own. */
-    assert_string_equal(pg_ask(db, "SELECT athanor.history_prepare(now() - interval '8 weeks')"), "8");
+    assert_string_equal(pg_ask(db, "SELECT athanor.history_prepare(now() - interval '8 weeks')"),
+                        "8");
     assert_string_equal(pg_ask(db, "SELECT count(*) < 98 FROM athanor.metric_default"), "t");
     assert_string_equal(pg_ask(db, "SELECT count(*) FROM athanor.metric"), "101");
-    assert_string_equal(pg_ask(db, "SELECT athanor.history_drop('metric', now() - interval '5 weeks')"),
+    assert_string_equal(pg_ask(db,
+                               "SELECT athanor.history_drop('metric', now() - interval '5 weeks')"),
                         "3");
     assert_non_null(strstr(pg_ask(db, "SELECT athanor.history_drop('job', now())"),
                            "expected metric, log_chunk or job_event"));
@@ -290,10 +296,11 @@ static void a_succeeded_job_stays_so_whoever_writes(void **state)
     const char *db = migrated();
 
     pg_ask(db, "INSERT INTO athanor.experiment VALUES (1, 'e', 'a', now())");
-    pg_ask(db, "INSERT INTO athanor.job (job_id, experiment_id, name, kind, submit_key, submit_index,"
-               " spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state, held,"
-               " attempt_count, attempts_spent, ended_at) SELECT 1, 1, 'j', 'command', 'k', 0, '{}',"
-               " 1, 1, 1, 0, now(), 0, 'SUCCEEDED', false, 0, 0, now()");
+    pg_ask(db,
+           "INSERT INTO athanor.job (job_id, experiment_id, name, kind, submit_key, submit_index,"
+           " spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state, held,"
+           " attempt_count, attempts_spent, ended_at) SELECT 1, 1, 'j', 'command', 'k', 0, '{}',"
+           " 1, 1, 1, 0, now(), 0, 'SUCCEEDED', false, 0, 0, now()");
     assert_string_equal(pg_ask(db, "SELECT state FROM athanor.jobs WHERE job_id = 1"), "SUCCEEDED");
     assert_non_null(strstr(pg_ask(db, "UPDATE athanor.job SET state = 'READY', ended_at = NULL"),
                            "has succeeded"));

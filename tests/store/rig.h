@@ -58,7 +58,8 @@ static enum writer_outcome pump(struct rig *rig)
         if (outcome != WRITER_PENDING)
             return outcome;
         struct pollfd fd = {.fd = writer_fd(rig->writer),
-                            .events = (short)(POLLIN | (writer_wants_write(rig->writer) ? POLLOUT : 0))};
+                            .events =
+                                (short)(POLLIN | (writer_wants_write(rig->writer) ? POLLOUT : 0))};
         poll(&fd, 1, 10);
     }
     fail_msg("no outcome within 60 s: %s", writer_trouble(rig->writer));
@@ -70,7 +71,8 @@ static void until_idle(struct rig *rig)
     for (int i = 0; i < 6000 && !writer_is_idle(rig->writer); i++) {
         assert_int_equal(writer_step(rig->writer, clock_steady_ms(), &rig->err), WRITER_PENDING);
         struct pollfd fd = {.fd = writer_fd(rig->writer),
-                            .events = (short)(POLLIN | (writer_wants_write(rig->writer) ? POLLOUT : 0))};
+                            .events =
+                                (short)(POLLIN | (writer_wants_write(rig->writer) ? POLLOUT : 0))};
         if (!writer_is_idle(rig->writer))
             poll(&fd, 1, 10);
     }
@@ -108,10 +110,10 @@ static enum writer_outcome commit(struct rig *rig)
     return outcome;
 }
 
-#define COMMITTED(rig) \
-    do { \
-        if (commit(rig) != WRITER_COMMITTED) \
-            fail_msg("%s", (rig)->err.text); \
+#define COMMITTED(rig)                                                                             \
+    do {                                                                                           \
+        if (commit(rig) != WRITER_COMMITTED)                                                       \
+            fail_msg("%s", (rig)->err.text);                                                       \
     } while (0)
 
 #endif

@@ -11,15 +11,25 @@ static struct row_job job_row(uint64_t id)
     uint8_t *key = keys[id % ARRAY_COUNT(keys)];
 
     memcpy(key, &id, sizeof id);
-    return (struct row_job){.job_id = id, .experiment_id = 1, .name = "j", .kind = "command",
-                            .recipe = "", .account = "ann", .submit_key = {key, 16},
-                            .spec = "{\"a\": 1}", .ranks = 1, .cores = 1, .submitted_at = 1000000,
+    return (struct row_job){.job_id = id,
+                            .experiment_id = 1,
+                            .name = "j",
+                            .kind = "command",
+                            .recipe = "",
+                            .account = "ann",
+                            .submit_key = {key, 16},
+                            .spec = "{\"a\": 1}",
+                            .ranks = 1,
+                            .cores = 1,
+                            .submitted_at = 1000000,
                             .state = "READY"};
 }
 
 static void add_experiment(struct rig *rig)
 {
-    struct row_experiment row = {.experiment_id = 1, .name = "e", .account = "ann",
+    struct row_experiment row = {.experiment_id = 1,
+                                 .name = "e",
+                                 .account = "ann",
                                  .created_at = 1000000};
     effects_persist(&rig->effects, ROW_TABLE_experiment, PERSIST_INSERT, &row);
 }
@@ -40,16 +50,27 @@ static struct row_attempt attempt_row(uint64_t id, uint64_t job_id, uint64_t num
                                       const char *state)
 {
     bool ended = strcmp(state, "ENDED") == 0;
-    return (struct row_attempt){.attempt_id = id, .job_id = job_id, .number = number,
-                                .worker_id = 1, .epoch = 1, .placed_at = 1000000, .state = state,
-                                .cause = ended ? "exit" : NULL, .ended_at = ended ? 2000000 : 0};
+    return (struct row_attempt){.attempt_id = id,
+                                .job_id = job_id,
+                                .number = number,
+                                .worker_id = 1,
+                                .epoch = 1,
+                                .placed_at = 1000000,
+                                .state = state,
+                                .cause = ended ? "exit" : NULL,
+                                .ended_at = ended ? 2000000 : 0};
 }
 
 static void add_metrics(struct rig *rig, uint64_t attempt_id, uint64_t from, uint64_t count)
 {
     for (uint64_t seq = from; seq < from + count; seq++) {
-        struct row_metric row = {.attempt_id = attempt_id, .seq = seq, .at = clock_wall_us(),
-                                 .job_id = 1, .name = "loss", .step = seq, .value = 1.0 / (double)seq};
+        struct row_metric row = {.attempt_id = attempt_id,
+                                 .seq = seq,
+                                 .at = clock_wall_us(),
+                                 .job_id = 1,
+                                 .name = "loss",
+                                 .step = seq,
+                                 .value = 1.0 / (double)seq};
         effects_persist(&rig->effects, ROW_TABLE_metric, PERSIST_INSERT, &row);
     }
 }
@@ -101,7 +122,8 @@ static void an_attempt_may_end_and_its_successor_begin_in_one_batch(void **state
 {
     (void)state;
     struct rig rig;
-    struct row_attempt first = attempt_row(1, 7, 1, "RUNNING"), second = attempt_row(2, 7, 2, "PLACED");
+    struct row_attempt first = attempt_row(1, 7, 1, "RUNNING"),
+                       second = attempt_row(2, 7, 2, "PLACED");
 
     rig_open(&rig);
     add_experiment(&rig);
@@ -113,7 +135,8 @@ static void an_attempt_may_end_and_its_successor_begin_in_one_batch(void **state
     effects_persist(&rig.effects, ROW_TABLE_attempt, PERSIST_UPDATE, &first);
     effects_persist(&rig.effects, ROW_TABLE_attempt, PERSIST_INSERT, &second);
     COMMITTED(&rig);
-    assert_string_equal(pg_ask(rig.db, "SELECT string_agg(state, ' ' ORDER BY number) FROM athanor.runs"),
+    assert_string_equal(pg_ask(rig.db,
+                               "SELECT string_agg(state, ' ' ORDER BY number) FROM athanor.runs"),
                         "ENDED PLACED");
     rig_close(&rig);
 }
@@ -141,11 +164,22 @@ static void what_postgresql_would_refuse_is_bent(void **state)
 {
     (void)state;
     struct rig rig;
-    struct row_artifact artifact = {.artifact_id = 1, .job_id = 7, .attempt_id = 1, .kind = "file",
-                                    .name = "bad \xff name", .path = "\xc3(", .size_bytes = UINT64_MAX,
-                                    .meta = "{\"a\": \"\\u0000\"", .created_at = UINT64_MAX};
-    struct row_metric metric = {.attempt_id = 1, .seq = UINT64_MAX, .node = 1u << 20, .job_id = 7,
-                                .rank = UINT64_MAX, .name = "\x80", .step = UINT64_MAX,
+    struct row_artifact artifact = {.artifact_id = 1,
+                                    .job_id = 7,
+                                    .attempt_id = 1,
+                                    .kind = "file",
+                                    .name = "bad \xff name",
+                                    .path = "\xc3(",
+                                    .size_bytes = UINT64_MAX,
+                                    .meta = "{\"a\": \"\\u0000\"",
+                                    .created_at = UINT64_MAX};
+    struct row_metric metric = {.attempt_id = 1,
+                                .seq = UINT64_MAX,
+                                .node = 1u << 20,
+                                .job_id = 7,
+                                .rank = UINT64_MAX,
+                                .name = "\x80",
+                                .step = UINT64_MAX,
                                 .value = 0.0 / 0.0};
     struct row_attempt attempt = attempt_row(1, 7, 1, "RUNNING");
 
@@ -161,8 +195,9 @@ static void what_postgresql_would_refuse_is_bent(void **state)
     COMMITTED(&rig);
     assert_string_equal(pg_ask(rig.db, "SELECT name || path || meta::text FROM athanor.artifact"),
                         "bad \xEF\xBF\xBD name\xEF\xBF\xBD(\"{\\\"a\\\": \\\"\\\\u0000\\\"\"");
-    assert_string_equal(pg_ask(rig.db, "SELECT value::text || node || (at < '1971-01-01') FROM athanor.metric"),
-                        "NaN32767true");
+    assert_string_equal(
+        pg_ask(rig.db, "SELECT value::text || node || (at < '1971-01-01') FROM athanor.metric"),
+        "NaN32767true");
     rig_close(&rig);
 }
 
@@ -185,7 +220,8 @@ static void two_live_attempts_of_a_job_fail_the_batch(void **state)
 {
     (void)state;
     struct rig rig;
-    struct row_attempt first = attempt_row(1, 7, 1, "RUNNING"), second = attempt_row(2, 7, 2, "RUNNING");
+    struct row_attempt first = attempt_row(1, 7, 1, "RUNNING"),
+                       second = attempt_row(2, 7, 2, "RUNNING");
 
     rig_open(&rig);
     add_experiment(&rig);
@@ -299,8 +335,10 @@ static void a_batch_sent_twice_is_written_once(void **state)
     PGconn *blocker = pg_open(rig.db);
     PQclear(PQexec(blocker, "BEGIN; SELECT 1 FROM athanor.coordinator_lease FOR UPDATE"));
     writer_commit(rig.writer, &batch, clock_steady_ms());
-    wait_for(rig.db, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                     " AND datname = current_database()", "1");
+    wait_for(rig.db,
+             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+             " AND datname = current_database()",
+             "1");
     cut_connection(rig.writer);
     for (int i = 0; i < 3000 && writer_stats(rig.writer)->resent == 0; i++) {
         assert_int_equal(writer_step(rig.writer, clock_steady_ms(), &rig.err), WRITER_PENDING);
@@ -342,7 +380,8 @@ static void a_crashing_server_loses_and_doubles_nothing(void **state)
         }
         effects_reset(&rig.effects);
     }
-    wait_for(rig.db, "SELECT count(*) || ' ' || count(DISTINCT (attempt_id, seq)) FROM athanor.metric",
+    wait_for(rig.db,
+             "SELECT count(*) || ' ' || count(DISTINCT (attempt_id, seq)) FROM athanor.metric",
              "18000 18000");
     assert_true(writer_stats(rig.writer)->reconnects > 0);
     rig_close(&rig);
@@ -352,9 +391,10 @@ static void recipes_keep_their_newest_version(void **state)
 {
     (void)state;
     struct rig rig;
-    const char *texts[] = {
-        "{\"format\": 1, \"engine\": \"2\", \"recipes\": [{\"name\": \"clm\", \"kind\": \"pretraining\", \"version\": 2}]}",
-        "{\"format\": 1, \"engine\": \"1\", \"recipes\": [{\"name\": \"clm\", \"kind\": \"pretraining\", \"version\": 1}]}"};
+    const char *texts[] = {"{\"format\": 1, \"engine\": \"2\", \"recipes\": [{\"name\": \"clm\", "
+                           "\"kind\": \"pretraining\", \"version\": 2}]}",
+                           "{\"format\": 1, \"engine\": \"1\", \"recipes\": [{\"name\": \"clm\", "
+                           "\"kind\": \"pretraining\", \"version\": 1}]}"};
     struct writer_batch batch = {.catalogues = texts, .catalogue_count = 2};
 
     rig_open(&rig);

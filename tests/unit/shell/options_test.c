@@ -5,6 +5,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ static int parse(const char *first, const char *second, const char *third, const
     int argc = 1;
 
     for (int i = 0; i < 4 && given[i]; i++) {
-        strcpy(words[i], given[i]);
+        snprintf(words[i], sizeof words[i], "%s", given[i]);
         argv[argc++] = words[i];
     }
     return options_parse(argc, argv, &options, &err);
@@ -41,7 +42,9 @@ static void a_value_may_follow_or_be_attached(void **state)
 static void lists_take_commas_and_repeats(void **state)
 {
     (void)state;
-    assert_int_equal(parse("--db=x", "--key=/k", "--listen=tcp://a:1,tcp://b:2", "--listen=ipc:///c"), 0);
+    assert_int_equal(parse("--db=x", "--key=/k", "--listen=tcp://a:1,tcp://b:2",
+                           "--listen=ipc:///c"),
+                     0);
     assert_int_equal(options.listen_count, 3);
     assert_string_equal(options.listen[1], "tcp://b:2");
     assert_string_equal(options.listen[2], "ipc:///c");
@@ -92,8 +95,8 @@ static void the_help_page_names_every_option_and_exit_code(void **state)
     char *page = options_help();
 
     for (size_t i = 0; i < 4; i++)
-        assert_non_null(strstr(page, (const char *[]){"--db CONNINFO", "ATHANOR_DB", "--admin NAME:FILE",
-                                                      "exit codes:"}[i]));
+        assert_non_null(strstr(page, (const char *[]){"--db CONNINFO", "ATHANOR_DB",
+                                                      "--admin NAME:FILE", "exit codes:"}[i]));
     mem_free(page);
 }
 

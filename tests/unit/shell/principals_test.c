@@ -45,7 +45,8 @@ static int tear_down(void **state)
 
 static int enrol(struct fixture *f, const char *name, const char *role, const char *key)
 {
-    return principals_enrol(f->principals, name, role, key, 1000, &f->effects, &f->changed, &f->err);
+    return principals_enrol(f->principals, name, role, key, 1000, &f->effects, &f->changed,
+                            &f->err);
 }
 
 static void an_enrolled_key_is_found_and_written(void **state)
@@ -104,10 +105,14 @@ static void revoking_a_name_ends_all_its_keys(void **state)
 
     assert_int_equal(enrol(f, "ann", "user", f->a.public_key), 0);
     assert_int_equal(enrol(f, "ann", "user", f->b.public_key), 0);
-    assert_int_equal(principals_revoke(f->principals, "ann", "", 2000, &f->effects, &f->count, &f->err), 0);
+    assert_int_equal(principals_revoke(f->principals, "ann", "", 2000, &f->effects, &f->count,
+                                       &f->err),
+                     0);
     assert_int_equal(f->count, 2);
     assert_null(principals_find(f->principals, f->a.public_key, &role));
-    assert_int_equal(principals_revoke(f->principals, "ann", "", 2000, &f->effects, &f->count, &f->err), -1);
+    assert_int_equal(principals_revoke(f->principals, "ann", "", 2000, &f->effects, &f->count,
+                                       &f->err),
+                     -1);
     assert_int_equal(f->err.kind, ERR_NOT_FOUND);
     const struct row_principal *row = f->effects.persist[2].row;
     assert_int_equal(row->revoked_at, 2000);
