@@ -28,9 +28,9 @@
 
 struct followed {
     const char *id;
-    char name[128];
-    char state[STATE_SIZE]; /* "" before the first answer */
-    char cause[32], detail[200], phase[64];
+    char name[256];
+    char state[STATE_SIZE];                  /* "" before the first answer */
+    char cause[80], detail[800], phase[160]; /* a quarter of it in columns: UTF-8 fits */
     uint64_t step, total, run_ms;
     bool held;
     unsigned told_tenth; /* progress last printed in line mode */
