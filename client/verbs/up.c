@@ -357,7 +357,7 @@ const struct verb verb_up = {
         "missing, with the wishes of the last time; jobs that run are not touched. Everything "
         "lies below ATHANOR_HOME, so that several clusters fit on one machine.\n\n"
         "With ATHANOR_DB set to a connection string, that PostgreSQL server is used instead of a "
-        "private one.",
+        "private one, now and by later calls of 'athanor up'.",
     VERB_OPTIONS(options),
     .run = run,
 };
