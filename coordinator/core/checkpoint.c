@@ -3,8 +3,13 @@
  * A row exists only for a checkpoint whose manifest the worker has verified, so a torn one can
  * never be chosen (invariant 7). Removal is decided here: the row gets removed_at, from then on
  * nothing chooses it, and CHECKPOINT_DROP tells the worker to delete the files. A drop is not
- * acknowledged; while the job lives it is repeated at each join of the worker that holds the
- * files, after that a lost drop leaves files behind, never a dangling row. */
+ * acknowledged; it is repeated when the worker joins while the attempt goes on, after that a lost
+ * drop leaves files behind.
+ *
+ * The other way round would be worse: a drop must never hit files that were written anew. Paths
+ * follow steps and an attempt only goes forward, so files are deleted only where the live attempt
+ * has saved that step or a later one itself. A program that began anew, behind an earlier
+ * attempt, will come upon the earlier files again: they stay until it has passed them. */
 #include "coordinator/core/state.h"
 
 #include <string.h>
@@ -167,13 +172,13 @@ static size_t rank_by_score(const struct job *job, const struct checkpoint *chec
     return ahead;
 }
 
-/* Kept: the newest keep_last, the best keep_best, what children want, and always the newest,
- * which is the resume point. Both zero keeps all. */
+/* Kept: the newest keep_last, the best keep_best, what children want, what the attempt has yet to
+ * pass, and always the newest, which is the resume point. Both zero keeps all. */
 static bool is_surplus(const struct job *job, size_t index)
 {
     const struct checkpoint *checkpoint = &job->checkpoints[index];
     size_t newer = job->checkpoint_count - 1 - index;
-    if (newer == 0 || newer < job->keep_last)
+    if (newer == 0 || newer < job->keep_last || checkpoint->step > checkpoint_resume(job)->step)
         return false;
     if (job->keep_best && checkpoint->has_score && rank_by_score(job, checkpoint) < job->keep_best)
         return false;
@@ -192,13 +197,29 @@ void checkpoint_retain(struct core *core, struct job *job)
     }
 }
 
+static bool path_is_live(const struct job *job, const char *path)
+{
+    for (size_t i = 0; i < job->checkpoint_count; i++)
+        if (strcmp(job->checkpoints[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+/* Whether the live attempt has passed the step, and nothing was saved at that path since. */
+static bool drop_is_safe(const struct job *job, const struct checkpoint *drop)
+{
+    const struct checkpoint *newest = checkpoint_resume(job);
+    return newest && newest->attempt_id == job->attempt->attempt_id &&
+           drop->step <= newest->step && !path_is_live(job, drop->path);
+}
+
 /* Drops for files on this worker that may have been lost with a connection or a leader. */
 void checkpoint_drops_send(struct core *core, struct worker *worker)
 {
     for (struct attempt *attempt = worker->attempts; attempt; attempt = attempt->next) {
         const struct job *job = attempt->job;
         for (size_t i = 0; i < job->drop_count; i++)
-            if (job->drops[i].worker_id == worker->worker_id)
+            if (job->drops[i].worker_id == worker->worker_id && drop_is_safe(job, &job->drops[i]))
                 drop_send(core, worker, &job->drops[i]);
     }
 }

@@ -1,6 +1,8 @@
 /* sim.c - draws the faults, turns the rounds; see sim.h. */
 #include "tests/lib/core/sim_inner.h"
 
+#include <stdio.h>
+
 bool sim_chance(struct sim *sim, uint32_t permille)
 {
     return permille && rng_below(&sim->rng, 1000) < permille;
@@ -18,6 +20,14 @@ void sim_violation(struct sim *sim, const char *text)
 uint64_t sim_wall_us(const struct sim *sim)
 {
     return SIM_BASE_US + sim->now_ms * 1000 + sim->wall_shift_us;
+}
+
+bool *sim_file(struct sim *sim, const char *path)
+{
+    unsigned long long job_id = 0, step = 0;
+    CHECK(sscanf(path, "/job/%llu/%llu", &job_id, &step) == 2);
+    CHECK(job_id < SIM_FILE_JOBS && step < SIM_FILE_STEPS);
+    return &sim->files[job_id][step];
 }
 
 /* Each fault is absent for half of the seeds; otherwise its chance is drawn. */

@@ -251,8 +251,21 @@ static void metrics_check(struct sim *sim, const struct row_attempt *attempt)
                                    (ull)attempt->attempt_id, (ull)truth->metrics, (ull)stored));
 }
 
+/* Invariant 7: the files of what the rows offer are there. */
+static void files_check(struct sim *sim)
+{
+    ROWS(sim, checkpoint, row)
+    {
+        if (!row->removed_at && !*sim_file(sim, row->path))
+            sim_violation(sim,
+                          arena_printf(&sim->arena, "invariant 7: %s is registered and deleted",
+                                       row->path));
+    }
+}
+
 void check_end(struct sim *sim)
 {
+    files_check(sim);
     ROWS(sim, job, job)
     {
         if (!job->ended_at)

@@ -12,6 +12,8 @@
 #define SIM_WORKERS 5
 #define SIM_SUBMITS_MAX 40
 #define SIM_JOBS_PER_SUBMIT 5
+#define SIM_FILE_JOBS 1024
+#define SIM_FILE_STEPS 256
 #define SIM_ROUNDS 2000u
 #define SIM_HEAL_ROUNDS 60000u
 #define SIM_BASE_US 1700000000000000u
@@ -99,6 +101,7 @@ struct sim {
     struct sim_packet *packets;
     size_t packet_count, packet_capacity;
     uint64_t packet_order;
+    bool files[SIM_FILE_JOBS][SIM_FILE_STEPS]; /* shared storage: checkpoints by job and step */
     struct sim_submit submits[SIM_SUBMITS_MAX];
     size_t submit_count;
     bool bug_done;
@@ -110,6 +113,8 @@ struct sim {
 bool sim_chance(struct sim *sim, uint32_t permille);
 void sim_violation(struct sim *sim, const char *text);
 uint64_t sim_wall_us(const struct sim *sim);
+/* The files of a checkpoint, by its path "/job/JOB/STEP". */
+bool *sim_file(struct sim *sim, const char *path);
 
 /* sim_net.c */
 void sim_send(struct sim *sim, uint32_t worker, bool to_leader, uint64_t session, uint64_t epoch,

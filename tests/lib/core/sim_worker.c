@@ -53,13 +53,16 @@ static void report_add(struct sim_attempt *attempt, enum sim_report_what what, e
         attempt->running = false;
 }
 
-static uint64_t checkpoint_step(const char *path)
+/* Some programs ignore the resume point and begin anew. */
+static uint64_t first_step(struct sim *sim, const char *path)
 {
-    const char *slash = path ? strrchr(path, '/') : NULL;
     unsigned long long step = 0;
-    if (slash)
-        sscanf(slash + 1, "%llu", &step);
-    return step;
+    if (!*path)
+        return 0;
+    if (!*sim_file(sim, path))
+        sim_violation(sim, "invariant 7: an attempt resumes from files that were deleted");
+    sscanf(strrchr(path, '/') + 1, "%llu", &step);
+    return rng_below(&sim->rng, 5) == 0 ? 0 : step;
 }
 
 static void attempt_start(struct sim *sim, struct sim_worker *worker, const struct msg_start *start)
@@ -70,7 +73,7 @@ static void attempt_start(struct sim *sim, struct sim_worker *worker, const stru
         .attempt_id = start->attempt_id,
         .job_id = start->job_id,
         .running = true,
-        .step = checkpoint_step(start->resume_path),
+        .step = first_step(sim, start->resume_path),
         .next_ms = sim->now_ms + 1 + rng_below(&sim->rng, 100),
     };
     attempt.steps = attempt.step + 1 + rng_below(&sim->rng, 20);
@@ -88,6 +91,13 @@ static void attempt_forget(struct sim_attempt *attempt)
     attempt->report_count = attempt->report_capacity = 0;
 }
 
+static const char *checkpoint_path(struct sim *sim, const struct sim_attempt *attempt,
+                                   uint64_t step)
+{
+    return arena_printf(&sim->arena, "/job/%llu/%llu", (unsigned long long)attempt->job_id,
+                        (unsigned long long)step);
+}
+
 static void attempt_step(struct sim *sim, struct sim_attempt *attempt)
 {
     static const enum cause failures[] = {CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_OOM, CAUSE_STALLED};
@@ -100,8 +110,10 @@ static void attempt_step(struct sim *sim, struct sim_attempt *attempt)
     }
     attempt->step++;
     report_add(attempt, SIM_METRIC, CAUSE_NONE);
-    if (attempt->step % 4 == 0 || attempt->step == attempt->steps)
+    if (attempt->step % 4 == 0 || attempt->step == attempt->steps) {
+        *sim_file(sim, checkpoint_path(sim, attempt, attempt->step)) = true;
         report_add(attempt, SIM_CHECKPOINT, CAUSE_NONE);
+    }
     if (attempt->step >= attempt->steps)
         report_add(attempt, SIM_FINISHED, CAUSE_SUCCESS);
     else if (sim_chance(sim, sim->chances.fail_attempt))
@@ -158,8 +170,7 @@ static void report_fill(struct sim *sim, const struct sim_attempt *attempt, size
         break;
     case SIM_CHECKPOINT:
         out->kind = REPORT_CHECKPOINT;
-        out->path = arena_printf(&sim->arena, "/job/%llu/%llu", (unsigned long long)attempt->job_id,
-                                 (unsigned long long)report->step);
+        out->path = checkpoint_path(sim, attempt, report->step);
         out->meta = arena_printf(&sim->arena, "{\"loss\": %llu.5}",
                                  (unsigned long long)(report->step * 7919 % 13));
         break;
@@ -250,6 +261,9 @@ void worker_on_message(struct sim *sim, struct sim_worker *worker, uint64_t epoc
         attempt = worker_attempt(worker, message->u.attempt_fence.attempt_id);
         if (attempt && !attempt->gone)
             attempt_forget(attempt);
+        break;
+    case MSG_CHECKPOINT_DROP:
+        *sim_file(sim, message->u.checkpoint_drop.path) = false;
         break;
     case MSG_REFUSED:
         worker_cut(sim, worker);
