@@ -1,4 +1,5 @@
-/* pmix_host.c - see pmix_host.h. */
+/* pmix_host.c - the module athanor-pmix.so; see pmix_host.h. What it uses of common/base comes from
+ * the program that loads it. */
 #include "worker/shepherd/pmix_host.h"
 
 #include "common/base/buf.h"
@@ -220,7 +221,7 @@ static void environment_prepare(void)
     setenv("HWLOC_COMPONENTS", "-gl,-opencl,-cuda,-nvml,-rsmi,-levelzero", 0);
 }
 
-int pmix_host_open(const struct pmix_host_config *config, struct err *err)
+static int host_open(const struct pmix_host_config *config, struct err *err)
 {
     char hostname[HOST_NAME_MAX + 1] = "";
     CHECK(host.wake_fd < 0); /* one per process */
@@ -242,8 +243,8 @@ int pmix_host_open(const struct pmix_host_config *config, struct err *err)
     return clients_register(config->rank_count, err);
 }
 
-int pmix_host_environment(unsigned rank, void (*set)(void *user, const char *assignment),
-                          void *user, struct err *err)
+static int host_environment(unsigned rank, void (*set)(void *user, const char *assignment),
+                            void *user, struct err *err)
 {
     pmix_proc_t proc;
     char **env = NULL;
@@ -259,7 +260,7 @@ int pmix_host_environment(unsigned rank, void (*set)(void *user, const char *ass
     return 0;
 }
 
-bool pmix_host_aborted(struct pmix_abort *out)
+static bool host_aborted(struct pmix_abort *out)
 {
     pthread_mutex_lock(&host.lock);
     bool aborted = host.aborted;
@@ -267,3 +268,6 @@ bool pmix_host_aborted(struct pmix_abort *out)
     pthread_mutex_unlock(&host.lock);
     return aborted;
 }
+
+extern const struct pmix_host pmix_host_module;
+const struct pmix_host pmix_host_module = {host_open, host_environment, host_aborted};

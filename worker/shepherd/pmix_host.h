@@ -24,13 +24,22 @@ struct pmix_abort {
     char text[200];
 };
 
-/* Starts the server and registers every rank. Errors: ERR_IO with the library's word. */
-int pmix_host_open(const struct pmix_host_config *config, struct err *err) WARN_UNUSED;
-/* Calls `set` for each variable that this rank's environment needs. */
-int pmix_host_environment(unsigned rank, void (*set)(void *user, const char *assignment),
-                          void *user, struct err *err) WARN_UNUSED;
-/* The first MPI_Abort, if there was one. */
-bool pmix_host_aborted(struct pmix_abort *out);
+/* What the module offers; its only visible symbol is PMIX_HOST_SYMBOL. */
+struct pmix_host {
+    /* Starts the server and registers every rank. Errors: ERR_IO with the library's word. */
+    int (*open)(const struct pmix_host_config *config, struct err *err);
+    /* Calls `set` for each variable that this rank's environment needs. */
+    int (*environment)(unsigned rank, void (*set)(void *user, const char *assignment), void *user,
+                       struct err *err);
+    /* The first MPI_Abort, if there was one. */
+    bool (*aborted)(struct pmix_abort *out);
+};
+
+#define PMIX_HOST_MODULE "athanor-pmix.so" /* beside athanor-shepherd */
+#define PMIX_HOST_SYMBOL "pmix_host_module"
+
+/* Loads the module: only attempts that need PMIx pay for its libraries. Errors: ERR_NOT_FOUND. */
+int pmix_host_load(const struct pmix_host **out, struct err *err) WARN_UNUSED;
 
 /* There is no close: the process ends with its attempt, and finalizing has been seen to wait for
  * clients that died. */

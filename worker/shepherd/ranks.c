@@ -5,7 +5,6 @@
 #include "worker/attempt/folder.h"
 #include "worker/attempt/procs.h"
 #include "worker/shepherd/launch.h"
-#include "worker/shepherd/pmix_host.h"
 #include "worker/shepherd/run.h"
 
 #include <errno.h>
@@ -22,11 +21,13 @@
 
 static int pmix_start(struct run *run, struct err *err)
 {
+    if (pmix_host_load(&run->pmix, err) < 0)
+        return -1;
     char *nspace = mem_printf("athanor-%" PRIu64 "-%d", run->plan.attempt_id, (int)getpid());
     char *folder = mem_printf("%s/pmix", run->places.tmp);
     struct pmix_host_config config = {nspace, run->plan.rank_count, folder, run->wake_fd};
     int rc = mkdir(folder, 0700) < 0 ? err_errno(err, "make '%s'", folder)
-                                     : pmix_host_open(&config, err);
+                                     : run->pmix->open(&config, err);
     mem_free(folder);
     mem_free(nspace);
     return rc;
@@ -43,8 +44,8 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
     struct rank *rank = &run->ranks[index];
     int out, error, rc = 0;
     environment_build(&run->plan, &run->places, index, &environment);
-    if (run->plan.launcher == PLAN_PMIX)
-        rc = pmix_host_environment(index, assign, &environment, err);
+    if (run->pmix)
+        rc = run->pmix->environment(index, assign, &environment, err);
     struct launch launch = {.arguments = run->plan.command,
                             .environment = environment.items,
                             .folder = run->places.run_dir,
@@ -75,9 +76,9 @@ static void started_report(struct run *run)
         if (rank->gpus[0])
             json_array_append_new(gpus, json_string(rank->gpus));
     }
-    json_t *meta = json_pack("{s:i, s:i, s:o, s:o, s:o}", "pid", (int)run->ranks[0].pid,
-                             "shepherd_pid", (int)getpid(), "pids", pids, "cores", cores, "gpus",
-                             gpus);
+    json_t *meta =
+        json_pack("{s:i, s:i, s:o, s:o, s:o}", "pid", (int)run->ranks[0].pid, "shepherd_pid",
+                  (int)getpid(), "pids", pids, "cores", cores, "gpus", gpus);
     CHECK(meta);
     char *text = json_dumps(meta, JSON_COMPACT);
     struct rec_report report = {.kind = REPORT_STARTED, .meta = text};

@@ -9,7 +9,6 @@
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
 #include "worker/attempt/sweep.h"
-#include "worker/shepherd/pmix_host.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -335,7 +334,7 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
     if (cgroup[0])
         facts->memory_peak_bytes = max_u64(facts->memory_peak_bytes, cgroup_memory_peak(cgroup));
     abort_text[0] = '\0';
-    if (run->plan.launcher == PLAN_PMIX && pmix_host_aborted(&aborted))
+    if (run->pmix && run->pmix->aborted(&aborted))
         snprintf(abort_text, abort_size, "rank %u called MPI_Abort(%d) %s", aborted.rank,
                  aborted.status, aborted.text);
     if (run->failed) {

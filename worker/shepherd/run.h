@@ -13,6 +13,7 @@
 #include "worker/shepherd/environment.h"
 #include "worker/shepherd/line_server.h"
 #include "worker/shepherd/logs.h"
+#include "worker/shepherd/pmix_host.h"
 #include "worker/shepherd/poller.h"
 #include "worker/shepherd/report_line.h"
 #include "worker/shepherd/verdict.h"
@@ -61,6 +62,7 @@ struct run {
     char *folder;
     int folder_fd;                    /* for the control socket's path; kept until it is removed */
     struct environment_places places; /* texts owned here */
+    const struct pmix_host *pmix;     /* NULL: not needed */
     struct poller *poller;
     struct line_server *report, *control;
     struct logs *logs;
