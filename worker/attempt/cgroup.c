@@ -84,29 +84,37 @@ static bool group_make(const char *path)
     return mkdir(path, 0755) == 0 || errno == EEXIST;
 }
 
+/* Where groups for attempts belong. A process must not sit in a group that hands out controllers,
+ * or the service manager could not start it there again. So controllers are asked for only where
+ * we are a leaf already: in the root group, or in a leaf `daemon` that the service manager made
+ * (DelegateSubgroup=). *out_controllers tells. */
+static char *group_above(const char *mount, bool *out_controllers)
+{
+    char *own = own_group(mount);
+    const char *name = own ? strrchr(own, '/') : NULL;
+    bool leaf = name && strcmp(name, "/daemon") == 0;
+    if (leaf)
+        own[strlen(own) - strlen(name)] = '\0';
+    *out_controllers = leaf || (own && strcmp(own, mount) == 0);
+    return own;
+}
+
 char *cgroup_base(void)
 {
+    bool controllers = false;
     char *mount = mount_find();
-    char *own = mount ? own_group(mount) : NULL;
-    bool root = own && strcmp(own, mount) == 0;
+    char *above = mount ? group_above(mount, &controllers) : NULL;
     mem_free(mount);
-    if (!own)
+    if (!above)
         return NULL;
-    if (!root) { /* a group with processes of its own cannot hand out controllers */
-        char *leaf = group_file(own, NULL, "daemon");
-        if (access(own, W_OK) == 0 && group_make(leaf))
-            group_write(own, "daemon", "cgroup.procs", "0");
-        mem_free(leaf);
-    }
-    char *base = group_file(own, NULL, "athanor");
-    mem_free(own);
+    char *base = group_file(above, NULL, "athanor");
     if (!group_make(base) || access(base, W_OK) < 0) {
         mem_free(base);
-        return NULL;
+        base = NULL;
+    } else if (controllers) { /* refused where the controller is not ours to use */
+        group_write(above, NULL, "cgroup.subtree_control", "+memory");
+        group_write(base, NULL, "cgroup.subtree_control", "+memory");
     }
-    char *above = mem_printf("%s/..", base);
-    group_write(above, NULL, "cgroup.subtree_control", "+memory"); /* refused where not delegated */
-    group_write(base, NULL, "cgroup.subtree_control", "+memory");
     mem_free(above);
     return base;
 }

@@ -13,9 +13,7 @@
 
 #include "worker/attempt/procs.h"
 
-/* Finds the group below which attempts may be made (mem_free); NULL when there is none. When our
- * own group is not the root, this process moves into a leaf `daemon` first, so that controllers
- * can be enabled for the attempts. */
+/* Finds the group below which attempts may be made (mem_free); NULL when there is none. */
 char *cgroup_base(void);
 
 /* Makes the attempt's group with its leaves and gives it to uid, gid. memory_bytes 0: no limit.

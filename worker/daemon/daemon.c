@@ -159,10 +159,13 @@ static void on_up(void *user, const struct msg_welcome *welcome)
 static void on_down(void *user, const struct err *why)
 {
     struct daemon *daemon = user;
-    if (daemon->worker_id)
+    uint64_t now_ms = clock_steady_ms();
+    if (daemon->worker_id) {
         log_warn("coordinator lost, jobs run on: %s", why->text);
-    else
-        log_debug("not connected: %s", why->text);
+    } else if (!daemon->complained_ms || now_ms - daemon->complained_ms >= DAEMON_COMPLAIN_MS) {
+        daemon->complained_ms = now_ms; /* attempts follow each other for as long as it takes */
+        log_warn("no coordinator: %s", why->text);
+    }
     daemon->worker_id = 0;
     loop_timer_stop(&daemon->join_timer);
     loop_timer_stop(&daemon->heartbeat_timer);

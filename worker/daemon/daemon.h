@@ -26,6 +26,7 @@
 
 #define DAEMON_ATTEMPTS_MAX     65536u /* folders a worker keeps during a long outage */
 #define DAEMON_TICK_MS          500u   /* for what no event announces */
+#define DAEMON_COMPLAIN_MS      60000u
 #define DAEMON_JOIN_AGAIN_MS    2000u
 #define DAEMON_CONTROL_AGAIN_MS 200u
 #define DAEMON_SWEEP_AGAIN_MS   50u
@@ -97,6 +98,7 @@ struct daemon {
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;
+    uint64_t complained_ms; /* when we last said that nobody can be reached; 0: never */
 
     struct attempt *attempts; /* newest first */
     size_t attempt_count;

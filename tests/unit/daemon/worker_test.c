@@ -564,6 +564,32 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
     assert_int_equal(rmdir(in_home(f, "tmp")), 0); /* nothing is left in it */
 }
 
+static void a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead(void **state)
+{
+    struct fixture *f = *state;
+    struct process_id *noted, left;
+    size_t count;
+    struct err err = {0};
+    start(f, 1, "echo $$ > $HOME_DIR/deep; touch $HOME_DIR/file-1; trap '' TERM; exec sleep 600");
+    UNTIL(f, started, 1);
+    UNTIL(f, file_is_there, 1);
+    worker_end(f, SIGKILL);
+    assert_int_equal(folder_processes(attempt_folder(f, 1), FOLDER_SHEPHERD, &noted, &count, &err),
+                     0);
+    kill(noted[0].pid, SIGKILL);
+    mem_free(noted);
+    worker_start(f, NULL);
+    assert_cause(f, 1, "shepherd_lost");
+    FILE *file = fopen(in_home(f, "deep"), "r");
+    int deep = 0;
+    assert_int_equal(fscanf(file, "%d", &deep), 1);
+    fclose(file);
+    assert_false(process_find(deep, &left));
+    UNTIL(f, removed, 1);
+    start(f, 2, "true");
+    assert_cause(f, 2, "success");
+}
+
 static void a_fenced_attempt_is_killed_without_a_word(void **state)
 {
     struct fixture *f = *state;
@@ -776,6 +802,7 @@ int main(void)
         TEST(unacknowledged_reports_are_repeated_in_the_next_session),
         TEST(messages_of_an_older_epoch_change_nothing),
         TEST(a_killed_shepherd_is_reported_and_its_processes_are_swept),
+        TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
         TEST(a_fenced_attempt_is_killed_without_a_word),
         TEST(cores_are_never_given_twice),
         TEST(gpus_are_assigned_and_named_to_the_rank),
