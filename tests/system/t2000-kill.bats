@@ -70,18 +70,23 @@ start_training() { # NAME: submits and waits until a few steps are done
     [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id")" = 1 ]
 }
 
-attempt_pid() { # PATTERN of a process that belongs to the running attempt of job $id
+# Whether a process belongs to job $2 of this cluster: other clusters number their jobs alike.
+of_job() { # PID JOB
+    tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep -q "^ATHANOR_JOB_DIR=$ATHANOR_HOME/.*/$2\$"
+}
+
+attempt_pid() { # PATTERN of a process of job $id
     local pid
     for pid in $(pgrep -f "$1"); do
-        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "ATHANOR_JOB_ID=$id" && { echo "$pid"; return; }
+        ! of_job "$pid" "$id" || { echo "$pid"; return; }
     done
     return 1
 }
 
 no_process_of_job() {
-    local file
-    for file in /proc/[0-9]*/environ; do
-        ! tr '\0' '\n' <"$file" 2>/dev/null | grep -qx "ATHANOR_JOB_ID=$1" || return 1
+    local folder
+    for folder in /proc/[0-9]*; do
+        ! of_job "${folder#/proc/}" "$1" || return 1
     done
 }
 
