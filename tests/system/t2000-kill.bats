@@ -28,8 +28,13 @@ setup() {
     undisturbed=$(cat "$BATS_FILE_TMPDIR/undisturbed")
 }
 
-series() { # every step's last loss, in order: superseded attempts do not count
-    sql "SELECT step || ' ' || value FROM athanor.series WHERE job_id = $1 AND name = 'loss' ORDER BY step"
+series() { # the newest attempt's value of each step, in order
+    sql "SELECT step || ' ' || value FROM athanor.series WHERE job_id = $1 AND name = 'loss' AND rank = 0 ORDER BY step"
+}
+
+each_step_once() { # of an attempt that was never superseded: no point lost, none twice
+    [ "$(sql "SELECT count(*) || ' ' || count(DISTINCT step) || ' ' || max(step) FROM athanor.metrics WHERE job_id = $1 AND name = 'loss'")" = "300 300 300" ]
+    [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $1")" = 1 ]
 }
 
 same_as_undisturbed() {
@@ -49,7 +54,7 @@ start_training() { # NAME: submits and waits until a few steps are done
     athanor up >/dev/null
     athanor wait "$id"
     same_as_undisturbed "$id"
-    [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id")" = 1 ]
+    each_step_once "$id"
 }
 
 @test "kill -9 of the worker daemon does not disturb the job" {
@@ -58,7 +63,7 @@ start_training() { # NAME: submits and waits until a few steps are done
     athanor up >/dev/null
     athanor wait "$id"
     same_as_undisturbed "$id"
-    [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id")" = 1 ]
+    each_step_once "$id"
 }
 
 @test "kill -9 of PostgreSQL does not disturb the job" {
@@ -67,7 +72,7 @@ start_training() { # NAME: submits and waits until a few steps are done
     athanor up >/dev/null
     athanor wait "$id"
     same_as_undisturbed "$id"
-    [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id")" = 1 ]
+    each_step_once "$id"
 }
 
 # Whether a process belongs to job $2 of this cluster: other clusters number their jobs alike.
