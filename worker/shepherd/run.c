@@ -372,6 +372,7 @@ static void sweep(struct run *run)
     line_server_close(run->report);
     line_server_close(run->control);
     run->report = run->control = NULL;
+    rmdir(run->plan.job_dir); /* only when the job keeps nothing: thousands of jobs do not */
     if (sweep_places(run->folder, run->pids, run->pid_count, run->started_us, &err) == 0)
         return;
     struct rec_report report = {.kind = REPORT_EVENT,

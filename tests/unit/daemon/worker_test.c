@@ -423,13 +423,16 @@ static void
 a_started_job_reports_its_whole_stream_and_is_removed_after_the_acknowledgement(void **state)
 {
     struct fixture *f = *state;
-    start(f, 1, "echo hello; exit 3");
+    start(f, 1, "echo hello; touch $ATHANOR_JOB_DIR/kept; exit 3");
     assert_cause(f, 1, "exit");
     UNTIL(f, removed, 1);
     assert_non_null(entry_find(f, 1, REPORT_STARTED));
     assert_string_equal(entry_find(f, 1, REPORT_LOG)->text, "hello\n");
     assert_int_equal(f->entries[f->entry_count - 1].kind, REPORT_FINISHED);
-    assert_true(file_exists(in_home(f, "state/jobs/1"))); /* durable */
+    assert_true(file_exists(in_home(f, "state/jobs/1/kept"))); /* durable */
+    start(f, 2, "true");
+    assert_cause(f, 2, "success");
+    assert_false(file_exists(in_home(f, "state/jobs/2"))); /* nothing to keep */
 }
 
 static void a_repeated_start_runs_nothing_twice(void **state)
