@@ -242,13 +242,13 @@ static void bars_fill_in_eighths(void **state)
         uint64_t done, total;
         const char *expected;
     } cases[] = {
-        {0, 8, "▕    ▏"}, {1, 32, "▕▏   ▏"}, {2, 8, "▕█   ▏"}, {3, 8, "▕█▌  ▏"},
-        {8, 8, "▕████▏"}, {9, 8, "▕████▏"},  {0, 0, "▕    ▏"},
+        {0, 8, "▕  ▏"}, {1, 16, "▕▏ ▏"}, {2, 8, "▕▌ ▏"}, {4, 8, "▕█ ▏"},
+        {8, 8, "▕██▏"}, {9, 8, "▕██▏"},  {0, 0, "▕  ▏"},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         struct buf out = {0};
-        bar_add(&out, cases[i].done, cases[i].total, 4);
+        bar_add(&out, cases[i].done, cases[i].total, 2);
         assert_string_equal(out.bytes, cases[i].expected);
         buf_done(&out);
     }
