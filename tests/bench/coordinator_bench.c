@@ -315,11 +315,36 @@ static void bench_submit(struct bench *bench, uint64_t jobs)
            rate / base);
 }
 
+/* Processor time of a process so far. */
+static double cpu_seconds(pid_t pid)
+{
+    char path[64];
+    unsigned long user = 0, kernel = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (file) {
+        if (fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+                   &kernel) != 2)
+            user = kernel = 0;
+        fclose(file);
+    }
+    return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+}
+
+static pid_t writer_pid(struct bench *bench)
+{
+    return atoi(pg_ask(bench->db, "SELECT pid FROM pg_stat_activity WHERE application_name LIKE"
+                                  " '%%writer'"));
+}
+
 /* ---- running -----------------------------------------------------------------------------------
  */
 
 static void bench_jobs(struct bench *bench, uint64_t jobs)
 {
+    pid_t writer = writer_pid(bench);
+    double ours = cpu_seconds(bench->coordinator), theirs = cpu_seconds(writer);
     uint64_t submitted = 0, from_us = clock_steady_us(), before = bench->finished;
 
     while (submitted < jobs)
@@ -327,6 +352,9 @@ static void bench_jobs(struct bench *bench, uint64_t jobs)
     run_until(bench, &bench->finished, before + submitted);
     printf("jobs     %10.0f jobs/s   submit -> dispatch -> done, %zu workers, durable\n",
            (double)submitted / seconds_since(from_us), bench->worker_count);
+    printf("         %10.0f us of processor a job in the coordinator, %.0f us in PostgreSQL\n",
+           (cpu_seconds(bench->coordinator) - ours) / (double)submitted * 1e6,
+           (cpu_seconds(writer) - theirs) / (double)submitted * 1e6);
 }
 
 static int compare(const void *a, const void *b)

@@ -2,8 +2,10 @@
 # Every benchmark, with its figures as ratios against a reference measured in the same run.
 # Nothing is asserted about times; a benchmark that cannot run fails.
 set -euo pipefail
-cd "${ATHANOR_BUILD:-build}"
-for bench in bench/*; do
+source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+export ATHANOR_BUILD=${ATHANOR_BUILD:-$source_root/build}
+cd "$ATHANOR_BUILD"
+for bench in bench/* "$source_root"/tests/bench/*_bench.sh; do
     [ -f "$bench" ] && [ -x "$bench" ] || continue
     echo "== $bench"
     "$bench"
