@@ -129,7 +129,7 @@ Y
     run athanor wait $output
     [ "$status" -eq 1 ]
     [ "$(sql "SELECT string_agg(name || '=' || state, ' ' ORDER BY name) FROM athanor.jobs WHERE experiment = 'pipeline'")" \
-        = "broken=FAILED child=CANCELLED first=SUCCEEDED second=SUCCEEDED" ]
+        = "broken=FAILED child=FAILED first=SUCCEEDED second=SUCCEEDED" ]
     [ "$(sql "SELECT cause FROM athanor.jobs WHERE experiment = 'pipeline' AND name = 'child'")" = dependency ]
 }
 
