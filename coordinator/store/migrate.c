@@ -11,6 +11,8 @@
 /* Any number that no other program of this database uses: "athanor" as bytes. */
 #define MIGRATE_LOCK "27429347283628914"
 
+#define PG_VERSION_MIN 130000 /* gen_random_uuid without an extension */
+
 static const char sql_prepare[] =
     "SET client_min_messages = warning;"
     "SELECT pg_advisory_lock(" MIGRATE_LOCK ");"
@@ -26,6 +28,23 @@ static const char sql_applied[] =
 
 static const char sql_record[] =
     "INSERT INTO athanor.schema_migration (number, name, checksum) VALUES ($1, $2, $3)";
+
+/* What the schema and its writers rely on. A database of another encoding could not hold every text
+ * that users write, and would refuse whole batches because of one of them. */
+static int check_server(PGconn *pg, struct err *err)
+{
+    const char *encoding = PQparameterStatus(pg, "server_encoding");
+
+    if (PQserverVersion(pg) < PG_VERSION_MIN)
+        return err_set(err, ERR_INVALID, "PostgreSQL %s is too old, expected 13 or newer",
+                       PQparameterStatus(pg, "server_version"));
+    if (!encoding || strcmp(encoding, "UTF8") != 0)
+        return err_set(err, ERR_INVALID,
+                       "database '%s' has the encoding %s, expected UTF8: create it with "
+                       "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+                       PQdb(pg), encoding ? encoding : "unknown");
+    return 0;
+}
 
 static void checksum(const struct migration *migration, char out[HASH_HEX_SIZE])
 {
@@ -108,7 +127,7 @@ int migrate(const char *conninfo, const struct migration *migrations, size_t cou
 
     if (check_numbers(migrations, count, err) < 0 || pg_connect(conninfo, PG_ADMIN, &pg, err) < 0)
         return -1;
-    if (pg_query(pg, "SET lock_timeout = 0", 0, NULL, NULL, err) < 0 ||
+    if (check_server(pg, err) < 0 || pg_query(pg, "SET lock_timeout = 0", 0, NULL, NULL, err) < 0 ||
         pg_query(pg, sql_prepare, 0, NULL, NULL, err) < 0 ||
         pg_query(pg, sql_applied, 0, NULL, &rows, err) < 0 ||
         check_applied(rows, migrations, count, err) < 0)

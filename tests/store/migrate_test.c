@@ -121,6 +121,21 @@ static void eight_programs_starting_together_migrate_once(void **state)
     assert_int_equal(applied, migrations_embedded_count);
 }
 
+static void a_database_of_another_encoding_is_refused(void **state)
+{
+    (void)state;
+    char admin[300], db[400];
+    struct err err;
+    size_t applied;
+
+    snprintf(admin, sizeof admin, "host=%s user=postgres dbname=postgres", server.folder);
+    pg_ask(admin, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    snprintf(db, sizeof db, "host=%s user=postgres dbname=latin", server.folder);
+    assert_int_equal(migrate(db, migrations_embedded, migrations_embedded_count, &applied, &err),
+                     -1);
+    assert_non_null(strstr(err.text, "LATIN1, expected UTF8"));
+}
+
 static void every_def_equals_its_table(void **state)
 {
     (void)state;
@@ -315,6 +330,7 @@ int main(void)
         cmocka_unit_test(gaps_and_newer_databases_are_refused),
         cmocka_unit_test(a_failing_migration_leaves_nothing_of_itself),
         cmocka_unit_test(eight_programs_starting_together_migrate_once),
+        cmocka_unit_test(a_database_of_another_encoding_is_refused),
         cmocka_unit_test(every_def_equals_its_table),
         cmocka_unit_test(names_of_states_are_those_of_the_core),
         cmocka_unit_test(every_view_every_column_and_every_index_is_explained),
