@@ -8,17 +8,19 @@
 
 static char *input(const struct place *place, const char *part)
 {
-    return mem_printf("{\"ref\": \"dataset:toys/%s\", \"path\": \"%s/toys\", \"part\": \"%s\"}", part,
-                      place->folder, part);
+    return mem_printf("{\"ref\": \"dataset:toys/%s\", \"path\": \"%s/toys\", \"part\": \"%s\"}",
+                      part, place->folder, part);
 }
 
 static void train_teacher(const struct place *place)
 {
     char *wide = input(place, "wide");
-    char *spec = mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": %s}, "
-                            "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 48, "
-                            "\"heads\": 4, \"context\": 64, \"unit\": \"documents\", \"steps\": 200, "
-                            "\"batch\": 16, \"learning_rate\": 0.006, \"seed\": 9}", wide);
+    char *spec =
+        mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": %s}, "
+                   "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 48, "
+                   "\"heads\": 4, \"context\": 64, \"unit\": \"documents\", \"steps\": 200, "
+                   "\"batch\": 16, \"learning_rate\": 0.006, \"seed\": 9}",
+                   wide);
     struct job_run job = {.name = "teacher", .spec = spec};
 
     run_job_in(place, &job, NULL);
@@ -30,12 +32,14 @@ static void train_teacher(const struct place *place)
 static double student_kl(const struct place *place, const char *loss, int seed, double *out_val)
 {
     char *wide = input(place, "wide"), *valid = input(place, "valid");
-    char *spec = mem_printf(
-        "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": %s, \"valid\": %s, "
-        "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000200\"}}, \"params\": {\"loss\": "
-        "\"%s\", \"layers\": 1, \"d_model\": 32, \"heads\": 2, \"unit\": \"documents\", \"steps\": 300, "
-        "\"batch\": 16, \"learning_rate\": 0.006, \"seed\": %d}",
-        wide, valid, place->folder, loss, seed);
+    char *spec = mem_printf("\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": "
+                            "{\"data\": %s, \"valid\": %s, "
+                            "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000200\"}}, "
+                            "\"params\": {\"loss\": "
+                            "\"%s\", \"layers\": 1, \"d_model\": 32, \"heads\": 2, \"unit\": "
+                            "\"documents\", \"steps\": 300, "
+                            "\"batch\": 16, \"learning_rate\": 0.006, \"seed\": %d}",
+                            wide, valid, place->folder, loss, seed);
     char *name = mem_printf("student-%s-%d", loss, seed);
     struct job_run job = {.name = name, .spec = spec};
     struct trace trace = {0};
@@ -57,8 +61,8 @@ static void a_taught_student_ends_closer_to_its_teacher(void **state)
     const char *mode = getenv("ATHANOR_TEST_MODE");
     int seeds = mode && strcmp(mode, "long") == 0 ? 3 : 1;
     const struct place *place = *state;
-    char *weights = mem_printf("%s/teacher/checkpoints/step-0000000200/model.safetensors",
-                               place->folder);
+    char *weights =
+        mem_printf("%s/teacher/checkpoints/step-0000000200/model.safetensors", place->folder);
     struct hash before, after;
 
     train_teacher(place);
@@ -69,7 +73,8 @@ static void a_taught_student_ends_closer_to_its_teacher(void **state)
         double taught = student_kl(place, "fkl", seed, &taught_val);
 
         print_message("seed %d: forward KL to the teacher %.4f taught, %.4f alone; "
-                      "val_loss %.4f, %.4f\n", seed, taught, alone, taught_val, alone_val);
+                      "val_loss %.4f, %.4f\n",
+                      seed, taught, alone, taught_val, alone_val);
         assert_true(taught <= 0.6 * alone);
     }
     OK(hash_file(weights, &after, &fixture_err));
@@ -88,7 +93,8 @@ static void alpha_zero_is_plain_cross_entropy(void **state)
     for (int i = 0; i < 2; i++) {
         char *spec = mem_printf(
             "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": %s, "
-            "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000200\"}}, \"params\": {%s, "
+            "\"teacher\": {\"path\": \"%s/teacher/checkpoints/step-0000000200\"}}, \"params\": "
+            "{%s, "
             "\"layers\": 1, \"unit\": \"documents\", \"steps\": 8, \"batch\": 8}",
             wide, place->folder, params[i]);
         struct job_run job = {.name = i ? "zero" : "none", .spec = spec};

@@ -22,19 +22,25 @@
 #include <string.h>
 #include <cmocka.h>
 
-#define NAMES 8
-#define RELATIONS 4
-#define VALUES 12
-#define SEQUENCES (NAMES * NAMES * RELATIONS * 2)
-#define LENGTH 6 /* inputs; targets are the next tokens */
-#define WORDS 52
-#define ROWS_MOST 128
-#define STEPS 60
+#define NAMES      8
+#define RELATIONS  4
+#define VALUES     12
+#define SEQUENCES  (NAMES * NAMES * RELATIONS * 2)
+#define LENGTH     6 /* inputs; targets are the next tokens */
+#define WORDS      52
+#define ROWS_MOST  128
+#define STEPS      60
 #define EVAL_EVERY 6
 
-enum { TOKEN_BOS, TOKEN_EOS, TOKEN_FIRST, TOKEN_LAST = TOKEN_FIRST + NAMES,
-       TOKEN_TEMPLATE = TOKEN_LAST + NAMES, TOKEN_A1 = TOKEN_TEMPLATE + 2 * RELATIONS,
-       TOKEN_A2 = TOKEN_A1 + VALUES };
+enum {
+    TOKEN_BOS,
+    TOKEN_EOS,
+    TOKEN_FIRST,
+    TOKEN_LAST = TOKEN_FIRST + NAMES,
+    TOKEN_TEMPLATE = TOKEN_LAST + NAMES,
+    TOKEN_A1 = TOKEN_TEMPLATE + 2 * RELATIONS,
+    TOKEN_A2 = TOKEN_A1 + VALUES
+};
 
 enum split { SPLIT_FORGET, SPLIT_SEEN, SPLIT_UNSEEN, SPLIT_END };
 
@@ -82,10 +88,11 @@ static void make_world(struct world *world, uint64_t seed)
 
                 if (r < 2)
                     a2 = family[r][last];
-                for (int template = 0; template < 2; template++, number++) {
-                    int32_t row[LENGTH + 1] = {TOKEN_BOS, TOKEN_FIRST + first, TOKEN_LAST + last,
-                                          TOKEN_TEMPLATE + 2 * r + template, TOKEN_A1 + a1,
-                                          TOKEN_A2 + a2, TOKEN_EOS};
+                for (int template = 0; template <2; template ++, number++) {
+                    int32_t row[LENGTH + 1] = {TOKEN_BOS,         TOKEN_FIRST + first,
+                                               TOKEN_LAST + last, TOKEN_TEMPLATE + 2 * r + template,
+                                               TOKEN_A1 + a1,     TOKEN_A2 + a2,
+                                               TOKEN_EOS};
 
                     memcpy(world->token[number], row, sizeof row);
                     world->split[number] = split;
@@ -108,16 +115,22 @@ struct student {
 
 static struct err err;
 
-#define OK(call) \
-    do { \
-        if ((call) < 0) \
-            fail_msg("%s: %s", #call, err.text); \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if ((call) < 0)                                                                            \
+            fail_msg("%s: %s", #call, err.text);                                                   \
     } while (0)
 
 static struct model_config world_shape(void)
 {
-    struct model_config shape = {.family = MODEL_GPT2, .vocab_size = WORDS, .context = LENGTH, .width = 64,
-                                 .layers = 2, .heads = 4, .tied = true, .bos_token = TOKEN_BOS,
+    struct model_config shape = {.family = MODEL_GPT2,
+                                 .vocab_size = WORDS,
+                                 .context = LENGTH,
+                                 .width = 64,
+                                 .layers = 2,
+                                 .heads = 4,
+                                 .tied = true,
+                                 .bos_token = TOKEN_BOS,
                                  .eos_token = TOKEN_EOS};
 
     OK(model_config_complete(&shape, &err));
@@ -193,8 +206,10 @@ static struct tensor *forward(struct student *student, struct tape *tape, struct
 /* Adds the gradient of sum weight * nll. */
 static void backward(struct student *student, struct tensor *hidden, struct rows6 *rows)
 {
-    struct loss_head loss = {.hidden = hidden, .head = student->model->head,
-                             .target = rows->target, .ce_weight = rows->weight};
+    struct loss_head loss = {.hidden = hidden,
+                             .head = student->model->head,
+                             .target = rows->target,
+                             .ce_weight = rows->weight};
     struct loss_values values = {.nll = rows->nll};
 
     OK(loss_head(student->tape, &loss, &values, &err));
@@ -248,9 +263,9 @@ static void pretrain(struct student *student, const struct world *world, bool wi
 /* -- measuring ----------------------------------------------------------------------------- */
 
 struct measure {
-    double nll; /* nats a token of the answers */
-    double a1;  /* share of first values right */
-    double em;  /* share of answers right      */
+    double nll;             /* nats a token of the answers */
+    double a1;              /* share of first values right */
+    double em;              /* share of answers right      */
     double each[SEQUENCES]; /* sum of nll, by place in the split */
 };
 
@@ -348,8 +363,8 @@ static struct course unlearn_course(struct student *student, const struct studen
         draw(&rows, world, world->member[SPLIT_FORGET], world->count[SPLIT_FORGET], seed, step, 32);
         forget_step(student, method, beta, &rows, reference);
         if (method->retains) {
-            draw(&rows, world, world->member[SPLIT_SEEN], world->count[SPLIT_SEEN], seed + 77,
-                 step, 32);
+            draw(&rows, world, world->member[SPLIT_SEEN], world->count[SPLIT_SEEN], seed + 77, step,
+                 32);
             descend(student, &rows, 1.0);
         }
         OK(optim_step(student->optim, 3e-4, &norm, &err));

@@ -35,10 +35,10 @@ extern char **environ;
 
 static struct err fixture_err;
 
-#define OK(call) \
-    do { \
-        if ((call) < 0) \
-            fail_msg("%s: %s", #call, fixture_err.text); \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if ((call) < 0)                                                                            \
+            fail_msg("%s: %s", #call, fixture_err.text);                                           \
     } while (0)
 
 /* -- the dataset --------------------------------------------------------------------------- */
@@ -87,7 +87,7 @@ struct part_plan {
 };
 
 static const struct part_plan fixture_parts[] = {
-    {"train", 0, 160},     {"forget", 0, 24},    {"retain", 24, 160},
+    {"train", 0, 160},     {"forget", 0, 24},   {"retain", 24, 160},
     {"holdout", 200, 224}, {"valid", 160, 200}, {"wide", 224, 512},
 };
 
@@ -114,16 +114,20 @@ static inline void write_part(const char *folder, const struct part_plan *plan,
         mem_free(text);
     }
     start[count] = tokens.count;
-    struct shard_content content = {.tokens = tokens.ids, .token_count = tokens.count,
-                                    .document_start = start, .document_count = count,
-                                    .vocab_size = 257, .flags = SHARD_FLAG_SEPARATOR_BEFORE,
+    struct shard_content content = {.tokens = tokens.ids,
+                                    .token_count = tokens.count,
+                                    .document_start = start,
+                                    .document_count = count,
+                                    .vocab_size = 257,
+                                    .flags = SHARD_FLAG_SEPARATOR_BEFORE,
                                     .tokenizer = *tokenizer_identity(tokenizer)};
     OK(shard_write(shard, &content, &fixture_err));
     OK(file_replace(texts, lines.bytes, lines.length, 0644, &fixture_err));
-    buf_printf(index, "%s\"%s\": {\"shards\": [\"%s.aths\"], \"tokens\": %zu, \"documents\": %llu, "
-               "\"bytes\": %llu, \"texts\": \"%s.jsonl\"}", index->length ? ", " : "", plan->name,
-               plan->name, tokens.count, (unsigned long long)count, (unsigned long long)bytes,
-               plan->name);
+    buf_printf(index,
+               "%s\"%s\": {\"shards\": [\"%s.aths\"], \"tokens\": %zu, \"documents\": %llu, "
+               "\"bytes\": %llu, \"texts\": \"%s.jsonl\"}",
+               index->length ? ", " : "", plan->name, plan->name, tokens.count,
+               (unsigned long long)count, (unsigned long long)bytes, plan->name);
     token_list_done(&tokens);
     buf_done(&lines);
     mem_free(shard);
@@ -140,8 +144,10 @@ static inline void write_dataset(const char *folder)
     OK(tokenizer_write(tokenizer, folder, 64, &fixture_err));
     for (size_t i = 0; i < ARRAY_COUNT(fixture_parts); i++)
         write_part(folder, &fixture_parts[i], tokenizer, &parts);
-    buf_printf(&text, "{\"format\": 1, \"name\": \"toys\", \"tokenizer\": \"tokenizer.json\", "
-               "\"vocab_size\": 257, \"parts\": {%s}}\n", buf_text(&parts));
+    buf_printf(&text,
+               "{\"format\": 1, \"name\": \"toys\", \"tokenizer\": \"tokenizer.json\", "
+               "\"vocab_size\": 257, \"parts\": {%s}}\n",
+               buf_text(&parts));
     OK(file_replace(path, text.bytes, text.length, 0644, &fixture_err));
     tokenizer_free(tokenizer);
     buf_done(&parts);
@@ -232,7 +238,8 @@ struct listener {
     struct buf events;
 };
 
-static inline void take_line(struct listener *listener, const char *line)
+/* Keeps what the line says, and answers it where it asks for an answer. */
+static inline void take_line(struct listener *listener, int fd, const char *line)
 {
     json_t *root = json_loads(line, 0, NULL);
     const char *type = json_string_value(json_object_get(root, "type")), *name;
@@ -241,7 +248,8 @@ static inline void take_line(struct listener *listener, const char *line)
     if (type && strcmp(type, "metric") == 0) {
         struct trace *trace = listener->trace;
 
-        json_object_foreach(json_object_get(root, "values"), name, value) {
+        json_object_foreach(json_object_get(root, "values"), name, value)
+        {
             VEC_RESERVE(trace->points, trace->count, trace->capacity);
             struct point *point = &trace->points[trace->count++];
 
@@ -251,8 +259,9 @@ static inline void take_line(struct listener *listener, const char *line)
         }
     }
     if (type && strcmp(type, "event") == 0)
-        buf_printf(&listener->events, "%s\n",
-                   json_string_value(json_object_get(root, "name")));
+        buf_printf(&listener->events, "%s\n", json_string_value(json_object_get(root, "name")));
+    if (json_is_true(json_object_get(root, "reply")))
+        assert_int_equal(write(fd, "{\"ok\": true}\n", 13), 13);
     json_decref(root);
 }
 
@@ -266,7 +275,7 @@ static inline bool read_lines(struct listener *listener, int fd, struct buf *pen
     buf_add(pending, room, (size_t)got);
     while ((end = memchr(pending->bytes, '\n', pending->length))) {
         *end = 0;
-        take_line(listener, pending->bytes);
+        take_line(listener, fd, pending->bytes);
         buf_drop(pending, (size_t)(end - pending->bytes) + 1);
     }
     return true;
@@ -396,7 +405,8 @@ static inline char *job_command(const struct place *place, const struct job_run 
     if (job->ranks <= 1)
         line = mem_printf("exec %s >'%s/%s.log' 2>&1", engine, place->folder, job->name);
     else
-        line = mem_printf("exec mpirun --allow-run-as-root --oversubscribe -n %d sh -c \"RANK="
+        line = mem_printf("exec mpirun --allow-run-as-root --oversubscribe --bind-to none "
+                          "--mca mpi_yield_when_idle 1 -n %d sh -c \"RANK="
                           "\\$OMPI_COMM_WORLD_RANK WORLD_SIZE=\\$OMPI_COMM_WORLD_SIZE exec %s\" "
                           ">'%s/%s.log' 2>&1",
                           job->ranks, engine, place->folder, job->name);

@@ -12,15 +12,15 @@
 #include <string.h>
 #include <cmocka.h>
 
-#define V 17
+#define V    17
 #define ROWS 200
 
 static struct err err;
 
-#define OK(call) \
-    do { \
-        if ((call) < 0) \
-            fail_msg("%s: %s", #call, err.text); \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if ((call) < 0)                                                                            \
+            fail_msg("%s: %s", #call, err.text);                                                   \
     } while (0)
 
 /* -- the formulas in double ------------------------------------------------------------------ */
@@ -59,14 +59,21 @@ static double value_of(enum divergence divergence, const double *s, const double
         sum += fabs(p[k] - q[k]) / 2;
     }
     switch (divergence) {
-    case DIVERGENCE_FORWARD_KL: return tau * tau * kl(p, q);
-    case DIVERGENCE_REVERSE_KL: return tau * tau * kl(q, p);
-    case DIVERGENCE_JSD: return tau * tau * (b * kl(p, m) + (1 - b) * kl(q, m));
-    case DIVERGENCE_SKEW_FORWARD: return tau * tau * kl(p, m);
-    case DIVERGENCE_SKEW_REVERSE: return tau * tau * kl(q, m);
-    case DIVERGENCE_TOTAL_VARIATION: return tau * tau * sum;
+    case DIVERGENCE_FORWARD_KL:
+        return tau * tau * kl(p, q);
+    case DIVERGENCE_REVERSE_KL:
+        return tau * tau * kl(q, p);
+    case DIVERGENCE_JSD:
+        return tau * tau * (b * kl(p, m) + (1 - b) * kl(q, m));
+    case DIVERGENCE_SKEW_FORWARD:
+        return tau * tau * kl(p, m);
+    case DIVERGENCE_SKEW_REVERSE:
+        return tau * tau * kl(q, m);
+    case DIVERGENCE_TOTAL_VARIATION:
+        return tau * tau * sum;
     case DIVERGENCE_NONE:
-    case DIVERGENCE_END: break;
+    case DIVERGENCE_END:
+        break;
     }
     fail_msg("no formula for divergence %d", (int)divergence);
     return 0;
@@ -100,14 +107,28 @@ static void gradient_of(enum divergence divergence, const double *s, const doubl
         m[k] = b * p[k] + (1 - b) * q[k];
     for (int k = 0; k < V; k++) {
         switch (divergence) {
-        case DIVERGENCE_FORWARD_KL: x[k] = 1 - p[k] / q[k]; break;
-        case DIVERGENCE_REVERSE_KL: x[k] = log(q[k] / p[k]); break;
-        case DIVERGENCE_JSD: x[k] = (1 - b) * log(q[k] / m[k]); break;
-        case DIVERGENCE_SKEW_FORWARD: x[k] = -(1 - b) * p[k] / m[k]; break;
-        case DIVERGENCE_SKEW_REVERSE: x[k] = log(q[k] / m[k]) + 1 - (1 - b) * q[k] / m[k]; break;
-        case DIVERGENCE_TOTAL_VARIATION: x[k] = sign(q[k] - p[k]) / 2; break;
+        case DIVERGENCE_FORWARD_KL:
+            x[k] = 1 - p[k] / q[k];
+            break;
+        case DIVERGENCE_REVERSE_KL:
+            x[k] = log(q[k] / p[k]);
+            break;
+        case DIVERGENCE_JSD:
+            x[k] = (1 - b) * log(q[k] / m[k]);
+            break;
+        case DIVERGENCE_SKEW_FORWARD:
+            x[k] = -(1 - b) * p[k] / m[k];
+            break;
+        case DIVERGENCE_SKEW_REVERSE:
+            x[k] = log(q[k] / m[k]) + 1 - (1 - b) * q[k] / m[k];
+            break;
+        case DIVERGENCE_TOTAL_VARIATION:
+            x[k] = sign(q[k] - p[k]) / 2;
+            break;
         case DIVERGENCE_NONE:
-        case DIVERGENCE_END: fail_msg("no formula"); break;
+        case DIVERGENCE_END:
+            fail_msg("no formula");
+            break;
         }
     }
     centre(q, x, scale, g);
@@ -186,12 +207,15 @@ struct engine_result {
 /* Runs loss_head on given logits; teacher NULL: cross-entropy only. */
 static void engine_loss(struct bench *bench, const float *student, const float *teacher,
                         const int32_t *target, const float *ce_weight, const float *kd_weight,
-                        enum divergence divergence, double tau, double b,
-                        struct engine_result *out)
+                        enum divergence divergence, double tau, double b, struct engine_result *out)
 {
     float identity[V * V] = {0};
-    struct loss_head loss = {.target = target, .ce_weight = ce_weight, .divergence = divergence,
-                             .kd_weight = kd_weight, .temperature = tau, .beta = b};
+    struct loss_head loss = {.target = target,
+                             .ce_weight = ce_weight,
+                             .divergence = divergence,
+                             .kd_weight = kd_weight,
+                             .temperature = tau,
+                             .beta = b};
     struct loss_values values = {.nll = out->nll, .kd = out->kd};
 
     for (int k = 0; k < V; k++)
@@ -275,8 +299,8 @@ static void the_engine_computes_the_formulas(void **state)
         for (size_t i = 0; i < ARRAY_COUNT(temperatures); i++) {
             double tau = temperatures[i], b = variants[v].b;
 
-            engine_loss(*state, student32, teacher32, no_target, NULL, ones,
-                        variants[v].divergence, tau, b, &result);
+            engine_loss(*state, student32, teacher32, no_target, NULL, ones, variants[v].divergence,
+                        tau, b, &result);
             for (int n = 0; n < ROWS; n++) {
                 double formula[V], engine[V];
 
@@ -284,8 +308,10 @@ static void the_engine_computes_the_formulas(void **state)
                 for (int k = 0; k < V; k++)
                     engine[k] = (double)result.gradient[n * V + k];
                 assert_true(relative(engine, formula) < variants[v].tolerance);
-                assert_float_equal(result.kd[n], value_of(variants[v].divergence, student64[n],
-                                                          teacher64[n], tau, b), 1e-5 * tau * tau);
+                assert_float_equal(result.kd[n],
+                                   value_of(variants[v].divergence, student64[n], teacher64[n], tau,
+                                            b),
+                                   1e-5 * tau * tau);
             }
         }
     }
@@ -372,10 +398,12 @@ static void npo_weighs_as_its_value_slopes(void **state)
 
         assert_float_equal(loss_npo_weight(7, 7, beta), 1, 1e-12);
         for (double delta = -6; delta <= 6; delta += 1.5) {
-            double slope = (loss_npo_value(7 + delta + h, 7, beta) -
-                            loss_npo_value(7 + delta - h, 7, beta)) / (2 * h);
+            double slope =
+                (loss_npo_value(7 + delta + h, 7, beta) - loss_npo_value(7 + delta - h, 7, beta)) /
+                (2 * h);
             double simple = (loss_simnpo_value(7 + delta + h, 3, beta, 1) -
-                             loss_simnpo_value(7 + delta - h, 3, beta, 1)) / (2 * h);
+                             loss_simnpo_value(7 + delta - h, 3, beta, 1)) /
+                            (2 * h);
 
             /* Differences of values near 2/beta lose digits: relative to the largest slope, 2. */
             assert_float_equal(-loss_npo_weight(7 + delta, 7, beta), slope, 2e-6);

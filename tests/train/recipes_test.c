@@ -4,6 +4,7 @@
  * Golden traces lie in tests/train/golden; ATHANOR_BLESS=1 rewrites them: review the diff.
  * They are compared to 1e-4, because another machine's vector width changes the last bits. */
 #include "tests/train/fixture.h"
+#include "worker/engine/io/model_files.h"
 
 struct golden_case {
     const char *name;
@@ -12,16 +13,18 @@ struct golden_case {
 };
 
 #define PART(name) "{\"ref\": \"dataset:toys/" name "\", \"path\": \"D\", \"part\": \"" name "\"}"
-#define MODEL(job, step) \
-    "{\"ref\": \"job:" job "/checkpoint:last\", \"path\": \"P/" job "/checkpoints/step-" step "\"}"
+#define MODEL(job, step)                                                                           \
+    "{\"ref\": \"job:" job "/checkpoint:last\", \"path\": \"P/" job "/checkpoints/step-" step "\"" \
+    "}"
 #define SHAPE "\"layers\": 2, \"d_model\": 32, \"heads\": 2, \"context\": 64"
 
 static const struct golden_case base_case = {
     "base",
     "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"checkpoint\": {\"every_steps\": 20}, "
-    "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART("valid") "}, "
-    "\"params\": {" SHAPE ", \"steps\": 40, \"batch\": 8, \"learning_rate\": 0.01, "
-    "\"eval_every\": 10}",
+    "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART(
+        "valid") "}, "
+                 "\"params\": {" SHAPE ", \"steps\": 40, \"batch\": 8, \"learning_rate\": 0.01, "
+                 "\"eval_every\": 10}",
     40};
 
 #define BASE MODEL("base", "0000000040")
@@ -29,33 +32,39 @@ static const struct golden_case base_case = {
 static const struct golden_case cases[] = {
     {"clm_llama",
      "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"checkpoint\": {\"every_steps\": 6}, "
-     "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART("valid") "}, "
-     "\"params\": {\"arch\": \"llama\", \"kv_heads\": 1, \"tied\": false, " SHAPE
-     ", \"unit\": \"documents\", \"grad_accum\": 2, \"steps\": 12, \"batch\": 8, "
-     "\"learning_rate\": 0.003, \"schedule\": \"wsd\", \"warmup\": 3}",
+     "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART(
+         "valid") "}, "
+                  "\"params\": {\"arch\": \"llama\", \"kv_heads\": 1, \"tied\": false, " SHAPE
+                  ", \"unit\": \"documents\", \"grad_accum\": 2, \"steps\": 12, \"batch\": 8, "
+                  "\"learning_rate\": 0.003, \"schedule\": \"wsd\", \"warmup\": 3}",
      12},
     {"logit_kd",
-     "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"checkpoint\": {\"every_steps\": 6}, "
-     "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART("valid") ", \"teacher\": " BASE
-     "}, \"params\": {\"student_init\": \"teacher-layers\", \"layers\": 1, \"alpha\": 0.7, "
-     "\"temperature\": 2, \"steps\": 12, \"batch\": 8, \"learning_rate\": 0.003}",
+     "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"checkpoint\": {\"every_steps\": "
+     "6}, "
+     "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART(
+         "valid") ", \"teacher\": " BASE "}, \"params\": {\"student_init\": "
+                  "\"teacher-layers\", \"layers\": 1, \"alpha\": 0.7, "
+                  "\"temperature\": 2, \"steps\": 12, \"batch\": 8, \"learning_rate\": 0.003}",
      12},
     {"grad_ascent",
-     "\"kind\": \"unlearning\", \"recipe\": \"grad_ascent\", \"checkpoint\": {\"every_steps\": 6}, "
-     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": "
-     PART("retain") "}, \"params\": {\"steps\": 12, \"batch\": 8, \"learning_rate\": 0.0003}",
+     "\"kind\": \"unlearning\", \"recipe\": \"grad_ascent\", \"checkpoint\": {\"every_steps\": "
+     "6}, "
+     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": " PART(
+         "retain") "}, \"params\": {\"steps\": 12, \"batch\": 8, \"learning_rate\": 0.0003}",
      12},
     {"grad_diff",
-     "\"kind\": \"unlearning\", \"recipe\": \"grad_diff\", \"checkpoint\": {\"every_steps\": 6}, "
-     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": "
-     PART("retain") "}, \"params\": {\"steps\": 12, \"batch\": 8, \"retain_loss\": \"kl\", "
-     "\"learning_rate\": 0.001}",
+     "\"kind\": \"unlearning\", \"recipe\": \"grad_diff\", \"checkpoint\": {\"every_steps\": "
+     "6}, "
+     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": " PART(
+         "retain") "}, \"params\": {\"steps\": 12, \"batch\": 8, \"retain_loss\": \"kl\", "
+                   "\"learning_rate\": 0.001}",
      12},
     {"npo",
      "\"kind\": \"unlearning\", \"recipe\": \"npo\", \"checkpoint\": {\"every_steps\": 6}, "
-     "\"inputs\": {\"model\": " BASE ", \"forget\": " PART("forget") ", \"retain\": "
-     PART("retain") ", \"holdout\": " PART("holdout") "}, \"params\": {\"steps\": 12, "
-     "\"batch\": 8, \"grad_accum\": 2, \"learning_rate\": 0.001}",
+     "\"inputs\": {\"model\": " BASE
+     ", \"forget\": " PART("forget") ", \"retain\": " PART("retain") ", \"holdout\": " PART(
+         "holdout") "}, \"params\": {\"steps\": 12, "
+                    "\"batch\": 8, \"grad_accum\": 2, \"learning_rate\": 0.001}",
      12},
     {"perplexity",
      "\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": " BASE
@@ -63,9 +72,22 @@ static const struct golden_case cases[] = {
      0},
     {"forget_retain",
      "\"kind\": \"eval\", \"recipe\": \"forget_retain\", \"inputs\": {\"model\": " BASE
-     ", \"forget\": " PART("forget") ", \"retain\": " PART("retain") ", \"holdout\": "
-     PART("holdout") ", \"reference\": " MODEL("base", "0000000020") ", \"teacher\": "
-     MODEL("base", "0000000020") "}, \"params\": {\"samples\": 2, \"bootstrap\": 50}",
+     ", \"forget\": " PART("forget") ", \"retain\": " PART("retain") ", \"holdout\": " PART(
+         "holdout") ", \"reference\": " MODEL("base",
+                                              "0000000020") ", \"teacher\": " MODEL("base",
+                                                                                    "000000002"
+                                                                                    "0") "}, "
+                                                                                         "\"par"
+                                                                                         "ams\""
+                                                                                         ": "
+                                                                                         "{\"sa"
+                                                                                         "mples"
+                                                                                         "\": "
+                                                                                         "2, "
+                                                                                         "\"boo"
+                                                                                         "tstra"
+                                                                                         "p\": "
+                                                                                         "50}",
      0},
 };
 
@@ -194,10 +216,10 @@ static void check_case(const struct place *place, const struct golden_case *gold
     trace_done(&two);
 }
 
-#define CASE(name, index) \
-    static void name(void **state) \
-    { \
-        check_case(*state, &cases[index]); \
+#define CASE(name, index)                                                                          \
+    static void name(void **state)                                                                 \
+    {                                                                                              \
+        check_case(*state, &cases[index]);                                                         \
     }
 
 CASE(clm_on_documents_keeps_its_trace, 0)
@@ -215,19 +237,43 @@ static void clm_on_windows_keeps_its_trace(void **state)
 
 /* -- what the numbers must mean --------------------------------------------------------------- */
 
+/* Loss of the model below on windows of 16 tokens whose first new one has `context` before it. */
+static double windowed_loss(const struct place *place, int context)
+{
+    char *text = mem_printf("\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": "
+                            "{\"model\": " MODEL("longer", "0000000200") ", \"data\": " PART(
+                                "valid") "}, \"params\": {\"max_length\": 16, \"context\": %d}",
+                            context);
+    char *spec = expand(place, text);
+    struct job_run job = {.name = "windowed", .spec = spec};
+    struct trace trace = {0};
+    double loss;
+
+    run_job_in(place, &job, &trace);
+    loss = trace_at(&trace, "loss", 1);
+    trace_done(&trace);
+    mem_free(spec);
+    mem_free(text);
+    return loss;
+}
+
+/* Card eval-general, acceptance item E4: and what it has learned it needs context for. */
 static void a_model_beats_counting_on_its_own_kind_of_text(void **state)
 {
     static const struct golden_case longer = {
         "longer",
-        "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART("train")
-        ", \"valid\": " PART("valid") "}, \"params\": {" SHAPE ", \"arch\": \"llama\", "
-        "\"unit\": \"documents\", \"steps\": 200, \"batch\": 16, \"learning_rate\": 0.01}",
+        "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
+            "train") ", \"valid\": " PART("valid") "}, \"params\": {" SHAPE
+                                                   ", \"arch\": \"llama\", "
+                                                   "\"unit\": \"documents\", \"steps\": 200, "
+                                                   "\"batch\": 16, \"learning_rate\": 0.01}",
         0};
     struct trace trace = {0};
 
     run_case(*state, &longer, "", NULL, 1, &trace);
     assert_true(trace_at(&trace, "bigram_loss", 200) < trace_at(&trace, "unigram_loss", 200));
     assert_true(trace_at(&trace, "val_loss", 200) < trace_at(&trace, "bigram_loss", 200) - 0.3);
+    assert_true(windowed_loss(*state, 12) < windowed_loss(*state, 1));
     trace_done(&trace);
 }
 
@@ -262,14 +308,76 @@ static void results_without_a_reference_are_null(void **state)
     trace_done(&trace);
 }
 
+/* A model whose weights are all zero gives every token the same chance. */
+static void write_uniform_model(const struct place *place)
+{
+    struct device_config where = {.kind = BACKEND_CPU, .threads = 1};
+    struct model_config shape = {.family = MODEL_GPT2,
+                                 .vocab_size = 257,
+                                 .context = 16,
+                                 .width = 8,
+                                 .layers = 1,
+                                 .heads = 1,
+                                 .tied = true,
+                                 .bos_token = 256,
+                                 .eos_token = 256};
+    char *folder = job_path(place, "uniform", "");
+    struct device *device = NULL;
+    struct model *model = NULL;
+
+    OK(file_make_folders(folder, 0755, &fixture_err));
+    OK(device_open(&where, &device, &fixture_err));
+    OK(model_config_complete(&shape, &fixture_err));
+    OK(model_new_frozen(device, &shape, &model, &fixture_err));
+    OK(model_files_write(folder, model, &fixture_err));
+    model_free(model);
+    device_close(device);
+    mem_free(folder);
+}
+
+/* Card eval-general, acceptance item E2, for both ways of cutting and both units. */
+static void a_uniform_model_has_the_perplexity_of_its_vocabulary(void **state)
+{
+    static const char *const params[] = {"\"context\": 1", "\"context\": 5", "\"stride\": 4",
+                                         "\"unit\": \"concatenated\""};
+
+    write_uniform_model(*state);
+    for (size_t i = 0; i < ARRAY_COUNT(params); i++) {
+        char *text = mem_printf("\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": "
+                                "{\"model\": {\"path\": \"P/uniform\"}, \"data\": " PART(
+                                    "valid") "}, \"params\": {%s}",
+                                params[i]);
+        char *spec = expand(*state, text);
+        struct job_run job = {.name = "uniform-eval", .spec = spec};
+        struct trace trace = {0};
+        double tokens, bytes;
+
+        run_job_in(*state, &job, &trace);
+        assert_float_equal(trace_at(&trace, "perplexity", 1), 257, 257 * 1e-6);
+        tokens = trace_at(&trace, "tokens", 1);
+        bytes = trace_at(&trace, "bytes", 1);
+        if (i < 2) {
+            assert_true(tokens == bytes); /* tokens are bytes here, each scored once */
+            assert_float_equal(trace_at(&trace, "bits_per_byte", 1), log2(257), 1e-6);
+        } else {
+            assert_true(trace_has(&trace, "bits_per_byte") == (i == 3));
+        }
+        trace_done(&trace);
+        mem_free(spec);
+        mem_free(text);
+    }
+}
+
 static void unlearning_ends_at_the_oracles_loss(void **state)
 {
     static const struct golden_case stop = {
         "stop",
         "\"kind\": \"unlearning\", \"recipe\": \"npo\", \"inputs\": {\"model\": " BASE
-        ", \"oracle\": " MODEL("base", "0000000020") ", \"forget\": " PART("forget")
-        ", \"retain\": " PART("retain") "}, \"params\": {\"steps\": 400, \"batch\": 8, "
-        "\"eval_every\": 2, \"stop\": \"oracle_nll\", \"learning_rate\": 0.003}",
+        ", \"oracle\": " MODEL("base", "0000000020") ", \"forget\": " PART(
+            "forget") ", \"retain\": " PART("retain") "}, \"params\": {\"steps\": 400, \"batch\": "
+                                                      "8, "
+                                                      "\"eval_every\": 2, \"stop\": "
+                                                      "\"oracle_nll\", \"learning_rate\": 0.003}",
         0};
     struct trace trace = {0};
     uint64_t last;
@@ -289,20 +397,25 @@ static void a_job_that_cannot_be_is_refused(void **state)
         const char *spec, *complaint;
     } wrong[] = {
         {"\"kind\": \"unlearning\", \"recipe\": \"npo\", \"inputs\": {\"model\": " BASE
-         ", \"forget\": " PART("forget") ", \"retain\": " PART("retain")
-         "}, \"params\": {\"stop\": \"oracle_nll\"}", "needs the input 'oracle'"},
-        {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART("train")
-         "}, \"params\": {\"batch\": 4, \"grad_accum\": 5}", "make it 1..4"},
-        {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART("train")
-         "}, \"params\": {\"steps\": 5, \"warmup\": 6}", "more than the job's 5 steps"},
-        {"\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": "
-         PART("train") ", \"teacher\": " BASE "}, \"params\": {\"d_model\": 16, "
-         "\"student_init\": \"teacher-layers\"}", "has another shape in the teacher"},
+         ", \"forget\": " PART("forget") ", \"retain\": " PART(
+             "retain") "}, \"params\": {\"stop\": \"oracle_nll\"}",
+         "needs the input 'oracle'"},
+        {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
+             "train") "}, \"params\": {\"batch\": 4, \"grad_accum\": 5}",
+         "make it 1..4"},
+        {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
+             "train") "}, \"params\": {\"steps\": 5, \"warmup\": 6}",
+         "more than the job's 5 steps"},
+        {"\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": " PART(
+             "train") ", \"teacher\": " BASE "}, \"params\": {\"d_model\": 16, "
+                      "\"student_init\": \"teacher-layers\"}",
+         "has another shape in the teacher"},
         {"\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": " BASE
          ", \"data\": " PART("valid") "}, \"params\": {\"max_length\": 65}",
          "the model sees at most 64"},
         {"\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": " BASE
-         ", \"data\": " PART("moon") "}", "input 'data'"},
+         ", \"data\": " PART("moon") "}",
+         "input 'data'"},
     };
     const struct place *place = *state;
 
@@ -349,15 +462,18 @@ static void write_broken_model(const struct place *place)
 static void a_loss_that_is_not_finite_ends_the_job_as_diverged(void **state)
 {
     static const char spec[] =
-        "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART("train")
-        ", \"init\": {\"path\": \"P/broken\"}}, \"params\": {\"steps\": 5, \"batch\": 8}";
+        "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
+            "train") ", \"init\": {\"path\": \"P/broken\"}}, \"params\": {\"steps\": 5, \"batch\": "
+                     "8}";
     char *expanded = expand(*state, spec);
     struct trace trace = {0};
 
     write_broken_model(*state);
     for (int ranks = 1; ranks <= 2; ranks++) {
-        struct job_run job = {
-            .name = "diverges", .spec = expanded, .may_fail = true, .ranks = ranks};
+        struct job_run job = {.name = "diverges",
+                              .spec = expanded,
+                              .may_fail = true,
+                              .ranks = ranks};
 
         assert_int_not_equal(run_job_in(*state, &job, &trace), 0);
         assert_non_null(strstr(trace.events, "diverged\n"));
@@ -379,6 +495,7 @@ int main(void)
         cmocka_unit_test(forget_retain_keeps_its_numbers),
         cmocka_unit_test(a_model_beats_counting_on_its_own_kind_of_text),
         cmocka_unit_test(results_without_a_reference_are_null),
+        cmocka_unit_test(a_uniform_model_has_the_perplexity_of_its_vocabulary),
         cmocka_unit_test(unlearning_ends_at_the_oracles_loss),
         cmocka_unit_test(a_job_that_cannot_be_is_refused),
         cmocka_unit_test(a_loss_that_is_not_finite_ends_the_job_as_diverged),

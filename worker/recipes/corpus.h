@@ -19,8 +19,8 @@ struct corpus {
 
 /* Errors: ERR_INVALID when the input is missing, names no part (the parts are listed) or its
  * tokenizer has no <|endoftext|>; ERR_NOT_FOUND, ERR_PROTOCOL of the files. */
-int corpus_open(const struct run *run, const char *input, struct corpus *out, struct err *err)
-    WARN_UNUSED;
+int corpus_open(const struct run *run, const char *input, struct corpus *out,
+                struct err *err) WARN_UNUSED;
 void corpus_close(struct corpus *corpus); /* a zeroed struct is fine */
 /* Whether the input was given at all. */
 bool corpus_is_open(const struct corpus *corpus);
@@ -30,8 +30,8 @@ bool corpus_is_open(const struct corpus *corpus);
 int corpus_match_model(const struct corpus *corpus, const char *model_folder,
                        const struct model *model, struct err *err) WARN_UNUSED;
 /* Refuses a second corpus with another tokenizer. */
-int corpus_match(const struct corpus *corpus, const struct corpus *other, struct err *err)
-    WARN_UNUSED;
+int corpus_match(const struct corpus *corpus, const struct corpus *other,
+                 struct err *err) WARN_UNUSED;
 
 int64_t corpus_count(const struct corpus *corpus); /* documents */
 /* Cells of a document, at most T of them. Returns their number; *out_cut says whether the

@@ -18,12 +18,12 @@ struct pack_span {
 struct pack {
     int64_t T;
     int64_t rows_most;
-    int32_t *token;    /* (rows_most, T); 0 on padding                  */
-    int32_t *target;   /* (rows_most, T); -1 where nothing is predicted */
-    int32_t *position; /* (rows_most, T) within the document            */
-    int32_t *first;    /* (rows_most, T) see op_attention               */
-    int64_t rows;      /* in use                                        */
-    int64_t *used;     /* cells in use of each row                      */
+    int32_t *token;         /* (rows_most, T); 0 on padding                  */
+    int32_t *target;        /* (rows_most, T); -1 where nothing is predicted */
+    int32_t *position;      /* (rows_most, T) within the document            */
+    int32_t *first;         /* (rows_most, T) see op_attention               */
+    int64_t rows;           /* in use                                        */
+    int64_t *used;          /* cells in use of each row                      */
     struct pack_span *span; /* in order of pack_add */
     int64_t span_count;
     int64_t span_capacity;

@@ -72,8 +72,7 @@ struct model_batch rows_batch(const struct rows *rows)
 {
     if (rows->documents)
         return pack_batch(&rows->pack);
-    return (struct model_batch){
-        .B = rows->batch.B, .T = rows->batch.T, .token = rows->batch.token};
+    return (struct model_batch){.B = rows->batch.B, .T = rows->batch.T, .token = rows->batch.token};
 }
 
 const float *rows_weigh(struct rows *rows, double each)

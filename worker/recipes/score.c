@@ -55,8 +55,8 @@ void scorer_close(struct scorer *scorer)
 static bool add_item(struct scorer *scorer, const struct score_source *source, int64_t item)
 {
     int64_t number = item * source->total / source->count;
-    int64_t count = source->fill(source->argument, number, scorer->pack.T, scorer->token,
-                                 scorer->target);
+    int64_t count =
+        source->fill(source->argument, number, scorer->pack.T, scorer->token, scorer->target);
 
     return pack_add(&scorer->pack, item, scorer->token, scorer->target, count);
 }
@@ -91,8 +91,8 @@ void score_plan_done(struct score_plan *plan)
     memset(plan, 0, sizeof *plan);
 }
 
-static int hidden_of(struct tape *tape, const struct model *model,
-                     const struct model_batch *batch, struct tensor **out, struct err *err)
+static int hidden_of(struct tape *tape, const struct model *model, const struct model_batch *batch,
+                     struct tensor **out, struct err *err)
 {
     struct model_states states = {0};
 
@@ -104,8 +104,8 @@ static int hidden_of(struct tape *tape, const struct model *model,
 }
 
 /* Fills nll, argmax and, with a teacher, kd for all cells of the pack. */
-static int score_pack(struct scorer *scorer, const struct model *model,
-                      const struct model *teacher, struct err *err)
+static int score_pack(struct scorer *scorer, const struct model *model, const struct model *teacher,
+                      struct err *err)
 {
     struct model_batch batch = pack_batch(&scorer->pack);
     struct loss_values values = {.nll = scorer->nll, .argmax = scorer->argmax};
@@ -140,9 +140,8 @@ static void visit_pack(const struct scorer *scorer, bool with_teacher, score_vis
 }
 
 int score_blocks(struct scorer *scorer, const struct score_source *source,
-                 const struct score_plan *plan, int64_t from, int64_t to,
-                 const struct model *model, const struct model *teacher, score_visit visit,
-                 void *argument, struct err *err)
+                 const struct score_plan *plan, int64_t from, int64_t to, const struct model *model,
+                 const struct model *teacher, score_visit visit, void *argument, struct err *err)
 {
     for (int64_t block = from; block < to; block++) {
         if (block % scorer->comm->size != scorer->comm->rank)
@@ -192,9 +191,8 @@ out:
 
 _Static_assert(sizeof(struct score_sum) == 3 * sizeof(double), "summed as an array of doubles");
 
-int score_total(struct scorer *scorer, const struct score_source *source,
-                const struct model *model, const struct model *teacher, struct score_sum *out,
-                struct err *err)
+int score_total(struct scorer *scorer, const struct score_source *source, const struct model *model,
+                const struct model *teacher, struct score_sum *out, struct err *err)
 {
     struct score_sum *items = calloc((size_t)source->count + 1, sizeof *items);
     struct score_sum total = {0};
@@ -217,8 +215,8 @@ out:
     return rc;
 }
 
-int score_each(struct scorer *scorer, const struct score_source *source,
-               const struct model *model, double *out_nll, struct err *err)
+int score_each(struct scorer *scorer, const struct score_source *source, const struct model *model,
+               double *out_nll, struct err *err)
 {
     struct score_sum *items = calloc((size_t)source->count + 1, sizeof *items);
     int rc = -1;
@@ -254,8 +252,7 @@ static int64_t fill_window(void *argument, int64_t number, int64_t T, int32_t *t
 {
     const struct windows *windows = argument;
     int64_t item = 0;
-    struct batch row = {
-        .B = 1, .T = windows->T, .token = token, .target = target, .item = &item};
+    struct batch row = {.B = 1, .T = windows->T, .token = token, .target = target, .item = &item};
 
     CHECK(windows->T <= T);
     CHECK(windows_fill_ordered(windows, (uint64_t)number, &row) == 1);

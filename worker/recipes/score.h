@@ -59,23 +59,22 @@ void score_plan_done(struct score_plan *plan);
 /* Scores this rank's blocks among from..to-1. teacher: NULL, or a model with the same tokens
  * whose forward KL is taken. Results of other ranks are the caller's to sum. */
 int score_blocks(struct scorer *scorer, const struct score_source *source,
-                 const struct score_plan *plan, int64_t from, int64_t to,
-                 const struct model *model, const struct model *teacher, score_visit visit,
-                 void *argument, struct err *err) WARN_UNUSED;
+                 const struct score_plan *plan, int64_t from, int64_t to, const struct model *model,
+                 const struct model *teacher, score_visit visit, void *argument,
+                 struct err *err) WARN_UNUSED;
 
 /* Totals over all items and ranks. */
 struct score_sum {
-    double nll;    /* nats */
+    double nll; /* nats */
     double kd;
     double tokens; /* scored ones */
 };
-int score_total(struct scorer *scorer, const struct score_source *source,
-                const struct model *model, const struct model *teacher, struct score_sum *out,
-                struct err *err) WARN_UNUSED;
+int score_total(struct scorer *scorer, const struct score_source *source, const struct model *model,
+                const struct model *teacher, struct score_sum *out, struct err *err) WARN_UNUSED;
 
 /* The NLL sum of each item, on every rank: out has room for source->count. */
-int score_each(struct scorer *scorer, const struct score_source *source,
-               const struct model *model, double *out_nll, struct err *err) WARN_UNUSED;
+int score_each(struct scorer *scorer, const struct score_source *source, const struct model *model,
+               double *out_nll, struct err *err) WARN_UNUSED;
 
 /* The documents of a corpus, at most `most` of them (0: all), and the windows of a part. */
 struct score_source score_documents(struct corpus *corpus, int64_t most);

@@ -25,8 +25,10 @@ int run_device_open(const struct run *run, struct device **out, struct err *err)
     if (device_kind(run_string(run, "device"), &config.kind, err) < 0)
         return -1;
     if (config.bf16 && config.kind != BACKEND_CUDA)
-        return err_set(err, ERR_INVALID, "parameter 'bf16' is true, but the job computes on %s: "
-                       "ask for a GPU or set it to false", backend_find(config.kind)->name);
+        return err_set(err, ERR_INVALID,
+                       "parameter 'bf16' is true, but the job computes on %s: "
+                       "ask for a GPU or set it to false",
+                       backend_find(config.kind)->name);
     return device_open(&config, out, err);
 }
 
@@ -36,8 +38,10 @@ int run_model_open(const struct run *run, const char *input, struct device *devi
     const struct run_input *given = run_input(run, input);
 
     if (!given)
-        return err_set(err, ERR_INVALID, "input '%s' is missing; give it as "
-                       "job:NAME/checkpoint:best or as a directory", input);
+        return err_set(err, ERR_INVALID,
+                       "input '%s' is missing; give it as "
+                       "job:NAME/checkpoint:best or as a directory",
+                       input);
     if (model_files_open(given->path, device, !trained, out, err) < 0)
         return err_wrap(err, "input '%s' (%s)", input, given->ref);
     return 0;
@@ -48,13 +52,16 @@ static int check_batch(const struct trainer *trainer, struct err *err)
     int64_t ranks = trainer->run->rank_count;
 
     if (trainer->batch % ranks != 0)
-        return err_set(err, ERR_INVALID, "parameter 'batch' is %lld, which %lld ranks cannot share "
-                       "equally: make it a multiple of %lld", (long long)trainer->batch,
-                       (long long)ranks, (long long)ranks);
+        return err_set(err, ERR_INVALID,
+                       "parameter 'batch' is %lld, which %lld ranks cannot share "
+                       "equally: make it a multiple of %lld",
+                       (long long)trainer->batch, (long long)ranks, (long long)ranks);
     if (trainer->pass_count > trainer->batch / ranks)
-        return err_set(err, ERR_INVALID, "parameter 'grad_accum' is %lld, but a rank has only %lld "
-                       "rows of a batch: make it 1..%lld", (long long)trainer->pass_count,
-                       (long long)(trainer->batch / ranks), (long long)(trainer->batch / ranks));
+        return err_set(err, ERR_INVALID,
+                       "parameter 'grad_accum' is %lld, but a rank has only %lld "
+                       "rows of a batch: make it 1..%lld",
+                       (long long)trainer->pass_count, (long long)(trainer->batch / ranks),
+                       (long long)(trainer->batch / ranks));
     return 0;
 }
 
@@ -96,7 +103,8 @@ int trainer_start(struct trainer *trainer, struct err *err)
     if (schedule_parse(run_string(run, "schedule"), &trainer->schedule.kind, err) < 0)
         return -1;
     if (trainer->schedule.warmup_steps > trainer->schedule.steps)
-        return err_set(err, ERR_INVALID, "parameter 'warmup' is %lld, more than the job's %lld steps",
+        return err_set(err, ERR_INVALID,
+                       "parameter 'warmup' is %lld, more than the job's %lld steps",
                        (long long)trainer->schedule.warmup_steps,
                        (long long)trainer->schedule.steps);
     return optim_new(trainer->model, &config, &trainer->optim, err);
@@ -137,8 +145,8 @@ void trainer_documents(const struct trainer *trainer, struct corpus *corpus, uin
     trainer_share(trainer, pass, &first, &count);
     for (int64_t i = 0; i < count; i++) {
         uint64_t item = sampler_item(seed, corpus->part->document_count, first + (uint64_t)i);
-        int64_t length = corpus_document(corpus, (int64_t)item, pack->T, cells, cells + pack->T,
-                                         NULL);
+        int64_t length =
+            corpus_document(corpus, (int64_t)item, pack->T, cells, cells + pack->T, NULL);
         CHECK(pack_add(pack, (int64_t)item, cells, cells + pack->T, length));
     }
     free(cells);
@@ -242,8 +250,7 @@ int trainer_grad_join(struct trainer *trainer, double *out_norm, struct err *err
     *out_norm = norm_of(sum, count);
     for (int64_t i = 0; i < count; i++)
         sum[i] += trainer->grad_host[i];
-    flat->device->backend->from_host(flat->device, flat->grad, sum,
-                                     (size_t)count * sizeof *sum);
+    flat->device->backend->from_host(flat->device, flat->grad, sum, (size_t)count * sizeof *sum);
     flat->device->backend->finish(flat->device);
     free(sum);
     return 0;

@@ -90,10 +90,10 @@ int trainer_grad_park(struct trainer *trainer, double *out_norm, struct err *err
 int trainer_grad_join(struct trainer *trainer, double *out_norm, struct err *err) WARN_UNUSED;
 int trainer_apply(struct trainer *trainer, struct err *err) WARN_UNUSED;
 
-int trainer_save(struct trainer *trainer, struct checkpoint_writer *writer, struct err *err)
-    WARN_UNUSED;
-int trainer_load(struct trainer *trainer, struct checkpoint_reader *reader, struct err *err)
-    WARN_UNUSED;
+int trainer_save(struct trainer *trainer, struct checkpoint_writer *writer,
+                 struct err *err) WARN_UNUSED;
+int trainer_load(struct trainer *trainer, struct checkpoint_reader *reader,
+                 struct err *err) WARN_UNUSED;
 
 /* The model of a checkpoint input. trained: with gradients. */
 int run_model_open(const struct run *run, const char *input, struct device *device, bool trained,

@@ -69,8 +69,8 @@ static int64_t teacher_block(int64_t block, int64_t student_layers, int64_t teac
 }
 
 /* The teacher's name of a student weight: "block.1.qkv.weight" becomes "block.3.qkv.weight". */
-static void teacher_name(const char *name, const struct model *student,
-                         const struct model *teacher, char out[MODEL_NAME_SIZE])
+static void teacher_name(const char *name, const struct model *student, const struct model *teacher,
+                         char out[MODEL_NAME_SIZE])
 {
     long long block;
     int rest = 0;
@@ -89,9 +89,11 @@ static int copy_weight(struct model_weight *to, const struct model_weight *from,
     float *host;
 
     if (!from || tensor_count(&from->tensor) != count)
-        return err_set(err, ERR_INVALID, "parameter 'student_init' is teacher-layers, but weight "
+        return err_set(err, ERR_INVALID,
+                       "parameter 'student_init' is teacher-layers, but weight "
                        "'%s' has another shape in the teacher: leave d_model, heads, kv_heads and "
-                       "d_ff at 0", to->name);
+                       "d_ff at 0",
+                       to->name);
     host = malloc((size_t)count * sizeof *host);
     if (!host)
         return err_set(err, ERR_MEMORY, "cannot allocate %lld bytes to copy '%s'",
@@ -128,8 +130,10 @@ static int open_student(struct run *run, struct logit_kd *kd, struct err *err)
         if (trainer->model->config.vocab_size == kd->teacher->config.vocab_size)
             return corpus_match_model(&kd->train, run_input(run, "student")->path, trainer->model,
                                       err);
-        return err_set(err, ERR_INVALID, "the student knows %lld tokens, the teacher %lld: both "
-                       "must have the same", (long long)trainer->model->config.vocab_size,
+        return err_set(err, ERR_INVALID,
+                       "the student knows %lld tokens, the teacher %lld: both "
+                       "must have the same",
+                       (long long)trainer->model->config.vocab_size,
                        (long long)kd->teacher->config.vocab_size);
     }
     if (student_config(run, kd, &config, err) < 0 ||
@@ -165,8 +169,10 @@ static int read_params(struct run *run, struct logit_kd *kd, struct err *err)
     skewed = kd->divergence == DIVERGENCE_SKEW_FORWARD || kd->divergence == DIVERGENCE_SKEW_REVERSE;
     kd->beta = run_float(run, skewed ? "skew" : "beta");
     if (kd->divergence == DIVERGENCE_JSD && (kd->beta <= 0 || kd->beta >= 1))
-        return err_set(err, ERR_INVALID, "parameter 'beta' is %g, where jsd and its gradient "
-                       "vanish: take a value between 0 and 1, or loss fkl or rkl", kd->beta);
+        return err_set(err, ERR_INVALID,
+                       "parameter 'beta' is %g, where jsd and its gradient "
+                       "vanish: take a value between 0 and 1, or loss fkl or rkl",
+                       kd->beta);
     return 0;
 }
 
@@ -294,8 +300,7 @@ static int logit_kd_report(struct run *run, struct logit_kd *kd, struct err *err
 
     if (!corpus_is_open(&kd->valid))
         return 0;
-    if (done != run->step_count &&
-        (kd->eval_every == 0 || done % (uint64_t)kd->eval_every != 0))
+    if (done != run->step_count && (kd->eval_every == 0 || done % (uint64_t)kd->eval_every != 0))
         return 0;
     source = by_document ? score_documents(&kd->valid, 0) : score_windows(&kd->valid_windows);
     if (score_total(&kd->scorer, &source, kd->trainer.model, kd->teacher, &sum, err) < 0)

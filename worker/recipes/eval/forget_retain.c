@@ -121,8 +121,8 @@ static void count_cut(struct forget_retain *eval, int64_t T)
     }
 }
 
-static int add_task(struct run *run, struct forget_retain *eval, enum subject subject,
-                    enum set set, struct err *err)
+static int add_task(struct run *run, struct forget_retain *eval, enum subject subject, enum set set,
+                    struct err *err)
 {
     struct task *task = &eval->task[eval->task_count];
     struct score_source source = score_documents(&eval->corpus[set], eval->most);
@@ -212,8 +212,8 @@ static int score_task(struct run *run, struct forget_retain *eval, struct task *
 
     if (to > task->plan.block_count)
         to = task->plan.block_count;
-    return score_blocks(&eval->scorer, &source, &task->plan, from, to,
-                        eval->subject[task->subject], teacher, visit_document, &visit, err);
+    return score_blocks(&eval->scorer, &source, &task->plan, from, to, eval->subject[task->subject],
+                        teacher, visit_document, &visit, err);
 }
 
 /* -- the report --------------------------------------------------------------------------- */
@@ -226,7 +226,6 @@ static void add_named(struct results *results, const char *subject, const char *
     snprintf(full, sizeof full, "%s%s_%s", subject, set, name);
     results_add(results, full, value);
 }
-
 
 static void report_task(struct results *results, const struct forget_retain *eval,
                         const struct task *task)
@@ -277,8 +276,8 @@ static void attack_scores(const struct task *task, enum attack attack, int64_t c
 }
 
 /* room: one double a forget and a holdout document. picks: NULL, or as many indices. */
-static double attack_auc(const struct forget_retain *eval, enum subject subject,
-                         enum attack attack, const int64_t *picks, double *room)
+static double attack_auc(const struct forget_retain *eval, enum subject subject, enum attack attack,
+                         const int64_t *picks, double *room)
 {
     const struct task *forget = eval->task_of[subject][SET_FORGET];
     const struct task *holdout = eval->task_of[subject][SET_HOLDOUT];
@@ -359,9 +358,8 @@ static int report_membership(struct run *run, struct results *results, struct fo
     for (int64_t draw = 0; draw < draws; draw++) {
         draw_picks(eval, (uint64_t)run_int(run, "seed"), draw, picks);
         auc_draw[draw] = attack_auc(eval, SUBJECT_MODEL, ATTACK_MIN_K, picks, room);
-        leak_draw[draw] =
-            privacy_leak(auc_draw[draw],
-                         attack_auc(eval, SUBJECT_REFERENCE, ATTACK_MIN_K, picks, room));
+        leak_draw[draw] = privacy_leak(auc_draw[draw], attack_auc(eval, SUBJECT_REFERENCE,
+                                                                  ATTACK_MIN_K, picks, room));
     }
     results_add(results, "mia_auc", auc);
     put_interval(results, "mia_auc", auc_draw, draws);
@@ -400,11 +398,10 @@ static int report_samples(struct run *run, struct results *results, struct forge
     return rc;
 }
 
-static void put_settings(struct run *run, struct results *results,
-                         const struct forget_retain *eval)
+static void put_settings(struct run *run, struct results *results, const struct forget_retain *eval)
 {
-    static const char *const inputs[] = {"model", "reference", "teacher", "forget", "retain",
-                                         "holdout"};
+    static const char *const inputs[] = {"model",  "reference", "teacher",
+                                         "forget", "retain",    "holdout"};
     char hex[HASH_HEX_SIZE];
 
     hash_to_hex(tokenizer_identity(dataset_tokenizer(eval->corpus[SET_FORGET].dataset)), hex);
@@ -444,8 +441,7 @@ static int forget_retain_report(struct run *run, struct forget_retain *eval, str
     int rc = -1;
 
     for (int i = 0; i < eval->task_count; i++)
-        comm_sum_f64(run->comm, &eval->task[i].score->nll,
-                     6 * eval->task[i].documents);
+        comm_sum_f64(run->comm, &eval->task[i].score->nll, 6 * eval->task[i].documents);
     results_init(&results, run);
     put_settings(run, &results, eval);
     for (int i = 0; i < eval->task_count; i++)

@@ -86,8 +86,7 @@ static void cut_texts(struct perplexity *ppl)
     }
 }
 
-static int64_t fill_piece(void *argument, int64_t item, int64_t T, int32_t *token,
-                          int32_t *target)
+static int64_t fill_piece(void *argument, int64_t item, int64_t T, int32_t *token, int32_t *target)
 {
     struct perplexity *ppl = argument;
     const struct rolling_window *window = &ppl->piece[item].window;
@@ -111,15 +110,19 @@ static int read_rolling(struct run *run, struct perplexity *ppl, struct err *err
     int64_t K = run_int(run, "max_length");
 
     if (K > most)
-        return err_set(err, ERR_INVALID, "parameter 'max_length' is %lld, the model sees at most "
-                       "%lld tokens", (long long)K, (long long)most);
+        return err_set(err, ERR_INVALID,
+                       "parameter 'max_length' is %lld, the model sees at most "
+                       "%lld tokens",
+                       (long long)K, (long long)most);
     ppl->rolling.K = K > 0 ? K : most;
     ppl->rolling.context = run_int(run, "context");
     ppl->rolling.stride = run_int(run, "stride");
     if (ppl->rolling.context > ppl->rolling.K || ppl->rolling.stride > ppl->rolling.K)
-        return err_set(err, ERR_INVALID, "parameters 'context' (%lld) and 'stride' (%lld) must not "
-                       "exceed the window of %lld tokens", (long long)ppl->rolling.context,
-                       (long long)ppl->rolling.stride, (long long)ppl->rolling.K);
+        return err_set(err, ERR_INVALID,
+                       "parameters 'context' (%lld) and 'stride' (%lld) must not "
+                       "exceed the window of %lld tokens",
+                       (long long)ppl->rolling.context, (long long)ppl->rolling.stride,
+                       (long long)ppl->rolling.K);
     return 0;
 }
 
@@ -136,11 +139,11 @@ static int perplexity_open(struct run *run, void *state, struct err *err)
         read_rolling(run, ppl, err) < 0 ||
         scorer_open(run->comm, ppl->device, ppl->rolling.K, &ppl->scorer, err) < 0)
         return -1;
-    ppl->text_count = ppl->by_document ? corpus_count(&ppl->corpus)
-                                       : (int64_t)ppl->corpus.part->shard_count;
+    ppl->text_count =
+        ppl->by_document ? corpus_count(&ppl->corpus) : (int64_t)ppl->corpus.part->shard_count;
     cut_texts(ppl);
     ppl->source = (struct score_source){(int64_t)ppl->piece_count, (int64_t)ppl->piece_count,
-                                         fill_piece, ppl};
+                                        fill_piece, ppl};
     ppl->sum = calloc((size_t)ppl->text_count, sizeof *ppl->sum);
     if (!ppl->sum)
         return err_set(err, ERR_MEMORY, "cannot allocate sums of %lld texts",

@@ -15,9 +15,9 @@
 #include "common/base/base.h"
 
 struct rolling {
-    int64_t K;      /* most inputs of a window */
+    int64_t K;       /* most inputs of a window */
     int64_t context; /* c; used when stride is 0 */
-    int64_t stride; /* s; 0: rolling */
+    int64_t stride;  /* s; 0: rolling */
 };
 
 /* Inputs y[from .. from+count-1], targets y[from+1 .. from+count]; of those, targets y[i] with

@@ -93,8 +93,8 @@ static int sample(struct run *run, struct corpus *corpus, const struct model *mo
     return rc;
 }
 
-int samples_write(struct run *run, struct corpus *corpus, const struct model *model,
-                  int64_t count, int64_t most_tokens, struct buf *out, struct err *err)
+int samples_write(struct run *run, struct corpus *corpus, const struct model *model, int64_t count,
+                  int64_t most_tokens, struct buf *out, struct err *err)
 {
     struct dataset_texts texts = {0};
     int32_t *room = NULL;
@@ -114,8 +114,8 @@ int samples_write(struct run *run, struct corpus *corpus, const struct model *mo
     for (int64_t i = 0; i < count; i++) {
         size_t at = (size_t)i * texts.count / (size_t)count;
 
-        if (sample(run, corpus, model, &texts.items[at], (uint64_t)i, room, most_tokens, out,
-                   err) < 0)
+        if (sample(run, corpus, model, &texts.items[at], (uint64_t)i, room, most_tokens, out, err) <
+            0)
             goto out;
     }
     rc = 0;

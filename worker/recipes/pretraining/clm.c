@@ -84,8 +84,7 @@ static int clm_pass(struct clm *clm, int64_t pass, int64_t target_count, double 
     head.target = clm->rows.target;
     head.ce_weight = rows_weigh(&clm->rows, 1.0 / (double)target_count);
     if (trainer_forward(trainer, &rows, &head.hidden, err) < 0 ||
-        loss_head(trainer->tape, &head, &values, err) < 0 ||
-        tape_backward(trainer->tape, err) < 0)
+        loss_head(trainer->tape, &head, &values, err) < 0 || tape_backward(trainer->tape, err) < 0)
         return -1;
     *loss += values.total;
     return 0;
@@ -95,8 +94,8 @@ static int clm_pass(struct clm *clm, int64_t pass, int64_t target_count, double 
 static int clm_validate(struct run *run, struct clm *clm, double *out_loss, struct err *err)
 {
     bool by_document = strcmp(run_string(run, "unit"), "documents") == 0;
-    struct score_source source = by_document ? score_documents(&clm->valid, 0)
-                                             : score_windows(&clm->valid_windows);
+    struct score_source source =
+        by_document ? score_documents(&clm->valid, 0) : score_windows(&clm->valid_windows);
     struct score_sum sum;
 
     if (score_total(&clm->scorer, &source, clm->trainer.model, NULL, &sum, err) < 0)
@@ -115,8 +114,10 @@ static int clm_compare(struct run *run, struct clm *clm, double val_loss, struct
         return -1;
     run_metric(run, "unigram_loss", counts.unigram);
     run_metric(run, "bigram_loss", counts.bigram);
-    run_note(run, "val_loss %.4f nats a token; counts of the same tokens give unigram_loss %.4f "
-             "and bigram_loss %.4f", val_loss, counts.unigram, counts.bigram);
+    run_note(run,
+             "val_loss %.4f nats a token; counts of the same tokens give unigram_loss %.4f "
+             "and bigram_loss %.4f",
+             val_loss, counts.unigram, counts.bigram);
     return 0;
 }
 
@@ -153,8 +154,7 @@ static int clm_step(struct run *run, void *state, struct err *err)
     return clm_report(run, clm, err);
 }
 
-static int clm_load(struct run *run, void *state, struct checkpoint_reader *reader,
-                    struct err *err)
+static int clm_load(struct run *run, void *state, struct checkpoint_reader *reader, struct err *err)
 {
     struct clm *clm = state;
 
@@ -162,8 +162,7 @@ static int clm_load(struct run *run, void *state, struct checkpoint_reader *read
     return trainer_load(&clm->trainer, reader, err);
 }
 
-static int clm_save(struct run *run, void *state, struct checkpoint_writer *writer,
-                    struct err *err)
+static int clm_save(struct run *run, void *state, struct checkpoint_writer *writer, struct err *err)
 {
     struct clm *clm = state;
 

@@ -21,7 +21,7 @@ static double grad_ascent_value(const struct unlearn *unlearn,
 }
 
 const struct unlearn_method unlearn_grad_ascent = {.weigh = grad_ascent_weigh,
-                                                         .value = grad_ascent_value};
+                                                   .value = grad_ascent_value};
 
 static int grad_ascent_open(struct run *run, void *state, struct err *err)
 {

@@ -6,22 +6,21 @@
  * as KL minimisation). The sum says nothing by itself: watch the two terms. */
 #include "worker/recipes/unlearning/unlearn.h"
 
-static double grad_diff_weigh(const struct unlearn *unlearn,
-                                const struct forget_document *document)
+static double grad_diff_weigh(const struct unlearn *unlearn, const struct forget_document *document)
 {
     (void)unlearn;
     return -1.0 / (double)document->token_total;
 }
 
-static double grad_diff_value(const struct unlearn *unlearn,
-                                const struct forget_document *document)
+static double grad_diff_value(const struct unlearn *unlearn, const struct forget_document *document)
 {
     (void)unlearn;
     return -document->nll / (double)document->token_total;
 }
 
-const struct unlearn_method unlearn_grad_diff = {
-    .retains = true, .weigh = grad_diff_weigh, .value = grad_diff_value};
+const struct unlearn_method unlearn_grad_diff = {.retains = true,
+                                                 .weigh = grad_diff_weigh,
+                                                 .value = grad_diff_value};
 
 static int grad_diff_open(struct run *run, void *state, struct err *err)
 {

@@ -21,8 +21,10 @@ static double npo_value(const struct unlearn *unlearn, const struct forget_docum
            (double)document->document_total;
 }
 
-const struct unlearn_method unlearn_npo = {
-    .retains = true, .sequence_losses = true, .weigh = npo_weigh, .value = npo_value};
+const struct unlearn_method unlearn_npo = {.retains = true,
+                                           .sequence_losses = true,
+                                           .weigh = npo_weigh,
+                                           .value = npo_value};
 
 /* With few tokens a small beta never saturates, and NPO is plain ascent. */
 static void npo_warn(struct run *run, const struct unlearn *npo)
@@ -30,8 +32,9 @@ static void npo_warn(struct run *run, const struct unlearn *npo)
     double tokens = (double)npo->forget.part->token_count / (double)corpus_count(&npo->forget);
 
     if (npo->beta * tokens < 1)
-        run_event(run, "weak_beta", "beta times the mean tokens of a forget document is under 1: "
-                                    "npo will act like gradient ascent; raise beta");
+        run_event(run, "weak_beta",
+                  "beta times the mean tokens of a forget document is under 1: "
+                  "npo will act like gradient ascent; raise beta");
 }
 
 static int npo_open(struct run *run, void *state, struct err *err)

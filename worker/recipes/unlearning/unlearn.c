@@ -45,13 +45,16 @@ static int open_corpora(struct run *run, struct unlearn *unlearn, struct err *er
                                       corpus_match(&unlearn->holdout, &unlearn->forget, err) < 0))
         return -1;
     if (unlearn->retain_loss != RETAIN_NONE && !corpus_is_open(&unlearn->retain))
-        return err_set(err, ERR_INVALID, "a retain term needs the input 'retain'; give it, or set "
+        return err_set(err, ERR_INVALID,
+                       "a retain term needs the input 'retain'; give it, or set "
                        "parameter 'retain_loss' to none");
     if (unlearn->stop == STOP_HOLDOUT_NLL && !corpus_is_open(&unlearn->holdout))
-        return err_set(err, ERR_INVALID, "parameter 'stop' is holdout_nll, which needs the input "
+        return err_set(err, ERR_INVALID,
+                       "parameter 'stop' is holdout_nll, which needs the input "
                        "'holdout'");
     if (unlearn->stop == STOP_ORACLE_NLL && !run_input(run, "oracle"))
-        return err_set(err, ERR_INVALID, "parameter 'stop' is oracle_nll, which needs the input "
+        return err_set(err, ERR_INVALID,
+                       "parameter 'stop' is oracle_nll, which needs the input "
                        "'oracle': a model retrained without the forget set");
     return 0;
 }
@@ -63,8 +66,8 @@ static int open_models(struct run *run, struct unlearn *unlearn, struct err *err
     int64_t T, most;
 
     if (run_model_open(run, "model", device, true, &trainer->model, err) < 0 ||
-        corpus_match_model(&unlearn->forget, run_input(run, "model")->path, trainer->model,
-                           err) < 0)
+        corpus_match_model(&unlearn->forget, run_input(run, "model")->path, trainer->model, err) <
+            0)
         return -1;
     if (unlearn->retain_loss == RETAIN_KL &&
         (model_clone_frozen(trainer->model, device, &unlearn->reference, err) < 0 ||
@@ -190,8 +193,8 @@ static double span_nll(const struct unlearn *unlearn, const struct pack_span *sp
     return nll;
 }
 
-static struct forget_document describe(const struct unlearn *unlearn,
-                                       const struct pack_span *span, int64_t token_total)
+static struct forget_document describe(const struct unlearn *unlearn, const struct pack_span *span,
+                                       int64_t token_total)
 {
     const double *reference = unlearn->reference_nll;
 
@@ -219,8 +222,7 @@ static void weigh_forget(struct unlearn *unlearn, int64_t token_total, struct fo
     }
 }
 
-static void sum_forget(const struct unlearn *unlearn, int64_t token_total,
-                       struct forget_sums *sums)
+static void sum_forget(const struct unlearn *unlearn, int64_t token_total, struct forget_sums *sums)
 {
     for (int64_t s = 0; s < unlearn->pack.span_count; s++) {
         struct forget_document document = describe(unlearn, &unlearn->pack.span[s], token_total);
@@ -235,7 +237,8 @@ static int forget_pass(struct unlearn *unlearn, int64_t pass, int64_t token_tota
 {
     struct trainer *trainer = &unlearn->trainer;
     struct pack *pack = &unlearn->pack;
-    struct loss_head head = {.head = trainer->model->head, .target = pack->target,
+    struct loss_head head = {.head = trainer->model->head,
+                             .target = pack->target,
                              .ce_weight = unlearn->weight};
     struct loss_values values = {.nll = unlearn->nll};
     struct model_batch rows;
@@ -277,7 +280,8 @@ static int retain_pass(struct unlearn *unlearn, int64_t pass, int64_t token_tota
 {
     struct trainer *trainer = &unlearn->trainer;
     struct pack *pack = &unlearn->pack;
-    struct loss_head head = {.head = trainer->model->head, .target = pack->target,
+    struct loss_head head = {.head = trainer->model->head,
+                             .target = pack->target,
                              .ce_weight = unlearn->weight};
     struct loss_values values = {.nll = unlearn->nll};
     struct model_batch rows;

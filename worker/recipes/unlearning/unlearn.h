@@ -18,10 +18,10 @@ struct unlearn;
 
 /* A forget document in this step. Losses are positive sums over its tokens, in nats. */
 struct forget_document {
-    double nll;           /* l_theta(s)                                    */
-    double reference_nll; /* l_theta0(s); 0 unless the method asks for it  */
-    int64_t count;        /* n(s)                                          */
-    int64_t token_total;  /* N: targets of the global forget batch         */
+    double nll;             /* l_theta(s)                                    */
+    double reference_nll;   /* l_theta0(s); 0 unless the method asks for it  */
+    int64_t count;          /* n(s)                                          */
+    int64_t token_total;    /* N: targets of the global forget batch         */
     int64_t document_total; /* S: documents of the global forget batch     */
 };
 
@@ -47,14 +47,14 @@ struct unlearn {
     double forget_weight, retain_weight, beta;
     enum retain_loss retain_loss;
     struct pack pack;
-    float *weight, *nll;    /* one a cell of the pack                        */
-    float *zero;            /* no cross-entropy weight beside a divergence   */
-    double *reference_nll;  /* one a forget document; NULL: not wanted       */
+    float *weight, *nll;     /* one a cell of the pack                        */
+    float *zero;             /* no cross-entropy weight beside a divergence   */
+    double *reference_nll;   /* one a forget document; NULL: not wanted       */
     struct model *reference; /* theta_0, for the KL retain term               */
     struct tape *reference_tape;
     enum stop_rule stop;
-    double stop_level;      /* nats a token of the forget set                */
-    double retain_limit;    /* nats a token of the retain set; 0: none       */
+    double stop_level;   /* nats a token of the forget set                */
+    double retain_limit; /* nats a token of the retain set; 0: none       */
     int64_t eval_every;
     int64_t eval_documents; /* most of each set; 0: all */
 };
