@@ -29,6 +29,7 @@ done
 jobs=$(nproc)
 passed=0 failed=0 skipped=0 failures=()
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/athanor-tests-XXXXXX")
+chmod 755 "$scratch" # the private database runs as another account
 export ATHANOR_SHARED_DATA=${ATHANOR_SHARED_DATA:-$(cd "$root/.." && pwd)/shared/data}
 export ATHANOR_TEST_SCRATCH=$scratch ATHANOR_TEST_MODE=$mode
 trap '[ "$keep" = 1 ] || rm -rf "$scratch"' EXIT
