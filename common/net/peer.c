@@ -193,7 +193,9 @@ static void handle_event(struct peer *peer, int event)
                     "may be another");
         break;
     default:
-        err_set(&why, ERR_DENIED, "the handshake failed: is the server key the right one?");
+        err_set(&why, ERR_DENIED,
+                "the handshake failed: the key may not be enrolled, or the server key may be "
+                "another");
     }
     connection_fail(peer, &why);
 }
