@@ -4,9 +4,10 @@
 #include "common/base/buf.h"
 #include "common/base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,15 +138,108 @@ int file_make_folders(const char *path, unsigned mode, struct err *err)
     return rc;
 }
 
-static int remove_one(const char *path, const struct stat *info, int type, struct FTW *walk)
+/* ---- removing a tree -------------------------------------------------------------------------
+ *
+ * What jobs leave may be nested deeper than a path can say, or be closed to its own owner. So a
+ * folder two levels down is moved up to the first level under another name: nothing is ever more
+ * than two names away from the top, whatever its depth was. */
+
+#define MOVED_PREFIX ".removing-"
+
+static bool is_dots(const char *name)
 {
-    (void)info, (void)type, (void)walk;
-    return remove(path) < 0 && errno != ENOENT ? -1 : 0;
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+/* Opens a folder, never through a link, and makes it one that we may empty. */
+static DIR *folder_to_empty(int parent, const char *name)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    int fd = openat(parent, name, flags);
+    if (fd < 0 && errno == EACCES && fchmodat(parent, name, 0700, 0) == 0)
+        fd = openat(parent, name, flags);
+    if (fd < 0)
+        return NULL;
+    struct stat info;
+    if (fstat(fd, &info) == 0 && (info.st_mode & 0700) != 0700 && fchmod(fd, 0700) < 0)
+        errno = 0; /* not ours: unlinking says why */
+    DIR *folder = fdopendir(fd);
+    if (!folder)
+        close(fd);
+    return folder;
+}
+
+/* Returns 1 when a folder has the name, 0 when nothing has it any more. */
+static int unlink_unless_folder(int parent, const char *name)
+{
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    return errno == EISDIR ? 1 : -1;
+}
+
+static int move_up(int from, const char *name, int top, uint64_t *counter)
+{
+    char moved[sizeof MOVED_PREFIX + 20];
+    bool opened = false;
+    for (;;) {
+        snprintf(moved, sizeof moved, MOVED_PREFIX "%" PRIu64, (*counter)++);
+        if (renameat(from, name, top, moved) == 0)
+            return 0;
+        if (errno == EACCES && !opened && fchmodat(from, name, 0700, 0) == 0)
+            opened = true; /* moving a folder changes its "..", which takes the right to write */
+        else if (errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR)
+            return -1;
+    }
+}
+
+/* Removes the folder `name` of top; what it holds in folders is moved to top. */
+static int folder_dissolve(int top, const char *name, uint64_t *counter)
+{
+    DIR *folder = folder_to_empty(top, name);
+    int rc = folder ? 0 : -1;
+    for (struct dirent *entry; rc == 0 && (entry = readdir(folder));) {
+        if (is_dots(entry->d_name))
+            continue;
+        rc = unlink_unless_folder(dirfd(folder), entry->d_name);
+        if (rc > 0)
+            rc = move_up(dirfd(folder), entry->d_name, top, counter);
+    }
+    int error = errno;
+    if (folder)
+        closedir(folder);
+    errno = error;
+    return rc < 0 ? -1 : unlinkat(top, name, AT_REMOVEDIR);
+}
+
+/* Until a pass meets no folder: those moved up may have been missed by the pass under way. */
+static int folder_empty(DIR *top)
+{
+    uint64_t counter = 0;
+    for (bool again = true; again;) {
+        again = false;
+        rewinddir(top);
+        for (struct dirent *entry; (entry = readdir(top));) {
+            int rc = is_dots(entry->d_name) ? 0 : unlink_unless_folder(dirfd(top), entry->d_name);
+            if (rc < 0 || (rc > 0 && folder_dissolve(dirfd(top), entry->d_name, &counter) < 0))
+                return -1;
+            again = again || rc > 0;
+        }
+    }
+    return 0;
 }
 
 int file_remove_tree(const char *path, struct err *err)
 {
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0 && errno != ENOENT)
+    int rc = unlink_unless_folder(AT_FDCWD, path);
+    if (rc == 0)
+        return 0;
+    DIR *top = rc > 0 ? folder_to_empty(AT_FDCWD, path) : NULL;
+    rc = top ? folder_empty(top) : -1;
+    int error = errno;
+    if (top)
+        closedir(top);
+    errno = error;
+    if (rc < 0 || (rmdir(path) < 0 && errno != ENOENT))
         return err_errno(err, "remove '%s'", path);
     return 0;
 }

@@ -16,7 +16,8 @@ int file_replace(const char *path, const void *bytes, size_t length, unsigned mo
 int file_write_all(int fd, const void *bytes, size_t length, struct err *err) WARN_UNUSED;
 int file_make_folders(const char *path, unsigned mode, struct err *err) WARN_UNUSED; /* mkdir -p */
 int file_sync_folder(const char *path, struct err *err) WARN_UNUSED;
-/* rm -rf, never following links; a missing path is success. */
+/* rm -rf, never following links, at any depth, also through folders closed to their owner; a
+ * missing path is success. */
 int file_remove_tree(const char *path, struct err *err) WARN_UNUSED;
 bool file_exists(const char *path);
 

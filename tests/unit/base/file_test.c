@@ -9,6 +9,8 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static size_t entries_in(const char *folder)
 {
@@ -180,6 +182,68 @@ static void removing_a_tree_does_not_follow_links(void **state)
     folder_drop(folder);
 }
 
+/* mkdir x; cd x; mkdir x; ... beyond what any path can say. */
+static void a_tree_deeper_than_a_path_can_say_is_removed(void **state)
+{
+    (void)state;
+    char *folder = folder_make(), *tree = mem_printf("%s/deep", folder), name[201];
+    struct err err;
+    memset(name, 'd', 200);
+    name[200] = '\0';
+    assert_int_equal(file_make_folders(tree, 0700, &err), 0);
+    int at = open(tree, O_RDONLY | O_DIRECTORY);
+    for (int depth = 0; depth < 100; depth++) { /* 20,000 bytes of path */
+        assert_int_equal(mkdirat(at, name, 0700), 0);
+        assert_int_equal(mkdirat(at, ".removing-0", 0700), 0); /* the name that moving uses */
+        assert_int_equal(mkdirat(at, ".removing-0/x", 0700), 0);
+        int file = openat(at, ".removing-1", O_CREAT | O_WRONLY, 0600);
+        assert_true(file >= 0);
+        close(file);
+        int next = openat(at, name, O_RDONLY | O_DIRECTORY);
+        assert_true(next >= 0);
+        close(at);
+        at = next;
+    }
+    close(at);
+    assert_int_equal(file_remove_tree(tree, &err), 0);
+    assert_false(file_exists(tree));
+    mem_free(tree);
+    folder_drop(folder);
+}
+
+static void folders_closed_to_their_owner_are_removed(void **state)
+{
+    (void)state;
+    char *folder = folder_make(), *tree = mem_printf("%s/closed", folder);
+    char *deep = mem_printf("%s/a/b/c", tree), *b = mem_printf("%s/a/b", tree);
+    char *a = mem_printf("%s/a", tree);
+    struct err err;
+    assert_int_equal(file_make_folders(deep, 0700, &err), 0);
+    assert_int_equal(chmod(deep, 0), 0);
+    assert_int_equal(chmod(b, 0500), 0);
+    assert_int_equal(chmod(a, 0), 0);
+    pid_t child = fork(); /* root may enter anything: as somebody else, who owns the tree */
+    if (child == 0) {
+        bool root = geteuid() == 0;
+        if (root && (chmod(a, 0700) < 0 || chmod(b, 0700) < 0 || chown(folder, 65534, 65534) < 0 ||
+                     chown(tree, 65534, 65534) < 0 || chown(deep, 65534, 65534) < 0 ||
+                     chown(b, 65534, 65534) < 0 || chmod(b, 0500) < 0 ||
+                     chown(a, 65534, 65534) < 0 || chmod(a, 0) < 0 || setgid(65534) < 0 ||
+                     setuid(65534) < 0))
+            _exit(2);
+        _exit(file_remove_tree(tree, &err) < 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_false(file_exists(tree));
+    mem_free(a);
+    mem_free(b);
+    mem_free(deep);
+    mem_free(tree);
+    folder_drop(folder);
+}
+
 static void the_steady_clock_never_goes_back_and_the_wall_clock_is_this_century(void **state)
 {
     (void)state;
@@ -205,6 +269,8 @@ int main(void)
         cmocka_unit_test(writing_to_a_closed_pipe_is_an_error),
         cmocka_unit_test(folders_are_made_with_their_parents_and_again_without_complaint),
         cmocka_unit_test(removing_a_tree_does_not_follow_links),
+        cmocka_unit_test(a_tree_deeper_than_a_path_can_say_is_removed),
+        cmocka_unit_test(folders_closed_to_their_owner_are_removed),
         cmocka_unit_test(the_steady_clock_never_goes_back_and_the_wall_clock_is_this_century),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
