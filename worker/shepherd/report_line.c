@@ -278,8 +278,10 @@ int report_line_parse(const char *line, size_t length, struct arena *arena, stru
                       struct err *err)
 {
     json_t *root = line_load(line, length, err);
-    if (!root)
+    if (!root) { /* it cannot be asked, but whoever waits for an answer must not wait for ever */
+        out->reply = memmem(line, length, "\"reply\"", strlen("\"reply\"")) != NULL;
         return -1;
+    }
     struct report_line result = {
         .name = "", .path = "", .text = "", .meta = "", .artifact_kind = ""};
     struct reading reading = {root, arena, &result, err};

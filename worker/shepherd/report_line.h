@@ -42,7 +42,7 @@ struct report_line {
 };
 
 /* Everything in *out lives in `arena`. Errors: ERR_INVALID naming field, value and what would be
- * accepted; then only out->reply is set. */
+ * accepted; then only out->reply is set: for a line that is no JSON, when it mentions "reply". */
 int report_line_parse(const char *line, size_t length, struct arena *arena, struct report_line *out,
                       struct err *err) WARN_UNUSED;
 

@@ -109,6 +109,20 @@ static void a_refused_line_still_says_whether_it_wants_an_answer(void **state)
     assert_true(line.reply);
 }
 
+/* A value of 10^30 is refused by JSON readers; its writer waits for the answer all the same. */
+static void a_line_that_is_no_json_but_mentions_reply_is_answered(void **state)
+{
+    (void)state;
+    const char *broken = "{\"type\":\"metric\",\"step\":1000000000000000000000000000000,"
+                         "\"values\":{\"a\":1},\"reply\":true}";
+    struct report_line line = {.reply = false};
+    struct err err = {0};
+    assert_int_equal(report_line_parse(broken, strlen(broken), &arena, &line, &err), -1);
+    assert_true(line.reply);
+    assert_int_equal(report_line_parse("junk", 4, &arena, &line, &err), -1);
+    assert_false(line.reply);
+}
+
 static int manifest(const char *text, uint64_t *bytes)
 {
     struct err err = {0};
@@ -223,6 +237,7 @@ int main(void)
         TEST(artifacts_carry_their_kind_in_meta),
         TEST(wrong_lines_are_refused_by_field),
         TEST(a_refused_line_still_says_whether_it_wants_an_answer),
+        TEST(a_line_that_is_no_json_but_mentions_reply_is_answered),
         TEST(a_manifest_sums_its_sizes),
         TEST(a_manifest_may_not_name_what_is_outside),
         TEST(a_plan_is_complete_with_defaults),
