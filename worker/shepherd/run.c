@@ -366,6 +366,18 @@ static void finished_write(struct run *run, const struct verdict *verdict)
     }
 }
 
+/* By our own knowledge: a job that removes the attempt's folder takes the list of places along. */
+static int own_places_remove(const struct run *run, struct err *err)
+{
+    const struct environment_places *places = &run->places;
+    char *base = mem_strndup(places->report, strlen(places->report) - strlen("/report"));
+    int rc = file_remove_tree(base, err);
+    mem_free(base);
+    if (rc == 0 && places->shared_memory[0])
+        rc = file_remove_tree(places->shared_memory, err);
+    return rc;
+}
+
 static void sweep(struct run *run)
 {
     struct err err = {0};
@@ -373,7 +385,9 @@ static void sweep(struct run *run)
     line_server_close(run->control);
     run->report = run->control = NULL;
     rmdir(run->plan.job_dir); /* only when the job keeps nothing: thousands of jobs do not */
-    if (sweep_places(run->folder, run->pids, run->pid_count, run->started_us, &err) == 0)
+    int own = own_places_remove(run, &err);
+    if (sweep_places(run->folder, run->pids, run->pid_count, run->started_us, &err) == 0 &&
+        own == 0)
         return;
     struct rec_report report = {.kind = REPORT_EVENT,
                                 .name = "sweep_incomplete",
