@@ -3,7 +3,7 @@
 #include "coordinator/shell/shell.h"
 
 #include "common/base/mem.h"
-#include "coordinator/store/json_text.h"
+#include "common/base/json_text.h"
 
 #define CATALOGUES_SEEN_MAX 4096u /* different engines over a coordinator's life */
 

@@ -2,7 +2,7 @@
 #include "coordinator/store/encode.h"
 
 #include "common/base/parse.h"
-#include "coordinator/store/json_text.h"
+#include "common/base/json_text.h"
 
 #include <endian.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "coordinator/store/reader.h"
 
 #include "common/base/mem.h"
-#include "coordinator/store/json_text.h"
+#include "common/base/json_text.h"
 #include "coordinator/store/row_read.h"
 #include "coordinator/store/sql.h"
 

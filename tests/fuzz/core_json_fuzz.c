@@ -1,6 +1,7 @@
 /* link: coordinator-core */
 /* JSON of workers: whatever is called storable must have balanced structure, and reading from
  * any text must stay within it. */
+#include "common/base/json_text.h"
 #include "common/base/mem.h"
 #include "coordinator/core/state.h"
 
@@ -24,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size_t depth = 0;
         for (const char *c = text; *c; c++)
             depth += *c == '[' || *c == '{';
-        CHECK(depth >= 31 || json_is_storable(twice, 1 << 18));
+        CHECK(depth >= JSON_TEXT_DEPTH_MAX - 1 || json_is_storable(twice, 1 << 18));
         mem_free(twice);
     }
     mem_free(text);

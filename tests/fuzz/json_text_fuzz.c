@@ -1,7 +1,7 @@
-/* link: coordinator-store common-spec */
-/* json_text_fuzz.c - what the store takes for JSON, jansson takes too (it is at least as lenient
+/* link: common-base PkgConfig::JANSSON */
+/* json_text_fuzz.c - what is taken for storable JSON, jansson takes too (it is at least as lenient
  * but for numbers); and any bytes quoted are JSON. */
-#include "coordinator/store/json_text.h"
+#include "common/base/json_text.h"
 
 #include <jansson.h>
 

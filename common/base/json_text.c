@@ -1,5 +1,5 @@
-/* json_text.c - a strict JSON checker without memory or recursion; see json_text.h. */
-#include "coordinator/store/json_text.h"
+/* json_text.c - see json_text.h. */
+#include "common/base/json_text.h"
 
 #include "common/base/parse.h"
 
@@ -56,10 +56,10 @@ static bool take_number(struct scan *scan)
         if (!take(scan, '-'))
             take(scan, '+');
         size_t digits = take_digits(scan);
-        if (digits == 0 || digits > 4)
+        if (digits == 0 || digits > 3)
             return false;
     }
-    return scan->at - start <= 1000;
+    return scan->at - start <= (ptrdiff_t)JSON_TEXT_NUMBER_MAX;
 }
 
 /* Four hexadecimal digits; -1 when they are not. */
@@ -134,9 +134,9 @@ static bool take_key(struct scan *scan)
 static int close_or_continue(struct scan *scan, const char *closers, unsigned *depth)
 {
     for (;;) {
-        skip_space(scan);
         if (*depth == 0)
             return 0;
+        skip_space(scan);
         char closer = closers[*depth - 1];
         if (take(scan, ',')) {
             if (closer == '}' && !take_key(scan))
@@ -149,35 +149,65 @@ static int close_or_continue(struct scan *scan, const char *closers, unsigned *d
     }
 }
 
-bool json_text_is_valid(const char *text, size_t length)
+/* One value with all that is in it. */
+static bool take_value(struct scan *scan)
 {
-    struct scan scan = {text, text + length};
     char closers[JSON_TEXT_DEPTH_MAX];
     unsigned depth = 0;
     int more = 1;
 
-    if (!text_is_utf8(text, length) || memchr(text, 0, length))
-        return false;
     while (more == 1) {
-        skip_space(&scan);
-        bool object = take(&scan, '{');
-        if (object || take(&scan, '[')) {
+        skip_space(scan);
+        bool object = take(scan, '{');
+        if (object || take(scan, '[')) {
             if (depth == JSON_TEXT_DEPTH_MAX)
                 return false;
             char closer = object ? '}' : ']';
             closers[depth++] = closer;
-            skip_space(&scan);
-            if (scan.at < scan.end && *scan.at == closer)
-                more = close_or_continue(&scan, closers, &depth);
-            else if (object && !take_key(&scan))
+            skip_space(scan);
+            if (scan->at < scan->end && *scan->at == closer)
+                more = close_or_continue(scan, closers, &depth);
+            else if (object && !take_key(scan))
                 return false;
             continue;
         }
-        if (!take_scalar(&scan))
+        if (!take_scalar(scan))
             return false;
-        more = close_or_continue(&scan, closers, &depth);
+        more = close_or_continue(scan, closers, &depth);
     }
-    return more == 0 && scan.at == scan.end;
+    return more == 0;
+}
+
+bool json_text_is_valid(const char *text, size_t length)
+{
+    struct scan scan = {text, text + length};
+
+    if (!text_is_utf8(text, length) || memchr(text, 0, length) || !take_value(&scan))
+        return false;
+    skip_space(&scan);
+    return scan.at == scan.end;
+}
+
+const char *json_text_space_end(const char *at, const char *end)
+{
+    struct scan scan = {at, end};
+
+    skip_space(&scan);
+    return scan.at;
+}
+
+const char *json_text_string_end(const char *at, const char *end)
+{
+    struct scan scan = {at, end};
+
+    return take_string(&scan) ? scan.at : NULL;
+}
+
+const char *json_text_value_end(const char *at, const char *end)
+{
+    struct scan scan = {at, end};
+
+    return take_value(&scan) ? scan.at : NULL;
 }
 
 void json_text_quote(struct buf *out, const char *bytes, size_t length)
