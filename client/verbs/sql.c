@@ -1,5 +1,6 @@
 /* sql.c - athanor sql */
 #include "client/client.h"
+#include "client/conninfo.h"
 #include "client/home.h"
 #include "client/postgres.h"
 #include "client/verbs.h"
@@ -32,12 +33,14 @@ static char **psql_arguments(struct client *client, const struct args *args, con
 
 static int run(struct client *client, const struct args *args)
 {
-    const char *conninfo, *program, *before = getenv("PGOPTIONS");
+    const char *conninfo, *password, *program, *before = getenv("PGOPTIONS");
     struct err err;
     if (home_conninfo(&client->arena, client->home, &conninfo, &err) < 0) {
         err_wrap(&err, "no database is known here: run 'athanor up', or set ATHANOR_DB");
         return client_fail(client, EXIT_UNREACHABLE, &err);
     }
+    if (conninfo_split(&client->arena, conninfo, &conninfo, &password, &err) < 0)
+        return client_fail(client, EXIT_USAGE, &err);
     if (postgres_program(&client->arena, "psql", &program, &err) < 0)
         return client_fail(client, EXIT_LOCAL, &err);
     const char *settings =
@@ -45,6 +48,8 @@ static int run(struct client *client, const struct args *args)
                      args_has(args, "write") ? "" : " -c default_transaction_read_only=on");
     if (setenv("PGOPTIONS", settings, 1) < 0)
         return client_failf(client, EXIT_LOCAL, "setting PGOPTIONS: %s", strerror(errno));
+    if (password && setenv("PGPASSWORD", password, 1) < 0)
+        return client_failf(client, EXIT_LOCAL, "setting PGPASSWORD: %s", strerror(errno));
     execv(program, psql_arguments(client, args, conninfo));
     return client_failf(client, EXIT_LOCAL, "starting '%s': %s", program, strerror(errno));
 }
@@ -57,8 +62,8 @@ const struct verb verb_sql = {
         "Runs psql on the cluster's database; what follows '--' goes to psql: athanor sql -- -At "
         "-c 'SELECT * FROM athanor.jobs'. A single word is SQL: athanor sql 'TABLE "
         "athanor.best_metrics'. '\\dv+ athanor.*' in psql lists the views with their "
-        "explanations.\n\nThe database is ATHANOR_DB, else the one that 'athanor up' started. "
-        "Keep passwords in ~/.pgpass: those in ATHANOR_DB are visible to 'ps'.",
+        "explanations.\n\nThe database is ATHANOR_DB, else the one that 'athanor up' started. Its "
+        "password, if it has one, does not show in 'ps'.",
     .words_max = UINT_MAX,
     VERB_OPTIONS(options),
     .run = run,
