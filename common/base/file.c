@@ -96,8 +96,7 @@ static int write_and_sync(int fd, const void *bytes, size_t length, unsigned mod
     return 0;
 }
 
-int file_replace(const char *path, const void *bytes, size_t length, unsigned mode,
-                 struct err *err)
+int file_replace(const char *path, const void *bytes, size_t length, unsigned mode, struct err *err)
 {
     char *temporary = mem_printf("%s.tmp-XXXXXX", path);
     int rc = -1;

@@ -225,11 +225,11 @@ static void folders_closed_to_their_owner_are_removed(void **state)
     pid_t child = fork(); /* root may enter anything: as somebody else, who owns the tree */
     if (child == 0) {
         bool root = geteuid() == 0;
-        if (root && (chmod(a, 0700) < 0 || chmod(b, 0700) < 0 || chown(folder, 65534, 65534) < 0 ||
-                     chown(tree, 65534, 65534) < 0 || chown(deep, 65534, 65534) < 0 ||
-                     chown(b, 65534, 65534) < 0 || chmod(b, 0500) < 0 ||
-                     chown(a, 65534, 65534) < 0 || chmod(a, 0) < 0 || setgid(65534) < 0 ||
-                     setuid(65534) < 0))
+        if (root &&
+            (chmod(a, 0700) < 0 || chmod(b, 0700) < 0 || chown(folder, 65534, 65534) < 0 ||
+             chown(tree, 65534, 65534) < 0 || chown(deep, 65534, 65534) < 0 ||
+             chown(b, 65534, 65534) < 0 || chmod(b, 0500) < 0 || chown(a, 65534, 65534) < 0 ||
+             chmod(a, 0) < 0 || setgid(65534) < 0 || setuid(65534) < 0))
             _exit(2);
         _exit(file_remove_tree(tree, &err) < 0);
     }
