@@ -353,18 +353,18 @@ struct place {
 static inline int place_open(void **state)
 {
     struct place *place = mem_zalloc(sizeof *place);
-    char *dataset;
+    char *dataset, *end;
     ssize_t length;
 
-    strcpy(place->folder, "/tmp/athanor-train-XXXXXX");
+    snprintf(place->folder, sizeof place->folder, "/tmp/athanor-train-XXXXXX");
     if (!mkdtemp(place->folder))
         return -1;
     length = readlink("/proc/self/exe", place->engine, sizeof place->engine - 40);
     if (length <= 0)
         return -1;
     place->engine[length] = 0;
-    *strrchr(place->engine, '/') = 0;
-    strcat(place->engine, "/../bin/athanor-engine");
+    end = strrchr(place->engine, '/');
+    snprintf(end, sizeof place->engine - (size_t)(end - place->engine), "/../bin/athanor-engine");
     dataset = mem_printf("%s/toys", place->folder);
     write_dataset(dataset);
     mem_free(dataset);

@@ -158,7 +158,7 @@ static void read_golden(const char *path, struct trace *out)
     while (fscanf(file, "%llu %63s %lf", &step, name, &value) == 3) {
         VEC_RESERVE(out->points, out->count, out->capacity);
         out->points[out->count] = (struct point){.step = step, .value = value};
-        strcpy(out->points[out->count++].name, name);
+        memcpy(out->points[out->count++].name, name, sizeof name);
     }
     fclose(file);
 }
