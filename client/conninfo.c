@@ -48,11 +48,11 @@ static int keywords_split(struct split *split, const char *at, struct err *err)
     static const char secret[] = "password";
     for (at = skip_space(at); *at; at = skip_space(at)) {
         const char *start = at;
-        while (*at && *at != '=' && !isspace((unsigned char)*at))
+        while (isalnum((unsigned char)*at) || *at == '_')
             at++;
         size_t length = (size_t)(at - start);
         at = skip_space(at);
-        if (*at != '=')
+        if (*at != '=' || length == 0)
             return err_set(err, ERR_INVALID,
                            "the connection string has a keyword without '=': expected "
                            "KEYWORD=VALUE ..., values with spaces in single quotes");

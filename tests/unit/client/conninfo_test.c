@@ -67,6 +67,8 @@ static void what_cannot_be_read_is_refused_without_being_repeated(void **state)
     assert_refused("host=h password='s3cret");
     assert_refused("host=h password s3cret");
     assert_refused("password='s3cret\\");
+    assert_refused(" postgresql://u:s3cret@h/d?x=y"); /* no address for libpq either */
+    assert_refused("=s3cret");
     assert_refused("postgresql://u:s3cret%4@h/d");
     assert_refused("postgresql://u:s3cret%zz@h/d");
     assert_refused("postgresql://u:s3cret%00@h/d");
