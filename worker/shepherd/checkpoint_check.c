@@ -79,6 +79,29 @@ int manifest_parse(const char *text, size_t length, uint64_t step, manifest_file
     return rc;
 }
 
+/* `what` follows the refused path in the refusal, with the base in quotes behind it. */
+static int below_check(const char *path, const char *base, const char *what, struct err *err)
+{
+    char *real = realpath(path, NULL);
+    if (!real)
+        return err_set(err, ERR_INVALID, "'%s': %s", path, strerror(errno));
+    char *real_base = realpath(base, NULL);
+    int rc = 0;
+    if (!real_base)
+        rc = err_errno(err, "directory '%s'", base);
+    else if (strncmp(real, real_base, strlen(real_base)) != 0 || real[strlen(real_base)] != '/')
+        rc = err_set(err, ERR_INVALID, "'%s' is not below %s '%s'", path, what, base);
+    free(real);
+    free(real_base);
+    return rc;
+}
+
+static int inside_check(const char *path, const char *job_dir, struct err *err)
+{
+    return below_check(path, job_dir, "ATHANOR_JOB_DIR, where what is to be kept belongs,", err);
+}
+
+/* A link out of the checkpoint would outlive its target, or change with it. */
 static int file_check(void *user, const char *name, uint64_t size_bytes, struct err *err)
 {
     const char *folder = user;
@@ -90,25 +113,9 @@ static int file_check(void *user, const char *name, uint64_t size_bytes, struct 
     else if (!S_ISREG(info.st_mode) || (uint64_t)info.st_size != size_bytes)
         rc = err_set(err, ERR_INVALID, "file '%s' has %jd bytes, the manifest says %" PRIu64, path,
                      (intmax_t)info.st_size, size_bytes);
+    else
+        rc = below_check(path, folder, "the checkpoint", err);
     mem_free(path);
-    return rc;
-}
-
-static int inside_check(const char *path, const char *job_dir, struct err *err)
-{
-    char *real = realpath(path, NULL), *base = realpath(job_dir, NULL);
-    int rc = 0;
-    if (!real)
-        rc = err_set(err, ERR_INVALID, "'%s': %s", path, strerror(errno));
-    else if (!base)
-        rc = err_errno(err, "job directory '%s'", job_dir);
-    else if (strncmp(real, base, strlen(base)) != 0 || real[strlen(base)] != '/')
-        rc = err_set(err, ERR_INVALID,
-                     "'%s' is not below ATHANOR_JOB_DIR '%s', where what is to "
-                     "be kept belongs",
-                     path, job_dir);
-    free(real);
-    free(base);
     return rc;
 }
 
