@@ -1,6 +1,8 @@
 /* pages.c - help, man page and completion from the verbs' tables; see cli.h. */
 #include "client/verbs.h"
 
+#include "common/base/roff.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -125,67 +127,53 @@ void page_help(const struct verb *verb, struct buf *out)
 
 /* ---- man page ----------------------------------------------------------------------------- */
 
-/* Text for roff: backslashes, and lines that would begin with a control character. */
-static void add_roff(struct buf *out, const char *text)
+static void add_roff_options(struct buf *out, const struct option *options, size_t count)
 {
-    for (const char *at = text; *at; at++) {
-        bool line_start = at == text || at[-1] == '\n';
-        if (at[0] == '\n' && at[1] == '\n') {
-            buf_puts(out, "\n.PP\n");
-            at++;
-        } else if (*at == '\\') {
-            buf_puts(out, "\\e");
-        } else if (*at == '-') {
-            buf_puts(out, "\\-");
-        } else if (line_start && (*at == '.' || *at == '\'')) {
-            buf_printf(out, "\\&%c", *at);
-        } else {
-            buf_putc(out, *at);
-        }
+    for (size_t i = 0; i < count; i++) {
+        struct buf term = {0};
+        if (options[i].letter)
+            buf_printf(&term, "-%c, ", options[i].letter);
+        buf_printf(&term, "--%s", options[i].name);
+        roff_item(out, term.bytes, options[i].value, options[i].help);
+        buf_done(&term);
     }
-}
-
-static void add_roff_option(struct buf *out, const struct option *option)
-{
-    buf_puts(out, ".TP\n");
-    if (option->letter)
-        buf_printf(out, "\\fB\\-%c\\fR, ", option->letter);
-    buf_puts(out, "\\fB\\-\\-");
-    add_roff(out, option->name);
-    buf_printf(out, "\\fR%s\\fI%s\\fR\n", option->value ? " " : "",
-               option->value ? option->value : "");
-    add_roff(out, option->help);
-    buf_putc(out, '\n');
 }
 
 static void add_roff_verb(struct buf *out, const struct verb *verb)
 {
-    buf_printf(out, ".SS athanor %s %s\n", verb->name, verb->words);
-    add_roff(out, verb->text);
-    buf_putc(out, '\n');
-    for (size_t i = 0; i < verb->option_count; i++)
-        add_roff_option(out, &verb->options[i]);
+    struct buf title = {0};
+    buf_printf(&title, "athanor %s %s", verb->name, verb->words);
+    roff_subsection(out, title.bytes);
+    buf_done(&title);
+    roff_text(out, verb->text);
+    add_roff_options(out, verb->options, verb->option_count);
 }
 
 void page_man(struct buf *out)
 {
-    buf_puts(out, ".TH ATHANOR 1\n.SH NAME\nathanor \\- distributed scheduler for language-model "
-                  "experiments\n.SH SYNOPSIS\n\\fBathanor\\fR \\fIVERB\\fR [\\fIARGUMENT\\fR...]\n"
-                  ".SH VERBS\n");
+    roff_title(out, "athanor", 1, "Athanor " ATHANOR_VERSION,
+               "distributed scheduler for language-model experiments");
+    roff_section(out, "SYNOPSIS");
+    buf_puts(out, "\\fBathanor\\fR \\fIVERB\\fR [\\fIARGUMENT\\fR...]\n");
+    roff_section(out, "VERBS");
     for (size_t i = 0; i < ARRAY_COUNT(entries); i++)
         if (entries[i].verb)
             add_roff_verb(out, entries[i].verb);
-    buf_puts(out, ".SH OPTIONS OF EVERY VERB\n");
-    for (size_t i = 0; i < global_option_count; i++)
-        add_roff_option(out, &global_options[i]);
-    buf_puts(out, ".SH EXIT STATUS\n");
+    roff_section(out, "OPTIONS OF EVERY VERB");
+    add_roff_options(out, global_options, global_option_count);
+    roff_section(out, "EXIT STATUS");
     for (size_t i = 0; i < ARRAY_COUNT(exit_texts); i++) {
-        buf_printf(out, ".TP\n\\fB%zu\\fR\n", i);
-        add_roff(out, exit_texts[i]);
-        buf_putc(out, '\n');
+        char number[8];
+        snprintf(number, sizeof number, "%zu", i);
+        roff_item(out, number, NULL, exit_texts[i]);
     }
-    buf_puts(out, ".SH FILES\n.TP\n\\fI~/.local/state/athanor\\fR\nThe cluster's directory: keys, "
-                  "logs, pid files, the private database (\\fI/var/lib/athanor\\fR for root).\n");
+    roff_section(out, "FILES");
+    roff_item(out, "~/.local/state/athanor", NULL,
+              "The cluster's directory: keys, logs, pid files, the private database; "
+              "/var/lib/athanor for root. ATHANOR_HOME names another.");
+    roff_section(out, "SEE ALSO");
+    buf_puts(out, "\\fBathanor\\-engine\\fR(1), \\fBathanor\\-coordinator\\fR(8), "
+                  "\\fBathanor\\-worker\\fR(8)\n");
 }
 
 /* ---- completion --------------------------------------------------------------------------- */

@@ -20,8 +20,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "athanor-coordinator: %s\n", err.text);
         return EXIT_OPTIONS;
     }
-    if (options.help) {
-        char *page = options_help();
+    if (options.help || options.man) {
+        char *page = options.help ? options_help() : options_man("Athanor " ATHANOR_VERSION);
         fputs(page, stdout);
         mem_free(page);
         return EXIT_ENDED;

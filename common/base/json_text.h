@@ -1,7 +1,7 @@
 /* json_text.h - JSON of others, checked and cut into pieces without building a tree.
  *
  * Programs of users put JSON into reports. A text that PostgreSQL's jsonb refuses would fail the
- * whole batch that it travels in, again and again; so it is looked at first. Nothing here
+ * whole batch that it travels in, again and again; so it is looked at first. No check
  * allocates or recurses. */
 #ifndef ATHANOR_JSON_TEXT_H
 #define ATHANOR_JSON_TEXT_H

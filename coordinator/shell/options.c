@@ -4,6 +4,7 @@
 #include "common/base/buf.h"
 #include "common/base/log.h"
 #include "common/base/parse.h"
+#include "common/base/roff.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,8 @@ static const struct option_row rows[] = {
     {"--log-level", "LEVEL", "ATHANOR_LOG_LEVEL", OPTION_LEVEL, AT(log_level), 0, 0,
      "error, warn, info or debug (default info)"},
     {"--version", NULL, NULL, OPTION_FLAG, AT(version), 0, 0, "print the version and end"},
+    {"--man", NULL, NULL, OPTION_FLAG, AT(man), 0, 0,
+     "print athanor-coordinator(8) as roff and end"},
     {"--help", NULL, NULL, OPTION_FLAG, AT(help), 0, 0, "print this page and end"},
 };
 
@@ -199,20 +202,26 @@ int options_parse(int argc, char **argv, struct options *out, struct err *err)
     options.heartbeat_ms = options.heartbeat_ms ? options.heartbeat_ms : 2000;
     options.queue = options.queue ? options.queue : 20000;
     options.log_level = options.log_level ? options.log_level : LOG_LEVEL_INFO;
-    if (!options.help && !options.version && check(&options, err) < 0)
+    if (!options.help && !options.man && !options.version && check(&options, err) < 0)
         return -1;
     *out = options;
     return 0;
 }
 
+static const char about[] =
+    "Stores experiments in PostgreSQL and dispatches their jobs to workers. Runs in\n"
+    "the foreground, logs to standard error and ends on SIGTERM.\n";
+static const char exits[] =
+    "0 ended as asked; 1 could not start; 2 wrong options; 3 another\n"
+    "coordinator leads now; 4 PostgreSQL refused rows. After 3 and 4 start it again:\n"
+    "its state is in PostgreSQL.\n";
+#define SYNOPSIS "athanor-coordinator --db CONNINFO --key FILE [options]"
+
 char *options_help(void)
 {
     struct buf out = {0};
 
-    buf_puts(&out,
-             "usage: athanor-coordinator --db CONNINFO --key FILE [options]\n\n"
-             "Stores experiments in PostgreSQL and dispatches their jobs to workers. Runs in\n"
-             "the foreground, logs to standard error and ends on SIGTERM.\n\noptions:\n");
+    buf_printf(&out, "usage: " SYNOPSIS "\n\n%s\noptions:\n", about);
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         const struct option_row *row = &rows[i];
         buf_printf(&out, "  %s%s%s%s%s%s\n      %s\n", row->name, row->value ? " " : "",
@@ -220,9 +229,32 @@ char *options_help(void)
                    row->environment ? row->environment : "", row->environment ? "]" : "",
                    row->help);
     }
-    buf_puts(&out,
-             "\nexit codes: 0 ended as asked; 1 could not start; 2 wrong options; 3 another\n"
-             "coordinator leads now; 4 PostgreSQL refused rows. After 3 and 4 start it again:\n"
-             "its state is in PostgreSQL.\n");
+    buf_printf(&out, "\nexit codes: %s", exits);
+    return buf_take(&out);
+}
+
+char *options_man(const char *version)
+{
+    struct buf out = {0}, help = {0};
+
+    roff_title(&out, "athanor-coordinator", 8, version,
+               "stores experiments, dispatches their jobs");
+    roff_section(&out, "SYNOPSIS");
+    roff_text(&out, SYNOPSIS);
+    roff_section(&out, "DESCRIPTION");
+    roff_text(&out, about);
+    roff_section(&out, "OPTIONS");
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        buf_clear(&help);
+        buf_puts(&help, rows[i].help);
+        if (rows[i].environment)
+            buf_printf(&help, " (variable %s)", rows[i].environment);
+        roff_item(&out, rows[i].name, rows[i].value, help.bytes);
+    }
+    roff_section(&out, "EXIT STATUS");
+    roff_text(&out, exits);
+    roff_section(&out, "SEE ALSO");
+    roff_text(&out, "athanor(1), athanor-worker(8)");
+    buf_done(&help);
     return buf_take(&out);
 }

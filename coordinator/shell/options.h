@@ -17,7 +17,7 @@ struct options {
     const char *principals; /* file: lines of NAME ROLE KEY */
     bool single;
     bool migrate_only;
-    bool help, version;
+    bool help, man, version;
     uint64_t leader_ms;    /* leader lease */
     uint64_t worker_ms;    /* worker lease; 0: the core's default */
     uint64_t heartbeat_ms; /* asked of workers */
@@ -30,7 +30,9 @@ struct options {
 /* argv is borrowed and may be changed. Errors: ERR_INVALID, naming the option and what is
  * accepted. */
 int options_parse(int argc, char **argv, struct options *out, struct err *err) WARN_UNUSED;
-/* The help page, made from the same table (mem_free). */
+/* The help page and the manual page, made from the same table (mem_free). `version` goes to the
+ * footer. */
 char *options_help(void);
+char *options_man(const char *version);
 
 #endif

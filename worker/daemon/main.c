@@ -12,9 +12,11 @@ int main(int count, char **arguments)
         fprintf(stderr, "athanor-worker: %s\n", err.text);
         return 2;
     }
-    if (options.help || options.version) {
+    if (options.help || options.man || options.version) {
         if (options.help)
             options_help(stdout);
+        else if (options.man)
+            options_man(stdout, "Athanor " ATHANOR_VERSION);
         else
             puts("athanor-worker " ATHANOR_VERSION);
         options_done(&options);

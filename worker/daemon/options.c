@@ -2,6 +2,7 @@
 #include "worker/daemon/options.h"
 
 #include "common/base/parse.h"
+#include "common/base/roff.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -54,15 +55,18 @@ static const struct option {
      "stop jobs on SIGTERM (default: they run on and are found again)"},
     {"--verbose", NULL, OPTION_FLAG, AT(verbose), NULL, "log every message"},
     {"--help", NULL, OPTION_FLAG, AT(help), NULL, "this text"},
+    {"--man", NULL, OPTION_FLAG, AT(man), NULL, "print athanor-worker(8) as roff"},
     {"--version", NULL, OPTION_FLAG, AT(version), NULL, "print the version"},
 };
 
+#define SYNOPSIS "athanor-worker --coordinator ENDPOINTS --keys FILE --state DIR [options]"
+static const char about[] =
+    "Offers this node's cores, memory and GPUs to a coordinator and runs what it sends.\n"
+    "May be restarted at any time: jobs run on and are found again.\n";
+
 void options_help(FILE *out)
 {
-    fputs("usage: athanor-worker --coordinator ENDPOINTS --keys FILE --state DIR [options]\n\n"
-          "Offers this node's cores, memory and GPUs to a coordinator and runs what it sends.\n"
-          "May be restarted at any time: jobs run on and are found again.\n\n",
-          out);
+    fprintf(out, "usage: " SYNOPSIS "\n\n%s\n", about);
     for (size_t i = 0; i < ARRAY_COUNT(table); i++) {
         int width =
             fprintf(out, "  %s %s", table[i].name, table[i].argument ? table[i].argument : "");
@@ -71,6 +75,31 @@ void options_help(FILE *out)
             fprintf(out, " [$%s]", table[i].environment);
         fputc('\n', out);
     }
+}
+
+void options_man(FILE *stream, const char *version)
+{
+    struct buf out = {0}, help = {0};
+    roff_title(&out, "athanor-worker", 8, version, "offers this node to an Athanor cluster");
+    roff_section(&out, "SYNOPSIS");
+    roff_text(&out, SYNOPSIS);
+    roff_section(&out, "DESCRIPTION");
+    roff_text(&out, about);
+    roff_section(&out, "OPTIONS");
+    for (size_t i = 0; i < ARRAY_COUNT(table); i++) {
+        buf_clear(&help);
+        buf_puts(&help, table[i].help);
+        if (table[i].environment)
+            buf_printf(&help, " (variable %s)", table[i].environment);
+        roff_item(&out, table[i].name, table[i].argument, help.bytes);
+    }
+    roff_section(&out, "EXIT STATUS");
+    roff_text(&out, "0 ended as asked; 1 could not start or go on; 2 wrong options.");
+    roff_section(&out, "SEE ALSO");
+    roff_text(&out, "athanor(1), athanor-engine(1), athanor-coordinator(8)");
+    fputs(out.bytes, stream);
+    buf_done(&help);
+    buf_done(&out);
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
@@ -223,7 +252,7 @@ static void defaults_set(struct options *options)
 static int required_check(const struct options *options, struct err *err)
 {
     if (options->endpoint_count == 0)
-        return err_set(err, ERR_INVALID, "--coordinator is required, such as tcp://HOST:7600");
+        return err_set(err, ERR_INVALID, "--coordinator is required, such as tcp://HOST:7117");
     if (!options->keys[0])
         return err_set(err, ERR_INVALID,
                        "--keys is required: the file of this worker's secret key");
@@ -260,7 +289,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
             rc = -1;
         i += used;
     }
-    if (rc == 0 && !options.help && !options.version) {
+    if (rc == 0 && !options.help && !options.man && !options.version) {
         rc = required_check(&options, err);
         if (rc == 0)
             defaults_set(&options);

@@ -33,7 +33,7 @@ struct options {
     const char *job_user;
     uint64_t log_bytes_max;
     bool allow_root_jobs, stop_jobs, verbose;
-    bool help, version; /* print and leave */
+    bool help, man, version; /* print and leave */
 };
 
 /* Errors: ERR_INVALID naming the option, its value and what is accepted. */
@@ -41,5 +41,6 @@ int options_read(int count, char *const *arguments, struct options *out,
                  struct err *err) WARN_UNUSED;
 void options_done(struct options *options);
 void options_help(FILE *out);
+void options_man(FILE *stream, const char *version); /* `version`: for the footer */
 
 #endif

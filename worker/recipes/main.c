@@ -2,6 +2,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "worker/recipes/job.h"
+#include "worker/recipes/page.h"
 #include "worker/recipes/registry.h"
 #include "worker/recipes/run.h"
 
@@ -14,7 +15,7 @@
 
 static const char usage[] =
     "Usage: athanor-engine run [--spec FILE] [--out DIR] [--resume DIR]\n"
-    "       athanor-engine --catalogue | --version | --help\n"
+    "       athanor-engine --catalogue | --man | --version | --help\n"
     "\n"
     "Runs one training, evaluation or data job of Athanor. The shepherd starts it with\n"
     "ATHANOR_SPEC, ATHANOR_JOB_DIR, ATHANOR_RUN_DIR, ATHANOR_RESUME and ATHANOR_REPORT set;\n"
@@ -24,6 +25,7 @@ static const char usage[] =
     "  --out DIR      where checkpoints and datasets go (default: the current directory)\n"
     "  --resume DIR   the checkpoint to go on from\n"
     "  --catalogue    all recipes with their parameters, as JSON\n"
+    "  --man          this page and all recipes, as roff\n"
     "\n"
     "With several ranks, start it under mpirun or the shepherd (RANK, WORLD_SIZE).\n"
     "Exit status: 0 done or stopped after a checkpoint, 1 failed, 2 wrong usage.\n";
@@ -98,8 +100,8 @@ int main(int argc, char **argv)
     const char *verb = argc > 1 ? argv[1] : "";
     if (strcmp(verb, "run") == 0)
         return run_verb(argc - 1, argv + 1);
-    if (strcmp(verb, "--catalogue") == 0) {
-        char *text = recipe_catalogue();
+    if (strcmp(verb, "--catalogue") == 0 || strcmp(verb, "--man") == 0) {
+        char *text = verb[2] == 'c' ? recipe_catalogue() : page_man(usage);
         fputs(text, stdout);
         mem_free(text);
         return EXIT_SUCCESS;

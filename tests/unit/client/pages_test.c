@@ -1,6 +1,9 @@
 /* pages_test.c - help, man page and completion from the verbs' tables. */
 #include "client/cli.h"
 
+#include "common/base/mem.h"
+#include "common/base/roff.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -53,9 +56,12 @@ static void the_man_page_names_every_verb_and_option(void **state)
     (void)state;
     page_man(&out);
     for (size_t i = 0; (verb = verb_at(i)); i++) {
-        char heading[100];
-        snprintf(heading, sizeof heading, ".SS athanor %s %s\n", verb->name, verb->words);
-        assert_non_null(strstr(out.bytes, heading));
+        struct buf heading = {0};
+        char *title = mem_printf("athanor %s %s", verb->name, verb->words);
+        roff_subsection(&heading, title);
+        assert_non_null(strstr(out.bytes, heading.bytes));
+        mem_free(title);
+        buf_done(&heading);
     }
     assert_non_null(strstr(out.bytes, "\\fB\\-\\-submit\\-key\\fR \\fIHEX\\fR"));
     buf_done(&out);

@@ -100,6 +100,23 @@ static void the_help_page_names_every_option_and_exit_code(void **state)
     mem_free(page);
 }
 
+static void the_manual_page_has_an_entry_for_every_option(void **state)
+{
+    (void)state;
+    char *page = options_man("Athanor 1.2.3");
+    size_t entries = 0, lines = 0;
+
+    for (const char *at = page; (at = strstr(at, "\n.TP\n\\fB\\-\\-")); at++)
+        entries++;
+    char *help = options_help();
+    for (const char *at = help; (at = strstr(at, "\n  --")); at++)
+        lines++;
+    assert_int_equal(entries, lines);
+    assert_non_null(strstr(page, ".TH \"ATHANOR-COORDINATOR\" 8 \"\" \"Athanor 1.2.3\"\n"));
+    mem_free(help);
+    mem_free(page);
+}
+
 int main(void)
 {
     unsetenv("ATHANOR_DB");
@@ -110,6 +127,7 @@ int main(void)
         cmocka_unit_test(wrong_options_say_what_would_do),
         cmocka_unit_test(the_environment_fills_what_is_left_open),
         cmocka_unit_test(the_help_page_names_every_option_and_exit_code),
+        cmocka_unit_test(the_manual_page_has_an_entry_for_every_option),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
