@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -246,4 +247,25 @@ int file_remove_tree(const char *path, struct err *err)
 bool file_exists(const char *path)
 {
     return access(path, F_OK) == 0;
+}
+
+int file_module(const char *name, char **out, struct err *err)
+{
+    static const char *const places[] = {"", "/../bin", "/../lib/athanor"};
+    char folder[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
+    if (length <= 0)
+        return err_errno(err, "find our own program");
+    folder[length] = '\0';
+    *strrchr(folder, '/') = '\0';
+    for (size_t i = 0; i < ARRAY_COUNT(places); i++) {
+        char *path = mem_printf("%s%s/%s", folder, places[i], name);
+        if (file_exists(path)) {
+            *out = path;
+            return 0;
+        }
+        mem_free(path);
+    }
+    return err_set(err, ERR_NOT_FOUND, "no %s in %s, nor in ../lib/athanor from there", name,
+                   folder);
 }

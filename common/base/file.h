@@ -20,5 +20,8 @@ int file_sync_folder(const char *path, struct err *err) WARN_UNUSED;
  * missing path is success. */
 int file_remove_tree(const char *path, struct err *err) WARN_UNUSED;
 bool file_exists(const char *path);
+/* Where a module of ours lies: beside this program, in ../bin (tests) or in ../lib/athanor
+ * (installed). *out: mem_free. Errors: ERR_NOT_FOUND, naming the places. */
+int file_module(const char *name, char **out, struct err *err) WARN_UNUSED;
 
 #endif

@@ -3,12 +3,11 @@
 #include "worker/engine/builtin.h"
 #include "worker/engine/threads.h"
 
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 
 #include <dlfcn.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,37 +28,24 @@ static const struct op_facts {
 #undef OP
 
 /* The CUDA backend is a module of its own, so that programs start without the CUDA libraries
- * (which take longer to load than many jobs run) and the build works without them. It lies
- * beside the program, in ../bin (tests) or in ../lib/athanor (installed). */
+ * (which take longer to load than many jobs run) and the build works without them. */
 static const struct backend *module_backend(struct err *why_not)
 {
-    static const char *const places[] = {"", "/../bin", "/../lib/athanor"};
     static const struct backend *backend;
-    char folder[PATH_MAX], path[PATH_MAX + 64];
-    ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
-    char *end;
+    char *path;
 
     if (backend)
         return backend;
-    folder[length > 0 ? length : 0] = 0;
-    end = strrchr(folder, '/');
-    if (end)
-        *end = 0;
-    for (size_t i = 0; i < ARRAY_COUNT(places); i++) {
-        void *module;
-
-        snprintf(path, sizeof path, "%s%s/athanor-cuda.so", folder, places[i]);
-        if (access(path, R_OK) != 0)
-            continue;
-        module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        backend = module ? dlsym(module, "backend_cuda") : NULL;
-        if (!backend)
-            err_set(why_not, ERR_NOT_FOUND, "cuda module %s: %s", path, dlerror());
-        return backend;
+    if (file_module("athanor-cuda.so", &path, why_not) < 0) {
+        err_wrap(why_not, "this Athanor was built without nvcc");
+        return NULL;
     }
-    err_set(why_not, ERR_NOT_FOUND,
-            "no cuda module (athanor-cuda.so) beside %s: Athanor was built without nvcc", folder);
-    return NULL;
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    backend = module ? dlsym(module, "backend_cuda") : NULL;
+    if (!backend)
+        err_set(why_not, ERR_NOT_FOUND, "cuda module %s: %s", path, dlerror());
+    mem_free(path);
+    return backend;
 }
 
 const struct backend *backend_find(enum backend_kind kind)

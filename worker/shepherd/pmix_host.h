@@ -35,7 +35,7 @@ struct pmix_host {
     bool (*aborted)(struct pmix_abort *out);
 };
 
-#define PMIX_HOST_MODULE "athanor-pmix.so" /* beside athanor-shepherd */
+#define PMIX_HOST_MODULE "athanor-pmix.so" /* found by file_module */
 #define PMIX_HOST_SYMBOL "pmix_host_module"
 
 /* Loads the module: only attempts that need PMIx pay for its libraries. Errors: ERR_NOT_FOUND. */
