@@ -159,8 +159,9 @@ static int check_words(const struct args *args, struct err *err)
     if (args->word_count < verb->words_min)
         return err_set(err, ERR_INVALID, "'athanor %s' needs %s", verb->name, verb->words);
     if (args->word_count > verb->words_max)
-        return err_set(err, ERR_INVALID, "'%s' is one word too many: usage is 'athanor %s %s'",
-                       args->words[verb->words_max], verb->name, verb->words);
+        return err_set(err, ERR_INVALID, "'%s' is one word too many: usage is 'athanor %s%s%s'",
+                       args->words[verb->words_max], verb->name, *verb->words ? " " : "",
+                       verb->words);
     return 0;
 }
 

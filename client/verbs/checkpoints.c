@@ -18,13 +18,17 @@ static const struct heading columns[] = {
 static int run(struct client *client, const struct args *args)
 {
     struct pairs pairs = {0};
+    const char *job = NULL;
     if (!args->word_count && !args_has(args, "experiment"))
         return client_failf(client, EXIT_USAGE, "name a job, or --experiment NAME");
-    pairs_add(&pairs, "job", args->word_count ? args->words[0] : NULL);
+    int code = args->word_count ? client_job_id(client, args->words[0], &job) : EXIT_DONE;
+    if (code != EXIT_DONE)
+        return code;
+    pairs_add(&pairs, "job", job);
     pairs_add(&pairs, "experiment", args_text(args, "experiment"));
     pairs_add_flag(&pairs, "all", args_has(args, "all"));
-    int code = client_list(client, "checkpoints", &pairs, args_count(args, "limit", UINT32_MAX),
-                           columns, ARRAY_COUNT(columns), "no checkpoints");
+    code = client_list(client, "checkpoints", &pairs, args_count(args, "limit", UINT32_MAX),
+                       columns, ARRAY_COUNT(columns), "no checkpoints");
     pairs_done(&pairs);
     return code;
 }

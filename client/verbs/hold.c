@@ -15,8 +15,9 @@ const struct verb verb_hold = {
     .name = "hold",
     .words = "[JOB...]",
     .summary = "keep waiting jobs from starting",
-    .text = "Held jobs keep their place in the queue and do not start until they are released. A "
-            "running job runs on; the hold then counts for its next attempt.",
+    .text =
+        "Held jobs keep their place in the queue and do not start until they are released. Only "
+        "jobs that wait can be held, also between two attempts; one that runs can be cancelled.",
     .word_kind = WORD_JOB,
     .words_max = UINT_MAX,
     VERB_OPTIONS(options),

@@ -26,6 +26,10 @@ static int keys_new(struct client *client, const struct args *args)
     struct keypair keys;
     struct err err;
     struct buf out = {0};
+    if (!path && strchr(args->words[1], '/'))
+        return client_failf(client, EXIT_USAGE,
+                            "'%s' is no name of a principal; for another place see --out",
+                            args->words[1]);
     if (!path)
         path = arena_printf(&client->arena, "%s.key", args->words[1]);
     keypair_make(&keys);

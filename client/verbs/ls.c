@@ -2,6 +2,9 @@
 #include "client/client.h"
 #include "client/verbs.h"
 
+#include <string.h>
+#include <strings.h>
+
 #include <limits.h>
 
 #define ROWS_DEFAULT 50u
@@ -43,11 +46,33 @@ static const struct heading experiment_columns[] = {
     {"live", NULL},         {"succeeded", NULL}, {"failed", NULL},          {"cancelled", NULL},
 };
 
+/* Words between commas, in any case: a typo must not look like "there are none". */
+static int states_check(const char *states, struct err *err)
+{
+    static const char *const known[] = {"waiting", "ready",     "placed", "running",  "stopping",
+                                        "backoff", "succeeded", "failed", "cancelled"};
+    while (states) {
+        size_t length = strcspn(states, ","), i = 0;
+        while (i < ARRAY_COUNT(known) &&
+               !(strlen(known[i]) == length && strncasecmp(states, known[i], length) == 0))
+            i++;
+        if (i == ARRAY_COUNT(known))
+            return err_set(err, ERR_INVALID,
+                           "option --state: '%.*s' is no state, see 'athanor ls --help'",
+                           (int)length, states);
+        states = states[length] ? states + length + 1 : NULL;
+    }
+    return 0;
+}
+
 static int run(struct client *client, const struct args *args)
 {
+    struct err err;
     struct pairs pairs = {0};
     uint64_t limit = args_has(args, "all") ? UINT32_MAX : args_count(args, "limit", ROWS_DEFAULT);
     int code;
+    if (states_check(args_text(args, "state"), &err) < 0)
+        return client_fail(client, EXIT_USAGE, &err);
     if (args_has(args, "experiments")) {
         pairs_add(&pairs, "name", args_text(args, "experiment"));
         code = client_list(client, "experiments", &pairs, limit, experiment_columns,
