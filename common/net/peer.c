@@ -417,9 +417,11 @@ static int request_wait(struct peer *peer, const struct message *request, bool r
             return err_set(err, ERR_TIMEOUT, "no answer within %llu ms",
                            (unsigned long long)timeout_ms);
         if (now_ms >= until_ms)
-            return err_set(err, ERR_TIMEOUT, "no coordinator within %llu ms: %s",
+            return err_set(err, ERR_TIMEOUT, "no coordinator within %llu ms: %s%s",
                            (unsigned long long)timeout_ms,
-                           peer->last_error.kind ? peer->last_error.text : endpoint_now(peer));
+                           peer->last_error.kind ? peer->last_error.text : endpoint_now(peer),
+                           peer->last_error.kind ? ""
+                                                 : " (keys that are not enrolled get no answer)");
         if (loop_once(peer->loop, until_ms - now_ms, err) < 0)
             return -1;
     }
