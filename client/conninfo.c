@@ -136,6 +136,10 @@ static int uri_split(struct split *split, const char *uri, struct err *err)
     }
     size_t to_query = strcspn(host, "?");
     buf_add(&split->rest, host, to_query);
+    /* Whether an '@' ends a user name depends on what stands before it, that is on the password. */
+    if (strchr(host + to_query, '@'))
+        return err_set(err, ERR_INVALID,
+                       "the connection string has an '@' behind the '?': write it as %%40");
     return host[to_query] ? query_split(split, host + to_query + 1, err) : 0;
 }
 
