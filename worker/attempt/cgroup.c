@@ -8,10 +8,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -172,12 +175,31 @@ int cgroup_make(const char *base, const char *name, uint64_t memory_bytes, uid_t
     return 0;
 }
 
-int cgroup_open_procs(const char *path, const char *leaf)
+int cgroup_open(const char *path, const char *leaf)
 {
-    char *name = group_file(path, leaf, "cgroup.procs");
-    int fd = open(name, O_WRONLY | O_CLOEXEC);
+    char *name = group_file(path, NULL, leaf);
+    int fd = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
     mem_free(name);
     return fd;
+}
+
+pid_t cgroup_fork(int leaf_fd, bool *out_inside)
+{
+    struct clone_args args = {.flags = CLONE_INTO_CGROUP,
+                              .exit_signal = SIGCHLD,
+                              .cgroup = (uint64_t)leaf_fd};
+    pid_t pid = leaf_fd < 0 ? -1 : (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    *out_inside = pid >= 0 || leaf_fd < 0;
+    return pid >= 0 ? pid : fork();
+}
+
+bool cgroup_join(int leaf_fd)
+{
+    int fd = openat(leaf_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+    bool joined = fd >= 0 && write(fd, "0", 1) == 1;
+    if (fd >= 0)
+        close(fd);
+    return joined;
 }
 
 bool cgroup_limits_memory(const char *path)

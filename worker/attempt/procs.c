@@ -93,6 +93,16 @@ bool process_signal(struct process_id process, int signal_number)
     return same;
 }
 
+void process_signals_reset(void)
+{
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    sigset_t none;
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &plain, NULL); /* fails for SIGKILL and SIGSTOP, as it should */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 struct scanned {
     pid_t pid, parent;
     uint64_t start_ticks;

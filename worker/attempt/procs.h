@@ -32,4 +32,7 @@ uint64_t process_proportional_bytes(pid_t pid);
 /* Kills by the kernel for lack of memory since boot, on this machine; 0 when not known. */
 uint64_t machine_oom_kills(void);
 
+/* In a child before exec: every signal as it is by default, none blocked. Async-signal-safe. */
+void process_signals_reset(void);
+
 #endif

@@ -8,19 +8,15 @@
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
 #include "worker/daemon/daemon.h"
+#include "worker/daemon/launch.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-extern char **environ;
 
 struct starting {
     struct daemon *daemon;
@@ -215,78 +211,18 @@ static int plan_write(const struct starting *s, struct err *err)
 
 /* ---- the shepherd ---------------------------------------------------------------------------- */
 
-#define LOCK_FD 3 /* in the shepherd */
-
-static void actions_fill(posix_spawn_file_actions_t *actions, const char *log, int lock_fd)
-{
-    posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDWR, 0);
-    posix_spawn_file_actions_adddup2(actions, STDIN_FILENO, STDOUT_FILENO);
-    posix_spawn_file_actions_addopen(actions, STDERR_FILENO, log, O_WRONLY | O_CREAT | O_APPEND,
-                                     0600);
-    posix_spawn_file_actions_adddup2(actions, lock_fd, LOCK_FD);
-    posix_spawn_file_actions_addclosefrom_np(actions, LOCK_FD + 1);
-}
-
-static void attributes_fill(posix_spawnattr_t *attributes)
-{
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(attributes, &none);
-    posix_spawnattr_setsigdefault(attributes, &all);
-    posix_spawnattr_setflags(attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-}
-
-static void arguments_fill(const struct starting *s, char *out[12])
+static int shepherd_start(struct starting *s, struct err *err)
 {
     const struct options *options = s->daemon->options;
-    size_t count = 0;
-    out[count++] = (char *)options->shepherd;
-    out[count++] = "--lock-fd";
-    out[count++] = "3";
-    if (s->attempt->cgroup[0]) {
-        out[count++] = "--cgroup";
-        out[count++] = s->attempt->cgroup;
-    }
-    if (options->job_user[0]) {
-        out[count++] = "--user";
-        out[count++] = (char *)options->job_user;
-    }
-    out[count++] = s->attempt->folder;
-    out[count] = NULL;
-}
-
-/* We take the lock and the shepherd inherits it, so that there is no moment at which it could be
- * taken for dead. */
-static int shepherd_spawn(struct starting *s, struct err *err)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    char *arguments[12];
-    int lock_fd, high_fd;
+    struct launch_shepherd launch = {.program = options->shepherd,
+                                     .user = options->job_user,
+                                     .folder = s->attempt->folder,
+                                     .cgroup = s->attempt->cgroup};
     pid_t pid;
-    if (folder_lock(s->attempt->folder, &lock_fd, err) < 0)
+    if (launch_shepherd(&launch, &pid, err) < 0)
         return -1;
-    high_fd = fcntl(lock_fd, F_DUPFD_CLOEXEC, LOCK_FD + 1); /* dup2 onto itself keeps CLOEXEC */
-    close(lock_fd);
-    if (high_fd < 0)
-        return err_errno(err, "duplicate the lock");
-    char *log = folder_file(s->attempt->folder, FOLDER_LOG);
-    arguments_fill(s, arguments);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    actions_fill(&actions, log, high_fd);
-    attributes_fill(&attributes);
-    errno = posix_spawn(&pid, arguments[0], &actions, &attributes, arguments, environ);
-    int rc = errno ? err_errno(err, "start the shepherd '%s'", arguments[0]) : 0;
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    close(high_fd);
-    mem_free(log);
-    if (rc == 0)
-        attempt_watch(s->attempt, pid, true);
-    return rc;
+    attempt_watch(s->attempt, pid, true);
+    return 0;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -304,7 +240,7 @@ static int plan_step(struct starting *s, struct err *err)
 }
 
 static step_fn *const steps[] = {check_step,  slots_give, job_dir_make,
-                                 cgroup_give, plan_step,  shepherd_spawn};
+                                 cgroup_give, plan_step,  shepherd_start};
 
 /* A folder without an attempt is what a removal could not finish. */
 static int folder_make(const struct daemon *daemon, const char *folder, struct err *err)

@@ -1,6 +1,9 @@
 /* launch.c - see launch.h. */
 #include "worker/shepherd/launch.h"
 
+#include "worker/attempt/cgroup.h"
+#include "worker/attempt/procs.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -23,6 +26,10 @@ static const char *const step_texts[STEP_END] = {
 
 struct failure {
     int step, error;
+};
+
+struct pipes {
+    int out[2], error[2], report[2];
 };
 
 /* ---- in the child: only async-signal-safe calls, because PMIx has threads -------------------- */
@@ -57,21 +64,11 @@ static void offer_to_oom_killer(void)
     close(fd);
 }
 
-static void signals_reset(void)
-{
-    struct sigaction plain = {.sa_handler = SIG_DFL};
-    sigset_t none;
-    for (int number = 1; number < NSIG; number++)
-        sigaction(number, &plain, NULL); /* fails for SIGKILL and SIGSTOP, as it should */
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-static int child_prepare(const struct launch *launch, int out, int error)
+static int child_prepare(const struct launch *launch, bool inside, int out, int error)
 {
     if (setpgid(0, 0) < 0)
         return STEP_GROUP;
-    if (launch->cgroup_fd >= 0 && write(launch->cgroup_fd, "0", 1) != 1)
+    if (!inside && !cgroup_join(launch->cgroup_fd))
         return STEP_CGROUP;
     if (!bind_self(launch))
         return STEP_BIND;
@@ -82,30 +79,28 @@ static int child_prepare(const struct launch *launch, int out, int error)
     return 0;
 }
 
-static void child_run(const struct launch *launch, pid_t parent, int out, int error, int report)
+static void child_run(const struct launch *launch, pid_t parent, bool inside,
+                      const struct pipes *pipes)
 {
     /* First of all: whatever happens to the shepherd, its ranks do not stay behind. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
         _exit(127);
-    signals_reset();
+    process_signals_reset();
     offer_to_oom_killer();
-    struct failure failure = {child_prepare(launch, out, error), 0};
+    struct failure failure = {
+        child_prepare(launch, inside, pipes->out[1], pipes->error[1]), 0};
     if (failure.step == 0) {
         environ = (char **)launch->environment; /* execvp looks up PATH here */
         execvp(launch->arguments[0], launch->arguments);
         failure.step = STEP_EXEC;
     }
     failure.error = errno;
-    ssize_t wrote = write(report, &failure, sizeof failure);
+    ssize_t wrote = write(pipes->report[1], &failure, sizeof failure);
     (void)wrote;
     _exit(127);
 }
 
 /* ---- in the shepherd ------------------------------------------------------------------------- */
-
-struct pipes {
-    int out[2], error[2], report[2];
-};
 
 static void pipes_close(struct pipes *pipes)
 {
@@ -151,9 +146,10 @@ int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, in
     struct pipes pipes;
     if (pipes_open(&pipes, err) < 0)
         return -1;
-    pid_t parent = getpid(), pid = fork();
+    bool inside;
+    pid_t parent = getpid(), pid = cgroup_fork(launch->cgroup_fd, &inside);
     if (pid == 0)
-        child_run(launch, parent, pipes.out[1], pipes.error[1], pipes.report[1]);
+        child_run(launch, parent, inside, &pipes);
     if (pid < 0) {
         err_errno(err, "fork");
         pipes_close(&pipes);

@@ -12,7 +12,7 @@ struct launch {
     const char *folder;       /* working directory */
     const unsigned *cpus;     /* to bind to; cpu_count 0: unbound */
     size_t cpu_count;
-    int cgroup_fd; /* cgroup.procs to join; -1: none */
+    int cgroup_fd; /* of cgroup_open: where the rank is born; -1: with us */
 };
 
 /* The rank is the leader of its own process group, dies with us (also when we are killed), and

@@ -1,7 +1,6 @@
 /* main.c - athanor-shepherd: runs one attempt on one node from its folder, and outlives whoever
  * started it. See README.md. */
 #include "common/base/log.h"
-#include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
 #include "worker/shepherd/dump.h"
 #include "worker/shepherd/run.h"
@@ -16,13 +15,12 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: athanor-shepherd [--lock-fd N] [--cgroup PATH] [--user NAME] FOLDER\n"
+    "usage: athanor-shepherd [--lock-fd N] [--user NAME] FOLDER\n"
     "       athanor-shepherd --dump FOLDER\n"
     "\n"
     "Runs the attempt that FOLDER/start.json describes and writes its report stream to\n"
     "FOLDER/spool-*. Started by athanor-worker; by hand it is good for trying a plan.\n"
     "  --lock-fd N   descriptor that already holds the lock of FOLDER\n"
-    "  --cgroup PATH cgroup of the attempt, to be joined (its leaf `shepherd`)\n"
     "  --user NAME   account to become first; needs root\n"
     "  --dump        print the report stream of FOLDER as JSON lines instead\n"
     "  --help        this text\n"
@@ -58,18 +56,8 @@ static int user_become(const char *name, struct err *err)
     return 0;
 }
 
-static int cgroup_join(const char *path, struct err *err)
-{
-    int fd = cgroup_open_procs(path, "shepherd");
-    if (fd < 0)
-        return err_errno(err, "--cgroup %s", path);
-    int rc = write(fd, "0", 1) == 1 ? 0 : err_errno(err, "join cgroup %s", path);
-    close(fd);
-    return rc;
-}
-
 struct options {
-    const char *folder, *lock_fd, *cgroup, *user;
+    const char *folder, *lock_fd, *user;
     bool dump, help, wrong;
 };
 
@@ -77,7 +65,7 @@ static void options_read(int count, char **arguments, struct options *out)
 {
     struct {
         const char *name, **value;
-    } valued[] = {{"--lock-fd", &out->lock_fd}, {"--cgroup", &out->cgroup}, {"--user", &out->user}};
+    } valued[] = {{"--lock-fd", &out->lock_fd}, {"--user", &out->user}};
     for (int i = 1; i < count; i++) {
         bool taken = false;
         for (size_t k = 0; k < ARRAY_COUNT(valued) && i + 1 < count; k++)
@@ -101,8 +89,6 @@ static void options_read(int count, char **arguments, struct options *out)
 static int attempt_do(const struct options *options, struct err *err)
 {
     setsid(); /* fails when we lead a session already, which is as good */
-    if (options->cgroup && cgroup_join(options->cgroup, err) < 0)
-        return -1;
     if (options->user && user_become(options->user, err) < 0)
         return -1;
     if (lock_take(options->folder, options->lock_fd, err) < 0)

@@ -91,7 +91,7 @@ int ranks_start(struct run *run, struct err *err)
 {
     if (run->plan.launcher == PLAN_PMIX && pmix_start(run, err) < 0)
         return -1;
-    int cgroup_fd = run->plan.cgroup[0] ? cgroup_open_procs(run->plan.cgroup, "ranks") : -1;
+    int cgroup_fd = run->plan.cgroup[0] ? cgroup_open(run->plan.cgroup, "ranks") : -1;
     int rc = 0;
     for (unsigned i = 0; rc == 0 && i < run->plan.rank_count; i++)
         rc = rank_start(run, i, cgroup_fd, err);

@@ -1,0 +1,117 @@
+/* launch.c - see launch.h. */
+#include "worker/daemon/launch.h"
+
+#include "common/base/mem.h"
+#include "worker/attempt/cgroup.h"
+#include "worker/attempt/folder.h"
+#include "worker/attempt/procs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/close_range.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOCK_FD 3 /* in the shepherd */
+
+struct spawn {
+    const char *arguments[8];
+    int null_fd, log_fd, lock_fd; /* all above LOCK_FD, so that no dup2 is onto itself */
+    int group_fd;                 /* -1: none */
+};
+
+static void arguments_fill(const struct launch_shepherd *launch, const char *out[8])
+{
+    size_t count = 0;
+    out[count++] = launch->program;
+    out[count++] = "--lock-fd";
+    out[count++] = "3";
+    if (launch->user[0]) {
+        out[count++] = "--user";
+        out[count++] = launch->user;
+    }
+    out[count++] = launch->folder;
+    out[count] = NULL;
+}
+
+/* ---- in the child: only async-signal-safe calls, because ZeroMQ has threads ------------------ */
+
+static bool child_files(const struct spawn *spawn)
+{
+    return dup2(spawn->null_fd, STDIN_FILENO) >= 0 && dup2(spawn->null_fd, STDOUT_FILENO) >= 0 &&
+           dup2(spawn->log_fd, STDERR_FILENO) >= 0 && dup2(spawn->lock_fd, LOCK_FD) >= 0 &&
+           close_range(LOCK_FD + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC) == 0;
+}
+
+static void child_run(const struct spawn *spawn, bool inside)
+{
+    process_signals_reset();
+    setsid();
+    if (child_files(spawn) && (inside || cgroup_join(spawn->group_fd)))
+        execv(spawn->arguments[0], (char *const *)spawn->arguments);
+    const char *why = strerrordesc_np(errno);
+    ssize_t wrote = why ? write(spawn->log_fd, why, strlen(why)) : 0;
+    (void)wrote;
+    _exit(127);
+}
+
+/* ---- in the daemon --------------------------------------------------------------------------- */
+
+static int high_of(int fd, const char *what, struct err *err)
+{
+    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, LOCK_FD + 1);
+    if (high < 0)
+        err_errno(err, "open '%s'", what);
+    if (fd >= 0)
+        close(fd);
+    return high;
+}
+
+static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn, struct err *err)
+{
+    int lock_fd;
+    *spawn = (struct spawn){{NULL}, -1, -1, -1, -1};
+    arguments_fill(launch, spawn->arguments);
+    if (access(launch->program, X_OK) < 0)
+        return err_errno(err, "run the shepherd '%s'", launch->program);
+    if (folder_lock(launch->folder, &lock_fd, err) < 0)
+        return -1;
+    spawn->lock_fd = high_of(lock_fd, FOLDER_LOCK, err);
+    char *log = folder_file(launch->folder, FOLDER_LOG);
+    spawn->log_fd = high_of(open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), log, err);
+    mem_free(log);
+    spawn->null_fd = high_of(open("/dev/null", O_RDWR | O_CLOEXEC), "/dev/null", err);
+    if (spawn->lock_fd < 0 || spawn->log_fd < 0 || spawn->null_fd < 0)
+        return -1;
+    if (!launch->cgroup[0])
+        return 0;
+    spawn->group_fd = cgroup_open(launch->cgroup, "shepherd");
+    return spawn->group_fd < 0 ? err_errno(err, "open cgroup '%s'", launch->cgroup) : 0;
+}
+
+static void spawn_close(struct spawn *spawn)
+{
+    const int fds[] = {spawn->null_fd, spawn->log_fd, spawn->lock_fd, spawn->group_fd};
+    for (size_t i = 0; i < ARRAY_COUNT(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+/* We take the lock and the shepherd inherits it, so that there is no moment at which it could be
+ * taken for dead. */
+int launch_shepherd(const struct launch_shepherd *launch, pid_t *out_pid, struct err *err)
+{
+    struct spawn spawn;
+    bool inside;
+    int rc = spawn_open(launch, &spawn, err);
+    if (rc == 0) {
+        pid_t pid = cgroup_fork(spawn.group_fd, &inside);
+        if (pid == 0)
+            child_run(&spawn, inside);
+        rc = pid < 0 ? err_errno(err, "fork") : 0;
+        *out_pid = pid;
+    }
+    spawn_close(&spawn);
+    return rc;
+}

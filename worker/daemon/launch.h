@@ -1,0 +1,22 @@
+/* launch.h - starting the shepherd of an attempt. */
+#ifndef ATHANOR_DAEMON_LAUNCH_H
+#define ATHANOR_DAEMON_LAUNCH_H
+
+#include "common/base/err.h"
+
+#include <sys/types.h>
+
+struct launch_shepherd {
+    const char *program; /* absolute path */
+    const char *user;    /* account that it becomes; "": it stays ours */
+    const char *folder;  /* of the attempt, with a whole plan */
+    const char *cgroup;  /* it is born in this group's leaf `shepherd`; "": in our group */
+};
+
+/* Starts it with the folder's lock, in a session of its own, with FOLDER_LOG as its stderr. Does
+ * not wait for the exec: a failure from there on is the last line of that log, and the end of a
+ * shepherd that wrote nothing. Errors: ERR_EXISTS when another holds the lock, ERR_IO. */
+int launch_shepherd(const struct launch_shepherd *launch, pid_t *out_pid,
+                    struct err *err) WARN_UNUSED;
+
+#endif
