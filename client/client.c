@@ -111,13 +111,9 @@ static int find_keys(struct client *client, struct keypair *keys, char server_ke
                      struct err *err)
 {
     const char *server = setting(client, "server-key", "ATHANOR_SERVER_KEY", "server.key.pub");
-    struct err ignored;
     if (keypair_read(setting(client, "key", "ATHANOR_KEY", "client.key"), keys, err) < 0)
         return -1;
-    if (public_key_check(server, &ignored) < 0)
-        return public_key_read(server, server_key, err);
-    memcpy(server_key, server, KEY_TEXT_SIZE);
-    return 0;
+    return public_key_given(server, server_key, err);
 }
 
 static int connect_once(struct client *client, struct err *err)

@@ -60,15 +60,13 @@ static int key_change(struct client *client, struct msg_key_change change)
 static int keys_enrol(struct client *client, const struct args *args)
 {
     char key[KEY_TEXT_SIZE];
-    struct err err, ignored;
+    struct err err;
     const char *role = args_text(args, "role");
     if (args->word_count < 3)
         return client_failf(client, EXIT_USAGE,
                             "'keys enrol' needs PRINCIPAL and KEY: a .pub file, "
                             "or the 40 characters themselves");
-    if (public_key_check(args->words[2], &ignored) == 0)
-        memcpy(key, args->words[2], sizeof key);
-    else if (public_key_read(args->words[2], key, &err) < 0)
+    if (public_key_given(args->words[2], key, &err) < 0)
         return client_fail(client, EXIT_USAGE, &err);
     return key_change(client,
                       (struct msg_key_change){"enrol", args->words[1], role ? role : "user", key});

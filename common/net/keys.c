@@ -202,3 +202,12 @@ int public_key_read(const char *path, char out[KEY_TEXT_SIZE], struct err *err)
     keypair_wipe(&keys);
     return 0;
 }
+
+int public_key_given(const char *given, char out[KEY_TEXT_SIZE], struct err *err)
+{
+    struct err ignored;
+    if (file_exists(given) || public_key_check(given, &ignored) < 0)
+        return public_key_read(given, out, err);
+    memcpy(out, given, KEY_TEXT_SIZE);
+    return 0;
+}

@@ -30,6 +30,9 @@ int keypair_write(const char *path, const struct keypair *keys, struct err *err)
 int keypair_read(const char *path, struct keypair *out, struct err *err) WARN_UNUSED;
 /* Reads the public key of a .pub or secret file, whatever its mode. */
 int public_key_read(const char *path, char out[KEY_TEXT_SIZE], struct err *err) WARN_UNUSED;
+/* What a person gave: the name of a file, or a key itself. A name of 40 characters may look like a
+ * key, so a file that is there comes first. */
+int public_key_given(const char *given, char out[KEY_TEXT_SIZE], struct err *err) WARN_UNUSED;
 /* Accepts exactly 40 Z85 characters that decode to 32 bytes. */
 int public_key_check(const char *text, struct err *err) WARN_UNUSED;
 

@@ -462,12 +462,7 @@ static int inventory_prepare(struct daemon *daemon, struct err *err)
 
 static int server_key_find(const char *given, char out[KEY_TEXT_SIZE], struct err *err)
 {
-    struct err why = {0};
-    if (strlen(given) == KEY_TEXT_LENGTH && public_key_check(given, &why) == 0) {
-        memcpy(out, given, KEY_TEXT_SIZE);
-        return 0;
-    }
-    return public_key_read(given, out, err) < 0 ? err_wrap(err, "--server-key") : 0;
+    return public_key_given(given, out, err) < 0 ? err_wrap(err, "--server-key") : 0;
 }
 
 static int peer_prepare(struct daemon *daemon, struct err *err)

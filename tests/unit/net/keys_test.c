@@ -115,6 +115,27 @@ static void a_missing_file_is_named(void **state)
     mem_free(path);
 }
 
+static void a_file_whose_name_looks_like_a_key_is_read(void **state)
+{
+    (void)state;
+    struct keypair keys;
+    struct err err;
+    char folder[] = "/tmp/athanor-keys-XXXXXX", path[64], got[KEY_TEXT_SIZE];
+    keypair_make(&keys);
+    assert_int_equal(public_key_given(keys.public_key, got, &err), 0);
+    assert_string_equal(got, keys.public_key);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/%.*s", folder, (int)(KEY_TEXT_LENGTH - sizeof folder),
+             "0123456789abcdef0123456789abcdef");
+    assert_int_equal(public_key_check(path, &err), 0);
+    assert_int_equal(keypair_write(path, &keys, &err), 0);
+    assert_int_equal(public_key_given(path, got, &err), 0);
+    assert_string_equal(got, keys.public_key);
+    assert_int_equal(file_remove_tree(folder, &err), 0);
+    assert_int_equal(public_key_given("no-such-file", got, &err), -1);
+    keypair_wipe(&keys);
+}
+
 static void wrong_texts_are_refused_with_the_line(void **state)
 {
     static const struct {
