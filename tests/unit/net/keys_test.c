@@ -197,6 +197,7 @@ int main(void)
         T(an_existing_secret_is_not_replaced),
         T(a_secret_that_others_may_read_is_refused),
         T(a_missing_file_is_named),
+        T(a_file_whose_name_looks_like_a_key_is_read),
         T(wrong_texts_are_refused_with_the_line),
         T(blanks_comments_and_missing_newlines_are_fine),
         T(a_file_above_the_limit_is_refused),
