@@ -126,16 +126,23 @@ static int check_reachable(struct arena *arena, const char *home,
 
 /* ---- making and starting ------------------------------------------------------------------ */
 
-static int run_program(struct arena *arena, const char *home, const struct daemon_account *account,
-                       const char *const *arguments, struct err *err)
+/* The first argument becomes the program's path: by it PostgreSQL's programs find each other and
+ * their files when their directory is not on PATH, as on Debian. */
+static int program_find(struct arena *arena, const char **arguments, struct daemon_spec *spec,
+                        struct err *err)
 {
-    struct daemon_spec spec = {.home = home,
-                               .name = "postgres-setup",
-                               .arguments = arguments,
-                               .account = *account};
-    if (postgres_program(arena, arguments[0], &spec.program, err) < 0)
+    if (postgres_program(arena, arguments[0], &spec->program, err) < 0)
         return -1;
-    return daemon_run(arena, &spec, err);
+    arguments[0] = spec->program;
+    spec->arguments = arguments;
+    return 0;
+}
+
+static int run_program(struct arena *arena, const char *home, const struct daemon_account *account,
+                       const char **arguments, struct err *err)
+{
+    struct daemon_spec spec = {.home = home, .name = "postgres-setup", .account = *account};
+    return program_find(arena, arguments, &spec, err) < 0 ? -1 : daemon_run(arena, &spec, err);
 }
 
 /* initdb into a directory beside, renamed when it is complete. */
@@ -144,16 +151,16 @@ static int cluster_make(struct arena *arena, const char *home, const struct daem
 {
     const char *final = arena_printf(arena, "%s/db", home);
     const char *made = arena_printf(arena, "%s/db.new", home);
-    const char *const arguments[] = {"initdb",
-                                     "-D",
-                                     made,
-                                     "-U",
-                                     DATABASE,
-                                     "--auth-local=trust",
-                                     "--auth-host=reject",
-                                     "--encoding=UTF8",
-                                     "--locale=C.UTF-8",
-                                     NULL};
+    const char *arguments[] = {"initdb",
+                               "-D",
+                               made,
+                               "-U",
+                               DATABASE,
+                               "--auth-local=trust",
+                               "--auth-host=reject",
+                               "--encoding=UTF8",
+                               "--locale=C.UTF-8",
+                               NULL};
     if (file_exists(arena_printf(arena, "%s/PG_VERSION", final)))
         return 0;
     if (file_remove_tree(made, err) < 0)
@@ -171,31 +178,28 @@ static int server_start(struct arena *arena, const char *home, const struct daem
                         pid_t *out_pid, struct err *err)
 {
     const char *data = arena_printf(arena, "%s/db", home);
-    const char *const arguments[] = {"postgres",
-                                     "-D",
-                                     data,
-                                     "-c",
-                                     arena_printf(arena, "unix_socket_directories=\"%s\"", data),
-                                     "-c",
-                                     "listen_addresses=",
-                                     "-c",
-                                     "max_connections=60",
-                                     "-c",
-                                     "shared_buffers=64MB",
-                                     "-c",
-                                     "max_wal_size=512MB",
-                                     "-c",
-                                     "logging_collector=off",
-                                     "-c",
-                                     "log_min_messages=warning",
-                                     "-c",
-                                     "cluster_name=athanor",
-                                     NULL};
-    struct daemon_spec spec = {.home = home,
-                               .name = "postgres",
-                               .arguments = arguments,
-                               .account = *account};
-    if (postgres_program(arena, "postgres", &spec.program, err) < 0)
+    const char *arguments[] = {"postgres",
+                               "-D",
+                               data,
+                               "-c",
+                               arena_printf(arena, "unix_socket_directories=\"%s\"", data),
+                               "-c",
+                               "listen_addresses=",
+                               "-c",
+                               "max_connections=60",
+                               "-c",
+                               "shared_buffers=64MB",
+                               "-c",
+                               "max_wal_size=512MB",
+                               "-c",
+                               "logging_collector=off",
+                               "-c",
+                               "log_min_messages=warning",
+                               "-c",
+                               "cluster_name=athanor",
+                               NULL};
+    struct daemon_spec spec = {.home = home, .name = "postgres", .account = *account};
+    if (program_find(arena, arguments, &spec, err) < 0)
         return -1;
     return daemon_start(arena, &spec, out_pid, err);
 }
@@ -203,11 +207,9 @@ static int server_start(struct arena *arena, const char *home, const struct daem
 static int is_ready(struct arena *arena, const char *home, const struct daemon_account *account)
 {
     struct err err;
-    const char *const arguments[] = {"pg_isready", "-q",
-                                     "-h",         arena_printf(arena, "%s/db", home),
-                                     "-d",         "postgres",
-                                     "-U",         DATABASE,
-                                     NULL};
+    const char *arguments[] = {"pg_isready", "-q",       "-h", arena_printf(arena, "%s/db", home),
+                               "-d",         "postgres", "-U", DATABASE,
+                               NULL};
     return run_program(arena, home, account, arguments, &err);
 }
 
@@ -237,9 +239,9 @@ static int database_make(struct arena *arena, const char *home,
                          const struct daemon_account *account, struct err *err)
 {
     const char *data = arena_printf(arena, "%s/db", home);
-    const char *const exists[] = {"psql",   "-X", "-q",     "-h", data,       "-U",
-                                  DATABASE, "-d", DATABASE, "-c", "SELECT 1", NULL};
-    const char *const make[] = {"createdb", "-h", data, "-U", DATABASE, DATABASE, NULL};
+    const char *exists[] = {"psql",   "-X", "-q",     "-h", data,       "-U",
+                            DATABASE, "-d", DATABASE, "-c", "SELECT 1", NULL};
+    const char *make[] = {"createdb", "-h", data, "-U", DATABASE, DATABASE, NULL};
     if (run_program(arena, home, account, exists, err) == 0)
         return 0;
     return run_program(arena, home, account, make, err);
