@@ -217,6 +217,8 @@ static char *place_make(struct run *run, const char *below, struct err *err)
         mem_free(path);
         return NULL;
     }
+    CHECK(run->made_count < ARRAY_COUNT(run->made));
+    run->made[run->made_count++] = mem_strdup(path);
     return path;
 }
 
@@ -369,12 +371,10 @@ static void finished_write(struct run *run, const struct verdict *verdict)
 /* By our own knowledge: a job that removes the attempt's folder takes the list of places along. */
 static int own_places_remove(const struct run *run, struct err *err)
 {
-    const struct environment_places *places = &run->places;
-    char *base = mem_strndup(places->report, strlen(places->report) - strlen("/report"));
-    int rc = file_remove_tree(base, err);
-    mem_free(base);
-    if (rc == 0 && places->shared_memory[0])
-        rc = file_remove_tree(places->shared_memory, err);
+    int rc = 0;
+    for (size_t i = 0; i < run->made_count; i++)
+        if (file_remove_tree(run->made[i], err) < 0)
+            rc = -1;
     return rc;
 }
 
@@ -422,6 +422,8 @@ static void run_free(struct run *run)
     spool_close(&run->spool);
     arena_done(&run->batch_arena);
     places_free(&run->places);
+    for (size_t i = 0; i < run->made_count; i++)
+        mem_free(run->made[i]);
     mem_free(run->batch);
     mem_free(run->ranks);
     mem_free(run->launch_error);

@@ -62,6 +62,8 @@ struct run {
     char *folder;
     int folder_fd;                    /* for the control socket's path; kept until it is removed */
     struct environment_places places; /* texts owned here */
+    char *made[3];                    /* directories of ours outside of the folder */
+    size_t made_count;
     const struct pmix_host *pmix;     /* NULL: not needed */
     struct poller *poller;
     struct line_server *report, *control;
