@@ -40,6 +40,17 @@ job() {
     [ ! -e "$(dirname "$kept")" ]
 }
 
+@test "jobs that remove their attempt's folder at once, shepherd killed or not, come to an end" {
+    printf 'athanor: 1\nkind: command\narray: 20\nresources: {memory: 16MiB}\n' >array.yaml
+    for last in true 'kill -9 $PPID'; do
+        printf 'rm -rf "$(dirname "$ATHANOR_RUN_DIR")"\n%s\n' "$last" >script
+        athanor submit array.yaml --set name=removes --set "command=[sh, $PWD/script]" -e "${last%% *}" \
+            >/dev/null
+        until_true 60 sql_is "SELECT count(*) FROM athanor.jobs WHERE experiment = '${last%% *}'
+            AND state IN ('SUCCEEDED', 'FAILED')" 20
+    done
+}
+
 reporter='
 import json, os, socket
 s = socket.socket(socket.AF_UNIX); s.connect(os.environ["ATHANOR_REPORT"]); answers = s.makefile()

@@ -194,7 +194,10 @@ static int segment_end(int fd, uint64_t first, uint64_t *out_bytes, uint64_t *ou
 static int segment_open(struct spool_writer *spool, uint64_t first, int flags, struct err *err)
 {
     char *path = segment_path(spool->folder, first);
-    int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+    const int how = O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | flags;
+    int fd = open(path, how, 0600);
+    if (fd < 0 && errno == ENOENT && (flags & O_CREAT) && mkdir(spool->folder, 0700) == 0)
+        fd = open(path, how, 0600); /* the folder was removed under us */
     int rc = fd < 0 ? err_errno(err, "open spool '%s'", path) : 0;
     mem_free(path);
     if (rc < 0)
@@ -263,11 +266,19 @@ void spool_close(struct spool_writer *spool)
     memset(spool, 0, sizeof *spool);
 }
 
+/* A job can remove our folder. What comes then goes to a new segment of a new folder: an end that
+ * nobody can read would leave the job running for ever. */
+static bool segment_is_gone(const struct spool_writer *spool)
+{
+    struct stat info;
+    return fstat(spool->fd, &info) == 0 && info.st_nlink == 0;
+}
+
 int spool_flush(struct spool_writer *spool, struct err *err)
 {
     if (spool->backlog.length == 0)
         return 0;
-    if ((spool->fd < 0 || spool->segment_bytes >= SPOOL_SEGMENT_BYTES) &&
+    if ((spool->fd < 0 || spool->segment_bytes >= SPOOL_SEGMENT_BYTES || segment_is_gone(spool)) &&
         segment_open(spool, spool->backlog_first, O_CREAT, err) < 0)
         return -1;
     if (file_write_all(spool->fd, spool->backlog.bytes, spool->backlog.length, err) < 0) {

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -130,6 +131,22 @@ static void attempt_ended(struct attempt *attempt)
         pump_attempt(attempt);
 }
 
+/* A job can remove its attempt's folder, and kill its shepherd: the end is told nevertheless, under
+ * a number that the coordinator has not seen. */
+static void folder_restore(struct attempt *attempt)
+{
+    struct err err = {0};
+    if (mkdir(attempt->folder, 0700) < 0)
+        return; /* it is there, or the spool says why it cannot be */
+    log_warn("attempt %" PRIu64 ": its folder was removed, reports may be lost",
+             attempt->attempt_id);
+    if (folder_set_acked(attempt->folder, max_u64(attempt->acked, attempt->sent), &err) < 0)
+        log_warn("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
+    spool_reader_close(&attempt->reader);
+    if (spool_reader_open(attempt->folder, attempt->sent, &attempt->reader, &err) < 0)
+        log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
+}
+
 void attempt_finish(struct attempt *attempt, enum cause cause, const char *text)
 {
     struct spool_writer spool = {0};
@@ -140,6 +157,7 @@ void attempt_finish(struct attempt *attempt, enum cause cause, const char *text)
                                 .text = {text, strlen(text)},
                                 .meta = "{}"};
     log_warn("attempt %" PRIu64 ": %s: %s", attempt->attempt_id, cause_name(cause), text);
+    folder_restore(attempt);
     if (spool_open(attempt->folder, attempt->attempt_id, &spool, &err) < 0 ||
         spool_append(&spool, &report, 1, &err) < 0 || spool_sync(&spool, &err) < 0) {
         /* The tick comes back here: the state is still SWEEPING, or RUNNING without a pid. */

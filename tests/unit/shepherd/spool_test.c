@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -281,6 +282,29 @@ static void what_the_disk_refuses_waits_in_memory_and_is_written_later(void **st
     spool_close(&spool);
 }
 
+/* Jobs can remove the folder; a reader that comes later finds what was written since. */
+static void a_removed_folder_is_made_again_and_the_numbers_go_on(void **state)
+{
+    (void)state;
+    struct spool_writer spool;
+    struct err err = {0};
+    size_t count;
+    assert_int_equal(spool_open(folder, 1, &spool, &err), 0);
+    write_metrics(&spool, 3);
+    assert_int_equal(file_remove_tree(folder, &err), 0);
+    write_metrics(&spool, 2);
+    assert_int_equal(read_after(0, &count), 5);
+    assert_int_equal(count, 2);
+    spool_close(&spool);
+    assert_int_equal(file_remove_tree(folder, &err), 0);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    assert_int_equal(spool_open(folder, 1, &spool, &err), 0);
+    assert_int_equal(file_remove_tree(folder, &err), 0); /* before the first record */
+    write_metrics(&spool, 1);
+    assert_int_equal(read_after(0, &count), 1);
+    spool_close(&spool);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -294,6 +318,7 @@ int main(void)
         TEST(segments_follow_each_other_and_go_when_acknowledged),
         TEST(numbers_that_were_acknowledged_are_never_used_again),
         TEST(the_last_report_is_found_by_kind),
+        TEST(a_removed_folder_is_made_again_and_the_numbers_go_on),
         TEST(what_the_disk_refuses_waits_in_memory_and_is_written_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
