@@ -43,7 +43,9 @@ job() {
 @test "jobs that remove their attempt's folder at once, shepherd killed or not, come to an end" {
     printf 'athanor: 1\nkind: command\narray: 20\nresources: {memory: 16MiB}\n' >array.yaml
     for last in true 'kill -9 $PPID'; do
-        printf 'rm -rf "$(dirname "$ATHANOR_RUN_DIR")"\n%s\n' "$last" >script
+        # With the list gone and the shepherd killed nobody is left who knows of TMPDIR: the script does.
+        printf 'rm -rf "$(dirname "$ATHANOR_REPORT")" "$TMPDIR" "$(dirname "$ATHANOR_RUN_DIR")"\n%s\n' \
+            "$last" >script
         athanor submit array.yaml --set name=removes --set "command=[sh, $PWD/script]" -e "${last%% *}" \
             >/dev/null
         until_true 60 sql_is "SELECT count(*) FROM athanor.jobs WHERE experiment = '${last%% *}'
