@@ -32,6 +32,20 @@ static int compare_u64(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static bool segment_parse(const char *name, uint64_t *out_first)
+{
+    int used = 0;
+    return strncmp(name, "spool-", 6) == 0 &&
+           sscanf(name, "spool-%20" SCNu64 "%n", out_first, &used) == 1 && used == 26 &&
+           !name[used];
+}
+
+bool spool_is_segment(const char *name)
+{
+    uint64_t first;
+    return segment_parse(name, &first);
+}
+
 /* First sequences of all segments, ascending (mem_free). */
 static int segments_list(const char *folder, uint64_t **out, size_t *out_count, struct err *err)
 {
@@ -42,9 +56,7 @@ static int segments_list(const char *folder, uint64_t **out, size_t *out_count, 
     size_t count = 0, capacity = 0;
     for (struct dirent *entry; (entry = readdir(dir));) {
         uint64_t first;
-        int used = 0;
-        if (sscanf(entry->d_name, "spool-%20" SCNu64 "%n", &first, &used) != 1 || used != 26 ||
-            entry->d_name[used])
+        if (!segment_parse(entry->d_name, &first))
             continue;
         VEC_RESERVE(list, count, capacity);
         list[count++] = first;

@@ -75,4 +75,7 @@ int spool_drop(const char *folder, uint64_t acked, struct err *err) WARN_UNUSED;
 /* Bytes of all segments. */
 uint64_t spool_bytes(const char *folder);
 
+/* Whether a file of this name in an attempt's folder belongs to its spool. */
+bool spool_is_segment(const char *name);
+
 #endif

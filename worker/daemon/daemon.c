@@ -372,6 +372,18 @@ static void on_watchdog(void *user)
     loop_timer_start(daemon->loop, &daemon->watchdog_timer, notify_watchdog_ms());
 }
 
+/* Other files of the folder come and go a dozen times in a short attempt. */
+static void on_folder_event(struct daemon *daemon, const struct inotify_event *event)
+{
+    struct attempt *attempt = daemon->attempts;
+    if (!event->len || !spool_is_segment(event->name))
+        return;
+    while (attempt && attempt->spool_watch != event->wd)
+        attempt = attempt->next;
+    if (attempt)
+        pump_attempt(attempt);
+}
+
 static void on_inotify(void *user, unsigned events)
 {
     struct daemon *daemon = user;
@@ -381,11 +393,7 @@ static void on_inotify(void *user, unsigned events)
     while ((got = read(daemon->inotify_fd, bytes, sizeof bytes)) > 0) {
         for (char *at = bytes; at < bytes + got;) {
             const struct inotify_event *event = (const struct inotify_event *)at;
-            struct attempt *attempt = daemon->attempts;
-            while (attempt && attempt->spool_watch != event->wd)
-                attempt = attempt->next;
-            if (attempt)
-                pump_attempt(attempt);
+            on_folder_event(daemon, event);
             at += sizeof *event + event->len;
         }
     }
