@@ -5,10 +5,11 @@
  *   coordinator_bench [--program PATH] [--jobs N] [--workers N] [--points N]
  *
  * Prints, each with its base of the same run:
- *   submit    durable submits/s of one client, against PostgreSQL's multi-row INSERT of the same
- * rows jobs      submit -> dispatch -> done of jobs whose workers answer at once latency   submit
- * -> START received, one job at a time on an idle cluster metrics   points/s until acknowledged,
- * that is durable Absolute figures belong to the machine; ratios are what to compare. */
+ *   - submit: durable submits/s of one client, against PostgreSQL's multi-row INSERT of the same rows
+ *   - jobs: submit to done, of jobs whose workers answer at once
+ *   - latency: submit to START received, one job at a time on an idle cluster
+ *   - metrics: points/s until acknowledged, that is durable
+ * Absolute figures belong to the machine; ratios are what to compare. */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/net/keys.h"
@@ -395,13 +396,15 @@ static void bench_metrics(struct bench *bench, uint64_t points)
     bench->acked_seq = 1;
     while (seq < points) {
         struct message message = {.tag = MSG_REPORT};
-        for (size_t i = 0; i < REPORT_POINTS; i++)
-            reports[i] = (struct rec_report){.seq = ++seq,
+        for (size_t i = 0; i < REPORT_POINTS; i++) {
+            seq++;
+            reports[i] = (struct rec_report){.seq = seq,
                                              .kind = REPORT_METRIC,
                                              .time_us = clock_wall_us(),
                                              .step = seq,
                                              .name = "loss",
                                              .value = 1.0 / (double)seq};
+        }
         message.u.report = (struct msg_report){.attempt_id = attempt_id,
                                                .reports = reports,
                                                .reports_count = REPORT_POINTS};
