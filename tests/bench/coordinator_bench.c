@@ -5,7 +5,7 @@
  *   coordinator_bench [--program PATH] [--jobs N] [--workers N] [--points N]
  *
  * Prints, each with its base of the same run:
- *   - submit: durable submits/s of one client, against PostgreSQL's multi-row INSERT of the same rows
+ *   - submit: durable submits/s of one client, against a multi-row INSERT of the same rows
  *   - jobs: submit to done, of jobs whose workers answer at once
  *   - latency: submit to START received, one job at a time on an idle cluster
  *   - metrics: points/s until acknowledged, that is durable
