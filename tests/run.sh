@@ -32,7 +32,15 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/athanor-tests-XXXXXX")
 chmod 755 "$scratch" # the private database runs as another account
 export ATHANOR_SHARED_DATA=${ATHANOR_SHARED_DATA:-$(cd "$root/.." && pwd)/shared/data}
 export ATHANOR_TEST_SCRATCH=$scratch ATHANOR_TEST_MODE=$mode
-trap '[ "$keep" = 1 ] || rm -rf "$scratch"' EXIT
+trap clean EXIT
+
+clean() { # a file whose set-up failed may leave its cluster running
+    local home
+    for home in "$scratch"/cluster-*; do
+        ATHANOR_HOME=$home "$root/$build/bin/athanor" down --force >/dev/null 2>&1 || true
+    done
+    [ "$keep" = 1 ] || rm -rf "$scratch"
+}
 
 say() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
 
