@@ -93,7 +93,7 @@ leftovers() { # what a test must not leave behind; compared before and after
     { ls /dev/shm 2>/dev/null | sed 's/^/shm /'
       find "${TMPDIR:-/tmp}" -maxdepth 1 \( -name 'athanor*' -o -name 'ompi.*' -o -name 'pmix*' \) \
           ! -path "$scratch" -printf 'tmp %f\n' 2>/dev/null
-      ps -eo comm= | grep -E '^athanor' | sed 's/^/process /' || true; } | sort
+      ps -eo stat=,comm= | awk '$1 !~ /^Z/ && $2 ~ /^athanor/ { print "process", $2 }'; } | sort
 }
 
 say "packages"
@@ -133,8 +133,12 @@ if [ "$mode" = long ]; then
     done
 fi
 
-leftovers >"$scratch/after"
-new=$(comm -13 "$scratch/before" "$scratch/after")
+for _ in $(seq 50); do # sanitizers look for leaks after a daemon has said good-bye
+    leftovers >"$scratch/after"
+    new=$(comm -13 "$scratch/before" "$scratch/after")
+    [ -n "$new" ] || break
+    read -rt 0.2 <> <(:) || true
+done
 rc=0; [ -z "$new" ] || { rc=1; printf 'left behind by the tests:\n%s\n' "$new"; }
 count $rc "nothing is left behind"
 
