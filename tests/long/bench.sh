@@ -4,8 +4,8 @@
 set -euo pipefail
 source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export ATHANOR_BUILD=${ATHANOR_BUILD:-$source_root/build}
-cd "$ATHANOR_BUILD"
-for bench in bench/* "$source_root"/tests/bench/*_bench.sh; do
+cd "$source_root" # benchmarks name programs from here, as build/bin/...
+for bench in "$ATHANOR_BUILD"/bench/* "$source_root"/tests/bench/*_bench.sh; do
     [ -f "$bench" ] && [ -x "$bench" ] || continue
     echo "== $bench"
     "$bench"
