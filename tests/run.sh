@@ -31,7 +31,7 @@ passed=0 failed=0 skipped=0 failures=()
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/athanor-tests-XXXXXX")
 chmod 755 "$scratch" # the private database runs as another account
 export ATHANOR_SHARED_DATA=${ATHANOR_SHARED_DATA:-$(cd "$root/.." && pwd)/shared/data}
-export ATHANOR_TEST_SCRATCH=$scratch ATHANOR_TEST_MODE=$mode
+export ATHANOR_TEST_SCRATCH=$scratch ATHANOR_TEST_MODE=${mode/long/default} # tests/long sets its own
 trap clean EXIT
 
 clean() { # a file whose set-up failed may leave its cluster running
