@@ -15,10 +15,12 @@ struct policy_need job_need(const struct job *job)
 }
 
 static void key_build(struct buf *key, const struct policy_need *need, uint32_t ranks,
-                      const struct spec_label *constraints, size_t constraint_count)
+                      uint64_t wall_time_ms, const struct spec_label *constraints,
+                      size_t constraint_count)
 {
     buf_add(key, need, sizeof *need);
     buf_add(key, &ranks, sizeof ranks);
+    buf_add(key, &wall_time_ms, sizeof wall_time_ms);
     for (size_t i = 0; i < constraint_count; i++) {
         buf_add(key, constraints[i].name, strlen(constraints[i].name) + 1);
         for (size_t k = 0; k < constraints[i].value_count; k++)
@@ -60,7 +62,7 @@ struct class *class_get(struct core *core, const struct job *job,
 {
     struct policy_need need = job_need(job);
     struct buf key = {0};
-    key_build(&key, &need, job->ranks, constraints, constraint_count);
+    key_build(&key, &need, job->ranks, job->limits.wall_time_ms, constraints, constraint_count);
     struct class *class = NULL;
     HASH_FIND(hh, core->classes_by_key, key.bytes, key.length, class);
     if (class) {
@@ -70,6 +72,7 @@ struct class *class_get(struct core *core, const struct job *job,
     class = mem_zalloc(sizeof *class);
     class->need = need;
     class->ranks = job->ranks;
+    class->wall_time_ms = job->limits.wall_time_ms;
     class->constraints = constraints_copy(constraints, constraint_count);
     class->constraint_count = constraint_count;
     class->key_length = key.length;

@@ -1,22 +1,27 @@
 /* place.c - one scheduling pass: view, plan by the policy, verification, placement. */
 #include "coordinator/core/state.h"
 
+#include <stdlib.h>
+
 static bool view_next_job(const void *opaque, size_t class_index, const struct policy_job *after,
                           struct policy_job *out)
 {
     const struct core *core = opaque;
     const struct queue *queue = &core->classes[class_index]->queue;
     const struct queue_node *node =
-        after ? queue_after(queue, after->priority, after->job_id) : queue_first(queue);
+        after ? queue_after(queue, after->key, after->job_id) : queue_first(queue);
     if (!node)
         return false;
-    *out = (struct policy_job){.job_id = node->job_id, .priority = node->priority};
+    *out = (struct policy_job){.job_id = node->job_id, .key = node->priority};
     return true;
 }
 
-static bool view_allows(const void *opaque, size_t class_index, size_t worker_index)
+static bool view_allows(const void *opaque, size_t class_index, size_t worker_index,
+                        uint64_t start_ms, struct policy_fit *out)
 {
+    (void)start_ms; /* labels do not change with time */
     const struct core *core = opaque;
+    *out = (struct policy_fit){0};
     return class_allows(core->classes[class_index], core->workers[worker_index]);
 }
 
@@ -29,7 +34,10 @@ static void view_workers(const struct core *core, struct arena *arena, struct po
             .worker_id = core->workers[i]->worker_id,
             .usable = worker_is_usable(core->workers[i]),
             .has_gpus = core->workers[i]->gpus > 0,
+            .idle = core->workers[i]->attempt_count == 0,
             .free = worker_free_need(core->workers[i]),
+            .total = {core->workers[i]->cores, core->workers[i]->memory_bytes,
+                      core->workers[i]->gpus},
         };
     for (size_t i = 0; i < core->changed.count; i++)
         changed[i] = ((struct worker *)core->changed.items[i])->index;
@@ -45,9 +53,14 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
     for (size_t i = 0; i < core->class_count; i++) {
         const struct class *class = core->classes[i];
         classes[i] = (struct policy_class){
-            .need = class->need,
+            .rank = {class->need.cores / class->ranks, class->need.memory_bytes / class->ranks,
+                     class->need.gpus / class->ranks},
+            .ranks = class->ranks,
+            .nodes_min = 1,
+            .nodes_max = 1,
             .constrained = class->constraint_count > 0,
             .blocked = class->blocked,
+            .wall_time_ms = class->wall_time_ms ? class->wall_time_ms : POLICY_NEVER,
             .ready_count = class->queue.count,
         };
     }
@@ -55,13 +68,59 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
     view->class_count = core->class_count;
 }
 
+/* Of a running attempt the worker enforces the limit; wall_due_ms lies a grace and a lease
+ * behind it. */
+static uint64_t attempt_ends_ms(const struct core *core, const struct attempt *attempt)
+{
+    const struct spec_limits *limits = &attempt->job->limits;
+    if (attempt->state == ATTEMPT_STOPPING)
+        return attempt->stop_ms + limits->stop_grace_ms;
+    if (limits->wall_time_ms == 0)
+        return POLICY_NEVER;
+    if (attempt->wall_due_ms == 0)
+        return core->now_ms + limits->wall_time_ms;
+    return attempt->wall_due_ms - core->config.lease_ms - limits->stop_grace_ms;
+}
+
+static int running_order(const void *a, const void *b)
+{
+    const struct policy_running *left = a, *right = b;
+    return (left->job_id > right->job_id) - (left->job_id < right->job_id);
+}
+
+static size_t view_running(const void *opaque, struct arena *arena,
+                           const struct policy_running **out)
+{
+    const struct core *core = opaque;
+    size_t count = HASH_COUNT(core->attempts), at = 0;
+    struct policy_running *list = arena_alloc(arena, count * sizeof *list);
+    struct policy_share *shares = arena_alloc(arena, count * sizeof *shares);
+    for (const struct attempt *attempt = core->attempts; attempt; attempt = attempt->hh.next) {
+        shares[at] = (struct policy_share){.worker_index = attempt->worker->index,
+                                           .ranks = attempt->job->ranks};
+        list[at] = (struct policy_running){
+            .job_id = attempt->job->job_id,
+            .class_index = attempt->job->class->index,
+            .shares = &shares[at],
+            .share_count = 1,
+            .ends_ms = attempt_ends_ms(core, attempt),
+            .stop_ms = attempt->job->limits.stop_grace_ms,
+        };
+        at++;
+    }
+    qsort(list, count, sizeof *list, running_order);
+    *out = list;
+    return count;
+}
+
 /* What a plan says must be true now, whatever the policy thought (invariants 1, 2, 8). */
 static bool placement_is_sound(const struct core *core, const struct policy_placement *placement)
 {
     const struct job *job = job_find(core, placement->job_id);
-    if (!job || placement->worker_index >= core->worker_count)
+    if (!job || placement->share_count != 1 || placement->shares[0].ranks != job->ranks ||
+        placement->shares[0].worker_index >= core->worker_count)
         return false;
-    const struct worker *worker = core->workers[placement->worker_index];
+    const struct worker *worker = core->workers[placement->shares[0].worker_index];
     struct policy_need free = worker_free_need(worker);
     return job->state == JOB_READY && !job->held && !job->attempt && job->edges_waiting == 0 &&
            worker_is_usable(worker) && class_allows(job->class, worker) &&
@@ -81,7 +140,7 @@ static void placement_apply(struct core *core, const struct policy_placement *pl
                 arena_strdup(step_arena(core), err.text));
         return;
     }
-    attempt_place(core, job, core->workers[placement->worker_index]);
+    attempt_place(core, job, core->workers[placement->shares[0].worker_index]);
     core->counts.placements++;
 }
 
@@ -95,14 +154,18 @@ static void changed_clear(struct core *core)
 void place_run(struct core *core)
 {
     struct arena *arena = step_arena(core);
-    struct policy_view view = {.core = core, .next_job = view_next_job, .allows = view_allows};
+    struct policy_view view = {.core = core,
+                               .now_ms = core->now_ms,
+                               .next_job = view_next_job,
+                               .allows = view_allows,
+                               .running = view_running};
     struct policy_plan plan = {.arena = arena};
     view_workers(core, arena, &view);
     view_classes(core, arena, &view);
-    plan.exhausted = arena_alloc(arena, core->class_count * sizeof *plan.exhausted);
+    plan.verdicts = arena_alloc(arena, core->class_count * sizeof *plan.verdicts);
     core->policy->plan(&view, &plan);
     for (size_t i = 0; i < core->class_count; i++)
-        core->classes[i]->blocked = plan.exhausted[i];
+        core->classes[i]->blocked = plan.verdicts[i].exhausted;
     changed_clear(core);
     core->placement_wanted = false; /* what the placements below change wants another pass */
     for (size_t i = 0; i < plan.placement_count; i++)

@@ -126,10 +126,11 @@ struct experiment {
     UT_hash_handle hh, hh_id;
 };
 
-/* Jobs that ask for the same thing of a worker. */
+/* Jobs that ask for the same thing of a worker, for the same time. */
 struct class {
-    struct policy_need need;
+    struct policy_need need; /* of all ranks */
     uint32_t ranks;
+    uint64_t wall_time_ms; /* 0: none */
     struct spec_label *constraints; /* owned */
     size_t constraint_count;
     struct queue queue;  /* ready, not held */

@@ -8,8 +8,7 @@
  * Cost: room only shrinks during a pass, so a worker that refused a class once refuses it for
  * the rest of the pass and each class walks the workers once: O(classes x workers + placements
  * x classes). Identical jobs are one class: 100,000 of them cost one walk. */
-#include "coordinator/policy/policy.h"
-
+#include "coordinator/policy/plan.h"
 
 struct lane { /* one class during a pass */
     struct policy_job head;
@@ -20,15 +19,16 @@ struct lane { /* one class during a pass */
 struct pass {
     const struct policy_view *view;
     struct policy_plan *plan;
-    struct policy_need *free; /* per worker, shrinking */
-    struct lane *lanes;       /* per class */
+    struct policy_need *free;  /* per worker, shrinking */
+    struct policy_need *needs; /* per class, of all ranks */
+    struct lane *lanes;        /* per class */
 };
 
-static bool lane_is_before(const struct policy_job *a, const struct policy_job *b)
+static bool lane_is_before(const struct pass *pass, const struct lane *a, const struct lane *b)
 {
-    if (a->priority != b->priority)
-        return a->priority > b->priority;
-    return a->job_id < b->job_id;
+    int64_t a_key = a->head.key + pass->view->classes[a - pass->lanes].bonus;
+    int64_t b_key = b->head.key + pass->view->classes[b - pass->lanes].bonus;
+    return a_key != b_key ? a_key > b_key : a->head.job_id < b->head.job_id;
 }
 
 static struct lane *lane_best(const struct pass *pass)
@@ -36,7 +36,7 @@ static struct lane *lane_best(const struct pass *pass)
     struct lane *best = NULL;
     for (size_t i = 0; i < pass->view->class_count; i++) {
         struct lane *lane = &pass->lanes[i];
-        if (lane->open && (!best || lane_is_before(&lane->head, &best->head)))
+        if (lane->open && (!best || lane_is_before(pass, lane, best)))
             best = lane;
     }
     return best;
@@ -51,9 +51,9 @@ static bool candidate(const struct pass *pass, size_t class_index, size_t number
     bool second_round = number >= count;
     size_t position = second_round ? number - count : number;
     size_t worker = class->blocked ? view->changed[position] : position;
-    if (class->need.gpus == 0 && view->workers[worker].has_gpus != second_round)
+    if (class->rank.gpus == 0 && view->workers[worker].has_gpus != second_round)
         return false;
-    if (class->need.gpus > 0 && second_round)
+    if (class->rank.gpus > 0 && second_round)
         return false;
     *out = worker;
     return true;
@@ -69,9 +69,12 @@ static bool lane_find_worker(struct pass *pass, size_t class_index, size_t *out)
         size_t worker;
         if (!candidate(pass, class_index, lane->cursor, &worker))
             continue;
-        if (!view->workers[worker].usable || !policy_fits(&class->need, &pass->free[worker]))
+        if (!view->workers[worker].usable || view->workers[worker].taken ||
+            !policy_fits(&pass->needs[class_index], &pass->free[worker]))
             continue;
-        if (class->constrained && !view->allows(view->core, class_index, worker))
+        struct policy_fit fit;
+        if (class->constrained &&
+            !view->allows(view->core, class_index, worker, view->now_ms, &fit))
             continue;
         *out = worker;
         return true;
@@ -86,11 +89,18 @@ static void pass_place_one(struct pass *pass, size_t class_index)
     size_t worker;
     if (!lane_find_worker(pass, class_index, &worker)) {
         lane->open = false;
-        pass->plan->exhausted[class_index] = true;
+        pass->plan->verdicts[class_index] =
+            (struct policy_verdict){.block = POLICY_BLOCK_ROOM, .exhausted = true};
         return;
     }
-    policy_take(&view->classes[class_index].need, &pass->free[worker]);
-    policy_plan_add(pass->plan, lane->head.job_id, class_index, worker);
+    need_take(&pass->free[worker], &pass->needs[class_index]);
+    struct policy_share *share = arena_alloc(pass->plan->arena, sizeof *share);
+    *share = (struct policy_share){.worker_index = worker,
+                                   .ranks = view->classes[class_index].ranks};
+    plan_place(pass->plan, &(struct policy_placement){.job_id = lane->head.job_id,
+                                                      .class_index = class_index,
+                                                      .shares = share,
+                                                      .share_count = 1});
     struct policy_job placed = lane->head;
     lane->open = view->next_job(view->core, class_index, &placed, &lane->head);
 }
@@ -99,9 +109,12 @@ static void fifo_plan(const struct policy_view *view, struct policy_plan *plan)
 {
     struct pass pass = {.view = view, .plan = plan};
     pass.free = arena_alloc(plan->arena, view->worker_count * sizeof *pass.free);
+    pass.needs = arena_alloc(plan->arena, view->class_count * sizeof *pass.needs);
     pass.lanes = arena_alloc(plan->arena, view->class_count * sizeof *pass.lanes);
     for (size_t i = 0; i < view->worker_count; i++)
         pass.free[i] = view->workers[i].free;
+    for (size_t i = 0; i < view->class_count; i++)
+        pass.needs[i] = need_times(&view->classes[i].rank, view->classes[i].ranks);
     for (size_t i = 0; i < view->class_count; i++)
         pass.lanes[i].open = view->next_job(view->core, i, NULL, &pass.lanes[i].head);
     for (struct lane *lane = lane_best(&pass); lane; lane = lane_best(&pass))
@@ -111,5 +124,6 @@ static void fifo_plan(const struct policy_view *view, struct policy_plan *plan)
 const struct policy policy_fifo = {
     .name = "fifo",
     .summary = "priority, then order of submit; first worker with room",
+    .order = POLICY_ORDER_FIFO,
     .plan = fifo_plan,
 };

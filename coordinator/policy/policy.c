@@ -1,5 +1,5 @@
 /* policy.c - the list of policies and what they share; see policy.h. */
-#include "coordinator/policy/policy.h"
+#include "coordinator/policy/plan.h"
 
 #include <string.h>
 
@@ -32,16 +32,21 @@ bool policy_fits(const struct policy_need *need, const struct policy_need *free)
            need->gpus <= free->gpus;
 }
 
-void policy_take(const struct policy_need *need, struct policy_need *free)
+struct policy_need need_times(const struct policy_need *need, uint64_t times)
 {
-    CHECK(policy_fits(need, free));
-    free->cores -= need->cores;
-    free->memory_bytes -= need->memory_bytes;
-    free->gpus -= need->gpus;
+    return (struct policy_need){need->cores * times, need->memory_bytes * times,
+                                need->gpus * times};
 }
 
-void policy_plan_add(struct policy_plan *plan, uint64_t job_id, size_t class_index,
-                     size_t worker_index)
+void need_take(struct policy_need *from, const struct policy_need *need)
+{
+    CHECK(policy_fits(need, from));
+    from->cores -= need->cores;
+    from->memory_bytes -= need->memory_bytes;
+    from->gpus -= need->gpus;
+}
+
+void plan_place(struct policy_plan *plan, const struct policy_placement *placement)
 {
     if (plan->placement_count == plan->placement_capacity) {
         size_t capacity = plan->placement_capacity ? 2 * plan->placement_capacity : 64;
@@ -51,6 +56,5 @@ void policy_plan_add(struct policy_plan *plan, uint64_t job_id, size_t class_ind
         plan->placements = grown;
         plan->placement_capacity = capacity;
     }
-    plan->placements[plan->placement_count++] = (struct policy_placement){
-        .job_id = job_id, .class_index = class_index, .worker_index = worker_index};
+    plan->placements[plan->placement_count++] = *placement;
 }

@@ -1,7 +1,7 @@
 /* fifo_test.c - what every policy must keep, and what fifo promises. */
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "coordinator/policy/policy.h"
+#include "coordinator/policy/plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -32,8 +32,8 @@ static bool next_job(const void *core, size_t class_index, const struct policy_j
     const struct fixture *f = core;
     for (uint64_t i = 0; i < f->classes[class_index].ready_count; i++) {
         const struct policy_job *job = &f->jobs[class_index][i];
-        bool behind = !after || job->priority < after->priority ||
-                      (job->priority == after->priority && job->job_id > after->job_id);
+        bool behind = !after || job->key < after->key ||
+                      (job->key == after->key && job->job_id > after->job_id);
         if (behind) {
             *out = *job;
             return true;
@@ -42,8 +42,11 @@ static bool next_job(const void *core, size_t class_index, const struct policy_j
     return false;
 }
 
-static bool allows(const void *core, size_t class_index, size_t worker_index)
+static bool allows(const void *core, size_t class_index, size_t worker_index, uint64_t start_ms,
+                   struct policy_fit *out)
 {
+    (void)start_ms;
+    *out = (struct policy_fit){0};
     return ((const struct fixture *)core)->allowed[class_index][worker_index];
 }
 
@@ -51,7 +54,7 @@ static void fixture_plan(struct fixture *f, const struct policy *policy)
 {
     arena_reset(&f->arena);
     f->plan = (struct policy_plan){.arena = &f->arena};
-    f->plan.exhausted = arena_alloc(&f->arena, CLASSES_MAX);
+    f->plan.verdicts = arena_alloc(&f->arena, CLASSES_MAX * sizeof *f->plan.verdicts);
     f->view.core = f;
     f->view.classes = f->classes;
     f->view.workers = f->workers;
@@ -73,7 +76,8 @@ static void worker_set(struct fixture *f, size_t index, uint64_t cores, uint64_t
 
 static void class_set(struct fixture *f, size_t index, uint64_t cores, uint64_t gpus)
 {
-    f->classes[index] = (struct policy_class){.need = {cores, 1, gpus}};
+    f->classes[index] = (struct policy_class){
+        .rank = {cores, 1, gpus}, .ranks = 1, .nodes_min = 1, .nodes_max = 1};
     if (f->view.class_count <= index)
         f->view.class_count = index + 1;
 }
@@ -81,7 +85,7 @@ static void class_set(struct fixture *f, size_t index, uint64_t cores, uint64_t 
 static void job_set(struct fixture *f, size_t class_index, uint64_t job_id, int64_t priority)
 {
     uint64_t at = f->classes[class_index].ready_count++;
-    f->jobs[class_index][at] = (struct policy_job){.job_id = job_id, .priority = priority};
+    f->jobs[class_index][at] = (struct policy_job){.job_id = job_id, .key = priority};
 }
 
 static int set_up(void **state)
@@ -132,8 +136,8 @@ static void a_job_that_does_not_fit_lets_smaller_ones_pass(void **state)
     fixture_plan(f, policy_find("fifo"));
     assert_int_equal(f->plan.placement_count, 1);
     assert_int_equal(placement(f, 0)->job_id, 2);
-    assert_true(f->plan.exhausted[0]);
-    assert_false(f->plan.exhausted[1]);
+    assert_true(f->plan.verdicts[0].exhausted);
+    assert_false(f->plan.verdicts[1].exhausted);
 }
 
 static void gpus_are_kept_for_jobs_that_need_them(void **state)
@@ -147,9 +151,9 @@ static void gpus_are_kept_for_jobs_that_need_them(void **state)
     job_set(f, 0, 2, 0);
     job_set(f, 1, 3, 0);
     fixture_plan(f, policy_find("fifo"));
-    assert_int_equal(placement(f, 0)->worker_index, 1); /* no GPU wanted: the one without */
-    assert_int_equal(placement(f, 1)->worker_index, 0); /* until it is full */
-    assert_int_equal(placement(f, 2)->worker_index, 0);
+    assert_int_equal(placement(f, 0)->shares[0].worker_index, 1); /* no GPU wanted: the one without */
+    assert_int_equal(placement(f, 1)->shares[0].worker_index, 0); /* until it is full */
+    assert_int_equal(placement(f, 2)->shares[0].worker_index, 0);
 }
 
 static void a_blocked_class_looks_only_at_changed_workers(void **state)
@@ -164,7 +168,7 @@ static void a_blocked_class_looks_only_at_changed_workers(void **state)
     f->view.changed_count = 1;
     fixture_plan(f, policy_find("fifo"));
     assert_int_equal(f->plan.placement_count, 1);
-    assert_int_equal(placement(f, 0)->worker_index, 1);
+    assert_int_equal(placement(f, 0)->shares[0].worker_index, 1);
 }
 
 static void draw(struct fixture *f, struct rng *rng)
@@ -198,20 +202,20 @@ static void plan_must_be_sound(const struct fixture *f)
     for (size_t i = 0; i < f->plan.placement_count; i++) {
         const struct policy_placement *p = &f->plan.placements[i];
         const struct policy_class *class = &f->classes[p->class_index];
-        assert_true(p->worker_index < f->view.worker_count);
-        assert_true(f->workers[p->worker_index].usable);
-        assert_true(!class->constrained || f->allowed[p->class_index][p->worker_index]);
-        assert_true(policy_fits(&class->need, &free[p->worker_index]));
-        policy_take(&class->need, &free[p->worker_index]);
+        assert_true(p->shares[0].worker_index < f->view.worker_count);
+        assert_true(f->workers[p->shares[0].worker_index].usable);
+        assert_true(!class->constrained || f->allowed[p->class_index][p->shares[0].worker_index]);
+        assert_true(policy_fits(&class->rank, &free[p->shares[0].worker_index]));
+        need_take(&free[p->shares[0].worker_index], &class->rank);
         assert_false(placed[p->job_id]);
         placed[p->job_id] = true;
     }
     /* Work-conserving: an exhausted class has no usable, allowed worker with room left. */
     for (size_t c = 0; c < f->view.class_count; c++)
-        for (size_t w = 0; f->plan.exhausted[c] && w < f->view.worker_count; w++)
+        for (size_t w = 0; f->plan.verdicts[c].exhausted && w < f->view.worker_count; w++)
             assert_true(!f->workers[w].usable ||
                         (f->classes[c].constrained && !f->allowed[c][w]) ||
-                        !policy_fits(&f->classes[c].need, &free[w]));
+                        !policy_fits(&f->classes[c].rank, &free[w]));
 }
 
 static void no_policy_overbooks_and_each_is_deterministic(void **state)
@@ -232,7 +236,7 @@ static void no_policy_overbooks_and_each_is_deterministic(void **state)
             assert_int_equal(f->plan.placement_count, count);
             for (size_t i = 0; i < count; i++) {
                 assert_int_equal(first[i].job_id, f->plan.placements[i].job_id);
-                assert_int_equal(first[i].worker_index, f->plan.placements[i].worker_index);
+                assert_int_equal(first[i].shares[0].worker_index, f->plan.placements[i].shares[0].worker_index);
             }
             mem_free(first);
         }
