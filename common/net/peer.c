@@ -7,7 +7,9 @@
 #include "common/net/peer.h"
 
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
+#include "common/base/rng.h"
 #include "common/net/session.h"
 
 #include <errno.h>
@@ -41,8 +43,12 @@ struct peer {
     struct loop_timer timer; /* WAITING: connect again; CONNECTING: give up */
     struct session session;
     uint64_t epoch;
-    size_t attempt; /* counts connections; picks the endpoint */
+    size_t attempt; /* counts connections to the list; picks the endpoint */
+    char hints[PEER_HINTS_MAX][PEER_ENDPOINT_SIZE]; /* where a standby said that the leader is */
+    size_t hint_count, hint_at, hint_streak;
     uint64_t backoff_ms;
+    uint64_t outage_ms; /* when the session was lost, or connecting began */
+    struct rng rng;
     struct err last_error;
     struct request request;
     struct arena arena; /* of the message being delivered */
@@ -51,9 +57,47 @@ struct peer {
 
 static void connection_start(struct peer *peer);
 
+static bool follows_hint(const struct peer *peer)
+{
+    return peer->hint_at < peer->hint_count;
+}
+
 static const char *endpoint_now(const struct peer *peer)
 {
-    return peer->endpoints[peer->attempt % peer->config.endpoint_count];
+    return follows_hint(peer) ? peer->hints[peer->hint_at]
+                              : peer->endpoints[peer->attempt % peer->config.endpoint_count];
+}
+
+/* Whether another coordinator may answer if this one does not. */
+static bool has_choice(const struct peer *peer)
+{
+    return peer->config.endpoint_count > 1 || follows_hint(peer);
+}
+
+static uint64_t welcome_ms(const struct peer *peer)
+{
+    size_t round = peer->attempt / peer->config.endpoint_count;
+    if (!has_choice(peer) || round > 3)
+        return PEER_WELCOME_MS;
+    return min_u64(PEER_WELCOME_MIN_MS << round, PEER_WELCOME_MS);
+}
+
+/* Takes over where a standby says that the leader is: endpoints separated by commas. */
+static void hints_take(struct peer *peer, const char *leader)
+{
+    peer->hint_count = peer->hint_at = 0;
+    if (peer->hint_streak >= PEER_HINT_STREAK) { /* standbys that send us in a circle */
+        peer->hint_streak = 0;
+        return;
+    }
+    while (*leader && peer->hint_count < PEER_HINTS_MAX) {
+        size_t length = strcspn(leader, ",");
+        bool known = strncmp(leader, "tcp://", 6) == 0 || strncmp(leader, "ipc://", 6) == 0;
+        if (known && length < PEER_ENDPOINT_SIZE)
+            snprintf(peer->hints[peer->hint_count++], PEER_ENDPOINT_SIZE, "%.*s", (int)length,
+                     leader);
+        leader += length + (leader[length] == ',');
+    }
 }
 
 static void connection_close(struct peer *peer, int linger_ms)
@@ -75,20 +119,36 @@ static void connection_close(struct peer *peer, int linger_ms)
 /* Half of the wait is at random, so that a thousand workers do not come back in step. */
 static uint64_t backoff_take(struct peer *peer)
 {
-    uint64_t wait_ms = peer->backoff_ms;
+    bool haste = clock_steady_ms() - peer->outage_ms < PEER_HASTE_MS;
+    uint64_t wait_ms = min_u64(peer->backoff_ms, haste ? PEER_HASTE_MAX_MS : PEER_BACKOFF_MAX_MS);
     if ((peer->attempt + 1) % peer->config.endpoint_count == 0) /* all endpoints were tried */
         peer->backoff_ms = min_u64(2 * peer->backoff_ms, PEER_BACKOFF_MAX_MS);
-    return wait_ms + random_u64() % (wait_ms / 2 + 1);
+    return wait_ms + rng_below(&peer->rng, wait_ms / 2 + 1);
 }
 
-static void connection_fail(struct peer *peer, const struct err *why)
+/* The next endpoint: of the leader that a standby named, else of the list. */
+static void endpoint_advance(struct peer *peer, const char *leader)
+{
+    if (follows_hint(peer))
+        peer->hint_at = peer->state == PEER_UP ? peer->hint_count : peer->hint_at + 1;
+    else
+        peer->attempt++;
+    if (*leader)
+        hints_take(peer, leader);
+    peer->hint_streak = follows_hint(peer) ? peer->hint_streak + 1 : 0;
+}
+
+/* leader: where the refusing side says that it is, or "". */
+static void connection_fail(struct peer *peer, const struct err *why, const char *leader)
 {
     connection_close(peer, 0);
-    peer->state = PEER_WAITING;
+    if (peer->state == PEER_UP)
+        peer->outage_ms = clock_steady_ms();
     peer->last_error = *why;
     err_wrap(&peer->last_error, "%s", endpoint_now(peer));
     uint64_t wait_ms = backoff_take(peer);
-    peer->attempt++;
+    endpoint_advance(peer, leader);
+    peer->state = PEER_WAITING;
     loop_timer_start(peer->loop, &peer->timer, wait_ms);
     if (peer->config.on_down)
         peer->config.on_down(peer->config.user, &peer->last_error);
@@ -96,13 +156,23 @@ static void connection_fail(struct peer *peer, const struct err *why)
 
 /* ---- what comes in ------------------------------------------------------------------------ */
 
-static void handle_welcome(struct peer *peer, const struct msg_welcome *welcome)
+static void handle_welcome(struct peer *peer, const struct envelope *envelope,
+                           const struct msg_welcome *welcome)
 {
+    struct err why;
     if (peer->state == PEER_UP)
         return;
+    if (envelope->epoch < peer->epoch) {
+        err_set(&why, ERR_STALE, "a coordinator of epoch %llu is refused, epoch %llu was seen",
+                (unsigned long long)envelope->epoch, (unsigned long long)peer->epoch);
+        connection_fail(peer, &why, "");
+        return;
+    }
     loop_timer_stop(&peer->timer);
     peer->state = PEER_UP;
+    peer->epoch = envelope->epoch;
     peer->backoff_ms = PEER_BACKOFF_MIN_MS;
+    peer->attempt %= peer->config.endpoint_count; /* rounds are counted from here */
     if (peer->config.on_up)
         peer->config.on_up(peer->config.user, welcome);
 }
@@ -129,11 +199,11 @@ static void handle_message(struct peer *peer, const struct envelope *envelope,
 {
     struct err why;
     if (message->tag == MSG_WELCOME) {
-        handle_welcome(peer, &message->u.welcome);
+        handle_welcome(peer, envelope, &message->u.welcome);
     } else if (ends_session(peer, message)) {
         err_set(&why, ERR_DENIED, "the coordinator refuses this session: %s",
                 message->u.refused.text);
-        connection_fail(peer, &why);
+        connection_fail(peer, &why, message->u.refused.leader);
     } else if (is_awaited(peer, message)) {
         *peer->request.reply = *message;
         peer->request.answered = true;
@@ -149,9 +219,13 @@ static void handle_frame(struct peer *peer, const void *bytes, size_t length)
     struct envelope envelope;
     struct message message;
     struct err why;
-    if (wire_decode(bytes, length, arena, &envelope, &message, &why) < 0) {
+    int decoded = wire_decode(bytes, length, arena, &envelope, &message, &why);
+    if (decoded < 0 && why.kind == ERR_NOT_FOUND) {
+        /* A message that a newer coordinator has: it cannot concern what we can do. */
+        (void)session_accept(&peer->session, &envelope);
+    } else if (decoded < 0) {
         err_wrap(&why, "the coordinator sent a damaged frame");
-        connection_fail(peer, &why);
+        connection_fail(peer, &why, "");
     } else if (msg_sender(message.tag) == SENDER_COORDINATOR &&
                (session_accept(&peer->session, &envelope) || ends_session(peer, &message))) {
         handle_message(peer, &envelope, &message);
@@ -197,7 +271,7 @@ static void handle_event(struct peer *peer, int event)
                 "the handshake failed: the key may not be enrolled, or the server key may be "
                 "another");
     }
-    connection_fail(peer, &why);
+    connection_fail(peer, &why, "");
 }
 
 static void monitor_ready(void *user, unsigned events)
@@ -235,11 +309,14 @@ static int monitor_open(struct peer *peer, struct err *err)
 
 static int socket_open(struct peer *peer, struct err *err)
 {
+    const struct pings calm = {NET_PING_MS, NET_PING_TIMEOUT_MS},
+                       quick = {PEER_PING_MS, PEER_PING_TIMEOUT_MS};
     int never = -1;
     peer->socket = zmq_socket(loop_context(peer->loop), ZMQ_DEALER);
     if (!peer->socket)
         return err_errno(err, "making a socket");
-    if (session_configure(peer->socket, &peer->keys, peer->config.queue_messages, err) < 0)
+    if (session_configure(peer->socket, &peer->keys, peer->config.queue_messages,
+                          has_choice(peer) ? &quick : &calm, err) < 0)
         return -1;
     if (zmq_setsockopt(peer->socket, ZMQ_CURVE_SERVERKEY, peer->server_key, KEY_TEXT_SIZE) < 0 ||
         zmq_setsockopt(peer->socket, ZMQ_RECONNECT_IVL, &never, sizeof never) < 0)
@@ -285,7 +362,7 @@ static int connection_open(struct peer *peer, struct err *err)
     peer->socket_watch = loop_add_socket(peer->loop, peer->socket, LOOP_READ, socket_ready, peer);
     peer->monitor_watch =
         loop_add_socket(peer->loop, peer->monitor, LOOP_READ, monitor_ready, peer);
-    loop_timer_start(peer->loop, &peer->timer, PEER_WELCOME_MS);
+    loop_timer_start(peer->loop, &peer->timer, welcome_ms(peer));
     return 0;
 }
 
@@ -293,7 +370,7 @@ static void connection_start(struct peer *peer)
 {
     struct err why;
     if (connection_open(peer, &why) < 0)
-        connection_fail(peer, &why);
+        connection_fail(peer, &why, "");
 }
 
 static void timer_fired(void *user)
@@ -304,11 +381,11 @@ static void timer_fired(void *user)
         connection_start(peer);
         return;
     }
-    err_set(
-        &why, ERR_TIMEOUT,
-        "no welcome within %u ms: the coordinator may be stopped or busy, or our key not enrolled",
-        PEER_WELCOME_MS);
-    connection_fail(peer, &why);
+    err_set(&why, ERR_TIMEOUT,
+            "no welcome within %llu ms: the coordinator may be stopped or busy, or our key not "
+            "enrolled",
+            (unsigned long long)welcome_ms(peer));
+    connection_fail(peer, &why, "");
 }
 
 /* ---- public ------------------------------------------------------------------------------- */
@@ -337,6 +414,8 @@ int peer_open(struct loop *loop, const struct peer_config *config, struct peer *
     struct peer *peer = mem_zalloc(sizeof *peer);
     peer->loop = loop;
     peer->backoff_ms = PEER_BACKOFF_MIN_MS;
+    peer->outage_ms = clock_steady_ms();
+    rng_init(&peer->rng, config->seed ? config->seed : random_u64());
     peer->timer.fire = timer_fired;
     peer->timer.user = peer;
     config_copy(peer, config);
@@ -367,6 +446,11 @@ void peer_close(struct peer *peer)
 bool peer_is_up(const struct peer *peer)
 {
     return peer->state == PEER_UP;
+}
+
+const char *peer_endpoint(const struct peer *peer)
+{
+    return endpoint_now(peer);
 }
 
 void peer_set_epoch(struct peer *peer, uint64_t epoch)

@@ -10,6 +10,7 @@
 #include "common/net/session.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <uthash.h>
 #include <utlist.h>
@@ -53,6 +54,9 @@ struct server {
     struct session_entry *sessions;
     uint64_t last_id;
     uint64_t epoch;
+    bool leads;
+    char why_not[256];               /* while standing by: what peers are told */
+    char leader[SERVER_LEADER_SIZE]; /* and where to go */
     struct server_stats stats;
     struct arena arena; /* of the message being delivered */
     struct buf frame;
@@ -159,10 +163,22 @@ static bool session_begin(struct server *server, uint64_t number)
 
 /* ---- sending ------------------------------------------------------------------------------ */
 
+/* Asked at the last moment before a frame leaves. A standby only says that it is one. */
+static bool may_send(const struct server *server)
+{
+    return !server->leads || !server->config.may_send ||
+           server->config.may_send(server->config.user);
+}
+
 static int send_parts(struct server *server, const void *route, size_t route_length,
                       const struct buf *frame)
 {
     int rc;
+    if (!may_send(server)) {
+        server->stats.refused_lease++;
+        errno = EHOSTUNREACH;
+        return -1;
+    }
     do
         rc = zmq_send(server->router, route, route_length, ZMQ_SNDMORE | ZMQ_DONTWAIT);
     while (rc < 0 && errno == EINTR);
@@ -233,13 +249,15 @@ void server_done(struct server *server, uint64_t peer_id, uint64_t request_seq, 
 
 /* Answers a frame that belongs to no session we know. */
 static void refuse_stranger(struct server *server, const void *route, size_t route_length,
-                            const struct err *why)
+                            enum err_kind kind, const char *text)
 {
     struct session session;
     struct err err;
     uint64_t seq;
     struct message message = {.tag = MSG_REFUSED,
-                              .u.refused = {.kind = err_kind_name(why->kind), .text = why->text}};
+                              .u.refused = {.kind = err_kind_name(kind),
+                                            .text = text,
+                                            .leader = server->leads ? "" : server->leader}};
     session_start(&session);
     if (session_encode(&session, server->epoch, &message, &server->frame, &seq, &err) == 0)
         (void)!send_parts(server, route, route_length, &server->frame);
@@ -308,7 +326,24 @@ static void handle_damaged(struct server *server, struct peer_entry *peer,
     if (peer && strcmp(peer->key, arrival->key) == 0)
         server_refuse(server, peer->id, 0, why);
     else
-        refuse_stranger(server, arrival->route, arrival->route_length, why);
+        refuse_stranger(server, arrival->route, arrival->route_length, why->kind, why->text);
+}
+
+static void handle_while_standing_by(struct server *server, const struct arrival *arrival)
+{
+    server->stats.refused_standing_by++;
+    refuse_stranger(server, arrival->route, arrival->route_length, ERR_STALE, server->why_not);
+}
+
+/* A sound frame that only a newer version understands: refused by its number, the session goes on.
+ */
+static void handle_unknown(struct server *server, struct peer_entry *peer,
+                           const struct arrival *arrival, const struct envelope *envelope,
+                           const struct err *why)
+{
+    server->stats.refused_frames++;
+    if (peer && strcmp(peer->key, arrival->key) == 0 && session_accept(&peer->session, envelope))
+        server_refuse(server, peer->id, envelope->seq, why);
 }
 
 static void handle_frame(struct server *server, const struct arrival *arrival, const void *bytes,
@@ -318,14 +353,21 @@ static void handle_frame(struct server *server, const struct arrival *arrival, c
     struct message message;
     struct err err;
     struct peer_entry *peer = peer_by_route(server, arrival->route, arrival->route_length);
-    if (wire_decode(bytes, length, &server->arena, &envelope, &message, &err) < 0) {
+    if (!server->leads) {
+        handle_while_standing_by(server, arrival);
+        return;
+    }
+    int decoded = wire_decode(bytes, length, &server->arena, &envelope, &message, &err);
+    if (decoded < 0 && err.kind == ERR_NOT_FOUND) {
+        handle_unknown(server, peer, arrival, &envelope, &err);
+    } else if (decoded < 0) {
         handle_damaged(server, peer, arrival, &err);
     } else if (message.tag == MSG_HELLO) {
         handle_hello(server, arrival, &envelope);
     } else if (!peer || strcmp(peer->key, arrival->key) != 0) {
         server->stats.refused_frames++;
         err_set(&err, ERR_STALE, "this session has ended or never began: connect anew");
-        refuse_stranger(server, arrival->route, arrival->route_length, &err);
+        refuse_stranger(server, arrival->route, arrival->route_length, err.kind, err.text);
     } else {
         deliver(server, peer, arrival, &envelope, &message);
     }
@@ -466,12 +508,13 @@ static int zap_open(struct server *server, struct err *err)
 
 static int router_open(struct server *server, struct err *err)
 {
+    const struct pings pings = {NET_PING_MS, NET_PING_TIMEOUT_MS};
     int on = 1;
     server->router = zmq_socket(loop_context(server->loop), ZMQ_ROUTER);
     if (!server->router)
         return err_errno(err, "making a socket");
-    if (session_configure(server->router, server->config.keys, server->config.queue_messages, err) <
-        0)
+    if (session_configure(server->router, server->config.keys, server->config.queue_messages,
+                          &pings, err) < 0)
         return -1;
     if (zmq_setsockopt(server->router, ZMQ_CURVE_SERVER, &on, sizeof on) < 0 ||
         zmq_setsockopt(server->router, ZMQ_ROUTER_MANDATORY, &on, sizeof on) < 0 ||
@@ -517,6 +560,7 @@ int server_open(struct loop *loop, const struct server_config *config, struct se
     server->config.endpoints = NULL;
     server->router_watch = loop_add_socket(loop, server->router, LOOP_READ, router_ready, server);
     loop_timer_start(loop, &server->sweep_timer, SWEEP_MS);
+    snprintf(server->why_not, sizeof server->why_not, "this coordinator is only starting");
     *out = server;
     return 0;
 }
@@ -572,9 +616,24 @@ void server_pause(struct server *server, bool paused)
     loop_watch_set(server->router_watch, paused ? 0 : LOOP_READ);
 }
 
-void server_set_epoch(struct server *server, uint64_t epoch)
+void server_lead(struct server *server, uint64_t epoch)
 {
     server->epoch = epoch;
+    server->leads = true;
+}
+
+void server_stand_by(struct server *server, const char *why, const char *leader)
+{
+    struct err err;
+    server->leads = false;
+    snprintf(server->why_not, sizeof server->why_not, "%s", why);
+    snprintf(server->leader, sizeof server->leader, "%s", leader);
+    err_set(&err, ERR_STALE, "%s", why);
+    while (server->by_age) {
+        struct peer_entry *peer = server->by_age;
+        refuse_stranger(server, peer->route, peer->route_length, ERR_STALE, server->why_not);
+        peer_forget(server, peer, &err);
+    }
 }
 
 const char *server_endpoint(const struct server *server, size_t index)

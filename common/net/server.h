@@ -7,6 +7,11 @@
  * column of messages.def admits the role. Enrolled peers are answered REFUSED where that helps
  * them; replays are dropped silently. HELLO is answered with WELCOME here.
  *
+ * A server stands by until server_lead: every enrolled peer is answered REFUSED with where the
+ * leader is (kind "stale", which ends its session), and nothing is delivered. server_stand_by
+ * brings it back there. While it leads, may_send is asked before each frame: a process that slept
+ * through its lease says nothing to anybody, and the session that would have got the frame ends.
+ *
  * Queue policy: at most queue_messages wait for one peer. When one more would, the peer's
  * session ends (ERR_LIMIT, on_gone): a session never has gaps, the peer connects anew and both
  * sides repeat what was not acknowledged. */
@@ -21,6 +26,7 @@
 #define SERVER_PEERS_MAX     16384u  /* 10,000 workers and as many as half again of clients */
 #define SERVER_SESSIONS_MAX  65536u  /* ended sessions remembered against replays, oldest out */
 #define SERVER_IDLE_MS       600000u /* a peer silent this long is forgotten */
+#define SERVER_LEADER_SIZE   1024u   /* endpoints of the leader, separated by commas */
 
 struct server;
 
@@ -43,6 +49,8 @@ struct server_stats {
     uint64_t refused_frames; /* damaged, of another protocol, or before HELLO */
     uint64_t refused_replays;
     uint64_t refused_senders; /* role and message do not fit */
+    uint64_t refused_standing_by;
+    uint64_t refused_lease; /* frames that may_send held back */
     uint64_t queue_full;
     uint64_t peers; /* now */
 };
@@ -61,6 +69,8 @@ struct server_config {
     /* A message, valid during the call. */
     void (*on_message)(void *user, const struct server_source *from,
                        const struct envelope *envelope, const struct message *message);
+    /* May be NULL: always. Whether this process still leads, at this very moment. */
+    bool (*may_send)(void *user);
     /* May be NULL. The peer_id will not be seen again: unreachable, silent, revoked or too slow. */
     void (*on_gone)(void *user, uint64_t peer_id, const struct err *why);
 };
@@ -75,8 +85,11 @@ void server_close(struct server *server);
  * under way may still deliver what it has read. */
 void server_pause(struct server *server, bool paused);
 
-/* Stamped on all later messages; 0 at first. */
-void server_set_epoch(struct server *server, uint64_t epoch);
+/* From now on peers are welcomed. The epoch is stamped on all later messages. */
+void server_lead(struct server *server, uint64_t epoch);
+/* Ends all sessions, each told why and where the leader is ("" when nobody knows), and refuses new
+ * ones in the same words. May be called again to change them. Texts are copied. */
+void server_stand_by(struct server *server, const char *why, const char *leader);
 /* The address really bound for endpoints[index], with the port chosen. */
 const char *server_endpoint(const struct server *server, size_t index);
 const struct server_stats *server_stats(const struct server *server);

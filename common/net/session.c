@@ -1,7 +1,7 @@
 /* session.c - sequence numbers and socket options; see session.h. */
 #include "common/net/session.h"
 
-#include "common/net/peer.h"
+#include "common/net/keys.h"
 
 #include <zmq.h>
 
@@ -43,15 +43,16 @@ static int set_int(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value);
 }
 
-int session_configure(void *socket, const struct keypair *keys, int queue_messages, struct err *err)
+int session_configure(void *socket, const struct keypair *keys, int queue_messages,
+                      const struct pings *pings, struct err *err)
 {
     int64_t frame_bytes = (int64_t)WIRE_FRAME_BYTES_MAX;
     if (zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_bytes, sizeof frame_bytes) < 0 ||
         set_int(socket, ZMQ_SNDHWM, queue_messages) < 0 ||
         set_int(socket, ZMQ_RCVHWM, queue_messages) < 0 || set_int(socket, ZMQ_IPV6, 1) < 0 ||
         set_int(socket, ZMQ_HANDSHAKE_IVL, NET_PING_TIMEOUT_MS) < 0 ||
-        set_int(socket, ZMQ_HEARTBEAT_IVL, NET_PING_MS) < 0 ||
-        set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, NET_PING_TIMEOUT_MS) < 0 ||
+        set_int(socket, ZMQ_HEARTBEAT_IVL, pings->every_ms) < 0 ||
+        set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, pings->timeout_ms) < 0 ||
         set_int(socket, ZMQ_HEARTBEAT_TTL, NET_PING_TIMEOUT_MS) < 0)
         return err_errno(err, "configuring a socket");
     if (zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, keys->public_key, KEY_TEXT_SIZE) < 0 ||

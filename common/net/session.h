@@ -20,9 +20,18 @@ bool session_accept(struct session *session, const struct envelope *envelope);
 int session_encode(const struct session *session, uint64_t epoch, const struct message *message,
                    struct buf *frame, uint64_t *out_seq, struct err *err) WARN_UNUSED;
 
+/* Of a connection that has nowhere else to go. */
+#define NET_PING_MS         2000
+#define NET_PING_TIMEOUT_MS 10000
+
+/* How a socket notices that the other side is gone. */
+struct pings {
+    int every_ms, timeout_ms;
+};
+
 /* Options that both kinds of sockets share: CURVE keys, pings, frame limit, queue lengths. */
 struct keypair;
 int session_configure(void *socket, const struct keypair *keys, int queue_messages,
-                      struct err *err) WARN_UNUSED;
+                      const struct pings *pings, struct err *err) WARN_UNUSED;
 
 #endif

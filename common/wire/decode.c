@@ -183,9 +183,10 @@ static int take_body(struct pull *pull, struct arena *arena, uint64_t tag, struc
                      struct err *err)
 {
     const struct wire_layout *layout = layout_find(tag);
-    if (!layout)
-        return err_set(err, ERR_PROTOCOL, "message number %llu is not known",
-                       (unsigned long long)tag);
+    if (!layout) { /* of a newer version: its body is passed over; wire_decode says so */
+        out->tag = (enum msg_tag)0;
+        return pull_skip(pull, WIRE_DEPTH_MAX - 1, err);
+    }
     out->tag = (enum msg_tag)tag;
     if (take_struct(pull, arena, layout, 2, (char *)&out->u, err) < 0)
         return err_wrap(err, "message '%s'", layout->name);
@@ -195,7 +196,7 @@ static int take_body(struct pull *pull, struct arena *arena, uint64_t tag, struc
 /* The outer map. Its known keys come in ascending order, so that protocol and tag are known
  * before the body; keys of newer versions may stand anywhere. */
 static int take_frame(struct pull *pull, struct arena *arena, struct envelope *envelope,
-                      struct message *message, struct err *err)
+                      struct message *message, uint64_t *tag, struct err *err)
 {
     uint64_t values[FRAME_BODY] = {0};
     uint64_t next = FRAME_PROTOCOL;
@@ -230,6 +231,7 @@ static int take_frame(struct pull *pull, struct arena *arena, struct envelope *e
                                   .session = values[FRAME_SESSION],
                                   .seq = values[FRAME_SEQ],
                                   .ack = values[FRAME_ACK]};
+    *tag = values[FRAME_TAG];
     return 0;
 }
 
@@ -242,13 +244,17 @@ int wire_decode(const void *bytes, size_t length, struct arena *arena,
     struct pull pull = {bytes, (const uint8_t *)bytes + length};
     struct envelope envelope;
     struct message message;
+    uint64_t tag = 0;
     memset(&message, 0, sizeof message);
-    if (take_frame(&pull, arena, &envelope, &message, err) < 0)
+    if (take_frame(&pull, arena, &envelope, &message, &tag, err) < 0)
         return -1;
     if (pull.at != pull.end)
         return err_set(err, ERR_PROTOCOL, "%zu bytes follow the message '%s'",
                        (size_t)(pull.end - pull.at), msg_name(message.tag));
     *out_envelope = envelope;
+    if (message.tag == 0)
+        return err_set(err, ERR_NOT_FOUND, "message number %llu is not known to this version",
+                       (unsigned long long)tag);
     *out_message = message;
     return 0;
 }

@@ -90,8 +90,9 @@ int wire_encode(const struct envelope *envelope, const struct message *message, 
 
 /* Reads one frame. Texts, bytes and lists live in `arena`, nothing points into `bytes`.
  * Errors: ERR_PROTOCOL (truncated, damaged, wrong type, missing or doubled key, trailing bytes,
- * unknown message, protocol not within one of ours), ERR_LIMIT (a bound of limits.h). On failure
- * the outputs are untouched; the arena may have grown. */
+ * protocol not within one of ours), ERR_LIMIT (a bound of limits.h), ERR_NOT_FOUND (a sound frame
+ * whose message a newer version has added: *out_envelope is set, so that it can be answered or
+ * passed over). On other failures the outputs are untouched; the arena may have grown. */
 int wire_decode(const void *bytes, size_t length, struct arena *arena,
                 struct envelope *out_envelope, struct message *out_message,
                 struct err *err) WARN_UNUSED;

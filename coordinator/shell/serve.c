@@ -291,7 +291,7 @@ static int open_server(struct shell *shell, const struct keypair *keys, struct e
 
     if (server_open(shell->loop, &config, &shell->server, err) < 0)
         return -1;
-    server_set_epoch(shell->server, shell->lease.epoch);
+    server_lead(shell->server, shell->lease.epoch);
     for (size_t i = 0; i < options->listen_count; i++)
         log_info("leading epoch %llu, listening on %s", (unsigned long long)shell->lease.epoch,
                  server_endpoint(shell->server, i));

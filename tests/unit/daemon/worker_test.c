@@ -160,7 +160,7 @@ static void coordinator_up(struct fixture *f)
     f->loop = loop_new();
     if (server_open(f->loop, &config, &f->server, &err) < 0)
         fail_msg("%s", err.text);
-    server_set_epoch(f->server, f->epoch);
+    server_lead(f->server, f->epoch);
 }
 
 static void coordinator_down(struct fixture *f)
@@ -523,18 +523,18 @@ static void unacknowledged_reports_are_repeated_in_the_next_session(void **state
 static void messages_of_an_older_epoch_change_nothing(void **state)
 {
     struct fixture *f = *state;
-    server_set_epoch(f->server, 4);
+    server_lead(f->server, 4);
     start(f, 1, "true");
-    server_set_epoch(f->server, 6);
+    server_lead(f->server, 6);
     start(f, 2, "true");
     assert_cause(f, 2, "success");
     assert_false(started(f, 1));
     worker_end(f, SIGKILL); /* and what it has seen outlives it */
     worker_start(f, NULL);
     UNTIL(f, joined, 2);
-    server_set_epoch(f->server, 5);
+    server_lead(f->server, 5);
     start(f, 3, "true");
-    server_set_epoch(f->server, 6);
+    server_lead(f->server, 6);
     start(f, 4, "true");
     assert_cause(f, 4, "success");
     assert_false(started(f, 3));

@@ -41,6 +41,7 @@ struct fixture {
     unsigned received, gone;
     struct err gone_why;
     bool silent; /* answer nothing */
+    bool lease_over;
     /* what the peer saw */
     unsigned ups, downs, answers;
     struct msg_welcome welcome;
@@ -85,6 +86,12 @@ static void server_gone(void *user, uint64_t peer_id, const struct err *why)
     (void)peer_id;
     f->gone++;
     f->gone_why = *why;
+}
+
+static bool server_may_send(void *user)
+{
+    const struct fixture *f = user;
+    return !f->lease_over;
 }
 
 static void peer_up(void *user, const struct msg_welcome *welcome)
@@ -139,11 +146,12 @@ static void open_server(struct fixture *f, const char *endpoint)
                                    .user = f,
                                    .principal_find = find_principal,
                                    .on_message = server_message,
+                                   .may_send = server_may_send,
                                    .on_gone = server_gone};
     f->server_loop = loop_new();
     if (server_open(f->server_loop, &config, &f->server, &f->err) < 0)
         fail_msg("%s", f->err.text);
-    server_set_epoch(f->server, 5);
+    server_lead(f->server, 5);
     snprintf(f->bound, sizeof f->bound, "%s", server_endpoint(f->server, 0));
 }
 
@@ -222,6 +230,25 @@ static void raw_send(void *socket, uint64_t session, uint64_t seq, const struct 
     assert_int_equal(wire_encode(&envelope, message, &frame, &err), 0);
     assert_int_equal(zmq_send(socket, frame.bytes, frame.length, ZMQ_DONTWAIT), frame.length);
     buf_done(&frame);
+}
+
+/* A frame of the next protocol version: a message, and a key of the frame, that we do not know. */
+static void raw_send_unknown(void *socket, uint64_t session, uint64_t seq)
+{
+    const uint64_t head[] = {WIRE_PROTOCOL + 1, 0, session, seq, 0, 9999};
+    unsigned char frame[128];
+    size_t length = 0;
+    frame[length++] = 0x88; /* a map of 8 */
+    for (unsigned char key = 1; key <= 6; key++) {
+        frame[length++] = key;
+        frame[length++] = 0xcf; /* a u64, big-endian */
+        for (int shift = 56; shift >= 0; shift -= 8)
+            frame[length++] = (unsigned char)(head[key - 1] >> shift);
+    }
+    const unsigned char rest[] = {7, 0x81, 1, 0xa1, 'x', 40, 0xc3};
+    memcpy(frame + length, rest, sizeof rest);
+    length += sizeof rest;
+    assert_int_equal(zmq_send(socket, frame, length, ZMQ_DONTWAIT), length);
 }
 
 static const struct message hello = {.tag = MSG_HELLO, .u.hello = {"raw", "1"}};
@@ -562,6 +589,152 @@ struct ticker {
     struct fixture *f;
 };
 
+/* ---- standing by, leading, and no longer leading -------------------------------------------- */
+
+static void a_standby_welcomes_nobody_and_does_once_it_leads(void **state)
+{
+    struct fixture *f = *state;
+    open_server(f, f->endpoint);
+    server_stand_by(f->server, "this coordinator stands by", "");
+    open_peer(f, USER);
+    until(f, f->downs >= 2);
+    assert_int_equal(f->ups, 0);
+    assert_non_null(strstr(f->down_why.text, "this coordinator stands by"));
+    server_lead(f->server, 6);
+    until(f, f->ups == 1);
+    assert_true(server_stats(f->server)->refused_standing_by >= 2);
+}
+
+/* Turns a second server too; it has the first one's key. */
+static void turn_both(struct fixture *f, struct fixture *other)
+{
+    turn(f);
+    assert_int_equal(loop_once(other->server_loop, 2, &other->err), 0);
+}
+
+static struct fixture *open_other(struct fixture *f, const char *name)
+{
+    struct fixture *other = mem_zalloc(sizeof *other);
+    other->server_keys = f->server_keys;
+    memcpy(other->keys, f->keys, sizeof other->keys);
+    snprintf(other->endpoint, sizeof other->endpoint, "ipc://%s/%s", f->folder, name);
+    open_server(other, other->endpoint);
+    return other;
+}
+
+static void close_other(struct fixture *other)
+{
+    close_server(other);
+    mem_free(other);
+}
+
+static void a_peer_follows_a_standby_to_a_leader_that_it_was_not_told_of(void **state)
+{
+    struct fixture *f = *state;
+    struct fixture *leader = open_other(f, "leader");
+    char where[400];
+    open_server(f, f->endpoint);
+    snprintf(where, sizeof where, "udp://nonsense,%s", leader->bound);
+    server_stand_by(f->server, "this coordinator stands by", where);
+    open_peer(f, USER);
+    uint64_t limit_ms = clock_steady_ms() + PATIENCE_MS;
+    while (f->ups == 0 && clock_steady_ms() < limit_ms)
+        turn_both(f, leader);
+    assert_int_equal(f->ups, 1);
+    assert_string_equal(peer_endpoint(f->peer), leader->bound);
+    peer_close(f->peer);
+    f->peer = NULL;
+    close_other(leader);
+}
+
+static void standbys_that_send_a_peer_in_a_circle_do_not_keep_it_from_its_list(void **state)
+{
+    struct fixture *f = *state;
+    struct fixture *other = open_other(f, "other"), *leader = open_other(f, "leader");
+    open_server(f, f->endpoint);
+    server_stand_by(f->server, "not I", other->bound);
+    server_stand_by(other->server, "nor I", f->bound);
+    f->endpoints[1] = leader->bound;
+    open_peer(f, USER);
+    uint64_t limit_ms = clock_steady_ms() + PATIENCE_MS;
+    while (f->ups == 0 && clock_steady_ms() < limit_ms) {
+        turn_both(f, other);
+        assert_int_equal(loop_once(leader->server_loop, 2, &leader->err), 0);
+    }
+    assert_int_equal(f->ups, 1);
+    assert_string_equal(peer_endpoint(f->peer), leader->bound);
+    peer_close(f->peer);
+    f->peer = NULL;
+    close_other(other);
+    close_other(leader);
+}
+
+static void a_leader_that_steps_down_ends_every_session(void **state)
+{
+    struct fixture *f = *state;
+    open_server(f, f->endpoint);
+    open_peer(f, WORKER);
+    until(f, f->ups == 1);
+    server_stand_by(f->server, "another coordinator leads", "");
+    until(f, f->downs >= 1 && f->gone == 1);
+    assert_non_null(strstr(f->down_why.text, "another coordinator leads"));
+    assert_int_equal(server_stats(f->server)->peers, 0);
+    assert_int_equal(server_send(f->server, f->peer_id, &query, &f->err), -1);
+    server_lead(f->server, 7);
+    until(f, f->ups == 2);
+}
+
+static void a_server_without_its_lease_says_nothing(void **state)
+{
+    struct fixture *f = *state;
+    open_server(f, f->endpoint);
+    open_peer(f, USER);
+    until(f, f->ups == 1);
+    f->lease_over = true;
+    assert_int_equal(peer_send(f->peer, &query, NULL, &f->err), 0);
+    until(f, f->gone == 1); /* the session that would have got the answer has ended */
+    assert_int_equal(f->answers, 0);
+    assert_true(server_stats(f->server)->refused_lease >= 1);
+    f->lease_over = false;
+    assert_int_equal(peer_send(f->peer, &query, NULL, &f->err), 0);
+    until(f, f->ups == 2);
+}
+
+static void a_leader_of_a_passed_epoch_is_not_believed(void **state)
+{
+    struct fixture *f = *state;
+    open_server(f, f->endpoint);
+    open_peer(f, WORKER);
+    peer_set_epoch(f->peer, 6); /* the server leads epoch 5 */
+    until(f, f->downs >= 1);
+    assert_int_equal(f->ups, 0);
+    assert_non_null(strstr(f->down_why.text, "epoch 5 is refused"));
+    server_lead(f->server, 6);
+    until(f, f->ups == 1);
+}
+
+static void a_message_of_a_newer_version_is_refused_and_the_session_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct arena arena = {0};
+    struct message answer;
+    open_server(f, f->endpoint);
+    void *raw = raw_connect(f, USER);
+    raw_send(raw, 9, 1, &hello);
+    until(f, raw_receive(raw, &arena, &answer));
+    assert_int_equal(answer.tag, MSG_WELCOME);
+    raw_send_unknown(raw, 9, 2);
+    until(f, raw_receive(raw, &arena, &answer));
+    assert_int_equal(answer.tag, MSG_REFUSED);
+    assert_int_equal(answer.u.refused.request_seq, 2);
+    assert_non_null(strstr(answer.u.refused.text, "message number 9999"));
+    raw_send(raw, 9, 3, &query);
+    until(f, raw_receive(raw, &arena, &answer));
+    assert_int_equal(answer.tag, MSG_DONE);
+    zmq_close(raw);
+    arena_done(&arena);
+}
+
 static void tick(void *user)
 {
     struct ticker *ticker = user;
@@ -663,6 +836,13 @@ int main(void)
         T(revoking_a_key_acts_on_the_open_connection),
         T(a_peer_comes_back_after_the_server_restarts),
         T(the_next_endpoint_is_tried_when_one_is_dead),
+        T(a_standby_welcomes_nobody_and_does_once_it_leads),
+        T(a_peer_follows_a_standby_to_a_leader_that_it_was_not_told_of),
+        T(standbys_that_send_a_peer_in_a_circle_do_not_keep_it_from_its_list),
+        T(a_leader_that_steps_down_ends_every_session),
+        T(a_server_without_its_lease_says_nothing),
+        T(a_leader_of_a_passed_epoch_is_not_believed),
+        T(a_message_of_a_newer_version_is_refused_and_the_session_goes_on),
         T(a_full_queue_ends_the_session_and_the_peer_returns),
         T(a_peer_that_is_not_read_fills_its_own_queue_and_keeps_the_message),
         T(a_request_is_answered_by_its_number),

@@ -309,12 +309,27 @@ static void text_that_is_no_utf8_or_holds_zero_is_refused(void **state)
     }
 }
 
-static void an_unknown_message_number_is_refused(void **state)
+static void an_unknown_message_number_is_refused_with_its_envelope(void **state)
 {
     struct fixture *f = *state;
-    msgpack_packer packer = frame_start(f, WIRE_PROTOCOL, 9999);
-    msgpack_pack_map(&packer, 0);
-    assert_refused(f, ERR_PROTOCOL, "message number 9999");
+    msgpack_packer packer = frame_start(f, WIRE_PROTOCOL + 1, 9999);
+    msgpack_pack_map(&packer, 1);
+    msgpack_pack_uint64(&packer, 1);
+    pack_text(&packer, "of a later version");
+    assert_int_equal(decode(f, f->frame.bytes, f->frame.length), -1);
+    assert_int_equal(f->err.kind, ERR_NOT_FOUND);
+    assert_non_null(strstr(f->err.text, "message number 9999"));
+    assert_int_equal(f->envelope.protocol, WIRE_PROTOCOL + 1);
+    assert_int_equal(f->envelope.seq, 3);
+}
+
+static void an_unknown_message_with_a_damaged_body_is_damaged(void **state)
+{
+    struct fixture *f = *state;
+    msgpack_packer packer = frame_start(f, WIRE_PROTOCOL + 1, 9999);
+    msgpack_pack_map(&packer, 2);
+    msgpack_pack_uint64(&packer, 1);
+    assert_refused(f, ERR_PROTOCOL, "ends inside");
 }
 
 static void frame_keys_out_of_order_are_refused(void **state)
@@ -490,7 +505,8 @@ int main(void)
         T(a_field_that_comes_twice_is_refused),
         T(a_field_of_the_wrong_type_is_named),
         T(text_that_is_no_utf8_or_holds_zero_is_refused),
-        T(an_unknown_message_number_is_refused),
+        T(an_unknown_message_number_is_refused_with_its_envelope),
+        T(an_unknown_message_with_a_damaged_body_is_damaged),
         T(frame_keys_out_of_order_are_refused),
         T(an_array_that_claims_more_than_the_frame_holds_is_refused),
         T(a_list_above_its_limit_is_refused_on_both_sides),

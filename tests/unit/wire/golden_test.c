@@ -2,15 +2,18 @@
  *
  * tests/golden/wire/<message>.hex holds a message whose fields are made from their keys. With
  * ATHANOR_BLESS=1 the files are written anew: review the difference, an existing number must
- * keep its bytes. */
+ * keep its bytes. tests/golden/wire/first/ holds the messages as they were first released, for
+ * ever: a peer that was never upgraded sends these. */
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "tests/unit/wire/generate.h"
 
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -91,11 +94,52 @@ static void golden_bytes_are_read_back(void **state)
     arena_done(&arena);
 }
 
+/* The golden file's name is the message's. */
+static const char *name_of_path(struct arena *arena, const char *path)
+{
+    const char *name = strrchr(path, '/') + 1;
+    return arena_strndup(arena, name, strcspn(name, "."));
+}
+
+/* Peers of the neighbouring protocol versions differ by the number alone, until a field becomes
+ * required: every field added since is therefore optional (README.md, invariant 5). */
+static void messages_of_the_first_release_are_read_under_each_neighbouring_protocol(void **state)
+{
+    struct arena arena = {0};
+    glob_t found;
+    (void)state;
+    assert_int_equal(glob("tests/golden/wire/first/*.hex", 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 23);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        struct buf frame = {0};
+        struct message message;
+        struct envelope envelope;
+        struct err err;
+        char *hex;
+        size_t length;
+        assert_int_equal(file_read(found.gl_pathv[i], 1 << 20, &hex, &length, &err), 0);
+        from_hex(hex, &frame);
+        for (int protocol = WIRE_PROTOCOL - 1; protocol <= WIRE_PROTOCOL + 1; protocol++) {
+            frame.bytes[2] = (char)protocol; /* a map, key 1, its value */
+            assert_int_equal(wire_decode(frame.bytes, frame.length, &arena, &envelope, &message,
+                                         &err),
+                             0);
+            assert_int_equal(envelope.protocol, protocol);
+            assert_string_equal(msg_name(message.tag), name_of_path(&arena, found.gl_pathv[i]));
+        }
+        buf_done(&frame);
+        mem_free(hex);
+    }
+    globfree(&found);
+    arena_done(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_message_keeps_its_bytes),
         cmocka_unit_test(golden_bytes_are_read_back),
+        cmocka_unit_test(messages_of_the_first_release_are_read_under_each_neighbouring_protocol),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
