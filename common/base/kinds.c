@@ -33,7 +33,7 @@ int cause_from_name(const char *name, enum cause *out, struct err *err)
     return err_set(err, ERR_INVALID,
                    "'%.40s' is not a cause, expected one of success, exit, signal, oom, "
                    "time_limit, preempted, worker_lost, shepherd_lost, launch_failed, stalled, "
-                   "diverged, cancelled, dependency",
+                   "diverged, cancelled, dependency, pruned, reused",
                    name);
 }
 

@@ -31,7 +31,9 @@ enum report_kind {
     X(STALLED, "stalled")             /* limits.stall without progress                   */ \
     X(DIVERGED, "diverged")           /* a metric is not finite or passed its bound      */ \
     X(CANCELLED, "cancelled")                                                               \
-    X(DEPENDENCY, "dependency")       /* a parent ended otherwise than needed            */
+    X(DEPENDENCY, "dependency")       /* a parent ended otherwise than needed            */ \
+    X(PRUNED, "pruned")               /* its sweep gave its room to better trials        */ \
+    X(REUSED, "reused")               /* an identical job had succeeded; nothing ran     */
 
 enum cause {
     CAUSE_NONE = 0,

@@ -56,13 +56,36 @@ void read_elsewhere(struct reader *reader, const struct node *node, const struct
     (void)reader, (void)node, (void)place, (void)draft;
 }
 
-void read_later(struct reader *reader, const struct node *node, const struct place *place,
+/* N, or {count: N, at_once: K} */
+void read_array(struct reader *reader, const struct node *node, const struct place *place,
                 struct draft *draft)
 {
-    (void)draft;
-    reader_refuse(reader, node, place,
-                  "sweeps are not available in this version: list the jobs under `jobs:`, or use "
-                  "`array: N` with ATHANOR_ARRAY_INDEX");
+    static const char accepted[] = "a whole number from 1 to %u, or {count: N, at_once: K}";
+    bool is_map = node->kind == NODE_MAP;
+    struct spec_job *job = &draft->job;
+    for (size_t i = 0; i < (is_map ? node->count : 1); i++) {
+        const char *key = is_map ? node->pairs[i].key->text : "count";
+        const struct node *value = is_map ? node->pairs[i].value : node;
+        struct place here = {.up = place, .key = key};
+        struct err err;
+        uint64_t number;
+        bool is_count = strcmp(key, "count") == 0;
+        if (!is_count && strcmp(key, "at_once") != 0)
+            reader_refuse(reader, node->pairs[i].key, place,
+                          "there is no field %s here, expected count, at_once",
+                          quoted(reader, key));
+        else if (value->kind != NODE_SCALAR || !value->plain ||
+                 parse_u64(value->text, &number, &err) < 0 || number < 1 ||
+                 number > SPEC_JOBS_MAX)
+            reader_refuse(reader, value, is_map ? &here : place,
+                          is_map ? "is %s, expected a whole number from 1 to %u"
+                                 : arena_printf(reader->arena, "is %%s, expected %s", accepted),
+                          shown(reader, value), SPEC_JOBS_MAX);
+        else
+            *(is_count ? &job->array_count : &job->at_once) = (uint32_t)number;
+    }
+    if (is_map && !node_get(node, "count"))
+        reader_refuse(reader, node, place, "has no count, expected {count: N, at_once: K}");
 }
 
 /* ---- lists of texts --------------------------------------------------------------------- */
@@ -120,7 +143,8 @@ void read_outputs(struct reader *reader, const struct node *node, const struct p
 
 static bool cause_may_retry(enum cause cause)
 {
-    return cause != CAUSE_SUCCESS && cause != CAUSE_CANCELLED && cause != CAUSE_DEPENDENCY;
+    return cause != CAUSE_SUCCESS && cause != CAUSE_CANCELLED && cause != CAUSE_DEPENDENCY &&
+           cause != CAUSE_PRUNED && cause != CAUSE_REUSED;
 }
 
 static void cause_refuse(struct reader *reader, const struct node *node,
@@ -342,24 +366,37 @@ void read_inputs(struct reader *reader, const struct node *node, const struct pl
 static const char *const condition_names[] = {
     [SPEC_ON_SUCCESS] = "success", [SPEC_ON_FAILURE] = "failure", [SPEC_ON_ANY] = "any",
 };
+static const char on_artifact[] = "artifact:";
 
-const char *spec_condition_name(enum spec_condition on)
+const char *spec_condition_text(struct arena *arena, enum spec_condition on, const char *artifact)
 {
-    CHECK(on >= SPEC_ON_SUCCESS && on <= SPEC_ON_ANY);
-    return condition_names[on];
+    CHECK(on >= SPEC_ON_SUCCESS && on <= SPEC_ON_ARTIFACT);
+    return on == SPEC_ON_ARTIFACT ? arena_printf(arena, "%s%s", on_artifact, artifact)
+                                  : condition_names[on];
 }
 
-static bool condition_read(struct reader *reader, const struct node *node,
-                           const struct place *place, enum spec_condition *out)
+bool spec_condition_read(const char *text, enum spec_condition *out, const char **out_artifact)
 {
-    for (size_t i = 1; node->kind == NODE_SCALAR && i < ARRAY_COUNT(condition_names); i++)
-        if (strcmp(condition_names[i], node->text) == 0) {
+    const char *name = text + strlen(on_artifact);
+    for (size_t i = 1; i < ARRAY_COUNT(condition_names); i++)
+        if (strcmp(condition_names[i], text) == 0) {
             *out = (enum spec_condition)i;
+            *out_artifact = "";
             return true;
         }
-    reader_refuse(reader, node, place, "is %s, expected success, failure or any",
-                  shown(reader, node));
-    return false;
+    if (strncmp(text, on_artifact, strlen(on_artifact)) != 0 || !spec_name_is_valid(name))
+        return false;
+    *out = SPEC_ON_ARTIFACT;
+    *out_artifact = name;
+    return true;
+}
+
+static void condition_read(struct reader *reader, const struct node *node,
+                           const struct place *place, struct spec_need *need)
+{
+    if (node->kind != NODE_SCALAR || !spec_condition_read(node->text, &need->on, &need->artifact))
+        reader_refuse(reader, node, place, "is %s, expected success, failure, any or artifact:NAME",
+                      shown(reader, node));
 }
 
 /* {job: NAME, on: CONDITION} */
@@ -373,7 +410,7 @@ static const struct node *need_map_read(struct reader *reader, const struct node
         if (strcmp(pair->key->text, "job") == 0)
             job = pair->value;
         else if (strcmp(pair->key->text, "on") == 0)
-            condition_read(reader, pair->value, &here, &need->on);
+            condition_read(reader, pair->value, &here, need);
         else
             reader_refuse(reader, pair->key, place, "there is no field %s here, expected job, on",
                           quoted(reader, pair->key->text));
@@ -387,7 +424,8 @@ static bool need_read(struct reader *reader, const struct node *node, const stru
                       struct spec_need *need)
 {
     static const char before[] = "job:";
-    *need = (struct spec_need){.on = SPEC_ON_SUCCESS, .job_index = SPEC_EXTERNAL};
+    *need = (struct spec_need){
+        .on = SPEC_ON_SUCCESS, .artifact = "", .job_index = SPEC_EXTERNAL};
     const struct node *job = node;
     if (node->kind == NODE_MAP && !(job = need_map_read(reader, node, place, need)))
         return false;
@@ -511,7 +549,7 @@ void read_every(struct reader *reader, const struct node *node, const struct pla
                       shown(reader, node));
 }
 
-static bool metric_fits(const char *name)
+bool spec_metric_is_valid(const char *name)
 {
     static const char accepted[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-@";
@@ -533,7 +571,7 @@ static bool keep_part_read(struct reader *reader, const char *part, struct spec_
     }
     bool has_mode = count == 5;
     if (count < 4 || strcmp(words[0], "best") != 0 || strcmp(words[2], "by") != 0 ||
-        policy->keep_best > 0 || !metric_fits(words[count - 1]) ||
+        policy->keep_best > 0 || !spec_metric_is_valid(words[count - 1]) ||
         (has_mode && strcmp(words[3], "max") != 0 && strcmp(words[3], "min") != 0))
         return false;
     policy->keep_best = (uint32_t)number;
@@ -562,4 +600,14 @@ void read_keep(struct reader *reader, const struct node *node, const struct plac
                       "is %s, expected 'last N', or 'last N, best N by METRIC' ('by max METRIC' "
                       "when the highest value is best)",
                       shown(reader, node));
+}
+
+/* ---- sweep ------------------------------------------------------------------------------ */
+
+const char *spec_sweep_method_name(enum spec_sweep_method method)
+{
+    static const char *const names[] = {
+        [SPEC_SWEEP_GRID] = "grid", [SPEC_SWEEP_RANDOM] = "random", [SPEC_SWEEP_ASHA] = "asha"};
+    CHECK(method >= SPEC_SWEEP_GRID && method <= SPEC_SWEEP_ASHA);
+    return names[method];
 }

@@ -91,6 +91,27 @@ void spec_errors_sort(struct spec_errors *errors)
     }
 }
 
+static bool error_equal(const struct spec_error *a, const struct spec_error *b)
+{
+    return a->source == b->source && a->line == b->line && a->column == b->column &&
+           strcmp(a->path, b->path) == 0 && strcmp(a->message, b->message) == 0;
+}
+
+/* Equal ones need not be neighbours: several errors may share a place. */
+void spec_errors_unique(struct spec_errors *errors)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < errors->count; i++) {
+        bool known = false;
+        for (size_t k = kept; k-- > 0 && !known && !error_before(&errors->items[k],
+                                                                 &errors->items[i]);)
+            known = error_equal(&errors->items[k], &errors->items[i]);
+        if (!known)
+            errors->items[kept++] = errors->items[i];
+    }
+    errors->count = kept;
+}
+
 char *spec_errors_text(const struct spec_errors *errors)
 {
     struct buf text = {0};

@@ -27,6 +27,8 @@ void spec_errors_add(struct spec_errors *errors, const struct spec_error *place,
                      const char *format, ...) FORMAT(3, 4);
 /* By place: the document first, then each --set. */
 void spec_errors_sort(struct spec_errors *errors);
+/* Of sorted errors that are equal one stays: the trials of a sweep make the same mistakes. */
+void spec_errors_unique(struct spec_errors *errors);
 /* Compiler style, one per line: "file:line:column: path: message" (mem_free). */
 char *spec_errors_text(const struct spec_errors *errors);
 /* [{"file", "line", "column", "path", "message"}, ...] (mem_free). */

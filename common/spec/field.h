@@ -6,6 +6,7 @@
 #ifndef ATHANOR_SPEC_FIELD_H
 #define ATHANOR_SPEC_FIELD_H
 
+#include "common/base/buf.h"
 #include "common/spec/reader.h"
 
 #include <jansson.h>
@@ -89,17 +90,32 @@ const struct node *draft_given(const struct draft *draft, const char *path);
 typedef void field_read(struct reader *reader, const struct node *node, const struct place *place,
                         struct draft *draft);
 field_read read_version, read_constraint, read_causes, read_every, read_keep, read_inputs,
-    read_needs, read_outputs, read_command, read_env, read_later, read_elsewhere;
+    read_needs, read_outputs, read_command, read_env, read_array, read_elsewhere;
 
 /* ---- params.c ----------------------------------------------------------------------------- */
 
 /* Checks kind, recipe, inputs and params against the catalogue and completes job.params. */
 void draft_check(struct reader *reader, struct draft *draft);
 
+/* A node as JSON, scalars by YAML's core schema. Recurses at most NODE_DEPTH_MAX deep. */
+void node_put_json(struct reader *reader, struct buf *out, const struct node *node,
+                   const struct place *place);
+
+/* ---- sweep.c ------------------------------------------------------------------------------ */
+
+struct sweep_plan;
+/* Reads `sweep:` into *out, all but its name and first_job; in arena. NULL after refusing. */
+struct sweep_plan *sweep_read(struct reader *reader, const struct node *node,
+                              const struct place *place, struct spec_sweep *out);
+/* The mapping of a trial: a copy of the job's with the trial's values; also notes them in
+ * out->params[trial]. */
+struct node *sweep_trial(struct sweep_plan *plan, struct node *job, uint32_t trial);
+
 /* ---- graph.c ------------------------------------------------------------------------------ */
 
 /* Resolves needs and references among the drafts, refuses cycles, sets first_index and expands
- * into spec->jobs. Only expands when no error was found so far. */
+ * into spec->jobs. Only expands when no error was found so far. first_job of spec->sweeps is the
+ * index of a draft before, of a job after. */
 void graph_expand(struct reader *reader, struct draft *drafts, size_t draft_count,
                   struct spec *spec);
 

@@ -39,8 +39,8 @@ const struct field fields[] = {
     {"outputs", FIELD_CUSTOM, JOB, .form = "a list of dataset:NAME", .read = read_outputs,
      .help = "datasets that the job's own program reports"},
     {"needs", FIELD_CUSTOM, JOB,
-     .form = "a list of job names or {job: NAME, on: success|failure|any}", .read = read_needs,
-     .help = "jobs that must end before; job:NAME or an id means one submitted earlier"},
+     .form = "a list of job names or {job: NAME, on: success|failure|any|artifact:NAME}", .read = read_needs,
+     .help = "jobs that must end before, or make an artifact; job:NAME or an id: submitted earlier"},
     {"env", FIELD_CUSTOM, SHARED, .form = "a mapping of NAME: text", .read = read_env,
      .help = "environment of every rank; nothing is taken from the submitting shell"},
     {"resources.ranks", FIELD_COUNT, SHARED, AT(resources.ranks), 1, 4096, "1",
@@ -89,10 +89,15 @@ const struct field fields[] = {
     {"checkpoint.keep", FIELD_CUSTOM, SHARED, .initial = "last 2",
      .form = "last N, or last N, best N by [max] METRIC", .read = read_keep,
      .help = "which checkpoints stay; best means the lowest value, with max the highest"},
-    {"array", FIELD_COUNT, JOB, AT(array_count), 1, SPEC_JOBS_MAX, .json = "array_count",
-     .help = "so many jobs NAME-0, NAME-1, ... that differ in ATHANOR_ARRAY_INDEX"},
-    {"sweep", FIELD_CUSTOM, TOP | JOB, .form = "nothing yet", .read = read_later,
-     .help = "not available in this version"},
+    {"array", FIELD_CUSTOM, JOB, .form = "a whole number, or {count: N, at_once: K}",
+     .read = read_array,
+     .help = "N jobs NAME-0, NAME-1, ... that differ in ATHANOR_ARRAY_INDEX; K run at once"},
+    {"sweep", FIELD_CUSTOM, JOB,
+     .form = "a mapping of method (grid, random, asha), over (fields to lists or distributions), "
+             "trials, seed, at_once, metric, mode, and for asha min_resource, max_resource, "
+             "reduction, resource",
+     .read = read_elsewhere,
+     .help = "trials NAME-t0, NAME-t1, ... that differ in some fields; asha stops bad ones early"},
     {"defaults", FIELD_CUSTOM, SCOPE_PIPELINE, .form = "a mapping of fields",
      .read = read_elsewhere, .help = "fields that every job of the pipeline starts with"},
     {"jobs", FIELD_CUSTOM, SCOPE_PIPELINE, .form = "a mapping of name: job",
@@ -105,6 +110,7 @@ const struct field fields[] = {
     {"best_metric", FIELD_TEXT, 0, AT(checkpoint.best_metric), .json = "checkpoint.best_metric"},
     {"best_mode", FIELD_CHOICE, 0, AT(checkpoint.best_mode), .choices = "min|max",
      .json = "checkpoint.best_mode"},
+    {"array_count", FIELD_COUNT, 0, AT(array_count), .json = "array_count"},
     {"array_index", FIELD_COUNT, 0, AT(array_index), .json = "array_index"},
 };
 /* clang-format on */

@@ -37,6 +37,7 @@ struct name_entry {
 
 struct graph {
     struct reader *reader;
+    struct spec *spec; /* its sweeps; its jobs once expanded */
     struct draft *drafts;
     uint32_t draft_count;
     struct name_entry *jobs; /* sorted by name */
@@ -111,6 +112,18 @@ static void refuse_draft(const struct graph *graph, const struct draft *draft,
 static void names_check(const struct graph *graph)
 {
     struct arena *arena = graph->reader->arena;
+    for (size_t i = 0; i < graph->spec->sweep_count; i++) {
+        const struct draft *draft = draft_find(graph, graph->spec->sweeps[i].name);
+        if (draft)
+            refuse_draft(graph, draft, "its name is also that of a sweep");
+    }
+    for (uint32_t i = 1; i < graph->draft_count; i++) {
+        const struct draft *draft = &graph->drafts[graph->jobs[i].draft];
+        if (strcmp(graph->jobs[i - 1].name, graph->jobs[i].name) == 0)
+            refuse_draft(graph, draft,
+                         arena_printf(arena, "its name '%s' is also that of a trial of a sweep",
+                                      draft->job.name));
+    }
     for (uint32_t i = 0; i < graph->draft_count; i++) {
         const struct draft *draft = &graph->drafts[i];
         uint32_t item;
@@ -223,6 +236,54 @@ static void target_find(const struct graph *graph, const char *name, struct link
     link->to = target ? (uint32_t)(target - graph->drafts) : SPEC_EXTERNAL;
 }
 
+static const struct spec_sweep *sweep_find(const struct graph *graph, const char *name)
+{
+    for (size_t i = 0; i < graph->spec->sweep_count; i++)
+        if (strcmp(graph->spec->sweeps[i].name, name) == 0)
+            return &graph->spec->sweeps[i];
+    return NULL;
+}
+
+/* A sweep as a whole can only be waited for: some of its trials are stopped, and some may fail. */
+static void sweep_link(struct graph *graph, const struct draft *draft, struct link *link,
+                       const struct spec_sweep *sweep)
+{
+    if (link->need.on != SPEC_ON_ANY && sweep->trial_count > 0) {
+        link_refuse(graph, draft, link,
+                    arena_printf(graph->reader->arena,
+                                 "'%s' is a sweep of %u trials, of which some may be stopped or "
+                                 "fail: expected {job: %s, on: any}, or one trial such as %s-t0",
+                                 sweep->name, sweep->trial_count, sweep->name, sweep->name));
+        return;
+    }
+    link->item = ALL_ITEMS;
+    for (uint32_t i = 0; i < sweep->trial_count; i++) {
+        link->to = sweep->first_job + i;
+        link_add(graph, draft, link);
+    }
+}
+
+/* The same job twice would need two edges; two wishes about one job are rarely meant. */
+static bool need_is_repeated(struct graph *graph, const struct draft *draft,
+                             const struct link *link)
+{
+    const struct links *links = &graph->links[draft - graph->drafts];
+    for (size_t i = 0; i < links->count; i++) {
+        const struct link *known = &links->items[i];
+        bool same_job = known->to == link->to && known->item == link->item &&
+                        (link->to != SPEC_EXTERNAL || strcmp(known->need.job, link->need.job) == 0);
+        if (same_job && (known->need.on != link->need.on ||
+                         strcmp(known->need.artifact, link->need.artifact) != 0)) {
+            link_refuse(graph, draft, link,
+                        arena_printf(graph->reader->arena,
+                                     "needs '%s' a second time in another way: one condition a job",
+                                     link->need.job));
+            return true;
+        }
+    }
+    return false;
+}
+
 static void need_link(struct graph *graph, const struct draft *draft, size_t index)
 {
     static const char before[] = "job:";
@@ -232,9 +293,13 @@ static void need_link(struct graph *graph, const struct draft *draft, size_t ind
     if (earlier)
         link.need.job += strlen(before);
     target_find(graph, link.need.job, &link);
-    if (link.to == SPEC_EXTERNAL && !earlier && !spec_name_is_id(link.need.job))
+    const struct spec_sweep *sweep =
+        link.to == SPEC_EXTERNAL ? sweep_find(graph, link.need.job) : NULL;
+    if (sweep)
+        sweep_link(graph, draft, &link, sweep);
+    else if (link.to == SPEC_EXTERNAL && !earlier && !spec_name_is_id(link.need.job))
         job_unknown(graph, draft, &link, link.need.job);
-    else
+    else if (!need_is_repeated(graph, draft, &link))
         link_add(graph, draft, &link);
 }
 
@@ -276,6 +341,17 @@ static void checkpoint_link(struct graph *graph, const struct draft *draft,
 {
     link->need.job = input->ref.name;
     target_find(graph, input->ref.name, link);
+    const struct spec_sweep *sweep =
+        link->to == SPEC_EXTERNAL ? sweep_find(graph, input->ref.name) : NULL;
+    if (sweep && sweep->trial_count == 0)
+        return;
+    if (sweep) {
+        link_refuse(graph, draft, link,
+                    arena_printf(graph->reader->arena,
+                                 "'%s' is a sweep of %u trials: name one, such as %s-t0",
+                                 sweep->name, sweep->trial_count, sweep->name));
+        return;
+    }
     if (link->to != SPEC_EXTERNAL && !producer_fits(graph, draft, link, &input->ref))
         return;
     input->job_index = link->to; /* a draft's index until graph_expand */
@@ -305,6 +381,7 @@ static void draft_link(struct graph *graph, const struct draft *draft)
     for (size_t i = 0; i < draft->job.input_count; i++) {
         struct spec_input *input = &draft->job.inputs[i];
         struct link link = {.need = {.on = SPEC_ON_SUCCESS,
+                                     .artifact = "",
                                      .job_index = SPEC_EXTERNAL,
                                      .line = input->line,
                                      .column = input->column},
@@ -507,13 +584,15 @@ static void jobs_expand(struct graph *graph, struct spec *spec, size_t job_count
         for (uint32_t item = 0; item < items_of(draft); item++)
             item_expand(graph, draft, item, &spec->jobs[draft->first_index + item]);
     }
+    for (size_t i = 0; i < spec->sweep_count; i++)
+        spec->sweeps[i].first_job = graph->drafts[spec->sweeps[i].first_job].first_index;
 }
 
 void graph_expand(struct reader *reader, struct draft *drafts, size_t draft_count,
                   struct spec *spec)
 {
     struct graph graph = {
-        .reader = reader, .drafts = drafts, .draft_count = (uint32_t)draft_count};
+        .reader = reader, .spec = spec, .drafts = drafts, .draft_count = (uint32_t)draft_count};
     size_t job_count;
     graph.links = mem_array(draft_count + 1, sizeof *graph.links);
     names_index(&graph);

@@ -58,17 +58,31 @@ static json_t *inputs_to_json(const struct spec_job *job)
 
 static json_t *needs_to_json(const struct spec_job *job)
 {
+    struct arena arena = {0};
     json_t *list = json_array();
     for (size_t i = 0; i < job->need_count; i++) {
         json_t *need = json_object();
         put_new(need, "job", json_string(job->needs[i].job));
-        put_new(need, "on", json_string(spec_condition_name(job->needs[i].on)));
+        put_new(need, "on",
+                json_string(spec_condition_text(&arena, job->needs[i].on, job->needs[i].artifact)));
         put_new(need, "implied", json_boolean(job->needs[i].implied));
         if (job->needs[i].job_id > 0)
             put_new(need, "job_id", json_integer((json_int_t)job->needs[i].job_id));
         CHECK(json_array_append_new(list, need) == 0);
     }
+    arena_done(&arena);
     return list;
+}
+
+/* Written only where they say something, so that specs of earlier versions stay as they are. */
+static void group_to_json(const struct spec_job *job, json_t *object)
+{
+    if (job->at_once > 0)
+        put_new(object, "at_once", json_integer(job->at_once));
+    if (job->trial_count == 0)
+        return;
+    put_new(object, "trial_count", json_integer(job->trial_count));
+    put_new(object, "trial_index", json_integer(job->trial_index));
 }
 
 static json_t *env_to_json(const struct spec_job *job)
@@ -108,6 +122,7 @@ char *spec_job_json(const struct spec_job *job)
     put_new(object, "params", params_to_json(job->params));
     put_new(object, "command", texts_to_json(job->command, job->command_count));
     put_new(object, "env", env_to_json(job));
+    group_to_json(job, object);
     return json_take(object);
 }
 
@@ -212,10 +227,16 @@ static int need_from_json(const json_t *value, struct arena *arena, struct spec_
     *need = (struct spec_need){.job = arena_strdup(arena, job), .job_index = SPEC_EXTERNAL};
     need->implied = json_is_true(json_object_get(value, "implied"));
     need->job_id = (uint64_t)json_integer_value(json_object_get(value, "job_id"));
-    for (unsigned i = SPEC_ON_SUCCESS; i <= SPEC_ON_ANY; i++)
-        if (strcmp(spec_condition_name((enum spec_condition)i), on) == 0)
-            need->on = (enum spec_condition)i;
-    return need->on ? 0 : -1;
+    return spec_condition_read(arena_strdup(arena, on), &need->on, &need->artifact) ? 0 : -1;
+}
+
+/* 0 when the number is not there; -1 when it is none. */
+static int count_from_json(const json_t *object, const char *key, uint32_t *out)
+{
+    const json_t *value = json_object_get(object, key);
+    json_int_t number = json_integer_value(value);
+    *out = (uint32_t)number;
+    return !value || (json_is_integer(value) && number >= 0 && number <= UINT32_MAX) ? 0 : -1;
 }
 
 static int needs_from_json(const json_t *list, struct arena *arena, struct spec_job *job)
@@ -283,6 +304,10 @@ static int job_from_json(const json_t *object, struct arena *arena, struct spec_
         return wrong(err, "command");
     if (env_from_json(json_object_get(object, "env"), arena, job) < 0)
         return wrong(err, "env");
+    if (count_from_json(object, "at_once", &job->at_once) < 0 ||
+        count_from_json(object, "trial_count", &job->trial_count) < 0 ||
+        count_from_json(object, "trial_index", &job->trial_index) < 0)
+        return wrong(err, "at_once, trial_count or trial_index");
     return 0;
 }
 

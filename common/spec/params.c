@@ -264,8 +264,8 @@ static int pair_compare(const void *a, const void *b)
 }
 
 /* Recurses at most NODE_DEPTH_MAX deep: node.c and set.c refuse deeper values. */
-static void free_value_put(struct reader *reader, struct buf *out, const struct node *node,
-                           const struct place *place)
+void node_put_json(struct reader *reader, struct buf *out, const struct node *node,
+                   const struct place *place)
 {
     if (node->kind == NODE_SCALAR) {
         free_scalar_put(reader, out, node, place);
@@ -282,7 +282,7 @@ static void free_value_put(struct reader *reader, struct buf *out, const struct 
             json_put_text(out, sorted->pairs[i].key->text);
             buf_puts(out, ": ");
         }
-        free_value_put(reader, out, is_map ? sorted->pairs[i].value : sorted->items[i], place);
+        node_put_json(reader, out, is_map ? sorted->pairs[i].value : sorted->items[i], place);
     }
     buf_putc(out, is_map ? '}' : ']');
 }
@@ -298,7 +298,7 @@ static void free_params_put(struct reader *reader, struct draft *draft, const st
         return;
     }
     struct buf json = {0};
-    free_value_put(reader, &json, params, place);
+    node_put_json(reader, &json, params, place);
     draft->job.params = arena_strdup(reader->arena, buf_text(&json));
     buf_done(&json);
 }

@@ -11,6 +11,7 @@ struct reader {
     struct arena *arena; /* the spec's */
     struct spec_errors *errors;
     size_t error_count;  /* all, also those that errors dropped */
+    size_t sweep_capacity; /* of spec->sweeps */
 };
 
 /* Whether further errors are only counted: then they need no text. */
@@ -49,5 +50,9 @@ const char *nearest_hint(struct reader *reader, const struct nearest *nearest);
 
 /* Applies the --set overrides to the tree; the document's own nodes stay as they are. */
 struct node *sets_apply(struct reader *reader, struct node *root);
+/* Puts a value at a path; every map on the way is copied. `where` is the place of errors and of
+ * what is made on the way. False after refusing. */
+bool tree_set(struct reader *reader, struct node **root, const char *path, struct node *value,
+              const struct node *where);
 
 #endif

@@ -23,7 +23,7 @@ int spec_set_split(char *text, struct spec_set *out, struct err *err)
 /* A walk along one path. `at` is where the next map or list hangs. */
 struct set_walk {
     struct reader *reader;
-    uint32_t source;
+    const struct node *where; /* place of errors and of what is made */
     const char *rest; /* of the path, not yet walked */
     struct node **at; /* slot of the node reached */
     struct place place;
@@ -31,8 +31,7 @@ struct set_walk {
 
 static bool walk_refuse(struct set_walk *walk, const char *message)
 {
-    struct node here = {.source = walk->source};
-    reader_refuse(walk->reader, &here, NULL, "%s", message);
+    reader_refuse(walk->reader, walk->where, NULL, "%s", message);
     return false;
 }
 
@@ -47,6 +46,13 @@ static size_t prefix_known(const struct node *map, const char *path)
             longest = length;
     }
     return longest;
+}
+
+static void place_copy(struct node *to, const struct node *from)
+{
+    to->source = from->source;
+    to->line = from->line;
+    to->column = from->column;
 }
 
 static bool step_into_list(struct set_walk *walk, const char *segment)
@@ -89,7 +95,8 @@ static bool step_into_map(struct set_walk *walk, const char *path, const char *s
             return false;
         struct node *key = node_scalar_new(arena, segment, true);
         struct node *empty = node_map_new(arena);
-        key->source = empty->source = walk->source;
+        place_copy(key, walk->where);
+        place_copy(empty, walk->where);
         node_put(arena, map, key, empty);
     }
     *walk->at = map;
@@ -104,7 +111,7 @@ static bool step(struct set_walk *walk, const char *path)
     struct node *node = *walk->at;
     if (node_is_null(node)) { /* "params:" with nothing below it yet */
         node = *walk->at = node_map_new(walk->reader->arena);
-        node->source = walk->source;
+        place_copy(node, walk->where);
     }
     size_t length = node->kind == NODE_MAP ? prefix_known(node, walk->rest) : 0;
     if (length == 0)
@@ -143,27 +150,32 @@ static struct node *value_read(struct reader *reader, const struct spec_set *set
 
 #define SET_STEPS_MAX (NODE_DEPTH_MAX / 2) /* with the value's own levels still below the walk's */
 
+bool tree_set(struct reader *reader, struct node **root, const char *path, struct node *value,
+              const struct node *where)
+{
+    struct set_walk walk = {.reader = reader, .where = where, .rest = path, .at = root};
+    unsigned steps = 0;
+    do {
+        if (++steps > SET_STEPS_MAX)
+            return walk_refuse(&walk, "the path has more than 16 parts");
+        if (!step(&walk, path))
+            return false;
+    } while (*walk.rest != '\0');
+    *walk.at = value;
+    return true;
+}
+
 static void set_apply(struct reader *reader, struct node **root, const struct spec_set *set,
                       uint32_t source)
 {
-    struct set_walk walk = {.reader = reader, .source = source, .rest = set->path, .at = root};
+    struct node where = {.source = source};
     if (!text_is_utf8(set->path, strlen(set->path))) {
-        walk_refuse(&walk, "the path is not UTF-8");
+        reader_refuse(reader, &where, NULL, "the path is not UTF-8");
         return;
     }
     struct node *value = value_read(reader, set, source);
-    if (!value)
-        return;
-    unsigned steps = 0;
-    do {
-        if (++steps > SET_STEPS_MAX) {
-            walk_refuse(&walk, "the path has more than 16 parts");
-            return;
-        }
-        if (!step(&walk, set->path))
-            return;
-    } while (*walk.rest != '\0');
-    *walk.at = value;
+    if (value)
+        (void)tree_set(reader, root, set->path, value, &where);
 }
 
 struct node *sets_apply(struct reader *reader, struct node *root)

@@ -19,13 +19,17 @@
 #define SPEC_TEXT_BYTES_MAX ((size_t)1 << 20) /* one document: 10,000 jobs of 100 bytes */
 #define SPEC_JOBS_MAX 10000u                  /* after expanding arrays                   */
 #define SPEC_NEEDS_MAX 100000u                /* edges of one spec: 10 for each of 10,000 */
+#define SPEC_TRIALS_MAX 10000u                /* of all sweeps: read one by one, 1.2 KB each */
+#define SPEC_GRID_MAX 1000000u                /* points of a grid that is drawn from: 4 MB */
+#define SPEC_RESOURCE_MAX 1000000000000000u   /* of a sweep: steps, tokens, ... */
 #define SPEC_NAME_BYTES_MAX 100u              /* job, experiment, dataset, label          */
 #define SPEC_EXTERNAL UINT32_MAX
 
 enum spec_launcher { SPEC_LAUNCHER_AUTO = 1, SPEC_LAUNCHER_FORK, SPEC_LAUNCHER_PMIX };
 enum spec_disconnect { SPEC_DISCONNECT_WAIT = 1, SPEC_DISCONNECT_REPLACE };
-enum spec_condition { SPEC_ON_SUCCESS = 1, SPEC_ON_FAILURE, SPEC_ON_ANY };
+enum spec_condition { SPEC_ON_SUCCESS = 1, SPEC_ON_FAILURE, SPEC_ON_ANY, SPEC_ON_ARTIFACT };
 enum spec_best_mode { SPEC_BEST_MIN = 1, SPEC_BEST_MAX };
+enum spec_sweep_method { SPEC_SWEEP_GRID = 1, SPEC_SWEEP_RANDOM, SPEC_SWEEP_ASHA };
 
 struct spec_resources { /* all but ranks: per rank */
     uint32_t ranks, cores, gpus;
@@ -70,6 +74,7 @@ struct spec_input {
 struct spec_need {
     const char *job;       /* name, or decimal id of an earlier job */
     enum spec_condition on;
+    const char *artifact;  /* its name when `on` is SPEC_ON_ARTIFACT, else "" */
     bool implied;          /* by an input, not written by the user */
     uint32_t job_index;    /* in the same spec, or SPEC_EXTERNAL */
     uint64_t job_id;       /* as for inputs */
@@ -105,6 +110,25 @@ struct spec_job {
     const struct spec_variable *env; /* sorted by name */
     size_t env_count;
     uint32_t array_index, array_count; /* array_count 0: not of an array */
+    uint32_t trial_index, trial_count; /* trial_count 0: not of a sweep */
+    uint32_t at_once;                  /* of its array or sweep; 0: as many as fit */
+};
+
+/* A job of the spec that became many: jobs[first_job .. first_job + trial_count) are its trials,
+ * NAME-t0, NAME-t1, ... */
+struct spec_sweep {
+    const char *name;
+    enum spec_sweep_method method;
+    const char *metric;   /* what trials are compared by; "" when none was named */
+    enum spec_best_mode mode;
+    const char *resource; /* "step", or the metric whose value counts; asha only, as are: */
+    uint64_t min_resource, max_resource;
+    uint32_t reduction;
+    uint32_t at_once;     /* 0: as many as fit */
+    uint64_t seed;
+    uint32_t first_job, trial_count;
+    const char *space;    /* JSON object: path of a field -> values or distribution */
+    const char **params;  /* of each trial, JSON object: path of a field -> value */
 };
 
 struct spec {
@@ -113,6 +137,8 @@ struct spec {
     const char *experiment; /* of every job; "default" when none is given */
     struct spec_job *jobs;  /* in the order written, arrays expanded; parents may come later */
     size_t job_count;
+    struct spec_sweep *sweeps;
+    size_t sweep_count;
 };
 
 struct spec_set { /* --set path=value; the value is YAML, such as 3e-4 or [a, b] */
@@ -170,6 +196,11 @@ int spec_json_complete(const char *job_json, const struct spec_run *run, char **
 /* Every field with its type, range, default and meaning, for `--help` (mem_free). */
 char *spec_fields_text(void);
 
-const char *spec_condition_name(enum spec_condition on); /* "success" "failure" "any" */
+/* "success" "failure" "any" "artifact:NAME", as specs and rows hold it; in arena or static. */
+const char *spec_condition_text(struct arena *arena, enum spec_condition on, const char *artifact);
+/* And back; *out_artifact points into text, or is "". False: no condition. */
+bool spec_condition_read(const char *text, enum spec_condition *out, const char **out_artifact);
+const char *spec_sweep_method_name(enum spec_sweep_method method); /* "grid" "random" "asha" */
+bool spec_metric_is_valid(const char *name);
 
 #endif

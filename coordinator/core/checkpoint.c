@@ -388,6 +388,15 @@ void artifact_report(struct core *core, struct attempt *attempt, const struct re
         row.name = "unnamed";
     effects_persist(core->effects, ROW_TABLE_artifact, PERSIST_INSERT, &row);
     artifact_load(core, job, &row);
+    job_artifact_made(core, job, row.name);
+}
+
+bool artifact_exists(const struct job *job, const char *name)
+{
+    for (size_t i = 0; i < job->artifact_count; i++)
+        if (strcmp(job->artifacts[i].name, name) == 0)
+            return true;
+    return false;
 }
 
 void artifact_load(struct core *core, struct job *job, const struct row_artifact *row)

@@ -187,12 +187,12 @@ static bool job_reads_from(const struct job *job, uint64_t parent_id)
     return false;
 }
 
-static enum spec_condition condition_of(const char *name)
+static bool edge_is_met_by_artifact(const struct row_job_dependency *row, const struct job *parent)
 {
-    for (int i = SPEC_ON_SUCCESS; i <= SPEC_ON_ANY; i++)
-        if (strcmp(spec_condition_name((enum spec_condition)i), name) == 0)
-            return (enum spec_condition)i;
-    return SPEC_ON_SUCCESS;
+    enum spec_condition condition;
+    const char *artifact;
+    return spec_condition_read(row->condition, &condition, &artifact) &&
+           condition == SPEC_ON_ARTIFACT && artifact_exists(parent, artifact);
 }
 
 /* How an edge stands when its child is reopened. BROKEN: the retry is refused. */
@@ -201,13 +201,14 @@ static enum edge_state edge_reopened(const struct control_pass *pass, const stru
 {
     const struct job *parent = job_find(pass->core, row->parent_id);
     if (parent && (!job_state_is_terminal(parent->state) || list_has(&pass->jobs, parent)))
-        return EDGE_WAITING;
+        return edge_is_met_by_artifact(row, parent) ? EDGE_MET : EDGE_WAITING;
     if (!parent)
         return strcmp(row->state, "met") == 0 && !job_reads_from(job, row->parent_id) ? EDGE_MET
                                                                                       : EDGE_BROKEN;
-    bool met;
-    condition_met(condition_of(row->condition), parent->state, &met);
-    return met ? EDGE_MET : EDGE_BROKEN;
+    enum spec_condition condition;
+    const char *artifact;
+    CHECK(spec_condition_read(row->condition, &condition, &artifact)); /* we wrote it */
+    return condition_met(condition, artifact, parent) ? EDGE_MET : EDGE_BROKEN;
 }
 
 static void reopen_check(struct control_pass *pass, const struct job *job)
@@ -232,7 +233,7 @@ static void edges_reopen(struct control_pass *pass, struct job *job)
     size_t count = 0;
     for (size_t i = 0; i < found->dependency_count; i++)
         count += found->dependencies[i].job_id == job->job_id;
-    mem_free(job->edges);
+    job_edges_free(job);
     job_edges_make(job, count);
     job->edges_waiting = 0;
     size_t at = 0;
@@ -242,7 +243,9 @@ static void edges_reopen(struct control_pass *pass, struct job *job)
             continue;
         struct edge *edge = &job->edges[at++];
         edge->parent_id = row->parent_id;
-        edge->condition = condition_of(row->condition);
+        const char *artifact = "";
+        CHECK(spec_condition_read(row->condition, &edge->condition, &artifact));
+        edge->artifact = *artifact ? mem_strdup(artifact) : NULL;
         edge->reads = job_reads_from(job, row->parent_id);
         edge->state = edge_reopened(pass, job, row);
         edge->dirty = true;

@@ -228,7 +228,7 @@ void edges_write(struct core *core, struct job *job)
         struct row_job_dependency row = {
             .job_id = job->job_id,
             .parent_id = edge->parent_id,
-            .condition = spec_condition_name(edge->condition),
+            .condition = spec_condition_text(step_arena(core), edge->condition, edge->artifact),
             .state = names[edge->state],
         };
         effects_persist(core->effects, ROW_TABLE_job_dependency,

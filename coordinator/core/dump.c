@@ -64,6 +64,7 @@ static int edge_compare(const void *left, const void *right)
 
 static void edges_dump(const struct job *job, struct buf *out)
 {
+    struct arena arena = {0};
     if (job_state_is_terminal(job->state))
         return;
     const struct edge **edges = mem_array(job->edge_count, sizeof *edges);
@@ -72,8 +73,9 @@ static void edges_dump(const struct job *job, struct buf *out)
     qsort(edges, job->edge_count, sizeof *edges, edge_compare);
     for (size_t i = 0; i < job->edge_count; i++)
         buf_printf(out, "  needs %s of %llu state=%d reads=%d\n",
-                   spec_condition_name(edges[i]->condition), (ull)edges[i]->parent_id,
-                   edges[i]->state, edges[i]->reads);
+                   spec_condition_text(&arena, edges[i]->condition, edges[i]->artifact),
+                   (ull)edges[i]->parent_id, edges[i]->state, edges[i]->reads);
+    arena_done(&arena);
     mem_free(edges);
 }
 

@@ -186,7 +186,7 @@ static void job_parts_free(struct job *job)
     mem_free(job->checkpoints);
     mem_free(job->drops);
     mem_free(job->artifacts);
-    mem_free(job->edges);
+    job_edges_free(job);
     mem_free(job->reasons);
 }
 
@@ -242,6 +242,15 @@ void job_edges_make(struct job *job, size_t count)
         job->edges[i].child = job;
 }
 
+void job_edges_free(struct job *job)
+{
+    for (size_t i = 0; i < job->edge_count; i++)
+        mem_free(job->edges[i].artifact);
+    mem_free(job->edges);
+    job->edges = NULL;
+    job->edge_count = 0;
+}
+
 void edge_link(struct edge *edge, struct job *parent)
 {
     CHECK(!edge->parent);
@@ -271,22 +280,27 @@ void edge_unlink(struct core *core, struct edge *edge)
         job_consider_eviction(core, parent);
 }
 
-/* Whether a parent that ended like this satisfies the condition; the word is for messages. */
-const char *condition_met(enum spec_condition condition, enum job_state parent, bool *out_met)
+bool condition_met(enum spec_condition condition, const char *artifact, const struct job *parent)
 {
     switch (condition) {
     case SPEC_ON_SUCCESS:
-        *out_met = parent == JOB_SUCCEEDED;
-        return "success";
+        return parent->state == JOB_SUCCEEDED;
     case SPEC_ON_FAILURE:
-        *out_met = parent == JOB_FAILED;
-        return "failure";
+        return parent->state == JOB_FAILED;
     case SPEC_ON_ANY:
-        *out_met = true;
-        return "any end";
+        return true;
+    case SPEC_ON_ARTIFACT:
+        return artifact_exists(parent, artifact);
     }
-    *out_met = false;
-    return "";
+    return false;
+}
+
+const char *condition_wanted(struct arena *arena, enum spec_condition condition,
+                             const char *artifact)
+{
+    if (condition == SPEC_ON_ARTIFACT)
+        return arena_printf(arena, "artifact '%s'", artifact);
+    return condition == SPEC_ON_ANY ? "any end" : spec_condition_text(arena, condition, artifact);
 }
 
 /* ---- moving ------------------------------------------------------------------------------ */
@@ -319,28 +333,51 @@ void job_move(struct core *core, struct job *job, enum job_event event)
         job_queue_update(core, job);
 }
 
-/* One parent ended: settles the child's edge. Returns the child when that ends it. */
+static void edge_meet(struct core *core, struct edge *edge)
+{
+    struct job *child = edge->child;
+    edge->state = EDGE_MET;
+    edge->dirty = true;
+    child->edges_waiting--;
+    job_mark(core, child);
+    if (child->edges_waiting == 0)
+        job_move(core, child, JOB_ON_PARENTS_MET);
+}
+
+/* One parent ended: settles the child's edge, which may end the child. */
 static void edge_settle(struct core *core, struct edge *edge)
 {
     struct job *child = edge->child;
     struct job *parent = edge->parent;
-    bool met;
-    const char *wanted = condition_met(edge->condition, parent->state, &met);
-    edge->state = met ? EDGE_MET : EDGE_BROKEN;
+    if (condition_met(edge->condition, edge->artifact, parent)) {
+        edge_meet(core, edge);
+        return;
+    }
+    edge->state = EDGE_BROKEN;
     edge->dirty = true;
     child->edges_waiting--;
     job_mark(core, child);
-    if (met) {
-        if (child->edges_waiting == 0)
-            job_move(core, child, JOB_ON_PARENTS_MET);
-        return;
-    }
     bool failed = parent->state == JOB_FAILED;
+    const char *wanted = condition_wanted(step_arena(core), edge->condition, edge->artifact);
     const char *detail = arena_printf(step_arena(core), "needs %s of job %llu (%s), which ended %s",
                                       wanted, (unsigned long long)parent->job_id, parent->name,
                                       job_state_name(parent->state));
     job_end(core, child, failed ? JOB_ON_PARENT_BROKEN : JOB_ON_PARENT_SKIPPED, CAUSE_DEPENDENCY,
             detail);
+}
+
+void job_artifact_made(struct core *core, struct job *job, const char *name)
+{
+    struct edge *next;
+    for (struct edge *edge = job->children; edge; edge = next) {
+        next = edge->next;
+        if (edge->state != EDGE_WAITING || edge->condition != SPEC_ON_ARTIFACT ||
+            strcmp(edge->artifact, name) != 0)
+            continue;
+        edge_meet(core, edge);
+        if (!edge->reads)
+            edge_unlink(core, edge);
+    }
 }
 
 /* Children are settled from a list, not by recursion: a chain of 10,000 may break at once. */

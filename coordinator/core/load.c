@@ -89,9 +89,9 @@ void core_load_job_dependency(struct core *core, const struct row_job_dependency
         job->edges = mem_grow(job->edges, count ? 2 * count : 1, sizeof *job->edges);
     struct edge *edge = &job->edges[job->edge_count++];
     *edge = (struct edge){.parent_id = row->parent_id, .child = job};
-    for (int i = SPEC_ON_SUCCESS; i <= SPEC_ON_ANY; i++)
-        if (strcmp(spec_condition_name((enum spec_condition)i), row->condition) == 0)
-            edge->condition = (enum spec_condition)i;
+    const char *artifact = "";
+    CHECK(spec_condition_read(row->condition, &edge->condition, &artifact)); /* we wrote it */
+    edge->artifact = *artifact ? mem_strdup(artifact) : NULL;
     edge->state = strcmp(row->state, "met") == 0      ? EDGE_MET
                   : strcmp(row->state, "broken") == 0 ? EDGE_BROKEN
                                                       : EDGE_WAITING;

@@ -109,6 +109,7 @@ struct edge {
     struct job *child;
     struct job *parent; /* NULL once neither waited for nor read from */
     enum spec_condition condition;
+    char *artifact;     /* owned; its name for SPEC_ON_ARTIFACT, else NULL */
     enum edge_state state;
     bool reads;         /* an input comes from the parent */
     bool dirty, is_new;
@@ -306,7 +307,14 @@ void job_queue_update(struct core *core, struct job *job); /* in the queue iff i
 void job_edges_make(struct job *job, size_t count);
 void edge_link(struct edge *edge, struct job *parent);
 void edge_unlink(struct core *core, struct edge *edge);
-const char *condition_met(enum spec_condition condition, enum job_state parent, bool *out_met);
+/* Whether a parent that has ended satisfies the condition. */
+bool condition_met(enum spec_condition condition, const char *artifact, const struct job *parent);
+/* "success", "artifact 'x'": what of a parent is needed, for messages. */
+const char *condition_wanted(struct arena *arena, enum spec_condition condition,
+                             const char *artifact);
+/* An artifact of this name is there now: settles the edges that wait for it. */
+void job_artifact_made(struct core *core, struct job *job, const char *name);
+void job_edges_free(struct job *job);
 void job_make_maker(struct core *core, struct job *job);
 
 /* ---- attempt.c --------------------------------------------------------------------------- */
@@ -360,6 +368,7 @@ void artifact_report(struct core *core, struct attempt *attempt, const struct re
 void artifact_load(struct core *core, struct job *job, const struct row_artifact *row);
 void artifact_free(struct artifact *artifact);
 const struct artifact *artifact_dataset(const struct job *job, const char *name);
+bool artifact_exists(const struct job *job, const char *name); /* of any kind */
 /* 0: every input of the job has something to read; -1: err says which has not. */
 int input_resolve_all(struct core *core, struct job *job, struct err *err) WARN_UNUSED;
 void input_rows(struct core *core, const struct attempt *attempt);

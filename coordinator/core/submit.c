@@ -17,6 +17,7 @@ struct planned_edge {
     uint64_t parent_id;
     struct job *parent; /* NULL: of the same spec */
     enum spec_condition condition;
+    const char *artifact; /* for SPEC_ON_ARTIFACT */
     bool implied, reads;
 };
 
@@ -152,6 +153,7 @@ static void edge_plan(struct submit_pass *pass, struct planned_job *planned,
         known->reads |= edge.reads;
         if (known->implied && !edge.implied) {
             known->condition = edge.condition;
+            known->artifact = edge.artifact;
             known->implied = false;
         }
         return;
@@ -187,24 +189,24 @@ static void ended_parent_check(struct submit_pass *pass, const struct spec_job *
     struct job *parent = edge->parent;
     if (!parent || !job_state_is_terminal(parent->state))
         return;
-    bool met;
     if (edge->implied) {
         edge->condition = SPEC_ON_ANY;
         return;
     }
-    const char *wanted = condition_met(edge->condition, parent->state, &met);
-    if (!met)
+    if (!condition_met(edge->condition, edge->artifact, parent))
         refuse(pass, line, column, arena_printf(pass->arena, "jobs.%s.needs", spec->name),
                arena_printf(pass->arena,
                             "needs %s of job %llu (%s), which has ended %s: this job could "
                             "never start",
-                            wanted, (unsigned long long)parent->job_id, parent->name,
+                            condition_wanted(pass->arena, edge->condition, edge->artifact),
+                            (unsigned long long)parent->job_id, parent->name,
                             job_state_name(parent->state)));
 }
 
 static void need_plan(struct submit_pass *pass, struct planned_job *planned, struct spec_need *need)
 {
-    struct planned_edge edge = {.condition = need->on, .implied = need->implied};
+    struct planned_edge edge = {
+        .condition = need->on, .artifact = need->artifact, .implied = need->implied};
     if (need->job_index != SPEC_EXTERNAL) {
         edge.parent_id = pass->first_job_id + need->job_index;
     } else if (need->implied) {
@@ -326,7 +328,10 @@ static void edges_make(struct submit_pass *pass, struct job *job, const struct p
         const struct planned_edge *from = &planned->edges[i];
         struct job *parent = from->parent ? from->parent : job_find(pass->core, from->parent_id);
         struct edge *edge = &job->edges[i];
-        bool waits = !job_state_is_terminal(parent->state);
+        bool is_artifact = from->condition == SPEC_ON_ARTIFACT;
+        bool waits = !job_state_is_terminal(parent->state) &&
+                     !(is_artifact && artifact_exists(parent, from->artifact));
+        edge->artifact = is_artifact ? mem_strdup(from->artifact) : NULL;
         edge->parent_id = from->parent_id;
         edge->condition = from->condition;
         edge->reads = from->reads;

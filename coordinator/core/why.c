@@ -170,7 +170,7 @@ static void dependency_reason(struct reasons *reasons, const struct job *job, st
             continue;
         named++;
         text = arena_printf(arena, "%s%s%s of job %llu (%s, %s)", text, named > 1 ? ", " : "",
-                            spec_condition_name(edge->condition),
+                            spec_condition_text(arena, edge->condition, edge->artifact),
                             (unsigned long long)edge->parent_id, edge->parent->name,
                             job_state_name(edge->parent->state));
     }
