@@ -19,6 +19,8 @@ static const struct option options[] = {
     {"kind", 0, VALUE_TEXT, "KIND", "jobs of this kind: pretraining, unlearning, command ...",
      false},
     {"user", 'u', VALUE_TEXT, "NAME", "jobs of this account", false},
+    {"queue", 0, VALUE_TEXT, "NAME", "jobs of this queue", false},
+    {"project", 0, VALUE_TEXT, "NAME", "jobs of this project", false},
     {"live", 'l', VALUE_NONE, NULL, "jobs that have not ended", false},
     {"experiments", 0, VALUE_NONE, NULL, "list experiments instead of jobs", false},
     {"all", 'a', VALUE_NONE, NULL, "every row, not only the newest", false},
@@ -83,6 +85,8 @@ static int run(struct client *client, const struct args *args)
         pairs_add(&pairs, "name", args_text(args, "name"));
         pairs_add(&pairs, "kind", args_text(args, "kind"));
         pairs_add(&pairs, "account", args_text(args, "user"));
+        pairs_add(&pairs, "queue", args_text(args, "queue"));
+        pairs_add(&pairs, "project", args_text(args, "project"));
         pairs_add_flag(&pairs, "live", args_has(args, "live"));
         code = client_list(client, "jobs", &pairs, limit, job_columns, ARRAY_COUNT(job_columns),
                            "no jobs");

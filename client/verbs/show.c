@@ -21,6 +21,8 @@ static const struct heading facts[] = {
     {"held", "held"},
     {"cause", "cause"},
     {"detail", "detail"},
+    {"queue", "queue"},
+    {"project", "project"},
     {"priority", "priority"},
     {"ranks", "ranks"},
     {"cores", "cores"},

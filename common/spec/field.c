@@ -557,7 +557,14 @@ int fields_from_json(const json_t *object, struct arena *arena, struct spec_job 
 {
     for (size_t i = 0; i < field_count; i++) {
         const char *json = fields[i].json;
-        if (json && !field_from_json(&fields[i], json_at(object, json), arena, job))
+        if (!json)
+            continue;
+        json_t *value = json_incref((json_t *)(uintptr_t)json_at(object, json));
+        if (!value && fields[i].absent)
+            value = json_loads(fields[i].absent, JSON_DECODE_ANY, NULL);
+        bool fits = field_from_json(&fields[i], value, arena, job);
+        json_decref(value);
+        if (!fits)
             return err_set(err, ERR_PROTOCOL, "resolved job: '%s' is missing or of another type",
                            json);
     }

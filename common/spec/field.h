@@ -57,6 +57,7 @@ struct field {
     const char *initial; /* as YAML; NULL: none */
     const char *choices; /* FIELD_CHOICE: "wait|replace" */
     const char *json;    /* "resources.memory_bytes"; NULL: not written by the table */
+    const char *absent;  /* what JSON of earlier versions, which lack it, means; NULL: required */
     const char *form;    /* FIELD_CUSTOM: what is accepted, for messages and help */
     const char *help;
     void (*read)(struct reader *reader, const struct node *node, const struct place *place,

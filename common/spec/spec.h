@@ -88,6 +88,7 @@ struct spec_variable {
 struct spec_job {
     const char *name, *experiment, *description;
     const char *kind, *recipe; /* recipe "" for command */
+    const char *queue, *project;
     struct spec_resources resources;
     struct spec_limits limits;
     struct spec_retry retry;

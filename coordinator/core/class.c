@@ -63,6 +63,7 @@ struct class *class_get(struct core *core, const struct job *job,
     struct policy_need need = job_need(job);
     struct buf key = {0};
     key_build(&key, &need, job->ranks, job->limits.wall_time_ms, constraints, constraint_count);
+    rights_key_add(&key, job);
     struct class *class = NULL;
     HASH_FIND(hh, core->classes_by_key, key.bytes, key.length, class);
     if (class) {
@@ -71,6 +72,9 @@ struct class *class_get(struct core *core, const struct job *job,
     }
     class = mem_zalloc(sizeof *class);
     class->need = need;
+    class->account = job->account;
+    class->queue_config = job->queue;
+    class->project = job->project;
     class->ranks = job->ranks;
     class->wall_time_ms = job->limits.wall_time_ms;
     class->constraints = constraints_copy(constraints, constraint_count);
@@ -94,6 +98,8 @@ void class_join(struct job *job, struct class *class)
 {
     job->class = class;
     class->job_count++;
+    job->queue->job_count++;
+    job->project->job_count++;
 }
 
 static void class_remove(struct core *core, struct class *class)
@@ -114,6 +120,8 @@ void class_leave(struct core *core, struct job *job)
     if (job->node.queued)
         queue_remove(&class->queue, &job->node);
     job->class = NULL;
+    job->queue->job_count--;
+    job->project->job_count--;
     if (--class->job_count == 0)
         class_remove(core, class);
 }

@@ -227,6 +227,16 @@ static void reopen_check(struct control_pass *pass, const struct job *job)
     }
 }
 
+/* Its queue or project may have gone since. */
+static void rights_reopen_check(struct control_pass *pass, const struct job *job)
+{
+    const char *gone = job->queue->removed ? "queue" : job->project->removed ? "project" : NULL;
+    if (gone)
+        refuse(pass, job->name,
+               arena_printf(pass->arena, "the %s of job %llu was removed: submit it anew", gone,
+                            (unsigned long long)job->job_id));
+}
+
 static void edges_reopen(struct control_pass *pass, struct job *job)
 {
     const struct event_found *found = &pass->event->found;
@@ -376,8 +386,10 @@ void control_on_control(struct core *core, const struct event_control *event)
                             control->action));
     for (size_t i = 0; pass.action && i < control->targets_count; i++)
         target_add(&pass, &control->targets[i]);
-    for (size_t i = 0; pass.action == ACTION_RETRY && i < pass.jobs.count; i++)
+    for (size_t i = 0; pass.action == ACTION_RETRY && i < pass.jobs.count; i++) {
         reopen_check(&pass, pass.jobs.items[i]);
+        rights_reopen_check(&pass, pass.jobs.items[i]);
+    }
     if (pass.action == ACTION_RETRY && core->live_count + pass.jobs.count > core->config.jobs_max)
         refuse(&pass, "jobs",
                arena_printf(pass.arena, "%llu jobs are queued or running and the limit is %u",

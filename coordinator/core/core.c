@@ -107,6 +107,7 @@ struct core *core_new(const struct core_config *config)
     core->policy = c->policy ? policy_find(c->policy) : policy_at(0);
     CHECK(core->policy != NULL);
     rng_init(&core->rng, c->seed);
+    rights_init(core);
     core->reason_timer = (struct timer){.kind = TIMER_REASONS};
     return core;
 }
@@ -158,6 +159,7 @@ static void memories_free(struct core *core)
     for (size_t i = 0; i < core->class_count; i++)
         class_free(core->classes[i]);
     mem_free(core->classes);
+    rights_free(core);
 }
 
 void core_free(struct core *core)
@@ -370,6 +372,9 @@ static void dispatch(struct core *core, const struct event *event)
         break;
     case EVENT_CONTROL:
         control_on_control(core, &event->control);
+        break;
+    case EVENT_CONFIGURE:
+        configure_on_configure(core, &event->configure);
         break;
     case EVENT_WORKER_JOIN:
         worker_on_join(core, &event->join);

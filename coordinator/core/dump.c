@@ -124,13 +124,13 @@ static void job_dump(const struct job *job, struct buf *out)
         out,
         "job %llu %s/%s by %s %s held=%d cause=%s detail='%s' priority=%lld attempts=%llu/%llu"
         " memory=%llu submitted=%llu eligible=%llu started=%llu ended=%llu"
-        " progress=%llu/%llu '%s'\n",
+        " progress=%llu/%llu '%s' queue=%s project=%s\n",
         (ull)job->job_id, job->experiment->name, job->name, job->account,
         job_state_name(job->state), job->held, cause_name(job->cause), or_empty(job->detail),
         (long long)job->priority, (ull)job->attempts_spent, (ull)job->attempt_count,
         (ull)job->memory_bytes, (ull)job->submitted_at, (ull)job->eligible_at, (ull)job->started_at,
         (ull)job->ended_at, (ull)job->progress_step, (ull)job->progress_total,
-        or_empty(job->progress_phase));
+        or_empty(job->progress_phase), job->queue->name, job->project->name);
     edges_dump(job, out);
     inputs_dump(job, out);
     products_dump(job, out);
@@ -174,6 +174,7 @@ void core_dump(const struct core *core, struct buf *out)
                "artifact=%llu\n",
                (ull)ids->experiment, (ull)ids->worker, (ull)ids->job, (ull)ids->attempt,
                (ull)ids->checkpoint, (ull)ids->artifact);
+    rights_dump(core, out);
     experiments_dump(core, out);
     for (size_t i = 0; i < core->worker_count; i++)
         worker_dump(core->workers[i], out);

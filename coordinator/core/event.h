@@ -17,6 +17,7 @@ enum event_kind {
     EVENT_HEARTBEAT,
     EVENT_WORKER_LEAVE,
     EVENT_REPORTS,
+    EVENT_CONFIGURE,
     EVENT_END,
 };
 
@@ -53,6 +54,17 @@ struct event_control {
     struct event_found found;
 };
 
+/* Operators change what may be used by whom: queues, projects, quotas, reservations. */
+struct event_configure {
+    uint64_t client;
+    uint64_t request_seq;
+    const char *account;
+    bool is_operator; /* role operator or admin */
+    const struct msg_configure *configure;
+    const char *const *principals; /* names of all enrolled keys; NULL: not to be checked */
+    size_t principal_count;
+};
+
 struct event_join {
     uint64_t peer;
     uint64_t request_seq;  /* for REFUSED */
@@ -85,6 +97,7 @@ struct event {
     union {
         struct event_submit submit;
         struct event_control control;
+        struct event_configure configure;
         struct event_join join;
         struct event_heartbeat heartbeat;
         struct event_leave leave;

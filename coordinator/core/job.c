@@ -132,6 +132,8 @@ struct job *job_new(struct core *core, uint64_t job_id, struct experiment *exper
     job->name_key = name_key_make(experiment->experiment_id, spec->name);
     job->name = job->name_key + sizeof experiment->experiment_id;
     job->account = account_intern(core, account);
+    job->queue = queue_config_get(core, spec->queue);
+    job->project = project_get(core, spec->project);
     job->state = JOB_WAITING;
     job->held = spec->hold;
     job->priority = spec->priority;

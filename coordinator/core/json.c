@@ -93,6 +93,24 @@ bool json_text(const char *text, const char *key, struct arena *arena, const cha
     return true;
 }
 
+size_t json_texts(const char *text, struct arena *arena, const char ***out)
+{
+    const char *end = text + strlen(text);
+    const char *at = json_text_space_end(text, end);
+    size_t count = 0;
+    *out = arena_alloc(arena, (strlen(text) / 3 + 1) * sizeof **out); /* "", at least */
+    while (*at == '[' || *at == ',') {
+        const char *value = json_text_space_end(at + 1, end);
+        const char *value_end = json_text_value_end(value, end);
+        if (!value_end)
+            break;
+        if (*value == '"')
+            (*out)[count++] = inside(arena, value, value_end);
+        at = json_text_space_end(value_end, end);
+    }
+    return count;
+}
+
 size_t json_pairs(const char *text, struct arena *arena, struct json_pair **out)
 {
     struct member member = members_of(text);

@@ -16,6 +16,8 @@
 #define uthash_fatal(text) check_failed("uthash: " text, __FILE__, __LINE__)
 #include <uthash.h>
 
+#include "coordinator/core/rights.h"
+
 /* Bounds (invariant 9). Per job: 10,000 checkpoints x 200 B = 2 MB, the oldest are forgotten
  * (their rows stay); 1,000 artifacts x 200 B; per worker 1,024 devices, 64 labels. */
 #define CHECKPOINTS_MAX 10000u
@@ -134,6 +136,9 @@ struct class {
     uint64_t wall_time_ms; /* 0: none */
     struct spec_label *constraints; /* owned */
     size_t constraint_count;
+    const char *account; /* interned */
+    struct queue_config *queue_config;
+    struct project *project;
     struct queue queue;  /* ready, not held */
     uint64_t job_count;  /* living jobs of the class */
     size_t index;        /* in core->classes */
@@ -149,6 +154,8 @@ struct job {
     char *name;     /* inside name_key */
     char *name_key; /* experiment_id, then the name */
     const char *account; /* interned */
+    struct queue_config *queue;
+    struct project *project;
     enum job_state state;
     bool held;
     enum cause cause;
@@ -238,6 +245,9 @@ struct core {
     size_t class_count, class_capacity;
     struct submit_memory *submits; /* uthash keeps order of insertion: the oldest go first */
     struct account *accounts;
+    int64_t settings[SETTING_END];
+    struct queue_config *queues;
+    struct project *projects;
     struct job *makers;
     struct timers timers;
 
@@ -420,5 +430,7 @@ struct json_pair {
     const char *name, *value;
 };
 size_t json_pairs(const char *text, struct arena *arena, struct json_pair **out);
+/* The elements of an array that are texts, none of them with escapes. */
+size_t json_texts(const char *text, struct arena *arena, const char ***out);
 
 #endif

@@ -265,6 +265,19 @@ static void input_plan(struct submit_pass *pass, struct planned_job *planned,
     edge_plan(pass, planned, edge);
 }
 
+/* Queue and project exist and take the job. A job without a limit gets the queue's longest. */
+static void rights_check(struct submit_pass *pass, struct spec_job *spec)
+{
+    const char *field;
+    const char *fault = rights_fault(pass->core, pass->event->account, spec, pass->arena, &field);
+    if (fault) {
+        refuse(pass, 0, 0, arena_printf(pass->arena, "jobs.%s.%s", spec->name, field), fault);
+        return;
+    }
+    if (spec->limits.wall_time_ms == 0)
+        spec->limits.wall_time_ms = queue_config_find(pass->core, spec->queue)->max_wall_ms;
+}
+
 static void job_plan(struct submit_pass *pass, size_t index)
 {
     const struct spec_job *spec = &pass->event->spec->jobs[index];
@@ -275,6 +288,7 @@ static void job_plan(struct submit_pass *pass, size_t index)
     planned->edges =
         arena_alloc(pass->arena, (spec->need_count + spec->input_count) * sizeof *planned->edges);
     size_check(pass, spec);
+    rights_check(pass, &planned->spec);
     for (size_t i = 0; i < spec->need_count; i++) {
         planned->spec.needs[i] = spec->needs[i];
         need_plan(pass, planned, &planned->spec.needs[i]);
@@ -367,6 +381,8 @@ static void job_insert(struct submit_pass *pass, size_t index)
         .priority = job->priority,
         .state = job_state_name(job->state),
         .held = job->held,
+        .queue = job->queue->name,
+        .project = job->project->name,
     };
     effects_persist(core->effects, ROW_TABLE_job, PERSIST_INSERT, &row);
     job->is_new = job->dirty = false;

@@ -5,6 +5,41 @@
 #define MUTABLE(type, name, sql) {#name, sql, ROW_##type, ROW_ROLE_MUTABLE, offsetof(ROW, name)},
 #define KEY(type, name, sql) {#name, sql, ROW_##type, ROW_ROLE_KEY, offsetof(ROW, name)},
 
+#define ROW struct row_setting
+static const struct row_column columns_setting[] = {
+#include "coordinator/rows/setting.def"
+};
+#undef ROW
+#define ROW struct row_queue
+static const struct row_column columns_queue[] = {
+#include "coordinator/rows/queue.def"
+};
+#undef ROW
+#define ROW struct row_project
+static const struct row_column columns_project[] = {
+#include "coordinator/rows/project.def"
+};
+#undef ROW
+#define ROW struct row_quota
+static const struct row_column columns_quota[] = {
+#include "coordinator/rows/quota.def"
+};
+#undef ROW
+#define ROW struct row_quota_usage
+static const struct row_column columns_quota_usage[] = {
+#include "coordinator/rows/quota_usage.def"
+};
+#undef ROW
+#define ROW struct row_usage
+static const struct row_column columns_usage[] = {
+#include "coordinator/rows/usage.def"
+};
+#undef ROW
+#define ROW struct row_reservation
+static const struct row_column columns_reservation[] = {
+#include "coordinator/rows/reservation.def"
+};
+#undef ROW
 #define ROW struct row_experiment
 static const struct row_column columns_experiment[] = {
 #include "coordinator/rows/experiment.def"

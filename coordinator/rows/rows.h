@@ -37,6 +37,13 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
 /* One line per table that is written row by row, by the core but for `principal`: TABLE(name).
  * Order is the order of writing within a transaction, parents before children. */
 #define ROW_TABLES(TABLE) \
+    TABLE(setting) \
+    TABLE(queue) \
+    TABLE(project) \
+    TABLE(quota) \
+    TABLE(quota_usage) \
+    TABLE(usage) \
+    TABLE(reservation) \
     TABLE(experiment) \
     TABLE(worker) \
     TABLE(worker_device) \
@@ -64,6 +71,27 @@ enum row_table {
 #define COLUMN(type, name, sql) row_##type name;
 #define MUTABLE(type, name, sql) row_##type name;
 #define KEY(type, name, sql) row_##type name;
+struct row_setting {
+#include "coordinator/rows/setting.def"
+};
+struct row_queue {
+#include "coordinator/rows/queue.def"
+};
+struct row_project {
+#include "coordinator/rows/project.def"
+};
+struct row_quota {
+#include "coordinator/rows/quota.def"
+};
+struct row_quota_usage {
+#include "coordinator/rows/quota_usage.def"
+};
+struct row_usage {
+#include "coordinator/rows/usage.def"
+};
+struct row_reservation {
+#include "coordinator/rows/reservation.def"
+};
 struct row_experiment {
 #include "coordinator/rows/experiment.def"
 };

@@ -111,6 +111,24 @@ static void on_key_change(struct shell *shell, const struct server_source *from,
                                      .text = count ? "" : "it was so already"};
 }
 
+static void on_configure(struct shell *shell, const struct server_source *from, uint64_t seq,
+                         const struct msg_configure *configure)
+{
+    struct arena arena = {0};
+    struct event event = {.kind = EVENT_CONFIGURE,
+                          .configure = {.client = from->peer_id,
+                                        .request_seq = seq,
+                                        .account = from->principal,
+                                        .is_operator = from->role == ROLE_OPERATOR ||
+                                                       from->role == ROLE_ADMIN,
+                                        .configure = configure}};
+
+    event.configure.principal_count =
+        principals_names(shell->principals, &arena, &event.configure.principals);
+    shell_step(shell, &event);
+    arena_done(&arena);
+}
+
 /* Somebody has heard from a later leader: a look at the lease settles it. */
 static void on_newer_epoch(struct shell *shell, const struct envelope *envelope)
 {
@@ -148,6 +166,9 @@ void intake_message(void *user, const struct server_source *from, const struct e
         break;
     case MSG_KEY_CHANGE:
         on_key_change(shell, from, seq, &message->u.key_change);
+        break;
+    case MSG_CONFIGURE:
+        on_configure(shell, from, seq, &message->u.configure);
         break;
     case MSG_WORKER_JOIN:
         on_join(shell, from, seq, &message->u.worker_join);

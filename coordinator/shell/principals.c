@@ -123,6 +123,27 @@ const char *principals_find(const struct principals *principals, const char *pub
     return principal->name;
 }
 
+static int name_compare(const void *left, const void *right)
+{
+    return strcmp(*(const char *const *)left, *(const char *const *)right);
+}
+
+size_t principals_names(const struct principals *principals, struct arena *arena,
+                        const char *const **out)
+{
+    const char **names = arena_alloc(arena, (principals->count + 1) * sizeof *names);
+    size_t count = 0;
+
+    for (size_t i = 0; i < principals->count; i++)
+        names[i] = principals->items[i].name;
+    qsort(names, principals->count, sizeof *names, name_compare);
+    for (size_t i = 0; i < principals->count; i++)
+        if (count == 0 || strcmp(names[count - 1], names[i]) != 0)
+            names[count++] = names[i];
+    *out = names;
+    return count;
+}
+
 bool principals_has_name(const struct principals *principals, const char *name)
 {
     for (size_t i = 0; i < principals->count; i++)

@@ -17,6 +17,9 @@ void principals_load(struct principals *principals, const struct row_principal *
 /* NULL when the key is not enrolled. *out_role is set with it. */
 const char *principals_find(const struct principals *principals, const char *public_key,
                             enum role *out_role);
+/* The names of all enrolled keys, in arena: sorted, each once. */
+size_t principals_names(const struct principals *principals, struct arena *arena,
+                        const char *const **out);
 bool principals_has_name(const struct principals *principals, const char *name);
 
 /* Enrols a key, in memory and as a row for the next batch. *out_changed: false when it was enrolled

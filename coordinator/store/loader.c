@@ -47,6 +47,21 @@ static const char sql_submits[] =
     " WHERE ended_at IS NOT NULL ORDER BY job_id DESC LIMIT 65536";
 _Static_assert(CORE_SUBMITS_MAX == 65536u, "sql_submits reads as many as the core remembers");
 
+static void each_setting(struct load *load, const void *row)
+{
+    core_load_setting(load->core, row);
+}
+
+static void each_queue(struct load *load, const void *row)
+{
+    core_load_queue(load->core, row);
+}
+
+static void each_project(struct load *load, const void *row)
+{
+    core_load_project(load->core, row);
+}
+
 static void each_experiment(struct load *load, const void *row)
 {
     core_load_experiment(load->core, row);
@@ -114,6 +129,9 @@ static void each_pending_reason(struct load *load, const void *row)
 
 /* In the order that core.h asks for. */
 static const struct load_part parts[] = {
+    {ROW_TABLE_setting, each_setting, "ORDER BY t.name"},
+    {ROW_TABLE_queue, each_queue, "ORDER BY t.name"},
+    {ROW_TABLE_project, each_project, "ORDER BY t.name"},
     {ROW_TABLE_experiment, each_experiment, "ORDER BY t.experiment_id"},
     {ROW_TABLE_worker, each_worker, "ORDER BY t.worker_id"},
     {ROW_TABLE_worker_device, each_worker_device, "ORDER BY t.worker_id, t.device_index"},

@@ -287,6 +287,7 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_QUERY:
     case MSG_TABLE:
     case MSG_KEY_CHANGE:
+    case MSG_CONFIGURE:
     case MSG_WORKER_JOIN:
     case MSG_HEARTBEAT:
     case MSG_WORKER_LEAVE:

@@ -124,6 +124,24 @@ static void reason_put(const struct row_pending_reason *row, uint64_t base_us, s
     text_put(out, "detail", row->detail);
 }
 
+static void rights_put(const struct persist *persist, struct buf *out)
+{
+    if (persist->table == ROW_TABLE_setting) {
+        const struct row_setting *row = persist->row;
+        buf_printf(out, "setting %s=%lld", row->name, (long long)row->value);
+    } else if (persist->table == ROW_TABLE_queue) {
+        const struct row_queue *row = persist->row;
+        buf_printf(out, "queue %s priority=%lld wall=%llu/%llu preemption=%llu%s%s%s", row->name,
+                   (long long)row->priority, (ull)row->default_wall_ms, (ull)row->max_wall_ms,
+                   (ull)row->preemption, row->evicts ? " evicts" : "",
+                   row->evictable ? " evictable" : "", row->removed_at ? " removed" : "");
+    } else {
+        const struct row_project *row = persist->row;
+        buf_printf(out, "project %s weight=%llu members=%s%s%s", row->name, (ull)row->weight,
+                   row->members, row->open ? " open" : "", row->removed_at ? " removed" : "");
+    }
+}
+
 void show_persist(const struct persist *persist, uint64_t base_us, struct buf *out)
 {
     static const char *const marks[] = {"", "+", "", "*"};
@@ -172,6 +190,11 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
         break;
     case ROW_TABLE_pending_reason:
         reason_put(persist->row, base_us, out);
+        break;
+    case ROW_TABLE_setting:
+    case ROW_TABLE_queue:
+    case ROW_TABLE_project:
+        rights_put(persist, out);
         break;
     default:
         buf_printf(out, "%s", row_shape(persist->table)->name);

@@ -385,6 +385,35 @@ static int verb_control(struct trace *trace, struct err *err)
     return step(trace, &event, err);
 }
 
+/* "queue set gpu priority=5": table, action, name, settings. "as=" says who; root is operator. */
+static int verb_configure(struct trace *trace, struct err *err)
+{
+    struct rec_name_value settings[WORDS_MAX];
+    struct msg_configure configure = {
+        .table = word_at(trace, 3), .action = word_at(trace, 4), .settings = settings};
+    configure.name = trace->word_count > 5 && !strchr(word_at(trace, 5), '=') ? word_at(trace, 5) : "";
+    for (size_t i = 5; i < trace->word_count; i++) {
+        char *setting = arena_strdup(&trace->arena, trace->words[i]);
+        char *equals = strchr(setting, '=');
+        if (!equals || strncmp(setting, "as=", 3) == 0)
+            continue;
+        *equals = '\0';
+        settings[configure.settings_count++] =
+            (struct rec_name_value){.name = setting, .value = equals + 1};
+    }
+    static const char *const principals[] = {"ann", "bob", "root"};
+    const char *account = option(trace, "as", "root");
+    struct event event = {.kind = EVENT_CONFIGURE,
+                          .configure = {.client = CLIENT_PEER,
+                                        .request_seq = ++trace->request_seq,
+                                        .account = account,
+                                        .is_operator = strcmp(account, "root") == 0,
+                                        .configure = &configure,
+                                        .principals = principals,
+                                        .principal_count = ARRAY_COUNT(principals)}};
+    return step(trace, &event, err);
+}
+
 static int verb_why(struct trace *trace, struct err *err)
 {
     (void)err;
@@ -416,7 +445,7 @@ static const struct {
     {"log", verb_report},        {"checkpoint", verb_report}, {"dataset", verb_report},
     {"cancel", verb_control},    {"hold", verb_control},    {"release", verb_control},
     {"retry", verb_control},     {"drain", verb_control},   {"undrain", verb_control},
-    {"why", verb_why},           {"wall", verb_wall},
+    {"configure", verb_configure}, {"why", verb_why},           {"wall", verb_wall},
 };
 
 static int line_run(struct trace *trace, const char *line, const char *yaml, struct err *err)

@@ -1,0 +1,123 @@
+/* rights.h - who may use how much: queues, projects, settings. Private to core/, part of state.h.
+ *
+ * Everything here is configuration: rows that operators change with CONFIGURE (configure.c). What
+ * was removed stays in memory, flagged, because ended jobs that may be opened again name it. */
+#ifndef ATHANOR_CORE_RIGHTS_H
+#define ATHANOR_CORE_RIGHTS_H
+
+#include "coordinator/core/event.h"
+
+#include <uthash.h>
+
+/* Bounds (invariant 9): 1,000 queues x 150 B, 10,000 projects x 150 B with 1,000 members of 60 B. */
+#define QUEUES_MAX 1000u
+#define PROJECTS_MAX 10000u
+#define MEMBERS_MAX 1000u
+#define CONFIG_NAME_MAX 60u /* bytes of the name of a queue, project or reservation */
+#define POINTS_MAX 1000000
+#define WEIGHT_MAX 1000000
+#define PREEMPTION_MAX 1000
+#define WALL_MS_MAX (366ull * 86400000)
+
+/* Numbers that scheduling is tuned with: name, default, least, most, meaning. A job's key is its
+ * priority x 1000 points; bonuses and age are points too. */
+#define SETTINGS(X) \
+    X(HALF_LIFE_MS, "half_life_ms", 604800000, 60000, 31622400000, \
+      "use of this age counts half in the fair share") \
+    X(GPU_CORES, "gpu_cores", 16, 0, 1000, "cores that a GPU counts as in the fair share") \
+    X(WEIGHT_ACCOUNT, "weight_account", 1000, 0, 1000000, \
+      "points of an account that has used nothing lately") \
+    X(WEIGHT_PROJECT, "weight_project", 1000, 0, 1000000, \
+      "points of a project that has used nothing lately") \
+    X(WEIGHT_SIZE, "weight_size", 0, 0, 1000000, \
+      "points of a job that asks for all cores there are; smaller ones in proportion") \
+    X(AGE_PER_HOUR, "age_per_hour", 100, 0, 1000000, "points of each hour of waiting")
+enum setting {
+#define X(tag, name, initial, least, most, help) SETTING_##tag,
+    SETTINGS(X)
+#undef X
+    SETTING_END,
+};
+
+struct queue_config {
+    char *name;
+    int64_t priority;                      /* points */
+    uint64_t default_wall_ms, max_wall_ms; /* 0: none */
+    uint64_t preemption;
+    bool evicts, evictable, removed;
+    uint64_t job_count; /* living jobs */
+    UT_hash_handle hh;
+};
+
+struct project {
+    char *name;
+    bool open, removed;
+    char **members; /* sorted; they count while it is not open */
+    size_t member_count;
+    uint64_t weight;
+    uint64_t job_count; /* living jobs */
+    UT_hash_handle hh;
+};
+
+/* ---- configure.c: a CONFIGURE being answered ---------------------------------------------- */
+
+struct configure_pass {
+    struct core *core;
+    const struct event_configure *event;
+    const struct msg_configure *request;
+    struct arena *arena;
+    struct rec_refusal *refusals;
+    size_t refusal_count;
+    bool changed;
+};
+
+void configure_on_configure(struct core *core, const struct event_configure *event);
+/* Refuses; `path` names the setting. Text in arena or static. */
+void configure_refuse(struct configure_pass *pass, const char *path, const char *text);
+/* The last value given, NULL when none was. */
+const char *configure_value(const struct configure_pass *pass, const char *setting);
+/* Takes a whole number, or "none" where none >= 0 says what that means. Leaves *out alone when the
+ * setting was not given or is refused. */
+void configure_number(struct configure_pass *pass, const char *setting, int64_t least, int64_t most,
+                      const int64_t *none, int64_t *out);
+void configure_flag(struct configure_pass *pass, const char *setting, bool *out);
+/* Refuses settings beyond `names` (NULL at the end) with the nearest one as a hint. */
+void configure_known(struct configure_pass *pass, const char *const *names);
+/* False, and refused, unless text may be a name: CONFIG_NAME_MAX bytes as in specs. */
+bool configure_name(struct configure_pass *pass, const char *path, const char *name);
+/* False, and refused, when nobody of that name is enrolled. */
+bool configure_principal(struct configure_pass *pass, const char *path, const char *name);
+/* "; did you mean 'x'?" for the name nearest to `wrong` that was offered; "" for none. */
+struct hint {
+    const char *wrong, *best;
+    unsigned distance;
+};
+void hint_offer(struct hint *hint, const char *name);
+const char *hint_text(const struct hint *hint, struct arena *arena);
+
+/* ---- queue_config.c: queues, projects, settings -------------------------------------------- */
+
+void rights_init(struct core *core);
+void rights_free(struct core *core);
+/* Never NULL: a name without a row is known as removed. */
+struct queue_config *queue_config_get(struct core *core, const char *name);
+struct project *project_get(struct core *core, const char *name);
+/* NULL when it is not there or was removed. */
+struct queue_config *queue_config_find(const struct core *core, const char *name);
+struct project *project_find(const struct core *core, const char *name);
+bool project_admits(const struct project *project, const char *account);
+void queue_configure(struct configure_pass *pass);
+void project_configure(struct configure_pass *pass);
+void setting_configure(struct configure_pass *pass);
+/* What speaks against a job in this queue and project; NULL: nothing. `*out_path` is the field. */
+const char *rights_fault(struct core *core, const char *account, const struct spec_job *spec,
+                         struct arena *arena, const char **out_path);
+/* Account, queue and project are part of what tells classes apart. */
+struct job;
+void rights_key_add(struct buf *key, const struct job *job);
+/* After a change: classes count against other limits, and what was blocked may go on. */
+void rights_changed(struct core *core);
+void settings_change(struct core *core, const int64_t wanted[SETTING_END]);
+void rights_dump(const struct core *core, struct buf *out);
+
+#endif
