@@ -98,6 +98,8 @@ static struct spec *spec_make(size_t count)
     spec->jobs = arena_alloc(&spec->arena, count * sizeof *spec->jobs);
     for (size_t i = 0; i < count; i++)
         spec->jobs[i] = (struct spec_job){
+            .queue = "default",
+            .project = "default",
             .name = arena_printf(&spec->arena, "job-%zu", i),
             .experiment = "bench",
             .description = "",

@@ -12,6 +12,8 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
     struct spec_job *job = &spec->jobs[index];
     static const char *const names[SIM_JOBS_PER_SUBMIT] = {"a", "b", "c", "d", "e"};
     *job = (struct spec_job){
+        .queue = "default",
+        .project = "default",
         .name = names[index],
         .experiment = spec->experiment,
         .description = "",

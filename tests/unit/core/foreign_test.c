@@ -88,6 +88,8 @@ static void submit(struct fixture *f, const char *key, size_t jobs, uint32_t cor
     struct spec_job list[8];
     for (size_t i = 0; i < jobs; i++)
         list[i] = (struct spec_job){.name = "j",
+                                    .queue = "default",
+                                    .project = "default",
                                     .experiment = "x",
                                     .description = "",
                                     .kind = "command",
