@@ -15,6 +15,8 @@ enum option_type {
     OPTION_FLAG,
     OPTION_DURATION,
     OPTION_COUNT,
+    OPTION_SIZE,
+    OPTION_PERMILLE, /* a decimal such as 1.5 */
     OPTION_LEVEL
 };
 
@@ -55,7 +57,28 @@ static const struct option_row rows[] = {
      "drop metrics and logs older than this, in whole weeks (default: keep all)"},
     {"--queue", "COUNT", NULL, OPTION_COUNT, AT(queue), 0, 0,
      "messages that may wait for one peer before its session is ended (default 20000)"},
-    {"--policy", "NAME", NULL, OPTION_TEXT, AT(policy), 0, 0, "scheduling policy (default fifo)"},
+    {"--policy", "NAME", NULL, OPTION_TEXT, AT(policy), 0, 0,
+     "scheduling policy (default fifo); with --simulate one or several, separated by commas "
+     "(default: all there are)"},
+    {"--simulate", "TRACE", NULL, OPTION_TEXT, AT(simulate), 0, 0,
+     "serve nobody: run a workload trace through the policies in simulated time, print waits, "
+     "slowdowns, utilisation and fairness, and end. Reads SWF, Alibaba GPU 2023, Tiresias, Batsim, "
+     "Slurm (sacct -P), LSF and what 'athanor history' writes, each also gzipped"},
+    {"--machine", "FILE", NULL, OPTION_TEXT, AT(machine), 0, 0,
+     "with --simulate: the nodes, a CSV with cores, memory_bytes, gpus, gpu_model, or Alibaba's"},
+    {"--nodes", "COUNT", NULL, OPTION_COUNT, AT(nodes), 0, 0,
+     "with --simulate: a machine of so many equal nodes (default: one, or what the trace says)"},
+    {"--cores", "COUNT", NULL, OPTION_COUNT, AT(cores), 0, 0,
+     "with --simulate: cores of each node"},
+    {"--memory", "SIZE", NULL, OPTION_SIZE, AT(memory_bytes), 0, 0,
+     "with --simulate: memory of each node (default: never short)"},
+    {"--gpus", "COUNT", NULL, OPTION_COUNT, AT(gpus), 0, 0, "with --simulate: GPUs of each node"},
+    {"--load", "FACTOR", NULL, OPTION_PERMILLE, AT(load_permille), 0, 0,
+     "with --simulate: submits come this much faster than recorded, from 0.001 (default 1)"},
+    {"--starts", "FILE", NULL, OPTION_TEXT, AT(starts), 0, 0,
+     "with --simulate: also write every start as CSV"},
+    {"--json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0,
+     "with --simulate: print JSON instead of a table"},
     {"--log-level", "LEVEL", "ATHANOR_LOG_LEVEL", OPTION_LEVEL, AT(log_level), 0, 0,
      "error, warn, info or debug (default info)"},
     {"--version", NULL, NULL, OPTION_FLAG, AT(version), 0, 0, "print the version and end"},
@@ -75,6 +98,16 @@ static int set_level(const char *text, uint64_t *out, struct err *err)
         }
     return err_set(err, ERR_INVALID, "'%.40s' is no log level, expected error, warn, info or debug",
                    text);
+}
+
+static int set_permille(const char *text, uint64_t *out, struct err *err)
+{
+    double value;
+
+    if (parse_f64(text, &value, err) < 0 || !(value >= 0.001 && value <= 1000))
+        return err_set(err, ERR_INVALID, "'%.40s' is no factor, expected 0.001..1000", text);
+    *out = (uint64_t)(value * 1000 + 0.5);
+    return 0;
 }
 
 /* Adds to a list; a comma separates entries, in place. */
@@ -111,6 +144,10 @@ static int set_value(const struct option_row *row, char *text, struct options *o
         return parse_duration_ms(text, number, err);
     case OPTION_COUNT:
         return parse_u64(text, number, err);
+    case OPTION_SIZE:
+        return parse_size_bytes(text, number, err);
+    case OPTION_PERMILLE:
+        return set_permille(text, number, err);
     case OPTION_LEVEL:
         return set_level(text, number, err);
     }
@@ -167,8 +204,23 @@ static int read_environment(struct options *options, struct err *err)
     return 0;
 }
 
+/* Options of a simulation say nothing to a coordinator that serves. */
+static int check_serving(const struct options *options, struct err *err)
+{
+    if (options->machine || options->starts || options->nodes || options->cores ||
+        options->memory_bytes || options->gpus || options->load_permille || options->json)
+        return err_set(err, ERR_INVALID,
+                       "--machine, --nodes, --cores, --memory, --gpus, --load, --starts and --json "
+                       "need --simulate TRACE");
+    return 0;
+}
+
 static int check(const struct options *options, struct err *err)
 {
+    if (options->simulate)
+        return 0;
+    if (check_serving(options, err) < 0)
+        return -1;
     if (!options->db)
         return err_set(err, ERR_INVALID,
                        "no database: give --db or set ATHANOR_DB (athanor up does both)");
@@ -216,12 +268,13 @@ static const char exits[] =
     "coordinator leads now; 4 PostgreSQL refused rows. After 3 and 4 start it again:\n"
     "its state is in PostgreSQL.\n";
 #define SYNOPSIS "athanor-coordinator --db CONNINFO --key FILE [options]"
+#define SYNOPSIS_SIMULATE "athanor-coordinator --simulate TRACE [--policy NAME,...] [options]"
 
 char *options_help(void)
 {
     struct buf out = {0};
 
-    buf_printf(&out, "usage: " SYNOPSIS "\n\n%s\noptions:\n", about);
+    buf_printf(&out, "usage: " SYNOPSIS "\n       " SYNOPSIS_SIMULATE "\n\n%s\noptions:\n", about);
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         const struct option_row *row = &rows[i];
         buf_printf(&out, "  %s%s%s%s%s%s\n      %s\n", row->name, row->value ? " " : "",
@@ -241,6 +294,7 @@ char *options_man(const char *version)
                "stores experiments, dispatches their jobs");
     roff_section(&out, "SYNOPSIS");
     roff_text(&out, SYNOPSIS);
+    roff_text(&out, SYNOPSIS_SIMULATE);
     roff_section(&out, "DESCRIPTION");
     roff_text(&out, about);
     roff_section(&out, "OPTIONS");

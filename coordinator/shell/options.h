@@ -23,8 +23,12 @@ struct options {
     uint64_t heartbeat_ms; /* asked of workers */
     uint64_t keep_ms;      /* metrics and logs; 0: for ever */
     uint64_t queue;        /* messages waiting for one peer */
-    const char *policy;    /* NULL: the core's default */
+    const char *policy;    /* NULL: the core's default; with --simulate names with commas */
     uint64_t log_level;    /* enum log_level */
+    /* A trace to be simulated (coordinator/replay), instead of serving. */
+    const char *simulate, *machine, *starts;
+    uint64_t nodes, cores, memory_bytes, gpus, load_permille;
+    bool json;
 };
 
 /* argv is borrowed and may be changed. Errors: ERR_INVALID, naming the option and what is
