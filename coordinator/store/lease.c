@@ -17,9 +17,13 @@ struct lease_keeper {
     uint64_t lease_ms;
 };
 
+/* Workers obey no epoch below the newest that they have seen. Where the clock is ahead of the row
+ * it decides: a database restored from an old copy would else give epochs away a second time, and
+ * its leader would be refused everywhere. */
 static const char sql_take[] =
     "UPDATE athanor.coordinator_lease"
-    "   SET holder = $1, epoch = epoch + 1,"
+    "   SET holder = $1,"
+    "       epoch = greatest(epoch + 1, extract(epoch FROM clock_timestamp())::bigint),"
     "       expires_at = clock_timestamp() + $2::bigint * interval '1 millisecond'"
     " WHERE $3::boolean OR expires_at < clock_timestamp()"
     " RETURNING epoch, batch, (SELECT cluster_id FROM athanor.cluster)";

@@ -1,8 +1,9 @@
 /* lease.h - who leads: one row of athanor.coordinator_lease.
  *
- * Taking the lease raises the epoch. A leader renews it with every batch it writes (writer.h);
- * the database refuses batches of a passed epoch, so a leader that slept through its lease cannot
- * harm. --single takes the lease whether or not it has expired. */
+ * Taking the lease raises the epoch, at least to the seconds since 1970: so it rises also across
+ * a restored database, as long as the clock was right. A leader renews it with every batch it
+ * writes (writer.h); the database refuses batches of a passed epoch, so a leader that slept through
+ * its lease cannot harm. --single takes the lease whether or not it has expired. */
 #ifndef ATHANOR_STORE_LEASE_H
 #define ATHANOR_STORE_LEASE_H
 

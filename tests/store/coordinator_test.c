@@ -381,6 +381,7 @@ static void a_standby_takes_over_and_nothing_is_lost_or_doubled(void **state)
     submit_one(&cluster, 1, NULL);
     until(&cluster, &cluster.starts, 1);
     report_up_to(&cluster, 50);
+    uint64_t first_epoch = cluster.epoch;
     spawn(&cluster, 1, false);
     kill(cluster.pids[0], SIGKILL);
     reap(&cluster, 0);
@@ -388,7 +389,7 @@ static void a_standby_takes_over_and_nothing_is_lost_or_doubled(void **state)
     until(&cluster, &cluster.welcomes, 2);
     print_message("served again after %llu ms\n",
                   (unsigned long long)(clock_steady_ms() - killed_ms));
-    assert_int_equal(cluster.epoch, 2);
+    assert_true(cluster.epoch > first_epoch);
     report_up_to(&cluster, 120);
     assert_string_equal(pg_ask(cluster.db,
                                "SELECT count(*) || ' ' || count(DISTINCT step) || ' ' ||"
@@ -407,14 +408,18 @@ static void a_leader_that_slept_through_its_lease_ends_itself(void **state)
     spawn(&cluster, 0, false);
     cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
     submit_one(&cluster, 1, NULL);
+    char first[32];
+    snprintf(first, sizeof first, "%s",
+             pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"));
     spawn(&cluster, 1, false);
     kill(cluster.pids[0], SIGSTOP);
     for (int i = 0;
          i < PG_WAIT_TRIES &&
-         strcmp(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), "2") != 0;
+         strcmp(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), first) == 0;
          i++)
         pg_pause();
-    assert_string_equal(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"), "2");
+    assert_string_not_equal(pg_ask(cluster.db, "SELECT epoch FROM athanor.coordinator_lease"),
+                            first);
     kill(cluster.pids[0], SIGCONT);
     assert_int_equal(reap(&cluster, 0), 3);
     submit_one(&cluster, 2, NULL);
