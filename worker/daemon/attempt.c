@@ -18,9 +18,12 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define DISK_FULL_BYTES ((uint64_t)256 << 10) /* a plan, a spec and the shepherd's log */
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
@@ -147,6 +150,15 @@ static void folder_restore(struct attempt *attempt)
         log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
 }
 
+static void end_remember(struct attempt *attempt, enum cause cause, const char *text)
+{
+    char *copy = mem_strdup(text); /* text may be lost_text */
+    mem_free(attempt->lost_text);
+    attempt->lost_text = copy;
+    attempt->lost_cause = cause;
+    attempt->end_known = true;
+}
+
 void attempt_finish(struct attempt *attempt, enum cause cause, const char *text)
 {
     struct spool_writer spool = {0};
@@ -160,9 +172,11 @@ void attempt_finish(struct attempt *attempt, enum cause cause, const char *text)
     folder_restore(attempt);
     if (spool_open(attempt->folder, attempt->attempt_id, &spool, &err) < 0 ||
         spool_append(&spool, &report, 1, &err) < 0 || spool_sync(&spool, &err) < 0) {
-        /* The tick comes back here: the state is still SWEEPING, or RUNNING without a pid. */
+        /* The tick comes back here: the state is still SWEEPING, or RUNNING without a pid. What is
+         * known now must be said then. */
         log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
         spool_close(&spool);
+        end_remember(attempt, cause, text);
         return;
     }
     spool_close(&spool);
@@ -222,13 +236,32 @@ static void how_it_died(struct attempt *attempt, char *out, size_t size)
         snprintf(out, size, "the shepherd exited with code %d", WEXITSTATUS(status));
 }
 
+/* A shepherd that finds the disk full cannot say so: its log is on that disk. Asked before the
+ * sweep makes room. */
+static char *full_disk_text(const struct attempt *attempt)
+{
+    struct statvfs disk;
+    if (statvfs(attempt->folder, &disk) < 0)
+        return mem_strdup("");
+    uint64_t bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    bool no_files = disk.f_files > 0 && disk.f_favail == 0;
+    if (bytes >= DISK_FULL_BYTES && !no_files)
+        return mem_strdup("");
+    return mem_printf("; No space left on device: the disk of '%s' has %" PRIu64
+                      " bytes and %" PRIu64 " files left",
+                      attempt->folder, bytes, (uint64_t)disk.f_favail);
+}
+
 static void lost_set(struct attempt *attempt, uint64_t last_seq, const char *how)
 {
-    char *line = log_line_last(attempt);
+    if (attempt->end_known)
+        return;
+    char *line = log_line_last(attempt), *full = full_disk_text(attempt);
     mem_free(attempt->lost_text);
     attempt->lost_cause = last_seq == 0 ? CAUSE_LAUNCH_FAILED : CAUSE_SHEPHERD_LOST;
     attempt->lost_text =
-        mem_printf("%s; its processes were swept%s%s", how, line[0] ? "; " : "", line);
+        mem_printf("%s; its processes were swept%s%s%s", how, line[0] ? "; " : "", line, full);
+    mem_free(full);
     mem_free(line);
 }
 

@@ -49,8 +49,11 @@ static bool epoch_admit(struct daemon *daemon, const struct envelope *envelope, 
     char text[32];
     struct err err = {0};
     if (envelope->epoch < daemon->epoch) {
-        log_warn("%s of epoch %" PRIu64 " is refused, this worker has seen %" PRIu64, msg_name(tag),
-                 envelope->epoch, daemon->epoch);
+        log_warn("%s of epoch %" PRIu64 " is refused, this worker has seen %" PRIu64
+                 ": it comes from a leader that was replaced, or the database was restored from "
+                 "an older copy; then raise athanor.coordinator_lease.epoch above %" PRIu64
+                 " and restart the coordinators",
+                 msg_name(tag), envelope->epoch, daemon->epoch, daemon->epoch);
         return false;
     }
     if (envelope->epoch == daemon->epoch)
@@ -186,7 +189,7 @@ static void on_welcome(struct daemon *daemon, const struct msg_worker_welcome *w
     daemon->worker_id = welcome->worker_id;
     daemon->heartbeat_ms = welcome->heartbeat_ms ? welcome->heartbeat_ms : 1000;
     loop_timer_stop(&daemon->join_timer);
-    log_info("joined as worker %" PRIu64 " in epoch %" PRIu64 ", %zu attempts held",
+    log_info("joined as worker %" PRIu64 " in epoch %" PRIu64 ", attempts held: %zu",
              welcome->worker_id, daemon->epoch, daemon->attempt_count);
     notify_status("joined as worker %" PRIu64, welcome->worker_id);
     heartbeat_send(daemon);
@@ -333,7 +336,7 @@ static void leave_begin(struct daemon *daemon, bool stop_jobs)
         leave_now(daemon);
         return;
     }
-    log_info("stopping %zu attempts", daemon->attempt_count);
+    log_info("attempts to stop: %zu", daemon->attempt_count);
     for (struct attempt *attempt = daemon->attempts; attempt; attempt = attempt->next)
         if (attempt->state == ATTEMPT_RUNNING)
             control_stop(attempt, CAUSE_WORKER_LOST, DAEMON_LEAVE_MS / 2);
@@ -349,7 +352,7 @@ static void on_signal(void *user, int number)
     }
     if (number == SIGINT && !daemon->interrupted && daemon->attempt_count > 0) {
         daemon->interrupted = true;
-        log_info("%zu attempts run on after this daemon; interrupt again within 3 s to stop them",
+        log_info("attempts that run on: %zu; interrupt again within 3 s to stop them",
                  daemon->attempt_count);
         loop_timer_start(daemon->loop, &daemon->leave_timer, 3000);
         return;
@@ -569,7 +572,7 @@ int daemon_run(const struct options *options, struct err *err)
     signal(SIGPIPE, SIG_IGN);
     int rc = daemon_prepare(daemon, err);
     if (rc == 0) {
-        log_info("worker '%s': %zu cores, %zu GPUs, %zu attempts found", options->name,
+        log_info("worker '%s': cores %zu, GPUs %zu, attempts found %zu", options->name,
                  daemon->inventory.core_count, daemon->inventory.gpu_count, daemon->attempt_count);
         notify_ready();
         rc = loop_run(daemon->loop, err);

@@ -57,6 +57,7 @@ struct attempt {
     struct loop_timer sweep_timer;
     enum cause lost_cause; /* what to write as FINISHED after the sweep */
     char *lost_text;
+    bool end_known; /* both are final: only room on the disk is missing */
 
     /* pump */
     struct spool_reader reader;

@@ -1,0 +1,49 @@
+#!/usr/bin/env bats
+# A worker whose disk is full says so in the evidence.
+
+setup_file() {
+    source "$BATS_TEST_DIRNAME/../system/cluster.bash"
+    [ "$(id -u)" = 0 ] || skip "needs root, to mount a small disk in a namespace of its own"
+    cluster_home
+    mkdir -p "$ATHANOR_HOME/workers/worker-1"
+    unshare -m sh -c "mount -t tmpfs -o size=2m,mode=755 none '$ATHANOR_HOME/workers/worker-1' &&
+        exec athanor up --workers 1" >"$ATHANOR_HOME/up.out" 2>&1 || { cat "$ATHANOR_HOME/up.out"; return 1; }
+}
+
+teardown_file() {
+    source "$BATS_TEST_DIRNAME/../system/cluster.bash"
+    [ -z "$ATHANOR_HOME" ] || cluster_down
+}
+
+setup() {
+    source "$BATS_TEST_DIRNAME/../system/cluster.bash"
+    cd "$BATS_TEST_TMPDIR"
+}
+
+on_disk() { nsenter -t "$(pid_of worker-1)" -m "$@"; }
+
+@test "an attempt that a full disk ends names the full disk" {
+    on_disk dd if=/dev/zero of="$ATHANOR_HOME/workers/worker-1/fill" bs=4k 2>/dev/null || true
+    printf 'athanor: 1\nname: full\nkind: command\ncommand: ["true"]\n' >job.yaml
+    id=$(athanor submit job.yaml --ids)
+    # Its end is told once there is room for the report.
+    until_true 30 grep -q "No space left on device" "$ATHANOR_HOME/log/worker-1.log"
+    on_disk rm "$ATHANOR_HOME/workers/worker-1/fill"
+    run athanor wait "$id"
+    [ "$status" -eq 1 ]
+    [[ $(sql "SELECT cause || ': ' || evidence FROM athanor.runs WHERE job_id = $id") == "launch_failed: "*"No space left on device"* ]]
+}
+
+@test "a shepherd that dies on a full disk leaves evidence of the full disk" {
+    printf 'athanor: 1\nname: full\nkind: command\nretry: {attempts: 1}\ncommand: [sleep, "1000"]\n' >job.yaml
+    id=$(athanor submit job.yaml --ids)
+    until_true 30 sql_is "SELECT state FROM athanor.jobs WHERE job_id = $id" RUNNING
+    on_disk dd if=/dev/zero of="$ATHANOR_HOME/workers/worker-1/fill" bs=4k 2>/dev/null || true
+    shepherd=$(on_disk sh -c "cut -d' ' -f1 $ATHANOR_HOME/workers/worker-1/attempts/*/shepherd | tail -1")
+    kill -9 "$shepherd"
+    until_true 30 grep -q "the disk of .* has 0 bytes" "$ATHANOR_HOME/log/worker-1.log"
+    on_disk rm "$ATHANOR_HOME/workers/worker-1/fill"
+    run athanor wait "$id"
+    [ "$status" -eq 1 ]
+    [[ $(sql "SELECT cause || ': ' || evidence FROM athanor.runs WHERE job_id = $id") == "shepherd_lost: "*"No space left on device"* ]]
+}
