@@ -181,8 +181,12 @@ static int ask_in(struct client *client, const struct message *request, enum msg
     }
     if (reply.tag == MSG_REFUSED) {
         const char *file = request->tag == MSG_SUBMIT ? request->u.submit.file : "";
-        client_print_refusals(file, reply.u.refused.refusals, reply.u.refused.refusals_count);
-        return client_failf(client, EXIT_REFUSED, "%s", reply.u.refused.text);
+        const struct msg_refused *refused = &reply.u.refused;
+        bool once = refused->refusals_count == 1 &&
+                    strcmp(refused->refusals[0].text, refused->text) == 0;
+        if (!once) /* else the text says it all */
+            client_print_refusals(file, refused->refusals, refused->refusals_count);
+        return client_failf(client, EXIT_REFUSED, "%s", refused->text);
     }
     if (reply.tag != expected)
         return client_failf(client, EXIT_UNREACHABLE,
@@ -269,47 +273,78 @@ int client_job_id(struct client *client, const char *word, const char **out)
 {
     struct pairs pairs = {0};
     struct msg_table table;
+    const char *slash = strchr(word, '/');
     if (*word && strspn(word, "0123456789") == strlen(word)) {
         *out = word;
         return EXIT_DONE;
     }
-    pairs_add(&pairs, "name", word);
-    int code = *word ? client_query(client, "jobs", &pairs, 1, &table) : EXIT_DONE;
+    if (slash)
+        pairs_add(&pairs, "experiment",
+                  arena_strndup(&client->arena, word, (size_t)(slash - word)));
+    pairs_add(&pairs, "name", slash ? slash + 1 : word);
+    bool named = slash ? slash > word && slash[1] : *word;
+    int code = named ? client_query(client, "jobs", &pairs, 1, &table) : EXIT_DONE;
     pairs_done(&pairs);
     if (code != EXIT_DONE)
         return code;
-    if (!*word || table_rows(&table) == 0)
+    if (!named || table_rows(&table) == 0)
         return client_failf(client, EXIT_REFUSED, "there is no job '%s'", word);
     *out = table_text(&table, 0, "job_id");
     return EXIT_DONE;
 }
 
-int client_list(struct client *client, const char *query, const struct pairs *pairs, uint64_t limit,
-                const struct heading *headings, size_t heading_count, const char *none)
+bool client_for_people(const struct client *client)
+{
+    return !args_has(client->args, "json") && !args_text(client->args, "column");
+}
+
+int client_table(struct client *client, const struct msg_table *table,
+                 const struct heading *headings, size_t heading_count, const char *none)
 {
     const char *column = args_text(client->args, "column");
-    struct msg_table table;
     struct buf out = {0};
-    int code = client_query(client, query, pairs, limit, &table);
-    if (code != EXIT_DONE)
-        return code;
-    if (column && table_column(&table, column) < 0) {
-        for (size_t i = 0; i < table.columns_count; i++)
-            buf_printf(&out, "%s%s", i ? ", " : "", table.columns[i].name);
+    int code;
+    if (column && table_column(table, column) < 0) {
+        for (size_t i = 0; i < table->columns_count; i++)
+            buf_printf(&out, "%s%s", i ? ", " : "", table->columns[i].name);
         code = client_failf(client, EXIT_USAGE, "there is no column '%s', expected one of %s",
                             column, buf_text(&out));
         buf_done(&out);
         return code;
     }
     if (args_has(client->args, "json"))
-        table_print_json(&table, &out);
+        table_print_json(table, &out);
     else if (column)
-        table_print_column(&table, column, &out);
-    else if (table_rows(&table) == 0 && client->style.terminal)
+        table_print_column(table, column, &out);
+    else if (table_rows(table) == 0 && client->style.terminal)
         buf_printf(&out, "%s\n", none);
     else
-        table_print(&table, headings, heading_count, &client->style, &out);
+        table_print(table, headings, heading_count, &client->style, &out);
     code = client_print(client, &out);
     buf_done(&out);
     return code;
+}
+
+int client_list(struct client *client, const char *query, const struct pairs *pairs, uint64_t limit,
+                const struct heading *headings, size_t heading_count, const char *none)
+{
+    struct msg_table table;
+    int code = client_query(client, query, pairs, limit, &table);
+    return code == EXIT_DONE ? client_table(client, &table, headings, heading_count, none) : code;
+}
+
+/* ---- lost nodes --------------------------------------------------------------------------- */
+
+void client_tell_lost(struct client *client, struct msg_table *table)
+{
+    int state = table_column(table, "state"), lost = table_column(table, "node_lost_at");
+    if (state < 0 || lost < 0)
+        return;
+    for (size_t row = 0; row < table_rows(table); row++) {
+        struct rec_cell *cells = table->cells + row * table->columns_count;
+        if (!cells[lost].is_null)
+            cells[state].text = arena_printf(
+                &client->arena, "%s (node lost since %s)", cells[state].text,
+                value_text(&table->columns[lost], &cells[lost], &client->arena));
+    }
 }

@@ -63,7 +63,8 @@ int client_query(struct client *client, const char *name, const struct pairs *pa
 int client_page(struct client *client, const char *name, const struct pairs *pairs, uint64_t limit,
                 const char *after, struct arena *arena, struct msg_table *out);
 
-/* The number of a job given by number or name: a number is believed, a name looked up. */
+/* The number of a job given by number, NAME or EXPERIMENT/NAME: a number is believed, a name means
+ * its newest job. */
 int client_job_id(struct client *client, const char *word, const char **out);
 
 /* A reading verb in one call: queries and prints as --json, --column or a table. `none`: what to
@@ -74,5 +75,12 @@ int client_job_id(struct client *client, const char *word, const char **out);
     }
 int client_list(struct client *client, const char *query, const struct pairs *pairs, uint64_t limit,
                 const struct heading *headings, size_t heading_count, const char *none);
+/* Its second half, for verbs that change the table for people in between. */
+int client_table(struct client *client, const struct msg_table *table,
+                 const struct heading *headings, size_t heading_count, const char *none);
+/* Whether the answer is for people: neither --json nor --column is given. */
+bool client_for_people(const struct client *client);
+/* For people: "RUNNING (node lost since ...)" where column node_lost_at says so. */
+void client_tell_lost(struct client *client, struct msg_table *table);
 
 #endif

@@ -32,7 +32,7 @@ struct followed {
     char state[STATE_SIZE];                  /* "" before the first answer */
     char cause[80], detail[800], phase[160]; /* a quarter of it in columns: UTF-8 fits */
     uint64_t step, total, run_ms;
-    bool held;
+    bool held, node_lost;
     unsigned told_tenth; /* progress last printed in line mode */
     bool changed;
 };
@@ -79,8 +79,10 @@ static void take_row(struct follow *follow, const struct msg_table *table, size_
         return;
     const char *state = table_text(table, row, "state");
     bool held = *table_text(table, row, "held") == 't';
-    if (strcmp(job->state, state) != 0 || job->held != held)
+    bool node_lost = !table_is_null(table, row, "node_lost_at");
+    if (strcmp(job->state, state) != 0 || job->held != held || job->node_lost != node_lost)
         job->changed = true;
+    job->node_lost = node_lost;
     copy_text(job->name, sizeof job->name, table_text(table, row, "name"));
     copy_text(job->cause, sizeof job->cause, table_text(table, row, "cause"));
     copy_text(job->detail, sizeof job->detail, table_text(table, row, "detail"));
@@ -168,6 +170,8 @@ static void add_job_line(const struct follow *follow, const struct followed *job
         buf_printf(out, "  %s", format_duration_short(job->run_ms, time));
     if (has_ended(job) && job->cause[0] && strcmp(job->cause, "success") != 0)
         buf_printf(out, "  %s%s%s", job->cause, *job->detail ? ": " : "", job->detail);
+    else if (job->node_lost)
+        buf_printf(out, "  %snode lost%s", tint_on(style, TINT_BAD), tint_off(style, TINT_BAD));
     else if (job->phase[0])
         buf_printf(out, "  %s", job->phase);
 }
@@ -225,7 +229,8 @@ static void print_change(struct followed *job)
     char time[PARSE_TEXT_SIZE];
     job->changed = false;
     if (!has_ended(job)) {
-        printf("%s (%s): %s%s\n", job->name, job->id, job->state, job->held ? ", held" : "");
+        printf("%s (%s): %s%s%s\n", job->name, job->id, job->state, job->held ? ", held" : "",
+               job->node_lost ? ", its node is lost" : "");
         return;
     }
     printf("%s (%s): %s", job->name, job->id, job->state);

@@ -59,6 +59,8 @@ enum tint tint_of_state(const char *state)
         {"ok", TINT_GOOD},        {"suspect", TINT_BAD},    {"lost", TINT_BAD},
         {"left", TINT_QUIET},     {"backoff", TINT_STRONG}, {"started", TINT_GOOD},
     };
+    if (strchr(state, '('))
+        return TINT_BAD;
     for (size_t i = 0; i < ARRAY_COUNT(tints); i++)
         if (strcasecmp(state, tints[i].state) == 0)
             return tints[i].tint;

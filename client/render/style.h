@@ -19,7 +19,8 @@ enum tint { TINT_NONE = 0, TINT_GOOD, TINT_BAD, TINT_BUSY, TINT_QUIET, TINT_STRO
 /* Escape sequences, "" without colour. */
 const char *tint_on(const struct style *style, enum tint tint);
 const char *tint_off(const struct style *style, enum tint tint);
-/* What a job, attempt or worker state looks like, by its name in any case. */
+/* What a job, attempt or worker state looks like, by its name in any case; bad with a remark in
+ * brackets behind it. */
 enum tint tint_of_state(const char *state);
 
 /* ---- text from outside -------------------------------------------------------------------- */

@@ -18,7 +18,7 @@ const struct verb verb_cancel = {
     .text = "Cancels jobs in any state: a waiting job never starts; a running one gets the stop "
             "message, then SIGTERM, then, after its stop_grace, SIGKILL. Jobs that need a "
             "cancelled one are cancelled too. Jobs that have ended stay as they are.\n\nJOB is a "
-            "number or a name; a name means its newest job.",
+            "number, NAME or EXPERIMENT/NAME; a name means its newest job.",
     .word_kind = WORD_JOB,
     .words_max = UINT_MAX,
     VERB_OPTIONS(options),

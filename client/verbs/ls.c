@@ -88,8 +88,12 @@ static int run(struct client *client, const struct args *args)
         pairs_add(&pairs, "queue", args_text(args, "queue"));
         pairs_add(&pairs, "project", args_text(args, "project"));
         pairs_add_flag(&pairs, "live", args_has(args, "live"));
-        code = client_list(client, "jobs", &pairs, limit, job_columns, ARRAY_COUNT(job_columns),
-                           "no jobs");
+        struct msg_table table;
+        code = client_query(client, "jobs", &pairs, limit, &table);
+        if (code == EXIT_DONE && client_for_people(client))
+            client_tell_lost(client, &table);
+        if (code == EXIT_DONE)
+            code = client_table(client, &table, job_columns, ARRAY_COUNT(job_columns), "no jobs");
     }
     pairs_done(&pairs);
     return code;

@@ -1,5 +1,5 @@
 /* metrics.c - athanor metrics */
-#include "client/client.h"
+#include "client/metric_names.h"
 #include "client/verbs.h"
 
 #include <limits.h>
@@ -18,32 +18,26 @@ static const struct option options[] = {
 static const struct heading summary[] = {
     {"name", "METRIC"}, {"points", NULL},      {"last", NULL},    {"last_step", "AT"},
     {"lowest", NULL},   {"lowest_step", "AT"}, {"highest", NULL}, {"highest_step", "AT"},
+    {"nans", "NANS"},   {"diverged", NULL},
 };
 
 static const struct heading points[] = {
     {"name", "METRIC"}, {"rank", NULL}, {"step", NULL}, {"value", NULL}, {"at", "AT"}};
 
-static const char *names_of(struct client *client, const struct args *args)
-{
-    struct buf names = {0};
-    for (size_t i = 1; i < args->word_count; i++)
-        buf_printf(&names, "%s%s", i > 1 ? "," : "", args->words[i]);
-    const char *copy = arena_strdup(&client->arena, buf_text(&names));
-    buf_done(&names);
-    return copy;
-}
-
 static int run(struct client *client, const struct args *args)
 {
     struct pairs pairs = {0};
     bool all = args_has(args, "all") || args->word_count > 1;
-    const char *id = NULL;
+    const char *id = NULL, *const *names = args->words + 1;
+    size_t name_count = args->word_count - 1;
     int code = client_job_id(client, args->words[0], &id);
+    if (code == EXIT_DONE)
+        code = metric_names_check(client, args->words[0], id, names, name_count);
     if (code != EXIT_DONE)
         return code;
     pairs_add(&pairs, "job", id);
     if (all) {
-        pairs_add(&pairs, "name", names_of(client, args));
+        pairs_add(&pairs, "name", metric_names_join(client, names, name_count));
         pairs_add(&pairs, "rank", args_text(args, "rank"));
         pairs_add(&pairs, "points", args_text(args, "points"));
         pairs_add(&pairs, "from", args_text(args, "from"));
@@ -63,7 +57,8 @@ const struct verb verb_metrics = {
     .words = "JOB [METRIC...]",
     .summary = "last and best values, or every point",
     .text =
-        "With JOB alone prints the last, lowest and highest value of each metric and their steps. "
+        "With JOB alone prints the last, lowest and highest value of each metric and their steps, "
+        "and how many values are NaN. "
         "With metrics named, or --all, prints their points, each step once: where a retry "
         "repeated steps, the newest attempt counts.",
     .word_kind = WORD_JOB,

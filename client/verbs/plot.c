@@ -1,5 +1,5 @@
 /* plot.c - athanor plot */
-#include "client/client.h"
+#include "client/metric_names.h"
 #include "client/render/plot.h"
 #include "client/verbs.h"
 #include "common/base/file.h"
@@ -55,22 +55,21 @@ static int load_job(struct client *client, const struct args *args, const char *
 {
     struct pairs pairs = {0};
     struct msg_table table;
-    struct buf names = {0};
-    const char *id = NULL;
+    const char *id = NULL, *const *names = args->words + 1;
+    size_t name_count = args->word_count - 1;
     unsigned points = args_has(args, "svg") ? POINTS_SVG : 2 * client->style.columns;
     int code = client_job_id(client, job, &id);
+    if (code == EXIT_DONE && !several_jobs) /* several may have some metrics each */
+        code = metric_names_check(client, job, id, names, name_count);
     if (code != EXIT_DONE)
         return code;
-    for (size_t i = 1; i < args->word_count; i++)
-        buf_printf(&names, "%s%s", i > 1 ? "," : "", args->words[i]);
     pairs_add(&pairs, "job", id);
-    pairs_add(&pairs, "name", buf_text(&names));
+    pairs_add(&pairs, "name", metric_names_join(client, names, name_count));
     pairs_add(&pairs, "points", arena_printf(&client->arena, "%u", points));
     code = client_query(client, "metrics", &pairs, UINT32_MAX, &table);
     if (code == EXIT_DONE)
         add_series(client, &table, job, several_jobs, out);
     pairs_done(&pairs);
-    buf_done(&names);
     return code;
 }
 

@@ -18,6 +18,7 @@ static const struct heading facts[] = {
     {"recipe", "recipe"},
     {"account", "account"},
     {"state", "state"},
+    {"worker", "worker"},
     {"held", "held"},
     {"cause", "cause"},
     {"detail", "detail"},
@@ -74,8 +75,9 @@ static const struct section {
       {"lowest", NULL},
       {"lowest_step", "AT"},
       {"highest", NULL},
-      {"highest_step", "AT"}},
-     8},
+      {"highest_step", "AT"},
+      {"nans", "NANS"}},
+     9},
     {"checkpoints",
      "checkpoints",
      {{"step", NULL},
@@ -110,16 +112,18 @@ static bool is_waiting(const struct msg_table *table)
            strcasecmp(state, "backoff") == 0;
 }
 
-static int print_job(struct client *client, const struct msg_table *table,
+static int print_job(struct client *client, struct msg_table *table,
                      const struct pairs *pairs, struct buf *out)
 {
     static const struct section why = {"why",
                                        "why it waits",
-                                       {{"reason", NULL}, {"detail", NULL}},
-                                       2};
+                                       {{"reason", NULL}, {"detail", NULL}, {"remedy", NULL}},
+                                       3};
     int code = EXIT_DONE;
+    bool asks_why = is_waiting(table) || !table_is_null(table, 0, "node_lost_at");
+    client_tell_lost(client, table);
     table_print_row(table, 0, facts, ARRAY_COUNT(facts), &client->style, out);
-    if (is_waiting(table))
+    if (asks_why)
         code = add_section(client, &why, pairs, out);
     for (size_t i = 0; i < ARRAY_COUNT(sections) && code == EXIT_DONE; i++)
         code = add_section(client, &sections[i], pairs, out);
@@ -131,8 +135,12 @@ static int run(struct client *client, const struct args *args)
     struct pairs pairs = {0};
     struct msg_table table;
     struct buf out = {0};
-    pairs_add(&pairs, "job", args->words[0]);
-    int code = client_query(client, "job", &pairs, 1, &table);
+    const char *id = NULL;
+    int code = client_job_id(client, args->words[0], &id);
+    if (code != EXIT_DONE)
+        return code;
+    pairs_add(&pairs, "job", id);
+    code = client_query(client, "job", &pairs, 1, &table);
     if (code == EXIT_DONE && table_rows(&table) == 0)
         code = client_failf(client, EXIT_REFUSED, "there is no job '%s'", args->words[0]);
     if (code == EXIT_DONE && args_has(args, "json"))

@@ -26,6 +26,10 @@ static void print_status(const struct client *client, const struct msg_table *ta
                "jobs         %llu running, %llu ready, %llu waiting, %llu in backoff, %llu held\n",
                number(table, "running"), number(table, "ready"), number(table, "waiting"),
                number(table, "backoff"), number(table, "held"));
+    if (number(table, "on_lost_nodes"))
+        buf_printf(out, "             %s%llu of them on lost nodes, see 'athanor ls --live'%s\n",
+                   tint_on(&client->style, TINT_BAD), number(table, "on_lost_nodes"),
+                   tint_off(&client->style, TINT_BAD));
     buf_printf(out, "cores        %llu of %llu used\n", number(table, "cores_used"),
                number(table, "cores"));
     if (number(table, "gpus"))

@@ -362,10 +362,25 @@ static void artifact_put(struct core *core, struct job *job, struct artifact art
         job_make_maker(core, job);
 }
 
+/* References such as dataset:NAME could not mean another name, so it is refused, not changed. */
+static bool name_is_fit(struct core *core, const struct attempt *attempt, const char *name)
+{
+    if (spec_name_is_valid(name))
+        return true;
+    const char *shown = report_text(core, name, min_u64(strlen(name), SPEC_NAME_BYTES_MAX));
+    history_add(core, "bad_report", attempt->job->job_id, attempt->attempt_id,
+                attempt->worker->worker_id, NULL,
+                arena_printf(step_arena(core),
+                             "an artifact called '%s' was ignored: names have 1 to %u letters, "
+                             "digits, '.', '_' and '-'",
+                             shown, SPEC_NAME_BYTES_MAX));
+    return false;
+}
+
 void artifact_report(struct core *core, struct attempt *attempt, const struct rec_report *report)
 {
     struct job *job = attempt->job;
-    if (!path_is_fit(core, attempt, report->path))
+    if (!path_is_fit(core, attempt, report->path) || !name_is_fit(core, attempt, report->name))
         return;
     const char *meta = json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
     const char *kind = "file";
@@ -376,16 +391,13 @@ void artifact_report(struct core *core, struct attempt *attempt, const struct re
         .job_id = job->job_id,
         .attempt_id = attempt->attempt_id,
         .kind = kind,
-        .name = arena_strndup(step_arena(core), report->name,
-                              min_u64(strlen(report->name), SPEC_NAME_BYTES_MAX)),
+        .name = report->name,
         .path = report->path,
         .size_bytes = min_u64(report->total, INT64_MAX),
         .content_hash = report->content,
         .meta = meta,
         .created_at = core->wall_us,
     };
-    if (!spec_name_is_valid(row.name))
-        row.name = "unnamed";
     effects_persist(core->effects, ROW_TABLE_artifact, PERSIST_INSERT, &row);
     artifact_load(core, job, &row);
     job_artifact_made(core, job, row.name);

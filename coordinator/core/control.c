@@ -145,7 +145,8 @@ static void experiment_target_add(struct control_pass *pass, const char *value)
     }
     if (denied)
         refuse(pass, value,
-               arena_printf(pass->arena, "%zu jobs of '%s' belong to others", denied, value));
+               arena_printf(pass->arena, "%zu job%s of '%s' belong%s to others", denied,
+                            denied == 1 ? "" : "s", value, denied == 1 ? "s" : ""));
 }
 
 static void worker_target_add(struct control_pass *pass, const char *value)
@@ -392,13 +393,17 @@ void control_on_control(struct core *core, const struct event_control *event)
     }
     if (pass.action == ACTION_RETRY && core->live_count + pass.jobs.count > core->config.jobs_max)
         refuse(&pass, "jobs",
-               arena_printf(pass.arena, "%llu jobs are queued or running and the limit is %u",
+               arena_printf(pass.arena, "jobs queued or running: %llu, and the limit is %u",
                             (unsigned long long)core->live_count, core->config.jobs_max));
     if (control->targets_count == 0 && pass.action)
         refuse(&pass, "targets", "nothing was named");
     if (pass.refusal_count)
         answer_refused(core, ADDRESS_CLIENT, event->client, event->request_seq, ERR_INVALID,
-                       pass.refusals[0].text, pass.refusals, pass.refusal_count);
+                       pass.refusal_count == 1
+                           ? pass.refusals[0].text
+                           : arena_printf(pass.arena, "%zu things are wrong, nothing was changed",
+                                          pass.refusal_count),
+                       pass.refusals, pass.refusal_count);
     else
         apply_all(&pass);
     mem_free(pass.jobs.items);

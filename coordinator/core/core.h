@@ -106,7 +106,7 @@ struct core_reason {
 };
 
 /* All binding constraints of a live job at the time of the newest step; texts live in arena.
- * Returns the count, 0 for a job that has a worker, -1 when the job is not live. */
+ * Returns the count, 0 for a job whose worker is there, -1 when the job is not live. */
 int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
              struct core_reason **out);
 

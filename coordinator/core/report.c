@@ -52,6 +52,11 @@ static char *text_clean(struct arena *arena, const char *bytes, size_t length)
     return text;
 }
 
+const char *report_text(struct core *core, const char *bytes, size_t length)
+{
+    return text_clean(step_arena(core), bytes, length);
+}
+
 static const char *name_clean(struct core *core, const char *name)
 {
     return text_clean(step_arena(core), name, strlen(name));

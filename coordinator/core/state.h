@@ -365,6 +365,8 @@ uint64_t suspect_after_ms(const struct core *core);
 
 /* ---- report.c, checkpoint.c, input.c ------------------------------------------------------ */
 void report_on_reports(struct core *core, const struct event_reports *event);
+/* Foreign bytes as a text that a column takes; in the step's arena. */
+const char *report_text(struct core *core, const char *bytes, size_t length);
 void checkpoint_report(struct core *core, struct attempt *attempt, const struct rec_report *report);
 void checkpoint_retain(struct core *core, struct job *job);
 void checkpoint_drops_send(struct core *core, struct worker *worker);
@@ -402,7 +404,7 @@ void place_run(struct core *core);
 #define REASONS(X) \
     X(HELD, "held") X(DEPENDENCY, "dependency") X(BACKOFF, "backoff") X(NO_WORKER, "no_worker") \
     X(CONSTRAINT, "constraint") X(SIZE, "size") X(CORES, "cores") X(MEMORY, "memory") \
-    X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(QUEUE, "queue")
+    X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(QUEUE, "queue") X(NODE_LOST, "node_lost")
 enum reason {
     REASON_NONE = 0,
 #define X(tag, name) REASON_##tag,

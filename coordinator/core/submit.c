@@ -446,8 +446,9 @@ static bool repeat_answer(struct submit_pass *pass)
     if (known->job_count != event->spec->job_count)
         answer_refused(core, ADDRESS_CLIENT, event->client, event->request_seq, ERR_EXISTS,
                        arena_printf(pass->arena,
-                                    "this submit key was used for another submit of %llu jobs",
-                                    (unsigned long long)known->job_count),
+                                    "this submit key was used for another submit, of %llu job%s",
+                                    (unsigned long long)known->job_count,
+                                    known->job_count == 1 ? "" : "s"),
                        NULL, 0);
     else
         answer_submitted(pass, known->first_job_id, known->experiment, true);

@@ -131,12 +131,13 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
     survey_make(core, class, &survey);
     if (survey.usable == 0) {
         reason_add(&reasons, REASON_NO_WORKER,
-                   arena_printf(arena, "of %zu workers %zu are silent and %zu drained",
+                   arena_printf(arena, "workers: %zu, of them silent: %zu, drained: %zu",
                                 survey.known, survey.silent, survey.drained),
                    "start a worker, or undrain one");
     } else if (survey.allowed == 0) {
         reason_add(&reasons, REASON_CONSTRAINT,
-                   arena_printf(arena, "none of %zu usable workers has %s", survey.usable,
+                   arena_printf(arena, "none of %zu usable worker%s has %s", survey.usable,
+                                survey.usable == 1 ? "" : "s",
                                 constraints_text(class, arena)),
                    "relax the constraint, or label a worker so");
     } else if (survey.large_enough == 0) {
@@ -215,6 +216,37 @@ static void job_reasons(const struct core *core, const struct job *job, struct a
                    "nothing");
 }
 
+/* "90 s", "2 h 5 min": the largest two units. */
+static const char *span_text(struct arena *arena, uint64_t ms)
+{
+    uint64_t seconds = ms / 1000, minutes = seconds / 60, hours = minutes / 60;
+    if (minutes < 2)
+        return arena_printf(arena, "%llu s", (unsigned long long)seconds);
+    if (hours < 2)
+        return arena_printf(arena, "%llu min", (unsigned long long)minutes);
+    return arena_printf(arena, "%llu h %llu min", (unsigned long long)hours,
+                        (unsigned long long)(minutes % 60));
+}
+
+/* A job with a worker waits for nothing, unless the worker is gone and the job waits for it. */
+static void attempt_reasons(const struct core *core, const struct job *job, struct arena *arena,
+                            struct reasons *reasons)
+{
+    const struct worker *worker = job->attempt->worker;
+    if (worker->state != WORKER_LOST)
+        return;
+    uint64_t lost_ms = core->wall_us > worker->ended_at && worker->ended_at
+                           ? (core->wall_us - worker->ended_at) / 1000
+                           : 0;
+    reason_add(reasons, REASON_NODE_LOST,
+               arena_printf(arena,
+                            "%s, where attempt %llu runs, is lost for %s; on_disconnect: wait "
+                            "keeps the attempt until it comes back",
+                            worker->name, (unsigned long long)job->attempt->number,
+                            span_text(arena, lost_ms)),
+               "the worker joins again, or athanor cancel, then athanor retry to run it elsewhere");
+}
+
 int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
              struct core_reason **out)
 {
@@ -222,7 +254,9 @@ int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
     if (!job || job_state_is_terminal(job->state))
         return -1;
     struct reasons reasons = {.list = arena_alloc(arena, REASON_END * sizeof **out)};
-    if (!job->attempt)
+    if (job->attempt)
+        attempt_reasons(core, job, arena, &reasons);
+    else
         job_reasons(core, job, arena, &reasons);
     *out = reasons.list;
     return (int)reasons.count;

@@ -133,7 +133,7 @@ static int load_core(struct shell *shell, struct err *err)
     shell->catalogue = catalogue_new();
     if (loader_catalogue(options->db, shell->catalogue, err) < 0)
         return -1;
-    log_info("loaded %zu live jobs, %zu attempts, %zu workers, %zu recipes", counts.jobs,
+    log_info("loaded: live jobs %zu, attempts %zu, workers %zu, recipes %zu", counts.jobs,
              counts.attempts, counts.workers, shell->catalogue->count);
     return 0;
 }

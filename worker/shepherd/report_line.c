@@ -3,6 +3,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/mem.h"
+#include "common/spec/spec.h"
 
 #include <ctype.h>
 #include <jansson.h>
@@ -230,6 +231,11 @@ static int artifact_read(struct reading *r)
     if (text_get(r, "kind", true, REPORT_NAME_BYTES_MAX, &r->line->artifact_kind) < 0 ||
         text_get(r, "name", true, REPORT_NAME_BYTES_MAX, &r->line->name) < 0 || path_get(r) < 0)
         return -1;
+    if (!spec_name_is_valid(r->line->name))
+        return err_set(r->err, ERR_INVALID,
+                       "name: '%.200s', expected 1 to %u letters, digits, '.', '_' and '-', a "
+                       "letter or digit first",
+                       r->line->name, SPEC_NAME_BYTES_MAX);
     return artifact_meta(r);
 }
 
