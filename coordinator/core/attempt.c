@@ -178,6 +178,7 @@ void attempt_place(struct core *core, struct job *job, struct worker *worker)
     job_move(core, job, JOB_ON_PLACE);
     struct attempt *attempt = attempt_add(core, job, worker, ++core->ids.attempt);
     const struct checkpoint *resume = checkpoint_resume(job);
+    shares_take(core, job);
     attempt->number = ++job->attempt_count;
     job->attempts_spent++;
     attempt->epoch = core->config.epoch;
@@ -253,6 +254,7 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
     timer_clear(&core->timers, &attempt->timer);
     HASH_DEL(core->attempts, attempt);
     job->attempt = NULL;
+    shares_give(core, job);
     for (size_t i = 0; i < job->input_count; i++)
         job->inputs[i].resolved = false;
     if (event == ATTEMPT_ON_LOSE && worker_is_reachable(worker))

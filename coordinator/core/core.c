@@ -325,6 +325,7 @@ void core_flush(struct core *core)
         job_write(core, core->dirty_jobs.items[i]);
     core->dirty_jobs.count = 0;
     attempts_flush(core);
+    shares_flush(core);
     ended_flush(core);
 }
 

@@ -314,6 +314,7 @@ void job_queue_update(struct core *core, struct job *job)
     if (wanted == job->node.queued)
         return;
     if (wanted) {
+        job->node.priority = job_key(core, job);
         queue_add(&job->class->queue, &job->node);
         core_mark_placement(core);
     } else {

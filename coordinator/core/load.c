@@ -115,6 +115,7 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     attempt->stop_cause = cause_of(row->stop_cause);
     text_set(&attempt->placement_json, row->placement);
     attempt->confirmed = row->started_at != 0;
+    shares_take_loaded(core, job);
 }
 
 void core_load_checkpoint(struct core *core, const struct row_checkpoint *row)
@@ -234,6 +235,7 @@ uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us)
         core->workers[i]->seen_ms = now_ms;
         worker_timer_set(core, core->workers[i]);
     }
+    shares_load_end(core);
     why_timer_set(core);
     core->placement_wanted = true;
     return now_ms;

@@ -63,6 +63,7 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
             .wall_time_ms = class->wall_time_ms ? class->wall_time_ms : POLICY_NEVER,
             .ready_count = class->queue.count,
         };
+        rights_view(core, class, &classes[i]);
     }
     view->classes = classes;
     view->class_count = core->class_count;
@@ -160,6 +161,7 @@ void place_run(struct core *core)
                                .allows = view_allows,
                                .running = view_running};
     struct policy_plan plan = {.arena = arena};
+    rights_pass(core);
     view_workers(core, arena, &view);
     view_classes(core, arena, &view);
     plan.verdicts = arena_alloc(arena, core->class_count * sizeof *plan.verdicts);

@@ -96,6 +96,7 @@ void rights_free(struct core *core)
         mem_free(project->name);
         mem_free(project);
     }
+    shares_free(core);
 }
 
 bool project_admits(const struct project *project, const char *account)
@@ -104,6 +105,55 @@ bool project_admits(const struct project *project, const char *account)
         if (strcmp(project->members[i], account) == 0)
             return true;
     return project->open;
+}
+
+/* Every hour of waiting is worth the same number of points for ever, so that of two waiting jobs
+ * the one that is ahead stays ahead: with t the time of submit, priority - age_per_hour * t. */
+int64_t job_key(const struct core *core, const struct job *job)
+{
+    if (core->policy->order == POLICY_ORDER_FIFO)
+        return job->priority;
+    uint64_t points = job->submitted_at / 1000 * (uint64_t)core->settings[SETTING_AGE_PER_HOUR];
+    return job->priority * 1000 - (int64_t)(points / 3600000);
+}
+
+static void queues_rekey(struct core *core)
+{
+    struct job *job, *next;
+    HASH_ITER(hh_id, core->jobs, job, next)
+    {
+        if (!job->node.queued)
+            continue;
+        queue_remove(&job->class->queue, &job->node);
+        job->node.priority = job_key(core, job);
+        queue_add(&job->class->queue, &job->node);
+    }
+}
+
+void rights_pass(struct core *core)
+{
+    core->cores_usable = 0;
+    for (size_t i = 0; i < core->worker_count; i++)
+        if (worker_is_usable(core->workers[i]))
+            core->cores_usable += core->workers[i]->cores;
+    if (core->policy->order == POLICY_ORDER_FAIR)
+        shares_rate(core);
+}
+
+void rights_view(const struct core *core, const struct class *class, struct policy_class *out)
+{
+    const struct queue_config *queue = class->queue_config;
+    if (class->wall_time_ms == 0 && queue->default_wall_ms)
+        out->wall_time_ms = queue->default_wall_ms;
+    out->evicts = queue->evicts;
+    out->preemption = (uint32_t)queue->preemption;
+    if (core->policy->order == POLICY_ORDER_FIFO)
+        return;
+    uint64_t cores = min_u64(class->need.cores, core->cores_usable);
+    uint64_t size = core->cores_usable
+                        ? cores * (uint64_t)core->settings[SETTING_WEIGHT_SIZE] / core->cores_usable
+                        : 0;
+    out->bonus = queue->priority + share_points(core, class) + (int64_t)size;
 }
 
 void rights_changed(struct core *core)
@@ -115,7 +165,10 @@ void rights_changed(struct core *core)
 
 void settings_change(struct core *core, const int64_t wanted[SETTING_END])
 {
-    memcpy(core->settings, wanted, sizeof core->settings);
+    bool aged = core->settings[SETTING_AGE_PER_HOUR] != wanted[SETTING_AGE_PER_HOUR];
+    shares_resettle(core, wanted);
+    if (aged)
+        queues_rekey(core);
     rights_changed(core);
 }
 
@@ -578,4 +631,5 @@ void rights_dump(const struct core *core, struct buf *out)
             buf_printf(out, "setting %s=%lld\n", settings[i].name, (long long)core->settings[i]);
     queues_dump(core, out);
     projects_dump(core, out);
+    shares_dump(core, out);
 }

@@ -9,6 +9,9 @@
 
 #include <uthash.h>
 
+struct class;
+struct job;
+
 /* Bounds (invariant 9): 1,000 queues x 150 B, 10,000 projects x 150 B with 1,000 members of 60 B. */
 #define QUEUES_MAX 1000u
 #define PROJECTS_MAX 10000u
@@ -56,6 +59,19 @@ struct project {
     size_t member_count;
     uint64_t weight;
     uint64_t job_count; /* living jobs */
+    UT_hash_handle hh;
+};
+
+/* What an account ("a" and its name) or project ("p") has used of late. */
+struct share {
+    char *key;
+    uint64_t weight;  /* of an account; a project has its own */
+    uint64_t core_ms; /* decayed use at as_of (wall us) */
+    uint64_t as_of;
+    uint64_t rate;    /* cores that run now, GPUs weighted */
+    uint64_t use_now; /* of this pass */
+    int64_t points;   /* of this pass */
+    bool dirty;
     UT_hash_handle hh;
 };
 
@@ -113,11 +129,33 @@ void setting_configure(struct configure_pass *pass);
 const char *rights_fault(struct core *core, const char *account, const struct spec_job *spec,
                          struct arena *arena, const char **out_path);
 /* Account, queue and project are part of what tells classes apart. */
-struct job;
 void rights_key_add(struct buf *key, const struct job *job);
 /* After a change: classes count against other limits, and what was blocked may go on. */
 void rights_changed(struct core *core);
 void settings_change(struct core *core, const int64_t wanted[SETTING_END]);
 void rights_dump(const struct core *core, struct buf *out);
+/* A waiting job's place in its class: the policy's order of priority and age. */
+int64_t job_key(const struct core *core, const struct job *job);
+/* Before a pass; then what queue and shares mean for a class. */
+void rights_pass(struct core *core);
+void rights_view(const struct core *core, const struct class *class, struct policy_class *out);
+
+/* ---- usage.c: fair share -------------------------------------------------------------------- */
+
+/* 2^-(elapsed/half_life) in 32-bit fixed point; half_life below 2^35. */
+uint64_t decay_q32(uint64_t elapsed_ms, uint64_t half_life_ms);
+/* What a rate of 1 leaves behind after that time. */
+uint64_t decay_integral_ms(uint64_t elapsed_ms, uint64_t half_life_ms);
+void shares_take(struct core *core, const struct job *job); /* an attempt begins */
+void shares_give(struct core *core, const struct job *job); /* it has ended */
+void shares_take_loaded(struct core *core, const struct job *job);
+void shares_load_end(struct core *core);
+void shares_resettle(struct core *core, const int64_t wanted[SETTING_END]);
+bool share_weigh(struct core *core, const char *account, uint64_t weight); /* true: changed */
+void shares_rate(struct core *core); /* works out the points of all */
+int64_t share_points(const struct core *core, const struct class *class);
+void shares_flush(struct core *core);
+void shares_dump(const struct core *core, struct buf *out);
+void shares_free(struct core *core);
 
 #endif

@@ -248,6 +248,9 @@ struct core {
     int64_t settings[SETTING_END];
     struct queue_config *queues;
     struct project *projects;
+    struct share *shares_by_key;
+    struct pointer_list shares, dirty_shares;
+    uint64_t cores_usable; /* of this pass, for the size factor */
     struct job *makers;
     struct timers timers;
 

@@ -191,6 +191,12 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
     case ROW_TABLE_pending_reason:
         reason_put(persist->row, base_us, out);
         break;
+    case ROW_TABLE_usage: {
+        const struct row_usage *row = persist->row;
+        buf_printf(out, "usage %s %s core_ms=%llu", row->kind, row->name, (ull)row->core_ms);
+        time_put(out, "at", row->as_of, base_us);
+        break;
+    }
     case ROW_TABLE_setting:
     case ROW_TABLE_queue:
     case ROW_TABLE_project:
