@@ -106,6 +106,7 @@ static size_t view_running(const void *opaque, struct arena *arena,
             .share_count = 1,
             .ends_ms = attempt_ends_ms(core, attempt),
             .stop_ms = attempt->job->limits.stop_grace_ms,
+            .stopping = attempt->state == ATTEMPT_STOPPING,
         };
         at++;
     }

@@ -38,23 +38,53 @@ struct policy_need need_times(const struct policy_need *need, uint64_t times)
                                 need->gpus * times};
 }
 
-void need_take(struct policy_need *from, const struct policy_need *need)
+void need_add(struct policy_need *to, const struct policy_need *need, const struct policy_need *max)
 {
-    CHECK(policy_fits(need, from));
-    from->cores -= need->cores;
-    from->memory_bytes -= need->memory_bytes;
-    from->gpus -= need->gpus;
+    to->cores = min_u64(to->cores + need->cores, max->cores);
+    to->memory_bytes = min_u64(to->memory_bytes + need->memory_bytes, max->memory_bytes);
+    to->gpus = min_u64(to->gpus + need->gpus, max->gpus);
+}
+
+void need_cut(struct policy_need *from, const struct policy_need *need)
+{
+    from->cores -= min_u64(from->cores, need->cores);
+    from->memory_bytes -= min_u64(from->memory_bytes, need->memory_bytes);
+    from->gpus -= min_u64(from->gpus, need->gpus);
+}
+
+uint64_t time_after(uint64_t from_ms, uint64_t duration_ms)
+{
+    return duration_ms >= POLICY_NEVER - from_ms ? POLICY_NEVER : from_ms + duration_ms;
+}
+
+/* ---- the plan ----------------------------------------------------------------------------- */
+
+void *plan_grow(struct arena *arena, void *list, size_t count, size_t *capacity, size_t size)
+{
+    if (count < *capacity)
+        return list;
+    *capacity = *capacity ? 2 * *capacity : 64;
+    void *grown = arena_alloc(arena, *capacity * size);
+    if (count)
+        memcpy(grown, list, count * size);
+    return grown;
 }
 
 void plan_place(struct policy_plan *plan, const struct policy_placement *placement)
 {
-    if (plan->placement_count == plan->placement_capacity) {
-        size_t capacity = plan->placement_capacity ? 2 * plan->placement_capacity : 64;
-        struct policy_placement *grown = arena_alloc(plan->arena, capacity * sizeof *grown);
-        if (plan->placement_count)
-            memcpy(grown, plan->placements, plan->placement_count * sizeof *grown);
-        plan->placements = grown;
-        plan->placement_capacity = capacity;
-    }
+    PLAN_GROW(plan->arena, plan->placements, plan->placement_count, plan->placement_capacity);
     plan->placements[plan->placement_count++] = *placement;
+}
+
+void plan_reserve(struct policy_plan *plan, const struct policy_reservation *reservation)
+{
+    PLAN_GROW(plan->arena, plan->reservations, plan->reservation_count, plan->reservation_capacity);
+    plan->reservations[plan->reservation_count++] = *reservation;
+}
+
+void plan_evict(struct policy_plan *plan, uint64_t job_id, uint64_t for_job_id)
+{
+    PLAN_GROW(plan->arena, plan->evictions, plan->eviction_count, plan->eviction_capacity);
+    plan->evictions[plan->eviction_count++] =
+        (struct policy_eviction){.job_id = job_id, .for_job_id = for_job_id};
 }

@@ -13,9 +13,9 @@
 
 #include "common/base/arena.h"
 
-#define POLICY_NEVER UINT64_MAX
+#define POLICY_NEVER      UINT64_MAX
 #define POLICY_LIMITS_MAX 8u /* per class: account, project, queue, array and their crossings */
-#define POLICY_LEVELS 2u     /* of the network: [0] switch, [1] rack */
+#define POLICY_LEVELS     2u /* of the network: [0] switch, [1] rack */
 
 struct policy_need {
     uint64_t cores, memory_bytes, gpus;
@@ -25,8 +25,8 @@ struct policy_worker {
     uint64_t worker_id;
     bool usable; /* joined, OK, not drained */
     bool has_gpus;
-    bool idle;   /* nothing runs there: an exclusive job may */
-    bool taken;  /* an exclusive job runs there: nobody else may */
+    bool idle;  /* nothing runs there: an exclusive job may */
+    bool taken; /* an exclusive job runs there: nobody else may */
     struct policy_need free, total;
     uint32_t group[POLICY_LEVELS]; /* which switch, which rack: dense indices, equal = same one */
 };
@@ -73,10 +73,11 @@ struct policy_running {
     size_t class_index; /* of its need; the class may have no ready jobs */
     const struct policy_share *shares;
     size_t share_count;
-    uint64_t ends_ms;   /* by its limit, or when its stop is over; POLICY_NEVER: no limit */
-    uint64_t stop_ms;   /* how long an eviction takes at most: checkpoint and grace */
-    uint64_t lost_ms;   /* core-ms since its last checkpoint: what an eviction would throw away */
-    bool evictable;     /* has a queue that may be preempted, and is not stopping already */
+    uint64_t ends_ms; /* by its limit, or when its stop is over; POLICY_NEVER: no limit */
+    uint64_t stop_ms; /* how long an eviction takes at most: checkpoint and grace */
+    uint64_t lost_ms; /* core-ms since its last checkpoint: what an eviction would throw away */
+    bool evictable;   /* has a queue that may be preempted, and is not stopping already */
+    bool stopping;    /* its room is coming */
 };
 
 /* What a class meets on a worker. */
@@ -118,11 +119,15 @@ struct policy_placement {
     size_t share_count;
 };
 
-/* `job_id` may count on starting at start_ms at the latest (by the limits of what runs). */
+/* `job_id` may count on starting at start_ms at the latest (by the limits of what runs), as long
+ * as the workers stay and nobody comes before it. POLICY_NEVER: room is kept for it, but no date
+ * is known because something without a limit runs there. A forecast (not firm; only with
+ * view->estimate) is where it would start by the present queue; nothing protects it. */
 struct policy_reservation {
     uint64_t job_id;
     size_t class_index;
     uint64_t start_ms;
+    bool firm;
     const struct policy_share *shares;
     size_t share_count;
 };
@@ -142,12 +147,12 @@ enum policy_block {
 
 struct policy_verdict {
     enum policy_block block;
-    uint64_t by;     /* index of a limit, or a job_id */
-    bool exhausted;  /* no worker has room: until one of them gains some, asking again is vain */
+    uint64_t by;    /* index of a limit, or a job_id */
+    bool exhausted; /* no worker has room: until one of them gains some, asking again is vain */
 };
 
 struct policy_plan {
-    struct arena *arena; /* of everything here */
+    struct arena *arena;                 /* of everything here */
     struct policy_placement *placements; /* in the order in which they are to be applied */
     size_t placement_count, placement_capacity;
     struct policy_reservation *reservations; /* in order of priority */

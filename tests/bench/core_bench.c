@@ -6,7 +6,8 @@
  *   pass              a scheduling pass over a long queue: when workers are free, and when one
  *                     job ends and everything else is full
  *   bytes             heap of one queued job
- * With ATHANOR_TEST_MODE=long also 1,000,000 queued jobs on 10,000 workers.
+ * An argument names the policy. With ATHANOR_TEST_MODE=long also 1,000,000 queued jobs on 10,000
+ * workers.
  * Absolute figures orient only; PostgreSQL is measured elsewhere. */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -18,6 +19,8 @@
 #include <string.h>
 
 #define PEER_BASE 100u
+
+static const char *policy; /* NULL: the default */
 
 struct bench {
     struct core *core;
@@ -61,7 +64,8 @@ static void tick(struct bench *bench)
 static void bench_open(struct bench *bench, uint64_t workers, uint64_t cores)
 {
     *bench = (struct bench){.now_ms = 1};
-    bench->core = core_new(&(struct core_config){.epoch = 1, .lease_ms = 3600000});
+    bench->core =
+        core_new(&(struct core_config){.epoch = 1, .lease_ms = 3600000, .policy = policy});
     effects_init(&bench->effects);
     for (uint64_t i = 0; i < workers; i++) {
         char name[32];
@@ -218,8 +222,9 @@ static void queue_and_pass(uint64_t queued, uint64_t workers)
     mem_free(spec);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    policy = argc > 1 ? argv[1] : NULL;
     throughput();
     queue_and_pass(100000, 1000);
     const char *mode = getenv("ATHANOR_TEST_MODE");
