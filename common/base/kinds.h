@@ -33,7 +33,8 @@ enum report_kind {
     X(CANCELLED, "cancelled")                                                               \
     X(DEPENDENCY, "dependency")       /* a parent ended otherwise than needed            */ \
     X(PRUNED, "pruned")               /* its sweep gave its room to better trials        */ \
-    X(REUSED, "reused")               /* an identical job had succeeded; nothing ran     */
+    X(REUSED, "reused")               /* an identical job had succeeded; nothing ran     */ \
+    X(PEER_FAILED, "peer_failed")     /* of one node: another node of the attempt failed */
 
 enum cause {
     CAUSE_NONE = 0,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define LABELS_MAX 32u         /* labels of a constraint, values of a label */
+#define NODES_MAX 4096u         /* as many as ranks */
 #define VARIABLES_MAX 1000u    /* of env */
 #define VALUE_BYTES_MAX 65536u /* of a variable; Linux takes 131,072 with its name */
 #define ARGUMENT_BYTES_MAX 131071u /* MAX_ARG_STRLEN of Linux, less the terminator */
@@ -144,7 +145,7 @@ void read_outputs(struct reader *reader, const struct node *node, const struct p
 static bool cause_may_retry(enum cause cause)
 {
     return cause != CAUSE_SUCCESS && cause != CAUSE_CANCELLED && cause != CAUSE_DEPENDENCY &&
-           cause != CAUSE_PRUNED && cause != CAUSE_REUSED;
+           cause != CAUSE_PRUNED && cause != CAUSE_REUSED && cause != CAUSE_PEER_FAILED;
 }
 
 static void cause_refuse(struct reader *reader, const struct node *node,
@@ -179,17 +180,61 @@ void read_causes(struct reader *reader, const struct node *node, const struct pl
     }
 }
 
-/* ---- constraint and env ----------------------------------------------------------------- */
+/* ---- resources.nodes -------------------------------------------------------------------- */
 
-static int label_compare(const void *a, const void *b)
+static bool nodes_parse(const char *text, uint32_t *out_min, uint32_t *out_max)
 {
-    return strcmp(((const struct spec_label *)a)->name, ((const struct spec_label *)b)->name);
+    char low[16];
+    uint64_t min, max;
+    struct err err;
+    const char *dots = strstr(text, "..");
+    size_t length = dots ? (size_t)(dots - text) : strlen(text);
+    if (length >= sizeof low)
+        return false;
+    memcpy(low, text, length);
+    low[length] = '\0';
+    if (parse_u64(low, &min, &err) < 0 || parse_u64(dots ? dots + 2 : low, &max, &err) < 0 ||
+        min < 1 || max < min || max > NODES_MAX)
+        return false;
+    *out_min = (uint32_t)min;
+    *out_max = (uint32_t)max;
+    return true;
 }
 
-static bool label_value_fits(const struct node *node)
+void read_nodes(struct reader *reader, const struct node *node, const struct place *place,
+                struct draft *draft)
 {
-    return node->kind == NODE_SCALAR && node->text[0] != '\0' &&
-           strlen(node->text) <= SPEC_NAME_BYTES_MAX;
+    struct spec_resources *resources = &draft->job.resources;
+    if (node->kind != NODE_SCALAR || !node->plain ||
+        !nodes_parse(node->text, &resources->nodes_min, &resources->nodes_max))
+        reader_refuse(reader, node, place,
+                      "is %s, expected a whole number from 1 to %u, or a range such as 2..4",
+                      shown(reader, node), NODES_MAX);
+}
+
+/* ---- constraint and env ----------------------------------------------------------------- */
+
+static int label_compare(const void *left, const void *right)
+{
+    const struct spec_label *a = left, *b = right;
+    if (a->alternative != b->alternative)
+        return a->alternative < b->alternative ? -1 : 1;
+    return strcmp(a->name, b->name);
+}
+
+/* NULL when it may stand there. */
+static const char *label_value_fault(struct reader *reader, const struct node *node)
+{
+    if (node->kind != NODE_SCALAR || node->text[0] == '\0' ||
+        strlen(node->text) > SPEC_NAME_BYTES_MAX)
+        return arena_printf(reader->arena,
+                            "expected a value of at most %u bytes, or a list of 1 to %u of them",
+                            SPEC_NAME_BYTES_MAX, LABELS_MAX);
+    const char *fault = spec_label_fault(node->text);
+    return fault ? arena_printf(reader->arena,
+                                "which %s; expected a value, !value, *, !*, >=N, >N, <=N or <N",
+                                fault)
+                 : NULL;
 }
 
 static bool label_read(struct reader *reader, const struct node_pair *pair,
@@ -199,42 +244,86 @@ static bool label_read(struct reader *reader, const struct node_pair *pair,
     bool is_list = value->kind == NODE_LIST;
     size_t count = is_list ? value->count : 1;
     const char **values = arena_alloc(reader->arena, (count + 1) * sizeof *values);
-    bool fits = count > 0 && count <= LABELS_MAX;
-    for (size_t i = 0; fits && i < count; i++) {
-        const struct node *item = is_list ? value->items[i] : value;
-        fits = label_value_fits(item);
-        values[i] = item->text;
-    }
+    const char *fault = NULL;
     if (!spec_name_is_valid(pair->key->text)) {
         reader_refuse(reader, pair->key, place, "is no label, expected %s",
                       field_accepts(reader->arena, &fields[field_index("name")]));
         return false;
     }
-    if (!fits)
-        reader_refuse(reader, value, place,
-                      "is %s, expected a value of at most %u bytes, or a list of 1 to %u of them",
-                      shown(reader, value), SPEC_NAME_BYTES_MAX, LABELS_MAX);
-    *label = (struct spec_label){pair->key->text, values, count};
-    return fits;
+    if (count == 0 || count > LABELS_MAX)
+        fault = arena_printf(reader->arena,
+                             "expected a value of at most %u bytes, or a list of 1 to %u of them",
+                             SPEC_NAME_BYTES_MAX, LABELS_MAX);
+    for (size_t i = 0; !fault && i < count; i++) {
+        const struct node *item = is_list ? pair->value->items[i] : value;
+        fault = label_value_fault(reader, item);
+        if (fault)
+            value = item;
+        values[i] = item->text;
+    }
+    if (fault)
+        reader_refuse(reader, value, place, "is %s, %s", shown(reader, value), fault);
+    *label = (struct spec_label){.name = pair->key->text, .values = values, .value_count = count};
+    return !fault;
+}
+
+/* Adds the labels of one mapping. */
+static size_t labels_read(struct reader *reader, const struct node *map, const struct place *place,
+                          uint32_t alternative, struct spec_label *labels)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < map->count; i++) {
+        struct place here = {.up = place, .key = map->pairs[i].key->text};
+        if (label_read(reader, &map->pairs[i], &here, &labels[count]))
+            labels[count++].alternative = alternative;
+    }
+    return count;
+}
+
+/* A list of mappings: one of them must fit. It replaces what `defaults:` say. */
+static void alternatives_read(struct reader *reader, const struct node *list,
+                              const struct place *place, struct spec_job *job)
+{
+    if (!is_short(reader, list, place, LABELS_MAX, "mappings"))
+        return;
+    struct spec_label *labels =
+        arena_alloc(reader->arena, (list->count * LABELS_MAX + 1) * sizeof *labels);
+    size_t count = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        struct place here = {.up = place, .index = i};
+        const struct node *map = list->items[i];
+        if (map->kind != NODE_MAP || map->count == 0)
+            reader_refuse(reader, map, &here, "is %s, expected a mapping of label: value",
+                          map->kind == NODE_MAP ? "empty" : shown(reader, map));
+        else if (is_short(reader, map, &here, LABELS_MAX, "labels"))
+            count += labels_read(reader, map, &here, i, labels + count);
+    }
+    qsort(labels, count, sizeof *labels, label_compare);
+    job->constraints = labels;
+    job->constraint_count = count;
 }
 
 void read_constraint(struct reader *reader, const struct node *node, const struct place *place,
                      struct draft *draft)
 {
     struct spec_job *job = &draft->job;
-    if (!is_kind(reader, node, place, NODE_MAP, "a mapping of label: value") ||
+    if (node->kind == NODE_LIST) {
+        alternatives_read(reader, node, place, job);
+        return;
+    }
+    if (!is_kind(reader, node, place, NODE_MAP,
+                 "a mapping of label: value, or a list of such mappings") ||
         !is_short(reader, node, place, LABELS_MAX, "labels"))
         return;
-    size_t count = 0;
+    size_t count = 0, before = job->constraint_count;
+    if (before && job->constraints[before - 1].alternative > 0)
+        before = 0; /* there is no one mapping in `defaults:` to add to */
     struct spec_label *labels =
-        arena_alloc(reader->arena, (job->constraint_count + node->count + 1) * sizeof *labels);
-    for (size_t i = 0; i < job->constraint_count; i++) /* of `defaults:`, unless given again */
+        arena_alloc(reader->arena, (before + node->count + 1) * sizeof *labels);
+    for (size_t i = 0; i < before; i++) /* of `defaults:`, unless given again */
         if (!node_get(node, job->constraints[i].name))
             labels[count++] = job->constraints[i];
-    for (size_t i = 0; i < node->count; i++) {
-        struct place here = {.up = place, .key = node->pairs[i].key->text};
-        count += label_read(reader, &node->pairs[i], &here, &labels[count]);
-    }
+    count += labels_read(reader, node, place, 0, labels + count);
     qsort(labels, count, sizeof *labels, label_compare);
     job->constraints = labels;
     job->constraint_count = count;

@@ -90,6 +90,21 @@ static void *field_at(const struct field *field, struct spec_job *job)
     return (char *)job + field->offset;
 }
 
+/* Of the number, truth value or choice that the row stores. */
+static size_t field_size(const struct field *field)
+{
+    switch (field->type) {
+    case FIELD_FLAG:
+        return sizeof(bool);
+    case FIELD_STEPS:
+    case FIELD_DURATION:
+    case FIELD_SIZE:
+        return sizeof(uint64_t);
+    default:
+        return sizeof(uint32_t);
+    }
+}
+
 static bool in_range(const struct field *field, uint64_t value)
 {
     return value >= (uint64_t)field->min && value <= (uint64_t)field->max;
@@ -308,7 +323,7 @@ static const struct {
     const char *theirs, *ours;
 } synonyms[] = {
     {"cpus", "cores"},       {"cpu", "cores"},        {"threads", "cores"}, {"mem", "memory"},
-    {"ram", "memory"},       {"nodes", "ranks"},      {"tasks", "ranks"},   {"ntasks", "ranks"},
+    {"ram", "memory"},       {"tasks", "ranks"},   {"ntasks", "ranks"},
     {"procs", "ranks"},      {"time", "wall_time"},   {"timeout", "wall_time"},
     {"grace", "stop_grace"}, {"max", "attempts"},     {"max_retries", "attempts"},
     {"dependencies", "needs"}, {"depends_on", "needs"}, {"after", "needs"},
@@ -494,11 +509,36 @@ static json_t *group_of(json_t *object, const char *path, const char **last)
     return json_object_get(object, group);
 }
 
+/* Jobs outlive versions: what a late row's JSON does not say is its default. */
+static void late_default(const struct field *field, struct spec_job *job)
+{
+    const char *text = field->initial ? field->initial : "";
+    const struct node value = {.kind = NODE_SCALAR, .text = text, .plain = true};
+    if (field->type == FIELD_TEXT || field->type == FIELD_NAME)
+        *(const char **)field_at(field, job) = ""; /* the only default of a late text */
+    else if (*text)
+        CHECK(scalar_read(NULL, field, &value, job));
+    else
+        memset(field_at(field, job), 0, field_size(field));
+}
+
+static bool is_late_default(const struct field *field, const struct spec_job *job)
+{
+    struct spec_job plain;
+    if (!field->late)
+        return false;
+    if (field->type == FIELD_TEXT || field->type == FIELD_NAME)
+        return (*(const char *const *)((const char *)job + field->offset))[0] == '\0';
+    late_default(field, &plain);
+    return memcmp(field_at(field, &plain), (const char *)job + field->offset,
+                  field_size(field)) == 0;
+}
+
 void fields_to_json(const struct spec_job *job, json_t *object)
 {
     for (size_t i = 0; i < field_count; i++) {
         const char *last;
-        if (!fields[i].json)
+        if (!fields[i].json || is_late_default(&fields[i], job))
             continue;
         json_t *group = group_of(object, fields[i].json, &last);
         CHECK(json_object_set_new(group, last, field_to_json(&fields[i], job)) == 0);
@@ -559,7 +599,12 @@ int fields_from_json(const json_t *object, struct arena *arena, struct spec_job 
         const char *json = fields[i].json;
         if (!json)
             continue;
-        json_t *value = json_incref((json_t *)(uintptr_t)json_at(object, json));
+        const json_t *given = json_at(object, json);
+        if (!given && fields[i].late) {
+            late_default(&fields[i], job);
+            continue;
+        }
+        json_t *value = json_incref((json_t *)(uintptr_t)given);
         if (!value && fields[i].absent)
             value = json_loads(fields[i].absent, JSON_DECODE_ANY, NULL);
         bool fits = field_from_json(&fields[i], value, arena, job);

@@ -33,7 +33,7 @@ enum field_scope {
     SCOPE_DEFAULTS = 8, /* below `defaults:` */
 };
 
-#define FIELD_ROWS_MAX 64
+#define FIELD_ROWS_MAX 96
 
 /* One job as written, before arrays are expanded. */
 struct draft {
@@ -58,6 +58,8 @@ struct field {
     const char *choices; /* FIELD_CHOICE: "wait|replace" */
     const char *json;    /* "resources.memory_bytes"; NULL: not written by the table */
     const char *absent;  /* what JSON of earlier versions, which lack it, means; NULL: required */
+    bool late;           /* younger than the JSON: stands there only when it is not its default
+                            (`initial`, else 0), so that jobs of older versions can be read */
     const char *form;    /* FIELD_CUSTOM: what is accepted, for messages and help */
     const char *help;
     void (*read)(struct reader *reader, const struct node *node, const struct place *place,
@@ -90,8 +92,8 @@ const struct node *draft_given(const struct draft *draft, const char *path);
 
 typedef void field_read(struct reader *reader, const struct node *node, const struct place *place,
                         struct draft *draft);
-field_read read_version, read_constraint, read_causes, read_every, read_keep, read_inputs,
-    read_needs, read_outputs, read_command, read_env, read_array, read_elsewhere;
+field_read read_version, read_nodes, read_constraint, read_causes, read_every, read_keep,
+    read_inputs, read_needs, read_outputs, read_command, read_env, read_array, read_elsewhere;
 
 /* ---- params.c ----------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define JOB_FORMAT 1 /* "athanor" in the JSON */
+#define CONSTRAINT_ALTERNATIVES_MAX 32u
 
 static void put_new(json_t *object, const char *key, json_t *value)
 {
@@ -34,13 +35,23 @@ static json_t *causes_to_json(uint32_t causes)
     return list;
 }
 
+/* An object, or a list of them where there are alternatives. */
 static json_t *constraints_to_json(const struct spec_job *job)
 {
-    json_t *object = json_object();
-    for (size_t i = 0; i < job->constraint_count; i++)
-        put_new(object, job->constraints[i].name,
-                texts_to_json(job->constraints[i].values, job->constraints[i].value_count));
-    return object;
+    json_t *list = json_array();
+    CHECK(json_array_append_new(list, json_object()) == 0);
+    for (size_t i = 0; i < job->constraint_count; i++) {
+        const struct spec_label *label = &job->constraints[i];
+        if (label->alternative == json_array_size(list))
+            CHECK(json_array_append_new(list, json_object()) == 0);
+        put_new(json_array_get(list, label->alternative), label->name,
+                texts_to_json(label->values, label->value_count));
+    }
+    if (json_array_size(list) > 1)
+        return list;
+    json_t *only = json_incref(json_array_get(list, 0));
+    json_decref(list);
+    return only;
 }
 
 static json_t *inputs_to_json(const struct spec_job *job)
@@ -182,19 +193,38 @@ static const char **keys_of(const json_t *object, struct arena *arena, size_t *o
     return keys;
 }
 
-static int constraints_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+static int labels_from_json(const json_t *object, struct arena *arena, uint32_t alternative,
+                            struct spec_job *job)
 {
+    size_t count;
     if (!json_is_object(object))
         return -1;
-    const char **keys = keys_of(object, arena, &job->constraint_count);
-    struct spec_label *labels = arena_alloc(arena, (job->constraint_count + 1) * sizeof *labels);
-    for (size_t i = 0; i < job->constraint_count; i++) {
-        labels[i].name = keys[i];
-        if (texts_from_json(json_object_get(object, keys[i]), arena, &labels[i].values,
-                            &labels[i].value_count) < 0)
+    const char **keys = keys_of(object, arena, &count);
+    struct spec_label *labels =
+        arena_alloc(arena, (job->constraint_count + count + 1) * sizeof *labels);
+    if (job->constraint_count)
+        memcpy(labels, job->constraints, job->constraint_count * sizeof *labels);
+    for (size_t i = 0; i < count; i++) {
+        struct spec_label *label = &labels[job->constraint_count++];
+        *label = (struct spec_label){.name = keys[i], .alternative = alternative};
+        if (texts_from_json(json_object_get(object, keys[i]), arena, &label->values,
+                            &label->value_count) < 0)
             return -1;
     }
     job->constraints = labels;
+    return 0;
+}
+
+static int constraints_from_json(const json_t *value, struct arena *arena, struct spec_job *job)
+{
+    if (!json_is_array(value))
+        return labels_from_json(value, arena, 0, job);
+    if (json_array_size(value) < 2 || json_array_size(value) > CONSTRAINT_ALTERNATIVES_MAX)
+        return -1;
+    for (size_t i = 0; i < json_array_size(value); i++)
+        if (json_object_size(json_array_get(value, i)) == 0 ||
+            labels_from_json(json_array_get(value, i), arena, (uint32_t)i, job) < 0)
+            return -1;
     return 0;
 }
 

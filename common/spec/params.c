@@ -515,12 +515,46 @@ static void retry_check(struct reader *reader, const struct draft *draft)
                       "has no effect unless retry.on lists oom");
 }
 
+/* Where a field was written: its node, else the job's. */
+static void shape_refuse(struct reader *reader, const struct draft *draft, const char *key,
+                         const char *text)
+{
+    struct place group = {.up = draft_place(draft), .key = "resources"};
+    struct place here = {.up = &group, .key = key};
+    const struct node *node =
+        draft_given(draft, arena_printf(reader->arena, "resources.%s", key));
+    reader_refuse(reader, node ? node : draft->node, &here, "%s", text);
+}
+
+/* Ranks over nodes; and without `nodes`, how many ranks_per_node asks for. */
+static void shape_check(struct reader *reader, struct draft *draft)
+{
+    struct spec_resources *want = &draft->job.resources;
+    uint32_t per_node = want->ranks_per_node;
+    if (per_node && !draft_gives(draft, "resources.nodes"))
+        want->nodes_min = want->nodes_max = (want->ranks - 1) / per_node + 1;
+    if (want->nodes_max > want->ranks)
+        shape_refuse(reader, draft, "nodes",
+                     arena_printf(reader->arena,
+                                  "is up to %u, but there are %u ranks and every node needs one",
+                                  want->nodes_max, want->ranks));
+    else if (per_node && (uint64_t)per_node * want->nodes_max < want->ranks)
+        shape_refuse(reader, draft, "ranks_per_node",
+                     arena_printf(reader->arena,
+                                  "is %u, and %u nodes of so many cannot hold %u ranks", per_node,
+                                  want->nodes_max, want->ranks));
+    if (want->gpu_model[0] && want->gpus == 0)
+        shape_refuse(reader, draft, "gpu_model",
+                     "is given, but resources.gpus is 0: how many GPUs of it has each rank?");
+}
+
 void draft_check(struct reader *reader, struct draft *draft)
 {
     size_t errors_before = reader->error_count;
     struct place params_place = {.up = draft_place(draft), .key = "params"};
     const struct node *params = map_given(reader, draft, "params", &params_place);
     retry_check(reader, draft);
+    shape_check(reader, draft);
     if (!draft_gives(draft, "kind"))
         kind_refuse(reader, draft);
     else if (strcmp(draft->job.kind, "command") == 0)

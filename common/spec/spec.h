@@ -31,9 +31,17 @@ enum spec_condition { SPEC_ON_SUCCESS = 1, SPEC_ON_FAILURE, SPEC_ON_ANY, SPEC_ON
 enum spec_best_mode { SPEC_BEST_MIN = 1, SPEC_BEST_MAX };
 enum spec_sweep_method { SPEC_SWEEP_GRID = 1, SPEC_SWEEP_RANDOM, SPEC_SWEEP_ASHA };
 
-struct spec_resources { /* all but ranks: per rank */
-    uint32_t ranks, cores, gpus;
-    uint64_t memory_bytes;
+enum spec_placement { SPEC_PLACEMENT_PACK = 1, SPEC_PLACEMENT_SPREAD };
+
+struct spec_resources {
+    uint32_t ranks;
+    uint32_t cores, gpus;          /* per rank */
+    uint64_t memory_bytes;         /* per rank */
+    uint32_t nodes_min, nodes_max; /* workers that the ranks may lie on, all at once */
+    uint32_t ranks_per_node;       /* at most; 0: as many as fit */
+    bool exclusive;                /* nobody else on those workers */
+    enum spec_placement placement; /* fewest workers, or as many as allowed */
+    const char *gpu_model;         /* part of the model's name; "": any */
 };
 
 struct spec_limits {
@@ -57,10 +65,14 @@ struct spec_checkpoint {
     enum spec_best_mode best_mode;
 };
 
-struct spec_label { /* a worker must carry `name` with one of the values */
+/* What one label of a worker must be. A plain value names what it may be, several of them what it
+ * may be one of; the others are conditions that must all hold: "!x" (not x, or no such label),
+ * "*" (any value), "!*" (no such label), ">=N" ">N" "<=N" "<N" (a whole number compared so). */
+struct spec_label {
     const char *name;
     const char *const *values;
     size_t value_count;
+    uint32_t alternative; /* a worker must fit all labels of one alternative; from 0, gapless */
 };
 
 struct spec_input {
@@ -203,5 +215,14 @@ const char *spec_condition_text(struct arena *arena, enum spec_condition on, con
 bool spec_condition_read(const char *text, enum spec_condition *out, const char **out_artifact);
 const char *spec_sweep_method_name(enum spec_sweep_method method); /* "grid" "random" "asha" */
 bool spec_metric_is_valid(const char *name);
+
+/* ---- constraint.c ------------------------------------------------------------------------- */
+
+/* NULL when `value` may stand in spec_label.values, else what is wrong with it. */
+const char *spec_label_fault(const char *value);
+/* Whether a worker whose label of that name has this value (NULL: has no such label) fits. */
+bool spec_label_holds(const struct spec_label *label, const char *value);
+/* Whether a GPU of this model is meant by resources.gpu_model: contains it, in any case. */
+bool spec_gpu_model_fits(const char *wanted, const char *model);
 
 #endif

@@ -14,17 +14,44 @@ struct policy_need job_need(const struct job *job)
     };
 }
 
-static void key_build(struct buf *key, const struct policy_need *need, uint32_t ranks,
-                      uint64_t wall_time_ms, const struct spec_label *constraints,
-                      size_t constraint_count)
+/* The job's memory may have grown since its spec was written. */
+static struct ask job_ask(const struct job *job, const struct spec_job *spec)
 {
-    buf_add(key, need, sizeof *need);
-    buf_add(key, &ranks, sizeof ranks);
-    buf_add(key, &wall_time_ms, sizeof wall_time_ms);
-    for (size_t i = 0; i < constraint_count; i++) {
-        buf_add(key, constraints[i].name, strlen(constraints[i].name) + 1);
-        for (size_t k = 0; k < constraints[i].value_count; k++)
-            buf_add(key, constraints[i].values[k], strlen(constraints[i].values[k]) + 1);
+    const struct spec_resources *want = &spec->resources;
+    return (struct ask){
+        .rank = {job->cores, job->memory_bytes, job->gpus},
+        .ranks = job->ranks,
+        .nodes_min = want->nodes_min,
+        .nodes_max = want->nodes_max,
+        .ranks_per_node = want->ranks_per_node,
+        .exclusive = want->exclusive,
+        .spread = want->placement == SPEC_PLACEMENT_SPREAD,
+        .wall_time_ms = job->limits.wall_time_ms,
+        .gpu_model = want->gpu_model,
+        .constraints = spec->constraints,
+        .constraint_count = spec->constraint_count,
+    };
+}
+
+static void key_text(struct buf *key, const char *text)
+{
+    buf_add(key, text, strlen(text) + 1);
+}
+
+static void key_build(struct buf *key, const struct ask *ask)
+{
+    const uint64_t numbers[] = {ask->rank.cores,     ask->rank.memory_bytes, ask->rank.gpus,
+                                ask->ranks,          ask->nodes_min,         ask->nodes_max,
+                                ask->ranks_per_node, ask->exclusive,         ask->spread,
+                                ask->wall_time_ms};
+    buf_add(key, numbers, sizeof numbers);
+    key_text(key, ask->gpu_model);
+    for (size_t i = 0; i < ask->constraint_count; i++) {
+        const struct spec_label *label = &ask->constraints[i];
+        buf_putc(key, (char)('A' + label->alternative));
+        key_text(key, label->name);
+        for (size_t k = 0; k < label->value_count; k++)
+            key_text(key, label->values[k]);
         buf_putc(key, '\n');
     }
 }
@@ -36,51 +63,43 @@ static struct spec_label *constraints_copy(const struct spec_label *from, size_t
         const char **values = mem_array(from[i].value_count, sizeof *values);
         for (size_t k = 0; k < from[i].value_count; k++)
             values[k] = mem_strdup(from[i].values[k]);
-        copy[i] = (struct spec_label){.name = mem_strdup(from[i].name),
-                                      .values = values,
-                                      .value_count = from[i].value_count};
+        copy[i] = from[i];
+        copy[i].name = mem_strdup(from[i].name);
+        copy[i].values = values;
     }
     return copy;
 }
 
 void class_free(struct class *class)
 {
-    for (size_t i = 0; i < class->constraint_count; i++) {
-        const struct spec_label *label = &class->constraints[i];
+    for (size_t i = 0; i < class->ask.constraint_count; i++) {
+        const struct spec_label *label = &class->ask.constraints[i];
         for (size_t k = 0; k < label->value_count; k++)
             mem_free((char *)label->values[k]);
         mem_free((void *)label->values);
         mem_free((char *)label->name);
     }
-    mem_free(class->constraints);
+    mem_free((void *)class->ask.constraints);
+    mem_free((char *)class->ask.gpu_model);
     mem_free(class->key);
     mem_free(class);
 }
 
-struct class *class_get(struct core *core, const struct job *job,
-                        const struct spec_label *constraints, size_t constraint_count)
+static struct class *class_add(struct core *core, const struct job *job, const struct ask *ask,
+                               struct buf *key)
 {
-    struct policy_need need = job_need(job);
-    struct buf key = {0};
-    key_build(&key, &need, job->ranks, job->limits.wall_time_ms, constraints, constraint_count);
-    rights_key_add(&key, job);
-    struct class *class = NULL;
-    HASH_FIND(hh, core->classes_by_key, key.bytes, key.length, class);
-    if (class) {
-        buf_done(&key);
-        return class;
-    }
-    class = mem_zalloc(sizeof *class);
-    class->need = need;
+    struct class *class = mem_zalloc(sizeof *class);
+    class->ask = *ask;
+    class->ask.gpu_model = mem_strdup(ask->gpu_model);
+    class->ask.constraints = constraints_copy(ask->constraints, ask->constraint_count);
+    class->need = (struct policy_need){.cores = ask->ranks * ask->rank.cores,
+                                       .memory_bytes = ask->ranks * ask->rank.memory_bytes,
+                                       .gpus = ask->ranks * ask->rank.gpus};
     class->account = job->account;
     class->queue_config = job->queue;
     class->project = job->project;
-    class->ranks = job->ranks;
-    class->wall_time_ms = job->limits.wall_time_ms;
-    class->constraints = constraints_copy(constraints, constraint_count);
-    class->constraint_count = constraint_count;
-    class->key_length = key.length;
-    class->key = buf_take(&key);
+    class->key_length = key->length;
+    class->key = buf_take(key);
     class->index = core->class_count;
     HASH_ADD_KEYPTR(hh, core->classes_by_key, class->key, class->key_length, class);
     VEC_RESERVE(core->classes, core->class_count, core->class_capacity);
@@ -88,10 +107,25 @@ struct class *class_get(struct core *core, const struct job *job,
     return class;
 }
 
-/* The class of the same constraints for the job's present memory. */
+struct class *class_get(struct core *core, const struct job *job, const struct ask *ask)
+{
+    struct buf key = {0};
+    struct class *class = NULL;
+    key_build(&key, ask);
+    rights_key_add(&key, job);
+    HASH_FIND(hh, core->classes_by_key, key.bytes, key.length, class);
+    if (!class)
+        class = class_add(core, job, ask, &key);
+    buf_done(&key);
+    return class;
+}
+
+/* The class of the same ask but for the job's present memory. */
 struct class *class_with_memory(struct core *core, const struct job *job)
 {
-    return class_get(core, job, job->class->constraints, job->class->constraint_count);
+    struct ask ask = job->class->ask;
+    ask.rank.memory_bytes = job->memory_bytes;
+    return class_get(core, job, &ask);
 }
 
 void class_join(struct job *job, struct class *class)
@@ -100,6 +134,12 @@ void class_join(struct job *job, struct class *class)
     class->job_count++;
     job->queue->job_count++;
     job->project->job_count++;
+}
+
+void class_join_spec(struct core *core, struct job *job, const struct spec_job *spec)
+{
+    struct ask ask = job_ask(job, spec);
+    class_join(job, class_get(core, job, &ask));
 }
 
 static void class_remove(struct core *core, struct class *class)
@@ -126,22 +166,28 @@ void class_leave(struct core *core, struct job *job)
         class_remove(core, class);
 }
 
-static bool worker_has_label(const struct worker *worker, const struct spec_label *wanted)
+static const char *worker_label(const struct worker *worker, const char *name)
 {
-    for (size_t i = 0; i < worker->label_count; i++) {
-        if (strcmp(worker->labels[i].name, wanted->name) != 0)
-            continue;
-        for (size_t k = 0; k < wanted->value_count; k++)
-            if (strcmp(worker->labels[i].value, wanted->values[k]) == 0)
-                return true;
-    }
-    return false;
+    for (size_t i = 0; i < worker->label_count; i++)
+        if (strcmp(worker->labels[i].name, name) == 0)
+            return worker->labels[i].value;
+    return NULL;
 }
 
 bool class_allows(const struct class *class, const struct worker *worker)
 {
-    for (size_t i = 0; i < class->constraint_count; i++)
-        if (!worker_has_label(worker, &class->constraints[i]))
-            return false;
-    return true;
+    const struct ask *ask = &class->ask;
+    bool fits = true; /* the alternative being read */
+    if (ask->nodes_min > 1)
+        return false; /* attempts have one worker */
+    for (size_t i = 0; i < ask->constraint_count; i++) {
+        const struct spec_label *label = &ask->constraints[i];
+        if (i && label->alternative != label[-1].alternative) {
+            if (fits)
+                return true;
+            fits = true;
+        }
+        fits = fits && spec_label_holds(label, worker_label(worker, label->name));
+    }
+    return fits;
 }

@@ -273,7 +273,7 @@ static void job_reopen(struct control_pass *pass, struct job *job)
     struct err err;
     int rc = spec_job_from_json(job->spec_json, pass->arena, &spec, &err);
     CHECK(rc == 0); /* it was read when the job came into memory */
-    class_join(job, class_get(core, job, spec.constraints, spec.constraint_count));
+    class_join_spec(core, job, &spec);
     job->held = false;
     job->cause = CAUSE_NONE;
     text_set(&job->detail, NULL);

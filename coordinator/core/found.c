@@ -52,7 +52,7 @@ struct job *job_from_row(struct core *core, const struct row_job *row)
     job = job_new(core, row->job_id, experiment, row->account, &spec, row->spec);
     job_take_row(job, row);
     if (!job_state_is_terminal(job->state))
-        class_join(job, class_get(core, job, spec.constraints, spec.constraint_count));
+        class_join_spec(core, job, &spec);
     job_add(core, job);
 out:
     arena_done(&arena);

@@ -53,14 +53,13 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
     for (size_t i = 0; i < core->class_count; i++) {
         const struct class *class = core->classes[i];
         classes[i] = (struct policy_class){
-            .rank = {class->need.cores / class->ranks, class->need.memory_bytes / class->ranks,
-                     class->need.gpus / class->ranks},
-            .ranks = class->ranks,
+            .rank = class->ask.rank,
+            .ranks = class->ask.ranks,
             .nodes_min = 1,
             .nodes_max = 1,
-            .constrained = class->constraint_count > 0,
+            .constrained = class->ask.constraint_count > 0 || class->ask.nodes_min > 1,
             .blocked = class->blocked,
-            .wall_time_ms = class->wall_time_ms ? class->wall_time_ms : POLICY_NEVER,
+            .wall_time_ms = class->ask.wall_time_ms ? class->ask.wall_time_ms : POLICY_NEVER,
             .ready_count = class->queue.count,
         };
         rights_view(core, class, &classes[i]);

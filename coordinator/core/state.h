@@ -129,14 +129,23 @@ struct experiment {
     UT_hash_handle hh, hh_id;
 };
 
-/* Jobs that ask for the same thing of a worker, for the same time. */
-struct class {
-    struct policy_need need; /* of all ranks */
-    uint32_t ranks;
-    uint64_t wall_time_ms; /* 0: none */
-    struct spec_label *constraints; /* owned */
+/* What a job asks for. Texts are borrowed, in a class they are the class's own. */
+struct ask {
+    struct policy_need rank; /* of one rank */
+    uint32_t ranks, nodes_min, nodes_max;
+    uint32_t ranks_per_node; /* at most; 0: as many as fit */
+    bool exclusive, spread;
+    uint64_t wall_time_ms;   /* 0: none */
+    const char *gpu_model;   /* "": any */
+    const struct spec_label *constraints; /* in order of alternative, then name */
     size_t constraint_count;
-    const char *account; /* interned */
+};
+
+/* Jobs that ask for the same on the same account. */
+struct class {
+    struct ask ask;
+    struct policy_need need; /* of all ranks */
+    const char *account;     /* interned */
     struct queue_config *queue_config;
     struct project *project;
     struct queue queue;  /* ready, not held */
@@ -288,11 +297,12 @@ void submit_remember(struct core *core, const uint8_t key[16], uint64_t job_id,
                      uint64_t submit_index, const char *experiment);
 
 /* ---- class.c ----------------------------------------------------------------------------- */
-struct class *class_get(struct core *core, const struct job *job,
-                        const struct spec_label *constraints, size_t constraint_count);
+struct class *class_get(struct core *core, const struct job *job, const struct ask *ask); /* found or made */
 struct class *class_with_memory(struct core *core, const struct job *job);
 void class_join(struct job *job, struct class *class);
+void class_join_spec(struct core *core, struct job *job, const struct spec_job *spec);
 void class_leave(struct core *core, struct job *job);
+/* Whether the worker's labels fit. */
 bool class_allows(const struct class *class, const struct worker *worker);
 void class_free(struct class *class);
 

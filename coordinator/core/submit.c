@@ -329,8 +329,7 @@ static struct job *job_make(struct submit_pass *pass, size_t index, struct exper
     mem_free(json);
     job->is_new = job->dirty = true; /* submit writes it, so it needs no mark */
     job->submitted_at = core->wall_us;
-    class_join(job,
-               class_get(core, job, planned->spec.constraints, planned->spec.constraint_count));
+    class_join_spec(core, job, &planned->spec);
     job_edges_make(job, planned->edge_count);
     job_add(core, job);
     return job;
@@ -494,8 +493,7 @@ static void checked_job_json(struct submit_pass *pass, size_t index, struct buf 
     struct experiment none = {.name = ""};
     struct job *job =
         job_new(core, UINT64_MAX, &none, pass->event->account, &planned->spec, spec_json);
-    class_join(job,
-               class_get(core, job, planned->spec.constraints, planned->spec.constraint_count));
+    class_join_spec(core, job, &planned->spec);
     struct core_reason *reasons = arena_alloc(pass->arena, REASON_END * sizeof *reasons);
     uint32_t mask;
     size_t count = why_class(core, job->class, pass->arena, reasons, &mask);

@@ -97,9 +97,10 @@ static void lacking(struct reasons *reasons, enum reason reason, struct arena *a
 static const char *constraints_text(const struct class *class, struct arena *arena)
 {
     const char *text = "";
-    for (size_t i = 0; i < class->constraint_count; i++) {
-        const struct spec_label *label = &class->constraints[i];
-        text = arena_printf(arena, "%s%s%s=", text, i ? ", " : "", label->name);
+    for (size_t i = 0; i < class->ask.constraint_count; i++) {
+        const struct spec_label *label = &class->ask.constraints[i];
+        bool other = i && label->alternative != label[-1].alternative;
+        text = arena_printf(arena, "%s%s%s=", text, other ? " or " : i ? ", " : "", label->name);
         for (size_t k = 0; k < label->value_count; k++)
             text = arena_printf(arena, "%s%s%s", text, k ? "|" : "", label->values[k]);
     }
