@@ -522,13 +522,18 @@ static void late_default(const struct field *field, struct spec_job *job)
         memset(field_at(field, job), 0, field_size(field));
 }
 
+static bool text_is_empty(const char *text)
+{
+    return !text || *text == '\0';
+}
+
 static bool is_late_default(const struct field *field, const struct spec_job *job)
 {
     struct spec_job plain;
     if (!field->late)
         return false;
     if (field->type == FIELD_TEXT || field->type == FIELD_NAME)
-        return (*(const char *const *)((const char *)job + field->offset))[0] == '\0';
+        return text_is_empty(*(const char *const *)((const char *)job + field->offset));
     late_default(field, &plain);
     return memcmp(field_at(field, &plain), (const char *)job + field->offset,
                   field_size(field)) == 0;

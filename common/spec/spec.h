@@ -37,11 +37,11 @@ struct spec_resources {
     uint32_t ranks;
     uint32_t cores, gpus;          /* per rank */
     uint64_t memory_bytes;         /* per rank */
-    uint32_t nodes_min, nodes_max; /* workers that the ranks may lie on, all at once */
+    uint32_t nodes_min, nodes_max; /* workers that the ranks may lie on, all at once; 0: 1 */
     uint32_t ranks_per_node;       /* at most; 0: as many as fit */
     bool exclusive;                /* nobody else on those workers */
     enum spec_placement placement; /* fewest workers, or as many as allowed */
-    const char *gpu_model;         /* part of the model's name; "": any */
+    const char *gpu_model;         /* part of the model's name; "" or NULL: any */
 };
 
 struct spec_limits {

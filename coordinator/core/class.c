@@ -21,13 +21,13 @@ static struct ask job_ask(const struct job *job, const struct spec_job *spec)
     return (struct ask){
         .rank = {job->cores, job->memory_bytes, job->gpus},
         .ranks = job->ranks,
-        .nodes_min = want->nodes_min,
-        .nodes_max = want->nodes_max,
+        .nodes_min = want->nodes_min ? want->nodes_min : 1,
+        .nodes_max = want->nodes_max ? want->nodes_max : 1,
         .ranks_per_node = want->ranks_per_node,
         .exclusive = want->exclusive,
         .spread = want->placement == SPEC_PLACEMENT_SPREAD,
         .wall_time_ms = job->limits.wall_time_ms,
-        .gpu_model = want->gpu_model,
+        .gpu_model = want->gpu_model ? want->gpu_model : "",
         .constraints = spec->constraints,
         .constraint_count = spec->constraint_count,
     };
