@@ -143,7 +143,7 @@ void rights_pass(struct core *core)
 void rights_view(const struct core *core, const struct class *class, struct policy_class *out)
 {
     const struct queue_config *queue = class->queue_config;
-    if (class->wall_time_ms == 0 && queue->default_wall_ms)
+    if (class->ask.wall_time_ms == 0 && queue->default_wall_ms)
         out->wall_time_ms = queue->default_wall_ms;
     out->evicts = queue->evicts;
     out->preemption = (uint32_t)queue->preemption;
