@@ -37,7 +37,7 @@ foreach(program athanor athanor-coordinator athanor-worker athanor-shepherd atha
   endif()
 endforeach()
 if(TARGET athanor-pmix)
-  install(TARGETS athanor-pmix LIBRARY DESTINATION lib/athanor)
+  install(TARGETS athanor-pmix athanor-gang LIBRARY DESTINATION lib/athanor)
 endif()
 if(TARGET engine-cuda)
   install(PROGRAMS ${CMAKE_BINARY_DIR}/bin/athanor-cuda.so DESTINATION lib/athanor)

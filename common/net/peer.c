@@ -212,6 +212,11 @@ static void handle_message(struct peer *peer, const struct envelope *envelope,
     }
 }
 
+static bool from_server(enum msg_tag tag)
+{
+    return msg_sender(tag) == SENDER_COORDINATOR || msg_sender(tag) == SENDER_NEIGHBOUR;
+}
+
 static void handle_frame(struct peer *peer, const void *bytes, size_t length)
 {
     /* The answer to a request outlives this call: everything goes to its arena meanwhile. */
@@ -226,7 +231,7 @@ static void handle_frame(struct peer *peer, const void *bytes, size_t length)
     } else if (decoded < 0) {
         err_wrap(&why, "the coordinator sent a damaged frame");
         connection_fail(peer, &why, "");
-    } else if (msg_sender(message.tag) == SENDER_COORDINATOR &&
+    } else if (from_server(message.tag) &&
                (session_accept(&peer->session, &envelope) || ends_session(peer, &message))) {
         handle_message(peer, &envelope, &message);
     }

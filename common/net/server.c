@@ -516,6 +516,10 @@ static int router_open(struct server *server, struct err *err)
     if (session_configure(server->router, server->config.keys, server->config.queue_messages,
                           &pings, err) < 0)
         return -1;
+    const int *listen_fd = &server->config.listen_fd;
+    if (*listen_fd > 0 &&
+        zmq_setsockopt(server->router, ZMQ_USE_FD, listen_fd, sizeof *listen_fd) < 0)
+        return err_errno(err, "using the socket that listens");
     if (zmq_setsockopt(server->router, ZMQ_CURVE_SERVER, &on, sizeof on) < 0 ||
         zmq_setsockopt(server->router, ZMQ_ROUTER_MANDATORY, &on, sizeof on) < 0 ||
         zmq_setsockopt(server->router, ZMQ_ZAP_DOMAIN, "athanor", 7) < 0)

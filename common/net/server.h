@@ -62,6 +62,7 @@ struct server_config {
     uint64_t cluster_id;        /* for WELCOME */
     uint64_t heartbeat_ms;
     int queue_messages; /* 0: SERVER_QUEUE_DEFAULT */
+    int listen_fd;      /* a socket that listens at endpoints[0] already; 0: make one */
 
     void *user; /* handed to every callback */
     /* Returns whether the Z85 key is enrolled, and for whom. */

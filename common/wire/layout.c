@@ -82,6 +82,7 @@ bool msg_allowed(enum msg_tag tag, enum role role)
     case SENDER_CLIENT:
         return role == ROLE_USER || role == ROLE_OPERATOR || role == ROLE_ADMIN;
     case SENDER_WORKER:
+    case SENDER_NEIGHBOUR:
         return role == ROLE_WORKER;
     }
     return false;

@@ -197,6 +197,13 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_REPORT_ACK:
     case MSG_ATTEMPT_FENCE:
     case MSG_CHECKPOINT_DROP:
+    case MSG_GANG_MEET:
+    case MSG_GANG_MET:
+    case MSG_GANG_BEAT:
+    case MSG_GANG_FENCE:
+    case MSG_GANG_FENCED:
+    case MSG_GANG_ASK:
+    case MSG_GANG_TELL:
     case MSG_END:
         refuse_direction(shell, from, seq, message);
         break;

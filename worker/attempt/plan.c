@@ -152,6 +152,91 @@ static int ranks_read(struct plan *plan, const json_t *root, struct err *err)
     return 0;
 }
 
+/* ---- several nodes --------------------------------------------------------------------------- */
+
+static int node_read(struct plan *plan, const json_t *from, unsigned first, struct gang_node *out,
+                     struct err *err)
+{
+    uint64_t first_rank, ranks;
+    if (!json_is_object(from) || text_get(plan, from, "name", "", &out->name, err) < 0 ||
+        text_get(plan, from, "address", "", &out->address, err) < 0 ||
+        text_get(plan, from, "public_key", "", &out->public_key, err) < 0 ||
+        u64_get(from, "first_rank", first, &first_rank, err) < 0 ||
+        u64_get(from, "ranks", 0, &ranks, err) < 0)
+        return err_set(err, ERR_PROTOCOL,
+                       "gang.nodes: expected objects of name, address, first_rank, ranks");
+    if (!out->name[0] || strpbrk(out->name, ",; ") || !out->address[0] || ranks == 0 ||
+        ranks > PLAN_RANKS_MAX || first_rank != first)
+        return err_set(err, ERR_PROTOCOL,
+                       "gang.nodes: a node needs a name, an address and 1 to %u ranks that follow "
+                       "those of the node before it",
+                       PLAN_RANKS_MAX);
+    out->first_rank = first;
+    out->ranks = (unsigned)ranks;
+    return 0;
+}
+
+static int nodes_read(struct plan *plan, const json_t *list, struct err *err)
+{
+    struct gang_plan *gang = plan->gang;
+    size_t count = json_array_size(list);
+    if (count < 2 || count > GANG_NODES_MAX)
+        return err_set(err, ERR_PROTOCOL, "gang.nodes: expected 2 to %u nodes", GANG_NODES_MAX);
+    struct gang_node *nodes = arena_alloc(&plan->arena, count * sizeof *nodes);
+    for (size_t i = 0; i < count; i++) {
+        if (node_read(plan, json_array_get(list, i), plan->world_size, &nodes[i], err) < 0)
+            return -1;
+        plan->world_size += nodes[i].ranks;
+    }
+    gang->nodes = nodes;
+    gang->node_count = (unsigned)count;
+    return 0;
+}
+
+static int link_read(struct plan *plan, const json_t *gang, const char *name,
+                     struct gang_link *out, struct err *err)
+{
+    const json_t *from = json_object_get(gang, name);
+    if (from && !json_is_object(from))
+        return err_set(err, ERR_PROTOCOL, "gang.%s: expected an object", name);
+    return text_get(plan, from, "endpoint", "", &out->endpoint, err) < 0 ||
+                   text_get(plan, from, "public_key", "", &out->public_key, err) < 0 ||
+                   text_get(plan, from, "secret_key", "", &out->secret_key, err) < 0
+               ? -1
+               : 0;
+}
+
+static int gang_read(struct plan *plan, const json_t *root, struct err *err)
+{
+    const json_t *from = json_object_get(root, "gang");
+    uint64_t node, port;
+    plan->world_size = (unsigned)plan->rank_count;
+    if (!from)
+        return 0;
+    struct gang_plan *gang = arena_alloc(&plan->arena, sizeof *gang);
+    *gang = (struct gang_plan){0};
+    plan->gang = gang;
+    plan->world_size = 0;
+    if (!json_is_object(from))
+        return err_set(err, ERR_PROTOCOL, "gang: expected an object");
+    if (nodes_read(plan, json_object_get(from, "nodes"), err) < 0 ||
+        u64_get(from, "node", 0, &node, err) < 0 ||
+        u64_get(from, "master_port", 0, &port, err) < 0 ||
+        u64_get(from, "silence_ms", PLAN_SILENCE_MS_DEFAULT, &gang->silence_ms, err) < 0 ||
+        link_read(plan, from, "own", &gang->own, err) < 0 ||
+        link_read(plan, from, "parent", &gang->parent, err) < 0)
+        return -1;
+    if (node >= gang->node_count || gang->nodes[node].ranks != plan->rank_count ||
+        port > UINT16_MAX)
+        return err_set(err, ERR_PROTOCOL,
+                       "gang: expected a node below %u with the ranks of this plan, and a port",
+                       gang->node_count);
+    gang->node = (unsigned)node;
+    gang->master_port = (unsigned)port;
+    plan->first_rank = gang->nodes[node].first_rank;
+    return 0;
+}
+
 static bool is_variable_name(const char *name)
 {
     return name[0] && !strchr(name, '=');
@@ -227,7 +312,7 @@ static int launcher_read(struct plan *plan, const json_t *spec, struct err *err)
     if (text_get(plan, spec, "launcher", "auto", &name, err) < 0)
         return -1;
     if (strcmp(name, "auto") == 0)
-        plan->launcher = plan->rank_count > 1 ? PLAN_PMIX : PLAN_FORK;
+        plan->launcher = plan->world_size > 1 ? PLAN_PMIX : PLAN_FORK;
     else if (strcmp(name, "fork") == 0)
         plan->launcher = PLAN_FORK;
     else if (strcmp(name, "pmix") == 0)
@@ -269,7 +354,8 @@ int plan_parse(const char *text, size_t length, struct plan *out, struct err *er
     struct plan plan = {0};
     int rc = -1;
     if (numbers_read(&plan, root, err) == 0 && texts_read(&plan, root, err) == 0 &&
-        ranks_read(&plan, root, err) == 0 && spec_read(&plan, root, err) == 0)
+        ranks_read(&plan, root, err) == 0 && gang_read(&plan, root, err) == 0 &&
+        spec_read(&plan, root, err) == 0)
         rc = 0;
     json_decref(root);
     if (rc < 0)

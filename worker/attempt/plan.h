@@ -8,12 +8,17 @@
  *    "cpus": [[0], [1]], "gpus": [["0"], ["1"]],
  *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
  *    "cgroup": "", "tmp": "/tmp", "epoch": 3, "spec": { … worker/README.md … }}
+ * Of an attempt on several nodes `ranks` are those of this node, and it has besides
+ *   "gang": {"node": 1, "nodes": [{"name": "w1", "address": "10.0.0.1", "first_rank": 0,
+ *             "ranks": 2}, …], "master_port": 4711, "silence_ms": 30000,
+ *            "own": {"endpoint": "", "public_key": "", "secret_key": ""}, "parent": {…}}
  * The command, its environment, the launcher and the inputs are read from `spec`. */
 #ifndef ATHANOR_ATTEMPT_PLAN_H
 #define ATHANOR_ATTEMPT_PLAN_H
 
 #include "common/base/arena.h"
 #include "common/base/err.h"
+#include "worker/gang/gang.h"
 
 #define PLAN_BYTES_MAX             ((size_t)8 << 20) /* a spec of 1 MiB, inputs, CPU lists */
 #define PLAN_RANKS_MAX             1024u /* per node: 4 pipes and sockets each below 20,000 fds */
@@ -21,6 +26,7 @@
 #define PLAN_ARGUMENTS_MAX         16384u
 #define PLAN_LOG_BYTES_DEFAULT     ((uint64_t)256 << 20)
 #define PLAN_STOP_GRACE_MS_DEFAULT 30000u
+#define PLAN_SILENCE_MS_DEFAULT    30000u
 
 enum plan_launcher { PLAN_FORK = 1, PLAN_PMIX };
 
@@ -43,8 +49,10 @@ struct plan {
     uint64_t wall_time_ms, stop_grace_ms, stall_ms; /* 0: none, at once, none */
     uint64_t log_bytes_max;
     const char *job_dir, *resume, *engine, *cgroup, *tmp;
-    struct plan_rank *ranks;
+    struct plan_rank *ranks; /* of this node */
     size_t rank_count;
+    unsigned first_rank, world_size; /* rank of ranks[0]; ranks on all nodes */
+    struct gang_plan *gang;          /* NULL: one node */
     enum plan_launcher launcher;
     const char *spec; /* JSON text for ATHANOR_SPEC */
     const char *kind;

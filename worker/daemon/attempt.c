@@ -79,6 +79,7 @@ static void attempt_free(struct attempt *attempt)
     loop_timer_stop(&attempt->sweep_timer);
     loop_timer_stop(&attempt->control_timer);
     spool_reader_close(&attempt->reader);
+    gang_free(attempt->gang);
     mem_free(attempt->stop_text);
     mem_free(attempt->checkpoint_text);
     mem_free(attempt->lost_text);
@@ -377,6 +378,8 @@ static void folder_found(struct daemon *daemon, uint64_t attempt_id, const char 
         attempt->epoch = plan.epoch;
         mem_free(attempt->cgroup);
         attempt->cgroup = mem_strdup(plan.cgroup);
+        attempt->gang = gang_from_plan(&plan);
+        attempt->node = attempt->gang ? attempt->gang->node : 0;
         slots_restore(daemon, attempt_id, &plan);
         plan_done(&plan);
     }

@@ -127,7 +127,9 @@ static void join_send(void *user)
                                                          ? daemon->options->memory_bytes
                                                          : daemon->inventory.memory_bytes / 10 * 9,
                                      .catalogue = {daemon->catalogue, strlen(daemon->catalogue)},
-                                     .topology = daemon->inventory.topology};
+                                     .topology = daemon->inventory.topology,
+                                     .endpoint = gang_endpoint(daemon),
+                                     .public_key = gang_public_key(daemon)};
     join_devices(daemon, &arena, join);
     join_labels(daemon, &arena, host, join);
     join_held(daemon, &arena, join);
@@ -188,6 +190,7 @@ static void on_welcome(struct daemon *daemon, const struct msg_worker_welcome *w
         return; /* the answer to a repeated join */
     daemon->worker_id = welcome->worker_id;
     daemon->heartbeat_ms = welcome->heartbeat_ms ? welcome->heartbeat_ms : 1000;
+    daemon->lease_ms = welcome->lease_ms;
     loop_timer_stop(&daemon->join_timer);
     log_info("joined as worker %" PRIu64 " in epoch %" PRIu64 ", attempts held: %zu",
              welcome->worker_id, daemon->epoch, daemon->attempt_count);
@@ -205,12 +208,14 @@ static void on_stop(struct daemon *daemon, const struct msg_stop *stop)
     struct attempt *attempt = attempt_find(daemon, stop->attempt_id);
     enum cause cause;
     struct err err = {0};
-    if (!attempt || attempt->state != ATTEMPT_RUNNING)
-        return; /* its FINISHED is on its way, or was acknowledged */
-    if (cause_from_name(stop->cause, &cause, &err) < 0)
+    if (cause_from_name(stop->cause, &cause, &err) < 0) {
         log_error("stop of attempt %" PRIu64 ": %s", stop->attempt_id, err.text);
-    else
+        return;
+    }
+    gang_meet_stop(daemon, stop->attempt_id, cause);
+    if (attempt && attempt->state == ATTEMPT_RUNNING)
         control_stop(attempt, cause, stop->grace_ms);
+    /* otherwise its FINISHED is on its way, or was acknowledged */
 }
 
 /* Only a directory below the job directories that is a checkpoint is ever removed. */
@@ -269,6 +274,7 @@ static void on_message(void *user, const struct envelope *envelope, const struct
             pump_ack(attempt, message->u.report_ack.seq);
         break;
     case MSG_ATTEMPT_FENCE:
+        gang_meet_fence(daemon, message->u.attempt_fence.attempt_id);
         if ((attempt = attempt_find(daemon, message->u.attempt_fence.attempt_id)))
             attempt_fence(attempt);
         break;
@@ -295,6 +301,13 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_HEARTBEAT:
     case MSG_WORKER_LEAVE:
     case MSG_REPORT:
+    case MSG_GANG_MEET:
+    case MSG_GANG_MET:
+    case MSG_GANG_BEAT:
+    case MSG_GANG_FENCE:
+    case MSG_GANG_FENCED:
+    case MSG_GANG_ASK:
+    case MSG_GANG_TELL:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
@@ -496,7 +509,9 @@ static int peer_prepare(struct daemon *daemon, struct err *err)
                                  .on_up = on_up,
                                  .on_down = on_down,
                                  .on_message = on_message};
-    int rc = peer_open(daemon->loop, &config, &daemon->peer, err);
+    int rc = gang_open(daemon, &keys, err);
+    if (rc == 0)
+        rc = peer_open(daemon->loop, &config, &daemon->peer, err);
     keypair_wipe(&keys);
     if (rc == 0)
         peer_set_epoch(daemon->peer, daemon->epoch);
@@ -548,6 +563,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
 
 static void daemon_free(struct daemon *daemon)
 {
+    gang_close(daemon);
     attempts_close(daemon);
     peer_close(daemon->peer);
     if (daemon->loop)

@@ -4,6 +4,7 @@
  * attempt.c  the table of attempts: found again, started, ended, swept, removed
  * start.c    from a START message to a running shepherd
  * pump.c     spools to the coordinator, acknowledgements back
+ * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
  *
  * The daemon keeps nothing that it could not find again: attempts are folders
@@ -18,6 +19,7 @@
 #include "worker/attempt/plan.h"
 #include "worker/attempt/spool.h"
 #include "worker/daemon/claims.h"
+#include "worker/daemon/gang.h"
 #include "worker/daemon/inventory.h"
 #include "worker/daemon/options.h"
 #include "worker/daemon/slots.h"
@@ -46,9 +48,10 @@ enum attempt_state {
 struct attempt {
     struct daemon *daemon;
     struct attempt *next;
-    uint64_t attempt_id, job_id, epoch;
+    uint64_t attempt_id, job_id, epoch, node; /* node: index within the attempt */
     enum attempt_state state;
     char *folder, *cgroup; /* cgroup "": none */
+    struct attempt_gang *gang; /* NULL: on this node only */
 
     pid_t pid; /* of the shepherd; 0: not known yet */
     bool is_child;
@@ -95,7 +98,11 @@ struct daemon {
     uint64_t incarnation;
     uint64_t epoch;     /* newest seen; older ones are refused; kept in <state>/epoch */
     uint64_t worker_id; /* 0: not joined in this session */
-    uint64_t heartbeat_ms;
+    uint64_t heartbeat_ms, lease_ms; /* of the newest welcome */
+    struct server *neighbours; /* for daemons of other nodes; NULL: --links none */
+    char *links_address;
+    struct keypair keys;
+    struct meeting *meetings;
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;

@@ -13,20 +13,26 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOCK_FD 3 /* in the shepherd */
+#define LOCK_FD   3 /* in the shepherd */
+#define LISTEN_FD 4
 
 struct spawn {
-    const char *arguments[8];
-    int null_fd, log_fd, lock_fd; /* all above LOCK_FD, so that no dup2 is onto itself */
+    const char *arguments[10];
+    int null_fd, log_fd, lock_fd; /* all above LISTEN_FD, so that no dup2 is onto itself */
+    int listen_fd;                /* the same; -1: none */
     int group_fd;                 /* -1: none */
 };
 
-static void arguments_fill(const struct launch_shepherd *launch, const char *out[8])
+static void arguments_fill(const struct launch_shepherd *launch, const char *out[10])
 {
     size_t count = 0;
     out[count++] = launch->program;
     out[count++] = "--lock-fd";
     out[count++] = "3";
+    if (launch->listen_fd >= 0) {
+        out[count++] = "--listen-fd";
+        out[count++] = "4";
+    }
     if (launch->user[0]) {
         out[count++] = "--user";
         out[count++] = launch->user;
@@ -41,7 +47,9 @@ static bool child_files(const struct spawn *spawn)
 {
     return dup2(spawn->null_fd, STDIN_FILENO) >= 0 && dup2(spawn->null_fd, STDOUT_FILENO) >= 0 &&
            dup2(spawn->log_fd, STDERR_FILENO) >= 0 && dup2(spawn->lock_fd, LOCK_FD) >= 0 &&
-           close_range(LOCK_FD + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC) == 0;
+           (spawn->listen_fd < 0 || dup2(spawn->listen_fd, LISTEN_FD) >= 0) &&
+           close_range(spawn->listen_fd < 0 ? LOCK_FD + 1 : LISTEN_FD + 1, UINT_MAX,
+                       CLOSE_RANGE_CLOEXEC) == 0;
 }
 
 static void child_run(const struct spawn *spawn, bool inside)
@@ -60,7 +68,7 @@ static void child_run(const struct spawn *spawn, bool inside)
 
 static int high_of(int fd, const char *what, struct err *err)
 {
-    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, LOCK_FD + 1);
+    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, LISTEN_FD + 1);
     if (high < 0)
         err_errno(err, "open '%s'", what);
     if (fd >= 0)
@@ -71,7 +79,7 @@ static int high_of(int fd, const char *what, struct err *err)
 static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn, struct err *err)
 {
     int lock_fd;
-    *spawn = (struct spawn){{NULL}, -1, -1, -1, -1};
+    *spawn = (struct spawn){{NULL}, -1, -1, -1, -1, -1};
     arguments_fill(launch, spawn->arguments);
     if (access(launch->program, X_OK) < 0)
         return err_errno(err, "run the shepherd '%s'", launch->program);
@@ -82,6 +90,10 @@ static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn,
     spawn->log_fd = high_of(open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), log, err);
     mem_free(log);
     spawn->null_fd = high_of(open("/dev/null", O_RDWR | O_CLOEXEC), "/dev/null", err);
+    if (launch->listen_fd >= 0)
+        spawn->listen_fd = fcntl(launch->listen_fd, F_DUPFD_CLOEXEC, LISTEN_FD + 1);
+    if (launch->listen_fd >= 0 && spawn->listen_fd < 0)
+        return err_errno(err, "hand over the socket for other nodes");
     if (spawn->lock_fd < 0 || spawn->log_fd < 0 || spawn->null_fd < 0)
         return -1;
     if (!launch->cgroup[0])
@@ -92,7 +104,8 @@ static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn,
 
 static void spawn_close(struct spawn *spawn)
 {
-    const int fds[] = {spawn->null_fd, spawn->log_fd, spawn->lock_fd, spawn->group_fd};
+    const int fds[] = {spawn->null_fd, spawn->log_fd, spawn->lock_fd, spawn->listen_fd,
+                       spawn->group_fd};
     for (size_t i = 0; i < ARRAY_COUNT(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);

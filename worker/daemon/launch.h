@@ -10,6 +10,7 @@ struct launch_shepherd {
     const char *program; /* absolute path */
     const char *user;    /* account that it becomes; "": it stays ours */
     const char *folder;  /* of the attempt, with a whole plan */
+    int listen_fd;       /* handed over, for links of other nodes; -1: none */
     const char *cgroup;  /* it is born in this group's leaf `shepherd`; "": in our group */
 };
 

@@ -39,6 +39,9 @@ static const struct option {
      "memory offered, such as 64GiB (default: nine tenths of the machine)"},
     {"--gpus", "auto|none|fake:N", OPTION_TEXT, AT(gpus), NULL,
      "GPUs offered: those that NVML finds, none, or N imaginary ones for tests (default: auto)"},
+    {"--links", "auto|none|ENDPOINT", OPTION_TEXT, AT(links), "ATHANOR_LINKS",
+     "where workers of other nodes reach this one, for attempts on several nodes: "
+     "tcp://ADDRESS:PORT, or the address that leads to the coordinator (default: auto)"},
     {"--label", "NAME=VALUE", OPTION_LABEL, 0, NULL, "for constraints of specs; may be repeated"},
     {"--engine", "FILE", OPTION_TEXT, AT(engine), NULL,
      "athanor-engine (default: beside this program)"},
@@ -281,6 +284,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .shepherd = "",
                               .tmp = "",
                               .job_user = "",
+                              .links = "auto",
                               .log_bytes_max = (uint64_t)256 << 20};
     int rc = environment_read(&options, err);
     for (int i = 1; rc == 0 && i < count;) {

@@ -30,6 +30,7 @@ struct options {
     size_t label_count;
     const char *engine, *shepherd; /* programs; "" = beside our own */
     const char *tmp;
+    const char *links; /* "auto", "none", an endpoint */
     const char *job_user;
     uint64_t log_bytes_max;
     bool allow_root_jobs, stop_jobs, verbose;

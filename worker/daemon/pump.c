@@ -32,6 +32,7 @@ static bool batch_send(struct attempt *attempt, struct batch *batch)
     struct message message = {.tag = MSG_REPORT};
     struct err err = {0};
     message.u.report = (struct msg_report){.attempt_id = attempt->attempt_id,
+                                           .node = attempt->node,
                                            .reports = batch->reports,
                                            .reports_count = batch->count};
     uint64_t last = batch->reports[batch->count - 1].seq;

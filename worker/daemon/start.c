@@ -22,7 +22,10 @@ struct starting {
     struct daemon *daemon;
     const struct msg_start *start;
     struct attempt *attempt;
+    const struct msg_gang_met *met; /* of the parent node; NULL: none */
+    uint64_t ranks;                 /* of this node */
     char *job_dir;
+    int listen_fd;                  /* for links of other nodes; -1: none */
 };
 
 /* ---- what must be there ---------------------------------------------------------------------- */
@@ -81,13 +84,13 @@ static int inputs_check(const struct msg_start *start, struct err *err)
 static int slots_give(struct starting *s, struct err *err)
 {
     const struct msg_start *start = s->start;
-    if (start->ranks == 0 || start->ranks > PLAN_RANKS_MAX || start->cores > INVENTORY_CORES_MAX ||
+    if (s->ranks == 0 || s->ranks > PLAN_RANKS_MAX || start->cores > INVENTORY_CORES_MAX ||
         start->gpus > INVENTORY_GPUS_MAX)
         return err_set(err, ERR_INVALID,
                        "%" PRIu64 " ranks of %" PRIu64 " cores: a worker runs at most %u ranks",
-                       start->ranks, start->cores, PLAN_RANKS_MAX);
-    return slots_take(&s->daemon->slots, start->attempt_id, start->ranks * start->cores,
-                      start->ranks * start->gpus, err);
+                       s->ranks, start->cores, PLAN_RANKS_MAX);
+    return slots_take(&s->daemon->slots, start->attempt_id, s->ranks * start->cores,
+                      s->ranks * start->gpus, err);
 }
 
 static int cgroup_give(struct starting *s, struct err *err)
@@ -101,7 +104,7 @@ static int cgroup_give(struct starting *s, struct err *err)
     hash_bytes(daemon->attempts_dir, strlen(daemon->attempts_dir), &hash);
     hash_to_hex(&hash, hex);
     snprintf(name, sizeof name, "%.12s-%" PRIu64, hex, s->start->attempt_id);
-    if (cgroup_make(daemon->cgroup_base, name, s->start->memory_bytes * s->start->ranks,
+    if (cgroup_make(daemon->cgroup_base, name, s->start->memory_bytes * s->ranks,
                     daemon->job_uid, daemon->job_gid, &path, err) < 0)
         return -1;
     mem_free(s->attempt->cgroup);
@@ -114,7 +117,7 @@ static int cgroup_give(struct starting *s, struct err *err)
 static json_t *cpus_json(const struct starting *s)
 {
     json_t *all = json_array();
-    for (size_t rank = 0; rank < s->start->ranks; rank++) {
+    for (size_t rank = 0; rank < s->ranks; rank++) {
         json_t *cpus = json_array();
         bool bound = true;
         for (size_t i = 0; i < s->start->cores; i++) {
@@ -135,7 +138,7 @@ static json_t *cpus_json(const struct starting *s)
 static json_t *gpus_json(const struct starting *s)
 {
     json_t *all = json_array();
-    for (size_t rank = 0; rank < s->start->ranks; rank++) {
+    for (size_t rank = 0; rank < s->ranks; rank++) {
         json_t *gpus = json_array();
         for (size_t i = 0; i < s->start->gpus; i++) {
             const struct inventory_gpu *gpu = slots_gpu(&s->daemon->slots, s->attempt->attempt_id,
@@ -188,7 +191,7 @@ static int plan_write(const struct starting *s, struct err *err)
                   "format", 1, "attempt_id", (json_int_t)start->attempt_id, "attempt",
                   (json_int_t)start->attempt_number, "job_id", (json_int_t)start->job_id,
                   "job_name", start->job_name, "epoch", (json_int_t)s->attempt->epoch, "ranks",
-                  (json_int_t)start->ranks, "cores", (json_int_t)start->cores, "memory_bytes",
+                  (json_int_t)s->ranks, "cores", (json_int_t)start->cores, "memory_bytes",
                   (json_int_t)start->memory_bytes, "wall_time_ms", (json_int_t)start->wall_time_ms,
                   "stop_grace_ms", (json_int_t)start->stop_grace_ms, "stall_ms",
                   (json_int_t)start->stall_ms, "log_bytes_max", (json_int_t)options->log_bytes_max,
@@ -197,6 +200,9 @@ static int plan_write(const struct starting *s, struct err *err)
                   "tmp", options->tmp, "account", start->account, "spec", spec);
     if (!root)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
+    if (s->attempt->gang)
+        json_object_set_new(root, "gang",
+                            gang_plan_json(s->daemon, start, s->met, s->attempt->gang));
     char *text = json_dumps(root, JSON_COMPACT), *path;
     int rc = folder_write(s->attempt->folder, FOLDER_PLAN, text, err);
     if (rc == 0) {
@@ -217,6 +223,7 @@ static int shepherd_start(struct starting *s, struct err *err)
     struct launch_shepherd launch = {.program = options->shepherd,
                                      .user = options->job_user,
                                      .folder = s->attempt->folder,
+                                     .listen_fd = s->listen_fd,
                                      .cgroup = s->attempt->cgroup};
     pid_t pid;
     if (launch_shepherd(&launch, &pid, err) < 0)
@@ -234,13 +241,20 @@ static int check_step(struct starting *s, struct err *err)
     return resume_check(s->start, err) < 0 ? -1 : inputs_check(s->start, err);
 }
 
+static int gang_step(struct starting *s, struct err *err)
+{
+    if (gang_ranks(s->start, &s->ranks, err) < 0)
+        return -1;
+    return gang_prepare(s->daemon, s->start, s->met, &s->attempt->gang, &s->listen_fd, err);
+}
+
 static int plan_step(struct starting *s, struct err *err)
 {
     return plan_write(s, err);
 }
 
-static step_fn *const steps[] = {check_step,  slots_give, job_dir_make,
-                                 cgroup_give, plan_step,  shepherd_start};
+static step_fn *const steps[] = {check_step,  gang_step, slots_give,    job_dir_make,
+                                 cgroup_give, plan_step, shepherd_start};
 
 /* A folder without an attempt is what a removal could not finish. */
 static int folder_make(const struct daemon *daemon, const char *folder, struct err *err)
@@ -256,34 +270,46 @@ static int folder_make(const struct daemon *daemon, const char *folder, struct e
 
 /* Without a folder there is no spool: the word is sent once, straight away. If it is lost, the
  * coordinator asks again when we next join. */
-static void refuse_start(struct daemon *daemon, uint64_t attempt_id, const char *why)
+static void refuse_start(struct daemon *daemon, const struct msg_start *start, enum cause cause,
+                         const char *why)
 {
+    uint64_t attempt_id = start->attempt_id;
     struct message message = {.tag = MSG_REPORT};
     struct err err = {0};
     struct rec_report report = {.seq = 1,
                                 .kind = REPORT_FINISHED,
                                 .time_us = clock_wall_us(),
-                                .cause = cause_name(CAUSE_LAUNCH_FAILED),
+                                .cause = cause_name(cause),
                                 .text = {why, strlen(why)},
                                 .meta = "{}"};
     log_error("attempt %" PRIu64 ": %s", attempt_id, why);
     message.u.report =
-        (struct msg_report){.attempt_id = attempt_id, .reports = &report, .reports_count = 1};
+        (struct msg_report){.attempt_id = attempt_id,
+                            .node = start->nodes_count > 1 ? start->node : 0,
+                            .reports = &report,
+                            .reports_count = 1};
     if (peer_send(daemon->peer, &message, NULL, &err) < 0)
         log_error("attempt %" PRIu64 ": %s", attempt_id, err.text);
 }
 
 static void start_in(struct daemon *daemon, const struct msg_start *start, const char *folder,
-                     uint64_t epoch)
+                     uint64_t epoch, const struct msg_gang_met *met)
 {
     struct err err = {0};
-    struct starting s = {daemon, start, attempt_add(daemon, start->attempt_id, folder), NULL};
+    struct starting s = {.daemon = daemon,
+                         .start = start,
+                         .attempt = attempt_add(daemon, start->attempt_id, folder),
+                         .met = met,
+                         .listen_fd = -1};
     s.attempt->job_id = start->job_id;
     s.attempt->epoch = epoch;
+    s.attempt->node = start->nodes_count > 1 ? start->node : 0;
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(steps); i++)
         rc = steps[i](&s, &err);
     mem_free(s.job_dir);
+    if (s.listen_fd >= 0)
+        close(s.listen_fd); /* the shepherd has its own */
     if (rc < 0)
         attempt_finish(s.attempt, CAUSE_LAUNCH_FAILED, err.text);
     else
@@ -291,20 +317,46 @@ static void start_in(struct daemon *daemon, const struct msg_start *start, const
                  start->job_id, start->job_name);
 }
 
-void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
+void start_met(struct daemon *daemon, const struct msg_start *start, uint64_t epoch,
+               const struct msg_gang_met *met)
 {
     struct err err = {0};
-    struct attempt *known = attempt_find(daemon, start->attempt_id);
-    if (known) { /* a repeat: its stream is the answer */
-        pump_attempt(known);
-        return;
-    }
-    if (attempt_remembered(daemon, start->attempt_id))
-        return;
     char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
     if (folder_make(daemon, folder, &err) < 0)
-        refuse_start(daemon, start->attempt_id, err.text);
+        refuse_start(daemon, start, CAUSE_LAUNCH_FAILED, err.text);
     else
-        start_in(daemon, start, folder, epoch);
+        start_in(daemon, start, folder, epoch, met);
     mem_free(folder);
+}
+
+/* Of an attempt that never got as far as a folder. */
+void start_failed(struct daemon *daemon, const struct msg_start *start, uint64_t epoch,
+                  enum cause cause, const char *text)
+{
+    struct err err = {0};
+    char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
+    if (folder_make(daemon, folder, &err) < 0) {
+        refuse_start(daemon, start, cause, text);
+    } else {
+        struct attempt *attempt = attempt_add(daemon, start->attempt_id, folder);
+        attempt->job_id = start->job_id;
+        attempt->epoch = epoch;
+        attempt->node = start->node;
+        attempt_finish(attempt, cause, text);
+    }
+    mem_free(folder);
+}
+
+void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
+{
+    struct attempt *known = attempt_find(daemon, start->attempt_id);
+    if (known) /* a repeat: its stream is the answer */
+        pump_attempt(known);
+    else if (attempt_remembered(daemon, start->attempt_id) ||
+             gang_is_meeting(daemon, start->attempt_id))
+        return;
+    else if (gang_has_parent(start))
+        gang_meet(daemon, start, epoch);
+    else
+        start_met(daemon, start, epoch, NULL);
 }

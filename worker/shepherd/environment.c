@@ -3,6 +3,8 @@
 
 #include "common/base/mem.h"
 
+#include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,6 +13,8 @@
 #include <unistd.h>
 
 extern char **environ;
+
+#define NETWORK_TEXT_SIZE 64
 
 /* Inherited by name; a '*' ends a prefix. */
 static const char *const allowed[] = {
@@ -98,7 +102,34 @@ static void set_inherited(struct environment *out)
             environment_assign(out, *item);
 }
 
-/* Open MPI 4.1 under direct launch, all ranks on one node. Measured reasons:
+static uint32_t ipv4_of(const struct sockaddr *address)
+{
+    return ((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr;
+}
+
+/* The network that holds our address on this node, as "10.0.0.0/24". */
+static const char *network_find(const char *address, char out[NETWORK_TEXT_SIZE])
+{
+    struct ifaddrs *all = NULL;
+    struct in_addr wanted;
+    snprintf(out, NETWORK_TEXT_SIZE, "%s/32", address);
+    if (inet_pton(AF_INET, address, &wanted) != 1 || getifaddrs(&all) < 0)
+        return out;
+    for (const struct ifaddrs *at = all; at; at = at->ifa_next) {
+        if (!at->ifa_addr || at->ifa_addr->sa_family != AF_INET || !at->ifa_netmask)
+            continue;
+        uint32_t mask = ipv4_of(at->ifa_netmask);
+        struct in_addr network = {ipv4_of(at->ifa_addr) & mask};
+        char text[INET_ADDRSTRLEN];
+        if ((wanted.s_addr & mask) == network.s_addr &&
+            inet_ntop(AF_INET, &network, text, sizeof text))
+            snprintf(out, NETWORK_TEXT_SIZE, "%s/%d", text, __builtin_popcount(mask));
+    }
+    freeifaddrs(all);
+    return out;
+}
+
+/* Open MPI 4.1 under direct launch. Measured reasons:
  * - without a marker of a known launcher every rank becomes a singleton of size 1; jsrun's is
  *   the one that selects PMIx and leaves binding to us, and changes nothing else;
  * - ranks that spin on a shared core slowed an allreduce 18-fold; yielding costs one system call
@@ -106,11 +137,15 @@ static void set_inherited(struct environment *out)
  *   use the core without our knowing;
  * - jobs of one node collided in the shared-memory directory, so each gets its own;
  * - the TCP component picks bridges of containers and hangs, so it is told a network. */
-static void set_mpi(const struct environment_places *places, struct environment *out)
+static void set_mpi(const struct plan *plan, const struct environment_places *places,
+                    struct environment *out)
 {
+    char network[NETWORK_TEXT_SIZE] = "127.0.0.0/8";
+    if (plan->gang)
+        network_find(plan->gang->nodes[plan->gang->node].address, network);
     environment_assign(out, "JSM_JSRUN_PORT=1");
     environment_assign(out, "OMPI_MCA_mpi_yield_when_idle=1");
-    environment_assign(out, "OMPI_MCA_btl_tcp_if_include=127.0.0.0/8");
+    environment_set(out, "OMPI_MCA_btl_tcp_if_include", "%s", network);
     environment_assign(out, "OMPI_MCA_btl_base_warn_component_unused=0");
     environment_assign(out, "OMPI_MCA_mpi_show_handle_leaks=0");
     if (places->shared_memory[0]) {
@@ -130,22 +165,24 @@ static void set_defaults(const struct plan *plan, const struct environment_place
     /* Output that stays in a buffer until the end looks like a hang to whoever follows the log. */
     environment_assign(out, "PYTHONUNBUFFERED=1");
     if (plan->launcher == PLAN_PMIX)
-        set_mpi(places, out);
+        set_mpi(plan, places, out);
 }
 
 static void set_torch(const struct plan *plan, const struct environment_places *places,
                       unsigned rank, struct environment *out)
 {
-    environment_set(out, "RANK", "%u", rank);
-    environment_set(out, "WORLD_SIZE", "%zu", plan->rank_count);
+    const char *master = plan->gang ? plan->gang->nodes[0].address : "127.0.0.1";
+    environment_set(out, "RANK", "%u", plan->first_rank + rank);
+    environment_set(out, "WORLD_SIZE", "%u", plan->world_size);
     environment_set(out, "LOCAL_RANK", "%u", rank);
     environment_set(out, "LOCAL_WORLD_SIZE", "%zu", plan->rank_count);
-    environment_set(out, "MASTER_ADDR", "127.0.0.1");
+    environment_set(out, "NODE_RANK", "%u", plan->gang ? plan->gang->node : 0);
+    environment_set(out, "MASTER_ADDR", "%s", master);
     environment_set(out, "MASTER_PORT", "%u", places->master_port);
     if (plan->launcher != PLAN_PMIX)
         return;
-    environment_set(out, "OMPI_COMM_WORLD_RANK", "%u", rank);
-    environment_set(out, "OMPI_COMM_WORLD_SIZE", "%zu", plan->rank_count);
+    environment_set(out, "OMPI_COMM_WORLD_RANK", "%u", plan->first_rank + rank);
+    environment_set(out, "OMPI_COMM_WORLD_SIZE", "%u", plan->world_size);
     environment_set(out, "OMPI_COMM_WORLD_LOCAL_RANK", "%u", rank);
     environment_set(out, "OMPI_COMM_WORLD_LOCAL_SIZE", "%zu", plan->rank_count);
 }

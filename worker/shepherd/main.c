@@ -15,12 +15,13 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: athanor-shepherd [--lock-fd N] [--user NAME] FOLDER\n"
+    "usage: athanor-shepherd [--lock-fd N] [--listen-fd N] [--user NAME] FOLDER\n"
     "       athanor-shepherd --dump FOLDER\n"
     "\n"
     "Runs the attempt that FOLDER/start.json describes and writes its report stream to\n"
     "FOLDER/spool-*. Started by athanor-worker; by hand it is good for trying a plan.\n"
     "  --lock-fd N   descriptor that already holds the lock of FOLDER\n"
+    "  --listen-fd N socket at which shepherds of other nodes connect\n"
     "  --user NAME   account to become first; needs root\n"
     "  --dump        print the report stream of FOLDER as JSON lines instead\n"
     "  --help        this text\n"
@@ -57,7 +58,7 @@ static int user_become(const char *name, struct err *err)
 }
 
 struct options {
-    const char *folder, *lock_fd, *user;
+    const char *folder, *lock_fd, *listen_fd, *user;
     bool dump, help, wrong;
 };
 
@@ -65,7 +66,9 @@ static void options_read(int count, char **arguments, struct options *out)
 {
     struct {
         const char *name, **value;
-    } valued[] = {{"--lock-fd", &out->lock_fd}, {"--user", &out->user}};
+    } valued[] = {{"--lock-fd", &out->lock_fd},
+                  {"--listen-fd", &out->listen_fd},
+                  {"--user", &out->user}};
     for (int i = 1; i < count; i++) {
         bool taken = false;
         for (size_t k = 0; k < ARRAY_COUNT(valued) && i + 1 < count; k++)
@@ -93,7 +96,10 @@ static int attempt_do(const struct options *options, struct err *err)
         return -1;
     if (lock_take(options->folder, options->lock_fd, err) < 0)
         return -1;
-    return run_attempt(options->folder, err);
+    int listen_fd = options->listen_fd ? atoi(options->listen_fd) : -1;
+    if (listen_fd >= 0 && fcntl(listen_fd, F_SETFD, FD_CLOEXEC) < 0)
+        return err_errno(err, "--listen-fd %s", options->listen_fd);
+    return run_attempt(options->folder, listen_fd, err);
 }
 
 int main(int count, char **arguments)

@@ -1,19 +1,22 @@
 /* pmix_host.h - the embedded PMIx server through which MPI ranks find each other.
  *
- * One per process (the library's own rule). All ranks are on this node, so that a fence is
- * complete as soon as the library says that the local ranks have contributed. The library calls
- * back on a thread of its own; what it tells is kept until asked for, and `wake_fd` (an eventfd)
- * is written. */
+ * One per process (the library's own rule). When all ranks are on this node a fence is complete as
+ * soon as the library says that the local ranks have contributed; otherwise it goes over the
+ * links of worker/gang. The library calls back on a thread of its own; what it tells is kept
+ * until asked for, and `wake_fd` (an eventfd) is written. */
 #ifndef ATHANOR_SHEPHERD_PMIX_HOST_H
 #define ATHANOR_SHEPHERD_PMIX_HOST_H
 
 #include "common/base/err.h"
+#include "worker/gang/gang.h"
 
 #include <sys/types.h>
 
 struct pmix_host_config {
-    const char *nspace; /* unique on the node */
-    size_t rank_count;
+    const char *nspace; /* unique on the node, the same on all nodes of the attempt */
+    size_t rank_count;  /* on this node */
+    const struct gang_plan *gang; /* NULL: one node */
+    const struct gang_host *links; /* open, when there is a gang */
     const char *folder; /* exists; for the library's files; removed by the caller afterwards */
     int wake_fd;
 };
@@ -28,7 +31,10 @@ struct pmix_abort {
 struct pmix_host {
     /* Starts the server and registers every rank. Errors: ERR_IO with the library's word. */
     int (*open)(const struct pmix_host_config *config, struct err *err);
-    /* Calls `set` for each variable that this rank's environment needs. */
+    /* What a local rank has published, for other nodes: gang_config.ask_local. */
+    void (*ask)(unsigned rank, gang_done *done, void *cookie);
+    /* Calls `set` for each variable that this rank's environment needs; `rank` counts over all
+     * nodes. */
     int (*environment)(unsigned rank, void (*set)(void *user, const char *assignment), void *user,
                        struct err *err);
     /* The first MPI_Abort, if there was one. */

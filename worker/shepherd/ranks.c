@@ -21,16 +21,42 @@
 
 static int pmix_start(struct run *run, struct err *err)
 {
-    if (pmix_host_load(&run->pmix, err) < 0)
-        return -1;
-    char *nspace = mem_printf("athanor-%" PRIu64 "-%d", run->plan.attempt_id, (int)getpid());
+    /* The same on all nodes; on one, the pid tells clusters of one machine apart. */
+    char *nspace = mem_printf("athanor-%" PRIu64 "-%d", run->plan.attempt_id,
+                              run->plan.gang ? 0 : (int)getpid());
     char *folder = mem_printf("%s/pmix", run->places.tmp);
-    struct pmix_host_config config = {nspace, run->plan.rank_count, folder, run->wake_fd};
+    struct pmix_host_config config = {nspace, run->plan.rank_count, run->plan.gang, run->links,
+                                      folder, run->wake_fd};
     int rc = mkdir(folder, 0700) < 0 ? err_errno(err, "make '%s'", folder)
                                      : run->pmix->open(&config, err);
     mem_free(folder);
     mem_free(nspace);
     return rc;
+}
+
+/* Before PMIx: a fence may come as soon as there are ranks. Programs that need no PMIx have the
+ * links all the same, which notice the loss of a node. */
+static int links_start(struct run *run, struct err *err)
+{
+    const struct gang_host *links;
+    struct gang_config config = {.plan = run->plan.gang,
+                                 .listen_fd = run->listen_fd,
+                                 .wake_fd = run->wake_fd,
+                                 .ask_local = run->pmix ? run->pmix->ask : NULL};
+    if (gang_host_load(&links, err) < 0 || links->open(&config, err) < 0)
+        return -1;
+    run->links = links;
+    return 0;
+}
+
+static int hosts_start(struct run *run, struct err *err)
+{
+    bool with_pmix = run->plan.launcher == PLAN_PMIX;
+    if (with_pmix && pmix_host_load(&run->pmix, err) < 0)
+        return -1;
+    if (run->plan.gang && links_start(run, err) < 0)
+        return -1;
+    return with_pmix ? pmix_start(run, err) : 0;
 }
 
 static void assign(void *user, const char *assignment)
@@ -45,7 +71,7 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
     int out, error, rc = 0;
     environment_build(&run->plan, &run->places, index, &environment);
     if (run->pmix)
-        rc = run->pmix->environment(index, assign, &environment, err);
+        rc = run->pmix->environment(run_rank(run, index), assign, &environment, err);
     struct launch launch = {.arguments = run->plan.command,
                             .environment = environment.items,
                             .folder = run->places.run_dir,
@@ -56,7 +82,7 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
         rc = launch_rank(&launch, &rank->pid, &out, &error, err);
     environment_done(&environment);
     if (rc < 0)
-        return err_wrap(err, "rank %u", index);
+        return err_wrap(err, "rank %u", run_rank(run, index));
     logs_add(run->logs, out, index, "stdout");
     logs_add(run->logs, error, index, "stderr");
     struct process_id id;
@@ -89,7 +115,7 @@ static void started_report(struct run *run)
 
 int ranks_start(struct run *run, struct err *err)
 {
-    if (run->plan.launcher == PLAN_PMIX && pmix_start(run, err) < 0)
+    if (hosts_start(run, err) < 0)
         return -1;
     int cgroup_fd = run->plan.cgroup[0] ? cgroup_open(run->plan.cgroup, "ranks") : -1;
     int rc = 0;

@@ -76,7 +76,7 @@ static void progress_add(struct run *run, unsigned index, uint64_t now_ms)
 {
     struct rank *rank = &run->ranks[index];
     struct rec_report report = {.kind = REPORT_PROGRESS,
-                                .rank = index,
+                                .rank = run_rank(run, index),
                                 .step = rank->step,
                                 .total = rank->total,
                                 .name = rank->phase};
@@ -98,7 +98,7 @@ static int accept_metric(struct run *run, unsigned rank, const struct report_lin
     (void)err;
     for (size_t i = 0; i < line->value_count; i++) {
         struct rec_report report = {.kind = REPORT_METRIC,
-                                    .rank = rank,
+                                    .rank = run_rank(run, rank),
                                     .step = line->step,
                                     .name = line->values[i].name,
                                     .value = line->values[i].value};
@@ -131,7 +131,7 @@ static int accept_checkpoint(struct run *run, unsigned rank, const struct report
     if (checkpoint_check(line->path, line->step, run->plan.job_dir, &facts, err) < 0)
         return -1;
     struct rec_report report = {.kind = REPORT_CHECKPOINT,
-                                .rank = rank,
+                                .rank = run_rank(run, rank),
                                 .step = line->step,
                                 .total = facts.size_bytes,
                                 .path = line->path,
@@ -149,7 +149,7 @@ static int accept_artifact(struct run *run, unsigned rank, const struct report_l
     if (artifact_check(line->path, run->plan.job_dir, &facts, err) < 0)
         return -1;
     struct rec_report report = {.kind = REPORT_ARTIFACT,
-                                .rank = rank,
+                                .rank = run_rank(run, rank),
                                 .name = line->name,
                                 .total = facts.size_bytes,
                                 .path = line->path,
@@ -169,7 +169,7 @@ static int accept_event(struct run *run, unsigned rank, const struct report_line
         run->diverged_text = mem_strdup(line->text);
     }
     struct rec_report report = {.kind = REPORT_EVENT,
-                                .rank = rank,
+                                .rank = run_rank(run, rank),
                                 .name = line->name,
                                 .text = {line->text, strlen(line->text)},
                                 .meta = line->meta};
@@ -188,13 +188,14 @@ static accept_fn *const accept_table[LINE_KIND_END] = {
 static int line_accept(struct run *run, struct line_client *client, const struct report_line *line,
                        struct err *err)
 {
-    unsigned rank = line->has_rank ? (unsigned)min_u64(line->rank, UINT32_MAX) : client->rank;
-    if (rank >= run->plan.rank_count)
-        return err_set(err, ERR_INVALID, "rank: %" PRIu64 ", this attempt has ranks 0 to %zu",
-                       line->rank, run->plan.rank_count - 1);
-    if (accept_table[line->kind](run, rank, line, err) < 0)
+    uint64_t rank = line->has_rank ? line->rank - run->plan.first_rank : client->rank;
+    if (rank >= run->plan.rank_count) /* also one below the first, which has wrapped */
+        return err_set(err, ERR_INVALID, "rank: %" PRIu64 ", this attempt has ranks %u to %u here",
+                       line->rank, run_rank(run, 0),
+                       run_rank(run, (unsigned)run->plan.rank_count - 1));
+    if (accept_table[line->kind](run, (unsigned)rank, line, err) < 0)
         return -1;
-    client->rank = rank;
+    client->rank = (unsigned)rank;
     run->ranks[rank].spoke_ms = clock_steady_ms();
     return 0;
 }
@@ -235,7 +236,7 @@ static void on_report_refused(void *user, const struct line_client *client, cons
     if (run->refused++ >= RUN_REFUSED_MAX)
         return;
     struct rec_report report = {.kind = REPORT_EVENT,
-                                .rank = client->rank,
+                                .rank = run_rank(run, client->rank),
                                 .name = "report_refused",
                                 .text = {why->text, strlen(why->text)}};
     reports_add(run, &report);

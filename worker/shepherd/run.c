@@ -123,6 +123,11 @@ void run_stop(struct run *run, enum cause cause, uint64_t grace_ms, const char *
     run_input(run, INPUT_STOP);
 }
 
+unsigned run_rank(const struct run *run, unsigned index)
+{
+    return run->plan.first_rank + index;
+}
+
 /* ---- the loop -------------------------------------------------------------------------------- */
 
 static void on_signal(void *user, short events)
@@ -142,8 +147,11 @@ static void on_wake(void *user, short events)
     struct run *run = user;
     uint64_t count;
     (void)events;
+    char lost[1000];
     ssize_t got = read(run->wake_fd, &count, sizeof count);
     (void)got; /* what happened is asked for where it matters */
+    if (run->links && run->links->lost(lost, sizeof lost))
+        run_stop(run, CAUSE_WORKER_LOST, 0, "%s", lost);
 }
 
 static int wait_ms(struct run *run, uint64_t now_ms)
@@ -292,7 +300,7 @@ static unsigned port_choose(void)
 static void on_log(void *user, unsigned rank, const char *stream, const char *bytes, size_t length)
 {
     struct rec_report report = {.kind = REPORT_LOG,
-                                .rank = rank,
+                                .rank = run_rank(user, rank),
                                 .name = stream,
                                 .text = {bytes, length}};
     reports_add(user, &report);
@@ -304,7 +312,7 @@ static int run_prepare(struct run *run, struct err *err)
         return err_errno(err, "become the subreaper");
     if (file_make_folders(run->plan.job_dir, 0700, err) < 0 || places_make(run, err) < 0)
         return -1;
-    run->places.master_port = port_choose();
+    run->places.master_port = run->plan.gang ? run->plan.gang->master_port : port_choose();
     run->oom_kills_before = machine_oom_kills();
     return reports_open(run, err);
 }
@@ -323,7 +331,7 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
         .stop_cause = run->stop_cause,
         .stop_text = run->stop_text,
         .failed = run->failed,
-        .rank = run->failed_rank,
+        .rank = run_rank(run, run->failed_rank),
         .stderr_line = logs_last_error(run->logs, run->failed_rank),
         .abort_text = abort_text,
         .diverged = run->diverged,
@@ -384,7 +392,8 @@ static void sweep(struct run *run)
     line_server_close(run->report);
     line_server_close(run->control);
     run->report = run->control = NULL;
-    rmdir(run->plan.job_dir); /* only when the job keeps nothing: thousands of jobs do not */
+    if (run->plan.first_rank == 0)
+        rmdir(run->plan.job_dir); /* only when the job keeps nothing: thousands of jobs do not */
     int own = own_places_remove(run, &err);
     if (sweep_places(run->folder, run->pids, run->pid_count, run->started_us, &err) == 0 &&
         own == 0)
@@ -411,6 +420,8 @@ static void run_finish(struct run *run)
     if (run->report)
         sweep(run);
     finished_write(run, &verdict);
+    if (run->links)
+        run->links->close();
 }
 
 static void run_free(struct run *run)
@@ -429,7 +440,7 @@ static void run_free(struct run *run)
     mem_free(run->launch_error);
     mem_free(run->diverged_text);
     mem_free(run->folder);
-    const int fds[] = {run->signal_fd, run->wake_fd, run->folder_fd};
+    const int fds[] = {run->signal_fd, run->wake_fd, run->folder_fd, run->listen_fd};
     for (size_t i = 0; i < ARRAY_COUNT(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -467,11 +478,12 @@ static int run_through(struct run *run, struct err *err)
     return 0;
 }
 
-int run_attempt(const char *folder, struct err *err)
+int run_attempt(const char *folder, int listen_fd, struct err *err)
 {
     struct run *run = mem_zalloc(sizeof *run);
     run->poller = poller_new();
     run->signal_fd = run->wake_fd = run->folder_fd = -1;
+    run->listen_fd = listen_fd;
     run->folder = realpath(folder, NULL);
     int rc = run->folder ? 0 : err_errno(err, "attempt folder '%s'", folder);
     struct process_id self;

@@ -65,6 +65,8 @@ struct run {
     char *made[3];                    /* directories of ours outside of the folder */
     size_t made_count;
     const struct pmix_host *pmix;     /* NULL: not needed */
+    const struct gang_host *links;    /* to other nodes; NULL: one node */
+    int listen_fd;                    /* for links; -1: none */
     struct poller *poller;
     struct line_server *report, *control;
     struct logs *logs;
@@ -99,9 +101,16 @@ struct run {
     uint64_t spool_retry_ms;
 };
 
+/* Counted over all nodes, as people and programs see it. */
+unsigned run_rank(const struct run *run, unsigned index);
+
+/* gang_load.c. Errors: ERR_NOT_FOUND. */
+int gang_host_load(const struct gang_host **out, struct err *err) WARN_UNUSED;
+
 /* Runs to the end, which is FINISHED in the spool. -1: the folder, plan or spool cannot be used,
  * or polling failed. */
-int run_attempt(const char *folder, struct err *err) WARN_UNUSED;
+/* listen_fd: where the links of children arrive, from the daemon; -1: none. */
+int run_attempt(const char *folder, int listen_fd, struct err *err) WARN_UNUSED;
 
 /* run.c */
 void run_input(struct run *run, enum run_input input);

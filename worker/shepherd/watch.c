@@ -68,7 +68,7 @@ static void stall_check(struct run *run, uint64_t now_ms)
         run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms,
                  "no progress within %s: rank %u is silent since step %" PRIu64 " of %" PRIu64
                  ", %s ago",
-                 limit, index, rank->step, rank->total, silence);
+                 limit, run_rank(run, index), rank->step, rank->total, silence);
     else
         run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms,
                  "no progress within %s: no rank has reported or printed anything for %s", limit,
