@@ -232,8 +232,11 @@ uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us)
         attempt_derive(core, attempt);
     }
     for (size_t i = 0; i < core->worker_count; i++) {
-        core->workers[i]->seen_ms = now_ms;
-        worker_timer_set(core, core->workers[i]);
+        struct worker *worker = core->workers[i];
+        worker->seen_ms = now_ms;
+        worker->shrunk = worker->cores_used > worker->cores || worker->gpus_used > worker->gpus ||
+                         worker->memory_used > worker->memory_bytes;
+        worker_timer_set(core, worker);
     }
     shares_load_end(core);
     why_timer_set(core);

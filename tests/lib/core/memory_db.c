@@ -168,6 +168,12 @@ const void *memory_db_row(const struct memory_db *db, enum row_table table, size
     return index < t->count ? t->order[index]->row : NULL;
 }
 
+const void *memory_db_find(const struct memory_db *db, enum row_table table, const void *key)
+{
+    const struct stored *stored = stored_find(&db->tables[table], row_shape(table), key);
+    return stored ? stored->row : NULL;
+}
+
 /* ---- constraints ------------------------------------------------------------------------- */
 
 static bool is_terminal(const char *state)

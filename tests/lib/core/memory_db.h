@@ -24,6 +24,8 @@ void memory_db_lookup(const struct memory_db *db, const struct core_lookup *look
 size_t memory_db_count(const struct memory_db *db, enum row_table table);
 /* Rows in order of insertion; NULL behind the last. */
 const void *memory_db_row(const struct memory_db *db, enum row_table table, size_t index);
+/* The row with the key columns of `key`, a struct row_<table>; NULL when there is none. */
+const void *memory_db_find(const struct memory_db *db, enum row_table table, const void *key);
 /* Drops rows that the core never reads again (for long simulations): history, metrics, logs. */
 void memory_db_forget_history(struct memory_db *db);
 

@@ -1,50 +1,112 @@
 /* sim.h - a whole cluster in one process and in simulated time, from one seed.
  *
- * The core and the policy are the real ones. Workers, clients, the network and PostgreSQL are
- * simulated; every message crosses the real codec. Each seed draws which faults exist and how
- * often (swarm), lives with them for a while, then heals and demands that every job ends.
- *
- * Faults: messages lost, doubled, delayed out of order; sessions cut; leaders killed between
- * step, commit and release; commits that are slow, fail, or end unknown (applied or not);
- * daemons restarted, nodes lost with and without their disk; clocks that jump; clients that
- * resend, cancel, hold, release, retry and drain.
- *
- * Checked after each step and commit: the invariants of the design, by core_check, by the
- * constraints of memory_db and by sim_check.c, which knows what really happened. */
+ * The core and the policies are the real ones. Coordinators' shells, workers, shepherds, people,
+ * the network and PostgreSQL are simulated; every message crosses the real codec. Each seed draws
+ * its cluster and which faults exist and how often (swarm), lives with them for a while, then
+ * heals and demands that every job ends as its spec says. tests/sim/README.md has the tables. */
 #ifndef ATHANOR_TESTS_SIM_H
 #define ATHANOR_TESTS_SIM_H
 
 #include "common/base/err.h"
 
-/* A bug to plant, named after the invariant of the design that it breaks. */
+#include <stdio.h>
+
+/* FAULT(tag, greatest chance in permille per opportunity, what is counted) */
+#define SIM_FAULTS(X) \
+    X(LOSE, 150, "messages lost") \
+    X(TWICE, 150, "messages doubled") \
+    X(REORDER, 300, "messages reordered") \
+    X(DELAY, 60, "messages delayed by seconds") \
+    X(CUT, 4, "sessions cut") \
+    X(PARTITION, 6, "partitions") \
+    X(KILL, 6, "coordinators killed") \
+    X(KILL_RELEASE, 10, "coordinators killed amid a release") \
+    X(PAUSE, 4, "coordinators paused") \
+    X(FORCE, 2, "leases taken by force") \
+    X(COMMIT_SLOW, 200, "slow commits") \
+    X(COMMIT_REFUSED, 10, "commits refused") \
+    X(COMMIT_UNKNOWN, 20, "commits of unknown outcome") \
+    X(DATABASE_AWAY, 3, "outages of the database") \
+    X(DAEMON_RESTART, 3, "daemons restarted") \
+    X(DAEMON_PAUSE, 3, "daemons paused") \
+    X(DAEMON_LEAVE, 2, "daemons that said goodbye") \
+    X(NODE_LOSS, 2, "nodes lost") \
+    X(DISK_LOSS, 500, "disks lost with them") \
+    X(SHEPHERD_CRASH, 10, "shepherds crashed") \
+    X(SHEPHERD_HANG, 60, "attempts that hang") \
+    X(ATTEMPT_FAIL, 50, "attempts that fail") \
+    X(CLOCK_JUMP, 5, "jumps of wall clocks") \
+    X(CLOCK_DRIFT, 1000, "slow or fast steady clocks") \
+    X(CONTROL, 30, "requests of people") \
+    X(RESUBMIT, 300, "submits repeated")
+
+enum sim_fault {
+#define X(tag, most, what) SIM_FAULT_##tag,
+    SIM_FAULTS(X)
+#undef X
+    SIM_FAULT_END,
+};
+
+/* BUG(tag, seeds within which it must be caught, words of the finding, what is planted) */
+#define SIM_BUGS(X) \
+    X(SECOND_ATTEMPT, 10, "invariant 1", "a job is placed twice") \
+    X(OVERBOOK, 10, "invariant 2", "a worker is taken for larger than it is") \
+    X(EARLY_RELEASE, 10, "invariant 3", "messages leave before their rows are durable") \
+    X(RESURRECTION, 10, "invariant 4", "a job that has succeeded goes on") \
+    X(LATE_REPORT, 10, "invariant 5", "a report of a superseded attempt is stored") \
+    X(REPORT_TWICE, 20, "invariant 5", "repeated reports are taken again") \
+    X(REPORT_GAP, 20, "invariant 5", "reports behind a gap are taken") \
+    X(LOST_ROW, 10, "invariant 6", "a row of a batch is not written") \
+    X(LOST_MEMORY, 10, "invariant 6", "memory holds what no row says") \
+    X(TORN_RESUME, 20, "invariant 7", "an attempt resumes from what was removed") \
+    X(EARLY_CHILD, 10, "invariant 8", "a dependent does not wait") \
+    X(NO_LIMIT, 20, "invariant 9", "more live jobs than the limit") \
+    X(DOUBLE_SUBMIT, 20, "invariant 10", "submit keys are forgotten") \
+    X(NO_EPOCH_GUARD, 60, "", "the database takes batches of a leader that was succeeded") \
+    X(NO_FENCE, 40, "liveness", "superseded attempts are not fenced") \
+    X(UNKNOWN_IS_DONE, 60, "", "an unknown commit is taken for done") \
+    X(UNKNOWN_IS_NOT, 60, "", "an unknown commit is sent again without looking") \
+    X(NO_START_AGAIN, 60, "liveness", "a lost START is not sent again") \
+    X(NO_STOP_AGAIN, 100, "liveness", "a lost STOP is not sent again") \
+    X(NO_LEASE, 40, "liveness", "the silence of a worker is not noticed") \
+    X(NO_BACKOFF_END, 20, "liveness", "a backoff does not end") \
+    X(NO_PASS, 20, "liveness", "room that came free is not looked at") \
+    X(WRONG_END, 20, "as specified", "a failed attempt makes a job succeed")
+
+/* SIM_BUG_NONE and one for each line. */
 enum sim_bug {
     SIM_BUG_NONE = 0,
-    SIM_BUG_SECOND_ATTEMPT = 1, /* one job is placed twice                       */
-    SIM_BUG_OVERBOOK,           /* a worker forgets what it has given away       */
-    SIM_BUG_EARLY_RELEASE,      /* messages leave before their rows are durable  */
-    SIM_BUG_RESURRECTION,       /* a job that has succeeded goes on              */
-    SIM_BUG_LATE_REPORT,        /* a report of a superseded attempt is stored    */
-    SIM_BUG_LOST_ROW,           /* a row of a batch is not written               */
-    SIM_BUG_TORN_RESUME,        /* an attempt resumes from what was removed      */
-    SIM_BUG_EARLY_CHILD,        /* a dependent does not wait                     */
-    SIM_BUG_NO_LIMIT,           /* more live jobs than the limit                 */
-    SIM_BUG_DOUBLE_SUBMIT,      /* submit keys are forgotten                     */
+#define X(tag, seeds, finding, what) SIM_BUG_##tag,
+    SIM_BUGS(X)
+#undef X
     SIM_BUG_END,
 };
 
 struct sim_options {
     uint64_t seed;
-    uint32_t fault_rounds; /* of 1..20 ms each; 0: 2000 */
+    uint32_t fault_rounds; /* of 1..20 ms each; 0: 1500 */
     enum sim_bug bug;
+    uint32_t faults_off;   /* bit 1 << fault: never happens, whatever the seed says */
+    FILE *trace;           /* a line for each event and decision; NULL: none */
 };
 
 struct sim_result {
-    uint64_t trace_hash; /* of everything that was decided */
-    uint64_t steps, commits, jobs, attempts, metrics;
-    uint64_t lost, doubled, reordered, cut;        /* messages, sessions */
-    uint64_t leader_kills, commit_failures, commits_unknown;
-    uint64_t daemon_restarts, nodes_lost, clock_jumps, controls, resubmits;
+    uint64_t trace_hash; /* of everything that was decided and sent */
+    uint64_t steps, messages, commits, jobs, attempts, metrics;
+    uint64_t takeovers, overlaps;            /* leases taken; rounds with two who lead */
+    uint64_t batches_fenced;                 /* of a leader that had been succeeded */
+    uint64_t late_commits;                   /* of a process that was dead by then */
+    uint64_t resumes_refused;                /* by workers: the files had been written over */
+    uint64_t rebuilds;                       /* comparisons of memory and rows */
+    uint64_t faults[SIM_FAULT_END];
 };
+
+const char *sim_fault_name(enum sim_fault fault); /* "LOSE" */
+const char *sim_fault_what(enum sim_fault fault);
+const char *sim_bug_name(enum sim_bug bug);
+const char *sim_bug_what(enum sim_bug bug);
+const char *sim_bug_finding(enum sim_bug bug); /* words that the violation must have */
+uint32_t sim_bug_seeds(enum sim_bug bug);
 
 /* 0: nothing was violated and all jobs ended. -1: err says what was violated, and when. */
 int sim_run(const struct sim_options *options, struct sim_result *result,

@@ -1,16 +1,12 @@
-/* sim_bug.c - one bug per invariant, planted where the real one would do its harm. A simulation
- * that does not notice them would prove nothing. */
+/* sim_bug.c - bugs to plant, each where the real one would do its harm. A simulation that does
+ * not notice them would prove nothing. Those of the shell, the database and the workers are in
+ * their own files, under sim_has_bug. */
 #include "coordinator/core/state.h"
 #include "tests/lib/core/sim_inner.h"
 
 #include <string.h>
 
-static bool due(struct sim *sim, enum sim_bug bug)
-{
-    return sim->options.bug == bug && sim->now_ms > 2000;
-}
-
-/* ---- in memory, before a step ------------------------------------------------------------ */
+/* ---- in memory, around a step ------------------------------------------------------------ */
 
 static void submits_forget(struct core *core)
 {
@@ -23,16 +19,102 @@ static void submits_forget(struct core *core)
     }
 }
 
-void bug_before_step(struct sim *sim)
+/* Takes reports whatever lies before them. */
+static void cursor_bend(struct core *core, const struct event *event, bool repeats)
 {
-    struct core *core = sim->core;
-    if (due(sim, SIM_BUG_OVERBOOK))
-        for (size_t i = 0; i < core->worker_count; i++)
-            core->workers[i]->cores_used = 0;
-    if (due(sim, SIM_BUG_NO_LIMIT))
+    if (event->kind != EVENT_REPORTS || event->reports.reports->reports_count == 0)
+        return;
+    struct attempt *attempt = attempt_find(core, event->reports.reports->attempt_id);
+    uint64_t first = event->reports.reports->reports[0].seq;
+    if (attempt && (repeats ? first <= attempt->seq : first > attempt->seq + 1))
+        attempt->seq = first - 1;
+}
+
+static void parents_forget(struct core *core)
+{
+    struct job *job, *next;
+    HASH_ITER(hh_id, core->jobs, job, next)
+    {
+        if (job->state != JOB_WAITING)
+            continue;
+        for (size_t i = 0; i < job->edge_count; i++)
+            if (job->edges[i].state == EDGE_WAITING) {
+                job->edges[i].state = EDGE_MET;
+                job->edges[i].dirty = true;
+            }
+        job->edges_waiting = 0;
+        job_move(core, job, JOB_ON_PARENTS_MET);
+    }
+}
+
+/* Only around a pass: no row of a worker is written then. */
+static bool only_places(const struct core *core, const struct event *event)
+{
+    const struct timer *first = timer_first(&core->timers);
+    return event->kind == EVENT_TICK && (!first || first->due_ms > event->now_ms);
+}
+
+static void workers_stretch(struct core *core, int64_t by)
+{
+    for (size_t i = 0; i < core->worker_count; i++)
+        core->workers[i]->cores += (uint64_t)by;
+}
+
+void bug_before_step(struct sim *sim, struct core *core, const struct event *event)
+{
+    if (sim_has_bug(sim, SIM_BUG_OVERBOOK) && only_places(core, event)) {
+        workers_stretch(core, 100);
+        sim->stretched = true;
+    }
+    if (sim_has_bug(sim, SIM_BUG_NO_LIMIT))
         core->config.jobs_max = UINT32_MAX;
-    if (due(sim, SIM_BUG_DOUBLE_SUBMIT))
+    if (sim_has_bug(sim, SIM_BUG_DOUBLE_SUBMIT))
         submits_forget(core);
+    if (sim_has_bug(sim, SIM_BUG_REPORT_TWICE))
+        cursor_bend(core, event, true);
+    if (sim_has_bug(sim, SIM_BUG_REPORT_GAP))
+        cursor_bend(core, event, false);
+    if (sim_has_bug(sim, SIM_BUG_EARLY_CHILD) && event->kind == EVENT_TICK)
+        parents_forget(core);
+}
+
+static void resends_forget(struct core *core, enum attempt_state state)
+{
+    struct attempt *attempt, *next;
+    HASH_ITER(hh, core->attempts, attempt, next)
+    {
+        if (attempt->state == state)
+            timer_clear(&core->timers, &attempt->timer);
+    }
+}
+
+static void backoffs_forget(struct core *core)
+{
+    struct job *job, *next;
+    HASH_ITER(hh_id, core->jobs, job, next)
+    {
+        timer_clear(&core->timers, &job->timer);
+    }
+}
+
+void bug_after_step(struct sim *sim, struct core *core, const struct event *event)
+{
+    if (sim->stretched)
+        workers_stretch(core, -100);
+    sim->stretched = false;
+    if (sim_has_bug(sim, SIM_BUG_NO_START_AGAIN))
+        resends_forget(core, ATTEMPT_PLACED);
+    if (sim_has_bug(sim, SIM_BUG_NO_STOP_AGAIN))
+        resends_forget(core, ATTEMPT_STOPPING);
+    if (sim_has_bug(sim, SIM_BUG_NO_LEASE))
+        for (size_t i = 0; i < core->worker_count; i++)
+            timer_clear(&core->timers, &core->workers[i]->timer);
+    if (sim_has_bug(sim, SIM_BUG_NO_BACKOFF_END))
+        backoffs_forget(core);
+    if (sim_has_bug(sim, SIM_BUG_NO_PASS) && event->kind == EVENT_REPORTS)
+        core->placement_wanted = false;
+    if (sim_has_bug(sim, SIM_BUG_LOST_MEMORY) && core->jobs)
+        core->jobs->progress_step++;
 }
 
 /* ---- in the rows of a batch -------------------------------------------------------------- */
@@ -53,7 +135,7 @@ static void attempt_again(struct effects *effects)
 static void job_resurrect(struct sim *sim, struct effects *effects)
 {
     const struct row_job *row;
-    for (size_t i = 0; (row = memory_db_row(sim->db, ROW_TABLE_job, i)); i++) {
+    for (size_t i = 0; (row = memory_db_row(sim->database.rows, ROW_TABLE_job, i)); i++) {
         if (strcmp(row->state, "SUCCEEDED") != 0)
             continue;
         struct row_job again = *row;
@@ -67,7 +149,7 @@ static void job_resurrect(struct sim *sim, struct effects *effects)
 static void report_late(struct sim *sim, struct effects *effects)
 {
     const struct row_attempt *row;
-    for (size_t i = 0; (row = memory_db_row(sim->db, ROW_TABLE_attempt, i)); i++) {
+    for (size_t i = 0; (row = memory_db_row(sim->database.rows, ROW_TABLE_attempt, i)); i++) {
         if (!row->ended_at)
             continue;
         struct row_metric late = {.attempt_id = row->attempt_id,
@@ -79,11 +161,12 @@ static void report_late(struct sim *sim, struct effects *effects)
     }
 }
 
-static void row_lose(struct sim *sim, struct effects *effects)
+/* A worker's, because a core cannot be built from rows of jobs that contradict each other. */
+static void row_lose(struct effects *effects)
 {
     for (size_t i = 0; i < effects->persist_count; i++) {
-        if (effects->persist[i].table != ROW_TABLE_job ||
-            effects->persist[i].op != PERSIST_UPDATE || rng_below(&sim->rng, 4))
+        if (effects->persist[i].table != ROW_TABLE_worker ||
+            effects->persist[i].op != PERSIST_UPDATE)
             continue;
         memmove(&effects->persist[i], &effects->persist[i + 1],
                 (effects->persist_count - i - 1) * sizeof *effects->persist);
@@ -100,39 +183,29 @@ static void resume_tear(struct effects *effects)
             ((struct row_attempt *)effects->persist[i].row)->resume_checkpoint_id = 1000000;
 }
 
-static void child_hurry(struct sim *sim, struct effects *effects)
+static void failure_praise(struct effects *effects)
 {
     for (size_t i = 0; i < effects->persist_count; i++) {
-        const struct row_attempt *attempt = effects->persist[i].row;
-        const struct row_job_dependency *row;
-        if (effects->persist[i].table != ROW_TABLE_attempt)
+        struct row_job *row = (struct row_job *)effects->persist[i].row;
+        if (effects->persist[i].table != ROW_TABLE_job || strcmp(row->state, "FAILED") != 0)
             continue;
-        for (size_t k = 0; (row = memory_db_row(sim->db, ROW_TABLE_job_dependency, k)); k++) {
-            if (row->job_id != attempt->job_id)
-                continue;
-            struct row_job_dependency unmet = *row;
-            unmet.state = "waiting";
-            effects_persist(effects, ROW_TABLE_job_dependency, PERSIST_UPDATE, &unmet);
-            return;
-        }
+        row->state = "SUCCEEDED";
+        row->cause = "success";
     }
 }
 
 void bug_in_batch(struct sim *sim, struct effects *effects)
 {
-    if (due(sim, SIM_BUG_SECOND_ATTEMPT))
+    if (sim_has_bug(sim, SIM_BUG_SECOND_ATTEMPT))
         attempt_again(effects);
-    if (due(sim, SIM_BUG_RESURRECTION))
+    if (sim_has_bug(sim, SIM_BUG_RESURRECTION))
         job_resurrect(sim, effects);
-    if (due(sim, SIM_BUG_LATE_REPORT))
+    if (sim_has_bug(sim, SIM_BUG_LATE_REPORT))
         report_late(sim, effects);
-    if (due(sim, SIM_BUG_LOST_ROW))
-        row_lose(sim, effects);
-    if (due(sim, SIM_BUG_TORN_RESUME))
+    if (sim_has_bug(sim, SIM_BUG_LOST_ROW))
+        row_lose(effects);
+    if (sim_has_bug(sim, SIM_BUG_TORN_RESUME))
         resume_tear(effects);
-    if (due(sim, SIM_BUG_EARLY_CHILD))
-        child_hurry(sim, effects);
-    if (due(sim, SIM_BUG_EARLY_RELEASE))
-        for (size_t i = 0; i < effects->release_count; i++)
-            check_release(sim, &effects->release[i]);
+    if (sim_has_bug(sim, SIM_BUG_WRONG_END))
+        failure_praise(effects);
 }

@@ -1,187 +1,572 @@
-/* sim_check.c - what must hold of rows and messages, judged without the core. */
+/* sim_check.c - the judge: what must hold of rows and messages, decided without the core.
+ *
+ * It knows what was submitted, what people asked and what attempts really did (sim_truth), and
+ * compares each batch, message and the end with that. Numbers are those of the invariants. */
 #include "tests/lib/core/sim_inner.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef unsigned long long ull; /* only for printf */
 
 #define ROWS(sim, table_name, variable)                                                            \
     const struct row_##table_name *variable;                                                       \
-    for (size_t at_ = 0; (variable = memory_db_row((sim)->db, ROW_TABLE_##table_name, at_)); at_++)
+    for (size_t at_ = 0;                                                                           \
+         (variable = memory_db_row((sim)->database.rows, ROW_TABLE_##table_name, at_)); at_++)
+
+struct asked {
+    bool cancel, retry;
+};
+
+struct judge {
+    struct asked jobs[SIM_FILE_JOBS];
+    struct asked experiments[SIM_EXPERIMENTS];
+    uint64_t live[SIM_FILE_JOBS]; /* attempts that have not ended */
+    size_t live_count;
+    struct {
+        bool placed, gpus_placed; /* by this batch: something, something with GPUs */
+        struct row_worker size;   /* what the worker had then */
+    } crowds[SIM_WORKERS + 1];
+};
+
+struct judge *judge_new(void)
+{
+    return mem_zalloc(sizeof(struct judge));
+}
+
+void judge_free(struct judge *judge)
+{
+    mem_free(judge);
+}
+
+/* ---- rows by id -------------------------------------------------------------------------- */
 
 static const struct row_attempt *attempt_row(const struct sim *sim, uint64_t attempt_id)
 {
-    ROWS(sim, attempt, row)
-    {
-        if (row->attempt_id == attempt_id)
-            return row;
-    }
-    return NULL;
+    struct row_attempt key = {.attempt_id = attempt_id};
+    return memory_db_find(sim->database.rows, ROW_TABLE_attempt, &key);
 }
 
 static const struct row_job *job_row(const struct sim *sim, uint64_t job_id)
 {
-    ROWS(sim, job, row)
-    {
-        if (row->job_id == job_id)
-            return row;
-    }
+    struct row_job key = {.job_id = job_id};
+    return memory_db_find(sim->database.rows, ROW_TABLE_job, &key);
+}
+
+static const struct row_checkpoint *checkpoint_row(const struct sim *sim, uint64_t checkpoint_id)
+{
+    struct row_checkpoint key = {.checkpoint_id = checkpoint_id};
+    return memory_db_find(sim->database.rows, ROW_TABLE_checkpoint, &key);
+}
+
+static const struct row_worker *worker_row(const struct sim *sim, uint64_t worker_id)
+{
+    struct row_worker key = {.worker_id = worker_id};
+    return memory_db_find(sim->database.rows, ROW_TABLE_worker, &key);
+}
+
+static uint64_t cursor_of(const struct sim *sim, uint64_t attempt_id)
+{
+    struct row_report_cursor key = {.attempt_id = attempt_id};
+    const struct row_report_cursor *row =
+        memory_db_find(sim->database.rows, ROW_TABLE_report_cursor, &key);
+    return row ? row->seq : 0;
+}
+
+static struct sim_truth *truth_of(const struct sim *sim, uint64_t attempt_id)
+{
+    return attempt_id < sim->truth_count ? sim->truths[attempt_id] : NULL;
+}
+
+static const struct sim_submit *submit_of(const struct sim *sim, const struct row_job *job)
+{
+    for (size_t i = 0; i < sim->submit_count; i++)
+        if (memcmp(sim->submits[i].key, job->submit_key.bytes, sizeof sim->submits[i].key) == 0)
+            return &sim->submits[i];
     return NULL;
+}
+
+const struct spec_job *judge_spec(const struct sim *sim, uint64_t job_id)
+{
+    const struct row_job *job = job_row(sim, job_id);
+    const struct sim_submit *submit = submit_of(sim, job);
+    CHECK(submit && job->submit_index < submit->spec->job_count);
+    return &submit->spec->jobs[job->submit_index];
+}
+
+/* ---- what people asked ------------------------------------------------------------------- */
+
+void judge_asked(struct sim *sim, const struct sim_request *request)
+{
+    bool cancel = strcmp(request->action, "cancel") == 0;
+    bool retry = strcmp(request->action, "retry") == 0;
+    struct asked *asked = NULL;
+    if (strcmp(request->target, "job") == 0)
+        asked = &sim->judge->jobs[strtoull(request->value, NULL, 10)];
+    else if (strcmp(request->target, "experiment") == 0)
+        asked = &sim->judge->experiments[request->value[1] - '0'];
+    if (asked) {
+        asked->cancel |= cancel;
+        asked->retry |= retry;
+    }
+}
+
+static struct asked asked_of(const struct sim *sim, uint64_t job_id)
+{
+    struct asked job = sim->judge->jobs[job_id];
+    char experiment = judge_spec(sim, job_id)->experiment[1];
+    const struct asked *all = &sim->judge->experiments[experiment - '0'];
+    return (struct asked){.cancel = job.cancel || all->cancel, .retry = job.retry || all->retry};
 }
 
 /* ---- a batch, before it is applied ------------------------------------------------------- */
 
-/* Invariant 5: nothing is stored of an attempt that has ended. */
-static void stream_check(struct sim *sim, uint64_t attempt_id)
+/* Invariant 5: of an attempt that has ended nothing is stored, and of one that lives only what it
+ * has really reported, once and in order. */
+static struct sim_truth *stream_check(struct sim *sim, uint64_t attempt_id)
 {
     const struct row_attempt *attempt = attempt_row(sim, attempt_id);
+    struct sim_truth *truth = truth_of(sim, attempt_id);
     if (attempt && attempt->ended_at)
-        sim_violation(sim, arena_printf(&sim->arena,
-                                        "invariant 5: a report of attempt %llu, which has ended",
-                                        (ull)attempt_id));
+        sim_violation(sim, "invariant 5: a report of attempt %llu, which has ended",
+                      (ull)attempt_id);
+    else if (!truth)
+        sim_violation(sim, "invariant 5: a report of attempt %llu, which no worker has",
+                      (ull)attempt_id);
+    return truth;
+}
+
+static void metric_check(struct sim *sim, const struct row_metric *row)
+{
+    struct sim_truth *truth = stream_check(sim, row->attempt_id);
+    sim->result->metrics++;
+    if (!truth)
+        return;
+    truth->in_rows++;
+    if (row->seq <= truth->stored)
+        sim_violation(sim, "invariant 5: report %llu of attempt %llu is stored a second time",
+                      (ull)row->seq, (ull)row->attempt_id);
+    else if (row->seq > truth->count || truth->reports[row->seq - 1].what != SIM_METRIC ||
+             truth->reports[row->seq - 1].step != row->step)
+        sim_violation(sim, "invariant 5: attempt %llu never made report %llu, step %llu",
+                      (ull)row->attempt_id, (ull)row->seq, (ull)row->step);
+}
+
+static void checkpoint_check(struct sim *sim, const struct row_checkpoint *row)
+{
+    const struct sim_truth *truth = stream_check(sim, row->attempt_id);
+    bool made = false;
+    for (size_t i = 0; truth && i < truth->count; i++)
+        made |= truth->reports[i].what == SIM_CHECKPOINT && truth->reports[i].step == row->step;
+    if (!made)
+        sim_violation(sim, "invariant 7: attempt %llu never saved step %llu",
+                      (ull)row->attempt_id, (ull)row->step);
 }
 
 /* Invariant 7: what an attempt resumes from is there when it is placed. The rows of one batch
  * are in the order of the decisions: a later removal does not count. */
-static void resume_batch_check(struct sim *sim, const struct effects *effects, size_t at)
+static void resume_check(struct sim *sim, const struct effects *effects, size_t at)
 {
     const struct row_attempt *attempt = effects->persist[at].row;
-    bool there = attempt->resume_checkpoint_id == 0;
-    ROWS(sim, checkpoint, row)
-    {
-        there |= row->checkpoint_id == attempt->resume_checkpoint_id && row->removed_at == 0;
-    }
+    uint64_t id = attempt->resume_checkpoint_id;
+    if (id == 0)
+        return;
+    const struct row_checkpoint *row = checkpoint_row(sim, id);
+    bool there = row && row->removed_at == 0 && row->job_id == attempt->job_id;
     for (size_t i = 0; i < at; i++) {
         const struct row_checkpoint *saved = effects->persist[i].row;
-        if (effects->persist[i].table == ROW_TABLE_checkpoint &&
-            saved->checkpoint_id == attempt->resume_checkpoint_id)
-            there = saved->removed_at == 0;
+        if (effects->persist[i].table == ROW_TABLE_checkpoint && saved->checkpoint_id == id)
+            there = saved->removed_at == 0 && saved->job_id == attempt->job_id;
     }
     if (!there)
-        sim_violation(sim,
-                      arena_printf(&sim->arena,
-                                   "invariant 7: attempt %llu resumes from checkpoint %llu, "
-                                   "which is not there",
-                                   (ull)attempt->attempt_id, (ull)attempt->resume_checkpoint_id));
+        sim_violation(sim, "invariant 7: attempt %llu resumes from checkpoint %llu, which is not "
+                           "there",
+                      (ull)attempt->attempt_id, (ull)id);
 }
 
-void check_batch(struct sim *sim, const struct effects *effects)
+/* What the node reported as the end is what the rows must say. */
+static void cause_check(struct sim *sim, const struct row_attempt *row)
 {
-    for (size_t i = 0; i < effects->persist_count; i++) {
+    static const enum cause reported[] = {CAUSE_SUCCESS, CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_OOM,
+                                          CAUSE_STALLED, CAUSE_DIVERGED, CAUSE_SHEPHERD_LOST};
+    const struct sim_truth *truth = truth_of(sim, row->attempt_id);
+    const struct sim_report *last =
+        truth && truth->count ? &truth->reports[truth->count - 1] : NULL;
+    for (size_t i = 0; i < ARRAY_COUNT(reported); i++)
+        if (strcmp(row->cause, cause_name(reported[i])) == 0 &&
+            !(last && last->what == SIM_FINISHED && last->cause == reported[i]))
+            sim_violation(sim, "invariant 5: attempt %llu ends with %s, which no node has said",
+                          (ull)row->attempt_id, row->cause);
+}
+
+static void live_add(struct sim *sim, uint64_t attempt_id)
+{
+    struct judge *judge = sim->judge;
+    CHECK(judge->live_count < SIM_FILE_JOBS);
+    judge->live[judge->live_count++] = attempt_id;
+}
+
+/* The job's and the worker's rows may be in the same batch. */
+static uint64_t gpus_of(const struct sim *sim, const struct effects *effects, uint64_t job_id)
+{
+    const struct row_job *known = job_row(sim, job_id);
+    for (size_t i = 0; !known && i < effects->persist_count; i++) {
+        const struct row_job *row = effects->persist[i].row;
+        if (effects->persist[i].table == ROW_TABLE_job && row->job_id == job_id)
+            known = row;
+    }
+    return known ? known->gpus : 0;
+}
+
+static void crowd_add(struct sim *sim, const struct effects *effects, size_t at)
+{
+    const struct row_attempt *attempt = effects->persist[at].row;
+    const struct row_worker *size = worker_row(sim, attempt->worker_id);
+    for (size_t i = 0; i < at; i++) {
+        const struct row_worker *row = effects->persist[i].row;
+        if (effects->persist[i].table == ROW_TABLE_worker && row->worker_id == attempt->worker_id)
+            size = row;
+    }
+    CHECK(attempt->worker_id <= SIM_WORKERS && size);
+    sim->judge->crowds[attempt->worker_id].placed = true;
+    sim->judge->crowds[attempt->worker_id].gpus_placed |=
+        gpus_of(sim, effects, attempt->job_id) > 0;
+    sim->judge->crowds[attempt->worker_id].size = *size;
+}
+
+static void attempt_check(struct sim *sim, const struct effects *effects, size_t at)
+{
+    const struct row_attempt *row = effects->persist[at].row;
+    if (effects->persist[at].op == PERSIST_INSERT) {
+        sim->result->attempts++;
+        resume_check(sim, effects, at);
+        live_add(sim, row->attempt_id);
+        crowd_add(sim, effects, at);
+    }
+    if (row->ended_at && row->cause)
+        cause_check(sim, row);
+}
+
+/* Invariant 4: only a person's retry brings back a job that has ended, and none that succeeded. */
+static void job_check(struct sim *sim, const struct persist *persist)
+{
+    const struct row_job *row = persist->row, *before = job_row(sim, row->job_id);
+    sim->result->jobs += persist->op == PERSIST_INSERT;
+    if (persist->op == PERSIST_INSERT && !submit_of(sim, row))
+        sim_violation(sim, "job %llu was never submitted", (ull)row->job_id);
+    if (before && before->ended_at && row->ended_at != before->ended_at &&
+        (strcmp(before->state, "SUCCEEDED") == 0 || !asked_of(sim, row->job_id).retry))
+        sim_violation(sim, "invariant 4: job %llu has ended %s and becomes %s", (ull)row->job_id,
+                      before->state, row->state);
+}
+
+void judge_rows(struct sim *sim, const struct effects *effects)
+{
+    for (size_t i = 0; i < effects->persist_count && !sim->violated; i++) {
         const struct persist *persist = &effects->persist[i];
-        if (persist->table == ROW_TABLE_attempt && persist->op == PERSIST_INSERT)
-            resume_batch_check(sim, effects, i);
-        if (persist->table == ROW_TABLE_metric)
-            stream_check(sim, ((const struct row_metric *)persist->row)->attempt_id);
-        if (persist->table == ROW_TABLE_checkpoint && persist->op == PERSIST_INSERT)
-            stream_check(sim, ((const struct row_checkpoint *)persist->row)->attempt_id);
-        sim->result->metrics += persist->table == ROW_TABLE_metric;
-        sim->result->attempts +=
-            persist->table == ROW_TABLE_attempt && persist->op == PERSIST_INSERT;
-        sim->result->jobs += persist->table == ROW_TABLE_job && persist->op == PERSIST_INSERT;
+        switch ((int)persist->table) {
+        case ROW_TABLE_job:
+            job_check(sim, persist);
+            break;
+        case ROW_TABLE_attempt:
+            attempt_check(sim, effects, i);
+            break;
+        case ROW_TABLE_metric:
+            metric_check(sim, persist->row);
+            break;
+        case ROW_TABLE_checkpoint:
+            if (persist->op == PERSIST_INSERT)
+                checkpoint_check(sim, persist->row);
+            break;
+        default:
+            break;
+        }
     }
-}
-
-/* ---- a message, before it leaves --------------------------------------------------------- */
-
-static uint64_t cursor_of(const struct sim *sim, uint64_t attempt_id)
-{
-    ROWS(sim, report_cursor, row)
-    {
-        if (row->attempt_id == attempt_id)
-            return row->seq;
-    }
-    return 0;
-}
-
-void check_release(struct sim *sim, const struct outgoing *outgoing)
-{
-    const struct message *message = &outgoing->message;
-    bool durable = true;
-    if (message->tag == MSG_START)
-        durable = attempt_row(sim, message->u.start.attempt_id) != NULL;
-    else if (message->tag == MSG_REPORT_ACK)
-        durable = cursor_of(sim, message->u.report_ack.attempt_id) >= message->u.report_ack.seq;
-    else if (message->tag == MSG_SUBMITTED)
-        durable = job_row(sim, message->u.submitted.jobs[0].job_id) != NULL;
-    if (!durable)
-        sim_violation(sim, arena_printf(&sim->arena, "invariant 3: %s leaves before its rows",
-                                        msg_name(message->tag)));
 }
 
 /* ---- the rows after a commit ------------------------------------------------------------- */
 
-/* Invariant 7: the resume point was there, whole and the job's own, when it was chosen. */
-static void resume_check(struct sim *sim, const struct row_attempt *attempt)
+/* Invariant 5: between the old and the new cursor nothing was lost. */
+static void cursor_check(struct sim *sim, uint64_t attempt_id)
 {
-    if (!attempt->resume_checkpoint_id)
+    struct sim_truth *truth = truth_of(sim, attempt_id);
+    uint64_t seq = cursor_of(sim, attempt_id);
+    if (!truth || seq < truth->stored || seq > truth->count) {
+        sim_violation(sim, "invariant 5: the cursor of attempt %llu is %llu, it made %zu reports",
+                      (ull)attempt_id, (ull)seq, truth ? truth->count : 0);
         return;
-    ROWS(sim, checkpoint, row)
-    {
-        if (row->checkpoint_id == attempt->resume_checkpoint_id && row->job_id == attempt->job_id)
-            return;
     }
-    sim_violation(sim, arena_printf(&sim->arena,
-                                    "invariant 7: attempt %llu resumes from checkpoint %llu, "
-                                    "which is not its job's",
-                                    (ull)attempt->attempt_id, (ull)attempt->resume_checkpoint_id));
+    for (; truth->stored < seq; truth->stored++)
+        truth->metrics += truth->reports[truth->stored].what == SIM_METRIC;
+    if (truth->metrics != truth->in_rows)
+        sim_violation(sim, "invariant 5: attempt %llu reported %llu metrics up to its cursor, "
+                           "%llu are stored",
+                      (ull)attempt_id, (ull)truth->metrics, (ull)truth->in_rows);
 }
 
-/* Invariant 8: whoever has an attempt has all its dependencies met. */
+static bool state_meets(const char *state, enum spec_condition condition)
+{
+    if (condition == SPEC_ON_SUCCESS)
+        return strcmp(state, "SUCCEEDED") == 0;
+    if (condition == SPEC_ON_FAILURE)
+        return strcmp(state, "FAILED") == 0;
+    return job_state_is_terminal(job_state_from_name(state));
+}
+
+/* Invariant 8, from what was submitted: each parent has ended as needed. One that a person asked
+ * to retry may have gone on since. */
+static void parent_check(struct sim *sim, uint64_t job_id, uint32_t index,
+                         enum spec_condition condition)
+{
+    const struct row_job *job = job_row(sim, job_id);
+    const struct row_job *parent = job_row(sim, job_id - job->submit_index + index);
+    if (!state_meets(parent->state, condition) && !asked_of(sim, parent->job_id).retry)
+        sim_violation(sim, "invariant 8: job %llu runs and needs %s of job %llu, which is %s",
+                      (ull)job_id, spec_condition_name(condition), (ull)parent->job_id,
+                      parent->state);
+}
+
 static void parents_check(struct sim *sim, uint64_t job_id)
 {
+    const struct spec_job *spec = judge_spec(sim, job_id);
+    for (size_t i = 0; i < spec->need_count; i++)
+        parent_check(sim, job_id, spec->needs[i].job_index, spec->needs[i].on);
+    for (size_t i = 0; i < spec->input_count; i++) {
+        bool explicit = false; /* a need of the same job says otherwise */
+        for (size_t k = 0; k < spec->need_count; k++)
+            explicit |= spec->needs[k].job_index == spec->inputs[i].job_index;
+        if (!explicit)
+            parent_check(sim, job_id, spec->inputs[i].job_index, SPEC_ON_SUCCESS);
+    }
     ROWS(sim, job_dependency, row)
     {
         if (row->job_id == job_id && strcmp(row->state, "met") != 0)
-            sim_violation(sim, arena_printf(&sim->arena,
-                                            "invariant 8: job %llu runs and its need of job %llu "
-                                            "is %s",
-                                            (ull)job_id, (ull)row->parent_id, row->state));
+            sim_violation(sim, "invariant 8: job %llu runs and its need of job %llu is %s",
+                          (ull)job_id, (ull)row->parent_id, row->state);
     }
 }
 
-/* Invariant 2, from the rows alone. */
-static void capacity_check(struct sim *sim, uint64_t worker_id, uint64_t cores, uint64_t gpus)
+/* Invariant 2, from the rows alone, where something was placed. A worker that rejoins smaller
+ * than what it has given away is not overbooked by that. */
+static void capacity_check(struct sim *sim)
 {
-    ROWS(sim, worker, row)
-    {
-        if (row->worker_id == worker_id && (row->cores < cores || row->gpus < gpus))
-            sim_violation(sim, arena_printf(&sim->arena,
-                                            "invariant 2: worker %llu gives %llu of %llu cores "
-                                            "and %llu of %llu gpus",
-                                            (ull)worker_id, (ull)cores, (ull)row->cores, (ull)gpus,
-                                            (ull)row->gpus));
-    }
-}
-
-void check_commit(struct sim *sim)
-{
-    uint64_t cores[64] = {0}, gpus[64] = {0};
-    ROWS(sim, attempt, attempt)
-    {
-        if (attempt->ended_at)
-            continue;
+    struct judge *judge = sim->judge;
+    struct {
+        uint64_t cores, gpus, memory;
+    } used[SIM_WORKERS + 1] = {0};
+    for (size_t i = 0; i < judge->live_count; i++) {
+        const struct row_attempt *attempt = attempt_row(sim, judge->live[i]);
         const struct row_job *job = job_row(sim, attempt->job_id);
-        CHECK(attempt->worker_id < 64);
-        cores[attempt->worker_id] += job->ranks * job->cores;
-        gpus[attempt->worker_id] += job->ranks * job->gpus;
-        resume_check(sim, attempt);
-        parents_check(sim, attempt->job_id);
-        if (job->ended_at)
-            sim_violation(sim, arena_printf(&sim->arena, "job %llu has ended with a live attempt",
-                                            (ull)job->job_id));
+        used[attempt->worker_id].cores += job->ranks * job->cores;
+        used[attempt->worker_id].gpus += job->ranks * job->gpus;
+        used[attempt->worker_id].memory += job->ranks * job->memory_bytes;
     }
+    for (uint64_t id = 1; id <= SIM_WORKERS; id++) {
+        const struct row_worker *row = &judge->crowds[id].size;
+        bool placed = judge->crowds[id].placed, gpus_placed = judge->crowds[id].gpus_placed;
+        judge->crowds[id].placed = judge->crowds[id].gpus_placed = false;
+        if (placed && (row->cores < used[id].cores || row->memory_bytes < used[id].memory ||
+                       (gpus_placed && row->gpus < used[id].gpus)))
+            sim_violation(sim, "invariant 2: worker %llu gives %llu of %llu cores, %llu of %llu "
+                               "gpus, %llu of %llu bytes",
+                          (ull)id, (ull)used[id].cores, (ull)row->cores, (ull)used[id].gpus,
+                          (ull)row->gpus, (ull)used[id].memory, (ull)row->memory_bytes);
+    }
+}
+
+static void live_update(struct sim *sim)
+{
+    struct judge *judge = sim->judge;
+    size_t kept = 0;
+    for (size_t i = 0; i < judge->live_count; i++) {
+        const struct row_attempt *row = attempt_row(sim, judge->live[i]);
+        if (row->ended_at)
+            continue;
+        judge->live[kept++] = judge->live[i];
+        if (job_row(sim, row->job_id)->ended_at)
+            sim_violation(sim, "invariant 1: job %llu has ended with the live attempt %llu",
+                          (ull)row->job_id, (ull)row->attempt_id);
+    }
+    judge->live_count = kept;
+}
+
+static void limits_check(struct sim *sim)
+{
     uint64_t live = 0;
     ROWS(sim, job, job)
     {
         live += job->ended_at == 0;
     }
     if (live > sim->config.jobs_max)
-        sim_violation(sim, arena_printf(&sim->arena, "invariant 9: %llu live jobs, the limit is %u",
-                                        (ull)live, sim->config.jobs_max));
-    for (uint64_t i = 0; i < 64; i++)
-        capacity_check(sim, i, cores[i], gpus[i]);
+        sim_violation(sim, "invariant 9: %llu live jobs, the limit is %u", (ull)live,
+                      sim->config.jobs_max);
 }
+
+/* ---- an end as specified ----------------------------------------------------------------- */
+
+/* The attempt with the greatest number, and how many succeeded. */
+static const struct row_attempt *last_attempt(const struct sim *sim, uint64_t job_id,
+                                              size_t *out_successes)
+{
+    const struct row_attempt *last = NULL;
+    *out_successes = 0;
+    ROWS(sim, attempt, row)
+    {
+        if (row->job_id != job_id)
+            continue;
+        last = !last || row->number > last->number ? row : last;
+        *out_successes += row->cause && strcmp(row->cause, "success") == 0;
+    }
+    return last;
+}
+
+static bool retries(const struct sim *sim, const struct row_job *job, enum cause cause)
+{
+    const struct spec_retry *retry = &judge_spec(sim, job->job_id)->retry;
+    return (retry->causes & SPEC_CAUSE_BIT(cause)) && job->attempts_spent < retry->attempts;
+}
+
+/* NULL, or what is wrong with how the job ended. */
+static const char *end_fault(const struct sim *sim, const struct row_job *job)
+{
+    size_t successes;
+    struct err err;
+    enum cause cause;
+    const struct row_attempt *last = last_attempt(sim, job->job_id, &successes);
+    bool succeeded = strcmp(job->state, "SUCCEEDED") == 0;
+    if (succeeded != (successes > 0) || successes > 1)
+        return "its attempts say otherwise";
+    if (succeeded)
+        return strcmp(last->cause, "success") == 0 ? NULL : "another attempt came after success";
+    if (!job->cause || cause_from_name(job->cause, &cause, &err) < 0)
+        return "no cause is given";
+    if (cause == CAUSE_DEPENDENCY || (cause == CAUSE_LAUNCH_FAILED && job->detail))
+        return NULL; /* parents_check and the inputs decide; see broken_check */
+    if (strcmp(job->state, "CANCELLED") == 0)
+        return asked_of(sim, job->job_id).cancel ? NULL : "nobody asked for that";
+    if (!last || !last->cause || strcmp(last->cause, job->cause) != 0)
+        return "its last attempt ended otherwise";
+    return retries(sim, job, cause) ? "its spec says that it is tried again" : NULL;
+}
+
+static bool some_parent_broken(const struct sim *sim, uint64_t job_id)
+{
+    ROWS(sim, job_dependency, row)
+    {
+        if (row->job_id == job_id && strcmp(row->state, "broken") == 0)
+            return true;
+    }
+    return false;
+}
+
+static void end_check(struct sim *sim, const struct row_job *job)
+{
+    const char *fault = end_fault(sim, job);
+    bool dependency = job->cause && strcmp(job->cause, "dependency") == 0;
+    if (!fault && dependency && !some_parent_broken(sim, job->job_id))
+        fault = "no parent is to blame";
+    if (fault)
+        sim_violation(sim, "job %llu is %s (%s), not as specified: %s", (ull)job->job_id,
+                      job->state, job->cause ? job->cause : "", fault);
+}
+
+void judge_commit(struct sim *sim, const struct effects *effects)
+{
+    bool placed = false, jobs = false, attempts = false;
+    for (size_t i = 0; i < effects->persist_count && !sim->violated; i++) {
+        const struct persist *persist = &effects->persist[i];
+        const struct row_attempt *attempt = persist->row;
+        const struct row_job *job = persist->row;
+        bool is_insert = persist->op == PERSIST_INSERT;
+        attempts |= persist->table == ROW_TABLE_attempt;
+        jobs |= persist->table == ROW_TABLE_job;
+        placed |= persist->table == ROW_TABLE_attempt && is_insert;
+        if (persist->table == ROW_TABLE_attempt && is_insert)
+            parents_check(sim, attempt->job_id);
+        if (persist->table == ROW_TABLE_report_cursor)
+            cursor_check(sim, ((const struct row_report_cursor *)persist->row)->attempt_id);
+        if (persist->table == ROW_TABLE_job && job->ended_at && job_row(sim, job->job_id)->ended_at)
+            end_check(sim, job_row(sim, job->job_id));
+    }
+    if (attempts && !sim->violated)
+        live_update(sim);
+    if (placed && !sim->violated)
+        capacity_check(sim);
+    if (jobs && !sim->violated)
+        limits_check(sim);
+}
+
+/* ---- messages ---------------------------------------------------------------------------- */
+
+static bool cancel_is_durable(const struct sim *sim, const struct msg_done *done)
+{
+    const struct sim_request *request = &sim->requests[done->request_seq - SIM_SUBMITS_MAX - 1];
+    if (strcmp(request->action, "cancel") != 0 || strcmp(request->target, "job") != 0)
+        return true;
+    const struct row_job *job = job_row(sim, strtoull(request->value, NULL, 10));
+    return job->ended_at || strcmp(job->state, "STOPPING") == 0 ||
+           asked_of(sim, job->job_id).retry;
+}
+
+static bool is_durable(const struct sim *sim, const struct message *message)
+{
+    const struct row_attempt *attempt;
+    const struct row_checkpoint *checkpoint;
+    switch ((int)message->tag) {
+    case MSG_START:
+        return attempt_row(sim, message->u.start.attempt_id) != NULL;
+    case MSG_STOP:
+        attempt = attempt_row(sim, message->u.stop.attempt_id);
+        return attempt && (attempt->ended_at || attempt->stop_cause);
+    case MSG_REPORT_ACK:
+        return cursor_of(sim, message->u.report_ack.attempt_id) >= message->u.report_ack.seq;
+    case MSG_CHECKPOINT_DROP:
+        checkpoint = checkpoint_row(sim, message->u.checkpoint_drop.checkpoint_id);
+        return checkpoint && checkpoint->removed_at;
+    case MSG_WORKER_WELCOME:
+        return worker_row(sim, message->u.worker_welcome.worker_id) != NULL;
+    case MSG_SUBMITTED:
+        for (size_t i = 0; i < message->u.submitted.jobs_count; i++)
+            if (!job_row(sim, message->u.submitted.jobs[i].job_id))
+                return false;
+        return true;
+    case MSG_DONE:
+        return cancel_is_durable(sim, &message->u.done);
+    default:
+        return true;
+    }
+}
+
+void judge_release(struct sim *sim, const struct outgoing *outgoing)
+{
+    if (!is_durable(sim, &outgoing->message))
+        sim_violation(sim, "invariant 3: %s leaves before its rows",
+                      msg_name(outgoing->message.tag));
+}
+
+/* A process that was stopped may obey late what was sent to it: then the attempt has ended. */
+void judge_started(struct sim *sim, const struct msg_start *start)
+{
+    const struct row_attempt *attempt = attempt_row(sim, start->attempt_id);
+    if (!attempt)
+        sim_violation(sim, "invariant 3: attempt %llu starts and has no row",
+                      (ull)start->attempt_id);
+    else if (!attempt->ended_at && *start->resume_path &&
+             !sim_file(sim, start->resume_path)->there)
+        sim_violation(sim, "invariant 7: attempt %llu resumes from %s, which was deleted",
+                      (ull)start->attempt_id, start->resume_path);
+}
+
+void judge_fenced(struct sim *sim, const struct sim_worker *worker, uint64_t attempt_id)
+{
+    const struct row_attempt *attempt = attempt_row(sim, attempt_id);
+    const struct row_worker *row = attempt ? worker_row(sim, attempt->worker_id) : NULL;
+    if (row && !attempt->ended_at && strcmp(row->name, worker->name) == 0)
+        sim_violation(sim, "invariant 5: w%u obeys a fence of attempt %llu, which lives there",
+                      worker->index, (ull)attempt_id);
+}
+
+/* ---- memory and rows --------------------------------------------------------------------- */
 
 /* The first line that differs. */
 static const char *difference(struct sim *sim, const char *a, const char *b)
@@ -192,24 +577,25 @@ static const char *difference(struct sim *sim, const char *a, const char *b)
             line_a = a + 1;
             line_b = b + 1;
         }
-    return arena_printf(&sim->arena, "invariant 6: memory has\n%.*s\nrows have\n%.*s",
+    return arena_printf(&sim->arena, "memory has\n%.*s\nrows have\n%.*s",
                         (int)strcspn(line_a, "\n"), line_a, (int)strcspn(line_b, "\n"), line_b);
 }
 
-/* Only between batches: memory runs ahead of the rows. */
-void check_rebuilt(struct sim *sim)
+void judge_rebuilt(struct sim *sim, struct sim_coordinator *coordinator)
 {
     struct buf memory = {0}, rows = {0};
     uint64_t wake;
-    struct core *rebuilt =
-        memory_db_load(sim->db, &sim->config, sim->now_ms, sim_wall_us(sim), &wake);
-    core_dump(sim->core, &memory);
+    struct core *rebuilt = memory_db_load(sim->database.rows, &coordinator->config,
+                                          clock_ms(sim, &coordinator->clock),
+                                          clock_us(sim, &coordinator->clock), &wake);
+    core_dump(coordinator->core, &memory);
     core_dump(rebuilt, &rows);
+    sim->result->rebuilds++;
     if (strcmp(buf_text(&memory), buf_text(&rows)) != 0)
-        sim_violation(sim, difference(sim, buf_text(&memory), buf_text(&rows)));
+        sim_violation(sim, "invariant 6: %s", difference(sim, buf_text(&memory), buf_text(&rows)));
     const char *broken = core_check(rebuilt, true, &sim->arena);
     if (broken)
-        sim_violation(sim, arena_printf(&sim->arena, "rebuilt: %s", broken));
+        sim_violation(sim, "rebuilt: %s", broken);
     core_free(rebuilt);
     buf_done(&memory);
     buf_done(&rows);
@@ -217,38 +603,33 @@ void check_rebuilt(struct sim *sim)
 
 /* ---- the end ----------------------------------------------------------------------------- */
 
-bool check_all_ended(struct sim *sim)
+/* NULL, or what has not come to rest. */
+static const char *unrest(struct sim *sim)
 {
+    uint32_t leading = 0;
+    for (uint32_t i = 0; i < sim->swarm.coordinators; i++)
+        leading += sim->coordinators[i].role == SIM_LEADING;
+    ROWS(sim, job, job)
+    {
+        if (!job->ended_at)
+            return arena_printf(&sim->arena, "job %llu is %s", (ull)job->job_id, job->state);
+    }
     for (size_t i = 0; i < sim->submit_count; i++)
         if (!sim->submits[i].answered)
-            return false;
-    if (!sim->core || sim->committing || sim->effects.persist_count)
-        return false;
-    ROWS(sim, job, row)
-    {
-        if (!row->ended_at)
-            return false;
-    }
-    return true;
+            return arena_printf(&sim->arena, "submit %zu has no answer", i);
+    for (uint32_t i = 0; i < sim->swarm.workers; i++)
+        if (!worker_is_clean(&sim->workers[i]))
+            return arena_printf(&sim->arena, "w%u has not joined, or keeps attempts", i);
+    if (leading != 1)
+        return arena_printf(&sim->arena, "%u coordinators lead", leading);
+    if (!coordinator_true(sim) || !coordinator_is_quiet(coordinator_true(sim)))
+        return "the leader does not come to rest";
+    return NULL;
 }
 
-/* Every metric that the worker's stream had is stored, once (its key says once). */
-static void metrics_check(struct sim *sim, const struct row_attempt *attempt)
+bool judge_all_ended(struct sim *sim)
 {
-    const struct sim_attempt *truth = NULL;
-    for (int i = 0; i < SIM_WORKERS && !truth; i++)
-        truth = worker_attempt(&sim->workers[i], attempt->attempt_id);
-    uint64_t stored = 0;
-    ROWS(sim, metric, row)
-    {
-        stored += row->attempt_id == attempt->attempt_id;
-    }
-    if (truth && attempt->cause && strcmp(attempt->cause, "success") == 0 &&
-        stored != truth->metrics)
-        sim_violation(sim,
-                      arena_printf(&sim->arena,
-                                   "attempt %llu reported %llu metrics, %llu are stored",
-                                   (ull)attempt->attempt_id, (ull)truth->metrics, (ull)stored));
+    return !unrest(sim);
 }
 
 /* Invariant 7: the files of what the rows offer are there. */
@@ -256,28 +637,22 @@ static void files_check(struct sim *sim)
 {
     ROWS(sim, checkpoint, row)
     {
-        if (!row->removed_at && !*sim_file(sim, row->path))
-            sim_violation(sim,
-                          arena_printf(&sim->arena, "invariant 7: %s is registered and deleted",
-                                       row->path));
+        if (!row->removed_at && !sim_file(sim, row->path)->there)
+            sim_violation(sim, "invariant 7: %s is registered and deleted", row->path);
     }
 }
 
-void check_end(struct sim *sim)
+void judge_end(struct sim *sim)
 {
+    const char *left = unrest(sim);
+    if (left)
+        sim_violation(sim, "liveness: %s long after all faults ended", left);
     files_check(sim);
     ROWS(sim, job, job)
     {
-        if (!job->ended_at)
-            sim_violation(sim, arena_printf(&sim->arena,
-                                            "liveness: job %llu is %s long after all faults ended",
-                                            (ull)job->job_id, job->state));
+        if (!sim->violated)
+            end_check(sim, job);
     }
-    for (size_t i = 0; i < sim->submit_count; i++)
-        if (!sim->submits[i].answered)
-            sim_violation(sim, arena_printf(&sim->arena, "liveness: submit %zu has no answer", i));
-    ROWS(sim, attempt, attempt)
-    {
-        metrics_check(sim, attempt);
-    }
+    if (!sim->violated)
+        judge_rebuilt(sim, coordinator_true(sim));
 }

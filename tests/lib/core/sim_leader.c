@@ -1,188 +1,415 @@
-/* sim_leader.c - the shell's part: steps, batches, commits with all their outcomes, restarts. */
-#include "tests/lib/core/show.h"
+/* sim_leader.c - coordinators: standbys, the shell's part of the leader, and their deaths. */
 #include "tests/lib/core/sim_inner.h"
 
 #include <string.h>
 
-/* Peers tell worker and session, as the shell's tokens tell connections. */
-uint64_t sim_peer(uint32_t worker, uint64_t session)
+/* Peers tell worker and session, as the shell's tokens tell connections. People are peer 1. */
+static uint64_t peer_of(uint32_t worker, uint64_t session)
 {
     return (uint64_t)(worker + 1) << 32 | session;
 }
 
-static void trace_add(struct sim *sim, size_t first_row, size_t first_message)
+void coordinator_init(struct sim *sim, uint32_t index)
 {
-    struct buf text = {0};
-    for (size_t i = first_row; i < sim->effects.persist_count; i++)
-        show_persist(&sim->effects.persist[i], SIM_BASE_US, &text);
-    for (size_t i = first_message; i < sim->effects.release_count; i++)
-        show_message(&sim->effects.release[i].message, &text);
-    for (size_t i = 0; i < text.length; i++)
-        sim->result->trace_hash = rng_mix(sim->result->trace_hash ^ (uint8_t)text.bytes[i]);
-    buf_done(&text);
+    struct sim_coordinator *coordinator = &sim->coordinators[index];
+    coordinator->index = index;
+    coordinator->role = SIM_STANDBY;
+    coordinator->config = sim->config;
+    effects_init(&coordinator->sets[0]);
+    effects_init(&coordinator->sets[1]);
 }
 
-/* A new leader: from the committed rows, under the next epoch. */
-static void leader_start(struct sim *sim)
+void coordinator_done(struct sim_coordinator *coordinator)
 {
-    sim->config.epoch++;
-    sim->core = memory_db_load(sim->db, &sim->config, sim->now_ms, sim_wall_us(sim), &sim->wake_ms);
-    memset(sim->sessions, 0, sizeof sim->sessions);
+    core_free(coordinator->core);
+    effects_done(&coordinator->sets[0]);
+    effects_done(&coordinator->sets[1]);
+    mem_free(coordinator->parked);
 }
 
-/* What was not committed is gone, and so is what was not released. Sessions break. */
-void leader_kill(struct sim *sim)
+struct effects *coordinator_flying(struct sim_coordinator *coordinator)
 {
-    core_free(sim->core);
-    sim->core = NULL;
-    sim->committing = false;
-    effects_reset(&sim->effects);
-    sim->leader_up_ms = sim->now_ms + rng_below(&sim->rng, 500);
-    for (uint32_t i = 0; i < SIM_WORKERS; i++)
-        worker_cut(sim, &sim->workers[i]);
+    return &coordinator->sets[1 - coordinator->filling];
 }
 
-void leader_step(struct sim *sim, struct event *event)
+static struct effects *filling(struct sim_coordinator *coordinator)
 {
-    if (!sim->core || sim->violated)
-        return;
-    size_t rows = sim->effects.persist_count, messages = sim->effects.release_count;
-    event->now_ms = sim->now_ms;
-    event->wall_us = sim_wall_us(sim);
-    bug_before_step(sim);
-    core_step(sim->core, event, &sim->effects);
-    sim->wake_ms = sim->effects.wake_at_ms;
-    sim->result->steps++;
-    trace_add(sim, rows, messages);
-    const char *broken = core_check(sim->core, true, &sim->arena);
-    if (broken)
-        sim_violation(sim, broken);
+    return &coordinator->sets[coordinator->filling];
+}
+
+static bool filling_is_empty(const struct sim_coordinator *coordinator)
+{
+    const struct effects *effects = &coordinator->sets[coordinator->filling];
+    return effects->persist_count == 0 && effects->release_count == 0;
+}
+
+bool coordinator_is_quiet(const struct sim_coordinator *coordinator)
+{
+    return coordinator->transaction.phase == SIM_IDLE && filling_is_empty(coordinator) &&
+           coordinator->parked_count == 0;
+}
+
+struct sim_coordinator *coordinator_true(struct sim *sim)
+{
+    for (uint32_t i = 0; i < sim->swarm.coordinators; i++)
+        if (sim->coordinators[i].role == SIM_LEADING &&
+            sim->coordinators[i].config.epoch == sim->database.epoch)
+            return &sim->coordinators[i];
+    return NULL;
+}
+
+/* ---- life and death ---------------------------------------------------------------------- */
+
+/* From the committed rows, under the next epoch. */
+static void lead(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    uint64_t now_ms = clock_ms(sim, &coordinator->clock);
+    coordinator->role = SIM_LEADING;
+    coordinator->core = memory_db_load(sim->database.rows, &coordinator->config, now_ms,
+                                       clock_us(sim, &coordinator->clock), &coordinator->wake_ms);
+    coordinator->begun_ms = now_ms;
+    coordinator->lease_until_ms = now_ms + sim->swarm.leader_ms * 9 / 10;
+    memset(coordinator->sessions, 0, sizeof coordinator->sessions);
+    trace_line(sim, "c%u leads, epoch %llu", coordinator->index,
+               (unsigned long long)coordinator->config.epoch);
+}
+
+/* What was not committed is gone, and so is what was not released. When the host stays, peers
+ * see their sessions break at once; when it goes, they find out by silence. */
+static void die(struct sim *sim, struct sim_coordinator *coordinator, const char *why)
+{
+    bool host_stays = rng_below(&sim->rng, 2);
+    trace_line(sim, "c%u dies: %s", coordinator->index, why);
+    database_orphan(sim, coordinator);
+    core_free(coordinator->core);
+    coordinator->core = NULL;
+    coordinator->role = SIM_DOWN;
+    coordinator->parked_count = 0;
+    coordinator->paused_until_ms = 0;
+    effects_reset(&coordinator->sets[0]);
+    effects_reset(&coordinator->sets[1]);
+    coordinator->up_ms = sim->now_ms + rng_below(&sim->rng, 800);
+    for (uint32_t i = 0; host_stays && i < sim->swarm.workers; i++)
+        if (sim->workers[i].target == coordinator->index)
+            worker_cut(sim, &sim->workers[i]);
+}
+
+/* ---- steps ------------------------------------------------------------------------------- */
+
+static void checks_after_step(struct sim *sim, const struct core *core)
+{
     struct core_counts counts;
-    core_counts(sim->core, &counts);
+    if (sim->options.bug)
+        return; /* the judge outside must find it */
+    const char *broken = core_check(core, true, &sim->arena);
+    if (broken)
+        sim_violation(sim, "%s", broken);
+    core_counts(core, &counts);
     if (counts.placements_refused)
-        sim_violation(sim, "the core refused a placement of the policy");
+        sim_violation(sim, "the core refused a placement of policy %s", sim->config.policy);
 }
 
-void leader_on_packet(struct sim *sim, uint32_t worker, uint64_t session,
-                      const struct message *message)
+static void step(struct sim *sim, struct sim_coordinator *coordinator, struct event *event)
 {
-    if (!sim->core || session < sim->sessions[worker])
+    static const char *const names[] = {"",          "tick",  "submit", "control", "join",
+                                        "heartbeat", "leave", "reports"};
+    struct effects *effects = filling(coordinator);
+    size_t rows = effects->persist_count, messages = effects->release_count;
+    event->now_ms = clock_ms(sim, &coordinator->clock);
+    event->wall_us = clock_us(sim, &coordinator->clock);
+    trace_line(sim, "c%u %s", coordinator->index,
+               event->kind < ARRAY_COUNT(names) ? names[event->kind] : "event");
+    bug_before_step(sim, coordinator->core, event);
+    core_step(coordinator->core, event, effects);
+    bug_after_step(sim, coordinator->core, event);
+    coordinator->wake_ms = effects->wake_at_ms;
+    coordinator->dirty = event->kind != EVENT_TICK;
+    sim->result->steps++;
+    trace_effects(sim, coordinator->index, effects, rows, messages);
+    checks_after_step(sim, coordinator->core);
+}
+
+void coordinator_on_packet(struct sim *sim, struct sim_coordinator *coordinator,
+                           const struct sim_packet *packet, const struct message *message)
+{
+    uint32_t index = packet->from - SIM_AT_WORKER;
+    uint64_t *newest = &coordinator->sessions[index];
+    if (coordinator->role != SIM_LEADING) { /* nobody listens there: the connection is refused */
+        struct sim_worker *worker = &sim->workers[index];
+        if (worker->session == packet->session && worker->target == coordinator->index)
+            worker_cut(sim, worker);
+        return;
+    }
+    if (packet->session < *newest)
         return; /* the shell drops frames of sessions that were succeeded */
+    if (packet->epoch > coordinator->config.epoch)
+        coordinator->begun_ms = 0; /* somebody knows a later leader: look at the lease now */
     struct event event = {0};
-    uint64_t peer = sim_peer(worker, session);
-    if (message->tag == MSG_WORKER_JOIN) {
-        sim->sessions[worker] = session;
+    uint64_t peer = peer_of(index, packet->session);
+    switch ((int)message->tag) {
+    case MSG_WORKER_JOIN:
+        *newest = packet->session;
         event.kind = EVENT_WORKER_JOIN;
         event.join = (struct event_join){.peer = peer, .join = &message->u.worker_join};
-    } else if (message->tag == MSG_HEARTBEAT) {
+        break;
+    case MSG_HEARTBEAT:
         event.kind = EVENT_HEARTBEAT;
         event.heartbeat =
             (struct event_heartbeat){.peer = peer, .heartbeat = &message->u.heartbeat};
-    } else {
+        break;
+    case MSG_WORKER_LEAVE:
+        event.kind = EVENT_WORKER_LEAVE;
+        event.leave = (struct event_leave){.peer = peer, .leave = &message->u.worker_leave};
+        break;
+    default:
         event.kind = EVENT_REPORTS;
         event.reports = (struct event_reports){.peer = peer, .reports = &message->u.report};
     }
-    leader_step(sim, &event);
+    step(sim, coordinator, &event);
 }
 
-/* ---- commit ------------------------------------------------------------------------------ */
+/* ---- requests of people ------------------------------------------------------------------ */
 
-static void release_one(struct sim *sim, const struct outgoing *outgoing)
+/* Steps with what the lookups find. False: it must wait until all that was decided is durable. */
+static bool lookup_and_step(struct sim *sim, struct sim_coordinator *coordinator,
+                            struct event *event, struct event_found *found)
 {
-    check_release(sim, outgoing);
-    if (outgoing->to == ADDRESS_CLIENT) {
-        client_on_answer(sim, &outgoing->message);
+    struct core_lookup *lookups = NULL;
+    size_t count = core_lookups(coordinator->core, event, &sim->arena, &lookups);
+    bool needs_commit = false;
+    for (size_t i = 0; i < count; i++)
+        needs_commit |= lookups[i].kind != LOOKUP_SUBMIT;
+    if (needs_commit && !(coordinator->transaction.phase == SIM_IDLE &&
+                          filling_is_empty(coordinator)))
+        return false;
+    if (sim->options.bug == SIM_BUG_DOUBLE_SUBMIT)
+        count = 0;
+    memory_db_lookup(sim->database.rows, lookups, count, &sim->arena, found);
+    step(sim, coordinator, event);
+    return true;
+}
+
+static bool submit_step(struct sim *sim, struct sim_coordinator *coordinator, size_t index)
+{
+    const struct sim_submit *submit = &sim->submits[index];
+    struct event event = {.kind = EVENT_SUBMIT,
+                          .submit = {.client = 1,
+                                     .request_seq = index + 1,
+                                     .account = "ann",
+                                     .submit_key = submit->key,
+                                     .spec = submit->spec,
+                                     .source = "simulated"}};
+    return lookup_and_step(sim, coordinator, &event, &event.submit.found);
+}
+
+static bool control_step(struct sim *sim, struct sim_coordinator *coordinator, size_t index)
+{
+    const struct sim_request *request = &sim->requests[index];
+    struct rec_name_value target = {.name = request->target, .value = request->value};
+    struct msg_control control = {
+        .action = request->action, .targets = &target, .targets_count = 1, .reason = "drawn"};
+    struct event event = {.kind = EVENT_CONTROL,
+                          .control = {.client = 1,
+                                      .request_seq = SIM_SUBMITS_MAX + 1 + index,
+                                      .account = "root",
+                                      .may_act_for_others = true,
+                                      .control = &control}};
+    return lookup_and_step(sim, coordinator, &event, &event.control.found);
+}
+
+static bool request_step(struct sim *sim, struct sim_coordinator *coordinator, size_t index)
+{
+    const struct sim_request *request = &sim->requests[index];
+    return request->kind == SIM_SUBMIT ? submit_step(sim, coordinator, request->submit)
+                                       : control_step(sim, coordinator, index);
+}
+
+void coordinator_on_request(struct sim *sim, struct sim_coordinator *coordinator, size_t request)
+{
+    if (coordinator->role != SIM_LEADING || request_step(sim, coordinator, request))
         return;
-    }
-    uint32_t worker = (uint32_t)(outgoing->peer >> 32) - 1;
-    sim_send(sim, worker, false, outgoing->peer & UINT32_MAX, sim->config.epoch,
-             &outgoing->message);
+    VEC_RESERVE(coordinator->parked, coordinator->parked_count, coordinator->parked_capacity);
+    coordinator->parked[coordinator->parked_count++] = request;
 }
 
-static void batch_apply(struct sim *sim)
+static void parked_round(struct sim *sim, struct sim_coordinator *coordinator)
 {
-    bug_in_batch(sim, &sim->effects);
-    check_batch(sim, &sim->effects);
-    const char *fault =
-        memory_db_apply(sim->db, sim->effects.persist, sim->effects.persist_count, &sim->arena);
-    if (fault)
-        sim_violation(sim, fault);
+    while (coordinator->parked_count && !sim->violated &&
+           request_step(sim, coordinator, coordinator->parked[0])) {
+        coordinator->parked_count--;
+        memmove(coordinator->parked, coordinator->parked + 1,
+                coordinator->parked_count * sizeof *coordinator->parked);
+    }
+}
+
+/* ---- commit and release ------------------------------------------------------------------ */
+
+static void release_one(struct sim *sim, struct sim_coordinator *coordinator,
+                        const struct outgoing *outgoing)
+{
+    uint32_t from = SIM_AT_COORDINATOR + coordinator->index;
+    judge_release(sim, outgoing);
+    if (sim_has_bug(sim, SIM_BUG_NO_FENCE) && outgoing->message.tag == MSG_ATTEMPT_FENCE)
+        return;
+    if (outgoing->to == ADDRESS_CLIENT)
+        net_send(sim, from, SIM_AT_PEOPLE, 0, coordinator->config.epoch, &outgoing->message);
     else
-        check_commit(sim);
-    sim->result->commits++;
+        net_send(sim, from, SIM_AT_WORKER + (uint32_t)(outgoing->peer >> 32) - 1,
+                 outgoing->peer & UINT32_MAX, coordinator->config.epoch, &outgoing->message);
 }
 
-/* The leader may die after the commit and before, or amid, the release. */
-static void batch_release(struct sim *sim)
+/* The leader may die amid the release. */
+static void release(struct sim *sim, struct sim_coordinator *coordinator)
 {
-    size_t count = sim->effects.release_count;
-    size_t cut =
-        sim_chance(sim, sim->chances.leader_kill) ? rng_below(&sim->rng, count + 1) : count;
+    struct effects *effects = coordinator_flying(coordinator);
+    size_t count = effects->release_count;
+    bool dies = sim_fault(sim, SIM_FAULT_KILL_RELEASE);
+    size_t cut = dies ? rng_below(&sim->rng, count + 1) : count;
     for (size_t i = 0; i < cut && !sim->violated; i++)
-        release_one(sim, &sim->effects.release[i]);
-    if (cut < count) {
-        sim->result->leader_kills++;
-        leader_kill(sim);
-        return;
-    }
-    effects_reset(&sim->effects);
-    if (!sim->violated && rng_below(&sim->rng, 16) == 0)
-        check_rebuilt(sim);
+        release_one(sim, coordinator, &effects->release[i]);
+    coordinator->transaction.phase = SIM_IDLE;
+    effects_reset(effects);
+    if (dies)
+        die(sim, coordinator, "amid a release");
 }
 
-static void commit_finish(struct sim *sim)
+static void committed(struct sim *sim, struct sim_coordinator *coordinator)
 {
-    sim->committing = false;
-    if (sim_chance(sim, sim->chances.commit_fail)) { /* definite: the process ends */
-        sim->result->commit_failures++;
-        leader_kill(sim);
-        return;
-    }
-    if (sim_chance(sim, sim->chances.commit_unknown)) {
-        sim->result->commits_unknown++;
-        bool applied = rng_below(&sim->rng, 2);
-        bool resolved = rng_below(&sim->rng, 2); /* by the batch number */
-        if (applied)
-            batch_apply(sim);
-        if (!applied || !resolved)
-            leader_kill(sim);
-        else
-            batch_release(sim);
-        return;
-    }
-    batch_apply(sim);
-    if (!sim->violated)
-        batch_release(sim);
+    coordinator->lease_until_ms = coordinator->begun_ms + sim->swarm.leader_ms * 9 / 10;
+    release(sim, coordinator);
+    if (coordinator->role == SIM_LEADING && filling_is_empty(coordinator) && !sim->violated &&
+        coordinator == coordinator_true(sim) && rng_below(&sim->rng, 40) == 0)
+        judge_rebuilt(sim, coordinator);
 }
 
-static void commit_begin(struct sim *sim)
+/* The lease row tells what became of the batch. */
+static void look_again(struct sim *sim, struct sim_coordinator *coordinator)
 {
-    sim->committing = true;
-    sim->commit_due_ms = sim->now_ms;
-    if (sim_chance(sim, sim->chances.commit_slow))
-        sim->commit_due_ms += rng_below(&sim->rng, 300);
+    const struct sim_database *database = &sim->database;
+    if (!database_reaches(sim, coordinator->index)) {
+        coordinator->transaction.due_ms = sim->now_ms + 50;
+        return;
+    }
+    if (sim_has_bug(sim, SIM_BUG_UNKNOWN_IS_DONE))
+        committed(sim, coordinator);
+    else if (database->epoch != coordinator->config.epoch)
+        die(sim, coordinator, "another leads");
+    else if (database->batch >= coordinator->batch && !sim_has_bug(sim, SIM_BUG_UNKNOWN_IS_NOT))
+        committed(sim, coordinator);
+    else
+        database_send(sim, coordinator);
 }
 
-void leader_round(struct sim *sim)
+static void answered(struct sim *sim, struct sim_coordinator *coordinator)
 {
-    if (!sim->core) {
-        if (sim->now_ms >= sim->leader_up_ms)
-            leader_start(sim);
+    if (net_is_cut(sim, SIM_AT_DATABASE, SIM_AT_COORDINATOR + coordinator->index)) {
+        coordinator->transaction.phase = SIM_CUT_OFF;
         return;
     }
-    if (sim_chance(sim, sim->chances.leader_kill)) {
-        sim->result->leader_kills++;
-        leader_kill(sim);
-        return;
+    switch (coordinator->transaction.outcome) {
+    case SIM_COMMITTED:
+    case SIM_WRITTEN: /* by the same batch, sent before the connection broke */
+        committed(sim, coordinator);
+        break;
+    case SIM_REFUSED: /* memory is ahead of the rows: the process ends */
+        die(sim, coordinator, "a batch was refused");
+        break;
+    case SIM_FENCED:
+        die(sim, coordinator, "another leads");
+        break;
     }
-    if (sim->wake_ms && sim->wake_ms <= sim->now_ms) {
+}
+
+static void writer_round(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    const struct sim_transaction *transaction = &coordinator->transaction;
+    if (transaction->due_ms > sim->now_ms)
+        return;
+    if (transaction->phase == SIM_ANSWERED)
+        answered(sim, coordinator);
+    else if (transaction->phase == SIM_CUT_OFF)
+        look_again(sim, coordinator);
+}
+
+static void batch_begin(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    coordinator->filling = 1 - coordinator->filling;
+    coordinator->batch++;
+    coordinator->begun_ms = clock_ms(sim, &coordinator->clock);
+    const struct effects *effects = coordinator_flying(coordinator);
+    for (size_t i = 0; sim_has_bug(sim, SIM_BUG_EARLY_RELEASE) && i < effects->release_count; i++)
+        release_one(sim, coordinator, &effects->release[i]);
+    database_send(sim, coordinator);
+}
+
+/* Messages that no row covers need no transaction, as long as we surely lead. */
+static void commit_round(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    uint64_t now_ms = clock_ms(sim, &coordinator->clock);
+    bool renew = now_ms >= coordinator->begun_ms + sim->swarm.leader_ms / 3;
+    if (coordinator->transaction.phase != SIM_IDLE || (filling_is_empty(coordinator) && !renew))
+        return;
+    if (filling(coordinator)->persist_count == 0 && now_ms < coordinator->lease_until_ms &&
+        !renew) {
+        coordinator->filling = 1 - coordinator->filling;
+        release(sim, coordinator);
+    } else {
+        batch_begin(sim, coordinator);
+    }
+}
+
+/* ---- rounds ------------------------------------------------------------------------------ */
+
+static void leading_round(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    writer_round(sim, coordinator);
+    if (coordinator->role != SIM_LEADING || sim->violated)
+        return;
+    parked_round(sim, coordinator);
+    bool due = coordinator->wake_ms &&
+               coordinator->wake_ms <= clock_ms(sim, &coordinator->clock);
+    if (coordinator->dirty || due) {
         struct event tick = {.kind = EVENT_TICK};
-        leader_step(sim, &tick);
+        step(sim, coordinator, &tick);
     }
-    bool something = sim->effects.persist_count || sim->effects.release_count;
-    if (!sim->committing && something)
-        commit_begin(sim);
-    /* Steps go on while a commit is under way; here they join the batch that is open. */
-    if (sim->committing && sim->now_ms >= sim->commit_due_ms && !sim->violated)
-        commit_finish(sim);
+    if (!sim->violated)
+        commit_round(sim, coordinator);
+}
+
+static void standby_round(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    uint64_t now_ms = clock_ms(sim, &coordinator->clock);
+    if (now_ms < coordinator->try_ms)
+        return;
+    coordinator->try_ms = now_ms + sim->swarm.leader_ms / 4 + 1;
+    if (database_reaches(sim, coordinator->index) &&
+        database_lease_take(sim, coordinator, sim_fault(sim, SIM_FAULT_FORCE)))
+        lead(sim, coordinator);
+}
+
+void coordinator_round(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    if (sim->violated || coordinator->paused_until_ms > sim->now_ms)
+        return;
+    if (coordinator->role == SIM_DOWN && sim->now_ms >= coordinator->up_ms)
+        coordinator->role = SIM_STANDBY;
+    if (coordinator->role == SIM_DOWN)
+        return;
+    if (coordinator->role == SIM_LEADING && sim_fault(sim, SIM_FAULT_KILL)) {
+        die(sim, coordinator, "killed");
+    } else if (sim_fault(sim, SIM_FAULT_PAUSE)) {
+        coordinator->paused_until_ms = sim->now_ms + sim_between(sim, 50, 4000);
+        trace_line(sim, "c%u is stopped until %llu", coordinator->index,
+                   (unsigned long long)coordinator->paused_until_ms);
+    } else if (coordinator->role == SIM_STANDBY) {
+        standby_round(sim, coordinator);
+    } else if (coordinator->role == SIM_LEADING) {
+        leading_round(sim, coordinator);
+    }
+}
+
+void coordinator_heal(struct sim *sim, struct sim_coordinator *coordinator)
+{
+    coordinator->paused_until_ms = min_u64(coordinator->paused_until_ms, sim->now_ms);
+    coordinator->up_ms = min_u64(coordinator->up_ms, sim->now_ms);
 }

@@ -1,8 +1,25 @@
-/* sim_worker.c - nodes: a daemon that joins, beats and relays, shepherds that outlive it. */
+/* sim_worker.c - nodes: a daemon that joins, beats and relays, shepherds that outlive it.
+ *
+ * All times of a node are of its own steady clock, which may run slow or fast. */
 #include "tests/lib/core/sim_inner.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#define RESEND_MS 100u
+#define WINDOW 24u /* reports ahead of the acknowledgements */
+
+static uint64_t node_ms(const struct sim *sim, const struct sim_worker *worker)
+{
+    return clock_ms(sim, &worker->clock);
+}
+
+static void size_draw(struct sim *sim, struct sim_worker *worker)
+{
+    bool first = worker->index == 0; /* large enough for every job */
+    worker->cores = sim_between(sim, first ? 4 : 2, 8);
+    worker->gpus = first || rng_below(&sim->rng, 3) == 0 ? 2 : 0;
+}
 
 void worker_init(struct sim *sim, uint32_t index)
 {
@@ -11,13 +28,13 @@ void worker_init(struct sim *sim, uint32_t index)
     snprintf(worker->name, sizeof worker->name, "w%u", index);
     worker->link = SIM_AWAY;
     worker->incarnation = rng_next(&sim->rng);
-    worker->cores = 2 + rng_below(&sim->rng, 6);
-    worker->gpus = index == 0 || rng_below(&sim->rng, 3) == 0 ? 2 : 0; /* one at least has some */
-    worker->heartbeat_ms = 200;
-    worker->lease_ms = 2000;
+    worker->target = (uint32_t)rng_below(&sim->rng, sim->swarm.coordinators);
+    size_draw(sim, worker);
+    worker->heartbeat_ms = sim->config.heartbeat_ms;
+    worker->lease_ms = sim->config.lease_ms;
 }
 
-struct sim_attempt *worker_attempt(struct sim_worker *worker, uint64_t attempt_id)
+static struct sim_attempt *attempt_of(struct sim_worker *worker, uint64_t attempt_id)
 {
     for (size_t i = 0; i < worker->attempt_count; i++)
         if (worker->attempts[i].attempt_id == attempt_id)
@@ -27,137 +44,262 @@ struct sim_attempt *worker_attempt(struct sim_worker *worker, uint64_t attempt_i
 
 void worker_done(struct sim_worker *worker)
 {
-    for (size_t i = 0; i < worker->attempt_count; i++)
-        mem_free(worker->attempts[i].reports);
     mem_free(worker->attempts);
 }
 
+/* The next coordinator of its list is tried after a moment. */
 void worker_cut(struct sim *sim, struct sim_worker *worker)
 {
-    sim_session_cut(sim, worker->index);
-    if (worker->link == SIM_DOWN)
+    if (worker->link == SIM_OFF || worker->link == SIM_AWAY)
         return;
     worker->link = SIM_AWAY;
-    worker->up_ms = sim->now_ms + rng_below(&sim->rng, 100);
+    worker->target = (worker->target + 1) % sim->swarm.coordinators;
+    worker->up_ms = node_ms(sim, worker) + rng_below(&sim->rng, 100);
 }
 
-/* ---- attempts ---------------------------------------------------------------------------- */
+bool worker_is_clean(const struct sim_worker *worker)
+{
+    bool clean = worker->link == SIM_JOINED;
+    if (worker->for_ever)
+        return true;
+    for (size_t i = 0; i < worker->attempt_count; i++)
+        clean &= worker->attempts[i].gone && !worker->attempts[i].running;
+    return clean;
+}
+
+/* ---- what attempts really do ------------------------------------------------------------- */
+
+static struct sim_truth *truth_get(struct sim *sim, const struct msg_start *start, uint32_t worker)
+{
+    CHECK(start->attempt_id < 1u << 20);
+    if (start->attempt_id >= sim->truth_count) {
+        size_t count = 2 * start->attempt_id + 64;
+        sim->truths = mem_grow(sim->truths, count, sizeof(struct sim_truth *));
+        memset(sim->truths + sim->truth_count, 0,
+               (count - sim->truth_count) * sizeof(struct sim_truth *));
+        sim->truth_count = count;
+    }
+    struct sim_truth **truth = &sim->truths[start->attempt_id];
+    if (!*truth) {
+        *truth = mem_zalloc(sizeof **truth);
+        (*truth)->attempt_id = start->attempt_id;
+        (*truth)->job_id = start->job_id;
+        (*truth)->worker = worker;
+    }
+    if ((*truth)->job_id != start->job_id || (*truth)->worker != worker)
+        sim_violation(sim, "invariant 1: attempt %llu was of job %llu on w%u, now of %llu on w%u",
+                      (unsigned long long)start->attempt_id, (unsigned long long)(*truth)->job_id,
+                      (*truth)->worker, (unsigned long long)start->job_id, worker);
+    return *truth;
+}
 
 static void report_add(struct sim_attempt *attempt, enum sim_report_what what, enum cause cause)
 {
-    VEC_RESERVE(attempt->reports, attempt->report_count, attempt->report_capacity);
-    attempt->reports[attempt->report_count++] =
+    struct sim_truth *truth = attempt->truth;
+    VEC_RESERVE(truth->reports, truth->count, truth->capacity);
+    truth->reports[truth->count++] =
         (struct sim_report){.what = what, .step = attempt->step, .cause = cause};
-    attempt->metrics += what == SIM_METRIC;
     if (what == SIM_FINISHED)
-        attempt->running = false;
+        attempt->running = attempt->waiting = false;
 }
 
 /* Some programs ignore the resume point and begin anew. */
-static uint64_t first_step(struct sim *sim, const char *path)
+static uint64_t first_step(struct sim *sim, const struct msg_start *start)
 {
     unsigned long long step = 0;
-    if (!*path)
+    if (!*start->resume_path)
         return 0;
-    if (!*sim_file(sim, path))
-        sim_violation(sim, "invariant 7: an attempt resumes from files that were deleted");
-    sscanf(strrchr(path, '/') + 1, "%llu", &step);
+    sscanf(strrchr(start->resume_path, '/') + 1, "%llu", &step);
     return rng_below(&sim->rng, 5) == 0 ? 0 : step;
+}
+
+/* The daemon compares the manifest with the hash of START: an attempt that began anew, or one
+ * that was given up and still runs somewhere, may have written over the files. */
+static bool resume_is_whole(struct sim *sim, const struct msg_start *start)
+{
+    uint64_t saved_by;
+    if (!*start->resume_path)
+        return true;
+    const struct sim_file *file = sim_file(sim, start->resume_path);
+    memcpy(&saved_by, start->resume_content.bytes, sizeof saved_by);
+    return file->there && file->content == saved_by;
+}
+
+static uint64_t cores_busy(const struct sim_worker *worker)
+{
+    uint64_t busy = 0;
+    for (size_t i = 0; i < worker->attempt_count; i++)
+        busy += worker->attempts[i].running ? worker->attempts[i].cores : 0;
+    return busy;
+}
+
+static void attempt_begin(struct sim *sim, struct sim_worker *worker, struct sim_attempt *attempt)
+{
+    attempt->waiting = false;
+    attempt->running = true;
+    attempt->next_ms = node_ms(sim, worker) + sim_between(sim, 1, 100);
+    report_add(attempt, SIM_STARTED, CAUSE_NONE);
 }
 
 static void attempt_start(struct sim *sim, struct sim_worker *worker, const struct msg_start *start)
 {
-    if (worker_attempt(worker, start->attempt_id))
+    if (attempt_of(worker, start->attempt_id))
         return; /* idempotent, and remembered when it is gone */
+    judge_started(sim, start);
     struct sim_attempt attempt = {
         .attempt_id = start->attempt_id,
         .job_id = start->job_id,
-        .running = true,
-        .step = first_step(sim, start->resume_path),
-        .next_ms = sim->now_ms + 1 + rng_below(&sim->rng, 100),
+        .truth = truth_get(sim, start, worker->index),
+        .cores = start->ranks * start->cores,
+        .gpus = start->ranks * start->gpus,
+        .waiting = true,
+        .step = first_step(sim, start),
+        .hung = sim_fault(sim, SIM_FAULT_SHEPHERD_HANG),
+        .wall_due_ms = start->wall_time_ms ? node_ms(sim, worker) + start->wall_time_ms : 0,
     };
-    attempt.steps = attempt.step + 1 + rng_below(&sim->rng, 20);
-    report_add(&attempt, SIM_STARTED, CAUSE_NONE);
+    if (attempt.truth->stored)
+        sim_violation(sim, "invariant 1: attempt %llu is started a second time",
+                      (unsigned long long)start->attempt_id);
+    attempt.truth->count = 0; /* of a start that nobody heard of: its node has lost its disk */
+    attempt.steps = attempt.step + sim_between(sim, 1, 20);
+    attempt.deaf = attempt.hung && rng_below(&sim->rng, 2);
+    bool whole = resume_is_whole(sim, start);
+    sim->result->resumes_refused += !whole;
+    if (!whole || attempt.cores > worker->cores) /* it came back as a smaller machine */
+        report_add(&attempt, SIM_FINISHED, CAUSE_LAUNCH_FAILED);
     VEC_RESERVE(worker->attempts, worker->attempt_count, worker->attempt_capacity);
     worker->attempts[worker->attempt_count++] = attempt;
 }
 
-static void attempt_forget(struct sim_attempt *attempt)
+/* The last thing a hung or stopped program does takes a while. */
+static void attempt_stop(struct sim *sim, struct sim_worker *worker, struct sim_attempt *attempt,
+                         enum cause cause)
 {
-    attempt->gone = true;
-    attempt->running = false;
-    mem_free(attempt->reports);
-    attempt->reports = NULL;
-    attempt->report_count = attempt->report_capacity = 0;
+    if (attempt->stopping || attempt->gone)
+        return;
+    attempt->stopping = true;
+    attempt->stop_cause = cause;
+    if (attempt->waiting)
+        report_add(attempt, SIM_FINISHED, cause);
+    else if (attempt->hung)
+        attempt->next_ms = node_ms(sim, worker) + sim_between(sim, 50, 500);
 }
 
-static const char *checkpoint_path(struct sim *sim, const struct sim_attempt *attempt,
-                                   uint64_t step)
+/* Killed; while it dies it holds its cores. */
+static void attempt_forget(struct sim *sim, struct sim_worker *worker, struct sim_attempt *attempt)
 {
-    return arena_printf(&sim->arena, "/job/%llu/%llu", (unsigned long long)attempt->job_id,
+    attempt->gone = true;
+    attempt->waiting = false;
+    attempt->next_ms = node_ms(sim, worker) + rng_below(&sim->rng, 100);
+}
+
+static const char *checkpoint_path(struct sim *sim, uint64_t job_id, uint64_t step)
+{
+    return arena_printf(&sim->arena, "/job/%llu/%llu", (unsigned long long)job_id,
                         (unsigned long long)step);
 }
 
-static void attempt_step(struct sim *sim, struct sim_attempt *attempt)
+static void checkpoint_save(struct sim *sim, struct sim_attempt *attempt)
 {
-    static const enum cause failures[] = {CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_OOM, CAUSE_STALLED};
-    if (!attempt->running || sim->now_ms < attempt->next_ms)
-        return;
-    attempt->next_ms = sim->now_ms + 1 + rng_below(&sim->rng, 100);
-    if (attempt->stopping) {
-        report_add(attempt, SIM_FINISHED, attempt->stop_cause);
-        return;
-    }
+    const char *path = checkpoint_path(sim, attempt->job_id, attempt->step);
+    *sim_file(sim, path) = (struct sim_file){.there = true, .content = attempt->attempt_id};
+    report_add(attempt, SIM_CHECKPOINT, CAUSE_NONE);
+}
+
+static void program_step(struct sim *sim, struct sim_attempt *attempt)
+{
+    static const enum cause failures[] = {CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_OOM, CAUSE_STALLED,
+                                          CAUSE_DIVERGED};
     attempt->step++;
     report_add(attempt, SIM_METRIC, CAUSE_NONE);
-    if (attempt->step % 4 == 0 || attempt->step == attempt->steps) {
-        *sim_file(sim, checkpoint_path(sim, attempt, attempt->step)) = true;
-        report_add(attempt, SIM_CHECKPOINT, CAUSE_NONE);
-    }
+    if (attempt->step % 4 == 0 || attempt->step == attempt->steps)
+        checkpoint_save(sim, attempt);
     if (attempt->step >= attempt->steps)
         report_add(attempt, SIM_FINISHED, CAUSE_SUCCESS);
-    else if (sim_chance(sim, sim->chances.fail_attempt))
+    else if (sim_fault(sim, SIM_FAULT_ATTEMPT_FAIL))
         report_add(attempt, SIM_FINISHED, failures[rng_below(&sim->rng, ARRAY_COUNT(failures))]);
+    else if (sim_fault(sim, SIM_FAULT_SHEPHERD_CRASH))
+        report_add(attempt, SIM_FINISHED, CAUSE_SHEPHERD_LOST);
+}
+
+static void attempt_round(struct sim *sim, struct sim_worker *worker, struct sim_attempt *attempt)
+{
+    uint64_t now_ms = node_ms(sim, worker);
+    if (attempt->waiting && cores_busy(worker) + attempt->cores <= worker->cores)
+        attempt_begin(sim, worker, attempt);
+    if (attempt->wall_due_ms && now_ms >= attempt->wall_due_ms && !attempt->deaf)
+        attempt_stop(sim, worker, attempt, CAUSE_TIME_LIMIT);
+    if (!attempt->running || now_ms < attempt->next_ms)
+        return;
+    if (attempt->gone) {
+        attempt->running = false;
+        return;
+    }
+    attempt->next_ms = now_ms + sim_between(sim, 1, 100);
+    if (attempt->stopping)
+        report_add(attempt, SIM_FINISHED, attempt->stop_cause);
+    else if (!attempt->hung)
+        program_step(sim, attempt);
 }
 
 /* ---- messages to the leader -------------------------------------------------------------- */
+
+static void worker_send(struct sim *sim, const struct sim_worker *worker,
+                        const struct message *message)
+{
+    net_send(sim, SIM_AT_WORKER + worker->index, SIM_AT_COORDINATOR + worker->target,
+             worker->session, worker->epoch, message);
+}
+
+static void join_devices(struct sim *sim, const struct sim_worker *worker,
+                         struct msg_worker_join *join)
+{
+    join->devices = arena_alloc(&sim->arena, worker->gpus * sizeof *join->devices);
+    join->devices_count = worker->gpus;
+    for (size_t i = 0; i < worker->gpus; i++)
+        join->devices[i] = (struct rec_device){
+            .device_index = i, .kind = "gpu", .model = "", .uuid = "", .memory_bytes = 1};
+}
+
+static void join_held(struct sim *sim, const struct sim_worker *worker,
+                      struct msg_worker_join *join)
+{
+    join->held = arena_alloc(&sim->arena, worker->attempt_count * sizeof *join->held);
+    for (size_t i = 0; i < worker->attempt_count; i++) {
+        struct sim_attempt *attempt = &worker->attempts[i];
+        attempt->sent = attempt->acked;
+        if (!attempt->gone)
+            join->held[join->held_count++] =
+                (struct rec_held_attempt){.attempt_id = attempt->attempt_id,
+                                          .running = attempt->running || attempt->waiting,
+                                          .last_seq = attempt->truth->count};
+    }
+}
 
 static void join_send(struct sim *sim, struct sim_worker *worker)
 {
     struct message message = {.tag = MSG_WORKER_JOIN};
     struct msg_worker_join *join = &message.u.worker_join;
     worker->session = sim->next_session++;
-    join->name = worker->name;
-    join->incarnation = worker->incarnation;
-    join->host = "sim";
-    join->cores = worker->cores;
-    join->memory_bytes = (uint64_t)16 << 30;
-    join->topology = "{}";
-    join->devices = arena_alloc(&sim->arena, worker->gpus * sizeof *join->devices);
-    join->devices_count = worker->gpus;
-    for (size_t i = 0; i < worker->gpus; i++)
-        join->devices[i] = (struct rec_device){
-            .device_index = i, .kind = "gpu", .model = "", .uuid = "", .memory_bytes = 1};
-    join->held = arena_alloc(&sim->arena, worker->attempt_count * sizeof *join->held);
-    for (size_t i = 0; i < worker->attempt_count; i++) {
-        struct sim_attempt *attempt = &worker->attempts[i];
-        attempt->sent_ms = 0;
-        if (!attempt->gone)
-            join->held[join->held_count++] =
-                (struct rec_held_attempt){.attempt_id = attempt->attempt_id,
-                                          .running = attempt->running,
-                                          .last_seq = attempt->report_count};
-    }
+    *join = (struct msg_worker_join){.name = worker->name,
+                                     .incarnation = worker->incarnation,
+                                     .host = "sim",
+                                     .cores = worker->cores,
+                                     .memory_bytes = (uint64_t)16 << 30,
+                                     .topology = "{}"};
+    join_devices(sim, worker, join);
+    join_held(sim, worker, join);
     worker->link = SIM_JOINING;
-    worker->heard_ms = sim->now_ms;
-    sim_send(sim, worker->index, true, worker->session, worker->epoch, &message);
+    worker->heard_ms = node_ms(sim, worker);
+    worker_send(sim, worker, &message);
 }
 
-static void report_fill(struct sim *sim, const struct sim_attempt *attempt, size_t index,
-                        struct rec_report *out)
+static void report_fill(struct sim *sim, const struct sim_worker *worker,
+                        const struct sim_attempt *attempt, size_t index, struct rec_report *out)
 {
-    const struct sim_report *report = &attempt->reports[index];
-    *out = (struct rec_report){.seq = index + 1, .time_us = sim_wall_us(sim), .step = report->step};
+    const struct sim_report *report = &attempt->truth->reports[index];
+    *out = (struct rec_report){
+        .seq = index + 1, .time_us = clock_us(sim, &worker->clock), .step = report->step};
     switch (report->what) {
     case SIM_STARTED:
         out->kind = REPORT_STARTED;
@@ -170,7 +312,8 @@ static void report_fill(struct sim *sim, const struct sim_attempt *attempt, size
         break;
     case SIM_CHECKPOINT:
         out->kind = REPORT_CHECKPOINT;
-        out->path = checkpoint_path(sim, attempt, report->step);
+        out->path = checkpoint_path(sim, attempt->job_id, report->step);
+        memcpy(out->content.bytes, &attempt->attempt_id, sizeof attempt->attempt_id);
         out->meta = arena_printf(&sim->arena, "{\"loss\": %llu.5}",
                                  (unsigned long long)(report->step * 7919 % 13));
         break;
@@ -181,68 +324,84 @@ static void report_fill(struct sim *sim, const struct sim_attempt *attempt, size
     }
 }
 
-/* Unacknowledged reports, again after a while. */
+/* A part of the stream, ahead of the acknowledgements; all that is not acknowledged again after
+ * a while. */
 static void reports_send(struct sim *sim, struct sim_worker *worker, struct sim_attempt *attempt)
 {
-    bool news = attempt->report_count > attempt->acked;
-    bool waited = attempt->sent_ms == 0 || sim->now_ms > attempt->sent_ms + 100;
-    if (attempt->gone || !news || !waited)
+    uint64_t now_ms = node_ms(sim, worker);
+    if (attempt->gone)
         return;
-    size_t count = min_u64(attempt->report_count - attempt->acked, 1 + rng_below(&sim->rng, 8));
+    if (attempt->sent > attempt->acked && now_ms > attempt->sent_ms + RESEND_MS)
+        attempt->sent = attempt->acked;
+    size_t waiting = attempt->truth->count - attempt->sent;
+    if (!waiting || attempt->sent - attempt->acked >= WINDOW)
+        return;
+    size_t count = min_u64(waiting, sim_between(sim, 1, 8));
     struct message message = {.tag = MSG_REPORT};
     struct msg_report *report = &message.u.report;
     report->attempt_id = attempt->attempt_id;
     report->reports = arena_alloc(&sim->arena, count * sizeof *report->reports);
     report->reports_count = count;
     for (size_t i = 0; i < count; i++)
-        report_fill(sim, attempt, attempt->acked + i, &report->reports[i]);
-    attempt->sent_ms = sim->now_ms;
-    sim_send(sim, worker->index, true, worker->session, worker->epoch, &message);
+        report_fill(sim, worker, attempt, attempt->sent + i, &report->reports[i]);
+    attempt->sent += count;
+    attempt->sent_ms = now_ms;
+    worker_send(sim, worker, &message);
 }
 
 static void beat_send(struct sim *sim, struct sim_worker *worker)
 {
-    if (sim->now_ms < worker->beat_ms)
+    uint64_t now_ms = node_ms(sim, worker);
+    if (now_ms < worker->beat_ms)
         return;
     struct message message = {.tag = MSG_HEARTBEAT};
     message.u.heartbeat.worker_id = worker->worker_id;
     message.u.heartbeat.incarnation = worker->incarnation;
-    worker->beat_ms = sim->now_ms + worker->heartbeat_ms;
-    sim_send(sim, worker->index, true, worker->session, worker->epoch, &message);
+    worker->beat_ms = now_ms + worker->heartbeat_ms;
+    worker_send(sim, worker, &message);
+}
+
+/* As the daemon does: only when nothing is left here. */
+static void leave(struct sim *sim, struct sim_worker *worker)
+{
+    struct message message = {.tag = MSG_WORKER_LEAVE};
+    message.u.worker_leave.worker_id = worker->worker_id;
+    message.u.worker_leave.incarnation = worker->incarnation;
+    worker_send(sim, worker, &message);
+    worker->incarnation = rng_next(&sim->rng);
+    worker_cut(sim, worker);
+    worker->up_ms += rng_below(&sim->rng, 2000);
 }
 
 /* ---- messages from the leader ------------------------------------------------------------ */
 
-static void on_ack(struct sim_worker *worker, const struct msg_report_ack *ack)
+static void on_ack(struct sim *sim, struct sim_worker *worker, const struct msg_report_ack *ack)
 {
-    struct sim_attempt *attempt = worker_attempt(worker, ack->attempt_id);
+    struct sim_attempt *attempt = attempt_of(worker, ack->attempt_id);
     if (!attempt || attempt->gone || ack->seq <= attempt->acked)
         return;
-    attempt->acked = min_u64(ack->seq, attempt->report_count);
-    attempt->sent_ms = 0;
-    if (!attempt->running && attempt->acked == attempt->report_count)
-        attempt_forget(attempt);
+    attempt->acked = min_u64(ack->seq, attempt->truth->count);
+    attempt->sent = max_u64(attempt->sent, attempt->acked);
+    if (!attempt->running && !attempt->waiting && attempt->acked == attempt->truth->count)
+        attempt_forget(sim, worker, attempt);
 }
 
-static void on_stop(struct sim_worker *worker, const struct msg_stop *stop)
+static void on_stop(struct sim *sim, struct sim_worker *worker, const struct msg_stop *stop)
 {
-    struct sim_attempt *attempt = worker_attempt(worker, stop->attempt_id);
+    struct sim_attempt *attempt = attempt_of(worker, stop->attempt_id);
+    enum cause cause;
     struct err err;
-    if (!attempt || attempt->gone || attempt->stopping)
+    if (!attempt || !(attempt->running || attempt->waiting))
         return;
-    attempt->stopping = true;
-    if (cause_from_name(stop->cause, &attempt->stop_cause, &err) < 0)
-        attempt->stop_cause = CAUSE_CANCELLED;
+    if (cause_from_name(stop->cause, &cause, &err) < 0)
+        sim_violation(sim, "STOP with the unknown cause '%s'", stop->cause);
+    else
+        attempt_stop(sim, worker, attempt, cause);
 }
 
-void worker_on_message(struct sim *sim, struct sim_worker *worker, uint64_t epoch,
-                       const struct message *message)
+static void obey(struct sim *sim, struct sim_worker *worker, const struct message *message)
 {
     struct sim_attempt *attempt;
-    if (epoch < worker->epoch)
-        return; /* of a leader that has been succeeded */
-    worker->epoch = epoch;
-    worker->heard_ms = sim->now_ms;
     switch ((int)message->tag) {
     case MSG_WORKER_WELCOME:
         worker->worker_id = message->u.worker_welcome.worker_id;
@@ -252,18 +411,20 @@ void worker_on_message(struct sim *sim, struct sim_worker *worker, uint64_t epoc
         attempt_start(sim, worker, &message->u.start);
         break;
     case MSG_STOP:
-        on_stop(worker, &message->u.stop);
+        on_stop(sim, worker, &message->u.stop);
         break;
     case MSG_REPORT_ACK:
-        on_ack(worker, &message->u.report_ack);
+        on_ack(sim, worker, &message->u.report_ack);
         break;
     case MSG_ATTEMPT_FENCE:
-        attempt = worker_attempt(worker, message->u.attempt_fence.attempt_id);
-        if (attempt && !attempt->gone)
-            attempt_forget(attempt);
+        attempt = attempt_of(worker, message->u.attempt_fence.attempt_id);
+        if (attempt && !attempt->gone) {
+            judge_fenced(sim, worker, attempt->attempt_id);
+            attempt_forget(sim, worker, attempt);
+        }
         break;
     case MSG_CHECKPOINT_DROP:
-        *sim_file(sim, message->u.checkpoint_drop.path) = false;
+        sim_file(sim, message->u.checkpoint_drop.path)->there = false;
         break;
     case MSG_REFUSED:
         worker_cut(sim, worker);
@@ -273,57 +434,80 @@ void worker_on_message(struct sim *sim, struct sim_worker *worker, uint64_t epoc
     }
 }
 
+void worker_on_message(struct sim *sim, struct sim_worker *worker, uint64_t epoch,
+                       const struct message *message)
+{
+    if (epoch < worker->epoch)
+        return; /* of a leader that has been succeeded */
+    worker->epoch = epoch;
+    worker->heard_ms = node_ms(sim, worker);
+    trace_line(sim, "w%u gets %s", worker->index, msg_name(message->tag));
+    obey(sim, worker, message);
+}
+
 /* ---- faults and rounds ------------------------------------------------------------------- */
 
-/* The node goes down with all its processes; its disk may go as well. */
+/* The node goes down with all its processes; its disk may go as well, and it may come back as
+ * another machine. */
 static void node_lose(struct sim *sim, struct sim_worker *worker)
 {
-    bool disk = sim_chance(sim, sim->chances.disk_loss);
+    bool disk = sim_fault(sim, SIM_FAULT_DISK_LOSS);
+    trace_line(sim, "w%u is lost%s", worker->index, disk ? " with its disk" : "");
     for (size_t i = 0; i < worker->attempt_count; i++) {
         struct sim_attempt *attempt = &worker->attempts[i];
         if (disk)
-            attempt_forget(attempt);
-        else if (attempt->running)
-            report_add(attempt, SIM_FINISHED, CAUSE_SHEPHERD_LOST);
+            attempt->gone = true;
+        else if (!attempt->gone && (attempt->running || attempt->waiting))
+            report_add(attempt, SIM_FINISHED,
+                       attempt->waiting ? CAUSE_LAUNCH_FAILED : CAUSE_SHEPHERD_LOST);
+        attempt->running = attempt->waiting = false;
     }
-    if (disk)
+    if (disk) {
         worker->attempt_count = 0; /* also what it remembered of ended ones */
-    sim_session_cut(sim, worker->index);
-    worker->link = SIM_DOWN;
+        worker->epoch = 0;
+        size_draw(sim, worker);
+    }
+    worker->link = SIM_OFF;
+    worker->for_ever = worker->index != 0 && rng_below(&sim->rng, 4) == 0;
+    worker->paused_until_ms = 0;
     worker->incarnation = rng_next(&sim->rng);
-    worker->up_ms = sim->now_ms + rng_below(&sim->rng, 6000);
-    sim->result->nodes_lost++;
+    worker->up_ms = node_ms(sim, worker) + rng_below(&sim->rng, 6000);
+}
+
+/* Shepherds go on. */
+static void daemon_restart(struct sim *sim, struct sim_worker *worker)
+{
+    trace_line(sim, "w%u: daemon restarts", worker->index);
+    worker->incarnation = rng_next(&sim->rng);
+    worker->link = SIM_AWAY;
+    worker->up_ms = node_ms(sim, worker) + rng_below(&sim->rng, 4000);
 }
 
 static void faults(struct sim *sim, struct sim_worker *worker)
 {
-    if (worker->link == SIM_DOWN)
+    if (worker->link == SIM_OFF)
         return;
-    if (sim_chance(sim, sim->chances.node_loss)) {
+    if (sim_fault(sim, SIM_FAULT_NODE_LOSS)) {
         node_lose(sim, worker);
-    } else if (sim_chance(sim, sim->chances.daemon_restart)) {
-        worker->incarnation = rng_next(&sim->rng); /* shepherds go on */
-        worker_cut(sim, worker);
-        worker->up_ms += rng_below(&sim->rng, 4000);
-        sim->result->daemon_restarts++;
-    } else if (sim_chance(sim, sim->chances.cut)) {
+    } else if (sim_fault(sim, SIM_FAULT_DAEMON_RESTART)) {
+        daemon_restart(sim, worker);
+    } else if (sim_fault(sim, SIM_FAULT_DAEMON_PAUSE)) {
+        worker->paused_until_ms = sim->now_ms + sim_between(sim, 50, 5000);
+        trace_line(sim, "w%u: daemon is stopped until %llu", worker->index,
+                   (unsigned long long)worker->paused_until_ms);
+    } else if (sim_fault(sim, SIM_FAULT_CUT)) {
         worker_cut(sim, worker);
         worker->up_ms += rng_below(&sim->rng, 3000);
-        sim->result->cut++;
+    } else if (worker_is_clean(worker) && sim_fault(sim, SIM_FAULT_DAEMON_LEAVE)) {
+        leave(sim, worker);
     }
 }
 
-void worker_round(struct sim *sim, struct sim_worker *worker)
+static void daemon_round(struct sim *sim, struct sim_worker *worker)
 {
-    faults(sim, worker);
-    if (worker->link == SIM_DOWN && sim->now_ms >= worker->up_ms)
-        worker->link = SIM_AWAY;
-    if (worker->link == SIM_DOWN)
-        return;
-    for (size_t i = 0; i < worker->attempt_count; i++)
-        attempt_step(sim, &worker->attempts[i]);
-    bool silent = sim->now_ms > worker->heard_ms + worker->lease_ms / 2;
-    if (worker->link == SIM_AWAY && sim->now_ms >= worker->up_ms)
+    uint64_t now_ms = node_ms(sim, worker);
+    bool silent = now_ms > worker->heard_ms + worker->lease_ms / 2;
+    if (worker->link == SIM_AWAY && now_ms >= worker->up_ms)
         join_send(sim, worker);
     else if (worker->link != SIM_AWAY && silent)
         worker_cut(sim, worker);
@@ -332,4 +516,23 @@ void worker_round(struct sim *sim, struct sim_worker *worker)
     beat_send(sim, worker);
     for (size_t i = 0; i < worker->attempt_count; i++)
         reports_send(sim, worker, &worker->attempts[i]);
+}
+
+void worker_round(struct sim *sim, struct sim_worker *worker)
+{
+    faults(sim, worker);
+    if (worker->link == SIM_OFF && !worker->for_ever && node_ms(sim, worker) >= worker->up_ms)
+        worker->link = SIM_AWAY;
+    if (worker->link == SIM_OFF)
+        return;
+    for (size_t i = 0; i < worker->attempt_count; i++)
+        attempt_round(sim, worker, &worker->attempts[i]);
+    if (worker->paused_until_ms <= sim->now_ms)
+        daemon_round(sim, worker);
+}
+
+void worker_heal(struct sim *sim, struct sim_worker *worker)
+{
+    worker->paused_until_ms = min_u64(worker->paused_until_ms, sim->now_ms);
+    worker->up_ms = min_u64(worker->up_ms, node_ms(sim, worker));
 }
