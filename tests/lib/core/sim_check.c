@@ -322,8 +322,8 @@ static void parent_check(struct sim *sim, uint64_t job_id, uint32_t index,
     const struct row_job *parent = job_row(sim, job_id - job->submit_index + index);
     if (!state_meets(parent->state, condition) && !asked_of(sim, parent->job_id).retry)
         sim_violation(sim, "invariant 8: job %llu runs and needs %s of job %llu, which is %s",
-                      (ull)job_id, spec_condition_name(condition), (ull)parent->job_id,
-                      parent->state);
+                      (ull)job_id, spec_condition_text(&sim->arena, condition, ""),
+                      (ull)parent->job_id, parent->state);
 }
 
 static void parents_check(struct sim *sim, uint64_t job_id)
