@@ -56,6 +56,12 @@ static bool has_ended(const struct followed *job)
     return is_state(job, "succeeded") || is_state(job, "failed") || is_state(job, "cancelled");
 }
 
+/* Stopped by its sweep in favour of better trials: as meant. */
+static bool is_pruned(const struct followed *job)
+{
+    return is_state(job, "cancelled") && strcmp(job->cause, "pruned") == 0;
+}
+
 static void copy_text(char *out, size_t size, const char *text)
 {
     struct buf clean = {0};
@@ -323,7 +329,7 @@ int follow_jobs(struct client *client, const char *const *ids, size_t count)
             follow.jobs[follow.count++].id = ids[i];
     int code = follow.count ? run_follow(&follow) : EXIT_DONE;
     for (size_t i = 0; i < follow.count && code == EXIT_DONE; i++)
-        if (!is_state(&follow.jobs[i], "succeeded"))
+        if (!is_state(&follow.jobs[i], "succeeded") && !is_pruned(&follow.jobs[i]))
             code = EXIT_JOB_FAILED;
     arena_done(&follow.arena);
     mem_free(follow.jobs);

@@ -51,7 +51,8 @@ const struct verb verb_wait = {
     .summary = "follow jobs until they have ended",
     .text =
         "Shows live progress on a terminal, a line per change elsewhere. Exits 0 when every job "
-        "succeeded and 1 when one failed or was cancelled. Ending this command does nothing to "
+        "succeeded and 1 when one failed or was cancelled; a trial that its sweep stopped (cause "
+        "`pruned`) counts as neither. Ending this command does nothing to "
         "the jobs. A restart of the coordinator is waited out.",
     .word_kind = WORD_JOB,
     .words_max = UINT_MAX,

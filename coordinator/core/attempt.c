@@ -70,6 +70,7 @@ struct attempt *attempt_add(struct core *core, struct job *job, struct worker *w
     attempt->state = ATTEMPT_PLACED;
     attempt->timer = (struct timer){.kind = TIMER_ATTEMPT, .id = attempt_id};
     job->attempt = attempt;
+    limits_take(job->class);
     occupy(worker, attempt);
     HASH_ADD(hh, core->attempts, attempt_id, sizeof attempt->attempt_id, attempt);
     return attempt;
@@ -255,6 +256,7 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
     HASH_DEL(core->attempts, attempt);
     job->attempt = NULL;
     shares_give(core, job);
+    limits_give(core, job->class);
     for (size_t i = 0; i < job->input_count; i++)
         job->inputs[i].resolved = false;
     if (event == ATTEMPT_ON_LOSE && worker_is_reachable(worker))
@@ -262,7 +264,7 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
     history_add(core, "attempt_ended", job->job_id, attempt->attempt_id, worker->worker_id, NULL,
                 arena_printf(step_arena(core), "%s%s%s", cause_name(cause),
                              evidence && *evidence ? ": " : "", evidence ? evidence : ""));
-    job_after_attempt(core, job, cause, attempt->evidence);
+    job_after_attempt(core, job, cause, attempt->stop_cause, attempt->evidence);
 }
 
 /* A STOP that a silent worker never confirmed: it does not know the attempt. */

@@ -114,11 +114,31 @@ static const char *counts_check(const struct core *core, struct arena *arena)
     return NULL;
 }
 
+/* What is used is what runs; more only where the cap came later than the attempts. */
+static const char *limit_check(const struct core *core, const struct limit *limit,
+                               struct arena *arena)
+{
+    uint64_t used = 0;
+    for (const struct attempt *attempt = core->attempts; attempt; attempt = attempt->hh.next) {
+        const struct class *class = attempt->job->class;
+        for (size_t i = 0; i < class->limit_count; i++)
+            used += class->limits[i] == limit;
+    }
+    BROKEN(used == limit->jobs_used && used <= limit->jobs_max && limit->class_count > 0,
+           "limit %llu/%llu: %llu of %llu jobs run and %llu are counted", (ull)limit->key.kind,
+           (ull)limit->key.id, (ull)used, (ull)limit->jobs_max, (ull)limit->jobs_used);
+    return NULL;
+}
+
 const char *core_check(const struct core *core, bool thorough, struct arena *arena)
 {
     const char *broken = counts_check(core, arena);
     for (size_t i = 0; !broken && i < core->worker_count; i++)
         broken = worker_check(core->workers[i], arena);
+    for (size_t i = 0; !broken && i < core->limit_count; i++)
+        broken = limit_check(core, core->limits[i], arena);
+    if (!broken)
+        broken = sweeps_check(core, arena);
     if (!thorough)
         return broken;
     const struct job *job, *next;

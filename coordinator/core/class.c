@@ -14,6 +14,13 @@ struct policy_need job_need(const struct job *job)
     };
 }
 
+static void limits_put(struct buf *key, const struct job *job)
+{
+    struct limit_key limits[POLICY_LIMITS_MAX];
+    limit_keys(job, limits);
+    buf_add(key, limits, sizeof limits);
+}
+
 /* The job's memory may have grown since its spec was written. */
 static struct ask job_ask(const struct job *job, const struct spec_job *spec)
 {
@@ -100,6 +107,7 @@ static struct class *class_add(struct core *core, const struct job *job, const s
     class->project = job->project;
     class->key_length = key->length;
     class->key = buf_take(key);
+    limits_join(core, class, job);
     class->index = core->class_count;
     HASH_ADD_KEYPTR(hh, core->classes_by_key, class->key, class->key_length, class);
     VEC_RESERVE(core->classes, core->class_count, core->class_capacity);
@@ -113,6 +121,7 @@ struct class *class_get(struct core *core, const struct job *job, const struct a
     struct class *class = NULL;
     key_build(&key, ask);
     rights_key_add(&key, job);
+    limits_put(&key, job);
     HASH_FIND(hh, core->classes_by_key, key.bytes, key.length, class);
     if (!class)
         class = class_add(core, job, ask, &key);
@@ -145,6 +154,7 @@ void class_join_spec(struct core *core, struct job *job, const struct spec_job *
 static void class_remove(struct core *core, struct class *class)
 {
     HASH_DEL(core->classes_by_key, class);
+    limits_leave(core, class);
     core->class_count--;
     for (size_t i = class->index; i < core->class_count; i++) {
         core->classes[i] = core->classes[i + 1];

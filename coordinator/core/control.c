@@ -279,6 +279,7 @@ static void job_reopen(struct control_pass *pass, struct job *job)
     text_set(&job->detail, NULL);
     job->attempts_spent = 0;
     job->ended_at = 0;
+    sweep_trial_reopened(core, job);
     job_move(core, job, JOB_ON_REOPEN);
 }
 

@@ -178,10 +178,13 @@ void core_free(struct core *core)
     }
     tables_free(core);
     memories_free(core);
+    limits_done(core);
+    sweeps_done(core);
     timers_done(&core->timers);
     list_done(&core->dirty_jobs);
     list_done(&core->dirty_attempts);
     list_done(&core->dirty_workers);
+    list_done(&core->dirty_sweeps);
     list_done(&core->ended);
     list_done(&core->changed);
     mem_free(core);
@@ -326,6 +329,7 @@ void core_flush(struct core *core)
     core->dirty_jobs.count = 0;
     attempts_flush(core);
     shares_flush(core);
+    sweeps_flush(core);
     ended_flush(core);
 }
 

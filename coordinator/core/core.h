@@ -66,6 +66,10 @@ void core_load_artifact(struct core *core, const struct row_artifact *row); /* o
 void core_load_lineage(struct core *core, const struct row_lineage *row);   /* of loaded attempts */
 void core_load_report_cursor(struct core *core, const struct row_report_cursor *row); /* same */
 void core_load_pending_reason(struct core *core, const struct row_pending_reason *row); /* open */
+/* These in this order, behind the jobs; of sweeps that have not ended. */
+void core_load_sweep(struct core *core, const struct row_sweep *row);
+void core_load_trial(struct core *core, const struct row_trial *row);
+void core_load_trial_rung(struct core *core, const struct row_trial_rung *row);
 /* Derives the rest; every worker gets a fresh lease and must join again. Returns wake_at_ms. */
 uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us);
 

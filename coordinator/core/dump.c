@@ -176,6 +176,7 @@ void core_dump(const struct core *core, struct buf *out)
                (ull)ids->checkpoint, (ull)ids->artifact);
     rights_dump(core, out);
     experiments_dump(core, out);
+    sweeps_dump(core, out);
     for (size_t i = 0; i < core->worker_count; i++)
         worker_dump(core->workers[i], out);
     size_t count = HASH_CNT(hh_id, core->jobs), at = 0;

@@ -142,6 +142,9 @@ struct job *job_new(struct core *core, uint64_t job_id, struct experiment *exper
     job->cores = spec->resources.cores;
     job->gpus = spec->resources.gpus;
     job->memory_bytes = spec->resources.memory_bytes;
+    job->group_id = job_id - (spec->array_count > 0 ? spec->array_index : spec->trial_index);
+    job->at_once = spec->at_once;
+    job->trial_count = spec->trial_count;
     job->limits = spec->limits;
     job->retry = spec->retry;
     job->on_disconnect = spec->on_disconnect;
@@ -411,6 +414,7 @@ void job_end(struct core *core, struct job *job, enum job_event event, enum caus
     timer_clear(&core->timers, &job->timer);
     why_close(core, job);
     class_leave(core, job);
+    sweep_trial_ended(core, job);
     for (size_t i = 0; i < job->edge_count; i++)
         edge_unlink(core, &job->edges[i]);
     history_add(core, "ended", job->job_id, 0, 0, NULL,
@@ -476,11 +480,14 @@ static void job_retry(struct core *core, struct job *job, enum cause cause, cons
                              (unsigned long long)wait, cause_name(cause)));
 }
 
-void job_after_attempt(struct core *core, struct job *job, enum cause cause, const char *detail)
+void job_after_attempt(struct core *core, struct job *job, enum cause cause,
+                       enum cause stop_cause, const char *detail)
 {
     bool listed = (job->retry.causes & SPEC_CAUSE_BIT(cause)) != 0;
     if (cause == CAUSE_SUCCESS)
         job_end(core, job, JOB_ON_SUCCEED, cause, detail);
+    else if (job->state == JOB_STOPPING && stop_cause == CAUSE_PRUNED)
+        job_end(core, job, JOB_ON_STOPPED, CAUSE_PRUNED, job->detail);
     else if (job->state == JOB_STOPPING)
         job_end(core, job, JOB_ON_STOPPED, CAUSE_CANCELLED, detail);
     else if (listed && job->attempts_spent < job->retry.attempts)

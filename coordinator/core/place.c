@@ -61,8 +61,11 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
             .blocked = class->blocked,
             .wall_time_ms = class->ask.wall_time_ms ? class->ask.wall_time_ms : POLICY_NEVER,
             .ready_count = class->queue.count,
+            .limit_count = class->limit_count,
         };
         rights_view(core, class, &classes[i]);
+        for (size_t k = 0; k < class->limit_count; k++)
+            classes[i].limits[k] = (uint32_t)class->limits[k]->index;
     }
     view->classes = classes;
     view->class_count = core->class_count;
@@ -124,7 +127,7 @@ static bool placement_is_sound(const struct core *core, const struct policy_plac
     const struct worker *worker = core->workers[placement->shares[0].worker_index];
     struct policy_need free = worker_free_need(worker);
     return job->state == JOB_READY && !job->held && !job->attempt && job->edges_waiting == 0 &&
-           worker_is_usable(worker) && class_allows(job->class, worker) &&
+           !limits_full(job->class) && worker_is_usable(worker) && class_allows(job->class, worker) &&
            policy_fits(&job->class->need, &free);
 }
 
@@ -164,6 +167,7 @@ void place_run(struct core *core)
     rights_pass(core);
     view_workers(core, arena, &view);
     view_classes(core, arena, &view);
+    limits_view(core, arena, &view);
     plan.verdicts = arena_alloc(arena, core->class_count * sizeof *plan.verdicts);
     core->policy->plan(&view, &plan);
     for (size_t i = 0; i < core->class_count; i++)

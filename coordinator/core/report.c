@@ -76,6 +76,7 @@ static void metric_take(struct core *core, struct attempt *attempt,
         .value = report->value,
     };
     effects_persist(core->effects, ROW_TABLE_metric, PERSIST_INSERT, &row);
+    sweep_on_metric(core, attempt->job, row.name, row.step, row.value);
 }
 
 static void log_take(struct core *core, struct attempt *attempt, const struct rec_report *report)
@@ -138,7 +139,7 @@ static bool report_take(struct core *core, struct attempt *attempt,
         break;
     case REPORT_METRIC:
         metric_take(core, attempt, report);
-        break;
+        return attempt->state != ATTEMPT_ENDED; /* its sweep may have stopped it */
     case REPORT_LOG:
         log_take(core, attempt, report);
         break;

@@ -129,6 +129,50 @@ struct experiment {
     UT_hash_handle hh, hh_id;
 };
 
+/* A cap on what may run at once (limit.c). */
+enum limit_kind { LIMIT_GROUP = 1 /* at_once of an array or sweep; id: its first job */ };
+struct limit_key {
+    uint64_t kind, id; /* compared as bytes: no padding */
+};
+struct limit {
+    struct limit_key key;
+    uint64_t jobs_max, jobs_used;
+    uint64_t class_count; /* that point here */
+    size_t index;         /* in core->limits */
+    UT_hash_handle hh;
+};
+
+/* A search (sweep.c). Trial i is the job sweep_id + i. */
+struct trial {
+    uint32_t rung;     /* rungs it has been judged at: the next one's index */
+    uint64_t resource; /* greatest it has reported */
+    uint64_t reports;  /* of the metric */
+    double best;       /* of the metric; meaningful with reports > 0, NaN before any number */
+    uint64_t best_step;
+    bool dirty;
+};
+struct rung_value {
+    size_t trial;
+    double value;
+};
+struct rung {
+    struct rung_value *items; /* of every trial that came so far */
+    size_t count, capacity;
+};
+struct sweep {
+    uint64_t sweep_id; /* number of its first trial's job */
+    uint64_t experiment_id, created_at, ended_at;
+    char *name, *metric, *resource;
+    bool is_asha, is_max;
+    uint64_t min_resource, reduction;
+    struct trial *trials;
+    size_t trial_count, live_count;
+    struct rung *rungs;
+    size_t rung_count;
+    bool dirty;
+    UT_hash_handle hh;
+};
+
 /* What a job asks for. Texts are borrowed, in a class they are the class's own. */
 struct ask {
     struct policy_need rank; /* of one rank */
@@ -148,6 +192,8 @@ struct class {
     const char *account;     /* interned */
     struct queue_config *queue_config;
     struct project *project;
+    struct limit *limits[POLICY_LIMITS_MAX]; /* that its jobs count against */
+    size_t limit_count;
     struct queue queue;  /* ready, not held */
     uint64_t job_count;  /* living jobs of the class */
     size_t index;        /* in core->classes */
@@ -178,6 +224,9 @@ struct job {
     char *spec_json;
     uint32_t ranks, cores, gpus; /* cores, gpus, memory: per rank */
     uint64_t memory_bytes;
+    uint64_t group_id;    /* of an array or sweep: its first job */
+    uint32_t at_once;     /* of that group; 0: no cap */
+    uint32_t trial_count; /* 0: no trial of a sweep */
     struct spec_limits limits;
     struct spec_retry retry;
     enum spec_disconnect on_disconnect;
@@ -252,6 +301,10 @@ struct core {
     struct class *classes_by_key;
     struct class **classes; /* in order of creation */
     size_t class_count, class_capacity;
+    struct limit *limits_by_key;
+    struct limit **limits;
+    size_t limit_count, limit_capacity;
+    struct sweep *sweeps; /* that live */
     struct submit_memory *submits; /* uthash keeps order of insertion: the oldest go first */
     struct account *accounts;
     int64_t settings[SETTING_END];
@@ -263,7 +316,7 @@ struct core {
     struct job *makers;
     struct timers timers;
 
-    struct pointer_list dirty_jobs, dirty_attempts, dirty_workers, ended;
+    struct pointer_list dirty_jobs, dirty_attempts, dirty_workers, dirty_sweeps, ended;
     bool settling; /* job_end is walking core->ended */
     struct pointer_list changed; /* workers */
     bool placement_wanted;
@@ -306,6 +359,30 @@ void class_leave(struct core *core, struct job *job);
 bool class_allows(const struct class *class, const struct worker *worker);
 void class_free(struct class *class);
 
+/* ---- limit.c ----------------------------------------------------------------------------- */
+/* What a job counts against, as keys; the rest of the array is zero. */
+size_t limit_keys(const struct job *job, struct limit_key out[POLICY_LIMITS_MAX]);
+void limits_join(struct core *core, struct class *class, const struct job *job);
+void limits_leave(struct core *core, struct class *class);
+void limits_take(const struct class *class);                    /* an attempt begins */
+void limits_give(struct core *core, const struct class *class); /* an attempt ended */
+const struct limit *limits_full(const struct class *class); /* NULL: another job may start */
+void limits_view(const struct core *core, struct arena *arena, struct policy_view *view);
+void limits_done(struct core *core);
+
+/* ---- sweep.c ----------------------------------------------------------------------------- */
+struct sweep *sweep_find(const struct core *core, uint64_t sweep_id);
+void sweep_make(struct core *core, const struct spec_sweep *spec, uint64_t first_job_id,
+                const struct experiment *experiment, const char *account);
+void sweep_on_metric(struct core *core, struct job *job, const char *name, uint64_t step,
+                     double value);
+void sweep_trial_ended(struct core *core, const struct job *job);
+void sweep_trial_reopened(struct core *core, const struct job *job);
+void sweeps_flush(struct core *core);
+void sweeps_done(struct core *core);
+void sweeps_dump(const struct core *core, struct buf *out);
+const char *sweeps_check(const struct core *core, struct arena *arena);
+
 /* ---- job.c ------------------------------------------------------------------------------- */
 struct job *job_find(const struct core *core, uint64_t job_id);
 struct job *job_find_name(const struct core *core, uint64_t experiment_id, const char *name);
@@ -323,7 +400,9 @@ void job_move(struct core *core, struct job *job, enum job_event event);
 void job_end(struct core *core, struct job *job, enum job_event event, enum cause cause,
              const char *detail);
 void job_parents_check(struct core *core, struct job *job); /* WAITING: ready or broken? */
-void job_after_attempt(struct core *core, struct job *job, enum cause cause, const char *detail);
+/* stop_cause: why we asked it to stop, if we did. */
+void job_after_attempt(struct core *core, struct job *job, enum cause cause,
+                       enum cause stop_cause, const char *detail);
 uint64_t backoff_ms(const struct job *job);
 void job_backoff_due(struct core *core, struct job *job);
 void job_queue_update(struct core *core, struct job *job); /* in the queue iff it may be placed */
@@ -417,7 +496,8 @@ void place_run(struct core *core);
 #define REASONS(X) \
     X(HELD, "held") X(DEPENDENCY, "dependency") X(BACKOFF, "backoff") X(NO_WORKER, "no_worker") \
     X(CONSTRAINT, "constraint") X(SIZE, "size") X(CORES, "cores") X(MEMORY, "memory") \
-    X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(QUEUE, "queue") X(NODE_LOST, "node_lost")
+    X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(AT_ONCE, "at_once") X(QUEUE, "queue") \
+    X(NODE_LOST, "node_lost")
 enum reason {
     REASON_NONE = 0,
 #define X(tag, name) REASON_##tag,

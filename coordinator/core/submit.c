@@ -414,6 +414,11 @@ static void submit_make(struct submit_pass *pass)
     core->ids.job += count;
     for (size_t i = 0; i < count; i++)
         job_make(pass, i, experiment);
+    for (size_t i = 0; i < pass->event->spec->sweep_count; i++) {
+        const struct spec_sweep *sweep = &pass->event->spec->sweeps[i];
+        sweep_make(core, sweep, pass->first_job_id + sweep->first_job, experiment,
+                   pass->event->account);
+    }
     for (size_t i = 0; i < count; i++)
         edges_make(pass, job_find(core, pass->first_job_id + i), &pass->jobs[i]);
     for (size_t i = 0; i < count; i++)

@@ -206,6 +206,13 @@ static void job_reasons(const struct core *core, const struct job *job, struct a
                                 cause_name(job->cause)),
                    "the backoff ends (retry.backoff)");
     }
+    const struct limit *full = limits_full(job->class);
+    if (full && job->state == JOB_READY)
+        reason_add(reasons, REASON_AT_ONCE,
+                   arena_printf(arena, "%llu of its array or sweep run, and %llu may at once",
+                                (unsigned long long)full->jobs_used,
+                                (unsigned long long)full->jobs_max),
+                   "one of them ends");
     uint32_t mask;
     reasons->count +=
         why_class(core, job->class, arena, reasons->list + reasons->count, &mask);

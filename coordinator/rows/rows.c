@@ -65,6 +65,21 @@ static const struct row_column columns_job_dependency[] = {
 #include "coordinator/rows/job_dependency.def"
 };
 #undef ROW
+#define ROW struct row_sweep
+static const struct row_column columns_sweep[] = {
+#include "coordinator/rows/sweep.def"
+};
+#undef ROW
+#define ROW struct row_trial
+static const struct row_column columns_trial[] = {
+#include "coordinator/rows/trial.def"
+};
+#undef ROW
+#define ROW struct row_trial_rung
+static const struct row_column columns_trial_rung[] = {
+#include "coordinator/rows/trial_rung.def"
+};
+#undef ROW
 #define ROW struct row_attempt
 static const struct row_column columns_attempt[] = {
 #include "coordinator/rows/attempt.def"

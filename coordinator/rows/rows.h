@@ -49,6 +49,9 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(worker_device) \
     TABLE(job) \
     TABLE(job_dependency) \
+    TABLE(sweep) \
+    TABLE(trial) \
+    TABLE(trial_rung) \
     TABLE(attempt) \
     TABLE(checkpoint) \
     TABLE(artifact) \
@@ -106,6 +109,15 @@ struct row_job {
 };
 struct row_job_dependency {
 #include "coordinator/rows/job_dependency.def"
+};
+struct row_sweep {
+#include "coordinator/rows/sweep.def"
+};
+struct row_trial {
+#include "coordinator/rows/trial.def"
+};
+struct row_trial_rung {
+#include "coordinator/rows/trial_rung.def"
 };
 struct row_attempt {
 #include "coordinator/rows/attempt.def"

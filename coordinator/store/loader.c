@@ -101,6 +101,21 @@ static void each_job_dependency(struct load *load, const void *row)
     core_load_job_dependency(load->core, row);
 }
 
+static void each_sweep(struct load *load, const void *row)
+{
+    core_load_sweep(load->core, row);
+}
+
+static void each_trial(struct load *load, const void *row)
+{
+    core_load_trial(load->core, row);
+}
+
+static void each_trial_rung(struct load *load, const void *row)
+{
+    core_load_trial_rung(load->core, row);
+}
+
 static void each_attempt(struct load *load, const void *row)
 {
     core_load_attempt(load->core, row);
@@ -145,6 +160,13 @@ static const struct load_part parts[] = {
     {ROW_TABLE_job, each_submit, sql_submits},
     {ROW_TABLE_job_dependency, each_job_dependency,
      "JOIN athanor.job c USING (job_id) WHERE c.ended_at IS NULL ORDER BY t.job_id, t.parent_id"},
+    {ROW_TABLE_sweep, each_sweep, "WHERE t.ended_at IS NULL ORDER BY t.sweep_id"},
+    {ROW_TABLE_trial, each_trial,
+     "JOIN athanor.sweep s USING (sweep_id) WHERE s.ended_at IS NULL"
+     " ORDER BY t.sweep_id, t.trial"},
+    {ROW_TABLE_trial_rung, each_trial_rung,
+     "JOIN athanor.sweep s USING (sweep_id) WHERE s.ended_at IS NULL"
+     " ORDER BY t.sweep_id, t.rung, t.trial"},
     {ROW_TABLE_attempt, each_attempt, "WHERE t.ended_at IS NULL ORDER BY t.attempt_id"},
     {ROW_TABLE_checkpoint, each_checkpoint,
      "JOIN loaded USING (job_id) WHERE t.removed_at IS NULL"

@@ -348,6 +348,9 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
         if (job_is_live(db, row->job_id))
             core_load_job_dependency(core, row);
     }
+    EACH(db, sweep, row) core_load_sweep(core, row);
+    EACH(db, trial, row) core_load_trial(core, row);
+    EACH(db, trial_rung, row) core_load_trial_rung(core, row);
     EACH(db, attempt, row)
     {
         if (row->ended_at == 0)

@@ -116,6 +116,31 @@ static void lineage_put(const struct row_lineage *row, struct buf *out)
     number_put(out, "artifact", row->artifact_id);
 }
 
+static void sweep_put(const struct persist *persist, uint64_t base_us, struct buf *out)
+{
+    if (persist->table == ROW_TABLE_sweep) {
+        const struct row_sweep *row = persist->row;
+        buf_printf(out, "sweep %llu", (ull)row->sweep_id);
+        text_put(out, "name", row->name);
+        text_put(out, "method", row->method);
+        number_put(out, "trials", row->trial_count);
+        time_put(out, "ended", row->ended_at, base_us);
+    } else if (persist->table == ROW_TABLE_trial) {
+        const struct row_trial *row = persist->row;
+        buf_printf(out, "trial %llu.%llu", (ull)row->sweep_id, (ull)row->trial);
+        text_put(out, "params", row->params);
+        number_put(out, "rung", row->rung);
+        number_put(out, "resource", row->resource);
+        if (row->reports)
+            buf_printf(out, " best=%g@%llu", row->best_value, (ull)row->best_step);
+    } else {
+        const struct row_trial_rung *row = persist->row;
+        buf_printf(out, "rung %llu of trial %llu.%llu %g at %llu %s", (ull)row->rung,
+                   (ull)row->sweep_id, (ull)row->trial, row->value, (ull)row->resource,
+                   row->kept ? "goes on" : "stops");
+    }
+}
+
 static void reason_put(const struct row_pending_reason *row, uint64_t base_us, struct buf *out)
 {
     buf_printf(out, "reason job=%llu %s", (ull)row->job_id, row->reason);
@@ -164,6 +189,11 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
                    (ull)row->parent_id, row->condition, row->state);
         break;
     }
+    case ROW_TABLE_sweep:
+    case ROW_TABLE_trial:
+    case ROW_TABLE_trial_rung:
+        sweep_put(persist, base_us, out);
+        break;
     case ROW_TABLE_worker:
         worker_put(persist->row, base_us, out);
         break;
