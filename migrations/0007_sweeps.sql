@@ -178,12 +178,25 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Views call functions with the rights of who reads.
+CREATE OR REPLACE FUNCTION athanor.reader_grant() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    view name;
+BEGIN
+    GRANT USAGE ON SCHEMA athanor TO athanor_reader;
+    GRANT EXECUTE ON FUNCTION athanor.bytes_text(bytea), athanor.job_find(text),
+        athanor.sweep_find(text), athanor.params_text(jsonb) TO athanor_reader;
+    FOR view IN SELECT relname FROM pg_class
+                 WHERE relnamespace = 'athanor'::regnamespace AND relkind = 'v'
+    LOOP
+        EXECUTE format('GRANT SELECT ON athanor.%I TO athanor_reader', view);
+    END LOOP;
+END $$;
+
 REVOKE EXECUTE ON FUNCTION athanor.sweep_find(text), athanor.params_text(jsonb) FROM PUBLIC;
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'athanor_reader') THEN
-        GRANT EXECUTE ON FUNCTION athanor.sweep_find(text), athanor.params_text(jsonb)
-            TO athanor_reader;
         PERFORM athanor.reader_grant();
     END IF;
 END $$;
