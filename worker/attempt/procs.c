@@ -52,7 +52,7 @@ static ssize_t proc_read(pid_t pid, const char *file, char *text, size_t size)
 struct stat_line {
     char state;
     pid_t parent;
-    uint64_t start_ticks;
+    uint64_t start_ticks, cpu_ticks, rss_pages;
 };
 
 static bool stat_read(pid_t pid, struct stat_line *out)
@@ -62,12 +62,15 @@ static bool stat_read(pid_t pid, struct stat_line *out)
         return false;
     const char *at = strrchr(text, ')'); /* the command's name may hold anything */
     int parent;
+    uint64_t user, system, child_user, child_system;
     if (!at || sscanf(at + 1,
-                      " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
-                      "%" SCNu64,
-                      &out->state, &parent, &out->start_ticks) != 3)
+                      " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %" SCNu64
+                      " %" SCNu64 " %*d %*d %*d %*d %" SCNu64 " %*u %" SCNu64,
+                      &out->state, &parent, &user, &system, &child_user, &child_system,
+                      &out->start_ticks, &out->rss_pages) != 8)
         return false;
     out->parent = parent;
+    out->cpu_ticks = user + system + child_user + child_system;
     return true;
 }
 
@@ -103,10 +106,13 @@ void process_signals_reset(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+#define NO_ROOT SIZE_MAX
+
 struct scanned {
     pid_t pid, parent;
-    uint64_t start_ticks;
-    bool zombie, below;
+    uint64_t start_ticks, cpu_ticks, rss_pages;
+    bool zombie;
+    size_t root; /* of the tree that it belongs to */
 };
 
 static struct scanned *scan_all(size_t *out_count)
@@ -123,8 +129,13 @@ static struct scanned *scan_all(size_t *out_count)
         if (!stat_read(pid, &line))
             continue;
         VEC_RESERVE(list, count, capacity);
-        list[count++] = (struct scanned){pid, line.parent, line.start_ticks,
-                                         line.state == 'Z' || line.state == 'X', false};
+        list[count++] = (struct scanned){pid,
+                                         line.parent,
+                                         line.start_ticks,
+                                         line.cpu_ticks,
+                                         line.rss_pages,
+                                         line.state == 'Z' || line.state == 'X',
+                                         NO_ROOT};
     }
     closedir(dir);
     *out_count = count;
@@ -137,25 +148,79 @@ static int compare_pid(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-void processes_below(pid_t root, struct process_list *out)
+static struct scanned *scanned_find(struct scanned *all, size_t count, pid_t pid)
 {
-    size_t count;
-    struct scanned *all = scan_all(&count);
-    if (count)
-        qsort(all, count, sizeof *all, compare_pid);
-    /* Parents mostly have smaller numbers than children, so that a few passes suffice. */
+    struct scanned key = {.pid = pid};
+    return count ? bsearch(&key, all, count, sizeof *all, compare_pid) : NULL;
+}
+
+/* Every process of the tables that the roots do not name themselves gets its parent's root.
+ * Parents mostly have smaller numbers than children, so that a few passes suffice. */
+static void roots_spread(struct scanned *all, size_t count)
+{
     for (bool more = true; more;) {
         more = false;
         for (size_t i = 0; i < count; i++) {
-            struct scanned key = {.pid = all[i].parent};
-            struct scanned *parent = bsearch(&key, all, count, sizeof *all, compare_pid);
-            if (all[i].below || !(all[i].parent == root || (parent && parent->below)))
+            const struct scanned *parent = scanned_find(all, count, all[i].parent);
+            if (all[i].root != NO_ROOT || !parent || parent->root == NO_ROOT)
                 continue;
-            all[i].below = more = true;
-            if (!all[i].zombie)
-                list_add(out, (struct process_id){all[i].pid, all[i].start_ticks});
+            all[i].root = parent->root;
+            more = true;
         }
     }
+}
+
+static struct scanned *scan_trees(const pid_t *roots, size_t root_count, size_t *out_count)
+{
+    struct scanned *all = scan_all(out_count);
+    if (*out_count)
+        qsort(all, *out_count, sizeof *all, compare_pid);
+    for (size_t i = 0; i < root_count; i++) {
+        struct scanned *root = scanned_find(all, *out_count, roots[i]);
+        if (root)
+            root->root = i;
+    }
+    roots_spread(all, *out_count);
+    return all;
+}
+
+void processes_below(pid_t root, struct process_list *out)
+{
+    size_t count;
+    struct scanned *all = scan_trees(&root, 1, &count);
+    for (size_t i = 0; i < count; i++)
+        if (all[i].root != NO_ROOT && all[i].pid != root && !all[i].zombie)
+            list_add(out, (struct process_id){all[i].pid, all[i].start_ticks});
+    mem_free(all);
+}
+
+/* 0 when it may not be looked at. */
+static uint64_t io_bytes(const char *text, const char *name)
+{
+    uint64_t bytes;
+    const char *at = strstr(text, name);
+    return at && sscanf(at + strlen(name), "%" SCNu64, &bytes) == 1 ? bytes : 0;
+}
+
+static void usage_add(struct process_usage *sum, const struct scanned *process)
+{
+    char io[512];
+    sum->cpu_ms += process->cpu_ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+    sum->rss_bytes += process->rss_pages * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (proc_read(process->pid, "io", io, sizeof io) <= 0)
+        return;
+    sum->read_bytes += io_bytes(io, "\nread_bytes: ");
+    sum->write_bytes += io_bytes(io, "\nwrite_bytes: ");
+}
+
+void processes_usage(const pid_t *roots, size_t root_count, struct process_usage *out)
+{
+    size_t count;
+    struct scanned *all = scan_trees(roots, root_count, &count);
+    memset(out, 0, root_count * sizeof *out);
+    for (size_t i = 0; i < count; i++)
+        if (all[i].root != NO_ROOT)
+            usage_add(&out[all[i].root], &all[i]);
     mem_free(all);
 }
 

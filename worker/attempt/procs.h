@@ -19,6 +19,14 @@ bool process_signal(struct process_id process, int signal_number);
 
 /* All descendants of `root`, without it, zombies left out. */
 void processes_below(pid_t root, struct process_list *out);
+/* What the processes of one tree use: `roots[i]` and all that descend from it, in out[i]. Processor
+ * time counts ended descendants that were waited for. One look at /proc for all roots. */
+struct process_usage {
+    uint64_t cpu_ms, rss_bytes;       /* rss: shared pages count in each process */
+    uint64_t read_bytes, write_bytes; /* through the block layer, of living processes */
+};
+void processes_usage(const pid_t *roots, size_t count, struct process_usage *out);
+
 /* All processes whose environment holds `marker` ("NAME=value") exactly. Only those of accounts
  * we may look at; a process that overwrote its environment is not found (a cgroup finds it). */
 void processes_marked(const char *marker, struct process_list *out);

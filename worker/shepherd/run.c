@@ -178,6 +178,7 @@ static int run_loop(struct run *run, struct err *err)
         uint64_t now_ms = clock_steady_ms();
         if (now_ms >= run->watch_ms) {
             watch_tick(run, now_ms);
+            usage_tick(run, now_ms);
             run->watch_ms = now_ms + RUN_WATCH_MS;
         }
         if (run->deadline_ms && now_ms >= run->deadline_ms)
@@ -462,6 +463,7 @@ static int run_through(struct run *run, struct err *err)
     run->started_ms = clock_steady_ms();
     run->started_us = clock_wall_us();
     run->watch_ms = run->started_ms + RUN_WATCH_MS;
+    run->sampled_ms = run->started_ms;
     if (run_prepare(run, &why) < 0) {
         launch_failed(run, &why);
         run_finish(run);

@@ -3,12 +3,14 @@
  * run.c     the life of the run as a table, the ladder, the loop
  * ranks.c   starting ranks, collecting their ends and what they used
  * reports.c accepting report lines, writing the stream into the spool
- * watch.c   wall time, stall, memory */
+ * watch.c   wall time, stall, memory
+ * usage.c   processor time, memory and I/O of ranks as metrics */
 #ifndef ATHANOR_SHEPHERD_RUN_H
 #define ATHANOR_SHEPHERD_RUN_H
 
 #include "common/base/kinds.h"
 #include "worker/attempt/plan.h"
+#include "worker/attempt/procs.h"
 #include "worker/attempt/spool.h"
 #include "worker/shepherd/environment.h"
 #include "worker/shepherd/line_server.h"
@@ -27,6 +29,7 @@
 #define RUN_PEERS_MS      2000u
 #define RUN_KILL_AGAIN_MS 20u
 #define RUN_WATCH_MS      500u   /* between looks at memory and stall */
+#define RUN_USAGE_MS      10000u /* between samples of what ranks use */
 #define RUN_PROGRESS_MS   250u   /* at most one progress entry a rank in this time */
 #define RUN_SYNC_MS       10000u /* a run this long has its end synced to the disk */
 #define RUN_REFUSED_MAX   10u    /* refused lines that are told as events */
@@ -55,6 +58,7 @@ struct rank {
     char phase[REPORT_NAME_BYTES_MAX + 1];
     bool progress_waits; /* not in the spool yet                        */
     uint64_t spooled_ms;
+    struct process_usage sampled;
 };
 
 struct run {
@@ -82,6 +86,7 @@ struct run {
     uint64_t started_ms, started_us;
     uint64_t deadline_ms; /* of the present rung; 0: none */
     uint64_t watch_ms;    /* next look */
+    uint64_t sampled_ms;  /* newest sample of what ranks use */
     enum cause stop_cause;
     char stop_text[800];
     uint64_t stop_grace_ms;
@@ -135,5 +140,8 @@ int reports_open(struct run *run, struct err *err) WARN_UNUSED; /* both sockets 
 
 /* watch.c */
 void watch_tick(struct run *run, uint64_t now_ms);
+
+/* usage.c */
+void usage_tick(struct run *run, uint64_t now_ms);
 
 #endif
