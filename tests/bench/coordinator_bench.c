@@ -2,8 +2,9 @@
  *
  * coordinator_bench.c - the real coordinator on a real PostgreSQL, with workers that only pretend.
  *
- *   coordinator_bench [--program PATH] [--jobs N] [--workers N] [--points N]
+ *   coordinator_bench [--program PATH] [--jobs N] [--workers N] [--points N] [--history N]
  *
+ * --history puts so many finished jobs, with attempts and events, into the database first.
  * Prints, each with its base of the same run:
  *   - submit: durable submits/s of one client, against a multi-row INSERT of the same rows
  *   - jobs: submit to done, of jobs whose workers answer at once
@@ -184,7 +185,56 @@ static void start_coordinator(struct bench *bench)
     }
 }
 
-static void set_up(struct bench *bench)
+/* Jobs that ended before: what a cluster of some years holds. Numbers are as if they had come
+ * through the coordinator, which goes on behind the greatest. */
+static void fill_history(struct bench *bench, uint64_t jobs)
+{
+    static const char *const statements[] = {
+        "INSERT INTO athanor.experiment (experiment_id, name, account, created_at)"
+        " VALUES (1, 'past', 'bench', now() - interval '1 day')",
+        "INSERT INTO athanor.job (job_id, experiment_id, name, kind, recipe, account, submit_key,"
+        " submit_index, spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state, held,"
+        " cause, attempt_count, attempts_spent, started_at, ended_at)"
+        " SELECT i, 1, 'past-' || i, 'command', '', 'bench', decode(md5(i::text), 'hex'), 0,"
+        " '{\"command\": [\"true\"]}', 1, 1, 16777216, 0, now() - interval '1 day', 0,"
+        " 'SUCCEEDED', false, 'success', 1, 1, now() - interval '1 day', now() - interval '1 day'"
+        " FROM generate_series(1, %1$llu::bigint) AS i",
+        "INSERT INTO athanor.attempt (attempt_id, job_id, number, worker_id, epoch, placed_at,"
+        " state, cause, placement, usage, started_at, ended_at)"
+        " SELECT i, i, 1, 1, 1, now() - interval '1 day', 'ENDED', 'success', '{}', '{}',"
+        " now() - interval '1 day', now() - interval '1 day'"
+        " FROM generate_series(1, %1$llu::bigint) AS i",
+        "INSERT INTO athanor.job_event (event_id, at, job_id, attempt_id, worker_id, name)"
+        " SELECT 3 * i + k, now() - interval '1 day', i, i, 1, 'past'"
+        " FROM generate_series(1, %1$llu::bigint) AS i, generate_series(0, 2) AS k",
+        "INSERT INTO athanor.report_cursor (attempt_id, node, seq)"
+        " SELECT i, 0, 2 FROM generate_series(1, %1$llu::bigint) AS i",
+        "VACUUM ANALYZE",
+    };
+    char statement[1200];
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        execl(bench->program, bench->program, "--db", bench->db, "--migrate", "--log-level",
+              "error", NULL);
+        _exit(127);
+    }
+    waitpid(pid, NULL, 0);
+    PGconn *pg = pg_open(bench->db);
+    for (size_t i = 0; i < ARRAY_COUNT(statements); i++) {
+        snprintf(statement, sizeof statement, statements[i], (unsigned long long)jobs);
+        PGresult *done = PQexec(pg, statement);
+        if (PQresultStatus(done) != PGRES_COMMAND_OK) {
+            printf("history: %s", PQerrorMessage(pg));
+            abort();
+        }
+        PQclear(done);
+    }
+    PQfinish(pg);
+    printf("history  %10llu finished jobs in the database\n", (unsigned long long)jobs);
+}
+
+static void set_up(struct bench *bench, uint64_t history)
 {
     bench->server.durable = true;
     if (!pg_start(&bench->server))
@@ -201,6 +251,8 @@ static void set_up(struct bench *bench)
         snprintf(bench->workers[i].name, sizeof bench->workers[i].name, "w%03zu", i);
         bench->workers[i].bench = bench;
     }
+    if (history)
+        fill_history(bench, history);
     start_coordinator(bench);
     bench->loop = loop_new();
     bench->client = connect_peer(bench, &bench->client_keys, "athanor", bench, NULL);
@@ -280,7 +332,7 @@ static double insert_rate(struct bench *bench, uint64_t jobs)
     snprintf(statement, sizeof statement,
              "SELECT 'INSERT INTO athanor.job_again VALUES ' || string_agg((SELECT '(' ||"
              " string_agg(quote_nullable(v.value), ',' ORDER BY v.ordinality) || ')' FROM"
-             " json_each_text(to_json(j)) WITH ORDINALITY v), ',') FROM athanor.job j"
+             " json_each_text(to_json(j)) WITH ORDINALITY v), ',') FROM athanor.job j WHERE j.ended_at IS NULL"
              " GROUP BY job_id / 1000 ORDER BY min(job_id)");
     texts = PQexec(pg, statement);
     if (PQresultStatus(texts) != PGRES_TUPLES_OK) {
@@ -426,7 +478,7 @@ static void bench_metrics(struct bench *bench, uint64_t points)
 int main(int argc, char **argv)
 {
     static struct bench bench = {.program = "build/bin/athanor-coordinator", .worker_count = 8};
-    uint64_t jobs = 50000, points = 1000000;
+    uint64_t jobs = 50000, points = 1000000, history = 0;
 
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--program") == 0)
@@ -437,9 +489,11 @@ int main(int argc, char **argv)
             bench.worker_count = min_u64(strtoull(argv[i + 1], NULL, 10), WORKERS_MAX);
         else if (strcmp(argv[i], "--points") == 0)
             points = strtoull(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--history") == 0)
+            history = strtoull(argv[i + 1], NULL, 10);
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    set_up(&bench);
+    set_up(&bench, history);
     bench_submit(&bench, jobs);
     workers_join(&bench);
     bench_jobs(&bench, jobs);
