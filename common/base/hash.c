@@ -84,6 +84,12 @@ bool hash_equal(const struct hash *a, const struct hash *b)
     return memcmp(a->bytes, b->bytes, HASH_BYTES) == 0;
 }
 
+bool hash_is_zero(const struct hash *hash)
+{
+    static const struct hash zero;
+    return hash_equal(hash, &zero);
+}
+
 void random_bytes(void *out, size_t length)
 {
     CHECK(sodium_init() >= 0);

@@ -28,6 +28,7 @@ void hash_sha256(const void *bytes, size_t length, struct hash *out);
 void hash_to_hex(const struct hash *hash, char out[HASH_HEX_SIZE]);
 int hash_from_hex(const char *hex, struct hash *out, struct err *err) WARN_UNUSED;
 bool hash_equal(const struct hash *a, const struct hash *b);
+bool hash_is_zero(const struct hash *hash); /* as one that was left out on the wire */
 
 /* Fills with unpredictable bytes (keys, tokens, session numbers). */
 void random_bytes(void *out, size_t length);

@@ -102,6 +102,7 @@ static void drop_send(struct core *core, const struct worker *worker,
              ->u.checkpoint_drop;
     drop->attempt_id = checkpoint->attempt_id;
     drop->checkpoint_id = checkpoint->checkpoint_id;
+    drop->content = checkpoint->content; /* a later attempt may have saved there anew */
     drop->path = arena_strdup(step_arena(core), checkpoint->path);
 }
 

@@ -169,13 +169,6 @@ static bool zero_is_null(const struct row_column *column)
            (name_ends(column->name, "_at") || name_ends(column->name, "_id"));
 }
 
-static bool hash_is_zero(const struct hash *hash)
-{
-    static const struct hash zero;
-
-    return memcmp(hash, &zero, sizeof zero) == 0;
-}
-
 static void encode_text(struct buf *out, const struct row_column *column, const char *text)
 {
     if (!text)

@@ -218,6 +218,16 @@ static void on_stop(struct daemon *daemon, const struct msg_stop *stop)
     /* otherwise its FINISHED is on its way, or was acknowledged */
 }
 
+/* A drop that comes late must not take what a later attempt has saved at the same path. */
+static bool drop_is_meant(const struct msg_checkpoint_drop *drop, const char *manifest)
+{
+    struct hash found;
+    struct err err = {0};
+    if (hash_is_zero(&drop->content))
+        return true;
+    return hash_file(manifest, &found, &err) == 0 && hash_equal(&found, &drop->content);
+}
+
 /* Only a directory below the job directories that is a checkpoint is ever removed. */
 static void on_checkpoint_drop(struct daemon *daemon, const struct msg_checkpoint_drop *drop)
 {
@@ -229,6 +239,9 @@ static void on_checkpoint_drop(struct daemon *daemon, const struct msg_checkpoin
     if (real && (!inside || !file_exists(manifest)))
         log_warn("checkpoint %" PRIu64 " is not removed: '%s' is not a checkpoint below '%s'",
                  drop->checkpoint_id, drop->path, daemon->options->jobs_dir);
+    else if (real && !drop_is_meant(drop, manifest))
+        log_info("checkpoint %" PRIu64 " is not removed: '%s' was saved anew", drop->checkpoint_id,
+                 drop->path);
     else if (real && (unlink(manifest) < 0 || file_remove_tree(real, &err) < 0))
         log_warn("checkpoint %" PRIu64 ": %s", drop->checkpoint_id,
                  err.text[0] ? err.text : strerror(errno));

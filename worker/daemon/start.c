@@ -47,12 +47,6 @@ static int job_dir_make(struct starting *s, struct err *err)
     return folder_give(s->daemon, s->job_dir, err);
 }
 
-static bool hash_is_zero(const struct hash *hash)
-{
-    static const struct hash zero;
-    return hash_equal(hash, &zero);
-}
-
 /* A checkpoint that changed since it was registered must not be resumed from. */
 static int resume_check(const struct msg_start *start, struct err *err)
 {

@@ -25,7 +25,8 @@ struct judge {
     size_t live_count;
     struct {
         bool placed, gpus_placed; /* by this batch: something, something with GPUs */
-        struct row_worker size;   /* what the worker had then */
+        struct row_worker size;   /* what the worker had at the newest of these, */
+        uint64_t gpus;            /* and of those */
     } crowds[SIM_WORKERS + 1];
 };
 
@@ -229,9 +230,11 @@ static void crowd_add(struct sim *sim, const struct effects *effects, size_t at)
     }
     CHECK(attempt->worker_id <= SIM_WORKERS && size);
     sim->judge->crowds[attempt->worker_id].placed = true;
-    sim->judge->crowds[attempt->worker_id].gpus_placed |=
-        gpus_of(sim, effects, attempt->job_id) > 0;
     sim->judge->crowds[attempt->worker_id].size = *size;
+    if (gpus_of(sim, effects, attempt->job_id) == 0)
+        return;
+    sim->judge->crowds[attempt->worker_id].gpus_placed = true;
+    sim->judge->crowds[attempt->worker_id].gpus = size->gpus;
 }
 
 static void attempt_check(struct sim *sim, const struct effects *effects, size_t at)
@@ -366,7 +369,7 @@ static void capacity_check(struct sim *sim)
         bool placed = judge->crowds[id].placed, gpus_placed = judge->crowds[id].gpus_placed;
         judge->crowds[id].placed = judge->crowds[id].gpus_placed = false;
         if (placed && (row->cores < used[id].cores || row->memory_bytes < used[id].memory ||
-                       (gpus_placed && row->gpus < used[id].gpus)))
+                       (gpus_placed && judge->crowds[id].gpus < used[id].gpus)))
             sim_violation(sim, "invariant 2: worker %llu gives %llu of %llu cores, %llu of %llu "
                                "gpus, %llu of %llu bytes",
                           (ull)id, (ull)used[id].cores, (ull)row->cores, (ull)used[id].gpus,

@@ -399,6 +399,16 @@ static void on_stop(struct sim *sim, struct sim_worker *worker, const struct msg
         attempt_stop(sim, worker, attempt, cause);
 }
 
+/* Late ones must not take what a later attempt has saved at the same path. */
+static void on_drop(struct sim *sim, const struct msg_checkpoint_drop *drop)
+{
+    struct sim_file *file = sim_file(sim, drop->path);
+    uint64_t saved_by;
+    memcpy(&saved_by, drop->content.bytes, sizeof saved_by);
+    if (file->content == saved_by)
+        file->there = false;
+}
+
 static void obey(struct sim *sim, struct sim_worker *worker, const struct message *message)
 {
     struct sim_attempt *attempt;
@@ -424,7 +434,7 @@ static void obey(struct sim *sim, struct sim_worker *worker, const struct messag
         }
         break;
     case MSG_CHECKPOINT_DROP:
-        sim_file(sim, message->u.checkpoint_drop.path)->there = false;
+        on_drop(sim, &message->u.checkpoint_drop);
         break;
     case MSG_REFUSED:
         worker_cut(sim, worker);

@@ -712,6 +712,26 @@ static void only_checkpoints_below_the_job_directories_are_dropped(void **state)
         mem_free(paths[i]);
 }
 
+static void a_late_drop_leaves_what_was_saved_anew_at_its_path(void **state)
+{
+    struct fixture *f = *state;
+    struct message message = {.tag = MSG_CHECKPOINT_DROP};
+    checkpoint_make(f, "state/jobs/9/step-1");
+    checkpoint_make(f, "state/jobs/9/step-2");
+    char *paths[] = {mem_strdup(in_home(f, "state/jobs/9/step-2")),
+                     mem_strdup(in_home(f, "state/jobs/9/step-1"))};
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++) {
+        message.u.checkpoint_drop =
+            (struct msg_checkpoint_drop){.attempt_id = 9, .checkpoint_id = i, .path = paths[i]};
+        hash_bytes(i == 0 ? "another" : "", i == 0 ? 7 : 0, &message.u.checkpoint_drop.content);
+        send(f, &message);
+    }
+    UNTIL(f, checkpoint_gone, 0);
+    assert_true(file_exists(paths[0]));
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++)
+        mem_free(paths[i]);
+}
+
 static void sigterm_leaves_jobs_running_and_says_goodbye_only_when_there_are_none(void **state)
 {
     struct fixture *f = *state;
@@ -812,6 +832,7 @@ int main(void)
         TEST(a_changed_checkpoint_is_not_resumed_from),
         TEST(a_missing_input_is_named),
         TEST(only_checkpoints_below_the_job_directories_are_dropped),
+        TEST(a_late_drop_leaves_what_was_saved_anew_at_its_path),
         TEST(sigterm_leaves_jobs_running_and_says_goodbye_only_when_there_are_none),
         TEST(with_stop_jobs_a_leaving_worker_stops_them_first),
         TEST(as_root_jobs_run_as_the_job_user_and_are_swept_all_the_same),
