@@ -1,6 +1,9 @@
 /* control.c - CONTROL messages; see control.h. */
 #include "client/control.h"
 
+#include "client/configure.h"
+#include "common/base/clock.h"
+
 #include <string.h>
 
 static int send_control(struct client *client, const struct args *args, const char *action,
@@ -11,6 +14,13 @@ static int send_control(struct client *client, const struct args *args, const ch
                                              .targets = targets->items,
                                              .targets_count = targets->count,
                                              .reason = args_text(args, "reason")};
+    const char *by = args_text(args, "by");
+    struct err err;
+    if (by && time_parse(by[0] >= '0' && by[0] <= '9' && !strpbrk(by, ":-")
+                             ? arena_printf(&client->arena, "+%s", by)
+                             : by,
+                         clock_wall_us(), &request.u.control.deadline_us, &err) < 0)
+        return client_failf(client, EXIT_USAGE, "option --by: %s", err.text);
     int code = client_ask(client, &request, MSG_DONE, &reply);
     if (code != EXIT_DONE)
         return code;

@@ -5,6 +5,8 @@
 #include <limits.h>
 
 static const struct option options[] = {
+    {"by", 0, VALUE_TEXT, "TIME",
+     "stop what still runs there then, and run it elsewhere: +2h, 18:00, 2026-03-01 12:00", false},
     {"reason", 0, VALUE_TEXT, "TEXT", "kept with the change, for others to read", false},
 };
 
@@ -18,7 +20,10 @@ const struct verb verb_drain = {
     .words = "WORKER...",
     .summary = "give workers no new jobs",
     .text = "What runs on a drained worker runs to its end; nothing new starts there. For "
-            "maintenance: drain, wait until 'athanor workers' shows no runs, then stop the daemon.",
+            "maintenance: drain, wait until 'athanor workers' shows no runs, then stop the "
+            "daemon.\n\n"
+            "With --by, what has not ended by then is asked to save a checkpoint, stopped (cause "
+            "preempted, which counts against no retry) and started again elsewhere.",
     .word_kind = WORD_WORKER,
     .words_min = 1,
     .words_max = UINT_MAX,

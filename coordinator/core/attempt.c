@@ -162,6 +162,8 @@ void attempt_timer_set(struct core *core, struct attempt *attempt)
     uint64_t due = attempt->resend_ms;
     if (attempt->wall_due_ms && (!due || attempt->wall_due_ms < due))
         due = attempt->wall_due_ms;
+    if (attempt->preempt_due_ms && (!due || attempt->preempt_due_ms < due))
+        due = attempt->preempt_due_ms;
     timer_set(&core->timers, &attempt->timer, due);
 }
 
@@ -234,6 +236,7 @@ void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause)
         attempt->stop_ms = core->now_ms;
     }
     attempt->wall_due_ms = 0;
+    attempt->preempt_due_ms = 0;
     attempt->resend_ms = core->now_ms + core->config.resend_ms;
     attempt_timer_set(core, attempt);
     attempt_send_stop(core, attempt);
@@ -279,6 +282,10 @@ void attempt_timer_due(struct core *core, struct attempt *attempt)
 {
     if (attempt->wall_due_ms && attempt->wall_due_ms <= core->now_ms) {
         attempt_stop(core, attempt, CAUSE_TIME_LIMIT);
+        return;
+    }
+    if (attempt->preempt_due_ms && attempt->preempt_due_ms <= core->now_ms) {
+        attempt_preempt_go_on(core, attempt);
         return;
     }
     if (stop_is_pointless(core, attempt)) {

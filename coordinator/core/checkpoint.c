@@ -303,6 +303,7 @@ void checkpoint_report(struct core *core, struct attempt *attempt, const struct 
     row_write(core, job, &checkpoint, PERSIST_INSERT);
     list_put(job, checkpoint);
     checkpoint_retain(core, job);
+    attempt_preempt_go_on(core, attempt);
 }
 
 void checkpoint_load(struct core *core, struct job *job, const struct row_checkpoint *row)

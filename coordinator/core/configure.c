@@ -130,6 +130,7 @@ static const struct {
     {"queue", queue_configure},
     {"project", project_configure},
     {"setting", setting_configure},
+    {"reservation", reservation_configure},
 };
 
 static configure_fn *table_find(struct configure_pass *pass)
@@ -161,10 +162,10 @@ static void answer(struct configure_pass *pass)
     done->request_seq = event->request_seq;
     done->count = pass->changed;
     done->text = !pass->changed ? "it was so already"
-                 : strcmp(pass->request->action, "set") == 0
-                     ? arena_printf(pass->arena, "%s %s is set", pass->request->table,
+                 : strcmp(pass->request->action, "remove") == 0
+                     ? arena_printf(pass->arena, "%s %s is removed", pass->request->table,
                                     pass->request->name)
-                     : arena_printf(pass->arena, "%s %s is removed", pass->request->table,
+                     : arena_printf(pass->arena, "%s %s is set", pass->request->table,
                                     pass->request->name);
 }
 
@@ -178,6 +179,13 @@ static const char *settings_text(const struct configure_pass *pass)
     return text;
 }
 
+/* "add" is for what must be new. */
+static bool action_is_known(const struct msg_configure *request)
+{
+    return strcmp(request->action, "set") == 0 || strcmp(request->action, "remove") == 0 ||
+           (strcmp(request->action, "add") == 0 && strcmp(request->table, "reservation") == 0);
+}
+
 void configure_on_configure(struct core *core, const struct event_configure *event)
 {
     const struct msg_configure *request = event->configure;
@@ -186,7 +194,7 @@ void configure_on_configure(struct core *core, const struct event_configure *eve
     configure_fn *run = table_find(&pass);
     if (!event->is_operator)
         configure_refuse(&pass, request->table, "only operators and admins may change it");
-    if (strcmp(request->action, "set") != 0 && strcmp(request->action, "remove") != 0)
+    if (!action_is_known(request))
         configure_refuse(&pass, "action",
                          arena_printf(pass.arena, "'%.40s' is unknown, expected set or remove",
                                       request->action));
@@ -195,7 +203,7 @@ void configure_on_configure(struct core *core, const struct event_configure *eve
     if (pass.changed)
         history_add(core,
                     arena_printf(pass.arena, "%s_%s", request->table,
-                                 strcmp(request->action, "set") == 0 ? "set" : "removed"),
+                                 strcmp(request->action, "remove") == 0 ? "removed" : "set"),
                     0, 0, 0, event->account, settings_text(&pass));
     answer(&pass);
 }

@@ -342,6 +342,8 @@ static void worker_apply(struct control_pass *pass, struct worker *worker)
     struct core *core = pass->core;
     worker->drained = pass->action == ACTION_DRAIN;
     text_set(&worker->drain_reason, worker->drained ? reason_of(pass) : NULL);
+    worker->drain_by_at = worker->drained ? pass->event->control->deadline_us : 0;
+    windows_look(core);
     worker_mark(core, worker);
     if (!worker->drained)
         worker_gained(core, worker);

@@ -108,6 +108,7 @@ struct core *core_new(const struct core_config *config)
     CHECK(core->policy != NULL);
     rng_init(&core->rng, c->seed);
     rights_init(core);
+    core->window_timer = (struct timer){.kind = TIMER_WINDOWS};
     core->reason_timer = (struct timer){.kind = TIMER_REASONS};
     return core;
 }
@@ -283,6 +284,7 @@ static void worker_write(struct core *core, struct worker *worker)
         .topology = worker->topology_json,
         .drained = worker->drained,
         .drain_reason = worker->drain_reason,
+        .drain_by_at = worker->drain_by_at,
         .joined_at = worker->joined_at,
         .ended_at = worker->ended_at,
     };
@@ -350,6 +352,9 @@ static void timer_fire(struct core *core, struct timer *timer)
         break;
     case TIMER_JOB:
         job_backoff_due(core, OWNER(timer, job));
+        break;
+    case TIMER_WINDOWS:
+        windows_due(core);
         break;
     case TIMER_REASONS:
         why_record_due(core);

@@ -26,12 +26,13 @@ static void worker_dump(const struct worker *worker, struct buf *out)
 {
     buf_printf(out,
                "worker %llu %s %s incarnation=%llu host=%s cores=%llu/%llu memory=%llu/%llu "
-               "gpus=%llu/%llu drained=%d '%s' joined=%llu ended=%llu\n",
+               "gpus=%llu/%llu drained=%d '%s' by=%llu joined=%llu ended=%llu\n",
                (ull)worker->worker_id, worker->name, worker_state_name(worker->state),
                (ull)worker->incarnation, or_empty(worker->host), (ull)worker->cores_used,
                (ull)worker->cores, (ull)worker->memory_used, (ull)worker->memory_bytes,
                (ull)worker->gpus_used, (ull)worker->gpus, worker->drained,
-               or_empty(worker->drain_reason), (ull)worker->joined_at, (ull)worker->ended_at);
+               or_empty(worker->drain_reason), (ull)worker->drain_by_at,
+               (ull)worker->joined_at, (ull)worker->ended_at);
     for (const struct attempt *a = worker->attempts; a; a = a->next)
         buf_printf(out,
                    "  attempt %llu job=%llu number=%llu %s epoch=%llu resume=%llu stop=%s "

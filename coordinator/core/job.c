@@ -484,7 +484,9 @@ void job_after_attempt(struct core *core, struct job *job, enum cause cause,
                        enum cause stop_cause, const char *detail)
 {
     bool listed = (job->retry.causes & SPEC_CAUSE_BIT(cause)) != 0;
-    if (cause == CAUSE_SUCCESS)
+    if (cause == CAUSE_PREEMPTED && job->state != JOB_STOPPING)
+        job_requeue(core, job, detail);
+    else if (cause == CAUSE_SUCCESS)
         job_end(core, job, JOB_ON_SUCCEED, cause, detail);
     else if (job->state == JOB_STOPPING && stop_cause == CAUSE_PRUNED)
         job_end(core, job, JOB_ON_STOPPED, CAUSE_PRUNED, job->detail);

@@ -51,6 +51,7 @@ void core_load_worker(struct core *core, const struct row_worker *row)
     text_set(&worker->topology_json, row->topology);
     worker->drained = row->drained;
     text_set(&worker->drain_reason, row->drain_reason);
+    worker->drain_by_at = row->drain_by_at;
     worker->joined_at = row->joined_at;
     worker->ended_at = row->ended_at;
 }
@@ -239,6 +240,9 @@ uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us)
         worker_timer_set(core, worker);
     }
     shares_load_end(core);
+    windows_timer_set(core);
+    if (core->window_timer.slot)
+        windows_look(core);
     why_timer_set(core);
     core->placement_wanted = true;
     return now_ms;

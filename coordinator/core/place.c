@@ -19,10 +19,11 @@ static bool view_next_job(const void *opaque, size_t class_index, const struct p
 static bool view_allows(const void *opaque, size_t class_index, size_t worker_index,
                         uint64_t start_ms, struct policy_fit *out)
 {
-    (void)start_ms; /* labels do not change with time */
     const struct core *core = opaque;
+    const struct class *class = core->classes[class_index];
+    const struct worker *worker = core->workers[worker_index];
     *out = (struct policy_fit){0};
-    return class_allows(core->classes[class_index], core->workers[worker_index]);
+    return class_allows(class, worker) && !reservation_against(core, class, worker, start_ms);
 }
 
 static void view_workers(const struct core *core, struct arena *arena, struct policy_view *view)
@@ -128,6 +129,7 @@ static bool placement_is_sound(const struct core *core, const struct policy_plac
     struct policy_need free = worker_free_need(worker);
     return job->state == JOB_READY && !job->held && !job->attempt && job->edges_waiting == 0 &&
            !limits_full(job->class) && worker_is_usable(worker) && class_allows(job->class, worker) &&
+           !reservation_against(core, job->class, worker, core->now_ms) &&
            policy_fits(&job->class->need, &free);
 }
 
@@ -165,6 +167,7 @@ void place_run(struct core *core)
                                .running = view_running};
     struct policy_plan plan = {.arena = arena};
     rights_pass(core);
+    reservations_view(core, arena, &view);
     view_workers(core, arena, &view);
     view_classes(core, arena, &view);
     limits_view(core, arena, &view);

@@ -97,6 +97,7 @@ void rights_free(struct core *core)
         mem_free(project);
     }
     shares_free(core);
+    reservations_free(core);
 }
 
 bool project_admits(const struct project *project, const char *account)
@@ -147,6 +148,7 @@ void rights_view(const struct core *core, const struct class *class, struct poli
         out->wall_time_ms = queue->default_wall_ms;
     out->evicts = queue->evicts;
     out->preemption = (uint32_t)queue->preemption;
+    out->constrained |= core->reservations.count > 0;
     if (core->policy->order == POLICY_ORDER_FIFO)
         return;
     uint64_t cores = min_u64(class->need.cores, core->cores_usable);
@@ -632,4 +634,5 @@ void rights_dump(const struct core *core, struct buf *out)
     queues_dump(core, out);
     projects_dump(core, out);
     shares_dump(core, out);
+    reservations_dump(core, out);
 }

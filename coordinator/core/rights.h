@@ -9,8 +9,10 @@
 
 #include <uthash.h>
 
+struct attempt;
 struct class;
 struct job;
+struct worker;
 
 /* Bounds (invariant 9): 1,000 queues x 150 B, 10,000 projects x 150 B with 1,000 members of 60 B. */
 #define QUEUES_MAX 1000u
@@ -60,6 +62,19 @@ struct project {
     uint64_t weight;
     uint64_t job_count; /* living jobs */
     UT_hash_handle hh;
+};
+
+#define RESERVATIONS_MAX 1000u /* that have not ended, x 1 KB of names */
+
+/* Workers kept free for the entitled, or for nobody, from from_at to until_at (wall us). */
+struct reservation {
+    char *name, *reason, *account;
+    uint64_t from_at, until_at;
+    char **workers; /* names */
+    char **labels;  /* "NAME=VALUE", all of which a worker must carry */
+    char **entitled; /* "user:NAME", "project:NAME" */
+    size_t worker_count, label_count, entitled_count;
+    bool stop; /* what still runs at its begin is preempted */
 };
 
 /* What an account ("a" and its name) or project ("p") has used of late. */
@@ -139,6 +154,30 @@ int64_t job_key(const struct core *core, const struct job *job);
 /* Before a pass; then what queue and shares mean for a class. */
 void rights_pass(struct core *core);
 void rights_view(const struct core *core, const struct class *class, struct policy_class *out);
+
+/* ---- reservation.c: windows, and the deadlines of drains ------------------------------------ */
+
+/* The window that keeps a job of the class from starting there then; NULL: none. */
+const struct reservation *reservation_against(const struct core *core, const struct class *class,
+                                              const struct worker *worker, uint64_t start_ms);
+/* Why windows keep it from workers that it fits, NULL: they do not; and what would help. */
+const char *reservation_why(const struct core *core, const struct class *class, struct arena *arena,
+                            const char **out_remedy);
+void reservations_view(const struct core *core, struct arena *arena, struct policy_view *view);
+void reservation_configure(struct configure_pass *pass);
+void windows_due(struct core *core);
+void windows_timer_set(struct core *core);
+void windows_look(struct core *core); /* with the next TICK */
+void reservations_dump(const struct core *core, struct buf *out);
+void reservations_free(struct core *core);
+
+/* ---- preempt.c ------------------------------------------------------------------------------ */
+
+/* Asks to save, then stops it; its job is requeued. Nothing when it is stopping already. */
+void attempt_preempt(struct core *core, struct attempt *attempt, const char *why);
+/* A checkpoint has arrived, or the time for one is over. */
+void attempt_preempt_go_on(struct core *core, struct attempt *attempt);
+void job_requeue(struct core *core, struct job *job, const char *detail);
 
 /* ---- usage.c: fair share -------------------------------------------------------------------- */
 

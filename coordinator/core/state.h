@@ -43,6 +43,7 @@ struct worker {
     struct label *labels;
     size_t label_count;
     bool drained;
+    uint64_t drain_by_at; /* wall us: what still runs then is preempted; 0: never */
     bool joined;   /* since this leader began */
     uint64_t peer; /* of the newest join */
     uint64_t seen_ms;
@@ -72,6 +73,7 @@ struct attempt {
     uint64_t stop_ms;      /* steady time of the first STOP by this leader */
     uint64_t wall_due_ms;  /* backstop of the wall-time limit; 0: none */
     uint64_t resend_ms;    /* next repeat of START or STOP; 0: none */
+    uint64_t preempt_due_ms; /* asked to save before it is stopped, at the latest then; 0: no */
     bool dirty, is_new;
     struct attempt *next, *previous; /* of the worker */
     struct timer timer;
@@ -312,6 +314,8 @@ struct core {
     struct project *projects;
     struct share *shares_by_key;
     struct pointer_list shares, dirty_shares;
+    struct pointer_list reservations; /* that have not ended, by name */
+    struct timer window_timer;
     uint64_t cores_usable; /* of this pass, for the size factor */
     struct job *makers;
     struct timers timers;
@@ -497,7 +501,7 @@ void place_run(struct core *core);
     X(HELD, "held") X(DEPENDENCY, "dependency") X(BACKOFF, "backoff") X(NO_WORKER, "no_worker") \
     X(CONSTRAINT, "constraint") X(SIZE, "size") X(CORES, "cores") X(MEMORY, "memory") \
     X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(AT_ONCE, "at_once") X(QUEUE, "queue") \
-    X(NODE_LOST, "node_lost")
+    X(NODE_LOST, "node_lost") X(LIMIT, "limit") X(RESERVATION, "reservation")
 enum reason {
     REASON_NONE = 0,
 #define X(tag, name) REASON_##tag,

@@ -156,6 +156,9 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
                        "enough cores, memory and GPUs are free, but not all on one worker",
                        "a running job ends on one of them");
     }
+    const char *remedy, *window = reservation_why(core, class, arena, &remedy);
+    if (window)
+        reason_add(&reasons, REASON_RESERVATION, window, remedy);
     *out_mask = reasons.mask;
     return reasons.count;
 }

@@ -67,6 +67,11 @@ static void each_usage(struct load *load, const void *row)
     core_load_usage(load->core, row);
 }
 
+static void each_reservation(struct load *load, const void *row)
+{
+    core_load_reservation(load->core, row);
+}
+
 static void each_experiment(struct load *load, const void *row)
 {
     core_load_experiment(load->core, row);
@@ -153,6 +158,7 @@ static const struct load_part parts[] = {
     {ROW_TABLE_queue, each_queue, "ORDER BY t.name"},
     {ROW_TABLE_project, each_project, "ORDER BY t.name"},
     {ROW_TABLE_usage, each_usage, "ORDER BY t.kind, t.name"},
+    {ROW_TABLE_reservation, each_reservation, "WHERE t.removed_at IS NULL ORDER BY t.name"},
     {ROW_TABLE_experiment, each_experiment, "ORDER BY t.experiment_id"},
     {ROW_TABLE_worker, each_worker, "ORDER BY t.worker_id"},
     {ROW_TABLE_worker_device, each_worker_device, "ORDER BY t.worker_id, t.device_index"},

@@ -29,6 +29,7 @@ static void worker_put(const struct row_worker *row, uint64_t base_us, struct bu
     if (row->drained)
         buf_printf(out, " drained");
     text_put(out, "reason", row->drain_reason);
+    time_put(out, "by", row->drain_by_at, base_us);
     time_put(out, "ended", row->ended_at, base_us);
 }
 
@@ -225,6 +226,17 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
         const struct row_usage *row = persist->row;
         buf_printf(out, "usage %s %s core_ms=%llu", row->kind, row->name, (ull)row->core_ms);
         time_put(out, "at", row->as_of, base_us);
+        break;
+    }
+    case ROW_TABLE_reservation: {
+        const struct row_reservation *row = persist->row;
+        buf_printf(out, "reservation %s", row->name);
+        time_put(out, "from", row->from_at, base_us);
+        time_put(out, "until", row->until_at, base_us);
+        buf_printf(out, " workers=%s labels=%s for=%s%s", row->workers, row->worker_constraint,
+                   row->entitled, row->stop ? " stop" : "");
+        text_put(out, "reason", row->reason);
+        time_put(out, "removed", row->removed_at, base_us);
         break;
     }
     case ROW_TABLE_setting:

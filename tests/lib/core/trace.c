@@ -366,6 +366,8 @@ static int verb_control(struct trace *trace, struct err *err)
     struct rec_name_value targets[WORDS_MAX];
     struct msg_control control = {
         .action = word_at(trace, 2), .targets = targets, .reason = option(trace, "reason", "")};
+    if (option_number(trace, "by", 0))
+        control.deadline_us = BASE_US + option_number(trace, "by", 0) * 1000;
     for (size_t i = 3; i < trace->word_count; i++) {
         char *target = arena_strdup(&trace->arena, trace->words[i]);
         char *colon = strchr(target, ':');
@@ -398,6 +400,9 @@ static int verb_configure(struct trace *trace, struct err *err)
         if (!equals || strncmp(setting, "as=", 3) == 0)
             continue;
         *equals = '\0';
+        if (equals[1] == '@') /* milliseconds of the trace */
+            equals = arena_printf(&trace->arena, "=%llu",
+                                  (unsigned long long)(BASE_US + number(equals + 2) * 1000));
         settings[configure.settings_count++] =
             (struct rec_name_value){.name = setting, .value = equals + 1};
     }
