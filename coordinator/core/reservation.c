@@ -128,7 +128,7 @@ static bool reservation_entitles(const struct reservation *reservation, const st
 
 static uint64_t wall_time_planned(const struct class *class)
 {
-    return class->wall_time_ms ? class->wall_time_ms : class->queue_config->default_wall_ms;
+    return class->ask.wall_time_ms ? class->ask.wall_time_ms : class->queue_config->default_wall_ms;
 }
 
 const struct reservation *reservation_against(const struct core *core, const struct class *class,
