@@ -16,6 +16,8 @@ static const struct option options[] = {
     {"ids", 0, VALUE_NONE, NULL, "print the job numbers only, one a line", false},
     {"wait", 'w', VALUE_NONE, NULL, "wait until the jobs have ended, as 'athanor wait' does",
      false},
+    {"reuse", 0, VALUE_NONE, NULL,
+     "a job identical to one that succeeded takes its results instead of running again", false},
     {"submit-key", 0, VALUE_TEXT, "HEX",
      "32 hexadecimal digits: a repeat with the same key is the same submit (default: random)",
      false},
@@ -106,6 +108,7 @@ static int run(struct client *client, const struct args *args)
         code = spec_file_message(client, args, &request);
     if (code != EXIT_DONE)
         return code;
+    request.u.submit.reuse = args_has(args, "reuse");
     request.u.submit.submit_key = (struct wire_bytes){(const char *)key, sizeof key};
     code = client_ask(client, &request, MSG_SUBMITTED, &reply);
     return code == EXIT_DONE ? print_answer(client, args, &reply.u.submitted) : code;
@@ -118,7 +121,11 @@ const struct verb verb_submit = {
     .text =
         "Sends a YAML (or JSON) spec; '-' reads standard input. The jobs are on disk when this "
         "returns. A wrong spec gets one report of everything that is wrong with it, and nothing "
-        "is kept.",
+        "is kept.\n\nWith --reuse a job ends at once with cause `reused` when one has succeeded "
+        "that was identical: the same resolved spec (but for name, experiment, description, "
+        "priority, hold, needs, queue and project), inputs of the same content, and the same engine "
+        "program. Only jobs of recipes whose inputs are datasets and checkpoints of ended jobs "
+        "are compared; what hangs on files or programs outside of Athanor always runs.",
     .word_kind = WORD_FILE,
     .words_min = 1,
     .words_max = 1,

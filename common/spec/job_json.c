@@ -120,7 +120,7 @@ static char *json_take(json_t *object)
     return buf_take(&text);
 }
 
-char *spec_job_json(const struct spec_job *job)
+static json_t *job_to_json(const struct spec_job *job)
 {
     json_t *object = json_object();
     put_new(object, "athanor", json_integer(JOB_FORMAT));
@@ -134,6 +134,28 @@ char *spec_job_json(const struct spec_job *job)
     put_new(object, "command", texts_to_json(job->command, job->command_count));
     put_new(object, "env", env_to_json(job));
     group_to_json(job, object);
+    return object;
+}
+
+char *spec_job_json(const struct spec_job *job)
+{
+    return json_take(job_to_json(job));
+}
+
+char *spec_job_identity(const struct spec_job *job)
+{
+    static const char *const without[] = {
+        "name",  "experiment", "description", "priority",    "hold",    "needs",   "array_count",
+        "array_index", "at_once", "trial_count", "trial_index", "queue", "project", "inputs",
+    };
+    if (strcmp(job->kind, "command") == 0 || strcmp(job->kind, "data") == 0)
+        return NULL;
+    for (size_t i = 0; i < job->input_count; i++)
+        if (job->inputs[i].ref.kind == SPEC_REF_FILE)
+            return NULL;
+    json_t *object = job_to_json(job);
+    for (size_t i = 0; i < ARRAY_COUNT(without); i++)
+        json_object_del(object, without[i]);
     return json_take(object);
 }
 

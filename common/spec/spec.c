@@ -56,7 +56,8 @@ static bool trials_fit(struct reader *reader, const struct draft *base, const st
 {
     if (job_count + sweep->trial_count > SPEC_TRIALS_MAX)
         reader_refuse(reader, draft_given(base, "sweep"), place,
-                      "brings jobs and trials to %zu, at most %u are accepted in a spec with sweeps",
+                      "brings jobs and trials to %zu, at most %u are accepted in a spec with "
+                      "sweeps",
                       job_count + sweep->trial_count, SPEC_TRIALS_MAX);
     else if (strlen(sweep->name) + strlen("-t9999") > SPEC_NAME_BYTES_MAX)
         reader_refuse(reader, base->node, draft_place(base),

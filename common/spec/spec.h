@@ -189,6 +189,12 @@ char *spec_job_json(const struct spec_job *job);
 int spec_job_from_json(const char *text, struct arena *arena, struct spec_job *out,
                        struct err *err) WARN_UNUSED;
 
+/* What of the resolved job decides its result, as canonical JSON: without what names or schedules
+ * it (name, experiment, description, priority, hold, needs, queue, project, place in an array or
+ * sweep) and without its inputs, which are known by their content. NULL when the result also hangs
+ * on files that no hash covers: kinds command and data, inputs file:PATH. mem_free. */
+char *spec_job_identity(const struct spec_job *job);
+
 struct spec_place { /* where an input was found */
     const char *name, *path;
     const char *part, *hash; /* NULL when it has none */

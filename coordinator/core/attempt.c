@@ -191,6 +191,7 @@ void attempt_place(struct core *core, struct job *job, struct worker *worker)
     attempt->resend_ms = core->now_ms + core->config.resend_ms;
     attempt_mark(core, attempt);
     attempt_timer_set(core, attempt);
+    reuse_placed(job, worker);
     why_close(core, job);
     input_rows(core, attempt);
     history_add(core, "placed", job->job_id, attempt->attempt_id, worker->worker_id, NULL,

@@ -264,6 +264,8 @@ static void job_write(struct core *core, struct job *job)
         .progress_total = job->progress_total,
         .progress_phase = job->progress_phase,
     };
+    if (job->reuse)
+        row.identity = job->reuse->identity;
     effects_persist(core->effects, ROW_TABLE_job, PERSIST_UPDATE, &row);
     edges_write(core, job);
     job->dirty = false;
@@ -282,6 +284,7 @@ static void worker_write(struct core *core, struct worker *worker)
         .gpus = worker->gpus,
         .labels = worker->labels_json,
         .topology = worker->topology_json,
+        .engine = worker->engine,
         .drained = worker->drained,
         .drain_reason = worker->drain_reason,
         .drain_by_at = worker->drain_by_at,

@@ -86,7 +86,11 @@ enum lookup_kind {
     LOOKUP_EXPERIMENT, /* ended jobs of `experiment` that are FAILED or CANCELLED              */
     LOOKUP_DATASET,    /* the job that made the newest artifact of kind "dataset" called `name`:
                           in `experiment`, else anywhere                                       */
+    LOOKUP_TWIN,       /* the newest LOOKUP_TWINS_MAX jobs of spec_hash `name` (hex) that
+                          succeeded, have an identity and ran themselves                       */
 };
+
+#define LOOKUP_TWINS_MAX 10 /* they differ in inputs or engine; older ones are out of date */
 
 struct core_lookup {
     enum lookup_kind kind;
@@ -97,7 +101,8 @@ struct core_lookup {
 };
 
 /* What to read before this event. event.found then holds the rows of all these jobs with their
- * dependencies (child side), checkpoints and artifacts, each once. Returns the count; *out lives
+ * dependencies (child side), checkpoints and artifacts, each once, and of a job that took another's
+ * results (reused_job_id) also that job. Returns the count; *out lives
  * in arena. */
 size_t core_lookups(const struct core *core, const struct event *event, struct arena *arena,
                     struct core_lookup **out);

@@ -26,11 +26,12 @@ static void worker_dump(const struct worker *worker, struct buf *out)
 {
     buf_printf(out,
                "worker %llu %s %s incarnation=%llu host=%s cores=%llu/%llu memory=%llu/%llu "
-               "gpus=%llu/%llu drained=%d '%s' by=%llu joined=%llu ended=%llu\n",
+               "gpus=%llu/%llu engine=%.8s drained=%d '%s' by=%llu joined=%llu ended=%llu\n",
                (ull)worker->worker_id, worker->name, worker_state_name(worker->state),
                (ull)worker->incarnation, or_empty(worker->host), (ull)worker->cores_used,
                (ull)worker->cores, (ull)worker->memory_used, (ull)worker->memory_bytes,
-               (ull)worker->gpus_used, (ull)worker->gpus, worker->drained,
+               (ull)worker->gpus_used, (ull)worker->gpus, or_empty(worker->engine),
+               worker->drained,
                or_empty(worker->drain_reason), (ull)worker->drain_by_at,
                (ull)worker->joined_at, (ull)worker->ended_at);
     for (const struct attempt *a = worker->attempts; a; a = a->next)
@@ -132,6 +133,11 @@ static void job_dump(const struct job *job, struct buf *out)
         (ull)job->memory_bytes, (ull)job->submitted_at, (ull)job->eligible_at, (ull)job->started_at,
         (ull)job->ended_at, (ull)job->progress_step, (ull)job->progress_total,
         or_empty(job->progress_phase), job->queue->name, job->project->name);
+    if (job->reuse) {
+        buf_puts(out, "  identity");
+        hash_put(out, &job->reuse->identity);
+        buf_putc(out, '\n');
+    }
     edges_dump(job, out);
     inputs_dump(job, out);
     products_dump(job, out);

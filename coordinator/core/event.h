@@ -42,6 +42,7 @@ struct event_submit {
     const struct spec *spec;   /* validated against the catalogue */
     const char *source;        /* the YAML as submitted */
     bool check_only;           /* answer CHECKED, keep nothing */
+    bool reuse;                /* take results of identical jobs (reuse.c) */
     struct event_found found;
 };
 

@@ -36,6 +36,8 @@ void job_take_row(struct job *job, const struct row_job *row)
     job->progress_step = row->progress_step;
     job->progress_total = row->progress_total;
     text_set(&job->progress_phase, row->progress_phase);
+    if (job->reuse)
+        job->reuse->identity = row->identity;
 }
 
 /* A job from its row, in the indexes, its class joined unless it has ended. NULL when its spec
@@ -51,6 +53,7 @@ struct job *job_from_row(struct core *core, const struct row_job *row)
         goto out;
     job = job_new(core, row->job_id, experiment, row->account, &spec, row->spec);
     job_take_row(job, row);
+    job->reused_job_id = row->reused_job_id;
     if (!job_state_is_terminal(job->state))
         class_join_spec(core, job, &spec);
     job_add(core, job);

@@ -28,6 +28,19 @@ static const struct checkpoint *checkpoint_select(const struct job *source,
     return checkpoint_resume(source);
 }
 
+bool input_content(const struct job *source, const struct spec_ref *ref, struct hash *out)
+{
+    const struct checkpoint *checkpoint =
+        ref->kind == SPEC_REF_CHECKPOINT ? checkpoint_select(source, ref) : NULL;
+    const struct artifact *artifact =
+        ref->kind == SPEC_REF_DATASET ? artifact_dataset(source, ref->name) : NULL;
+    if (checkpoint)
+        *out = checkpoint->content;
+    else if (artifact)
+        *out = artifact->content;
+    return checkpoint || artifact;
+}
+
 static int resolve_checkpoint(struct input *input, const struct job *source, struct err *err)
 {
     const struct checkpoint *checkpoint = checkpoint_select(source, &input->ref);

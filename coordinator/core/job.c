@@ -143,6 +143,11 @@ struct job *job_new(struct core *core, uint64_t job_id, struct experiment *exper
     job->gpus = spec->resources.gpus;
     job->memory_bytes = spec->resources.memory_bytes;
     job->group_id = job_id - (spec->array_count > 0 ? spec->array_index : spec->trial_index);
+    struct hash spec_hash;
+    if (reuse_spec_hash(spec, &spec_hash)) {
+        job->reuse = mem_zalloc(sizeof *job->reuse);
+        job->reuse->spec_hash = spec_hash;
+    }
     job->at_once = spec->at_once;
     job->trial_count = spec->trial_count;
     job->limits = spec->limits;
@@ -216,6 +221,7 @@ void job_free(struct job *job)
     mem_free(job->name_key);
     mem_free(job->detail);
     mem_free(job->progress_phase);
+    mem_free(job->reuse);
     mem_free(job->spec_json);
     mem_free(job->best_metric);
     mem_free(job);

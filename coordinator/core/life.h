@@ -33,7 +33,8 @@
     X(CANCEL)         /* a person asked                                     */ \
     X(HOLD)           /* a person asked                                     */ \
     X(RELEASE)        /* a person asked                                     */ \
-    X(REOPEN)         /* a person asked for a retry of an ended job         */
+    X(REOPEN)         /* a person asked for a retry of an ended job         */ \
+    X(REUSE)          /* an identical job's results are taken               */
 
 #define ATTEMPT_STATES(X) \
     X(PLACED)   /* row written, START sent or to be sent      */ \

@@ -49,6 +49,7 @@ void core_load_worker(struct core *core, const struct row_worker *row)
     text_set(&worker->labels_json, row->labels ? row->labels : "{}");
     labels_load(worker, worker->labels_json);
     text_set(&worker->topology_json, row->topology);
+    text_set(&worker->engine, row->engine);
     worker->drained = row->drained;
     text_set(&worker->drain_reason, row->drain_reason);
     worker->drain_by_at = row->drain_by_at;

@@ -35,6 +35,7 @@ struct label {
 
 struct worker {
     uint64_t worker_id;
+    char *engine; /* hash of the engine's program, in hex; NULL or "": not known */
     char *name, *host, *labels_json, *topology_json, *drain_reason;
     enum worker_state state;
     uint64_t incarnation;
@@ -205,6 +206,10 @@ struct class {
     UT_hash_handle hh;
 };
 
+struct reuse {
+    struct hash spec_hash, identity; /* identity: zero until placed, or when it has none */
+};
+
 struct job {
     uint64_t job_id;
     struct experiment *experiment;
@@ -226,6 +231,8 @@ struct job {
     char *spec_json;
     uint32_t ranks, cores, gpus; /* cores, gpus, memory: per rank */
     uint64_t memory_bytes;
+    struct reuse *reuse;    /* NULL: no hash covers what decides its result */
+    uint64_t reused_job_id; /* whose results it took; 0: its own */
     uint64_t group_id;    /* of an array or sweep: its first job */
     uint32_t at_once;     /* of that group; 0: no cap */
     uint32_t trial_count; /* 0: no trial of a sweep */
@@ -387,6 +394,19 @@ void sweeps_done(struct core *core);
 void sweeps_dump(const struct core *core, struct buf *out);
 const char *sweeps_check(const struct core *core, struct arena *arena);
 
+/* ---- reuse.c ----------------------------------------------------------------------------- */
+/* False when the result hangs on more than hashes cover. */
+bool reuse_spec_hash(const struct spec_job *spec, struct hash *out);
+/* An attempt is being placed: its identity is known now. */
+void reuse_placed(struct job *job, const struct worker *worker);
+struct reuse_input {
+    const char *part;
+    struct hash content; /* zero: not known */
+};
+/* A job of the event's rows that is identical; inputs as in spec->inputs. NULL: none. */
+struct job *reuse_find(struct core *core, const struct event_found *found,
+                       const struct spec_job *spec, const struct reuse_input *inputs);
+
 /* ---- job.c ------------------------------------------------------------------------------- */
 struct job *job_find(const struct core *core, uint64_t job_id);
 struct job *job_find_name(const struct core *core, uint64_t experiment_id, const char *name);
@@ -480,6 +500,8 @@ bool artifact_exists(const struct job *job, const char *name); /* of any kind */
 /* 0: every input of the job has something to read; -1: err says which has not. */
 int input_resolve_all(struct core *core, struct job *job, struct err *err) WARN_UNUSED;
 void input_rows(struct core *core, const struct attempt *attempt);
+/* What a reference to a job means now; false: nothing. */
+bool input_content(const struct job *source, const struct spec_ref *ref, struct hash *out);
 
 /* ---- submit.c, control.c ------------------------------------------------------------------ */
 void submit_on_submit(struct core *core, const struct event_submit *event);

@@ -25,6 +25,8 @@ struct planned_job {
     struct spec_job spec; /* with ids in its inputs and needs */
     struct planned_edge *edges;
     size_t edge_count;
+    struct reuse_input *contents; /* of the inputs; only with --reuse */
+    struct job *reused;           /* identical and in memory; NULL: it runs */
 };
 
 struct submit_pass {
@@ -100,9 +102,14 @@ static struct job *job_meant(const struct submit_pass *pass, const char *name)
     }
     struct job *job =
         pass->experiment ? job_find_name(core, pass->experiment->experiment_id, name) : NULL;
-    for (size_t i = 0; !job && i < found->job_count; i++)
-        if (strcmp(found->jobs[i].name, name) == 0)
-            job = job_find(core, found->jobs[i].job_id);
+    bool here = job != NULL;
+    for (size_t i = 0; i < found->job_count && !here; i++) { /* also twins, which are older */
+        struct job *other = strcmp(found->jobs[i].name, name) == 0
+                                ? job_find(core, found->jobs[i].job_id)
+                                : NULL;
+        if (other && (!job || other->job_id > job->job_id))
+            job = other;
+    }
     return job;
 }
 
@@ -167,6 +174,8 @@ static struct job *external_find(struct submit_pass *pass, const struct spec_job
                                  bool dataset)
 {
     struct job *job = dataset ? dataset_meant(pass, name) : job_meant(pass, name);
+    if (job && job->reused_job_id) /* it has nothing of its own */
+        job = job_find(pass->core, job->reused_job_id);
     if (job)
         return job;
     const char *path = arena_printf(pass->arena, "jobs.%s.%s", spec->name, what);
@@ -242,13 +251,32 @@ static void source_output_check(struct submit_pass *pass, const struct spec_job 
                             job_state_name(source->state)));
 }
 
+/* Only what an ended job has made stays what it is. */
+static void content_note(struct planned_job *planned, const struct spec_input *input,
+                         const struct job *source)
+{
+    if (!planned->contents)
+        return;
+    struct reuse_input *content = &planned->contents[input - planned->spec.inputs];
+    content->part = input->ref.part ? input->ref.part : "";
+    if (source && job_state_is_terminal(source->state))
+        (void)input_content(source, &input->ref, &content->content);
+}
+
 static void input_plan(struct submit_pass *pass, struct planned_job *planned,
                        struct spec_input *input)
 {
     if (input->ref.kind == SPEC_REF_FILE)
         return;
     struct planned_edge edge = {.condition = SPEC_ON_SUCCESS, .implied = true, .reads = true};
-    if (input->job_index != SPEC_EXTERNAL) {
+    struct job *reused =
+        input->job_index != SPEC_EXTERNAL ? pass->jobs[input->job_index].reused : NULL;
+    if (reused) {
+        edge.parent = reused;
+        edge.parent_id = reused->job_id;
+        edge.condition = SPEC_ON_ANY;
+        source_output_check(pass, &planned->spec, input, reused);
+    } else if (input->job_index != SPEC_EXTERNAL) {
         edge.parent_id = pass->first_job_id + input->job_index;
     } else {
         edge.parent =
@@ -263,6 +291,7 @@ static void input_plan(struct submit_pass *pass, struct planned_job *planned,
     }
     input->job_id = edge.parent_id;
     edge_plan(pass, planned, edge);
+    content_note(planned, input, edge.parent);
 }
 
 /* Queue and project exist and take the job. A job without a limit gets the queue's longest. */
@@ -289,6 +318,9 @@ static void job_plan(struct submit_pass *pass, size_t index)
         arena_alloc(pass->arena, (spec->need_count + spec->input_count) * sizeof *planned->edges);
     size_check(pass, spec);
     rights_check(pass, &planned->spec);
+    if (pass->event->reuse)
+        planned->contents =
+            arena_alloc(pass->arena, (spec->input_count + 1) * sizeof *planned->contents);
     for (size_t i = 0; i < spec->need_count; i++) {
         planned->spec.needs[i] = spec->needs[i];
         need_plan(pass, planned, &planned->spec.needs[i]);
@@ -296,6 +328,38 @@ static void job_plan(struct submit_pass *pass, size_t index)
     for (size_t i = 0; i < spec->input_count; i++) {
         planned->spec.inputs[i] = spec->inputs[i];
         input_plan(pass, planned, &planned->spec.inputs[i]);
+    }
+    if (planned->contents)
+        planned->reused = reuse_find(pass->core, &pass->event->found, spec, planned->contents);
+}
+
+/* Whether all jobs of the spec that this one reads from are planned. */
+static bool sources_are_planned(const struct submit_pass *pass, const struct spec_job *spec,
+                                const bool *done)
+{
+    (void)pass;
+    for (size_t i = 0; i < spec->input_count; i++)
+        if (spec->inputs[i].job_index != SPEC_EXTERNAL && !done[spec->inputs[i].job_index])
+            return false;
+    return true;
+}
+
+/* With reuse a job is planned after those it reads from: what they are decides what it is. The
+ * spec has no cycles, so each round plans at least one; a chain written backwards costs as many
+ * rounds as it has jobs. */
+static void jobs_plan(struct submit_pass *pass)
+{
+    const struct spec *spec = pass->event->spec;
+    bool *done = arena_alloc(pass->arena, spec->job_count * sizeof *done);
+    for (size_t left = spec->job_count; left > 0;) {
+        for (size_t i = 0; i < spec->job_count; i++) {
+            if (done[i] ||
+                (pass->event->reuse && !sources_are_planned(pass, &spec->jobs[i], done)))
+                continue;
+            job_plan(pass, i);
+            done[i] = true;
+            left--;
+        }
     }
 }
 
@@ -328,16 +392,17 @@ static struct job *job_make(struct submit_pass *pass, size_t index, struct exper
                               &planned->spec, json);
     mem_free(json);
     job->is_new = job->dirty = true; /* submit writes it, so it needs no mark */
+    job->reused_job_id = planned->reused ? planned->reused->job_id : 0;
     job->submitted_at = core->wall_us;
     class_join_spec(core, job, &planned->spec);
-    job_edges_make(job, planned->edge_count);
+    job_edges_make(job, planned->reused ? 0 : planned->edge_count);
     job_add(core, job);
     return job;
 }
 
 static void edges_make(struct submit_pass *pass, struct job *job, const struct planned_job *planned)
 {
-    for (size_t i = 0; i < planned->edge_count; i++) {
+    for (size_t i = 0; i < job->edge_count; i++) {
         const struct planned_edge *from = &planned->edges[i];
         struct job *parent = from->parent ? from->parent : job_find(pass->core, from->parent_id);
         struct edge *edge = &job->edges[i];
@@ -371,6 +436,7 @@ static void job_insert(struct submit_pass *pass, size_t index)
         .submit_key = {.bytes = pass->event->submit_key, .length = 16},
         .submit_index = index,
         .spec = job->spec_json,
+        .reused_job_id = job->reused_job_id,
         .spec_source = index == 0 ? pass->event->source : NULL,
         .ranks = job->ranks,
         .cores = job->cores,
@@ -383,6 +449,8 @@ static void job_insert(struct submit_pass *pass, size_t index)
         .queue = job->queue->name,
         .project = job->project->name,
     };
+    if (job->reuse)
+        row.spec_hash = job->reuse->spec_hash;
     effects_persist(core->effects, ROW_TABLE_job, PERSIST_INSERT, &row);
     job->is_new = job->dirty = false;
     edges_write(core, job);
@@ -406,6 +474,21 @@ static void answer_submitted(struct submit_pass *pass, uint64_t first_job_id,
                                  .name = arena_strdup(pass->arena, spec->jobs[i].name)};
 }
 
+/* Jobs that took another's results have nothing to wait for and nothing to do. */
+static void reused_end(struct submit_pass *pass)
+{
+    struct core *core = pass->core;
+    for (size_t i = 0; i < pass->event->spec->job_count; i++) {
+        const struct job *source = pass->jobs[i].reused;
+        if (!source)
+            continue;
+        job_end(core, job_find(core, pass->first_job_id + i), JOB_ON_REUSE, CAUSE_REUSED,
+                arena_printf(pass->arena, "results of job %llu (%s/%s)",
+                             (unsigned long long)source->job_id, source->experiment->name,
+                             source->name));
+    }
+}
+
 static void submit_make(struct submit_pass *pass)
 {
     struct core *core = pass->core;
@@ -425,6 +508,7 @@ static void submit_make(struct submit_pass *pass)
         job_parents_check(core, job_find(core, pass->first_job_id + i));
     for (size_t i = 0; i < count; i++)
         job_insert(pass, i);
+    reused_end(pass);
     submit_remember(core, pass->event->submit_key, pass->first_job_id + count - 1, count - 1,
                     experiment->name);
     answer_submitted(pass, pass->first_job_id, experiment->name, false);
@@ -564,8 +648,7 @@ void submit_on_submit(struct core *core, const struct event_submit *event)
     limits_check(&pass);
     if (pass.refused_count == 0) {
         pass.jobs = arena_alloc(pass.arena, spec->job_count * sizeof *pass.jobs);
-        for (size_t i = 0; i < spec->job_count; i++)
-            job_plan(&pass, i);
+        jobs_plan(&pass);
     }
     if (event->check_only && pass.jobs)
         answer_checked(&pass);
@@ -616,19 +699,33 @@ static void job_lookups(const struct spec *spec, const struct spec_job *job,
     }
 }
 
+static void twin_lookup(const struct spec_job *job, struct arena *arena, struct core_lookup *list,
+                        size_t *count)
+{
+    struct hash spec_hash;
+    char hex[HASH_HEX_SIZE];
+    if (!reuse_spec_hash(job, &spec_hash))
+        return;
+    hash_to_hex(&spec_hash, hex);
+    lookup_add(list, count,
+               (struct core_lookup){.kind = LOOKUP_TWIN, .name = arena_strdup(arena, hex)});
+}
+
 size_t submit_lookups(const struct core *core, const struct event_submit *event,
                       struct arena *arena, struct core_lookup **out)
 {
     const struct spec *spec = event->spec;
     size_t most = 1;
     for (size_t i = 0; i < spec->job_count; i++)
-        most += spec->jobs[i].need_count + spec->jobs[i].input_count;
+        most += 1 + spec->jobs[i].need_count + spec->jobs[i].input_count;
     struct core_lookup *list = arena_alloc(arena, most * sizeof *list);
     size_t count = 0;
     if (!event->check_only && submit_find(core, event->submit_key))
         return 0; /* a repeat: the answer is known */
     for (size_t i = 0; i < spec->job_count; i++)
         job_lookups(spec, &spec->jobs[i], list, &count);
+    for (size_t i = 0; event->reuse && i < spec->job_count; i++)
+        twin_lookup(&spec->jobs[i], arena, list, &count);
     if (!event->check_only)
         list[count++] =
             (struct core_lookup){.kind = LOOKUP_SUBMIT, .submit_key = event->submit_key};

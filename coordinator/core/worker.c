@@ -55,6 +55,7 @@ void worker_free(struct worker *worker)
     mem_free(worker->labels_json);
     mem_free(worker->topology_json);
     mem_free(worker->drain_reason);
+    mem_free(worker->engine);
     mem_free(worker);
 }
 
@@ -283,6 +284,9 @@ static void join_take(struct core *core, struct worker *worker, const struct eve
     text_set(&worker->host, join->host);
     text_set(&worker->topology_json,
              json_is_storable(join->topology, REPORT_TEXT_BYTES_MAX) ? join->topology : "{}");
+    bool is_hash = join->engine && strlen(join->engine) == HASH_HEX_SIZE - 1 &&
+                   join->engine[strspn(join->engine, "0123456789abcdef")] == '\0';
+    text_set(&worker->engine, is_hash ? join->engine : NULL);
     labels_take(worker, join);
     devices_take(core, worker, join);
     worker->shrunk |= worker->gpus_used > worker->gpus;

@@ -291,6 +291,7 @@ void parked_submit(struct shell *shell, const struct server_source *from, uint64
         .spec = spec,
         .source = arena_strndup(arena, submit->yaml.bytes, submit->yaml.length),
         .check_only = submit->check_only,
+        .reuse = submit->reuse,
     };
     begin(shell, parked);
 }

@@ -55,7 +55,7 @@ struct reader {
 #define SQL_FOUND                                                                                  \
     "WITH ask AS (SELECT * FROM jsonb_to_recordset($1::jsonb) AS a (kind int, name text,"          \
     "             experiment text, job_id bigint, submit_key text)),"                              \
-    " found AS ("                                                                                  \
+    " named AS ("                                                                                  \
     "  SELECT j.job_id FROM ask a JOIN athanor.job j"                                              \
     "      ON a.kind = 1 AND j.submit_key = decode(a.submit_key, 'hex')"                           \
     "  UNION SELECT j.job_id FROM ask a JOIN athanor.job j ON a.kind = 2 AND j.job_id = a.job_id"  \
@@ -71,10 +71,17 @@ struct reader {
     "            JOIN athanor.job j USING (job_id) JOIN athanor.experiment e USING "               \
     "(experiment_id)"                                                                              \
     "           WHERE a.kind = 5 AND r.kind = 'dataset' AND r.name = a.name"                       \
-    "           ORDER BY e.name = a.experiment DESC, r.artifact_id DESC LIMIT 1) d) "
+    "           ORDER BY e.name = a.experiment DESC, r.artifact_id DESC LIMIT 1) d"                \
+    "  UNION SELECT s.job_id FROM ask a, LATERAL (SELECT j.job_id FROM athanor.job j"              \
+    "           WHERE a.kind = 6 AND j.spec_hash = decode(a.name, 'hex')"                          \
+    "             AND j.identity IS NOT NULL AND j.state = 'SUCCEEDED'"                            \
+    "             AND j.reused_job_id IS NULL ORDER BY j.job_id DESC LIMIT 10) s),"                \
+    " found AS (SELECT job_id FROM named UNION SELECT j.reused_job_id FROM named"                  \
+    "           JOIN athanor.job j USING (job_id) WHERE j.reused_job_id IS NOT NULL) "
 
 _Static_assert(LOOKUP_SUBMIT == 1 && LOOKUP_JOB_ID == 2 && LOOKUP_JOB_NAME == 3 &&
-                   LOOKUP_EXPERIMENT == 4 && LOOKUP_DATASET == 5,
+                   LOOKUP_EXPERIMENT == 4 && LOOKUP_DATASET == 5 && LOOKUP_TWIN == 6 &&
+                   LOOKUP_TWINS_MAX == 10,
                "SQL_FOUND numbers the kinds of lookups");
 
 static const enum row_table found_tables[STATEMENTS_MAX] = {ROW_TABLE_job, ROW_TABLE_job_dependency,

@@ -127,6 +127,7 @@ static void join_send(void *user)
                                                          ? daemon->options->memory_bytes
                                                          : daemon->inventory.memory_bytes / 10 * 9,
                                      .catalogue = {daemon->catalogue, strlen(daemon->catalogue)},
+                                     .engine = daemon->engine_hash,
                                      .topology = daemon->inventory.topology,
                                      .endpoint = gang_endpoint(daemon),
                                      .public_key = gang_public_key(daemon)};
@@ -494,6 +495,9 @@ static int inventory_prepare(struct daemon *daemon, struct err *err)
         log_warn("only jobs of kind command can run here: %s", why.text);
         daemon->catalogue = mem_strdup("{\"format\": 1, \"engine\": \"\", \"recipes\": []}");
     }
+    struct hash engine;
+    if (hash_file(options->engine, &engine, &why) == 0)
+        hash_to_hex(&engine, daemon->engine_hash);
     slots_init(&daemon->slots, &daemon->inventory);
     return 0;
 }

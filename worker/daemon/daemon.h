@@ -12,6 +12,7 @@
 #ifndef ATHANOR_DAEMON_DAEMON_H
 #define ATHANOR_DAEMON_DAEMON_H
 
+#include "common/base/hash.h"
 #include "common/base/kinds.h"
 #include "common/net/lines.h"
 #include "common/net/loop.h"
@@ -90,6 +91,7 @@ struct daemon {
     struct claims claims;
     struct slots slots;
     char *catalogue;   /* JSON */
+    char engine_hash[HASH_HEX_SIZE]; /* of the program, taken at start; "": not readable */
     char *cgroup_base; /* NULL: none */
     char *attempts_dir;
     uid_t job_uid;

@@ -438,6 +438,34 @@ static const struct row_job *newest(const struct memory_db *db, const struct cor
     return best;
 }
 
+static void twins_add(struct answer *answer, const char *hex)
+{
+    struct hash wanted, none = {0};
+    struct err err;
+    if (hash_from_hex(hex, &wanted, &err) < 0)
+        return;
+    size_t left = LOOKUP_TWINS_MAX;
+    const struct table *jobs = &answer->db->tables[ROW_TABLE_job];
+    for (size_t i = jobs->count; i > 0 && left > 0; i--) {
+        const struct row_job *row = jobs->order[i - 1]->row;
+        if (!hash_equal(&row->spec_hash, &wanted) || hash_equal(&row->identity, &none) ||
+            strcmp(row->state, "SUCCEEDED") != 0 || row->reused_job_id)
+            continue;
+        answer_add(answer, row);
+        left--;
+    }
+}
+
+/* Who took another's results is of no use without that job. */
+static void reused_add(struct answer *answer)
+{
+    for (size_t i = 0, count = answer->count; i < count; i++) {
+        const struct row_job *row = job_row(answer->db, answer->jobs[i].reused_job_id);
+        if (row)
+            answer_add(answer, row);
+    }
+}
+
 static void lookup_one(struct answer *answer, const struct core_lookup *lookup)
 {
     const struct memory_db *db = answer->db;
@@ -458,6 +486,9 @@ static void lookup_one(struct answer *answer, const struct core_lookup *lookup)
     case LOOKUP_DATASET:
         row = newest(db, lookup);
         break;
+    case LOOKUP_TWIN:
+        twins_add(answer, lookup->name);
+        return;
     case LOOKUP_EXPERIMENT:
         EACH(db, job, job)
         {
@@ -491,6 +522,7 @@ void memory_db_lookup(const struct memory_db *db, const struct core_lookup *look
     *out = (struct event_found){0};
     for (size_t i = 0; i < count; i++)
         lookup_one(&answer, &lookups[i]);
+    reused_add(&answer);
     struct row_job_dependency *dependencies = arena_alloc(
         arena, (db->tables[ROW_TABLE_job_dependency].count + 1) * sizeof *dependencies);
     struct row_checkpoint *checkpoints =

@@ -1,6 +1,8 @@
 /* trace.c - see trace.h. */
 #include "tests/lib/core/trace.h"
 
+#include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "coordinator/core/core.h"
@@ -189,6 +191,11 @@ static int verb_join(struct trace *trace, struct err *err)
     for (size_t i = 0; i < join.devices_count; i++)
         join.devices[i] = (struct rec_device){
             .device_index = i, .kind = "gpu", .model = "sim", .uuid = "", .memory_bytes = 1};
+    if (option(trace, "engine", NULL)) { /* a digit stands for a whole hash */
+        char *hex = arena_alloc(&trace->arena, HASH_HEX_SIZE);
+        memset(hex, *option(trace, "engine", "0"), HASH_HEX_SIZE - 1);
+        join.engine = hex;
+    }
     held_read(trace, &join);
     label_read(trace, &join);
     struct event event = {.kind = EVENT_WORKER_JOIN,
@@ -250,6 +257,19 @@ static int verb_restart(struct trace *trace, struct err *err)
     return rc;
 }
 
+/* The small catalogue of the golden specs. */
+static int recipes_load(struct catalogue *catalogue, struct err *err)
+{
+    char *json;
+    size_t length;
+    if (file_read("tests/golden/spec/catalogue.json", CATALOGUE_TEXT_BYTES_MAX, &json, &length,
+                  err) < 0)
+        return -1;
+    int rc = catalogue_add(catalogue, json, length, err);
+    mem_free(json);
+    return rc;
+}
+
 static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
 {
     uint8_t key[16] = {0};
@@ -260,6 +280,8 @@ static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
     struct spec_source source = {
         .name = "trace", .bytes = yaml, .length = strlen(yaml), .folder = "/tmp"};
     int rc = -1;
+    if (recipes_load(catalogue, err) < 0)
+        goto out;
     if (spec_read(&source, catalogue, &spec, &errors) < 0) {
         char *text = spec_errors_text(&errors);
         rc = err_set(err, ERR_INVALID, "%s", text);
@@ -273,7 +295,8 @@ static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
                                      .submit_key = key,
                                      .spec = spec,
                                      .source = yaml,
-                                     .check_only = strcmp(word_at(trace, 4), "check") == 0}};
+                                     .check_only = strcmp(word_at(trace, 4), "check") == 0,
+                                     .reuse = strcmp(word_at(trace, 4), "reuse") == 0}};
     rc = step(trace, &event, err);
 out:
     spec_free(spec);
@@ -349,6 +372,7 @@ static int verb_report(struct trace *trace, struct err *err)
     report.seq = option_number(trace, "seq", trace->next_seq[attempt_id] + 1);
     report.time_us = BASE_US + trace->now_ms * 1000;
     report_fill(trace, &report);
+    hash_bytes(report.path, strlen(report.path), &report.content);
     trace->next_seq[attempt_id] = max_u64(trace->next_seq[attempt_id], report.seq);
     struct msg_report message = {.attempt_id = attempt_id, .reports = &report, .reports_count = 1};
     size_t w = worker_index(trace, option(trace, "from", worker_of_attempt(trace, attempt_id)));

@@ -8,8 +8,9 @@
  *
  * Verbs:
  *   join WORKER cores=N memory=GIB gpus=N label=NAME:VALUE incarnation=N held=ID,ID key=NAME
+ *        engine=DIGIT
  *   beat WORKER | leave WORKER | tick | restart (a new leader loads what is committed)
- *   submit KEY [check]         KEY: any word, the submit key
+ *   submit KEY [check|reuse]   KEY: any word, the submit key
  *   started ATTEMPT | finished ATTEMPT CAUSE [code=N] [text=WORD]
  *   metric ATTEMPT NAME=VALUE step=N | progress ATTEMPT STEP TOTAL | log ATTEMPT WORD
  *   checkpoint ATTEMPT STEP [path=P] [METRIC=VALUE] | dataset ATTEMPT NAME

@@ -30,7 +30,8 @@ static const char job_grid[] =
     "| CANCEL | CANCELLED | CANCELLED | CANCELLED | STOPPING | STOPPING | STOPPING | | | |\n"
     "| HOLD | WAITING | READY | BACKOFF | | | | | | |\n"
     "| RELEASE | WAITING | READY | BACKOFF | | | | | | |\n"
-    "| REOPEN | | | | | | | | WAITING | WAITING |\n";
+    "| REOPEN | | | | | | | | WAITING | WAITING |\n"
+    "| REUSE | | SUCCEEDED | | | | | | | |\n";
 
 static const char attempt_grid[] =
     "| attempt | PLACED | RUNNING | STOPPING | ENDED |\n"
