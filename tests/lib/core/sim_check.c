@@ -393,6 +393,21 @@ static void live_update(struct sim *sim)
     judge->live_count = kept;
 }
 
+/* Of an array or a sweep no more run at once than it says. */
+static void at_once_check(struct sim *sim, uint64_t job_id)
+{
+    const struct spec_job *spec = judge_spec(sim, job_id);
+    uint64_t first = job_id - (spec->array_count ? spec->array_index : spec->trial_index);
+    uint64_t count = spec->array_count ? spec->array_count : spec->trial_count, live = 0;
+    ROWS(sim, attempt, row)
+    {
+        live += row->ended_at == 0 && row->job_id >= first && row->job_id < first + count;
+    }
+    if (spec->at_once && live > spec->at_once)
+        sim_violation(sim, "%llu jobs run of the array or sweep of job %llu, %u may at once",
+                      (ull)live, (ull)first, spec->at_once);
+}
+
 static void limits_check(struct sim *sim)
 {
     uint64_t live = 0;
@@ -429,6 +444,16 @@ static bool retries(const struct sim *sim, const struct row_job *job, enum cause
     return (retry->causes & SPEC_CAUSE_BIT(cause)) && job->attempts_spent < retry->attempts;
 }
 
+static bool was_cut(const struct sim *sim, uint64_t job_id)
+{
+    ROWS(sim, trial_rung, row)
+    {
+        if (row->sweep_id + row->trial == job_id && !row->kept)
+            return true;
+    }
+    return false;
+}
+
 /* NULL, or what is wrong with how the job ended. */
 static const char *end_fault(const struct sim *sim, const struct row_job *job)
 {
@@ -445,6 +470,8 @@ static const char *end_fault(const struct sim *sim, const struct row_job *job)
         return "no cause is given";
     if (cause == CAUSE_DEPENDENCY || (cause == CAUSE_LAUNCH_FAILED && job->detail))
         return NULL; /* parents_check and the inputs decide; see broken_check */
+    if (cause == CAUSE_PRUNED)
+        return was_cut(sim, job->job_id) ? NULL : "no rung of a sweep cut it";
     if (strcmp(job->state, "CANCELLED") == 0)
         return asked_of(sim, job->job_id).cancel ? NULL : "nobody asked for that";
     if (!last || !last->cause || strcmp(last->cause, job->cause) != 0)
@@ -486,6 +513,8 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         placed |= persist->table == ROW_TABLE_attempt && is_insert;
         if (persist->table == ROW_TABLE_attempt && is_insert)
             parents_check(sim, attempt->job_id);
+        if (persist->table == ROW_TABLE_attempt && is_insert)
+            at_once_check(sim, attempt->job_id);
         if (persist->table == ROW_TABLE_report_cursor)
             cursor_check(sim, ((const struct row_report_cursor *)persist->row)->attempt_id);
         if (persist->table == ROW_TABLE_job && job->ended_at && job_row(sim, job->job_id)->ended_at)

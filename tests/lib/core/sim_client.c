@@ -166,6 +166,7 @@ void people_done(struct sim *sim)
 {
     for (size_t i = 0; i < sim->submit_count; i++) {
         arena_done(&sim->submits[i].spec->arena);
+        mem_free(sim->submits[i].spec->sweeps);
         mem_free(sim->submits[i].spec);
     }
     mem_free(sim->requests);

@@ -96,6 +96,41 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
     parents_draw(sim, &spec->arena, job, index);
 }
 
+/* The jobs become the trials of a sweep, or items of an array, with a cap or without. */
+static void group_draw(struct sim *sim, struct spec *spec)
+{
+    uint32_t count = (uint32_t)spec->job_count;
+    uint32_t at_once = (uint32_t)rng_below(&sim->rng, 3);
+    bool is_sweep = rng_below(&sim->rng, 3) > 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct spec_job *job = &spec->jobs[i];
+        job->at_once = at_once;
+        *(is_sweep ? &job->trial_count : &job->array_count) = count;
+        *(is_sweep ? &job->trial_index : &job->array_index) = i;
+    }
+    if (!is_sweep)
+        return;
+    struct spec_sweep *sweep = mem_zalloc(sizeof *sweep);
+    *sweep = (struct spec_sweep){
+        .name = "sweep",
+        .method = rng_below(&sim->rng, 4) ? SPEC_SWEEP_ASHA : SPEC_SWEEP_GRID,
+        .metric = "loss",
+        .mode = rng_below(&sim->rng, 2) ? SPEC_BEST_MIN : SPEC_BEST_MAX,
+        .resource = "step",
+        .min_resource = sim_between(sim, 1, 3),
+        .max_resource = sim_between(sim, 4, 12),
+        .reduction = 2,
+        .at_once = at_once,
+        .trial_count = count,
+        .space = "{}",
+        .params = arena_alloc(&spec->arena, count * sizeof *sweep->params),
+    };
+    for (uint32_t i = 0; i < count; i++)
+        sweep->params[i] = "{}";
+    spec->sweeps = sweep;
+    spec->sweep_count = 1;
+}
+
 void jobs_draw(struct sim *sim, struct sim_submit *submit)
 {
     struct spec *spec = mem_zalloc(sizeof *spec);
@@ -108,5 +143,7 @@ void jobs_draw(struct sim *sim, struct sim_submit *submit)
     spec->jobs = arena_alloc(&spec->arena, spec->job_count * sizeof *spec->jobs);
     for (size_t i = 0; i < spec->job_count; i++)
         job_draw(sim, spec, i);
+    if (rng_below(&sim->rng, 4) == 0)
+        group_draw(sim, spec);
     submit->spec = spec;
 }
