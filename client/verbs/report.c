@@ -19,6 +19,7 @@
 static const struct option options[] = {
     {"step", 's', VALUE_COUNT, "N", "metric, checkpoint: the step it belongs to", false},
     {"phase", 0, VALUE_TEXT, "NAME", "progress: what is being done", false},
+    {"took", 0, VALUE_DURATION, "DURATION", "checkpoint: how long the ranks were busy saving", false},
     {"metric", 'm', VALUE_PAIR, "NAME=VALUE", "checkpoint: a value to choose the best by", true},
     {"kind", 0, VALUE_TEXT, "KIND", "artifact: dataset, model, file ... (default file)", false},
     {"meta", 0, VALUE_TEXT, "JSON", "artifact: an object kept with it", false},
@@ -121,9 +122,13 @@ static int build_checkpoint(struct client *client, const struct args *args, json
     struct err err;
     json_object_set_new(line, "metrics", metrics);
     set_step(line, args);
+    if (args_has(args, "took"))
+        json_object_set_new(line, "save_ms",
+                            json_integer((json_int_t)args_duration_ms(args, "took", 0)));
     if (!args_has(args, "step") || args->word_count != 2)
         return client_failf(client, EXIT_USAGE,
-                            "usage: report checkpoint --step N PATH [--metric NAME=VALUE]");
+                            "usage: report checkpoint --step N PATH [--metric NAME=VALUE] "
+                            "[--took DURATION]");
     for (size_t i = 0; i < args->given_count; i++)
         if (strcmp(args->given[i].option->name, "metric") == 0 &&
             !add_value(metrics, args->given[i].value))
@@ -310,7 +315,8 @@ const struct verb verb_report = {
     .text = "For programs and scripts that run as jobs. KIND is one of:\n\n"
             "report metric --step N NAME=VALUE...\n\n"
             "report progress STEP [TOTAL] [--phase NAME]\n\n"
-            "report checkpoint --step N PATH [--metric NAME=VALUE]: hashes the files below PATH, "
+            "report checkpoint --step N PATH [--metric NAME=VALUE] [--took DURATION]: hashes the "
+            "files below PATH, "
             "writes manifest.json and registers the checkpoint; PATH lies below ATHANOR_JOB_DIR\n\n"
             "report artifact NAME PATH [--kind KIND] [--meta JSON]\n\n"
             "report event NAME [TEXT] [--field NAME=VALUE]\n\n"

@@ -235,6 +235,7 @@ void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause)
         attempt->stop_cause = cause;
         attempt_move(core, attempt, ATTEMPT_ON_STOP);
         attempt->stop_ms = core->now_ms;
+        attempt->stopping_at = core->wall_us;
     }
     attempt->wall_due_ms = 0;
     attempt->preempt_due_ms = 0;
@@ -252,6 +253,8 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
     attempt->cause = cause;
     attempt->code = code;
     attempt->ended_at = core->wall_us;
+    if (event == ATTEMPT_ON_LOSE && cause == CAUSE_WORKER_LOST)
+        attempt->silent_at = max_u64(worker->heard_at, attempt->placed_at);
     text_set(&attempt->evidence, evidence);
     if (usage_json)
         text_set(&attempt->usage_json, usage_json);

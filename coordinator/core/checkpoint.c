@@ -87,6 +87,7 @@ static void row_write(struct core *core, const struct job *job, const struct che
         .content_hash = checkpoint->content,
         .metrics = checkpoint->metrics_json,
         .saved_at = checkpoint->saved_at,
+        .save_ms = checkpoint->save_ms,
         .removed_at = checkpoint->removed_at,
     };
     effects_persist(core->effects, ROW_TABLE_checkpoint, op, &row);
@@ -295,6 +296,7 @@ void checkpoint_report(struct core *core, struct attempt *attempt, const struct 
         .step = step,
         .size_bytes = min_u64(report->total, INT64_MAX),
         .saved_at = core->wall_us,
+        .save_ms = min_u64(report->span_ms, SAVE_MS_MAX),
         .path = mem_strdup(report->path),
         .metrics_json = mem_strdup(metrics),
         .content = report->content,
@@ -316,6 +318,7 @@ void checkpoint_load(struct core *core, struct job *job, const struct row_checkp
         .step = row->step,
         .size_bytes = row->size_bytes,
         .saved_at = row->saved_at,
+        .save_ms = row->save_ms,
         .removed_at = row->removed_at,
         .path = mem_strdup(row->path),
         .metrics_json = mem_strdup(row->metrics ? row->metrics : "{}"),

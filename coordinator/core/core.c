@@ -217,6 +217,8 @@ static void attempt_write(struct core *core, struct attempt *attempt)
         .usage = attempt->usage_json,
         .started_at = attempt->started_at,
         .ended_at = attempt->ended_at,
+        .stopping_at = attempt->stopping_at,
+        .silent_at = attempt->silent_at,
     };
     effects_persist(core->effects, ROW_TABLE_attempt,
                     attempt->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);

@@ -37,10 +37,11 @@ static void worker_dump(const struct worker *worker, struct buf *out)
     for (const struct attempt *a = worker->attempts; a; a = a->next)
         buf_printf(out,
                    "  attempt %llu job=%llu number=%llu %s epoch=%llu resume=%llu stop=%s "
-                   "placed=%llu started=%llu seq=%llu\n",
+                   "placed=%llu started=%llu stopping=%llu seq=%llu\n",
                    (ull)a->attempt_id, (ull)a->job->job_id, (ull)a->number,
                    attempt_state_name(a->state), (ull)a->epoch, (ull)a->resume_checkpoint_id,
-                   cause_name(a->stop_cause), (ull)a->placed_at, (ull)a->started_at, (ull)a->seq);
+                   cause_name(a->stop_cause), (ull)a->placed_at, (ull)a->started_at,
+                   (ull)a->stopping_at, (ull)a->seq);
 }
 
 static void inputs_dump(const struct job *job, struct buf *out)

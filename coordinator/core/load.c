@@ -114,6 +114,7 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     attempt->resume_checkpoint_id = row->resume_checkpoint_id;
     attempt->placed_at = row->placed_at;
     attempt->started_at = row->started_at;
+    attempt->stopping_at = row->stopping_at;
     attempt->stop_cause = cause_of(row->stop_cause);
     text_set(&attempt->placement_json, row->placement);
     attempt->confirmed = row->started_at != 0;

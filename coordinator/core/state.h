@@ -26,6 +26,7 @@
 #define WORKER_LABELS_MAX 64u
 #define WORKER_CORES_MAX 65536u
 #define WORKER_MEMORY_MAX ((uint64_t)1 << 50)
+#define SAVE_MS_MAX ((uint64_t)30 * 24 * 3600 * 1000) /* told by programs; longer is no saving */
 #define DROPS_MAX 64u      /* drops repeated at a join, per job */
 #define TEXT_KEPT_MAX 1000u /* bytes of foreign evidence, names and the like */
 
@@ -49,6 +50,7 @@ struct worker {
     uint64_t peer; /* of the newest join */
     uint64_t seen_ms;
     uint64_t joined_at, ended_at; /* wall us */
+    uint64_t heard_at;            /* last sign of life before it was found gone, wall us */
     struct attempt *attempts;     /* live ones, in order of attempt_id */
     size_t attempt_count;
     size_t index;   /* in core->workers */
@@ -68,6 +70,7 @@ struct attempt {
     int64_t code;
     char *evidence, *placement_json, *usage_json;
     uint64_t placed_at, started_at, ended_at; /* wall us */
+    uint64_t stopping_at, silent_at; /* wall us: first STOP; last sign of life of a lost worker */
     uint64_t seq;          /* newest report that was taken (node 0) */
     bool confirmed;        /* the worker is known to have it */
     bool held;             /* listed by the join being handled */
@@ -82,7 +85,7 @@ struct attempt {
 };
 
 struct checkpoint {
-    uint64_t checkpoint_id, attempt_id, worker_id, step, size_bytes, saved_at, removed_at;
+    uint64_t checkpoint_id, attempt_id, worker_id, step, size_bytes, saved_at, save_ms, removed_at;
     char *path, *metrics_json;
     struct hash content;
     bool has_score;

@@ -143,6 +143,17 @@ void worker_seen(struct core *core, struct worker *worker)
         worker_move(core, worker, WORKER_ON_BEAT);
 }
 
+/* To be asked before the worker counts as seen again. What was before this leader began is known
+ * of lost workers only. */
+static uint64_t worker_heard_at(const struct core *core, const struct worker *worker)
+{
+    uint64_t silent_us = (core->now_ms - worker->seen_ms) * 1000;
+    if (worker->state == WORKER_LOST && core->wall_us > worker->ended_at)
+        silent_us = max_u64(silent_us,
+                            core->wall_us - worker->ended_at + core->config.lease_ms * 1000);
+    return core->wall_us > silent_us ? core->wall_us - silent_us : 0;
+}
+
 /* Attempts of a worker whose lease ran out. With `wait` they stay: the worker may come back
  * with them. One that is being stopped is not waited for. */
 static void worker_attempts_lose(struct core *core, struct worker *worker, const char *evidence,
@@ -163,6 +174,7 @@ void worker_timer_due(struct core *core, struct worker *worker)
 {
     uint64_t silent_ms = core->now_ms - worker->seen_ms;
     if (silent_ms >= core->config.lease_ms) {
+        worker->heard_at = worker_heard_at(core, worker);
         worker_move(core, worker, WORKER_ON_EXPIRE);
         worker_attempts_lose(core, worker,
                              arena_printf(step_arena(core), "no sign of life from %s for %llu ms",
@@ -292,6 +304,7 @@ static void join_take(struct core *core, struct worker *worker, const struct eve
     worker->shrunk |= worker->gpus_used > worker->gpus;
     worker->joined = true;
     worker->peer = event->peer;
+    worker->heard_at = worker_heard_at(core, worker);
     worker->seen_ms = core->now_ms;
     worker->joined_at = core->wall_us;
     worker_mark(core, worker);
@@ -404,6 +417,7 @@ void worker_on_leave(struct core *core, const struct event_leave *event)
                                             event->leave->worker_id, event->leave->incarnation);
     if (!worker)
         return;
+    worker->heard_at = core->wall_us;
     worker_move(core, worker, WORKER_ON_LEAVE);
     worker->joined = false;
     worker_attempts_lose(core, worker, "the worker left", true);

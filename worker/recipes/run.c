@@ -259,7 +259,7 @@ static void agree(struct driver *driver)
 
 /* Rank 0's part after all ranks have written theirs: publish, then report. */
 static int commit_checkpoint(struct driver *driver, struct checkpoint_writer *writer,
-                             struct err *err)
+                             uint64_t began_ms, struct err *err)
 {
     struct report_value values[METRICS_MAX];
     size_t count = metric_values(driver, false, values);
@@ -268,7 +268,8 @@ static int commit_checkpoint(struct driver *driver, struct checkpoint_writer *wr
         return -1;
     run_note(&driver->run, "checkpoint of step %llu at %s", (unsigned long long)driver->run.step,
              path);
-    int rc = report_checkpoint(driver->report, driver->run.step, path, values, count, err);
+    int rc = report_checkpoint(driver->report, driver->run.step, path,
+                               clock_steady_ms() - began_ms, values, count, err);
     mem_free(path);
     return rc;
 }
@@ -278,6 +279,7 @@ static int save_checkpoint(struct driver *driver, struct err *err)
     struct run *run = &driver->run;
     struct checkpoint_writer *writer = NULL;
     char *folder = mem_printf("%s/checkpoints", run->job_dir);
+    uint64_t began_ms = clock_steady_ms();
     int rc = -1;
     if (run->rank != 0)
         comm_barrier(run->comm);
@@ -289,7 +291,7 @@ static int save_checkpoint(struct driver *driver, struct err *err)
         checkpoint_finish_rank(writer, err) < 0)
         goto out;
     comm_barrier(run->comm);
-    if (run->rank == 0 && commit_checkpoint(driver, writer, err) < 0)
+    if (run->rank == 0 && commit_checkpoint(driver, writer, began_ms, err) < 0)
         goto out;
     comm_barrier(run->comm);
     driver->saved_step = run->step;

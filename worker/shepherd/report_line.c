@@ -205,7 +205,8 @@ static int path_get(struct reading *r)
 
 static int checkpoint_read(struct reading *r)
 {
-    if (count_get(r, "step", true, &r->line->step) < 0 || path_get(r) < 0)
+    if (count_get(r, "step", true, &r->line->step) < 0 ||
+        count_get(r, "save_ms", false, &r->line->save_ms) < 0 || path_get(r) < 0)
         return -1;
     return object_get(r, "metrics", &r->line->meta);
 }

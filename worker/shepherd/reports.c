@@ -136,7 +136,8 @@ static int accept_checkpoint(struct run *run, unsigned rank, const struct report
                                 .total = facts.size_bytes,
                                 .path = line->path,
                                 .content = facts.content,
-                                .meta = line->meta};
+                                .meta = line->meta,
+                                .span_ms = line->save_ms};
     reports_add(run, &report);
     reports_sync(run);
     return 0;

@@ -98,9 +98,9 @@ static void every_kind_of_line_is_sent_as_the_contract_says(void **state)
     assert_int_equal(report_progress(report, 5, 9, "train", &err), 0);
     assert_string_equal(next_line(f), "{\"type\":\"progress\",\"step\":5,\"total\":9,\"phase\":"
                                       "\"train\"}");
-    assert_int_equal(report_checkpoint(report, 5, "/c", &loss, 1, &err), 0);
+    assert_int_equal(report_checkpoint(report, 5, "/c", 7, &loss, 1, &err), 0);
     assert_string_equal(next_line(f), "{\"type\":\"checkpoint\",\"step\":5,\"path\":\"/c\","
-                                      "\"reply\":true,\"metrics\":{\"loss\":"
+                                      "\"save_ms\":7,\"reply\":true,\"metrics\":{\"loss\":"
                                       "0.10000000000000001}}");
     assert_int_equal(report_artifact(report, "dataset", "n", "/d", "{\"a\": 1}", &err), 0);
     assert_string_equal(next_line(f), "{\"type\":\"artifact\",\"kind\":\"dataset\",\"name\":\"n\","
@@ -172,10 +172,10 @@ static void settling_waits_for_the_answer_and_notices_a_refusal(void **state)
     struct report *report = connected(f);
     static const char yes[] = "{\"ok\": true}\n", no[] = "{\"ok\": false, \"error\": \"size\"}\n";
     assert_int_equal(report_settle(report, PATIENCE_MS, &err), 0); /* nothing is awaited */
-    assert_int_equal(report_checkpoint(report, 1, "/c", NULL, 0, &err), 0);
+    assert_int_equal(report_checkpoint(report, 1, "/c", 0, NULL, 0, &err), 0);
     assert_true(send(f->peer, yes, strlen(yes), 0) > 0);
     assert_int_equal(report_settle(report, PATIENCE_MS, &err), 0);
-    assert_int_equal(report_checkpoint(report, 2, "/c", NULL, 0, &err), 0);
+    assert_int_equal(report_checkpoint(report, 2, "/c", 0, NULL, 0, &err), 0);
     assert_true(send(f->peer, no, strlen(no), 0) > 0);
     assert_int_equal(report_settle(report, PATIENCE_MS, &err), -1);
     assert_non_null(strstr(err.text, "size"));

@@ -215,12 +215,12 @@ int report_progress(struct report *report, uint64_t step, uint64_t total, const 
                  err);
 }
 
-int report_checkpoint(struct report *report, uint64_t step, const char *path,
+int report_checkpoint(struct report *report, uint64_t step, const char *path, uint64_t save_ms,
                       const struct report_value *metrics, size_t count, struct err *err)
 {
-    return queue(report, json_pack("{s:s, s:I, s:s, s:b, s:o}", "type", "checkpoint", "step",
-                                   (json_int_t)step, "path", path, "reply", 1, "metrics",
-                                   values_json(metrics, count)), err);
+    return queue(report, json_pack("{s:s, s:I, s:s, s:I, s:b, s:o}", "type", "checkpoint", "step",
+                                   (json_int_t)step, "path", path, "save_ms", (json_int_t)save_ms,
+                                   "reply", 1, "metrics", values_json(metrics, count)), err);
 }
 
 int report_artifact(struct report *report, const char *kind, const char *name, const char *path,

@@ -45,7 +45,8 @@ int report_metrics(struct report *report, uint64_t step, const struct report_val
                    size_t count, struct err *err) WARN_UNUSED;
 int report_progress(struct report *report, uint64_t step, uint64_t total, const char *phase,
                     struct err *err) WARN_UNUSED;
-int report_checkpoint(struct report *report, uint64_t step, const char *path,
+/* save_ms: how long the ranks were busy saving. */
+int report_checkpoint(struct report *report, uint64_t step, const char *path, uint64_t save_ms,
                       const struct report_value *metrics, size_t count,
                       struct err *err) WARN_UNUSED;
 /* meta_json: text of an object, or NULL. ERR_INVALID when it is not one. */
