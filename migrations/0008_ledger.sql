@@ -1,4 +1,4 @@
--- 0007_ledger.sql - what cores and GPUs were used for: every moment of an attempt in one class.
+-- 0008_ledger.sql - what cores and GPUs were used for: every moment of an attempt in one class.
 --
 -- An attempt holds its cores from placed_at to ended_at. In between lie, in this order, at most:
 --   launching      until its ranks run
