@@ -1,4 +1,4 @@
--- 0008_ledger.sql - what cores and GPUs were used for: every moment of an attempt in one class.
+-- 0009_ledger.sql - what cores and GPUs were used for: every moment of an attempt in one class.
 --
 -- An attempt holds its cores from placed_at to ended_at. In between lie, in this order, at most:
 --   launching      until its ranks run
@@ -122,7 +122,7 @@ BEGIN
         AS v (name, keys, chosen, what)
     LOOP
         EXECUTE format('CREATE VIEW athanor.%I AS SELECT %s, count(DISTINCT l.job_id) AS jobs, '
-                       'count(l.attempt_id) AS runs, sum(l.queued_s) AS queued_s, '
+                       'count(DISTINCT l.attempt_id) AS runs, sum(l.queued_s) AS queued_s, '
                        'sum(l.held_s * l.cores) / 3600 AS core_hours, '
                        'sum(l.held_s * l.gpus) / 3600 AS gpu_hours%s '
                        'FROM athanor.usage_ledger l %s GROUP BY %s',
@@ -135,7 +135,7 @@ END $$;
 
 -- The lost-work ledger: what was computed in vain, or held without computing, and why.
 CREATE VIEW athanor.lost_work AS
-SELECT l.cause, l.account, l.job_id, l.name, count(*) AS runs,
+SELECT l.cause, l.account, l.job_id, l.name, count(DISTINCT l.attempt_id) AS runs,
        sum((l.recomputed_s + l.abandoned_s) * l.cores) / 3600 AS core_hours_lost,
        sum((l.recomputed_s + l.abandoned_s) * l.gpus) / 3600 AS gpu_hours_lost,
        sum(l.idle_s * l.cores) / 3600 AS core_hours_idle,
@@ -154,14 +154,16 @@ SELECT e.name AS experiment, j.account, j.kind,
        sum(hours.run * j.ranks * j.cores) AS core_hours,
        sum(hours.run * j.ranks * j.gpus) FILTER (WHERE a.cause <> 'success') AS gpu_hours_lost,
        sum(hours.run * j.ranks * j.cores) FILTER (WHERE a.cause <> 'success') AS core_hours_lost,
-       sum(l.useful_s * l.gpus) / 3600 AS gpu_hours_useful,
-       sum(l.useful_s * l.cores) / 3600 AS core_hours_useful,
-       sum((l.recomputed_s + l.abandoned_s) * l.gpus) / 3600 AS gpu_hours_thrown_away,
-       sum((l.recomputed_s + l.abandoned_s) * l.cores) / 3600 AS core_hours_thrown_away
+       sum(l.gpu_useful) AS gpu_hours_useful, sum(l.core_useful) AS core_hours_useful,
+       sum(l.gpu_lost) AS gpu_hours_thrown_away, sum(l.core_lost) AS core_hours_thrown_away
   FROM athanor.attempt a
   JOIN athanor.job j USING (job_id)
-  JOIN athanor.experiment e USING (experiment_id)
-  JOIN athanor.usage_ledger l USING (attempt_id),
+  JOIN athanor.experiment e USING (experiment_id),
+       LATERAL (SELECT sum(u.useful_s * u.gpus) / 3600 AS gpu_useful,
+                       sum(u.useful_s * u.cores) / 3600 AS core_useful,
+                       sum((u.recomputed_s + u.abandoned_s) * u.gpus) / 3600 AS gpu_lost,
+                       sum((u.recomputed_s + u.abandoned_s) * u.cores) / 3600 AS core_lost
+                  FROM athanor.usage_ledger u WHERE u.attempt_id = a.attempt_id) l,
        LATERAL (SELECT extract(epoch FROM coalesce(a.ended_at, now()) - a.started_at)::double precision
                        / 3600 AS run) hours
  WHERE a.started_at IS NOT NULL
