@@ -4,6 +4,7 @@
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/procs.h"
 #include "worker/shepherd/run.h"
+#include "worker/shepherd/stack.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -55,6 +56,19 @@ static bool is_silent(const struct run *run, uint64_t now_ms, unsigned *out_rank
     return silent || now_ms - newest >= run->plan.stall_ms;
 }
 
+/* Before anything is signalled: afterwards it would be somewhere else. */
+static void stack_report(struct run *run, unsigned index)
+{
+    struct buf text = {0};
+    stack_describe(run->ranks[index].pid, &text);
+    struct rec_report report = {.kind = REPORT_EVENT,
+                                .rank = run_rank(run, index),
+                                .name = "stack",
+                                .text = {text.bytes, text.length}};
+    reports_add(run, &report);
+    buf_done(&text);
+}
+
 static void stall_check(struct run *run, uint64_t now_ms)
 {
     unsigned index;
@@ -64,6 +78,7 @@ static void stall_check(struct run *run, uint64_t now_ms)
     const struct rank *rank = &run->ranks[index];
     format_duration_ms(run->plan.stall_ms, limit);
     format_duration_short(now_ms - beacon_of(run, index), silence);
+    stack_report(run, index);
     if (rank->progress_count)
         run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms,
                  "no progress within %s: rank %u is silent since step %" PRIu64 " of %" PRIu64
