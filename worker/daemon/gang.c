@@ -122,7 +122,10 @@ int gang_open(struct daemon *daemon, const struct keypair *keys, struct err *err
                                    .on_message = on_asked};
     int rc = server_open(daemon->loop, &config, &daemon->neighbours, err);
     mem_free(endpoint);
-    return rc < 0 ? err_wrap(err, "--links") : 0;
+    if (rc < 0)
+        return err_wrap(err, "--links");
+    server_lead(daemon->neighbours, 0); /* nobody else could */
+    return 0;
 }
 
 const char *gang_endpoint(const struct daemon *daemon)

@@ -501,6 +501,8 @@ static int server_start(struct err *err)
                                    .on_message = on_child};
     int rc = server_open(gang.loop, &config, &gang.server, err);
     keypair_wipe(&keys);
+    if (rc == 0)
+        server_lead(gang.server, 0); /* nobody else could */
     return rc;
 }
 
