@@ -307,6 +307,18 @@ static void rights_check(struct submit_pass *pass, struct spec_job *spec)
         spec->limits.wall_time_ms = queue_config_find(pass->core, spec->queue)->max_wall_ms;
 }
 
+/* asha compares what trials report as they go: each has to run. */
+static bool is_judged(const struct spec *spec, size_t index)
+{
+    for (size_t i = 0; i < spec->sweep_count; i++) {
+        const struct spec_sweep *sweep = &spec->sweeps[i];
+        if (sweep->method == SPEC_SWEEP_ASHA && index >= sweep->first_job &&
+            index - sweep->first_job < sweep->trial_count)
+            return true;
+    }
+    return false;
+}
+
 static void job_plan(struct submit_pass *pass, size_t index)
 {
     const struct spec_job *spec = &pass->event->spec->jobs[index];
@@ -318,7 +330,7 @@ static void job_plan(struct submit_pass *pass, size_t index)
         arena_alloc(pass->arena, (spec->need_count + spec->input_count) * sizeof *planned->edges);
     size_check(pass, spec);
     rights_check(pass, &planned->spec);
-    if (pass->event->reuse)
+    if (pass->event->reuse && !is_judged(pass->event->spec, index))
         planned->contents =
             arena_alloc(pass->arena, (spec->input_count + 1) * sizeof *planned->contents);
     for (size_t i = 0; i < spec->need_count; i++) {
