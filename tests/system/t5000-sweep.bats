@@ -156,4 +156,10 @@ resources: {memory: 256MiB}
 Y
     athanor submit next.yaml --wait
     [ "$(sql "SELECT source_job_id FROM athanor.lineages WHERE name = 'next' AND input = 'init'")" = "$first" ]
+    # A trial of a grid that took its results shows what the first has reported.
+    sed 's/^name: first/name: seeds/' train.yaml >seeds.yaml
+    echo 'sweep: {method: grid, metric: loss, over: {params.seed: [0, 7]}}' >>seeds.yaml
+    athanor submit seeds.yaml --reuse --wait
+    [ "$(sql "SELECT string_agg(state || ' ' || cause, ', ' ORDER BY trial) FROM athanor.trials WHERE sweep = 'seeds'")" = "SUCCEEDED reused, SUCCEEDED success" ]
+    [ "$(sql "SELECT best_value = (SELECT min(value) FROM athanor.metrics WHERE job_id = $first AND name = 'loss') FROM athanor.trials WHERE sweep = 'seeds' AND trial = 0")" = t ]
 }
