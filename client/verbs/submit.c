@@ -124,9 +124,9 @@ const struct verb verb_submit = {
         "is kept.\n\nWith --reuse a job ends at once with cause `reused` when one has succeeded "
         "that was identical: the same resolved spec (but for name, experiment, description, "
         "priority, hold, needs, queue and project), inputs of the same content, and the same "
-        "engine program. Only jobs of recipes whose inputs are datasets and checkpoints of ended jobs "
-        "are compared; what hangs on files or programs outside of Athanor always runs, as do "
-        "trials of a sweep with method asha.",
+        "engine program. Only jobs of recipes whose inputs are datasets and checkpoints of "
+        "ended jobs are compared; what hangs on files or programs outside of Athanor always "
+        "runs, as do trials of a sweep with method asha.",
     .word_kind = WORD_FILE,
     .words_min = 1,
     .words_max = 1,
