@@ -134,7 +134,8 @@ static void on_newer_epoch(struct shell *shell, const struct envelope *envelope)
 {
     log_warn("a peer knows epoch %llu, ours is %llu", (unsigned long long)envelope->epoch,
              (unsigned long long)shell->lease.epoch);
-    loop_timer_start(shell->loop, &shell->renew_timer, 0);
+    keeper_hurry(shell->keeper);
+    keeper_pump(shell);
 }
 
 static void refuse_direction(struct shell *shell, const struct server_source *from, uint64_t seq,

@@ -37,6 +37,10 @@ static const struct option_row rows[] = {
      OPTIONS_LISTEN_MAX,
      "where to listen: tcp://ADDRESS:PORT or ipc:///PATH; may be repeated, or "
      "several separated by commas (default tcp://127.0.0.1:7117)"},
+    {"--advertise", "ENDPOINT", "ATHANOR_ADVERTISE", OPTION_LIST, AT(advertise),
+     AT(advertise_count), OPTIONS_LISTEN_MAX,
+     "where workers and clients reach us, which standbys tell them (default: as --listen, with "
+     "this host's name for 0.0.0.0)"},
     {"--key", "FILE", "ATHANOR_SERVER_KEY_FILE", OPTION_TEXT, AT(key), 0, 0,
      "our key pair; made when there is none, with FILE.pub beside it for workers and clients"},
     {"--admin", "NAME:FILE", NULL, OPTION_LIST, AT(admins), AT(admin_count), OPTIONS_ADMIN_MAX,
@@ -48,7 +52,7 @@ static const struct option_row rows[] = {
     {"--migrate", NULL, NULL, OPTION_FLAG, AT(migrate_only), 0, 0,
      "bring the database's schema up to date and end"},
     {"--leader-lease", "DURATION", NULL, OPTION_DURATION, AT(leader_ms), 0, 0,
-     "a standby takes over this long after the leader's last sign of life (default 3s)"},
+     "a standby takes over this long after the leader's last sign of life (default 2s)"},
     {"--worker-lease", "DURATION", NULL, OPTION_DURATION, AT(worker_ms), 0, 0,
      "a worker silent this long is lost (default 30s)"},
     {"--heartbeat", "DURATION", NULL, OPTION_DURATION, AT(heartbeat_ms), 0, 0,
@@ -250,7 +254,7 @@ int options_parse(int argc, char **argv, struct options *out, struct err *err)
         return -1;
     if (options.listen_count == 0)
         options.listen[options.listen_count++] = "tcp://127.0.0.1:7117";
-    options.leader_ms = options.leader_ms ? options.leader_ms : 3000;
+    options.leader_ms = options.leader_ms ? options.leader_ms : 2000;
     options.heartbeat_ms = options.heartbeat_ms ? options.heartbeat_ms : 2000;
     options.queue = options.queue ? options.queue : 20000;
     options.log_level = options.log_level ? options.log_level : LOG_LEVEL_INFO;

@@ -12,6 +12,8 @@ struct options {
     const char *key;                        /* file of our CURVE key pair; made when missing */
     const char *listen[OPTIONS_LISTEN_MAX]; /* ZeroMQ endpoints */
     size_t listen_count;
+    const char *advertise[OPTIONS_LISTEN_MAX]; /* where others reach us; none: where we listen */
+    size_t advertise_count;
     const char *admins[OPTIONS_ADMIN_MAX]; /* NAME:FILE */
     size_t admin_count;
     const char *principals; /* file: lines of NAME ROLE KEY */

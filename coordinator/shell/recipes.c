@@ -52,4 +52,6 @@ void recipes_free(struct shell *shell)
     texts_free(&shell->catalogues_new);
     texts_free(&shell->catalogues_flying);
     mem_free(shell->catalogues_seen);
+    shell->catalogues_seen = NULL;
+    shell->seen_count = shell->seen_capacity = 0;
 }

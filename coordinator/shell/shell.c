@@ -4,9 +4,13 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
-static void end_with(struct shell *shell, int exit_code)
+void shell_end_term(struct shell *shell, enum term_end end)
 {
-    shell->exit_code = exit_code;
+    shell->end = end;
+    if (end == TERM_LEASE_LOST) { /* what else this pass of the loop brings must not act on it */
+        shell->leads = false;
+        shell->suspended = true;
+    }
     loop_stop(shell->loop);
 }
 
@@ -66,18 +70,23 @@ uint64_t shell_pending_batch(const struct shell *shell)
 
 static void pause_if_full(struct shell *shell)
 {
-    bool full = outbox_is_full(&shell->outbox) || shell->stopping;
+    bool full = outbox_is_full(&shell->outbox) || shell->stopping || shell->suspended;
 
     if (full == shell->paused)
         return;
     shell->paused = full;
     server_pause(shell->server, full);
-    if (full && !shell->stopping)
+    if (full && !shell->stopping && !shell->suspended)
         log_debug("%u rows wait for PostgreSQL: not reading sockets", OUTBOX_ROWS_MAX);
 }
 
 static void released(struct shell *shell)
 {
+    if (!shell_leads(shell)) { /* what is durable may be said later; first whether we lead */
+        shell->release_due = true;
+        return;
+    }
+    shell->release_due = false;
     texts_free(&shell->catalogues_flying);
     outbox_release(&shell->outbox, shell->server);
     parked_committed(shell);
@@ -92,7 +101,6 @@ static void begin_batch(struct shell *shell, uint64_t now_ms)
                                  .catalogues = (const char *const *)shell->catalogues_flying.items,
                                  .catalogue_count = shell->catalogues_flying.count};
     loop_timer_stop(&shell->commit_timer);
-    loop_timer_start(shell->loop, &shell->renew_timer, shell->options->leader_ms / 3);
     writer_commit(shell->writer, &batch, now_ms);
 }
 
@@ -101,21 +109,14 @@ void shell_commit(struct shell *shell)
     uint64_t now_ms = clock_steady_ms();
     bool rows = outbox_has_rows(&shell->outbox) || shell->catalogues_new.count > 0;
 
-    if (shell->outbox.flying || (!rows && outbox_is_empty(&shell->outbox)))
+    if (shell->outbox.flying || (!rows && outbox_is_empty(&shell->outbox)) || !shell_leads(shell))
         return;
-    /* Messages that no row covers need no transaction, as long as we surely lead. */
-    if (!rows && now_ms < writer_lease_until_ms(shell->writer)) {
+    if (!rows) { /* messages that no row covers need no transaction */
         outbox_begin(&shell->outbox);
         released(shell);
     } else if (writer_is_idle(shell->writer)) {
         begin_batch(shell, now_ms);
     }
-}
-
-void shell_renew(struct shell *shell)
-{
-    if (!shell->outbox.flying && writer_is_idle(shell->writer))
-        begin_batch(shell, clock_steady_ms());
 }
 
 /* One step of the writer. True: a batch has committed. */
@@ -127,19 +128,76 @@ static bool writer_goes_on(struct shell *shell)
     case WRITER_PENDING:
         return false;
     case WRITER_COMMITTED:
+        tenure_confirm(&shell->tenure, writer_sent_ms(shell->writer));
         released(shell);
         return true;
     case WRITER_FENCED:
         log_error("this coordinator no longer leads: %s", err.text);
-        end_with(shell, EXIT_FENCED);
+        shell_end_term(shell, TERM_LEASE_LOST);
         return false;
     case WRITER_FAILED:
         log_error("%s; memory is ahead of the database: ending, to start again from rows",
                   err.text);
-        end_with(shell, EXIT_REFUSED);
+        shell->exit_code = EXIT_REFUSED;
+        shell_end_term(shell, TERM_ASKED);
         return false;
     }
     return false;
+}
+
+/* ---- the lease ------------------------------------------------------------------------------ */
+
+bool shell_leads(const struct shell *shell)
+{
+    return shell->leads && tenure_holds(&shell->tenure, clock_steady_ms());
+}
+
+static void suspend(struct shell *shell, uint64_t now_ms)
+{
+    shell->suspended = true;
+    shell->suspended_ms = now_ms;
+    log_warn("the lease is not renewed, saying nothing until it is: %s",
+             *keeper_trouble(shell->keeper) ? keeper_trouble(shell->keeper)
+                                            : "this process may have been stopped");
+    keeper_hurry(shell->keeper);
+    pause_if_full(shell);
+}
+
+static void resume(struct shell *shell)
+{
+    shell->suspended = false;
+    log_info("the lease of epoch %llu is renewed", (unsigned long long)shell->lease.epoch);
+    shell->dirty = true;
+    if (shell->release_due)
+        released(shell);
+    pause_if_full(shell);
+    loop_timer_start(shell->loop, &shell->pg_timer, 0); /* watches PostgreSQL's answers again */
+}
+
+/* With --single nobody competes: what cannot be renewed is waited for. */
+void shell_mind_tenure(struct shell *shell)
+{
+    uint64_t now_ms = clock_steady_ms(), give_up_ms;
+
+    if (!shell->leads)
+        return;
+    if (shell->suspended == shell_leads(shell)) {
+        if (shell->suspended)
+            resume(shell);
+        else
+            suspend(shell, now_ms);
+    }
+    give_up_ms = tenure_gives_up_ms(&shell->tenure, shell->suspended_ms);
+    if (!shell->suspended) {
+        if (!shell->tenure_timer.loop) /* it looks again when it fires */
+            loop_timer_start(shell->loop, &shell->tenure_timer,
+                             shell->tenure.until_ms - min_u64(now_ms, shell->tenure.until_ms));
+    } else if (!shell->options->single && now_ms < give_up_ms) {
+        loop_timer_start(shell->loop, &shell->tenure_timer, give_up_ms - now_ms);
+    } else if (!shell->options->single) {
+        log_warn("the lease is given up: another coordinator may lead");
+        shell_end_term(shell, TERM_LEASE_LOST);
+    }
 }
 
 /* ---- descriptors of libpq ------------------------------------------------------------------- */
@@ -150,7 +208,8 @@ static void on_pg_ready(void *user, unsigned events)
     shell_pump(user);
 }
 
-static void watch_set(struct shell *shell, struct pg_watch *watch, int fd, bool wants_write)
+void watch_set(struct shell *shell, struct pg_watch *watch, int fd, bool wants_write,
+               loop_ready_fn *ready)
 {
     unsigned events = LOOP_READ | (wants_write ? LOOP_WRITE : 0);
 
@@ -159,11 +218,20 @@ static void watch_set(struct shell *shell, struct pg_watch *watch, int fd, bool 
         watch->watch = NULL;
     }
     if (fd >= 0 && !watch->watch)
-        watch->watch = loop_add_fd(shell->loop, fd, events, on_pg_ready, shell);
+        watch->watch = loop_add_fd(shell->loop, fd, events, ready, shell);
     else if (watch->watch && watch->events != events)
         loop_watch_set(watch->watch, events);
     watch->fd = fd;
     watch->events = events;
+}
+
+/* Of a leader that is silent the answers wait in their sockets. */
+static void unwatch_all(struct shell *shell)
+{
+    watch_set(shell, &shell->writer_watch, -1, false, on_pg_ready);
+    for (size_t i = 0; i < READER_LANES; i++)
+        watch_set(shell, &shell->lane_watches[i], -1, false, on_pg_ready);
+    loop_timer_stop(&shell->pg_timer);
 }
 
 static void watch_all(struct shell *shell)
@@ -172,10 +240,10 @@ static void watch_all(struct shell *shell)
     uint64_t at = writer_wake_ms(shell->writer), lanes_at = reader_wake_ms(shell->reader);
 
     watch_set(shell, &shell->writer_watch, writer_fd(shell->writer),
-              writer_wants_write(shell->writer));
+              writer_wants_write(shell->writer), on_pg_ready);
     for (size_t i = 0; i < READER_LANES; i++)
         watch_set(shell, &shell->lane_watches[i], reader_fd(shell->reader, i),
-                  reader_wants_write(shell->reader, i));
+                  reader_wants_write(shell->reader, i), on_pg_ready);
     if (lanes_at && (at == 0 || lanes_at < at))
         at = lanes_at;
     if (at)
@@ -201,6 +269,11 @@ void shell_pump(struct shell *shell)
 {
     uint64_t since_ms = shell->outbox.since_ms;
 
+    shell_mind_tenure(shell);
+    if (shell->suspended) {
+        unwatch_all(shell);
+        return;
+    }
     writer_goes_on(shell);
     reader_step(shell->reader, clock_steady_ms());
     pause_if_full(shell);

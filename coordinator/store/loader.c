@@ -6,6 +6,7 @@
 #include "coordinator/store/row_read.h"
 #include "coordinator/store/sql.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,9 @@ struct load {
     struct core *core;
     struct arena arena; /* of one row */
     struct loader_counts counts;
+    loader_pause_fn *pause; /* NULL: none */
+    void *user;
+    size_t rows; /* since the last pause */
 };
 
 typedef void load_row_fn(struct load *load, const void *row);
@@ -213,6 +217,46 @@ static int take_row(struct load *load, const struct load_part *part, PGresult *r
     }
 }
 
+static int pause_now(struct load *load, struct err *err)
+{
+    load->rows = 0;
+    if (load->pause && !load->pause(load->user))
+        return err_set(err, ERR_STALE, "loading was given up: the lease is lost");
+    return 0;
+}
+
+/* PQgetResult, with pauses. 1: *out; 0: there are no more; -1. */
+static int next_result(struct load *load, PGresult **out, struct err *err)
+{
+    if (++load->rows >= LOADER_PAUSE_ROWS && pause_now(load, err) < 0)
+        return -1;
+    while (PQisBusy(load->pg)) {
+        struct pollfd fd = {.fd = PQsocket(load->pg), .events = POLLIN};
+        if (poll(&fd, 1, LOADER_PAUSE_MS) == 0 && pause_now(load, err) < 0)
+            return -1;
+        if (!PQconsumeInput(load->pg))
+            return pg_refuse(err, load->pg, NULL);
+    }
+    *out = PQgetResult(load->pg);
+    return *out != NULL;
+}
+
+/* Statements without rows, whose work may take long. */
+static int run(struct load *load, const char *sql, struct err *err)
+{
+    PGresult *result;
+    int rc = PQsendQuery(load->pg, sql) ? 0 : pg_refuse(err, load->pg, NULL), more;
+
+    while (rc == 0 && (more = next_result(load, &result, err)) != 0) {
+        if (more < 0)
+            return -1;
+        if (PQresultStatus(result) != PGRES_COMMAND_OK)
+            rc = pg_refuse(err, load->pg, result);
+        PQclear(result);
+    }
+    return rc;
+}
+
 static int load_part(struct load *load, const struct load_part *part, struct err *err)
 {
     char *sql = strncmp(part->rest, "SELECT", 6) == 0
@@ -223,12 +267,15 @@ static int load_part(struct load *load, const struct load_part *part, struct err
                  ? 1
                  : pg_refuse(err, load->pg, NULL);
     PGresult *result;
+    int more = 0;
 
-    while ((result = PQgetResult(load->pg))) {
+    while (rc >= 0 && (more = next_result(load, &result, err)) > 0) {
         if (rc > 0)
             rc = take_row(load, part, result, err);
         PQclear(result);
     }
+    if (more < 0)
+        rc = -1;
     mem_free(sql);
     return rc < 0 ? err_wrap(err, "loading table '%s'", row_shape(part->table)->name) : 0;
 }
@@ -259,7 +306,7 @@ static int load_ids(struct load *load, struct err *err)
 static int load_all(struct load *load, struct err *err)
 {
     if (pg_query(load->pg, "BEGIN ISOLATION LEVEL REPEATABLE READ", 0, NULL, NULL, err) < 0 ||
-        pg_query(load->pg, sql_loaded, 0, NULL, NULL, err) < 0 || load_ids(load, err) < 0)
+        run(load, sql_loaded, err) < 0 || load_ids(load, err) < 0)
         return -1;
     for (size_t i = 0; i < ARRAY_COUNT(parts); i++)
         if (load_part(load, &parts[i], err) < 0)
@@ -268,9 +315,10 @@ static int load_all(struct load *load, struct err *err)
 }
 
 int loader_load(const char *conninfo, struct core *core, uint64_t now_ms, uint64_t wall_us,
-                struct loader_counts *out_counts, uint64_t *out_wake_ms, struct err *err)
+                loader_pause_fn *pause, void *user, struct loader_counts *out_counts,
+                uint64_t *out_wake_ms, struct err *err)
 {
-    struct load load = {.core = core};
+    struct load load = {.core = core, .pause = pause, .user = user};
     int rc = pg_connect(conninfo, PG_ADMIN, &load.pg, err);
 
     if (rc == 0)
@@ -337,6 +385,21 @@ int loader_prepare_history(const char *conninfo, struct err *err)
 
     if (rc == 0)
         rc = pg_query(pg, "SELECT athanor.history_prepare()", 0, NULL, &row, err);
+    PQclear(row);
+    PQfinish(pg);
+    return rc;
+}
+
+int loader_cluster_id(const char *conninfo, uint64_t *out, struct err *err)
+{
+    PGconn *pg = NULL;
+    PGresult *row = NULL;
+    int rc = pg_connect(conninfo, PG_ADMIN, &pg, err);
+
+    if (rc == 0)
+        rc = pg_query(pg, "SELECT cluster_id FROM athanor.cluster", 0, NULL, &row, err);
+    if (rc == 0)
+        *out = id_at(row, 0);
     PQclear(row);
     PQfinish(pg);
     return rc;

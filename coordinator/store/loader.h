@@ -9,11 +9,21 @@ struct loader_counts {
     size_t experiments, workers, jobs, attempts, submits;
 };
 
-/* Blocking, in one snapshot. The lease must be held, so that nobody writes meanwhile.
- * *out_wake_ms as core_load_end. Errors: ERR_CLOSED and others of pg.h, ERR_PROTOCOL. */
+/* Called between rows and while PostgreSQL is at work, at least every LOADER_PAUSE_MS: the lease
+ * wants to be renewed. Returns false to give the loading up. */
+typedef bool loader_pause_fn(void *user);
+#define LOADER_PAUSE_MS   50
+#define LOADER_PAUSE_ROWS 1024u
+
+/* Blocking but for `pause` (may be NULL), in one snapshot. The lease must be held, so that nobody
+ * writes meanwhile. *out_wake_ms as core_load_end. Errors: ERR_CLOSED and others of pg.h,
+ * ERR_PROTOCOL, ERR_STALE (given up). */
 int loader_load(const char *conninfo, struct core *core, uint64_t now_ms, uint64_t wall_us,
-                struct loader_counts *out_counts, uint64_t *out_wake_ms,
-                struct err *err) WARN_UNUSED;
+                loader_pause_fn *pause, void *user, struct loader_counts *out_counts,
+                uint64_t *out_wake_ms, struct err *err) WARN_UNUSED;
+
+/* Who this database is (table cluster). */
+int loader_cluster_id(const char *conninfo, uint64_t *out, struct err *err) WARN_UNUSED;
 
 /* The recipes that workers announced earlier. */
 int loader_catalogue(const char *conninfo, struct catalogue *catalogue,

@@ -15,12 +15,15 @@ static const char *const session_options[PG_PURPOSE_END] = {
                   " -c enable_mergejoin=off -c enable_seqscan=off -c jit=off",
     [PG_READER] = "-c datestyle=ISO -c timezone=UTC -c default_transaction_read_only=on"
                   " -c statement_timeout=10000 -c lock_timeout=5000 -c jit=off",
+    [PG_KEEPER] = "-c datestyle=ISO -c timezone=UTC -c synchronous_commit=on -c jit=off"
+                  " -c statement_timeout=5000 -c lock_timeout=1000",
 };
 
 static const char *const session_names[PG_PURPOSE_END] = {
     [PG_ADMIN] = "athanor-coordinator",
     [PG_WRITER] = "athanor-coordinator writer",
     [PG_READER] = "athanor-coordinator reader",
+    [PG_KEEPER] = "athanor-coordinator keeper",
 };
 
 static void quiet(void *user, const PGresult *result)

@@ -14,6 +14,7 @@ enum pg_purpose {
     PG_ADMIN = 1, /* migrations, lease, loading: blocking                                  */
     PG_WRITER,    /* group commit: a stopped leader's transaction is ended by the server   */
     PG_READER,    /* users' queries: read-only, with a statement timeout                   */
+    PG_KEEPER,    /* taking and renewing the lease: gives up rather than wait              */
     PG_PURPOSE_END,
 };
 

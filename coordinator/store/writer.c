@@ -51,7 +51,6 @@ struct writer {
     int copy_table;
     size_t copy_row;
 
-    uint64_t lease_until_ms;
     uint64_t retry_ms, backoff_ms;
     struct buf scratch;
     struct writer_stats stats;
@@ -350,9 +349,6 @@ static enum writer_outcome committed(struct writer *writer)
     writer->trouble[0] = 0;
     writer->stats.batches++;
     writer->lease.batch = writer->number;
-    /* The server set expires_at after we sent: counting from then, less a tenth for clocks that
-     * run at different speeds, this side's idea of the lease ends first. */
-    writer->lease_until_ms = writer->sent_ms + writer->lease.lease_ms * 9 / 10;
     return WRITER_COMMITTED;
 }
 
@@ -657,9 +653,9 @@ uint64_t writer_wake_ms(const struct writer *writer)
     return writer->stage == STAGE_DOWN ? max_u64(writer->retry_ms, 1) : 0;
 }
 
-uint64_t writer_lease_until_ms(const struct writer *writer)
+uint64_t writer_sent_ms(const struct writer *writer)
 {
-    return writer->lease_until_ms;
+    return writer->sent_ms;
 }
 
 const char *writer_trouble(const struct writer *writer)

@@ -29,7 +29,7 @@ struct writer;
 enum writer_outcome { WRITER_PENDING = 1, WRITER_COMMITTED, WRITER_FAILED, WRITER_FENCED };
 
 struct writer_batch {
-    const struct effects *effects; /* its rows; NULL: none (a lease renewal) */
+    const struct effects *effects; /* its rows; NULL: none */
     const char *const *catalogues; /* JSON of recipes to remember (worker/README.md) */
     size_t catalogue_count;
 };
@@ -51,8 +51,8 @@ enum writer_outcome writer_step(struct writer *writer, uint64_t now_ms,
 int writer_fd(const struct writer *writer);
 bool writer_wants_write(const struct writer *writer);
 uint64_t writer_wake_ms(const struct writer *writer); /* 0: none */
-/* Until when this process may act as the leader without having heard from the database. */
-uint64_t writer_lease_until_ms(const struct writer *writer);
+/* When the newest committed batch was sent: it proves that we led then (tenure.h). */
+uint64_t writer_sent_ms(const struct writer *writer);
 /* Why the newest connection was lost or refused; "" while all is well. */
 const char *writer_trouble(const struct writer *writer);
 

@@ -74,7 +74,7 @@ static char *dump_of_rows(struct story *story)
     struct buf text = {0};
     uint64_t wake;
 
-    if (loader_load(story->rig.db, core, story->now_ms, story->wall_us, &counts, &wake,
+    if (loader_load(story->rig.db, core, story->now_ms, story->wall_us, NULL, NULL, &counts, &wake,
                     &story->rig.err) < 0)
         fail_msg("%s", story->rig.err.text);
     core_dump(core, &text);

@@ -4,20 +4,7 @@
 
 #include "coordinator/store/writer.h"
 
-#include "common/base/clock.h"
-#include "coordinator/store/migrate.h"
-
-#include "tests/lib/pg.h"
-
-#include <poll.h>
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
-#define LEASE_MS 60000u
-
-static struct pg_server server;
+#include "tests/store/keepers.h"
 
 struct rig {
     const char *db;
@@ -27,27 +14,13 @@ struct rig {
     struct err err;
 };
 
-static int rig_start_server(void **state)
-{
-    (void)state;
-    return pg_start(&server) ? 0 : 1;
-}
-
-static int rig_stop_server(void **state)
-{
-    (void)state;
-    pg_stop(&server);
-    return 0;
-}
-
 static void take_lease(const char *db, struct lease *out)
 {
-    struct lease_keeper *keeper;
-    struct err err = {0};
+    struct keeper *keeper = open_keeper(db, LEASE_MS, true);
 
-    if (lease_open(db, LEASE_MS, &keeper, &err) < 0 || lease_take(keeper, true, out, &err) != 1)
-        fail_msg("%s", err.text);
-    lease_close(keeper);
+    keeper_until(keeper, KEEPER_TAKEN);
+    *out = *keeper_lease(keeper);
+    keeper_close(keeper);
 }
 
 /* Steps until an outcome, or until the writer is idle with nothing in flight. */
@@ -81,12 +54,8 @@ static void until_idle(struct rig *rig)
 
 static void rig_open(struct rig *rig)
 {
-    size_t applied;
-
     memset(rig, 0, sizeof *rig);
-    rig->db = pg_database(&server);
-    if (migrate(rig->db, migrations_embedded, migrations_embedded_count, &applied, &rig->err) < 0)
-        fail_msg("%s", rig->err.text);
+    rig->db = migrated_database();
     take_lease(rig->db, &rig->lease);
     rig->writer = writer_open(rig->db, &rig->lease);
     effects_init(&rig->effects);

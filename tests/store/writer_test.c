@@ -265,42 +265,6 @@ static void a_leader_whose_epoch_has_passed_cannot_write(void **state)
     rig_close(&rig);
 }
 
-static void a_standby_waits_until_the_lease_has_expired(void **state)
-{
-    (void)state;
-    struct rig rig;
-    struct lease_keeper *keeper;
-    struct lease lease;
-
-    rig_open(&rig);
-    assert_int_equal(lease_open(rig.db, LEASE_MS, &keeper, &rig.err), 0);
-    assert_int_equal(lease_take(keeper, false, &lease, &rig.err), 0);
-    assert_string_equal(lease.holder, rig.lease.holder);
-    assert_int_equal(lease_release(rig.db, &rig.lease, &rig.err), 0);
-    assert_int_equal(lease_take(keeper, false, &lease, &rig.err), 1);
-    assert_true(lease.epoch > rig.lease.epoch);
-    lease_close(keeper);
-    rig_close(&rig);
-}
-
-/* A copy of the database from before several leaders: their epochs must not be given again. */
-static void the_epoch_rises_across_a_restored_database(void **state)
-{
-    (void)state;
-    struct rig rig;
-    struct lease_keeper *keeper;
-    struct lease restored;
-
-    rig_open(&rig);
-    uint64_t taken_s = rig.lease.epoch;
-    assert_int_equal(lease_open(rig.db, LEASE_MS, &keeper, &rig.err), 0);
-    pg_ask(rig.db, "UPDATE athanor.coordinator_lease SET epoch = 1");
-    assert_int_equal(lease_take(keeper, true, &restored, &rig.err), 1);
-    assert_true(restored.epoch >= taken_s && restored.epoch > 2);
-    lease_close(keeper);
-    rig_close(&rig);
-}
-
 /* The writer's socket becomes one whose other end is closed. */
 static void cut_connection(struct writer *writer)
 {
@@ -435,8 +399,6 @@ int main(void)
         cmocka_unit_test(two_live_attempts_of_a_job_fail_the_batch),
         cmocka_unit_test(updating_a_row_that_is_not_there_fails_the_batch),
         cmocka_unit_test(a_leader_whose_epoch_has_passed_cannot_write),
-        cmocka_unit_test(the_epoch_rises_across_a_restored_database),
-        cmocka_unit_test(a_standby_waits_until_the_lease_has_expired),
         cmocka_unit_test(a_commit_whose_answer_was_lost_is_found_again),
         cmocka_unit_test(a_batch_sent_twice_is_written_once),
         cmocka_unit_test(a_crashing_server_loses_and_doubles_nothing),
