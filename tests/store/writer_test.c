@@ -22,7 +22,9 @@ static struct row_job job_row(uint64_t id)
                             .ranks = 1,
                             .cores = 1,
                             .submitted_at = 1000000,
-                            .state = "READY"};
+                            .state = "READY",
+                            .queue = "default",
+                            .project = "default"};
 }
 
 static void add_experiment(struct rig *rig)
