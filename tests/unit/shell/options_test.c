@@ -35,7 +35,7 @@ static void a_value_may_follow_or_be_attached(void **state)
     assert_int_equal(parse("--db=dbname=x", "--key", "/k", NULL), 0);
     assert_string_equal(options.db, "dbname=x");
     assert_string_equal(options.key, "/k");
-    assert_int_equal(options.leader_ms, 3000);
+    assert_int_equal(options.leader_ms, 2000);
     assert_string_equal(options.listen[0], "tcp://127.0.0.1:7117");
 }
 
