@@ -140,12 +140,20 @@ static int connect_once(struct client *client, struct err *err)
 
 /* ---- requests ----------------------------------------------------------------------------- */
 
+/* What may be sent again after a lost answer: submits have their key, and most others say what is
+ * to be so. A retry that had arrived might reopen a job that has failed anew since. */
+static bool may_repeat(const struct message *request)
+{
+    return request->tag != MSG_CONTROL || strcmp(request->u.control.action, "retry") != 0;
+}
+
 int client_try(struct client *client, const struct message *request, struct arena *arena,
                struct message *out_reply, struct err *err)
 {
     if (connect_once(client, err) < 0)
         return -1;
-    return peer_request(client->peer, request, true, client->timeout_ms, arena, out_reply, err);
+    return peer_request(client->peer, request, may_repeat(request), client->timeout_ms, arena,
+                        out_reply, err);
 }
 
 void client_print_refusals(const char *file, const struct rec_refusal *refusals, size_t count)
@@ -182,8 +190,8 @@ static int ask_in(struct client *client, const struct message *request, enum msg
     if (reply.tag == MSG_REFUSED) {
         const char *file = request->tag == MSG_SUBMIT ? request->u.submit.file : "";
         const struct msg_refused *refused = &reply.u.refused;
-        bool once = refused->refusals_count == 1 &&
-                    strcmp(refused->refusals[0].text, refused->text) == 0;
+        bool once =
+            refused->refusals_count == 1 && strcmp(refused->refusals[0].text, refused->text) == 0;
         if (!once) /* else the text says it all */
             client_print_refusals(file, refused->refusals, refused->refusals_count);
         return client_failf(client, EXIT_REFUSED, "%s", refused->text);
@@ -343,8 +351,8 @@ void client_tell_lost(struct client *client, struct msg_table *table)
     for (size_t row = 0; row < table_rows(table); row++) {
         struct rec_cell *cells = table->cells + row * table->columns_count;
         if (!cells[lost].is_null)
-            cells[state].text = arena_printf(
-                &client->arena, "%s (node lost since %s)", cells[state].text,
-                value_text(&table->columns[lost], &cells[lost], &client->arena));
+            cells[state].text =
+                arena_printf(&client->arena, "%s (node lost since %s)", cells[state].text,
+                             value_text(&table->columns[lost], &cells[lost], &client->arena));
     }
 }

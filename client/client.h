@@ -33,8 +33,9 @@ int client_failf(const struct client *client, enum exit_code code, const char *f
 /* Writes everything to stdout; EXIT_LOCAL when that fails (a closed pipe is no failure). */
 int client_print(const struct client *client, struct buf *out);
 
-/* Sends a request, again when the connection breaks, and returns its answer, which must be of tag
- * `expected`. EXIT_REFUSED for REFUSED, each refusal printed as "file:line:column: path: text". */
+/* Sends a request, again when the connection breaks (but a retry), and returns its answer, which
+ * must be of tag `expected`. EXIT_REFUSED for REFUSED, each refusal printed as "file:line:column:
+ * path: text". */
 int client_ask(struct client *client, const struct message *request, enum msg_tag expected,
                struct message *out_reply);
 /* The same without printing, for polling: -1 when unreachable, with the reason in err; REFUSED is

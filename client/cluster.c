@@ -25,7 +25,7 @@ static const char *config_path(struct arena *arena, const char *home)
 int cluster_load(struct arena *arena, const char *home, struct cluster *out, struct err *err)
 {
     const char *path = config_path(arena, home);
-    struct cluster cluster = {.workers = 1};
+    struct cluster cluster = {.workers = 1, .coordinators = 1};
     json_error_t why;
     json_t *root, *endpoint;
     size_t i;
@@ -36,19 +36,28 @@ int cluster_load(struct arena *arena, const char *home, struct cluster *out, str
     root = json_load_file(path, 0, &why);
     json_int_t workers = json_integer_value(json_object_get(root, "workers"));
     json_int_t cores = json_integer_value(json_object_get(root, "cores"));
-    if (!root || workers < 0 || workers > (json_int_t)CLUSTER_WORKERS_MAX || cores < 0) {
+    json_t *given = json_object_get(root, "coordinators"); /* absent before there were several */
+    json_int_t coordinators = given ? json_integer_value(given) : 1;
+    if (!root || workers < 0 || workers > (json_int_t)CLUSTER_WORKERS_MAX || cores < 0 ||
+        coordinators < 1 || coordinators > (json_int_t)CLUSTER_COORDINATORS_MAX) {
         json_decref(root);
         return err_set(err, ERR_INVALID, "'%s' is damaged: remove it, and say again what you want",
                        path);
     }
     cluster.workers = (uint64_t)workers;
     cluster.cores = (uint64_t)cores;
+    cluster.coordinators = (uint64_t)coordinators;
     cluster.external_db = json_is_true(json_object_get(root, "external_db"));
     json_array_foreach(json_object_get(root, "listen"), i, endpoint)
     {
         if (json_is_string(endpoint) && cluster.listen_count < HOME_ENDPOINTS_MAX)
             cluster.listen[cluster.listen_count++] =
                 arena_strdup(arena, json_string_value(endpoint));
+    }
+    json_array_foreach(json_object_get(root, "others"), i, endpoint)
+    {
+        if (json_is_string(endpoint) && i + 1 < CLUSTER_COORDINATORS_MAX)
+            cluster.others[i + 1] = arena_strdup(arena, json_string_value(endpoint));
     }
     json_decref(root);
     *out = cluster;
@@ -58,12 +67,15 @@ int cluster_load(struct arena *arena, const char *home, struct cluster *out, str
 int cluster_save(struct arena *arena, const char *home, const struct cluster *cluster,
                  struct err *err)
 {
-    json_t *listen = json_array();
+    json_t *listen = json_array(), *others = json_array();
+    for (size_t i = 1; i < CLUSTER_COORDINATORS_MAX && cluster->others[i]; i++)
+        json_array_append_new(others, json_string(cluster->others[i]));
     for (size_t i = 0; i < cluster->listen_count; i++)
         json_array_append_new(listen, json_string(cluster->listen[i]));
-    json_t *root = json_pack("{s:I, s:I, s:o, s:b}", "workers", (json_int_t)cluster->workers,
-                             "cores", (json_int_t)cluster->cores, "listen", listen, "external_db",
-                             (int)cluster->external_db);
+    json_t *root = json_pack("{s:I, s:I, s:I, s:o, s:o, s:b}", "workers",
+                             (json_int_t)cluster->workers, "cores", (json_int_t)cluster->cores,
+                             "coordinators", (json_int_t)cluster->coordinators, "listen", listen,
+                             "others", others, "external_db", (int)cluster->external_db);
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     CHECK(text);
     int rc = file_replace(config_path(arena, home), text, strlen(text), 0644, err);
@@ -114,34 +126,74 @@ static const char *reachable(struct arena *arena, const char *endpoint)
     return endpoint;
 }
 
+/* A unix socket in the home, or a port where its path would be too long. */
+static const char *own_endpoint(struct arena *arena, const char *home, size_t index)
+{
+    const char *path =
+        arena_printf(arena, "%s/run/%s.sock", home, cluster_coordinator_name(arena, index));
+    return strlen(path) <= IPC_PATH_MAX ? arena_printf(arena, "ipc://%s", path)
+                                        : "tcp://127.0.0.1:0";
+}
+
+/* Where a later coordinator listens: like the first one, on another port. */
+static const char *other_endpoint(struct arena *arena, const char *home,
+                                  const struct cluster *cluster, size_t index)
+{
+    for (size_t i = 0; i < cluster->listen_count; i++) {
+        const char *colon = strrchr(cluster->listen[i], ':');
+        if (strncmp(cluster->listen[i], "tcp://", 6) == 0 && colon)
+            return arena_printf(arena, "%.*s:0", (int)(colon - cluster->listen[i]),
+                                cluster->listen[i]);
+    }
+    return own_endpoint(arena, home, index);
+}
+
+/* Settles one endpoint and adds its line. */
+static int endpoint_add(struct arena *arena, const char **endpoint, struct buf *text,
+                        struct err *err)
+{
+    if (strncmp(*endpoint, "tcp://", 6) != 0 && strncmp(*endpoint, "ipc://", 6) != 0)
+        return err_set(err, ERR_INVALID,
+                       "cannot listen on '%s': expected tcp://ADDRESS:PORT or ipc://PATH",
+                       *endpoint);
+    if (settle_port(arena, endpoint, err) < 0)
+        return -1;
+    buf_printf(text, "%s\n", reachable(arena, *endpoint));
+    return 0;
+}
+
+static int endpoints_settle(struct arena *arena, const char *home, struct cluster *cluster,
+                            struct buf *text, struct err *err)
+{
+    if (cluster->listen_count == 0)
+        cluster->listen[cluster->listen_count++] = own_endpoint(arena, home, 0);
+    for (size_t i = 0; i < cluster->listen_count; i++)
+        if (endpoint_add(arena, &cluster->listen[i], text, err) < 0)
+            return -1;
+    for (size_t i = 1; i < cluster->coordinators; i++) {
+        if (!cluster->others[i])
+            cluster->others[i] = other_endpoint(arena, home, cluster, i);
+        if (endpoint_add(arena, &cluster->others[i], text, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int cluster_endpoints(struct arena *arena, const char *home, struct cluster *cluster,
                       struct err *err)
 {
     struct buf text = {0};
-    if (cluster->listen_count == 0) {
-        const char *path = arena_printf(arena, "%s/run/coordinator.sock", home);
-        cluster->listen[cluster->listen_count++] = strlen(path) <= IPC_PATH_MAX
-                                                       ? arena_printf(arena, "ipc://%s", path)
-                                                       : "tcp://127.0.0.1:0";
-    }
-    for (size_t i = 0; i < cluster->listen_count; i++) {
-        const char *endpoint = cluster->listen[i];
-        if (strncmp(endpoint, "tcp://", 6) != 0 && strncmp(endpoint, "ipc://", 6) != 0) {
-            buf_done(&text);
-            return err_set(err, ERR_INVALID,
-                           "cannot listen on '%s': expected tcp://ADDRESS:PORT or ipc://PATH",
-                           endpoint);
-        }
-        if (settle_port(arena, &cluster->listen[i], err) < 0) {
-            buf_done(&text);
-            return -1;
-        }
-        buf_printf(&text, "%s\n", reachable(arena, cluster->listen[i]));
-    }
-    int rc =
-        file_replace(arena_printf(arena, "%s/endpoints", home), text.bytes, text.length, 0644, err);
+    int rc = endpoints_settle(arena, home, cluster, &text, err);
+    if (rc == 0)
+        rc = file_replace(arena_printf(arena, "%s/endpoints", home), text.bytes, text.length, 0644,
+                          err);
     buf_done(&text);
     return rc;
+}
+
+const char *cluster_coordinator_name(struct arena *arena, size_t index)
+{
+    return index == 0 ? "coordinator" : arena_printf(arena, "coordinator-%zu", index + 1);
 }
 
 /* ---- workers ------------------------------------------------------------------------------ */

@@ -94,19 +94,19 @@ static int refuse_running(struct client *client, size_t count)
         count, count == 1 ? " is" : "s are");
 }
 
-static int settle_jobs(struct client *client, const struct args *args, bool coordinator_runs)
+static int settle_jobs(struct client *client, const struct args *args, bool can_ask)
 {
     struct msg_table jobs = {0};
     client->timeout_ms = PROBE_MS;
     if (args_has(args, "keep-jobs"))
         return EXIT_DONE;
     if (args_has(args, "force")) {
-        if (coordinator_runs)
+        if (can_ask)
             (void)end_jobs_by_coordinator(client); /* what is left is ended below */
         return EXIT_DONE;
     }
     size_t count = daemon_shepherds(&client->arena, client->home, 0);
-    if (coordinator_runs && running_jobs(client, &jobs))
+    if (can_ask && running_jobs(client, &jobs))
         count = max_u64(count, table_rows(&jobs));
     return count ? refuse_running(client, count) : EXIT_DONE;
 }
@@ -116,6 +116,24 @@ static void stop_workers(struct client *client, struct buf *out)
 {
     for (size_t i = 0; i < CLUSTER_WORKERS_MAX; i++) {
         const char *name = cluster_worker_name(&client->arena, i);
+        if (daemon_stop(&client->arena, client->home, name, SIGTERM, DAEMON_END_MS))
+            buf_printf(out, "%s stopped\n", name);
+    }
+}
+
+static bool coordinator_runs(struct client *client)
+{
+    for (size_t i = 0; i < CLUSTER_COORDINATORS_MAX; i++)
+        if (daemon_find(&client->arena, client->home, cluster_coordinator_name(&client->arena, i)))
+            return true;
+    return false;
+}
+
+/* The later ones first: mostly they stand by, and need not take over for a moment. */
+static void stop_coordinators(struct client *client, struct buf *out)
+{
+    for (size_t i = CLUSTER_COORDINATORS_MAX; i-- > 0;) {
+        const char *name = cluster_coordinator_name(&client->arena, i);
         if (daemon_stop(&client->arena, client->home, name, SIGTERM, DAEMON_END_MS))
             buf_printf(out, "%s stopped\n", name);
     }
@@ -132,7 +150,7 @@ static int run(struct client *client, const struct args *args)
         return client_failf(client, EXIT_USAGE, "there is no cluster in '%s'", client->home);
     if (daemon_lock(arena, client->home, &err) < 0)
         return client_fail(client, EXIT_LOCAL, &err);
-    int code = settle_jobs(client, args, daemon_find(arena, client->home, "coordinator") != 0);
+    int code = settle_jobs(client, args, coordinator_runs(client));
     if (code != EXIT_DONE)
         return code;
     stop_workers(client, &out);
@@ -141,8 +159,7 @@ static int run(struct client *client, const struct args *args)
         if (left)
             code = client_failf(client, EXIT_LOCAL, "%zu shepherds do not end", left);
     }
-    if (daemon_stop(arena, client->home, "coordinator", SIGTERM, DAEMON_END_MS))
-        buf_puts(&out, "coordinator stopped\n");
+    stop_coordinators(client, &out);
     if (postgres_down(arena, client->home))
         buf_puts(&out, "postgres stopped\n");
     if (out.length == 0)

@@ -10,6 +10,7 @@
 #include "common/net/loop.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -18,15 +19,20 @@
 
 #define READY_MS  60000u
 #define POLL_MS   100u
-#define PARTS_MAX (CLUSTER_WORKERS_MAX + 2)
+#define PARTS_MAX (CLUSTER_WORKERS_MAX + CLUSTER_COORDINATORS_MAX + 1)
+#define END_MS    20000u
 
 static const struct option options[] = {
     {"workers", 'w', VALUE_COUNT, "N", "worker daemons on this machine (default: as before, or 1)",
      false},
     {"cores", 'c', VALUE_COUNT, "N", "cores that each offers (default: the machine's, shared out)",
      false},
+    {"coordinators", 0, VALUE_COUNT, "N",
+     "coordinators: one leads, the others take over when it ends (default: as before, or 1)",
+     false},
     {"listen", 0, VALUE_TEXT, "ENDPOINT",
-     "where the coordinator listens: tcp://ADDRESS:PORT or ipc://PATH (default: a unix socket)",
+     "where the coordinator listens: tcp://ADDRESS:PORT or ipc://PATH (default: a unix socket); "
+     "further ones choose a port of the same address",
      true},
 };
 
@@ -42,6 +48,7 @@ struct up {
     struct arena *arena;
     const char *home, *programs;
     struct cluster cluster;
+    uint64_t coordinators_before;
     struct part parts[PARTS_MAX];
     size_t part_count;
 };
@@ -66,11 +73,18 @@ static int read_wishes(struct up *up, const struct args *args, struct err *err)
         return -1;
     cluster->workers = args_count(args, "workers", cluster->workers);
     cluster->cores = args_count(args, "cores", cluster->cores);
+    up->coordinators_before = cluster->coordinators;
+    cluster->coordinators = args_count(args, "coordinators", cluster->coordinators);
+    if (cluster->coordinators < 1 || cluster->coordinators > CLUSTER_COORDINATORS_MAX)
+        return err_set(err, ERR_INVALID, "--coordinators is %" PRIu64 ", expected 1..%u",
+                       cluster->coordinators, CLUSTER_COORDINATORS_MAX);
     if (cluster->workers > CLUSTER_WORKERS_MAX)
         return err_set(err, ERR_INVALID, "--workers is %" PRIu64 ", expected at most %u",
                        cluster->workers, CLUSTER_WORKERS_MAX);
-    if (args_has(args, "listen"))
+    if (args_has(args, "listen")) {
         cluster->listen_count = 0;
+        memset(cluster->others, 0, sizeof cluster->others);
+    }
     for (size_t i = 0; i < args->given_count; i++)
         if (strcmp(args->given[i].option->name, "listen") == 0 &&
             home_endpoints_split(up->arena, args->given[i].value, cluster->listen,
@@ -135,24 +149,30 @@ static const char *joined(const struct up *up, const char *const *texts, size_t 
     return out;
 }
 
-static int coordinator_start(struct up *up, pid_t *out_pid, struct err *err)
+static const char *coordinator_listen(const struct up *up, size_t index)
+{
+    return index ? up->cluster.others[index]
+                 : joined(up, up->cluster.listen, up->cluster.listen_count);
+}
+
+static int coordinator_start(struct up *up, size_t index, pid_t *out_pid, struct err *err)
 {
     const char *conninfo;
     if (home_conninfo(up->arena, up->home, &conninfo, err) < 0)
         return -1;
     const char *const settings[] = {arena_printf(up->arena, "ATHANOR_DB=%s", conninfo), NULL};
     const char *const arguments[] = {"athanor-coordinator",
-                                     "--single",
                                      "--key",
                                      in_home(up, "keys/server.key"),
                                      "--listen",
-                                     joined(up, up->cluster.listen, up->cluster.listen_count),
+                                     coordinator_listen(up, index),
                                      "--admin",
                                      arena_printf(up->arena, "%s:%s", home_user(up->arena),
                                                   in_home(up, "keys/client.key.pub")),
+                                     up->cluster.coordinators == 1 ? "--single" : NULL,
                                      NULL};
     struct daemon_spec spec = {.home = up->home,
-                               .name = "coordinator",
+                               .name = cluster_coordinator_name(up->arena, index),
                                .arguments = arguments,
                                .settings = settings};
     spec.program = arena_printf(up->arena, "%s/athanor-coordinator", up->programs);
@@ -175,7 +195,7 @@ static int look_again(struct up *up, const char *name, uint64_t until_ms, struct
     return 0;
 }
 
-static int coordinator_await(struct up *up, struct err *err)
+static int coordinators_await(struct up *up, struct err *err)
 {
     uint64_t until_ms = clock_steady_ms() + READY_MS;
     struct message request = {.tag = MSG_QUERY, .u.query = {.name = "status", .limit = 1}}, reply;
@@ -183,20 +203,37 @@ static int coordinator_await(struct up *up, struct err *err)
     up->client->timeout_ms = 1000;
     while (client_try(up->client, &request, up->arena, &reply, &ignored) < 0 ||
            reply.tag != MSG_TABLE)
-        if (look_again(up, "coordinator", until_ms, err) < 0)
-            return -1;
+        for (size_t i = 0; i < up->cluster.coordinators; i++)
+            if (look_again(up, cluster_coordinator_name(up->arena, i), until_ms, err) < 0)
+                return -1;
     return 0;
 }
 
-static int coordinator_up(struct up *up, struct err *err)
+/* Ends those that are too many, and all when a lonely one is to get company or the other way
+ * round: it would not compete. Jobs run on meanwhile. */
+static void coordinators_end(struct up *up)
 {
-    pid_t pid = daemon_find(up->arena, up->home, "coordinator");
-    bool started = pid == 0;
-    if (started && coordinator_start(up, &pid, err) < 0)
+    bool all = (up->coordinators_before == 1) != (up->cluster.coordinators == 1);
+    for (size_t i = CLUSTER_COORDINATORS_MAX; i-- > (all ? 0 : up->cluster.coordinators);)
+        daemon_stop(up->arena, up->home, cluster_coordinator_name(up->arena, i), SIGTERM, END_MS);
+}
+
+static int coordinators_up(struct up *up, struct err *err)
+{
+    pid_t pids[CLUSTER_COORDINATORS_MAX];
+    bool started[CLUSTER_COORDINATORS_MAX];
+    coordinators_end(up);
+    for (size_t i = 0; i < up->cluster.coordinators; i++) {
+        pids[i] = daemon_find(up->arena, up->home, cluster_coordinator_name(up->arena, i));
+        started[i] = pids[i] == 0;
+        if (started[i] && coordinator_start(up, i, &pids[i], err) < 0)
+            return -1;
+    }
+    if (coordinators_await(up, err) < 0)
         return -1;
-    if (coordinator_await(up, err) < 0)
-        return -1;
-    note(up, "coordinator", pid, started, joined(up, up->cluster.listen, up->cluster.listen_count));
+    for (size_t i = 0; i < up->cluster.coordinators; i++)
+        note(up, cluster_coordinator_name(up->arena, i), pids[i], started[i],
+             coordinator_listen(up, i));
     return 0;
 }
 
@@ -309,7 +346,7 @@ static int bring_up(struct up *up, const struct args *args, struct err *err)
     if (cluster_endpoints(up->arena, up->home, &up->cluster, err) < 0 ||
         cluster_save(up->arena, up->home, &up->cluster, err) < 0)
         return -1;
-    if (coordinator_up(up, err) < 0 || workers_up(up, err) < 0)
+    if (coordinators_up(up, err) < 0 || workers_up(up, err) < 0)
         return -1;
     return 0;
 }
@@ -352,7 +389,7 @@ const struct verb verb_up = {
     .words = "",
     .summary = "start a cluster on this machine",
     .text =
-        "Makes keys and a private PostgreSQL on a unix socket, starts a coordinator and workers "
+        "Makes keys and a private PostgreSQL on a unix socket, starts coordinators and workers "
         "in the background, and returns when they are ready. Run again it starts what is "
         "missing, with the wishes of the last time; jobs that run are not touched. Everything "
         "lies below ATHANOR_HOME, so that several clusters fit on one machine.\n\n"

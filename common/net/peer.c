@@ -476,15 +476,17 @@ int peer_send(struct peer *peer, const struct message *message, uint64_t *out_se
 static int request_offer(struct peer *peer, const struct message *request, uint64_t *session,
                          bool repeat, struct err *err)
 {
-    if (peer->state != PEER_UP)
+    bool sent = peer->request.seq != 0;
+    bool same = peer->state == PEER_UP && *session == peer->session.own;
+    if (sent && same)
         return 0;
-    if (peer->request.seq != 0 && *session == peer->session.own)
-        return 0;
-    if (peer->request.seq != 0 && !repeat)
+    if (sent && !repeat)
         return err_set(err, ERR_CLOSED,
                        "the connection broke before the answer came (%s); "
                        "whether the request was carried out is not known",
                        peer->last_error.text);
+    if (peer->state != PEER_UP)
+        return 0;
     if (peer_send(peer, request, &peer->request.seq, err) == 0) {
         *session = peer->session.own;
         return 0;

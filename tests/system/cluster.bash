@@ -42,3 +42,21 @@ job_state() { sql "SELECT state FROM athanor.jobs WHERE job_id = $1"; }
 pid_of() { # coordinator | worker-1 | postgres
     cat "$ATHANOR_HOME/run/$1.pid" | head -1
 }
+
+# ---- several coordinators ---------------------------------------------------------------------
+
+leader() { sql "SELECT name FROM athanor.coordinators WHERE state = 'leader'"; }
+
+leader_pid() { leader | cut -d: -f2; }
+
+leads_another_than() { # NAME
+    local now; now=$(leader)
+    [ -n "$now" ] && [ "$now" != "$1" ]
+}
+
+# Of a process that is stopped and continued: it has said so since.
+stands_by_since() { # NAME TIME
+    sql_is "SELECT state || ' ' || (seen_at > '$2') FROM athanor.coordinators WHERE name = '$1'" "standby true"
+}
+
+now_in_sql() { sql "SELECT clock_timestamp()"; }

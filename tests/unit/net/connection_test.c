@@ -763,6 +763,38 @@ static void a_request_is_answered_by_its_number(void **state)
     arena_done(&arena);
 }
 
+/* The server has the request, and goes away before it answers. */
+static void close_after_request(void *user)
+{
+    struct ticker *ticker = user;
+    struct err err;
+    struct fixture *f = ticker->f;
+    if (f->server && f->received == 0)
+        assert_int_equal(loop_once(f->server_loop, 1, &err), 0);
+    else if (f->server)
+        close_server(f);
+    loop_timer_start(f->loop, &ticker->timer, 1);
+}
+
+static void a_request_that_must_not_be_repeated_fails_when_its_answer_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    struct arena arena = {0};
+    struct message reply;
+    struct ticker ticker = {{.fire = close_after_request, .user = &ticker}, f};
+    f->silent = true;
+    open_server(f, f->endpoint);
+    open_peer(f, USER);
+    loop_timer_start(f->loop, &ticker.timer, 1);
+    assert_int_equal(peer_request(f->peer, &query, false, PATIENCE_MS, &arena, &reply, &f->err),
+                     -1);
+    assert_int_equal(f->err.kind, ERR_CLOSED);
+    assert_non_null(strstr(f->err.text, "whether the request was carried out is not known"));
+    assert_int_equal(f->received, 1);
+    loop_timer_stop(&ticker.timer);
+    arena_done(&arena);
+}
+
 static void a_request_without_a_coordinator_times_out_with_the_reason(void **state)
 {
     struct fixture *f = *state;
@@ -846,6 +878,7 @@ int main(void)
         T(a_full_queue_ends_the_session_and_the_peer_returns),
         T(a_peer_that_is_not_read_fills_its_own_queue_and_keeps_the_message),
         T(a_request_is_answered_by_its_number),
+        T(a_request_that_must_not_be_repeated_fails_when_its_answer_is_lost),
         T(a_request_without_a_coordinator_times_out_with_the_reason),
         T(a_server_refuses_a_taken_address_and_a_wrong_one),
         T(a_wrong_address_to_connect_to_is_refused_at_once),
