@@ -180,6 +180,9 @@ static void swarm_draw(struct sim *sim)
     swarm->limited_jobs = (uint32_t)sim_between(sim, 0, 500);
     swarm->held_jobs = (uint32_t)sim_between(sim, 0, 150);
     swarm->needy_jobs = (uint32_t)sim_between(sim, 100, 700);
+    swarm->arrays = (uint32_t)sim_between(sim, 0, 300);
+    swarm->sweeps = (uint32_t)sim_between(sim, 0, 300);
+    swarm->queued_jobs = (uint32_t)sim_between(sim, 0, 600);
     swarm->leader_ms = sim_between(sim, 150, 1500);
     sim->config = (struct core_config){.lease_ms = sim_between(sim, 1000, 3000),
                                        .heartbeat_ms = sim_between(sim, 100, 300),

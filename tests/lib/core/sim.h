@@ -38,6 +38,7 @@
     X(CLOCK_JUMP, 5, "jumps of wall clocks") \
     X(CLOCK_DRIFT, 1000, "slow or fast steady clocks") \
     X(CONTROL, 30, "requests of people") \
+    X(CONFIGURE, 10, "changes of the configuration") \
     X(RESUBMIT, 300, "submits repeated")
 
 enum sim_fault {
@@ -67,10 +68,12 @@ enum sim_fault {
     X(UNKNOWN_IS_DONE, 60, "", "an unknown commit is taken for done") \
     X(UNKNOWN_IS_NOT, 60, "", "an unknown commit is sent again without looking") \
     X(NO_START_AGAIN, 60, "liveness", "a lost START is not sent again") \
-    X(NO_STOP_AGAIN, 400, "liveness", "a lost STOP is not sent again") \
+    X(NO_STOP_AGAIN, 100, "liveness", "a lost STOP is not sent again") \
     X(NO_LEASE, 40, "liveness", "the silence of a worker is not noticed") \
     X(NO_BACKOFF_END, 20, "liveness", "a backoff does not end") \
     X(NO_PASS, 20, "liveness", "room that came free is not looked at") \
+    X(NO_CAP, 40, "limit", "the cap of arrays and sweeps is forgotten") \
+    X(WRONG_RUNG, 60, "sweep", "a sweep judges by another direction after a while") \
     X(WRONG_END, 20, "as specified", "a failed attempt makes a job succeed")
 
 /* SIM_BUG_NONE and one for each line. */

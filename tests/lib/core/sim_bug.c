@@ -60,12 +60,25 @@ static void workers_stretch(struct core *core, int64_t by)
         core->workers[i]->cores += (uint64_t)by;
 }
 
+static void sweeps_turn(struct core *core)
+{
+    struct sweep *sweep, *next;
+    HASH_ITER(hh, core->sweeps, sweep, next)
+    {
+        sweep->is_max = true;
+    }
+}
+
 void bug_before_step(struct sim *sim, struct core *core, const struct event *event)
 {
     if (sim_has_bug(sim, SIM_BUG_OVERBOOK) && only_places(core, event)) {
         workers_stretch(core, 100);
         sim->stretched = true;
     }
+    for (size_t i = 0; sim_has_bug(sim, SIM_BUG_NO_CAP) && i < core->limit_count; i++)
+        core->limits[i]->jobs_max = UINT64_MAX;
+    if (sim_has_bug(sim, SIM_BUG_WRONG_RUNG))
+        sweeps_turn(core);
     if (sim_has_bug(sim, SIM_BUG_NO_LIMIT))
         core->config.jobs_max = UINT32_MAX;
     if (sim_has_bug(sim, SIM_BUG_DOUBLE_SUBMIT))

@@ -144,13 +144,14 @@ static void metric_check(struct sim *sim, const struct row_metric *row)
     if (!truth)
         return;
     truth->in_rows++;
-    if (row->seq <= truth->stored)
+    if (row->seq <= max_u64(truth->stored, truth->newest_row))
         sim_violation(sim, "invariant 5: report %llu of attempt %llu is stored a second time",
                       (ull)row->seq, (ull)row->attempt_id);
     else if (row->seq > truth->count || truth->reports[row->seq - 1].what != SIM_METRIC ||
              truth->reports[row->seq - 1].step != row->step)
         sim_violation(sim, "invariant 5: attempt %llu never made report %llu, step %llu",
                       (ull)row->attempt_id, (ull)row->seq, (ull)row->step);
+    truth->newest_row = row->seq;
 }
 
 static void checkpoint_check(struct sim *sim, const struct row_checkpoint *row)
@@ -307,39 +308,63 @@ static void cursor_check(struct sim *sim, uint64_t attempt_id)
                       (ull)attempt_id, (ull)truth->metrics, (ull)truth->in_rows);
 }
 
-static bool state_meets(const char *state, enum spec_condition condition)
+static bool has_made(const struct sim *sim, uint64_t job_id)
 {
-    if (condition == SPEC_ON_SUCCESS)
-        return strcmp(state, "SUCCEEDED") == 0;
-    if (condition == SPEC_ON_FAILURE)
-        return strcmp(state, "FAILED") == 0;
-    return job_state_is_terminal(job_state_from_name(state));
+    ROWS(sim, artifact, row)
+    {
+        if (row->job_id == job_id && strcmp(row->name, SIM_ARTIFACT_NAME) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool parent_meets(const struct sim *sim, const struct row_job *parent,
+                         enum spec_condition condition)
+{
+    switch (condition) {
+    case SPEC_ON_SUCCESS:
+        return strcmp(parent->state, "SUCCEEDED") == 0;
+    case SPEC_ON_FAILURE:
+        return strcmp(parent->state, "FAILED") == 0;
+    case SPEC_ON_ARTIFACT:
+        return has_made(sim, parent->job_id);
+    case SPEC_ON_ANY:
+        break;
+    }
+    return job_state_is_terminal(job_state_from_name(parent->state));
 }
 
 /* Invariant 8, from what was submitted: each parent has ended as needed. One that a person asked
  * to retry may have gone on since. */
-static void parent_check(struct sim *sim, uint64_t job_id, uint32_t index,
+static void parent_check(struct sim *sim, uint64_t job_id, uint64_t parent_id,
                          enum spec_condition condition)
 {
-    const struct row_job *job = job_row(sim, job_id);
-    const struct row_job *parent = job_row(sim, job_id - job->submit_index + index);
-    if (!state_meets(parent->state, condition) && !asked_of(sim, parent->job_id).retry)
+    const struct row_job *parent = job_row(sim, parent_id);
+    if (!parent_meets(sim, parent, condition) && !asked_of(sim, parent->job_id).retry)
         sim_violation(sim, "invariant 8: job %llu runs and needs %s of job %llu, which is %s",
                       (ull)job_id, spec_condition_text(&sim->arena, condition, ""),
                       (ull)parent->job_id, parent->state);
 }
 
+static uint64_t parent_of(uint64_t first_job_id, uint32_t index, const char *name)
+{
+    return index == SPEC_EXTERNAL ? strtoull(name, NULL, 10) : first_job_id + index;
+}
+
 static void parents_check(struct sim *sim, uint64_t job_id)
 {
     const struct spec_job *spec = judge_spec(sim, job_id);
+    uint64_t first = job_id - job_row(sim, job_id)->submit_index;
     for (size_t i = 0; i < spec->need_count; i++)
-        parent_check(sim, job_id, spec->needs[i].job_index, spec->needs[i].on);
+        parent_check(sim, job_id, parent_of(first, spec->needs[i].job_index, spec->needs[i].job),
+                     spec->needs[i].on);
     for (size_t i = 0; i < spec->input_count; i++) {
-        bool explicit = false; /* a need of the same job says otherwise */
+        uint32_t index = spec->inputs[i].job_index;
+        bool explicit = index == SPEC_EXTERNAL; /* or a need of the same job says otherwise */
         for (size_t k = 0; k < spec->need_count; k++)
-            explicit |= spec->needs[k].job_index == spec->inputs[i].job_index;
+            explicit |= spec->needs[k].job_index == index;
         if (!explicit)
-            parent_check(sim, job_id, spec->inputs[i].job_index, SPEC_ON_SUCCESS);
+            parent_check(sim, job_id, first + index, SPEC_ON_SUCCESS);
     }
     ROWS(sim, job_dependency, row)
     {
@@ -377,6 +402,23 @@ static void capacity_check(struct sim *sim)
     }
 }
 
+/* Of an array or a sweep no more than its cap live at once. */
+static void caps_check(struct sim *sim)
+{
+    const struct judge *judge = sim->judge;
+    for (size_t i = 0; i < judge->live_count; i++) {
+        const struct row_job *job = job_row(sim, attempt_row(sim, judge->live[i])->job_id);
+        uint32_t cap = judge_spec(sim, job->job_id)->at_once, count = 0;
+        for (size_t k = 0; cap && k < judge->live_count; k++) {
+            uint64_t other = attempt_row(sim, judge->live[k])->job_id;
+            count += other - job_row(sim, other)->submit_index == job->job_id - job->submit_index;
+        }
+        if (count > cap)
+            sim_violation(sim, "limit: %u jobs of the group of job %llu live, its cap is %u", count,
+                          (ull)job->job_id, cap);
+    }
+}
+
 static void live_update(struct sim *sim)
 {
     struct judge *judge = sim->judge;
@@ -391,21 +433,6 @@ static void live_update(struct sim *sim)
                           (ull)row->job_id, (ull)row->attempt_id);
     }
     judge->live_count = kept;
-}
-
-/* Of an array or a sweep no more run at once than it says. */
-static void at_once_check(struct sim *sim, uint64_t job_id)
-{
-    const struct spec_job *spec = judge_spec(sim, job_id);
-    uint64_t first = job_id - (spec->array_count ? spec->array_index : spec->trial_index);
-    uint64_t count = spec->array_count ? spec->array_count : spec->trial_count, live = 0;
-    ROWS(sim, attempt, row)
-    {
-        live += row->ended_at == 0 && row->job_id >= first && row->job_id < first + count;
-    }
-    if (spec->at_once && live > spec->at_once)
-        sim_violation(sim, "%llu jobs run of the array or sweep of job %llu, %u may at once",
-                      (ull)live, (ull)first, spec->at_once);
 }
 
 static void limits_check(struct sim *sim)
@@ -444,12 +471,14 @@ static bool retries(const struct sim *sim, const struct row_job *job, enum cause
     return (retry->causes & SPEC_CAUSE_BIT(cause)) && job->attempts_spent < retry->attempts;
 }
 
-static bool was_cut(const struct sim *sim, uint64_t job_id)
+/* A rung at which its trial was not kept. */
+static bool was_pruned(const struct sim *sim, const struct row_job *job)
 {
+    uint64_t sweep_id = job->job_id - job->submit_index;
     ROWS(sim, trial_rung, row)
     {
-        if (row->sweep_id + row->trial == job_id && !row->kept)
-            return true;
+        if (row->sweep_id == sweep_id && row->trial == job->submit_index && !row->kept)
+            return strcmp(job->state, "CANCELLED") == 0;
     }
     return false;
 }
@@ -471,7 +500,7 @@ static const char *end_fault(const struct sim *sim, const struct row_job *job)
     if (cause == CAUSE_DEPENDENCY || (cause == CAUSE_LAUNCH_FAILED && job->detail))
         return NULL; /* parents_check and the inputs decide; see broken_check */
     if (cause == CAUSE_PRUNED)
-        return was_cut(sim, job->job_id) ? NULL : "no rung of a sweep cut it";
+        return was_pruned(sim, job) ? NULL : "its trial was not among the bad ones";
     if (strcmp(job->state, "CANCELLED") == 0)
         return asked_of(sim, job->job_id).cancel ? NULL : "nobody asked for that";
     if (!last || !last->cause || strcmp(last->cause, job->cause) != 0)
@@ -513,8 +542,6 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         placed |= persist->table == ROW_TABLE_attempt && is_insert;
         if (persist->table == ROW_TABLE_attempt && is_insert)
             parents_check(sim, attempt->job_id);
-        if (persist->table == ROW_TABLE_attempt && is_insert)
-            at_once_check(sim, attempt->job_id);
         if (persist->table == ROW_TABLE_report_cursor)
             cursor_check(sim, ((const struct row_report_cursor *)persist->row)->attempt_id);
         if (persist->table == ROW_TABLE_job && job->ended_at && job_row(sim, job->job_id)->ended_at)
@@ -524,6 +551,8 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         live_update(sim);
     if (placed && !sim->violated)
         capacity_check(sim);
+    if (placed && !sim->violated)
+        caps_check(sim);
     if (jobs && !sim->violated)
         limits_check(sim);
 }
@@ -664,6 +693,53 @@ bool judge_all_ended(struct sim *sim)
     return !unrest(sim);
 }
 
+/* ---- sweeps ------------------------------------------------------------------------------ */
+
+/* What the rule of asynchronous halving says of the value, from the rows that came before. */
+static bool rung_keeps(const struct sim *sim, const struct row_sweep *sweep,
+                       const struct row_trial_rung *judged)
+{
+    uint64_t seen = 1, ahead = 0;
+    bool is_max = strcmp(sweep->mode, "max") == 0;
+    ROWS(sim, trial_rung, row)
+    {
+        if (row == judged)
+            break;
+        if (row->sweep_id != judged->sweep_id || row->rung != judged->rung)
+            continue;
+        seen++;
+        bool better = is_max ? row->value > judged->value : row->value < judged->value;
+        ahead += better || (row->value == judged->value && row->trial < judged->trial);
+    }
+    uint64_t keep = max_u64(seen / sweep->reduction, 1);
+    return ahead < keep;
+}
+
+/* A sweep ends with its last trial, and whatever leaders it had, its trials were judged as one
+ * leader would have. A person's retry may bring a trial back after that. */
+static void sweeps_check(struct sim *sim)
+{
+    ROWS(sim, trial_rung, rung)
+    {
+        struct row_sweep key = {.sweep_id = rung->sweep_id};
+        const struct row_sweep *sweep = memory_db_find(sim->database.rows, ROW_TABLE_sweep, &key);
+        if (!sweep || rung->kept != rung_keeps(sim, sweep, rung))
+            sim_violation(sim, "sweep %llu: trial %llu at rung %llu is wrongly %s",
+                          (ull)rung->sweep_id, (ull)rung->trial, (ull)rung->rung,
+                          rung->kept ? "kept" : "stopped");
+    }
+}
+
+static void sweep_ends_check(struct sim *sim)
+{
+    ROWS(sim, sweep, sweep)
+    {
+        if (!sweep->ended_at)
+            sim_violation(sim, "sweep %llu has not ended, all its trials have",
+                          (ull)sweep->sweep_id);
+    }
+}
+
 /* Invariant 7: the files of what the rows offer are there. */
 static void files_check(struct sim *sim)
 {
@@ -680,6 +756,8 @@ void judge_end(struct sim *sim)
     if (left)
         sim_violation(sim, "liveness: %s long after all faults ended", left);
     files_check(sim);
+    sweeps_check(sim);
+    sweep_ends_check(sim);
     ROWS(sim, job, job)
     {
         if (!sim->violated)

@@ -37,12 +37,27 @@ static void on_submitted(struct sim *sim, const struct msg_submitted *answer)
     submit->answered = true;
 }
 
+/* A need of what has ended otherwise is refused for good; a full table is not. */
+static void on_refused(struct sim *sim, const struct msg_refused *answer)
+{
+    if (answer->request_seq == 0 || answer->request_seq > SIM_SUBMITS_MAX)
+        return;
+    struct sim_submit *submit = &sim->submits[answer->request_seq - 1];
+    for (size_t i = 0; i < answer->refusals_count; i++)
+        if (submit->reaches_out && strncmp(answer->refusals[i].path, "jobs.", 5) == 0)
+            submit->answered = true;
+    if (strcmp(answer->kind, err_kind_name(ERR_EXISTS)) == 0)
+        sim_violation(sim, "invariant 10: a submit is taken for another: %s", answer->text);
+}
+
 void people_on_answer(struct sim *sim, uint32_t coordinator, const struct message *message)
 {
     sim->people_target = coordinator;
     trace_line(sim, "people get %s", msg_name(message->tag));
     if (message->tag == MSG_SUBMITTED)
         on_submitted(sim, &message->u.submitted);
+    else if (message->tag == MSG_REFUSED)
+        on_refused(sim, &message->u.refused);
 }
 
 static void submits_round(struct sim *sim)
@@ -103,6 +118,76 @@ static void control_draw(struct sim *sim)
         control_send(sim, actions[which], "job", job_text(sim, job_chosen(sim, jobs)));
 }
 
+/* ---- configuration ----------------------------------------------------------------------- */
+
+static void configure_send(struct sim *sim, const char *action, const char *table,
+                           const char *name, const char *setting, uint64_t value)
+{
+    struct sim_request request = {
+        .kind = SIM_CONFIGURE, .action = action, .target = table, .setting = setting};
+    snprintf(request.value, sizeof request.value, "%s", name);
+    bool is_flag = setting && setting[0] == 'e'; /* evicts, evictable */
+    if (is_flag)
+        snprintf(request.to, sizeof request.to, "%s", value ? "true" : "false");
+    else
+        snprintf(request.to, sizeof request.to, "%llu", (unsigned long long)value);
+    trace_line(sim, "people ask to %s %s %s: %s = %s", action, table, name,
+               setting ? setting : "", request.to);
+    net_request(sim, sim->people_target, request_add(sim, request));
+}
+
+static bool queue_is_there(const struct sim *sim, const char *name)
+{
+    struct row_queue key = {.name = name};
+    const struct row_queue *row = memory_db_find(sim->database.rows, ROW_TABLE_queue, &key);
+    return row && !row->removed_at;
+}
+
+static bool project_is_there(const struct sim *sim, const char *name)
+{
+    struct row_project key = {.name = name};
+    const struct row_project *row = memory_db_find(sim->database.rows, ROW_TABLE_project, &key);
+    return row && !row->removed_at;
+}
+
+/* Operators see to it that what jobs name is there; also when somebody has removed it. */
+static void configuration_keep(struct sim *sim)
+{
+    if (rng_below(&sim->rng, 30) != 0)
+        return;
+    for (size_t i = 1; i < SIM_QUEUES; i++)
+        if (!queue_is_there(sim, sim_queues[i]))
+            configure_send(sim, "set", "queue", sim_queues[i], "priority", i * 500);
+    for (size_t i = 1; i < SIM_PROJECTS; i++)
+        if (!project_is_there(sim, sim_projects[i]))
+            configure_send(sim, "set", "project", sim_projects[i], "weight", i);
+}
+
+static void configuration_draw(struct sim *sim)
+{
+    static const struct {
+        const char *table, *setting;
+        uint64_t least, most;
+    } changes[] = {
+        {"queue", "priority", 0, 2000},        {"queue", "preemption", 0, 3},
+        {"queue", "evicts", 0, 1},             {"queue", "evictable", 0, 1},
+        {"project", "weight", 1, 10},          {"setting", "half_life_ms", 60000, 600000},
+        {"setting", "gpu_cores", 0, 20},       {"setting", "weight_account", 0, 2000},
+        {"setting", "weight_size", 0, 500000}, {"setting", "age_per_hour", 0, 1000000},
+    };
+    size_t which = rng_below(&sim->rng, ARRAY_COUNT(changes));
+    const char *table = changes[which].table, *setting = changes[which].setting;
+    bool is_queue = strcmp(table, "queue") == 0, is_project = strcmp(table, "project") == 0;
+    const char *name = is_queue     ? sim_queues[rng_below(&sim->rng, SIM_QUEUES)]
+                       : is_project ? sim_projects[rng_below(&sim->rng, SIM_PROJECTS)]
+                                    : setting;
+    if ((is_queue || is_project) && rng_below(&sim->rng, 8) == 0)
+        configure_send(sim, "remove", table, name, NULL, 0);
+    else
+        configure_send(sim, "set", table, name, setting,
+                       sim_between(sim, changes[which].least, changes[which].most));
+}
+
 /* ---- once the faults are over ------------------------------------------------------------ */
 
 /* What hangs without a limit of time needs a person. */
@@ -156,17 +241,19 @@ static void tidy_up(struct sim *sim)
 void people_round(struct sim *sim)
 {
     submits_round(sim);
+    configuration_keep(sim);
     if (sim->healing)
         tidy_up(sim);
     else if (sim_fault(sim, SIM_FAULT_CONTROL))
         control_draw(sim);
+    else if (sim_fault(sim, SIM_FAULT_CONFIGURE))
+        configuration_draw(sim);
 }
 
 void people_done(struct sim *sim)
 {
     for (size_t i = 0; i < sim->submit_count; i++) {
         arena_done(&sim->submits[i].spec->arena);
-        mem_free(sim->submits[i].spec->sweeps);
         mem_free(sim->submits[i].spec);
     }
     mem_free(sim->requests);

@@ -12,11 +12,12 @@
 #define SIM_COORDINATORS 3u
 #define SIM_WORKERS 8u
 #define SIM_SUBMITS_MAX 40u
-#define SIM_JOBS_PER_SUBMIT 5u
+#define SIM_JOBS_PER_SUBMIT 8u
 #define SIM_EXPERIMENTS 4u
 #define SIM_FILE_JOBS 1024u
 #define SIM_FILE_STEPS 256u
 #define SIM_ORPHANS 8u
+#define SIM_ARTIFACT_NAME "made"
 #define SIM_ROUNDS 1500u
 #define SIM_HEAL_ROUNDS 60000u
 #define SIM_BASE_US 1700000000000000u
@@ -95,7 +96,7 @@ struct sim_coordinator {
 
 /* ---- nodes ------------------------------------------------------------------------------- */
 
-enum sim_report_what { SIM_STARTED = 1, SIM_METRIC, SIM_CHECKPOINT, SIM_FINISHED };
+enum sim_report_what { SIM_STARTED = 1, SIM_METRIC, SIM_CHECKPOINT, SIM_ARTIFACT, SIM_FINISHED };
 
 struct sim_report {
     enum sim_report_what what;
@@ -111,6 +112,7 @@ struct sim_truth {
     size_t count, capacity;
     uint64_t stored;          /* reports that the rows have, by their cursor */
     uint64_t metrics, in_rows; /* metrics among those, and those that rows hold */
+    uint64_t newest_row;      /* greatest number of a metric in a row */
 };
 
 /* An attempt as its node knows it: the shepherd and the spool. */
@@ -155,18 +157,26 @@ struct sim_worker {
 struct sim_submit {
     uint8_t key[16];
     struct spec *spec;
+    const char *account;
+    bool reaches_out; /* needs jobs of other submits, and may be refused for that */
     bool answered;
     uint64_t next_ms, first_job_id;
 };
 
-enum sim_request_kind { SIM_SUBMIT = 1, SIM_CONTROL };
+enum sim_request_kind { SIM_SUBMIT = 1, SIM_CONTROL, SIM_CONFIGURE };
 
 struct sim_request {
     enum sim_request_kind kind;
     size_t submit;            /* index of it */
-    const char *action, *target;
-    char value[24];
+    const char *action, *target; /* of CONFIGURE: action and table */
+    char value[24];              /* and name; then one setting and its value */
+    const char *setting;
+    char to[24];
 };
+
+#define SIM_QUEUES 3u
+#define SIM_PROJECTS 3u
+extern const char *const sim_queues[SIM_QUEUES], *const sim_projects[SIM_PROJECTS];
 
 /* ---- the whole --------------------------------------------------------------------------- */
 
@@ -189,7 +199,8 @@ struct sim_swarm {
     uint32_t chances[SIM_FAULT_END]; /* permille */
     uint32_t coordinators, workers;
     uint32_t submit_every;           /* rounds, on average */
-    uint32_t gpu_jobs, limited_jobs, held_jobs, needy_jobs; /* permille */
+    uint32_t gpu_jobs, limited_jobs, held_jobs, needy_jobs; /* permille of jobs */
+    uint32_t arrays, sweeps, queued_jobs;                   /* of submits; of jobs */
     uint64_t leader_ms;
 };
 

@@ -1,10 +1,17 @@
-/* sim_jobs.c - what people submit: chains and fans of a few jobs with everything drawn. */
+/* sim_jobs.c - what people submit, with everything drawn: pipelines of a few jobs that need each
+ * other or jobs of earlier submits, arrays with a cap, sweeps that stop bad trials early. */
 #include "tests/lib/core/sim_inner.h"
 
 #include <string.h>
 
+const char *const sim_queues[SIM_QUEUES] = {"default", "high", "low"};
+const char *const sim_projects[SIM_PROJECTS] = {"default", "birds", "stars"};
+
 static const char *const command[] = {"true"};
-static const char *const names[SIM_JOBS_PER_SUBMIT] = {"a", "b", "c", "d", "e"};
+static const char *const accounts[] = {"ann", "bob", "eve"};
+static const char *const names[SIM_JOBS_PER_SUBMIT] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+
+/* ---- one job ----------------------------------------------------------------------------- */
 
 static struct spec_retry retry_draw(struct sim *sim)
 {
@@ -29,50 +36,14 @@ static struct spec_checkpoint checkpoint_draw(struct sim *sim)
     return checkpoint;
 }
 
-static void input_draw(struct sim *sim, struct arena *arena, struct spec_job *job, size_t parent)
-{
-    bool last = rng_below(&sim->rng, 2);
-    job->inputs[job->input_count++] = (struct spec_input){
-        .name = "model",
-        .ref = {.kind = SPEC_REF_CHECKPOINT,
-                .text = arena_printf(arena, "job:%s/checkpoint:%s", names[parent],
-                                     last ? "last" : "best"),
-                .name = names[parent],
-                .part = "",
-                .select = last ? SPEC_SELECT_LAST : SPEC_SELECT_BEST},
-        .job_index = (uint32_t)parent,
-    };
-}
-
-static void parents_draw(struct sim *sim, struct arena *arena, struct spec_job *job, size_t index)
-{
-    static const enum spec_condition conditions[] = {SPEC_ON_ANY, SPEC_ON_FAILURE,
-                                                     SPEC_ON_SUCCESS};
-    job->needs = arena_alloc(arena, SIM_JOBS_PER_SUBMIT * sizeof *job->needs);
-    job->inputs = arena_alloc(arena, sizeof *job->inputs);
-    for (size_t parent = 0; parent < index; parent++) {
-        if (!sim_permille(sim, sim->swarm.needy_jobs))
-            continue;
-        uint64_t kind = rng_below(&sim->rng, 4);
-        if (kind == 3 && job->input_count == 0)
-            input_draw(sim, arena, job, parent);
-        else
-            job->needs[job->need_count++] = (struct spec_need){
-                .job = names[parent],
-                .on = conditions[kind % 3],
-                .job_index = (uint32_t)parent,
-            };
-    }
-}
-
 static void job_draw(struct sim *sim, struct spec *spec, size_t index)
 {
     struct spec_job *job = &spec->jobs[index];
     *job = (struct spec_job){
         .name = names[index],
         .experiment = spec->experiment,
-        .queue = "default",
-        .project = "default",
+        .queue = sim_queues[0],
+        .project = sim_projects[0],
         .description = "",
         .kind = "command",
         .recipe = "",
@@ -93,57 +64,149 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
     job->resources.gpus = sim_permille(sim, sim->swarm.gpu_jobs);
     if (sim_permille(sim, sim->swarm.limited_jobs))
         job->limits.wall_time_ms = sim_between(sim, 100, 3000);
-    parents_draw(sim, &spec->arena, job, index);
+    if (sim_permille(sim, sim->swarm.queued_jobs))
+        job->queue = sim_queues[rng_below(&sim->rng, SIM_QUEUES)];
+    if (sim_permille(sim, sim->swarm.queued_jobs))
+        job->project = sim_projects[rng_below(&sim->rng, SIM_PROJECTS)];
+    job->needs = arena_alloc(&spec->arena, (SIM_JOBS_PER_SUBMIT + 1) * sizeof *job->needs);
+    job->inputs = arena_alloc(&spec->arena, sizeof *job->inputs);
 }
 
-/* The jobs become the trials of a sweep, or items of an array, with a cap or without. */
-static void group_draw(struct sim *sim, struct spec *spec)
+/* ---- pipelines --------------------------------------------------------------------------- */
+
+static void input_draw(struct sim *sim, struct arena *arena, struct spec_job *job,
+                       const char *parent, uint32_t parent_index)
 {
-    uint32_t count = (uint32_t)spec->job_count;
-    uint32_t at_once = (uint32_t)rng_below(&sim->rng, 3);
-    bool is_sweep = rng_below(&sim->rng, 3) > 0;
-    for (uint32_t i = 0; i < count; i++) {
-        struct spec_job *job = &spec->jobs[i];
-        job->at_once = at_once;
-        *(is_sweep ? &job->trial_count : &job->array_count) = count;
-        *(is_sweep ? &job->trial_index : &job->array_index) = i;
+    bool last = rng_below(&sim->rng, 2);
+    job->inputs[job->input_count++] = (struct spec_input){
+        .name = "model",
+        .ref = {.kind = SPEC_REF_CHECKPOINT,
+                .text = arena_printf(arena, "job:%s/checkpoint:%s", parent, last ? "last" : "best"),
+                .name = parent,
+                .part = "",
+                .select = last ? SPEC_SELECT_LAST : SPEC_SELECT_BEST},
+        .job_index = parent_index,
+    };
+}
+
+static void need_draw(struct sim *sim, struct spec_job *job, const char *parent,
+                      uint32_t parent_index)
+{
+    static const enum spec_condition conditions[] = {SPEC_ON_ANY, SPEC_ON_FAILURE, SPEC_ON_SUCCESS,
+                                                     SPEC_ON_ARTIFACT};
+    enum spec_condition on = conditions[rng_below(&sim->rng, ARRAY_COUNT(conditions))];
+    job->needs[job->need_count++] = (struct spec_need){
+        .job = parent,
+        .on = on,
+        .artifact = on == SPEC_ON_ARTIFACT ? SIM_ARTIFACT_NAME : "",
+        .job_index = parent_index,
+    };
+}
+
+static void parents_draw(struct sim *sim, struct arena *arena, struct spec_job *job, size_t index)
+{
+    for (size_t parent = 0; parent < index; parent++) {
+        if (!sim_permille(sim, sim->swarm.needy_jobs))
+            continue;
+        if (rng_below(&sim->rng, 4) == 0 && job->input_count == 0)
+            input_draw(sim, arena, job, names[parent], (uint32_t)parent);
+        else
+            need_draw(sim, job, names[parent], (uint32_t)parent);
     }
-    if (!is_sweep)
+}
+
+/* A job of another submit, by its number: it may run, or be history. */
+static void reach_out(struct sim *sim, struct sim_submit *submit, struct spec_job *job)
+{
+    uint64_t jobs = memory_db_count(sim->database.rows, ROW_TABLE_job);
+    if (jobs == 0)
         return;
-    struct spec_sweep *sweep = mem_zalloc(sizeof *sweep);
+    const char *parent = arena_printf(&submit->spec->arena, "%llu",
+                                      (unsigned long long)(1 + rng_below(&sim->rng, jobs)));
+    submit->reaches_out = true;
+    if (rng_below(&sim->rng, 2) && job->input_count == 0)
+        input_draw(sim, &submit->spec->arena, job, parent, SPEC_EXTERNAL);
+    else
+        need_draw(sim, job, parent, SPEC_EXTERNAL);
+}
+
+static void pipeline_draw(struct sim *sim, struct sim_submit *submit)
+{
+    struct spec *spec = submit->spec;
+    spec->job_count = sim_between(sim, 1, 5);
+    for (size_t i = 0; i < spec->job_count; i++) {
+        job_draw(sim, spec, i);
+        parents_draw(sim, &spec->arena, &spec->jobs[i], i);
+    }
+    if (rng_below(&sim->rng, 6) == 0)
+        reach_out(sim, submit, &spec->jobs[0]);
+}
+
+/* ---- many of one ------------------------------------------------------------------------- */
+
+static void copies_make(struct sim *sim, struct spec *spec)
+{
+    spec->job_count = sim_between(sim, 2, SIM_JOBS_PER_SUBMIT);
+    job_draw(sim, spec, 0);
+    spec->jobs[0].at_once = (uint32_t)rng_below(&sim->rng, 4);
+    for (size_t i = 1; i < spec->job_count; i++) {
+        spec->jobs[i] = spec->jobs[0];
+        spec->jobs[i].name = names[i];
+    }
+}
+
+static void array_draw(struct sim *sim, struct spec *spec)
+{
+    copies_make(sim, spec);
+    for (size_t i = 0; i < spec->job_count; i++) {
+        spec->jobs[i].array_index = (uint32_t)i;
+        spec->jobs[i].array_count = (uint32_t)spec->job_count;
+    }
+}
+
+static void sweep_draw(struct sim *sim, struct spec *spec)
+{
+    bool asha = rng_below(&sim->rng, 4) != 0;
+    copies_make(sim, spec);
+    spec->sweeps = arena_alloc(&spec->arena, sizeof *spec->sweeps);
+    spec->sweep_count = 1;
+    struct spec_sweep *sweep = &spec->sweeps[0];
     *sweep = (struct spec_sweep){
-        .name = "sweep",
-        .method = rng_below(&sim->rng, 4) ? SPEC_SWEEP_ASHA : SPEC_SWEEP_GRID,
+        .name = "search",
+        .method = asha ? SPEC_SWEEP_ASHA : SPEC_SWEEP_RANDOM,
         .metric = "loss",
         .mode = rng_below(&sim->rng, 2) ? SPEC_BEST_MIN : SPEC_BEST_MAX,
         .resource = "step",
-        .min_resource = sim_between(sim, 1, 3),
-        .max_resource = sim_between(sim, 4, 12),
-        .reduction = 2,
-        .at_once = at_once,
-        .trial_count = count,
+        .min_resource = asha ? sim_between(sim, 1, 4) : 0,
+        .max_resource = asha ? 20 : 0,
+        .reduction = asha ? (uint32_t)sim_between(sim, 2, 3) : 0,
+        .at_once = spec->jobs[0].at_once,
+        .trial_count = (uint32_t)spec->job_count,
         .space = "{}",
-        .params = arena_alloc(&spec->arena, count * sizeof *sweep->params),
     };
-    for (uint32_t i = 0; i < count; i++)
+    sweep->params = arena_alloc(&spec->arena, spec->job_count * sizeof *sweep->params);
+    for (size_t i = 0; i < spec->job_count; i++) {
         sweep->params[i] = "{}";
-    spec->sweeps = sweep;
-    spec->sweep_count = 1;
+        spec->jobs[i].trial_index = (uint32_t)i;
+        spec->jobs[i].trial_count = (uint32_t)spec->job_count;
+    }
 }
 
 void jobs_draw(struct sim *sim, struct sim_submit *submit)
 {
-    struct spec *spec = mem_zalloc(sizeof *spec);
+    struct spec *spec = submit->spec = mem_zalloc(sizeof *spec);
     for (size_t i = 0; i < sizeof submit->key; i++)
         submit->key[i] = (uint8_t)rng_below(&sim->rng, 256);
+    submit->account = accounts[rng_below(&sim->rng, ARRAY_COUNT(accounts))];
     spec->name = "";
     spec->experiment = arena_printf(&spec->arena, "x%llu",
                                     (unsigned long long)rng_below(&sim->rng, SIM_EXPERIMENTS));
-    spec->job_count = sim_between(sim, 1, SIM_JOBS_PER_SUBMIT);
-    spec->jobs = arena_alloc(&spec->arena, spec->job_count * sizeof *spec->jobs);
-    for (size_t i = 0; i < spec->job_count; i++)
-        job_draw(sim, spec, i);
-    if (rng_below(&sim->rng, 4) == 0)
-        group_draw(sim, spec);
-    submit->spec = spec;
+    spec->jobs = arena_alloc(&spec->arena, SIM_JOBS_PER_SUBMIT * sizeof *spec->jobs);
+    uint64_t kind = rng_below(&sim->rng, 1000);
+    if (kind < sim->swarm.arrays)
+        array_draw(sim, spec);
+    else if (kind < sim->swarm.arrays + sim->swarm.sweeps)
+        sweep_draw(sim, spec);
+    else
+        pipeline_draw(sim, submit);
 }

@@ -111,8 +111,8 @@ static void checks_after_step(struct sim *sim, const struct core *core)
 
 static void step(struct sim *sim, struct sim_coordinator *coordinator, struct event *event)
 {
-    static const char *const names[] = {"",          "tick",  "submit", "control", "join",
-                                        "heartbeat", "leave", "reports"};
+    static const char *const names[] = {"",          "tick",  "submit",  "control",  "join",
+                                        "heartbeat", "leave", "reports", "configure"};
     struct effects *effects = filling(coordinator);
     size_t rows = effects->persist_count, messages = effects->release_count;
     event->now_ms = clock_ms(sim, &coordinator->clock);
@@ -195,7 +195,7 @@ static bool submit_step(struct sim *sim, struct sim_coordinator *coordinator, si
     struct event event = {.kind = EVENT_SUBMIT,
                           .submit = {.client = 1,
                                      .request_seq = index + 1,
-                                     .account = "ann",
+                                     .account = submit->account,
                                      .submit_key = submit->key,
                                      .spec = submit->spec,
                                      .source = "simulated"}};
@@ -217,11 +217,36 @@ static bool control_step(struct sim *sim, struct sim_coordinator *coordinator, s
     return lookup_and_step(sim, coordinator, &event, &event.control.found);
 }
 
+static void configure_step(struct sim *sim, struct sim_coordinator *coordinator, size_t index)
+{
+    const struct sim_request *request = &sim->requests[index];
+    struct rec_name_value setting = {.name = request->setting, .value = request->to};
+    struct msg_configure configure = {.table = request->target,
+                                      .action = request->action,
+                                      .name = request->value,
+                                      .settings = &setting,
+                                      .settings_count = request->setting ? 1 : 0};
+    struct event event = {.kind = EVENT_CONFIGURE,
+                          .configure = {.client = 1,
+                                        .request_seq = SIM_SUBMITS_MAX + 1 + index,
+                                        .account = "root",
+                                        .is_operator = true,
+                                        .configure = &configure}};
+    step(sim, coordinator, &event);
+}
+
 static bool request_step(struct sim *sim, struct sim_coordinator *coordinator, size_t index)
 {
     const struct sim_request *request = &sim->requests[index];
-    return request->kind == SIM_SUBMIT ? submit_step(sim, coordinator, request->submit)
-                                       : control_step(sim, coordinator, index);
+    switch (request->kind) {
+    case SIM_SUBMIT:
+        return submit_step(sim, coordinator, request->submit);
+    case SIM_CONTROL:
+        return control_step(sim, coordinator, index);
+    case SIM_CONFIGURE:
+        configure_step(sim, coordinator, index);
+    }
+    return true;
 }
 
 void coordinator_on_request(struct sim *sim, struct sim_coordinator *coordinator, size_t request)

@@ -212,6 +212,8 @@ static void program_step(struct sim *sim, struct sim_attempt *attempt)
                                           CAUSE_DIVERGED};
     attempt->step++;
     report_add(attempt, SIM_METRIC, CAUSE_NONE);
+    if (attempt->step % 6 == 3)
+        report_add(attempt, SIM_ARTIFACT, CAUSE_NONE);
     if (attempt->step % 4 == 0 || attempt->step == attempt->steps)
         checkpoint_save(sim, attempt);
     if (attempt->step >= attempt->steps)
@@ -308,7 +310,13 @@ static void report_fill(struct sim *sim, const struct sim_worker *worker,
     case SIM_METRIC:
         out->kind = REPORT_METRIC;
         out->name = "loss";
-        out->value = 1.0 / (double)report->step + (double)(attempt->job_id * 7919 % 13);
+        out->value = (double)(1 + attempt->job_id * 7919 % 13) / (double)report->step;
+        break;
+    case SIM_ARTIFACT:
+        out->kind = REPORT_ARTIFACT;
+        out->name = SIM_ARTIFACT_NAME;
+        out->path = checkpoint_path(sim, attempt->job_id, report->step);
+        out->meta = "{\"kind\": \"file\"}";
         break;
     case SIM_CHECKPOINT:
         out->kind = REPORT_CHECKPOINT;
