@@ -207,6 +207,10 @@ static void trial_prune(struct core *core, struct job *job, const char *detail)
     text_set(&job->detail, detail);
     history_add(core, "pruned", job->job_id, job->attempt->attempt_id, 0, NULL, detail);
     job_move(core, job, JOB_ON_CANCEL);
+    if (job->attempt->state == ATTEMPT_STOPPING) { /* for another reason: the rung's counts */
+        job->attempt->stop_cause = CAUSE_PRUNED;
+        attempt_mark(core, job->attempt);
+    }
     attempt_stop(core, job->attempt, CAUSE_PRUNED);
 }
 
