@@ -124,15 +124,16 @@ static size_t one_group(const struct policy_class *class, struct seat *seats, si
     return best_length;
 }
 
-/* Groups of the level in order of the room they have for the job, the largest first. */
-static void largest_groups_first(const struct policy_class *class, struct seat *seats, size_t count,
-                                 size_t level)
+/* Switches in order of the room they have for the job, the largest first; of equals those of
+ * one rack together. */
+static void largest_switches_first(const struct policy_class *class, struct seat *seats,
+                                   size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        seats[i].order = seats[i].group[level];
+        seats[i].order = (uint64_t)seats[i].group[1] << 32 | seats[i].group[0];
     qsort(seats, count, sizeof *seats, group_order);
     for (size_t at = 0; at < count;) {
-        size_t length = group_length(seats + at, count - at, level);
+        size_t length = group_length(seats + at, count - at, 0);
         uint64_t ranks = ranks_sum(seats + at, min_u64(length, class->nodes_max));
         for (size_t i = at; i < at + length; i++)
             seats[i].order = UINT64_MAX - (ranks << 20 | (0xfffff - (uint64_t)at));
@@ -153,7 +154,7 @@ static size_t pack_near(const struct policy_class *class, struct seat *seats, si
         size_t length = one_group(class, scratch, count, level);
         if (level > 0) {
             length = length ? length : count; /* no rack will do: the whole cluster */
-            largest_groups_first(class, scratch, length, length == count ? level : level - 1);
+            largest_switches_first(class, scratch, length);
         }
         size_t near = length ? prefix(class, scratch, length) : 0;
         if (near) {

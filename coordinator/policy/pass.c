@@ -175,18 +175,28 @@ static void reserve_waiters(struct pass *pass)
     }
 }
 
-/* The first reservation that begins before such a job would end, on a worker with room for it. */
-static uint64_t delayed_job(const struct pass *pass, size_t class_index)
+/* Whether a reservation leaves no room on that worker, where there is some now, before the end
+ * of a job of the class. */
+static bool is_in_the_way(const struct pass *pass, size_t class_index,
+                          const struct policy_reservation *reservation, size_t worker_index)
 {
     const struct policy_class *class = &pass->view->classes[class_index];
-    const struct policy_plan *plan = pass->plan;
     uint64_t end_ms = time_after(pass->view->now_ms, class->wall_time_ms);
+    uint64_t from_ms =
+        reservation->start_ms == POLICY_NEVER ? pass->view->now_ms : reservation->start_ms;
+    uint32_t wanted = class->nodes_max == 1 ? class->ranks : 1;
+    return from_ms < end_ms && room_ranks(class, &pass->rooms[worker_index], 0) >= wanted &&
+           profile_ranks(pass, class_index, worker_index, 0, from_ms, from_ms + 1) < wanted;
+}
+
+/* For whose sake a job is refused: the first reservation that is in its way. */
+static uint64_t delayed_job(const struct pass *pass, size_t class_index)
+{
+    const struct policy_plan *plan = pass->plan;
     for (size_t i = 0; i < plan->reservation_count; i++) {
         const struct policy_reservation *reservation = &plan->reservations[i];
-        if (reservation->start_ms != POLICY_NEVER && reservation->start_ms >= end_ms)
-            continue;
         for (size_t k = 0; k < reservation->share_count; k++)
-            if (room_ranks(class, &pass->rooms[reservation->shares[k].worker_index], 0))
+            if (is_in_the_way(pass, class_index, reservation, reservation->shares[k].worker_index))
                 return reservation->job_id;
     }
     return plan->reservation_count ? plan->reservations[0].job_id : 0;

@@ -133,7 +133,10 @@ static size_t choose_at(const struct sweep *sweep, uint64_t at, const struct pol
             continue;
         uint64_t now = min_u64(room_ranks(class, &pass->rooms[i], fit.gpus_unfit), ranks);
         seats[count] = seat_make(pass, sweep->class_index, i, ranks, &pass->rooms[i].free);
-        seats[count++].favour = at == POLICY_NEVER ? now : ranks - now;
+        if (at == POLICY_NEVER) /* for an exclusive job nothing is free until all is */
+            seats[count++].favour = class->exclusive ? pass->rooms[i].free.cores : now;
+        else
+            seats[count++].favour = ranks - now;
     }
     return gang_choose(class, seats, count, seats + pass->view->worker_count, pass->plan->arena,
                        out);

@@ -5,6 +5,7 @@
  *                     with an empty history and once after many jobs: the ratio should be near 1
  *   pass              a scheduling pass over a long queue: when workers are free, and when one
  *                     job ends and everything else is full
+ *   mixed             a pass where reservations matter
  *   bytes             heap of one queued job
  * An argument names the policy. With ATHANOR_TEST_MODE=long also 1,000,000 queued jobs on 10,000
  * workers.
@@ -222,11 +223,37 @@ static void queue_and_pass(uint64_t queued, uint64_t workers)
     mem_free(spec);
 }
 
+/* Jobs of 20 kinds, so that some fit where others wait: what reservations cost a pass. */
+static void mixed_pass(uint64_t queued, uint64_t workers)
+{
+    struct bench bench;
+    struct spec *spec = spec_make(10000);
+    for (size_t i = 0; i < spec->job_count; i++) {
+        spec->jobs[i].resources.cores = (uint32_t)(i % 4) + 1;
+        spec->jobs[i].limits.wall_time_ms = 600000 * (i / 4 % 5 + 1);
+    }
+    bench_open(&bench, workers, 4);
+    for (uint64_t jobs = 0; jobs < queued; jobs += 10000)
+        submit(&bench, spec);
+    double filling = tick_ms(&bench), sum = 0;
+    for (int i = 0; i < 100; i++) {
+        workers_finish(&bench, 1);
+        sum += tick_ms(&bench);
+    }
+    printf("core: %llu queued of 20 kinds, %llu workers: pass that fills them %.2f ms, pass after "
+           "one end %.3f ms\n",
+           (unsigned long long)queued, (unsigned long long)workers, filling, sum / 100);
+    bench_close(&bench);
+    arena_done(&spec->arena);
+    mem_free(spec);
+}
+
 int main(int argc, char **argv)
 {
     policy = argc > 1 ? argv[1] : NULL;
     throughput();
     queue_and_pass(100000, 1000);
+    mixed_pass(100000, 1000);
     const char *mode = getenv("ATHANOR_TEST_MODE");
     if (mode && strcmp(mode, "long") == 0)
         queue_and_pass(1000000, 10000);
