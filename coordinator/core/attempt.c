@@ -70,7 +70,7 @@ struct attempt *attempt_add(struct core *core, struct job *job, struct worker *w
     attempt->state = ATTEMPT_PLACED;
     attempt->timer = (struct timer){.kind = TIMER_ATTEMPT, .id = attempt_id};
     job->attempt = attempt;
-    limits_take(job->class);
+    limits_take(core, job->class);
     occupy(worker, attempt);
     HASH_ADD(hh, core->attempts, attempt_id, sizeof attempt->attempt_id, attempt);
     return attempt;

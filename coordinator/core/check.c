@@ -118,13 +118,21 @@ static const char *counts_check(const struct core *core, struct arena *arena)
 static const char *limit_check(const struct core *core, const struct limit *limit,
                                struct arena *arena)
 {
-    uint64_t used = 0;
+    uint64_t used = 0, cores = 0, gpus = 0;
     for (const struct attempt *attempt = core->attempts; attempt; attempt = attempt->hh.next) {
         const struct class *class = attempt->job->class;
-        for (size_t i = 0; i < class->limit_count; i++)
-            used += class->limits[i] == limit;
+        for (size_t i = 0; i < class->limit_count; i++) {
+            bool counts = class->limits[i] == limit;
+            used += counts;
+            cores += counts ? class->need.cores : 0;
+            gpus += counts ? class->need.gpus : 0;
+        }
     }
-    BROKEN(used == limit->jobs_used && used <= limit->jobs_max && limit->class_count > 0,
+    BROKEN(cores == limit->cores_used && gpus == limit->gpus_used,
+           "limit %llu/%llu miscounts cores or GPUs", (ull)limit->key.kind, (ull)limit->key.id);
+    BROKEN(limit->over || !limit_is_over(limit), "limit %llu/%llu is exceeded",
+           (ull)limit->key.kind, (ull)limit->key.id);
+    BROKEN(used == limit->jobs_used && limit->class_count > 0,
            "limit %llu/%llu: %llu of %llu jobs run and %llu are counted", (ull)limit->key.kind,
            (ull)limit->key.id, (ull)used, (ull)limit->jobs_max, (ull)limit->jobs_used);
     return NULL;

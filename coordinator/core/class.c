@@ -142,6 +142,7 @@ void class_join(struct job *job, struct class *class)
     job->class = class;
     class->job_count++;
     job->queue->job_count++;
+    limits_live(class, true);
     job->project->job_count++;
 }
 
@@ -171,6 +172,7 @@ void class_leave(struct core *core, struct job *job)
         queue_remove(&class->queue, &job->node);
     job->class = NULL;
     job->queue->job_count--;
+    limits_live(class, false);
     job->project->job_count--;
     if (--class->job_count == 0)
         class_remove(core, class);

@@ -131,6 +131,7 @@ static const struct {
     {"project", project_configure},
     {"setting", setting_configure},
     {"reservation", reservation_configure},
+    {"quota", quota_configure},
 };
 
 static configure_fn *table_find(struct configure_pass *pass)
@@ -147,6 +148,16 @@ static configure_fn *table_find(struct configure_pass *pass)
     return NULL;
 }
 
+/* "priority=500 evicts=true", for the history. */
+static const char *settings_text(const struct configure_pass *pass)
+{
+    const char *text = pass->request->name;
+    for (size_t i = 0; i < pass->request->settings_count && strlen(text) < TEXT_KEPT_MAX; i++)
+        text = arena_printf(pass->arena, "%s%s%s=%.100s", text, *text ? " " : "",
+                            pass->request->settings[i].name, pass->request->settings[i].value);
+    return text;
+}
+
 static void answer(struct configure_pass *pass)
 {
     struct core *core = pass->core;
@@ -157,26 +168,15 @@ static void answer(struct configure_pass *pass)
                        pass->refusals, pass->refusal_count);
         return;
     }
+    const char *name = *pass->request->name ? pass->request->name : settings_text(pass);
     struct msg_done *done =
         &effects_release(core->effects, ADDRESS_CLIENT, event->client, MSG_DONE)->u.done;
     done->request_seq = event->request_seq;
     done->count = pass->changed;
     done->text = !pass->changed ? "it was so already"
                  : strcmp(pass->request->action, "remove") == 0
-                     ? arena_printf(pass->arena, "%s %s is removed", pass->request->table,
-                                    pass->request->name)
-                     : arena_printf(pass->arena, "%s %s is set", pass->request->table,
-                                    pass->request->name);
-}
-
-/* "priority=500 evicts=true", for the history. */
-static const char *settings_text(const struct configure_pass *pass)
-{
-    const char *text = pass->request->name;
-    for (size_t i = 0; i < pass->request->settings_count && strlen(text) < TEXT_KEPT_MAX; i++)
-        text = arena_printf(pass->arena, "%s%s%s=%.100s", text, *text ? " " : "",
-                            pass->request->settings[i].name, pass->request->settings[i].value);
-    return text;
+                     ? arena_printf(pass->arena, "%s %s is removed", pass->request->table, name)
+                     : arena_printf(pass->arena, "%s %s is set", pass->request->table, name);
 }
 
 /* "add" is for what must be new. */

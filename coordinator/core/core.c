@@ -336,6 +336,7 @@ void core_flush(struct core *core)
     core->dirty_jobs.count = 0;
     attempts_flush(core);
     shares_flush(core);
+    meters_flush(core);
     sweeps_flush(core);
     ended_flush(core);
 }

@@ -50,6 +50,8 @@ void core_load_queue(struct core *core, const struct row_queue *row);           
 void core_load_project(struct core *core, const struct row_project *row);       /* all */
 void core_load_usage(struct core *core, const struct row_usage *row);           /* all */
 void core_load_reservation(struct core *core, const struct row_reservation *row); /* not removed */
+void core_load_quota(struct core *core, const struct row_quota *row);           /* all */
+void core_load_quota_usage(struct core *core, const struct row_quota_usage *row); /* all */
 void core_load_experiment(struct core *core, const struct row_experiment *row); /* all */
 void core_load_worker(struct core *core, const struct row_worker *row);         /* all */
 /* The core counts on worker.gpus; devices are read so that a row without its worker is found. */

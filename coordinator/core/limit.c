@@ -1,23 +1,31 @@
 /* limit.c - caps on what may run at once.
  *
  * A limit is in memory while a class points to it, and nowhere else: what it allows is in the
- * specs of its jobs, what is used is counted from the attempts that live, so both come back with
- * the rows. Each class counts against at most POLICY_LIMITS_MAX of them. */
+ * specs of its jobs or in a quota (quota.c), what is used is counted from the attempts that live,
+ * so both come back with the rows. Each class counts against at most POLICY_LIMITS_MAX of them:
+ * the cap of its array or sweep first, then the quotas. */
 #include "coordinator/core/state.h"
 
 #include <string.h>
 
-static struct limit *limit_get(struct core *core, enum limit_kind kind, uint64_t id,
-                               uint64_t jobs_max)
+struct limit *limit_find(const struct core *core, enum limit_kind kind, uint64_t id)
 {
     struct limit_key key = {.kind = kind, .id = id};
     struct limit *limit = NULL;
     HASH_FIND(hh, core->limits_by_key, &key, sizeof key, limit);
+    return limit;
+}
+
+struct limit *limit_get(struct core *core, enum limit_kind kind, uint64_t id, uint64_t jobs_max)
+{
+    struct limit_key key = {.kind = kind, .id = id};
+    struct limit *limit = limit_find(core, kind, id);
     if (limit)
         return limit;
     limit = mem_zalloc(sizeof *limit);
     limit->key = key;
     limit->jobs_max = jobs_max;
+    limit->cores_max = limit->gpus_max = limit->gpu_ms_left = UINT64_MAX;
     limit->index = core->limit_count;
     HASH_ADD(hh, core->limits_by_key, key, sizeof limit->key, limit);
     VEC_RESERVE(core->limits, core->limit_count, core->limit_capacity);
@@ -41,7 +49,9 @@ void limits_join(struct core *core, struct class *class, const struct job *job)
     for (size_t i = 0; i < class->limit_count; i++) {
         class->limits[i] = limit_get(core, keys[i].kind, keys[i].id, job->at_once);
         class->limits[i]->class_count++;
+        class->limits[i]->live += class->job_count;
     }
+    quotas_join(core, class);
 }
 
 static void limit_remove(struct core *core, struct limit *limit)
@@ -55,36 +65,99 @@ static void limit_remove(struct core *core, struct limit *limit)
     mem_free(limit);
 }
 
-void limits_leave(struct core *core, struct class *class)
+/* The last of the class's limits loses it. */
+static void limit_leave(struct core *core, struct class *class)
 {
-    for (size_t i = 0; i < class->limit_count; i++)
-        if (--class->limits[i]->class_count == 0)
-            limit_remove(core, class->limits[i]);
-    class->limit_count = 0;
+    struct limit *limit = class->limits[--class->limit_count];
+    limit->live -= class->job_count;
+    if (--limit->class_count == 0)
+        limit_remove(core, limit);
 }
 
-void limits_take(const struct class *class)
+void limits_leave(struct core *core, struct class *class)
+{
+    while (class->limit_count > 0)
+        limit_leave(core, class);
+}
+
+void quotas_leave(struct core *core, struct class *class)
+{
+    while (class->limit_count > 0 && class->limits[class->limit_count - 1]->quota)
+        limit_leave(core, class);
+}
+
+void limits_live(const struct class *class, bool more)
 {
     for (size_t i = 0; i < class->limit_count; i++)
-        class->limits[i]->jobs_used++;
+        class->limits[i]->live += more ? 1 : UINT64_MAX; /* one less */
+}
+
+static void limit_take(struct core *core, struct limit *limit, const struct class *class)
+{
+    limit->jobs_used++;
+    limit->cores_used += class->need.cores;
+    limit->gpus_used += class->need.gpus;
+    quota_take(core, limit, class);
+}
+
+void limits_take(struct core *core, const struct class *class)
+{
+    for (size_t i = 0; i < class->limit_count; i++)
+        limit_take(core, class->limits[i], class);
+}
+
+void limits_retake(struct core *core, const struct class *class)
+{
+    for (size_t i = 0; i < class->limit_count; i++)
+        if (class->limits[i]->quota)
+            limit_take(core, class->limits[i], class);
+}
+
+bool limit_is_over(const struct limit *limit)
+{
+    return limit->jobs_used > limit->jobs_max || limit->cores_used > limit->cores_max ||
+           limit->gpus_used > limit->gpus_max;
 }
 
 void limits_give(struct core *core, const struct class *class)
 {
     for (size_t i = 0; i < class->limit_count; i++) {
-        CHECK(class->limits[i]->jobs_used > 0);
-        class->limits[i]->jobs_used--;
+        struct limit *limit = class->limits[i];
+        CHECK(limit->jobs_used > 0);
+        quota_give(core, limit, class);
+        limit->jobs_used--;
+        limit->cores_used -= class->need.cores;
+        limit->gpus_used -= class->need.gpus;
+        limit->over = limit->over && limit_is_over(limit);
     }
     if (class->limit_count > 0)
         core_mark_placement(core);
 }
 
+bool fits_below(uint64_t used, uint64_t need, uint64_t most)
+{
+    return need == 0 || (used <= most && need <= most - used);
+}
+
+bool limit_is_full(const struct limit *limit, const struct class *class)
+{
+    return !fits_below(limit->jobs_used, 1, limit->jobs_max) ||
+           !fits_below(limit->cores_used, class->need.cores, limit->cores_max) ||
+           !fits_below(limit->gpus_used, class->need.gpus, limit->gpus_max) ||
+           (class->need.gpus && limit->gpu_ms_left == 0);
+}
+
 const struct limit *limits_full(const struct class *class)
 {
     for (size_t i = 0; i < class->limit_count; i++)
-        if (class->limits[i]->jobs_used >= class->limits[i]->jobs_max)
+        if (limit_is_full(class->limits[i], class))
             return class->limits[i];
     return NULL;
+}
+
+static uint64_t left(uint64_t used, uint64_t most)
+{
+    return most == UINT64_MAX ? UINT64_MAX : most - min_u64(used, most);
 }
 
 void limits_view(const struct core *core, struct arena *arena, struct policy_view *view)
@@ -92,10 +165,10 @@ void limits_view(const struct core *core, struct arena *arena, struct policy_vie
     struct policy_limit *limits = arena_alloc(arena, core->limit_count * sizeof *limits);
     for (size_t i = 0; i < core->limit_count; i++) {
         const struct limit *limit = core->limits[i];
-        uint64_t left =
-            limit->jobs_used < limit->jobs_max ? limit->jobs_max - limit->jobs_used : 0;
-        limits[i] = (struct policy_limit){
-            .jobs = left, .cores = UINT64_MAX, .gpus = UINT64_MAX, .gpu_ms = UINT64_MAX};
+        limits[i] = (struct policy_limit){.jobs = left(limit->jobs_used, limit->jobs_max),
+                                          .cores = left(limit->cores_used, limit->cores_max),
+                                          .gpus = left(limit->gpus_used, limit->gpus_max),
+                                          .gpu_ms = limit->gpu_ms_left};
     }
     view->limits = limits;
     view->limit_count = core->limit_count;

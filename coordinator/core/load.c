@@ -242,6 +242,7 @@ uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us)
         worker_timer_set(core, worker);
     }
     shares_load_end(core);
+    quotas_load_end(core);
     windows_timer_set(core);
     if (core->window_timer.slot)
         windows_look(core);

@@ -98,6 +98,7 @@ void rights_free(struct core *core)
     }
     shares_free(core);
     reservations_free(core);
+    quotas_free(core);
 }
 
 bool project_admits(const struct project *project, const char *account)
@@ -139,6 +140,7 @@ void rights_pass(struct core *core)
             core->cores_usable += core->workers[i]->cores;
     if (core->policy->order == POLICY_ORDER_FAIR)
         shares_rate(core);
+    quotas_measure(core);
 }
 
 void rights_view(const struct core *core, const struct class *class, struct policy_class *out)
@@ -204,7 +206,7 @@ static bool removal_is_refused(struct configure_pass *pass, uint64_t job_count)
     return pass->refusal_count > 0;
 }
 
-static const char *queue_hint(const struct core *core, const char *name, struct arena *arena)
+const char *queue_hint(const struct core *core, const char *name, struct arena *arena)
 {
     struct hint hint = {.wrong = name};
     struct queue_config *queue, *next;
@@ -373,7 +375,7 @@ static void member_drop(struct project *project, const char *name)
             (project->member_count - at) * sizeof *project->members);
 }
 
-static const char *project_hint(const struct core *core, const char *name, struct arena *arena)
+const char *project_hint(const struct core *core, const char *name, struct arena *arena)
 {
     struct hint hint = {.wrong = name};
     struct project *project, *next;
@@ -635,4 +637,5 @@ void rights_dump(const struct core *core, struct buf *out)
     projects_dump(core, out);
     shares_dump(core, out);
     reservations_dump(core, out);
+    quotas_dump(core, out);
 }

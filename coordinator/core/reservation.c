@@ -311,7 +311,7 @@ static void drains_due(struct core *core)
 /* The next moment in wall time that something here begins or ends; 0: none. */
 static uint64_t next_at(const struct core *core)
 {
-    uint64_t next = UINT64_MAX;
+    uint64_t next = quotas_next_at(core);
     for (size_t i = 0; i < core->reservations.count; i++) {
         const struct reservation *reservation = core->reservations.items[i];
         next = min_u64(next, reservation->from_at > core->wall_us ? reservation->from_at
@@ -342,6 +342,8 @@ void windows_due(struct core *core)
 {
     reservations_due(core);
     drains_due(core);
+    if (quotas_next_at(core) != UINT64_MAX)
+        core_mark_placement(core); /* a period may have ended */
     windows_timer_set(core);
 }
 

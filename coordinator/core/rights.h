@@ -77,6 +77,28 @@ struct reservation {
     bool stop; /* what still runs at its begin is preempted */
 };
 
+#define QUOTAS_MAX 10000u /* x 300 B */
+
+/* How much may be used at once; -1: any amount. */
+struct quota {
+    char *scope;    /* "user=* queue=gpu" */
+    char *parts[3]; /* user, project, queue: "" for all together, "*" for each one */
+    int64_t jobs, cores, gpus, queued, gpu_ms;
+    uint64_t period_ms;
+    bool removed;
+    UT_hash_handle hh;
+};
+
+/* What one user, project, queue or crossing has used: GPU time of the period so far. */
+struct meter {
+    char *scope; /* with names in the place of "*" */
+    uint64_t meter_id;
+    uint64_t gpu_ms, window_at, as_of; /* times: wall us */
+    uint64_t rate;                     /* GPUs that run now */
+    bool dirty;
+    UT_hash_handle hh;
+};
+
 /* What an account ("a" and its name) or project ("p") has used of late. */
 struct share {
     char *key;
@@ -136,6 +158,8 @@ struct project *project_get(struct core *core, const char *name);
 /* NULL when it is not there or was removed. */
 struct queue_config *queue_config_find(const struct core *core, const char *name);
 struct project *project_find(const struct core *core, const char *name);
+const char *queue_hint(const struct core *core, const char *name, struct arena *arena);
+const char *project_hint(const struct core *core, const char *name, struct arena *arena);
 bool project_admits(const struct project *project, const char *account);
 void queue_configure(struct configure_pass *pass);
 void project_configure(struct configure_pass *pass);
@@ -170,6 +194,26 @@ void windows_timer_set(struct core *core);
 void windows_look(struct core *core); /* with the next TICK */
 void reservations_dump(const struct core *core, struct buf *out);
 void reservations_free(struct core *core);
+
+/* ---- quota.c -------------------------------------------------------------------------------- */
+
+struct limit;
+void quota_configure(struct configure_pass *pass);
+void quotas_join(struct core *core, struct class *class); /* the limits that its jobs count against */
+void quota_take(struct core *core, struct limit *limit, const struct class *class);
+void quota_give(struct core *core, struct limit *limit, const struct class *class);
+void quotas_measure(struct core *core); /* before a pass: what is left of periods */
+uint64_t quotas_next_at(const struct core *core); /* end of a period; UINT64_MAX: none is metered */
+void quotas_load_end(struct core *core);
+/* What speaks against so many more waiting jobs; NULL: nothing. */
+const char *quota_submit_fault(const struct core *core, const char *account,
+                               const struct spec_job *jobs, size_t job_count, struct arena *arena);
+/* Of a full limit. */
+const char *quota_why(const struct core *core, const struct limit *limit, const struct class *class,
+                      struct arena *arena, const char **out_remedy);
+void meters_flush(struct core *core);
+void quotas_dump(const struct core *core, struct buf *out);
+void quotas_free(struct core *core);
 
 /* ---- preempt.c ------------------------------------------------------------------------------ */
 

@@ -136,13 +136,22 @@ struct experiment {
 };
 
 /* A cap on what may run at once (limit.c). */
-enum limit_kind { LIMIT_GROUP = 1 /* at_once of an array or sweep; id: its first job */ };
+enum limit_kind {
+    LIMIT_GROUP = 1, /* at_once of an array or sweep; id: its first job */
+    LIMIT_QUOTA,     /* of a user, project or queue; id: of its meter */
+};
 struct limit_key {
     uint64_t kind, id; /* compared as bytes: no padding */
 };
 struct limit {
     struct limit_key key;
-    uint64_t jobs_max, jobs_used;
+    struct quota *quota; /* NULL: of an array or sweep */
+    struct meter *meter; /* with the quota */
+    uint64_t jobs_max, jobs_used; /* UINT64_MAX: any number */
+    uint64_t cores_max, cores_used, gpus_max, gpus_used;
+    uint64_t gpu_ms_left; /* of the period, at the newest pass */
+    uint64_t live;        /* jobs of its classes, running ones included */
+    bool over;            /* the cap came later than what runs */
     uint64_t class_count; /* that point here */
     size_t index;         /* in core->limits */
     UT_hash_handle hh;
@@ -326,6 +335,9 @@ struct core {
     struct pointer_list shares, dirty_shares;
     struct pointer_list reservations; /* that have not ended, by name */
     struct timer window_timer;
+    struct quota *quotas;
+    struct meter *meters_by_scope;
+    struct pointer_list meters, dirty_meters;
     uint64_t cores_usable; /* of this pass, for the size factor */
     struct job *makers;
     struct timers timers;
@@ -378,11 +390,19 @@ void class_free(struct class *class);
 size_t limit_keys(const struct job *job, struct limit_key out[POLICY_LIMITS_MAX]);
 void limits_join(struct core *core, struct class *class, const struct job *job);
 void limits_leave(struct core *core, struct class *class);
-void limits_take(const struct class *class);                    /* an attempt begins */
+void limits_take(struct core *core, const struct class *class);                    /* an attempt begins */
 void limits_give(struct core *core, const struct class *class); /* an attempt ended */
 const struct limit *limits_full(const struct class *class); /* NULL: another job may start */
 void limits_view(const struct core *core, struct arena *arena, struct policy_view *view);
 void limits_done(struct core *core);
+struct limit *limit_find(const struct core *core, enum limit_kind kind, uint64_t id);
+struct limit *limit_get(struct core *core, enum limit_kind kind, uint64_t id, uint64_t jobs_max);
+void limits_retake(struct core *core, const struct class *class); /* quotas only */
+void limits_live(const struct class *class, bool more); /* a job joined or left the class */
+bool limit_is_over(const struct limit *limit);
+bool limit_is_full(const struct limit *limit, const struct class *class);
+bool fits_below(uint64_t used, uint64_t need, uint64_t most);
+void quotas_leave(struct core *core, struct class *class);
 
 /* ---- sweep.c ----------------------------------------------------------------------------- */
 struct sweep *sweep_find(const struct core *core, uint64_t sweep_id);

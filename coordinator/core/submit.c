@@ -68,6 +68,10 @@ static void limits_check(struct submit_pass *pass)
                             "%llu jobs are queued or running and the limit is %u: submit again "
                             "when some have ended",
                             (unsigned long long)core->live_count, core->config.jobs_max));
+    const char *fault = quota_submit_fault(core, pass->event->account, spec->jobs, spec->job_count,
+                                           pass->arena);
+    if (fault)
+        refuse(pass, 0, 0, "quota", fault);
     if (!pass->experiment && HASH_COUNT(core->experiments) >= core->config.experiments_max)
         refuse(pass, 0, 0, "experiment",
                arena_printf(pass->arena, "%u experiments exist, which is the limit",

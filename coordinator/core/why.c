@@ -210,7 +210,11 @@ static void job_reasons(const struct core *core, const struct job *job, struct a
                    "the backoff ends (retry.backoff)");
     }
     const struct limit *full = limits_full(job->class);
-    if (full && job->state == JOB_READY)
+    const char *remedy;
+    if (full && full->quota && job->state == JOB_READY) {
+        const char *detail = quota_why(core, full, job->class, arena, &remedy);
+        reason_add(reasons, REASON_LIMIT, detail, remedy);
+    } else if (full && job->state == JOB_READY)
         reason_add(reasons, REASON_AT_ONCE,
                    arena_printf(arena, "%llu of its array or sweep run, and %llu may at once",
                                 (unsigned long long)full->jobs_used,

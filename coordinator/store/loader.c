@@ -76,6 +76,16 @@ static void each_reservation(struct load *load, const void *row)
     core_load_reservation(load->core, row);
 }
 
+static void each_quota(struct load *load, const void *row)
+{
+    core_load_quota(load->core, row);
+}
+
+static void each_quota_usage(struct load *load, const void *row)
+{
+    core_load_quota_usage(load->core, row);
+}
+
 static void each_experiment(struct load *load, const void *row)
 {
     core_load_experiment(load->core, row);
@@ -163,6 +173,8 @@ static const struct load_part parts[] = {
     {ROW_TABLE_project, each_project, "ORDER BY t.name"},
     {ROW_TABLE_usage, each_usage, "ORDER BY t.kind, t.name"},
     {ROW_TABLE_reservation, each_reservation, "WHERE t.removed_at IS NULL ORDER BY t.name"},
+    {ROW_TABLE_quota, each_quota, "ORDER BY t.scope"},
+    {ROW_TABLE_quota_usage, each_quota_usage, "ORDER BY t.scope"},
     {ROW_TABLE_experiment, each_experiment, "ORDER BY t.experiment_id"},
     {ROW_TABLE_worker, each_worker, "ORDER BY t.worker_id"},
     {ROW_TABLE_worker_device, each_worker_device, "ORDER BY t.worker_id, t.device_index"},

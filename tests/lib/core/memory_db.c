@@ -340,6 +340,8 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
     EACH(db, project, row) core_load_project(core, row);
     EACH(db, usage, row) core_load_usage(core, row);
     EACH(db, reservation, row) core_load_reservation(core, row);
+    EACH(db, quota, row) core_load_quota(core, row);
+    EACH(db, quota_usage, row) core_load_quota_usage(core, row);
     EACH(db, experiment, row) core_load_experiment(core, row);
     EACH(db, worker, row) core_load_worker(core, row);
     EACH(db, worker_device, row) core_load_worker_device(core, row);

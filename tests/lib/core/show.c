@@ -239,6 +239,20 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
         time_put(out, "removed", row->removed_at, base_us);
         break;
     }
+    case ROW_TABLE_quota: {
+        const struct row_quota *row = persist->row;
+        buf_printf(out, "quota %s jobs=%lld cores=%lld gpus=%lld queued=%lld gpu_ms=%lld/%llu%s",
+                   row->scope, (long long)row->jobs, (long long)row->cores, (long long)row->gpus,
+                   (long long)row->queued, (long long)row->gpu_ms, (ull)row->period_ms,
+                   row->removed_at ? " removed" : "");
+        break;
+    }
+    case ROW_TABLE_quota_usage: {
+        const struct row_quota_usage *row = persist->row;
+        buf_printf(out, "quota_usage %s gpu_ms=%llu", row->scope, (ull)row->gpu_ms);
+        time_put(out, "at", row->as_of, base_us);
+        break;
+    }
     case ROW_TABLE_setting:
     case ROW_TABLE_queue:
     case ROW_TABLE_project:
