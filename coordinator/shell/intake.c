@@ -119,8 +119,8 @@ static void on_configure(struct shell *shell, const struct server_source *from, 
                           .configure = {.client = from->peer_id,
                                         .request_seq = seq,
                                         .account = from->principal,
-                                        .is_operator = from->role == ROLE_OPERATOR ||
-                                                       from->role == ROLE_ADMIN,
+                                        .is_operator =
+                                            from->role == ROLE_OPERATOR || from->role == ROLE_ADMIN,
                                         .configure = configure}};
 
     event.configure.principal_count =
@@ -134,8 +134,7 @@ static void on_newer_epoch(struct shell *shell, const struct envelope *envelope)
 {
     log_warn("a peer knows epoch %llu, ours is %llu", (unsigned long long)envelope->epoch,
              (unsigned long long)shell->lease.epoch);
-    keeper_hurry(shell->keeper);
-    keeper_pump(shell);
+    shell_mind_tenure(shell); /* the pulse will know within a fifth of the lease */
 }
 
 static void refuse_direction(struct shell *shell, const struct server_source *from, uint64_t seq,

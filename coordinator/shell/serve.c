@@ -134,8 +134,7 @@ static void on_news(struct shell *shell, enum keeper_news news)
     case KEEPER_NOTHING:
         break;
     case KEEPER_FOLLOWS:
-        if (!shell->leads)
-            on_follows(shell);
+        on_follows(shell);
         break;
     case KEEPER_TAKEN:
         shell->lease = *keeper_lease(shell->keeper);
@@ -143,14 +142,8 @@ static void on_news(struct shell *shell, enum keeper_news news)
         shell->taken = true;
         loop_stop(shell->loop);
         break;
-    case KEEPER_RENEWED:
-        tenure_confirm(&shell->tenure, keeper_sent_ms(shell->keeper));
-        shell_mind_tenure(shell);
-        break;
+    case KEEPER_RENEWED: /* of the pulse, while a term lasts */
     case KEEPER_LOST:
-        log_error("this coordinator no longer leads: the lease of epoch %llu has passed on",
-                  (unsigned long long)shell->lease.epoch);
-        shell_end_term(shell, TERM_LEASE_LOST);
         break;
     }
 }
@@ -174,8 +167,10 @@ void keeper_pump(struct shell *shell)
     do {
         news = keeper_step(shell->keeper, clock_steady_ms());
         on_news(shell, news);
-    } while (news != KEEPER_NOTHING);
-    if (!shell->leads && !shell->taken && *keeper_trouble(shell->keeper))
+    } while (news != KEEPER_NOTHING && !shell->taken);
+    if (shell->taken)
+        return; /* the pulse goes on */
+    if (*keeper_trouble(shell->keeper))
         tell(shell, "without its database", "");
     watch_set(shell, &shell->keeper_watch, keeper_fd(shell->keeper),
               keeper_wants_write(shell->keeper), on_keeper_ready);

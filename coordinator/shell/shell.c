@@ -149,17 +149,17 @@ static bool writer_goes_on(struct shell *shell)
 
 bool shell_leads(const struct shell *shell)
 {
-    return shell->leads && tenure_holds(&shell->tenure, clock_steady_ms());
+    return shell->leads && !pulse_lost(shell->pulse) &&
+           tenure_holds(&shell->tenure, clock_steady_ms());
 }
 
 static void suspend(struct shell *shell, uint64_t now_ms)
 {
     shell->suspended = true;
     shell->suspended_ms = now_ms;
-    log_warn("the lease is not renewed, saying nothing until it is: %s",
-             *keeper_trouble(shell->keeper) ? keeper_trouble(shell->keeper)
-                                            : "this process may have been stopped");
-    keeper_hurry(shell->keeper);
+    log_warn(
+        "the lease is not renewed, saying nothing until it is: the database is away or slow, or "
+        "this process was stopped");
     pause_if_full(shell);
 }
 
@@ -181,6 +181,14 @@ void shell_mind_tenure(struct shell *shell)
 
     if (!shell->leads)
         return;
+    pulse_alive(shell->pulse, now_ms);
+    tenure_confirm(&shell->tenure, pulse_confirmed_ms(shell->pulse));
+    if (pulse_lost(shell->pulse)) {
+        log_error("this coordinator no longer leads: the lease of epoch %llu has passed on",
+                  (unsigned long long)shell->lease.epoch);
+        shell_end_term(shell, TERM_LEASE_LOST);
+        return;
+    }
     if (shell->suspended == shell_leads(shell)) {
         if (shell->suspended)
             resume(shell);
@@ -192,9 +200,9 @@ void shell_mind_tenure(struct shell *shell)
         if (!shell->tenure_timer.loop) /* it looks again when it fires */
             loop_timer_start(shell->loop, &shell->tenure_timer,
                              shell->tenure.until_ms - min_u64(now_ms, shell->tenure.until_ms));
-    } else if (!shell->options->single && now_ms < give_up_ms) {
-        loop_timer_start(shell->loop, &shell->tenure_timer, give_up_ms - now_ms);
-    } else if (!shell->options->single) {
+    } else if (shell->options->single || now_ms < give_up_ms) {
+        loop_timer_start(shell->loop, &shell->tenure_timer, PULSE_POLL_MS);
+    } else {
         log_warn("the lease is given up: another coordinator may lead");
         shell_end_term(shell, TERM_LEASE_LOST);
     }

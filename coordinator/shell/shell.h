@@ -19,6 +19,7 @@
 #include "coordinator/shell/options.h"
 #include "coordinator/shell/outbox.h"
 #include "coordinator/shell/principals.h"
+#include "coordinator/shell/pulse.h"
 #include "coordinator/store/reader.h"
 #include "coordinator/store/tenure.h"
 #include "coordinator/store/writer.h"
@@ -73,6 +74,7 @@ struct shell {
 
     /* of a term */
     struct lease lease;
+    struct pulse *pulse; /* has the keeper meanwhile */
     struct tenure tenure;
     bool leads;            /* a term is under way */
     bool suspended;        /* the tenure is over, a renewal may still come */

@@ -15,12 +15,12 @@
 
 /* ---- what is loaded ------------------------------------------------------------------------- */
 
-/* Loading a million jobs takes longer than the lease: it is renewed meanwhile. */
+/* Loading a million jobs takes longer than the lease, which may be lost meanwhile. */
 static bool on_pause(void *user)
 {
     struct shell *shell = user;
 
-    keeper_pump(shell);
+    shell_mind_tenure(shell);
     notify_alive();
     return shell->leads;
 }
@@ -250,8 +250,13 @@ enum term_end term_serve(struct shell *shell, struct err *err)
 
     outbox_init(&shell->outbox);
     shell->suspended = shell->release_due = false;
+    loop_timer_stop(&shell->keeper_timer);
+    watch_end(&shell->keeper_watch);
+    shell->pulse = pulse_start(shell->keeper);
     shell->leads = true;
     end = term_lead(shell, err);
     term_close(shell);
+    pulse_stop(shell->pulse);
+    shell->pulse = NULL;
     return end;
 }
