@@ -13,6 +13,7 @@
 #include "common/net/session.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <zmq.h>
@@ -301,7 +302,9 @@ static void monitor_ready(void *user, unsigned events)
 static int monitor_open(struct peer *peer, struct err *err)
 {
     char name[64];
-    snprintf(name, sizeof name, "inproc://peer-%p-%zu", (void *)peer, peer->attempt);
+    /* Never a name again: libzmq lets go of the old one some time after the socket's end, and the
+     * next peer may well lie at the same address. */
+    snprintf(name, sizeof name, "inproc://peer-%016" PRIx64, random_u64());
     int events = ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                  ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
     if (zmq_socket_monitor(peer->socket, name, events) < 0)
