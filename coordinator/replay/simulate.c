@@ -15,6 +15,7 @@
 #define SILENCE_MS ((uint64_t)1 << 50) /* leases and resends never come due */
 #define PROGRESS_EVERY 256u
 #define IDLE_WAKES_MAX 10000u /* timers that may fire while nothing runs and nothing comes */
+#define ASK_NODES_MAX 4096u /* of one job, in a spec */
 
 /* An attempt that runs: when and how it will end. */
 struct running {
@@ -257,6 +258,15 @@ static void constraint_add(struct simulation *sim, const char *models, struct sp
     job->constraint_count = 1;
 }
 
+/* On as many nodes as the trace says, else on any number: a machine of one node has no choice. */
+static void nodes_ask(const struct trace *trace, const struct trace_job *from,
+                      struct spec_resources *resources)
+{
+    uint64_t most = min_u64(min_u64(trace->node_count, from->ranks), ASK_NODES_MAX);
+    resources->nodes_min = from->nodes && from->nodes <= most ? from->nodes : 1;
+    resources->nodes_max = from->nodes && from->nodes <= most ? from->nodes : (uint32_t)most;
+}
+
 static void job_submit(struct simulation *sim, uint32_t index)
 {
     const struct trace_job *from = &sim->trace->jobs[index];
@@ -272,6 +282,7 @@ static void job_submit(struct simulation *sim, uint32_t index)
     job.resources.cores = from->cores;
     job.resources.gpus = from->gpus;
     job.resources.memory_bytes = from->memory_bytes ? from->memory_bytes : 1;
+    nodes_ask(sim->trace, from, &job.resources);
     job.limits.wall_time_ms = from->wall_ms;
     if (from->gpu_models)
         constraint_add(sim, from->gpu_models, &job);

@@ -139,3 +139,13 @@ Y
     until_true 300 sql_is "SELECT count(*) FROM athanor.jobs WHERE experiment = 'many' AND state = 'SUCCEEDED'" 2000
     [ "$(sql "SELECT count(*) FROM athanor.runs r JOIN athanor.jobs j USING (job_id) WHERE j.experiment = 'many'")" = 2000 ]
 }
+
+@test "the history of ended jobs replays under another policy" {
+    printf 'athanor: 1\nname: past\nexperiment: past\nkind: command\narray: 5\ncommand: [sleep, "0.1"]\nlimits: {wall_time: 1m}\nresources: {memory: 16MiB}\n' >past.yaml
+    athanor wait $(athanor submit past.yaml --ids)
+    athanor history past.csv --experiment past
+    [ "$(wc -l <past.csv)" -eq 6 ]
+    athanor-coordinator --simulate past.csv --cores 1 --policy fcfs,easy --json >replay.json
+    [ "$(jq '.policies | map(.jobs) | add' replay.json)" = 10 ]
+    [ "$(jq '.policies[1].makespan_ms >= 500' replay.json)" = true ] # one core: one after another
+}
