@@ -21,59 +21,117 @@ void attempt_mark(struct core *core, struct attempt *attempt)
     list_add(&core->dirty_attempts, attempt);
 }
 
+bool attempt_is_gang(const struct attempt *attempt)
+{
+    return attempt->part_count > 1;
+}
+
+struct part *attempt_part_on(const struct attempt *attempt, const struct worker *worker)
+{
+    for (size_t i = 0; i < attempt->part_count; i++)
+        if (attempt->parts[i].worker == worker)
+            return &attempt->parts[i];
+    return NULL;
+}
+
+static void part_mark(struct core *core, struct part *part)
+{
+    part->dirty = true;
+    attempt_mark(core, part->attempt);
+}
+
 /* ---- what an attempt occupies ------------------------------------------------------------ */
 
-static void occupy(struct worker *worker, struct attempt *attempt)
+static void occupy(struct part *part)
 {
-    struct policy_need need = job_need(attempt->job);
+    struct worker *worker = part->worker;
+    struct policy_need need = job_need(part->attempt->job, part->ranks);
+    uint64_t attempt_id = part->attempt->attempt_id;
     worker->cores_used += need.cores;
     worker->memory_used += need.memory_bytes;
     worker->gpus_used += need.gpus;
-    struct attempt **link = &worker->attempts;
-    struct attempt *previous = NULL;
-    /* Ids grow, so a new one goes last; the walk is over the attempts of one worker. */
-    for (; *link && (*link)->attempt_id < attempt->attempt_id; link = &(*link)->next)
+    worker->taken = part->attempt->job->class->ask.exclusive;
+    struct part **link = &worker->parts;
+    struct part *previous = NULL;
+    /* Ids grow, so a new one goes last; the walk is over the parts of one worker. */
+    for (; *link && (*link)->attempt->attempt_id < attempt_id; link = &(*link)->next)
         previous = *link;
-    attempt->previous = previous;
-    attempt->next = *link;
+    part->previous = previous;
+    part->next = *link;
     if (*link)
-        (*link)->previous = attempt;
-    *link = attempt;
-    worker->attempt_count++;
+        (*link)->previous = part;
+    *link = part;
+    worker->part_count++;
+    part->attempt->live_count++;
 }
 
-static void vacate(struct core *core, struct worker *worker, struct attempt *attempt)
+static void vacate(struct core *core, struct part *part)
 {
-    struct policy_need need = job_need(attempt->job);
+    struct worker *worker = part->worker;
+    struct policy_need need = job_need(part->attempt->job, part->ranks);
     worker->cores_used -= need.cores;
     worker->memory_used -= need.memory_bytes;
     worker->gpus_used -= need.gpus;
-    if (attempt->previous)
-        attempt->previous->next = attempt->next;
+    worker->taken = false;
+    if (part->previous)
+        part->previous->next = part->next;
     else
-        worker->attempts = attempt->next;
-    if (attempt->next)
-        attempt->next->previous = attempt->previous;
-    worker->attempt_count--;
-    worker->shrunk = worker->shrunk && worker->attempt_count > 0;
+        worker->parts = part->next;
+    if (part->next)
+        part->next->previous = part->previous;
+    worker->part_count--;
+    part->attempt->live_count--;
+    worker->shrunk = worker->shrunk && worker->part_count > 0;
     worker_gained(core, worker);
 }
 
-struct attempt *attempt_add(struct core *core, struct job *job, struct worker *worker,
-                            uint64_t attempt_id)
+struct attempt *attempt_add(struct core *core, struct job *job, uint64_t attempt_id,
+                            const struct slot *slots, size_t count)
 {
     CHECK(!job->attempt); /* invariant 1 */
     struct attempt *attempt = mem_zalloc(sizeof *attempt);
+    uint32_t first_rank = 0;
     attempt->attempt_id = attempt_id;
     attempt->job = job;
-    attempt->worker = worker;
+    attempt->parts = count == 1 ? &attempt->only : mem_array(count, sizeof *attempt->parts);
+    attempt->part_count = count;
+    for (size_t i = 0; i < count; i++) {
+        attempt->parts[i] = (struct part){.attempt = attempt,
+                                          .worker = slots[i].worker,
+                                          .node = (uint32_t)i,
+                                          .first_rank = first_rank,
+                                          .ranks = slots[i].ranks};
+        first_rank += slots[i].ranks;
+    }
     attempt->state = ATTEMPT_PLACED;
     attempt->timer = (struct timer){.kind = TIMER_ATTEMPT, .id = attempt_id};
     job->attempt = attempt;
     limits_take(core, job->class);
-    occupy(worker, attempt);
     HASH_ADD(hh, core->attempts, attempt_id, sizeof attempt->attempt_id, attempt);
     return attempt;
+}
+
+void attempt_occupy(struct core *core, struct attempt *attempt)
+{
+    (void)core;
+    for (size_t i = 0; i < attempt->part_count; i++)
+        if (!attempt->parts[i].ended)
+            occupy(&attempt->parts[i]);
+}
+
+void attempt_free(struct attempt *attempt)
+{
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        mem_free(attempt->parts[i].evidence);
+        mem_free(attempt->parts[i].placement_json);
+        mem_free(attempt->parts[i].usage_json);
+    }
+    if (attempt->parts != &attempt->only)
+        mem_free(attempt->parts);
+    mem_free(attempt->evidence);
+    mem_free(attempt->placement_json);
+    mem_free(attempt->usage_json);
+    mem_free(attempt);
 }
 
 static void attempt_move(struct core *core, struct attempt *attempt, enum attempt_event event)
@@ -86,7 +144,7 @@ static void attempt_move(struct core *core, struct attempt *attempt, enum attemp
 
 /* ---- messages ---------------------------------------------------------------------------- */
 
-static bool worker_is_reachable(const struct worker *worker)
+bool worker_is_reachable(const struct worker *worker)
 {
     return worker->joined && (worker->state == WORKER_OK || worker->state == WORKER_SUSPECT);
 }
@@ -108,14 +166,33 @@ static void start_inputs(struct core *core, const struct job *job, struct msg_st
     }
 }
 
-void attempt_send_start(struct core *core, struct attempt *attempt)
+static void start_nodes(struct core *core, const struct attempt *attempt, struct msg_start *start)
 {
-    if (!worker_is_reachable(attempt->worker))
+    struct arena *arena = step_arena(core);
+    start->nodes = arena_alloc(arena, attempt->part_count * sizeof *start->nodes);
+    start->nodes_count = attempt->part_count;
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        const struct part *part = &attempt->parts[i];
+        start->nodes[i] = (struct rec_attempt_node){
+            .name = arena_strdup(arena, part->worker->name),
+            .host = arena_strdup(arena, part->worker->host),
+            .first_rank = part->first_rank,
+            .ranks = part->ranks,
+            .endpoint = arena_strdup(arena, part->worker->endpoint),
+            .public_key = arena_strdup(arena, part->worker->public_key),
+        };
+    }
+}
+
+void part_send_start(struct core *core, struct part *part)
+{
+    const struct attempt *attempt = part->attempt;
+    if (!worker_is_reachable(part->worker))
         return;
     struct arena *arena = step_arena(core);
     const struct job *job = attempt->job;
     struct msg_start *start =
-        &effects_release(core->effects, ADDRESS_WORKER, attempt->worker->peer, MSG_START)->u.start;
+        &effects_release(core->effects, ADDRESS_WORKER, part->worker->peer, MSG_START)->u.start;
     start->attempt_id = attempt->attempt_id;
     start->job_id = job->job_id;
     start->attempt_number = attempt->number;
@@ -129,23 +206,33 @@ void attempt_send_start(struct core *core, struct attempt *attempt)
     start->wall_time_ms = job->limits.wall_time_ms;
     start->stop_grace_ms = job->limits.stop_grace_ms;
     start->stall_ms = job->limits.stall_ms;
+    start->node = part->node;
     const struct checkpoint *resume = checkpoint_by_id(job, attempt->resume_checkpoint_id);
     if (resume) {
         start->resume_path = arena_strdup(arena, resume->path);
         start->resume_content = resume->content;
     }
     start_inputs(core, job, start);
+    if (attempt_is_gang(attempt))
+        start_nodes(core, attempt, start);
+}
+
+static void part_send_stop(struct core *core, struct part *part)
+{
+    if (!worker_is_reachable(part->worker))
+        return;
+    struct msg_stop *stop =
+        &effects_release(core->effects, ADDRESS_WORKER, part->worker->peer, MSG_STOP)->u.stop;
+    stop->attempt_id = part->attempt->attempt_id;
+    stop->cause = cause_name(part->attempt->stop_cause);
+    stop->grace_ms = part->attempt->job->limits.stop_grace_ms;
 }
 
 static void attempt_send_stop(struct core *core, struct attempt *attempt)
 {
-    if (!worker_is_reachable(attempt->worker))
-        return;
-    struct msg_stop *stop =
-        &effects_release(core->effects, ADDRESS_WORKER, attempt->worker->peer, MSG_STOP)->u.stop;
-    stop->attempt_id = attempt->attempt_id;
-    stop->cause = cause_name(attempt->stop_cause);
-    stop->grace_ms = attempt->job->limits.stop_grace_ms;
+    for (size_t i = 0; i < attempt->part_count; i++)
+        if (!attempt->parts[i].ended)
+            part_send_stop(core, &attempt->parts[i]);
 }
 
 void attempt_fence(struct core *core, uint64_t peer, uint64_t attempt_id)
@@ -156,15 +243,16 @@ void attempt_fence(struct core *core, uint64_t peer, uint64_t attempt_id)
 
 /* ---- life -------------------------------------------------------------------------------- */
 
-/* The earlier of the backstop and the next repeat. */
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a && b ? min_u64(a, b) : a | b; /* 0: never */
+}
+
+/* The earliest of the backstop, the end of a preemption's patience and the next repeat. */
 void attempt_timer_set(struct core *core, struct attempt *attempt)
 {
-    uint64_t due = attempt->resend_ms;
-    if (attempt->wall_due_ms && (!due || attempt->wall_due_ms < due))
-        due = attempt->wall_due_ms;
-    if (attempt->preempt_due_ms && (!due || attempt->preempt_due_ms < due))
-        due = attempt->preempt_due_ms;
-    timer_set(&core->timers, &attempt->timer, due);
+    uint64_t due = earlier(attempt->resend_ms, attempt->wall_due_ms);
+    timer_set(&core->timers, &attempt->timer, earlier(due, attempt->preempt_due_ms));
 }
 
 /* The worker enforces the limit; this is for one that does not. */
@@ -176,12 +264,29 @@ uint64_t attempt_wall_due(const struct core *core, const struct attempt *attempt
     return core->now_ms + limits->wall_time_ms + limits->stop_grace_ms + core->config.lease_ms;
 }
 
-void attempt_place(struct core *core, struct job *job, struct worker *worker)
+#define NAMES_SHOWN 4u
+
+/* "w1, w2 and 6 others" */
+static const char *workers_text(struct core *core, const struct attempt *attempt)
+{
+    const char *text = "";
+    size_t shown = attempt->part_count > NAMES_SHOWN + 1 ? NAMES_SHOWN : attempt->part_count;
+    for (size_t i = 0; i < shown; i++)
+        text = arena_printf(step_arena(core), "%s%s%s", text, i ? ", " : "",
+                            attempt->parts[i].worker->name);
+    if (shown < attempt->part_count)
+        text = arena_printf(step_arena(core), "%s and %zu others", text,
+                            attempt->part_count - shown);
+    return text;
+}
+
+void attempt_place(struct core *core, struct job *job, const struct slot *slots, size_t count)
 {
     job_move(core, job, JOB_ON_PLACE);
-    struct attempt *attempt = attempt_add(core, job, worker, ++core->ids.attempt);
+    struct attempt *attempt = attempt_add(core, job, ++core->ids.attempt, slots, count);
     const struct checkpoint *resume = checkpoint_resume(job);
     shares_take(core, job);
+    attempt_occupy(core, attempt);
     attempt->number = ++job->attempt_count;
     job->attempts_spent++;
     attempt->epoch = core->config.epoch;
@@ -191,46 +296,83 @@ void attempt_place(struct core *core, struct job *job, struct worker *worker)
     attempt->resend_ms = core->now_ms + core->config.resend_ms;
     attempt_mark(core, attempt);
     attempt_timer_set(core, attempt);
-    reuse_placed(job, worker);
+    reuse_placed(job, slots[0].worker);
     why_close(core, job);
     input_rows(core, attempt);
-    history_add(core, "placed", job->job_id, attempt->attempt_id, worker->worker_id, NULL,
+    history_add(core, "placed", job->job_id, attempt->attempt_id, slots[0].worker->worker_id, NULL,
                 arena_printf(step_arena(core), "attempt %llu on %s%s",
-                             (unsigned long long)attempt->number, worker->name,
+                             (unsigned long long)attempt->number, workers_text(core, attempt),
                              resume ? ", resuming" : ""));
-    attempt_send_start(core, attempt);
+    for (size_t i = 0; i < count; i++) {
+        attempt->parts[i].is_new = attempt->parts[i].dirty = count > 1;
+        part_send_start(core, &attempt->parts[i]);
+    }
 }
 
-/* The stream has begun: stops the repeats of START. */
-void attempt_started(struct core *core, struct attempt *attempt, const char *placement_json)
+bool attempt_wants_repeats(const struct attempt *attempt)
 {
-    if (placement_json)
-        text_set(&attempt->placement_json, placement_json);
-    if (attempt->started_at) {
-        attempt_mark(core, attempt);
-        return;
-    }
+    bool unconfirmed = false;
+    for (size_t i = 0; i < attempt->part_count; i++)
+        unconfirmed = unconfirmed || (!attempt->parts[i].ended && !attempt->parts[i].confirmed);
+    return attempt->state == ATTEMPT_STOPPING || unconfirmed;
+}
+
+/* The first of its streams has begun. */
+static void attempt_started(struct core *core, struct attempt *attempt, const struct part *part)
+{
     struct job *job = attempt->job;
     attempt->started_at = core->wall_us;
-    attempt->confirmed = true;
     attempt_move(core, attempt, ATTEMPT_ON_START);
-    if (attempt->state == ATTEMPT_RUNNING)
-        attempt->resend_ms = 0;
     attempt->wall_due_ms = attempt_wall_due(core, attempt);
-    attempt_timer_set(core, attempt);
     if (!job->started_at)
         job->started_at = core->wall_us;
     job_move(core, job, JOB_ON_START);
-    history_add(core, "started", job->job_id, attempt->attempt_id, attempt->worker->worker_id,
-                NULL, NULL);
+    history_add(core, "started", job->job_id, attempt->attempt_id, part->worker->worker_id, NULL,
+                NULL);
+}
+
+/* The stream has begun: stops the repeats of START. */
+void part_started(struct core *core, struct part *part, const char *placement_json)
+{
+    struct attempt *attempt = part->attempt;
+    bool gang = attempt_is_gang(attempt);
+    if (placement_json)
+        text_set(gang ? &part->placement_json : &attempt->placement_json, placement_json);
+    part_mark(core, part);
+    if (part->started_at)
+        return;
+    part->started_at = core->wall_us;
+    part->confirmed = true;
+    if (!attempt->started_at)
+        attempt_started(core, attempt, part);
+    if (!attempt_wants_repeats(attempt))
+        attempt->resend_ms = 0;
+    attempt_timer_set(core, attempt);
+}
+
+static bool worker_is_gone(const struct worker *worker)
+{
+    return worker->state == WORKER_LOST || worker->state == WORKER_LEFT;
+}
+
+/* Nobody waits for parts whose worker is gone. True when that was the end of the attempt. */
+static bool gone_parts_lose(struct core *core, struct attempt *attempt, enum cause cause)
+{
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        struct part *part = &attempt->parts[i];
+        if (part->ended || !worker_is_gone(part->worker))
+            continue;
+        part_lose(core, part, cause, "the worker is gone");
+        if (attempt->state == ATTEMPT_ENDED)
+            return true;
+    }
+    return false;
 }
 
 void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause)
 {
-    if (attempt->worker->state == WORKER_LOST || attempt->worker->state == WORKER_LEFT) {
-        attempt_end(core, attempt, ATTEMPT_ON_LOSE, cause, 0, "the worker is gone", NULL);
+    if (gone_parts_lose(core, attempt, cause))
         return;
-    }
     if (attempt->state != ATTEMPT_STOPPING) {
         attempt->stop_cause = cause;
         attempt_move(core, attempt, ATTEMPT_ON_STOP);
@@ -244,21 +386,66 @@ void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause)
     attempt_send_stop(core, attempt);
 }
 
+/* ---- the end ----------------------------------------------------------------------------- */
+
+/* The first failure of several parts is what the attempt ends with. */
+static void failure_note(struct core *core, struct part *part, enum cause cause, int64_t code,
+                         const char *evidence)
+{
+    struct attempt *attempt = part->attempt;
+    if (attempt->cause || !attempt_is_gang(attempt))
+        return;
+    attempt->cause = cause;
+    attempt->code = code;
+    text_set(&attempt->evidence,
+             arena_printf(step_arena(core), "node %u (%s)%s%s", part->node, part->worker->name,
+                          evidence && *evidence ? ": " : "", evidence ? evidence : ""));
+    attempt_mark(core, attempt);
+}
+
+static void part_end(struct core *core, struct part *part, enum cause cause, int64_t code,
+                     const char *evidence, const char *usage_json)
+{
+    vacate(core, part);
+    part->ended = true;
+    part->ended_at = core->wall_us;
+    if (!attempt_is_gang(part->attempt))
+        return;
+    part->cause = cause;
+    part->code = code;
+    text_set(&part->evidence, evidence);
+    if (usage_json)
+        text_set(&part->usage_json, usage_json);
+    part_mark(core, part);
+}
+
+static void parts_end(struct core *core, struct attempt *attempt, enum attempt_event event,
+                      enum cause cause, const char *evidence)
+{
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        struct part *part = &attempt->parts[i];
+        if (part->ended)
+            continue;
+        part_end(core, part, cause, 0, evidence, NULL);
+        if (event == ATTEMPT_ON_LOSE && worker_is_reachable(part->worker))
+            attempt_fence(core, part->worker->peer, attempt->attempt_id);
+    }
+}
+
 void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event event,
                  enum cause cause, int64_t code, const char *evidence, const char *usage_json)
 {
     struct job *job = attempt->job;
-    struct worker *worker = attempt->worker;
     attempt_move(core, attempt, event);
-    attempt->cause = cause;
-    attempt->code = code;
+    if (!attempt->cause) {
+        attempt->cause = cause;
+        attempt->code = code;
+        text_set(&attempt->evidence, evidence);
+    }
     attempt->ended_at = core->wall_us;
-    if (event == ATTEMPT_ON_LOSE && cause == CAUSE_WORKER_LOST)
-        attempt->silent_at = max_u64(worker->heard_at, attempt->placed_at);
-    text_set(&attempt->evidence, evidence);
     if (usage_json)
         text_set(&attempt->usage_json, usage_json);
-    vacate(core, worker, attempt);
+    parts_end(core, attempt, event, cause, evidence);
     timer_clear(&core->timers, &attempt->timer);
     HASH_DEL(core->attempts, attempt);
     job->attempt = NULL;
@@ -266,20 +453,80 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
     limits_give(core, job->class);
     for (size_t i = 0; i < job->input_count; i++)
         job->inputs[i].resolved = false;
-    if (event == ATTEMPT_ON_LOSE && worker_is_reachable(worker))
-        attempt_fence(core, worker->peer, attempt->attempt_id);
-    history_add(core, "attempt_ended", job->job_id, attempt->attempt_id, worker->worker_id, NULL,
-                arena_printf(step_arena(core), "%s%s%s", cause_name(cause),
+    evidence = attempt->evidence;
+    history_add(core, "attempt_ended", job->job_id, attempt->attempt_id,
+                attempt->parts[0].worker->worker_id, NULL,
+                arena_printf(step_arena(core), "%s%s%s", cause_name(attempt->cause),
                              evidence && *evidence ? ": " : "", evidence ? evidence : ""));
-    job_after_attempt(core, job, cause, attempt->stop_cause, attempt->evidence);
+    if (attempt->cause == CAUSE_PREEMPTED && attempt->stop_cause == CAUSE_PREEMPTED)
+        job_preempted(core, job, attempt->evidence);
+    else
+        job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);
+}
+
+void part_finished(struct core *core, struct part *part, enum cause cause, int64_t code,
+                   const char *evidence, const char *usage_json)
+{
+    struct attempt *attempt = part->attempt;
+    if (!attempt_is_gang(attempt)) {
+        attempt_end(core, attempt, ATTEMPT_ON_FINISH, cause, code, evidence, usage_json);
+        return;
+    }
+    if (cause != CAUSE_SUCCESS)
+        failure_note(core, part, cause, code, evidence);
+    part_end(core, part, cause, code, evidence, usage_json);
+    if (attempt->live_count == 0)
+        attempt_end(core, attempt, ATTEMPT_ON_FINISH, CAUSE_SUCCESS, 0, NULL, NULL);
+    else if (cause != CAUSE_SUCCESS && attempt->state != ATTEMPT_STOPPING)
+        attempt_stop(core, attempt, CAUSE_PEER_FAILED);
+}
+
+void part_lose(struct core *core, struct part *part, enum cause cause, const char *evidence)
+{
+    struct attempt *attempt = part->attempt;
+    if (cause == CAUSE_WORKER_LOST)
+        attempt->silent_at = max_u64(part->worker->heard_at, attempt->placed_at);
+    if (attempt->live_count == 1) {
+        failure_note(core, part, cause, 0, evidence);
+        attempt_end(core, attempt, ATTEMPT_ON_LOSE, cause, 0, evidence, NULL);
+        return;
+    }
+    failure_note(core, part, cause, 0, evidence);
+    part_end(core, part, cause, 0, evidence, NULL);
+    if (worker_is_reachable(part->worker))
+        attempt_fence(core, part->worker->peer, attempt->attempt_id);
+}
+
+void attempt_lose(struct core *core, struct part *part, enum cause cause, const char *evidence)
+{
+    struct attempt *attempt = part->attempt;
+    bool others = attempt->live_count > 1;
+    part_lose(core, part, cause, evidence);
+    if (others)
+        attempt_end(core, attempt, ATTEMPT_ON_LOSE, CAUSE_PEER_FAILED, 0, attempt->evidence, NULL);
 }
 
 /* A STOP that a silent worker never confirmed: it does not know the attempt. */
-static bool stop_is_pointless(const struct core *core, const struct attempt *attempt)
+static bool stop_is_pointless(const struct core *core, const struct part *part)
 {
-    return attempt->state == ATTEMPT_STOPPING && !attempt->confirmed &&
-           worker_is_reachable(attempt->worker) &&
+    const struct attempt *attempt = part->attempt;
+    return attempt->state == ATTEMPT_STOPPING && !part->ended && !part->confirmed &&
+           worker_is_reachable(part->worker) &&
            core->now_ms >= attempt->stop_ms + 2 * core->config.resend_ms;
+}
+
+/* START or STOP again, as each part needs it. */
+static void parts_remind(struct core *core, struct attempt *attempt)
+{
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        struct part *part = &attempt->parts[i];
+        if (part->ended)
+            continue;
+        if (attempt->state == ATTEMPT_STOPPING)
+            part_send_stop(core, part);
+        else if (!part->confirmed)
+            part_send_start(core, part);
+    }
 }
 
 void attempt_timer_due(struct core *core, struct attempt *attempt)
@@ -292,18 +539,16 @@ void attempt_timer_due(struct core *core, struct attempt *attempt)
         attempt_preempt_go_on(core, attempt);
         return;
     }
-    if (stop_is_pointless(core, attempt)) {
-        attempt_end(core, attempt, ATTEMPT_ON_LOSE, attempt->stop_cause, 0,
-                    "stopped before its worker began it", NULL);
-        return;
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        if (!stop_is_pointless(core, &attempt->parts[i]))
+            continue;
+        part_lose(core, &attempt->parts[i], attempt->stop_cause,
+                  "stopped before its worker began it");
+        if (attempt->state == ATTEMPT_ENDED)
+            return;
     }
-    if (attempt->state == ATTEMPT_PLACED && !attempt->confirmed)
-        attempt_send_start(core, attempt);
-    else if (attempt->state == ATTEMPT_STOPPING)
-        attempt_send_stop(core, attempt);
-    attempt->resend_ms = attempt->state == ATTEMPT_RUNNING ||
-                                 (attempt->state == ATTEMPT_PLACED && attempt->confirmed)
-                             ? 0
-                             : core->now_ms + core->config.resend_ms;
+    parts_remind(core, attempt);
+    attempt->resend_ms =
+        attempt_wants_repeats(attempt) ? core->now_ms + core->config.resend_ms : 0;
     attempt_timer_set(core, attempt);
 }

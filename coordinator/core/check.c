@@ -9,30 +9,61 @@
 
 typedef unsigned long long ull; /* only for printf */
 
-/* Invariant 2: what is given away is the sum over attempts, and no more than there is. */
+/* Invariant 2: what is given away is the sum over parts, and no more than there is. */
 static const char *worker_check(const struct worker *worker, struct arena *arena)
 {
     struct policy_need sum = {0};
     size_t count = 0;
-    for (const struct attempt *attempt = worker->attempts; attempt; attempt = attempt->next) {
-        struct policy_need need = job_need(attempt->job);
+    bool exclusive = false;
+    for (const struct part *part = worker->parts; part; part = part->next) {
+        const struct attempt *attempt = part->attempt;
+        struct policy_need need = job_need(attempt->job, part->ranks);
         sum.cores += need.cores;
         sum.memory_bytes += need.memory_bytes;
         sum.gpus += need.gpus;
         count++;
-        BROKEN(attempt->worker == worker, "attempt %llu is listed by worker %llu",
+        exclusive |= attempt->job->class->ask.exclusive;
+        BROKEN(part->worker == worker && !part->ended, "attempt %llu is listed by worker %llu",
                (ull)attempt->attempt_id, (ull)worker->worker_id);
         BROKEN(attempt->job->attempt == attempt,
                "invariant 1: job %llu has another attempt beside %llu", (ull)attempt->job->job_id,
                (ull)attempt->attempt_id);
     }
-    BROKEN(count == worker->attempt_count && sum.cores == worker->cores_used &&
+    BROKEN(count == worker->part_count && sum.cores == worker->cores_used &&
                sum.memory_bytes == worker->memory_used && sum.gpus == worker->gpus_used,
            "invariant 2: worker %llu miscounts what it has given away", (ull)worker->worker_id);
     BROKEN(worker->shrunk || (sum.cores <= worker->cores &&
                               sum.memory_bytes <= worker->memory_bytes &&
                               sum.gpus <= worker->gpus),
            "invariant 2: worker %llu is overbooked", (ull)worker->worker_id);
+    BROKEN(worker->taken == exclusive && (!exclusive || count == 1),
+           "invariant 2: worker %llu shares with an exclusive job", (ull)worker->worker_id);
+    return NULL;
+}
+
+/* Its parts are its ranks, on as many workers, and those that live are listed there. */
+static const char *attempt_check(const struct attempt *attempt, struct arena *arena)
+{
+    const struct job *job = attempt->job;
+    uint64_t ranks = 0;
+    size_t live = 0;
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        const struct part *part = &attempt->parts[i];
+        const struct part *listed = part->worker->parts;
+        BROKEN(part->attempt == attempt && part->node == i && part->first_rank == ranks &&
+                   part->ranks > 0 && attempt_part_on(attempt, part->worker) == part,
+               "attempt %llu: node %zu is out of order", (ull)attempt->attempt_id, i);
+        while (listed && listed != part)
+            listed = listed->next;
+        BROKEN((listed == part) == !part->ended,
+               "invariant 2: node %zu of attempt %llu and its worker do not agree", i,
+               (ull)attempt->attempt_id);
+        ranks += part->ranks;
+        live += !part->ended;
+    }
+    BROKEN(ranks == job->ranks && live == attempt->live_count && live > 0,
+           "attempt %llu has %llu of %u ranks and %zu live nodes", (ull)attempt->attempt_id,
+           (ull)ranks, job->ranks, live);
     return NULL;
 }
 
@@ -90,6 +121,8 @@ static const char *job_check(const struct job *job, struct arena *arena)
            (ull)job->job_id);
     BROKEN(terminal == (job->class == NULL), "job %llu: class", (ull)job->job_id);
     const char *broken = checkpoints_check(job, arena);
+    if (!broken && job->attempt)
+        broken = attempt_check(job->attempt, arena);
     return broken || terminal ? broken : edges_check(job, arena);
 }
 

@@ -218,8 +218,8 @@ static bool drop_is_safe(const struct job *job, const struct checkpoint *drop)
 /* Drops for files on this worker that may have been lost with a connection or a leader. */
 void checkpoint_drops_send(struct core *core, struct worker *worker)
 {
-    for (struct attempt *attempt = worker->attempts; attempt; attempt = attempt->next) {
-        const struct job *job = attempt->job;
+    for (const struct part *part = worker->parts; part; part = part->next) {
+        const struct job *job = part->attempt->job;
         for (size_t i = 0; i < job->drop_count; i++)
             if (job->drops[i].worker_id == worker->worker_id && drop_is_safe(job, &job->drops[i]))
                 drop_send(core, worker, &job->drops[i]);
@@ -270,21 +270,22 @@ static void list_put(struct job *job, struct checkpoint checkpoint)
     job->checkpoints[at] = checkpoint;
 }
 
-static bool path_is_fit(struct core *core, struct attempt *attempt, const char *path)
+static bool path_is_fit(struct core *core, const struct part *part, const char *path)
 {
     if (path[0] == '/' && strlen(path) <= PATH_BYTES_MAX)
         return true;
-    history_add(core, "bad_report", attempt->job->job_id, attempt->attempt_id,
-                attempt->worker->worker_id, NULL,
+    history_add(core, "bad_report", part->attempt->job->job_id, part->attempt->attempt_id,
+                part->worker->worker_id, NULL,
                 "a path is empty, relative or over 4096 bytes; the report was ignored");
     return false;
 }
 
-void checkpoint_report(struct core *core, struct attempt *attempt, const struct rec_report *report)
+void checkpoint_report(struct core *core, struct part *part, const struct rec_report *report)
 {
+    struct attempt *attempt = part->attempt;
     struct job *job = attempt->job;
     uint64_t step = min_u64(report->step, INT64_MAX);
-    if (!path_is_fit(core, attempt, report->path) || is_repeat(job, attempt->attempt_id, step))
+    if (!path_is_fit(core, part, report->path) || is_repeat(job, attempt->attempt_id, step))
         return;
     path_supersede(core, job, report->path);
     const char *metrics =
@@ -292,7 +293,7 @@ void checkpoint_report(struct core *core, struct attempt *attempt, const struct 
     struct checkpoint checkpoint = {
         .checkpoint_id = ++core->ids.checkpoint,
         .attempt_id = attempt->attempt_id,
-        .worker_id = attempt->worker->worker_id,
+        .worker_id = part->worker->worker_id,
         .step = step,
         .size_bytes = min_u64(report->total, INT64_MAX),
         .saved_at = core->wall_us,
@@ -368,13 +369,13 @@ static void artifact_put(struct core *core, struct job *job, struct artifact art
 }
 
 /* References such as dataset:NAME could not mean another name, so it is refused, not changed. */
-static bool name_is_fit(struct core *core, const struct attempt *attempt, const char *name)
+static bool name_is_fit(struct core *core, const struct part *part, const char *name)
 {
     if (spec_name_is_valid(name))
         return true;
     const char *shown = report_text(core, name, min_u64(strlen(name), SPEC_NAME_BYTES_MAX));
-    history_add(core, "bad_report", attempt->job->job_id, attempt->attempt_id,
-                attempt->worker->worker_id, NULL,
+    history_add(core, "bad_report", part->attempt->job->job_id, part->attempt->attempt_id,
+                part->worker->worker_id, NULL,
                 arena_printf(step_arena(core),
                              "an artifact called '%s' was ignored: names have 1 to %u letters, "
                              "digits, '.', '_' and '-'",
@@ -382,10 +383,11 @@ static bool name_is_fit(struct core *core, const struct attempt *attempt, const 
     return false;
 }
 
-void artifact_report(struct core *core, struct attempt *attempt, const struct rec_report *report)
+void artifact_report(struct core *core, struct part *part, const struct rec_report *report)
 {
+    struct attempt *attempt = part->attempt;
     struct job *job = attempt->job;
-    if (!path_is_fit(core, attempt, report->path) || !name_is_fit(core, attempt, report->name))
+    if (!path_is_fit(core, part, report->path) || !name_is_fit(core, part, report->name))
         return;
     const char *meta = json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
     const char *kind = "file";

@@ -5,12 +5,12 @@
 
 #include <string.h>
 
-struct policy_need job_need(const struct job *job)
+struct policy_need job_need(const struct job *job, uint32_t ranks)
 {
     return (struct policy_need){
-        .cores = (uint64_t)job->ranks * job->cores,
-        .memory_bytes = job->ranks * job->memory_bytes,
-        .gpus = (uint64_t)job->ranks * job->gpus,
+        .cores = (uint64_t)ranks * job->cores,
+        .memory_bytes = ranks * job->memory_bytes,
+        .gpus = (uint64_t)ranks * job->gpus,
     };
 }
 
@@ -178,7 +178,7 @@ void class_leave(struct core *core, struct job *job)
         class_remove(core, class);
 }
 
-static const char *worker_label(const struct worker *worker, const char *name)
+const char *worker_label(const struct worker *worker, const char *name)
 {
     for (size_t i = 0; i < worker->label_count; i++)
         if (strcmp(worker->labels[i].name, name) == 0)
@@ -186,12 +186,9 @@ static const char *worker_label(const struct worker *worker, const char *name)
     return NULL;
 }
 
-bool class_allows(const struct class *class, const struct worker *worker)
+static bool labels_fit(const struct ask *ask, const struct worker *worker)
 {
-    const struct ask *ask = &class->ask;
     bool fits = true; /* the alternative being read */
-    if (ask->nodes_min > 1)
-        return false; /* attempts have one worker */
     for (size_t i = 0; i < ask->constraint_count; i++) {
         const struct spec_label *label = &ask->constraints[i];
         if (i && label->alternative != label[-1].alternative) {
@@ -202,4 +199,37 @@ bool class_allows(const struct class *class, const struct worker *worker)
         fits = fits && spec_label_holds(label, worker_label(worker, label->name));
     }
     return fits;
+}
+
+uint64_t class_gpus_unfit(const struct class *class, const struct worker *worker)
+{
+    const char *model = class->ask.gpu_model;
+    return *model ? worker->gpus - worker_gpus_of(worker, model) : 0;
+}
+
+bool class_allows(const struct class *class, const struct worker *worker)
+{
+    return labels_fit(&class->ask, worker) &&
+           (!*class->ask.gpu_model || worker_gpus_of(worker, class->ask.gpu_model) > 0);
+}
+
+uint32_t class_nodes_max(const struct core *core, const struct class *class)
+{
+    return class->ask.nodes_min > 1 || core->meshed ? class->ask.nodes_max : 1;
+}
+
+static uint64_t times(uint64_t free, uint64_t each, uint64_t most)
+{
+    return each ? min_u64(free / each, most) : most;
+}
+
+uint32_t class_ranks_on(const struct class *class, const struct worker *worker,
+                        struct policy_need room)
+{
+    const struct ask *ask = &class->ask;
+    uint64_t unfit = class_gpus_unfit(class, worker);
+    uint64_t most = ask->ranks_per_node ? min_u64(ask->ranks_per_node, ask->ranks) : ask->ranks;
+    most = times(room.cores, ask->rank.cores, most);
+    most = times(room.memory_bytes, ask->rank.memory_bytes, most);
+    return (uint32_t)times(room.gpus > unfit ? room.gpus - unfit : 0, ask->rank.gpus, most);
 }

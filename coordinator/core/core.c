@@ -119,10 +119,7 @@ static void tables_free(struct core *core)
     HASH_ITER(hh, core->attempts, attempt, next_attempt)
     {
         HASH_DEL(core->attempts, attempt);
-        mem_free(attempt->evidence);
-        mem_free(attempt->placement_json);
-        mem_free(attempt->usage_json);
-        mem_free(attempt);
+        attempt_free(attempt);
     }
     HASH_CLEAR(hh_id, core->workers_by_id);
     HASH_CLEAR(hh_name, core->workers_by_name);
@@ -204,7 +201,7 @@ static void attempt_write(struct core *core, struct attempt *attempt)
         .attempt_id = attempt->attempt_id,
         .job_id = attempt->job->job_id,
         .number = attempt->number,
-        .worker_id = attempt->worker->worker_id,
+        .worker_id = attempt->parts[0].worker->worker_id,
         .epoch = attempt->epoch,
         .resume_checkpoint_id = attempt->resume_checkpoint_id,
         .placed_at = attempt->placed_at,
@@ -292,6 +289,8 @@ static void worker_write(struct core *core, struct worker *worker)
         .drain_by_at = worker->drain_by_at,
         .joined_at = worker->joined_at,
         .ended_at = worker->ended_at,
+        .endpoint = worker->endpoint,
+        .public_key = worker->public_key,
     };
     effects_persist(core->effects, ROW_TABLE_worker,
                     worker->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);
@@ -299,18 +298,42 @@ static void worker_write(struct core *core, struct worker *worker)
     worker->dirty = false;
 }
 
-/* Ended attempts are let go once written. */
+static void part_write(struct core *core, struct part *part)
+{
+    enum attempt_state state = part->ended        ? ATTEMPT_ENDED
+                               : part->started_at ? ATTEMPT_RUNNING
+                                                  : ATTEMPT_PLACED;
+    struct row_attempt_node row = {
+        .attempt_id = part->attempt->attempt_id,
+        .node = part->node,
+        .worker_id = part->worker->worker_id,
+        .first_rank = part->first_rank,
+        .ranks = part->ranks,
+        .state = attempt_state_name(state),
+        .cause = cause_or_null(part->cause),
+        .code = part->code,
+        .evidence = part->evidence,
+        .placement = part->placement_json,
+        .usage = part->usage_json,
+        .started_at = part->started_at,
+        .ended_at = part->ended_at,
+    };
+    effects_persist(core->effects, ROW_TABLE_attempt_node,
+                    part->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);
+    part->is_new = part->dirty = false;
+}
+
+/* Ended attempts are let go once written. Only parts of gangs have rows. */
 static void attempts_flush(struct core *core)
 {
     for (size_t i = 0; i < core->dirty_attempts.count; i++) {
         struct attempt *attempt = core->dirty_attempts.items[i];
         attempt_write(core, attempt);
-        if (attempt->state != ATTEMPT_ENDED)
-            continue;
-        mem_free(attempt->evidence);
-        mem_free(attempt->placement_json);
-        mem_free(attempt->usage_json);
-        mem_free(attempt);
+        for (size_t k = 0; attempt_is_gang(attempt) && k < attempt->part_count; k++)
+            if (attempt->parts[k].dirty)
+                part_write(core, &attempt->parts[k]);
+        if (attempt->state == ATTEMPT_ENDED)
+            attempt_free(attempt);
     }
     core->dirty_attempts.count = 0;
 }
@@ -456,7 +479,7 @@ bool core_worker_at(const struct core *core, size_t index, struct core_worker_vi
         .memory_used = worker->memory_used,
         .gpus = worker->gpus,
         .gpus_used = worker->gpus_used,
-        .attempt_count = worker->attempt_count,
+        .attempt_count = worker->part_count,
         .silent_ms = core->now_ms - worker->seen_ms,
     };
     return true;

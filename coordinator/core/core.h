@@ -54,7 +54,7 @@ void core_load_quota(struct core *core, const struct row_quota *row);           
 void core_load_quota_usage(struct core *core, const struct row_quota_usage *row); /* all */
 void core_load_experiment(struct core *core, const struct row_experiment *row); /* all */
 void core_load_worker(struct core *core, const struct row_worker *row);         /* all */
-/* The core counts on worker.gpus; devices are read so that a row without its worker is found. */
+/* The models of its GPUs. */
 void core_load_worker_device(struct core *core, const struct row_worker_device *row);
 /* Every job that has not ended, and every parent (job_dependency) of such a job. Order: job_id. */
 void core_load_job(struct core *core, const struct row_job *row);
@@ -63,6 +63,8 @@ void core_load_job(struct core *core, const struct row_job *row);
 void core_load_submit(struct core *core, const struct row_job *row);
 void core_load_job_dependency(struct core *core, const struct row_job_dependency *row);
 void core_load_attempt(struct core *core, const struct row_attempt *row); /* not ended */
+/* Of the loaded attempts, ended ones too; in order of attempt and node. */
+void core_load_attempt_node(struct core *core, const struct row_attempt_node *row);
 /* Of the loaded jobs; not removed, or removed within the last hour (their drop may be unsent). */
 void core_load_checkpoint(struct core *core, const struct row_checkpoint *row);
 void core_load_artifact(struct core *core, const struct row_artifact *row); /* of loaded jobs */

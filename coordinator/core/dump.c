@@ -34,14 +34,36 @@ static void worker_dump(const struct worker *worker, struct buf *out)
                worker->drained,
                or_empty(worker->drain_reason), (ull)worker->drain_by_at,
                (ull)worker->joined_at, (ull)worker->ended_at);
-    for (const struct attempt *a = worker->attempts; a; a = a->next)
-        buf_printf(out,
-                   "  attempt %llu job=%llu number=%llu %s epoch=%llu resume=%llu stop=%s "
-                   "placed=%llu started=%llu stopping=%llu seq=%llu\n",
-                   (ull)a->attempt_id, (ull)a->job->job_id, (ull)a->number,
-                   attempt_state_name(a->state), (ull)a->epoch, (ull)a->resume_checkpoint_id,
-                   cause_name(a->stop_cause), (ull)a->placed_at, (ull)a->started_at,
-                   (ull)a->stopping_at, (ull)a->seq);
+    buf_printf(out, "  reached at '%s' key '%s' taken=%d\n", worker->endpoint, worker->public_key,
+               worker->taken);
+    for (size_t i = 0; i < worker->gpu_count; i++)
+        buf_printf(out, "  gpu %llu %s\n", (ull)worker->gpu_list[i].device_index,
+                   worker->gpu_list[i].model);
+    for (const struct part *part = worker->parts; part; part = part->next)
+        buf_printf(out, "  attempt %llu node %u\n", (ull)part->attempt->attempt_id, part->node);
+}
+
+static void part_dump(const struct part *part, struct buf *out)
+{
+    buf_printf(out,
+               "    node %u on %s ranks=%u+%u started=%llu seq=%llu ended=%d/%llu cause=%s "
+               "code=%lld '%s'\n",
+               part->node, part->worker->name, part->first_rank, part->ranks,
+               (ull)part->started_at, (ull)part->seq, part->ended, (ull)part->ended_at,
+               cause_name(part->cause), (long long)part->code, or_empty(part->evidence));
+}
+
+static void attempt_dump(const struct attempt *a, struct buf *out)
+{
+    buf_printf(out,
+               "  attempt %llu number=%llu %s epoch=%llu resume=%llu stop=%s cause=%s '%s' "
+               "placed=%llu started=%llu stopping=%llu nodes=%zu\n",
+               (ull)a->attempt_id, (ull)a->number, attempt_state_name(a->state), (ull)a->epoch,
+               (ull)a->resume_checkpoint_id, cause_name(a->stop_cause), cause_name(a->cause),
+               or_empty(a->evidence), (ull)a->placed_at, (ull)a->started_at,
+               (ull)a->stopping_at, a->part_count);
+    for (size_t i = 0; i < a->part_count; i++)
+        part_dump(&a->parts[i], out);
 }
 
 static void inputs_dump(const struct job *job, struct buf *out)
@@ -139,6 +161,8 @@ static void job_dump(const struct job *job, struct buf *out)
         hash_put(out, &job->reuse->identity);
         buf_putc(out, '\n');
     }
+    if (job->attempt)
+        attempt_dump(job->attempt, out);
     edges_dump(job, out);
     inputs_dump(job, out);
     products_dump(job, out);

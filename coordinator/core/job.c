@@ -504,6 +504,19 @@ void job_after_attempt(struct core *core, struct job *job, enum cause cause,
         job_end(core, job, JOB_ON_FAIL, cause, detail);
 }
 
+void job_preempted(struct core *core, struct job *job, const char *detail)
+{
+    if (job->state == JOB_STOPPING) { /* cancelled while it was being stopped */
+        job_after_attempt(core, job, CAUSE_PREEMPTED, CAUSE_PREEMPTED, detail);
+        return;
+    }
+    job->attempts_spent--;
+    job->cause = CAUSE_PREEMPTED;
+    text_set(&job->detail, detail);
+    job_move(core, job, JOB_ON_REQUEUE);
+    history_add(core, "requeued", job->job_id, 0, 0, NULL, NULL);
+}
+
 void job_backoff_due(struct core *core, struct job *job)
 {
     job->eligible_at = 0;

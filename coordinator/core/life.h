@@ -27,6 +27,7 @@
     X(START)          /* a worker reported that all ranks run               */ \
     X(SUCCEED)        /* every rank exited 0                                */ \
     X(RETRY)          /* the attempt ended, its cause retries, budget left  */ \
+    X(REQUEUE)        /* it was preempted                                   */ \
     X(FAIL)           /* the attempt ended for good                         */ \
     X(STOPPED)        /* the attempt ended because we asked it to           */ \
     X(DUE)            /* the backoff is over                                */ \

@@ -48,6 +48,9 @@ void core_load_worker(struct core *core, const struct row_worker *row)
     worker->gpus = row->gpus;
     text_set(&worker->labels_json, row->labels ? row->labels : "{}");
     labels_load(worker, worker->labels_json);
+    core->topology_changed = true;
+    text_set(&worker->endpoint, row->endpoint ? row->endpoint : "");
+    text_set(&worker->public_key, row->public_key ? row->public_key : "");
     text_set(&worker->topology_json, row->topology);
     text_set(&worker->engine, row->engine);
     worker->drained = row->drained;
@@ -59,7 +62,10 @@ void core_load_worker(struct core *core, const struct row_worker *row)
 
 void core_load_worker_device(struct core *core, const struct row_worker_device *row)
 {
-    CHECK(worker_find(core, row->worker_id) != NULL);
+    struct worker *worker = worker_find(core, row->worker_id);
+    CHECK(worker != NULL);
+    if (row->kind && strcmp(row->kind, "gpu") == 0)
+        worker_gpu_set(worker, row->device_index, row->model ? row->model : "");
 }
 
 void core_load_job(struct core *core, const struct row_job *row)
@@ -106,7 +112,8 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     struct job *job = job_find(core, row->job_id);
     struct worker *worker = worker_find(core, row->worker_id);
     CHECK(job != NULL && worker != NULL);
-    struct attempt *attempt = attempt_add(core, job, worker, row->attempt_id);
+    struct slot all = {.worker = worker, .ranks = job->ranks};
+    struct attempt *attempt = attempt_add(core, job, row->attempt_id, &all, 1);
     attempt->state = attempt_state_from_name(row->state);
     CHECK(attempt->state != ATTEMPT_STATE_NONE && attempt->state != ATTEMPT_ENDED);
     attempt->number = row->number;
@@ -116,9 +123,45 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     attempt->started_at = row->started_at;
     attempt->stopping_at = row->stopping_at;
     attempt->stop_cause = cause_of(row->stop_cause);
+    attempt->cause = cause_of(row->cause);
+    attempt->code = row->code;
+    text_set(&attempt->evidence, row->evidence);
     text_set(&attempt->placement_json, row->placement);
-    attempt->confirmed = row->started_at != 0;
+    attempt->only.started_at = row->started_at;
+    attempt->only.confirmed = row->started_at != 0;
     shares_take_loaded(core, job);
+}
+
+/* Parts come one by one, in order, and replace the one that core_load_attempt made. */
+void core_load_attempt_node(struct core *core, const struct row_attempt_node *row)
+{
+    struct attempt *attempt = attempt_find(core, row->attempt_id);
+    struct worker *worker = worker_find(core, row->worker_id);
+    if (!attempt)
+        return;
+    size_t count = row->node == 0 ? 0 : attempt->part_count;
+    CHECK(worker != NULL && row->node == count);
+    if ((count & (count - 1)) == 0) /* grows at powers of two */
+        attempt->parts = mem_grow(count ? attempt->parts : NULL, count ? 2 * count : 1,
+                                  sizeof *attempt->parts);
+    struct part *part = &attempt->parts[count];
+    *part = (struct part){
+        .attempt = attempt,
+        .worker = worker,
+        .node = (uint32_t)row->node,
+        .first_rank = (uint32_t)row->first_rank,
+        .ranks = (uint32_t)row->ranks,
+        .started_at = row->started_at,
+        .confirmed = row->started_at != 0,
+        .cause = cause_of(row->cause),
+        .code = row->code,
+        .ended = row->ended_at != 0,
+        .ended_at = row->ended_at,
+    };
+    text_set(&part->evidence, row->evidence);
+    text_set(&part->placement_json, row->placement);
+    text_set(&part->usage_json, row->usage);
+    attempt->part_count = count + 1;
 }
 
 void core_load_checkpoint(struct core *core, const struct row_checkpoint *row)
@@ -155,10 +198,10 @@ void core_load_lineage(struct core *core, const struct row_lineage *row)
 void core_load_report_cursor(struct core *core, const struct row_report_cursor *row)
 {
     struct attempt *attempt = attempt_find(core, row->attempt_id);
-    if (!attempt || row->node != 0)
+    if (!attempt || row->node >= attempt->part_count)
         return;
-    attempt->seq = row->seq;
-    attempt->confirmed |= row->seq > 0;
+    attempt->parts[row->node].seq = row->seq;
+    attempt->parts[row->node].confirmed |= row->seq > 0;
 }
 
 void core_load_pending_reason(struct core *core, const struct row_pending_reason *row)
@@ -207,10 +250,11 @@ static void job_derive(struct core *core, struct job *job)
 
 static void attempt_derive(struct core *core, struct attempt *attempt)
 {
+    attempt_occupy(core, attempt);
     attempt->stop_ms = core->now_ms;
     if (attempt->state == ATTEMPT_RUNNING)
         attempt->wall_due_ms = attempt_wall_due(core, attempt);
-    else
+    if (attempt_wants_repeats(attempt))
         attempt->resend_ms = core->now_ms + core->config.resend_ms;
     attempt_timer_set(core, attempt);
 }

@@ -2,6 +2,7 @@
 #include "coordinator/core/state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static bool view_next_job(const void *opaque, size_t class_index, const struct policy_job *after,
                           struct policy_job *out)
@@ -16,30 +17,71 @@ static bool view_next_job(const void *opaque, size_t class_index, const struct p
     return true;
 }
 
+/* Parts of gangs lie where others reach them. */
 static bool view_allows(const void *opaque, size_t class_index, size_t worker_index,
                         uint64_t start_ms, struct policy_fit *out)
 {
     const struct core *core = opaque;
     const struct class *class = core->classes[class_index];
     const struct worker *worker = core->workers[worker_index];
-    *out = (struct policy_fit){0};
-    return class_allows(class, worker) && !reservation_against(core, class, worker, start_ms);
+    *out = (struct policy_fit){.gpus_unfit = class_gpus_unfit(class, worker)};
+    return class_allows(class, worker) &&
+           (class_nodes_max(core, class) == 1 || worker->endpoint[0]) &&
+           !reservation_against(core, class, worker, start_ms);
 }
 
-static void view_workers(const struct core *core, struct arena *arena, struct policy_view *view)
+/* ---- the view ---------------------------------------------------------------------------- */
+
+static const char *const level_labels[POLICY_LEVELS] = {"switch", "rack"};
+
+struct grouped {
+    struct worker *worker;
+    const char *label; /* "": none, which is a group too */
+};
+
+static int grouped_order(const void *a, const void *b)
+{
+    const struct grouped *left = a, *right = b;
+    return strcmp(left->label, right->label);
+}
+
+static void groups_number(struct core *core, struct arena *arena)
+{
+    struct grouped *list = arena_alloc(arena, core->worker_count * sizeof *list);
+    for (size_t level = 0; level < POLICY_LEVELS; level++) {
+        uint32_t group = 0;
+        for (size_t i = 0; i < core->worker_count; i++) {
+            const char *label = worker_label(core->workers[i], level_labels[level]);
+            list[i] = (struct grouped){core->workers[i], label ? label : ""};
+        }
+        qsort(list, core->worker_count, sizeof *list, grouped_order);
+        for (size_t i = 0; i < core->worker_count; i++) {
+            group += i && strcmp(list[i].label, list[i - 1].label) != 0;
+            list[i].worker->group[level] = group;
+        }
+    }
+    core->topology_changed = false;
+}
+
+static void view_workers(struct core *core, struct arena *arena, struct policy_view *view)
 {
     struct policy_worker *workers = arena_alloc(arena, core->worker_count * sizeof *workers);
     size_t *changed = arena_alloc(arena, core->changed.count * sizeof *changed);
-    for (size_t i = 0; i < core->worker_count; i++)
+    core->meshed = false;
+    for (size_t i = 0; i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
         workers[i] = (struct policy_worker){
-            .worker_id = core->workers[i]->worker_id,
-            .usable = worker_is_usable(core->workers[i]),
-            .has_gpus = core->workers[i]->gpus > 0,
-            .idle = core->workers[i]->attempt_count == 0,
-            .free = worker_free_need(core->workers[i]),
-            .total = {core->workers[i]->cores, core->workers[i]->memory_bytes,
-                      core->workers[i]->gpus},
+            .worker_id = worker->worker_id,
+            .usable = worker_is_usable(worker),
+            .has_gpus = worker->gpus > 0,
+            .idle = worker->part_count == 0,
+            .taken = worker->taken,
+            .free = worker_free_need(worker),
+            .total = {worker->cores, worker->memory_bytes, worker->gpus},
         };
+        memcpy(workers[i].group, worker->group, sizeof worker->group);
+        core->meshed = core->meshed || (workers[i].usable && worker->endpoint[0]);
+    }
     for (size_t i = 0; i < core->changed.count; i++)
         changed[i] = ((struct worker *)core->changed.items[i])->index;
     view->workers = workers;
@@ -53,14 +95,19 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
     struct policy_class *classes = arena_alloc(arena, core->class_count * sizeof *classes);
     for (size_t i = 0; i < core->class_count; i++) {
         const struct class *class = core->classes[i];
+        const struct ask *ask = &class->ask;
         classes[i] = (struct policy_class){
-            .rank = class->ask.rank,
-            .ranks = class->ask.ranks,
-            .nodes_min = 1,
-            .nodes_max = 1,
-            .constrained = class->ask.constraint_count > 0 || class->ask.nodes_min > 1,
+            .rank = ask->rank,
+            .ranks = ask->ranks,
+            .nodes_min = ask->nodes_min,
+            .nodes_max = class_nodes_max(core, class),
+            .ranks_per_node = ask->ranks_per_node,
+            .exclusive = ask->exclusive,
+            .spread = ask->spread,
+            .constrained = ask->constraint_count > 0 || *ask->gpu_model ||
+                           class_nodes_max(core, class) > 1,
             .blocked = class->blocked,
-            .wall_time_ms = class->ask.wall_time_ms ? class->ask.wall_time_ms : POLICY_NEVER,
+            .wall_time_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
             .ready_count = class->queue.count,
             .limit_count = class->limit_count,
         };
@@ -72,18 +119,31 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
     view->class_count = core->class_count;
 }
 
-/* Of a running attempt the worker enforces the limit; wall_due_ms lies a grace and a lease
- * behind it. */
+/* The worker enforces the limit; wall_due_ms lies a grace and a lease behind it. */
 static uint64_t attempt_ends_ms(const struct core *core, const struct attempt *attempt)
 {
     const struct spec_limits *limits = &attempt->job->limits;
     if (attempt->state == ATTEMPT_STOPPING)
         return attempt->stop_ms + limits->stop_grace_ms;
+    if (attempt->preempt_due_ms)
+        return attempt->preempt_due_ms + limits->stop_grace_ms;
     if (limits->wall_time_ms == 0)
         return POLICY_NEVER;
     if (attempt->wall_due_ms == 0)
         return core->now_ms + limits->wall_time_ms;
     return attempt->wall_due_ms - core->config.lease_ms - limits->stop_grace_ms;
+}
+
+/* Core-milliseconds since it began or saved last: what a stop would throw away. */
+static uint64_t attempt_lost_ms(const struct core *core, const struct attempt *attempt)
+{
+    const struct job *job = attempt->job;
+    const struct checkpoint *newest = checkpoint_resume(job);
+    uint64_t since_us = attempt->started_at ? attempt->started_at : core->wall_us;
+    if (newest && newest->attempt_id == attempt->attempt_id)
+        since_us = max_u64(since_us, newest->saved_at);
+    uint64_t lost_ms = core->wall_us > since_us ? (core->wall_us - since_us) / 1000 : 0;
+    return lost_ms * max_u64(job->class->need.cores, 1);
 }
 
 static int running_order(const void *a, const void *b)
@@ -92,45 +152,86 @@ static int running_order(const void *a, const void *b)
     return (left->job_id > right->job_id) - (left->job_id < right->job_id);
 }
 
+/* What it still occupies: parts end one by one. */
+static void running_put(const struct core *core, const struct attempt *attempt,
+                        struct policy_share *shares, struct policy_running *out)
+{
+    const struct job *job = attempt->job;
+    bool stopping = attempt->state == ATTEMPT_STOPPING || attempt->preempt_due_ms;
+    *out = (struct policy_running){
+        .job_id = job->job_id,
+        .class_index = job->class->index,
+        .shares = shares,
+        .ends_ms = attempt_ends_ms(core, attempt),
+        .stop_ms = 2 * job->limits.stop_grace_ms,
+        .stopping = stopping,
+        .lost_ms = attempt_lost_ms(core, attempt),
+        .evictable = !stopping && job->queue->evictable,
+    };
+    for (size_t i = 0; i < attempt->part_count; i++)
+        if (!attempt->parts[i].ended)
+            shares[out->share_count++] =
+                (struct policy_share){.worker_index = attempt->parts[i].worker->index,
+                                      .ranks = attempt->parts[i].ranks};
+}
+
 static size_t view_running(const void *opaque, struct arena *arena,
                            const struct policy_running **out)
 {
     const struct core *core = opaque;
-    size_t count = HASH_COUNT(core->attempts), at = 0;
+    size_t count = HASH_COUNT(core->attempts), at = 0, parts = 0;
+    for (const struct attempt *a = core->attempts; a; a = a->hh.next)
+        parts += a->live_count;
     struct policy_running *list = arena_alloc(arena, count * sizeof *list);
-    struct policy_share *shares = arena_alloc(arena, count * sizeof *shares);
-    for (const struct attempt *attempt = core->attempts; attempt; attempt = attempt->hh.next) {
-        shares[at] = (struct policy_share){.worker_index = attempt->worker->index,
-                                           .ranks = attempt->job->ranks};
-        list[at] = (struct policy_running){
-            .job_id = attempt->job->job_id,
-            .class_index = attempt->job->class->index,
-            .shares = &shares[at],
-            .share_count = 1,
-            .ends_ms = attempt_ends_ms(core, attempt),
-            .stop_ms = attempt->job->limits.stop_grace_ms,
-            .stopping = attempt->state == ATTEMPT_STOPPING,
-        };
-        at++;
+    struct policy_share *shares = arena_alloc(arena, parts * sizeof *shares);
+    for (const struct attempt *a = core->attempts; a; a = a->hh.next) {
+        running_put(core, a, shares, &list[at++]);
+        shares += a->live_count;
     }
     qsort(list, count, sizeof *list, running_order);
     *out = list;
     return count;
 }
 
+/* ---- the plan ---------------------------------------------------------------------------- */
+
 /* What a plan says must be true now, whatever the policy thought (invariants 1, 2, 8). */
+static bool job_may_start(const struct job *job)
+{
+    return job && job->state == JOB_READY && !job->held && !job->attempt && job->edges_waiting == 0;
+}
+
+static bool share_is_sound(const struct core *core, const struct class *class,
+                           const struct policy_placement *placement, size_t index)
+{
+    const struct policy_share *share = &placement->shares[index];
+    if (share->worker_index >= core->worker_count || share->ranks == 0)
+        return false;
+    const struct worker *worker = core->workers[share->worker_index];
+    for (size_t i = 0; i < index; i++)
+        if (placement->shares[i].worker_index == share->worker_index)
+            return false;
+    return worker_is_usable(worker) && class_allows(class, worker) && !worker->taken &&
+           !reservation_against(core, class, worker, core->now_ms) &&
+           (placement->share_count == 1 || worker->endpoint[0]) &&
+           (!class->ask.exclusive || worker->part_count == 0) &&
+           share->ranks <= class_ranks_on(class, worker, worker_free_need(worker));
+}
+
 static bool placement_is_sound(const struct core *core, const struct policy_placement *placement)
 {
     const struct job *job = job_find(core, placement->job_id);
-    if (!job || placement->share_count != 1 || placement->shares[0].ranks != job->ranks ||
-        placement->shares[0].worker_index >= core->worker_count)
+    uint64_t ranks = 0;
+    if (!job_may_start(job) || limits_full(job->class) ||
+        placement->share_count < job->class->ask.nodes_min ||
+        placement->share_count > job->class->ask.nodes_max)
         return false;
-    const struct worker *worker = core->workers[placement->shares[0].worker_index];
-    struct policy_need free = worker_free_need(worker);
-    return job->state == JOB_READY && !job->held && !job->attempt && job->edges_waiting == 0 &&
-           !limits_full(job->class) && worker_is_usable(worker) && class_allows(job->class, worker) &&
-           !reservation_against(core, job->class, worker, core->now_ms) &&
-           policy_fits(&job->class->need, &free);
+    for (size_t i = 0; i < placement->share_count; i++) {
+        if (!share_is_sound(core, job->class, placement, i))
+            return false;
+        ranks += placement->shares[i].ranks;
+    }
+    return ranks == job->ranks;
 }
 
 static void placement_apply(struct core *core, const struct policy_placement *placement)
@@ -146,8 +247,25 @@ static void placement_apply(struct core *core, const struct policy_placement *pl
                 arena_strdup(step_arena(core), err.text));
         return;
     }
-    attempt_place(core, job, core->workers[placement->shares[0].worker_index]);
+    struct slot *slots = arena_alloc(step_arena(core), placement->share_count * sizeof *slots);
+    for (size_t i = 0; i < placement->share_count; i++)
+        slots[i] = (struct slot){.worker = core->workers[placement->shares[i].worker_index],
+                                 .ranks = placement->shares[i].ranks};
+    attempt_place(core, job, slots, placement->share_count);
     core->counts.placements++;
+}
+
+static void eviction_apply(struct core *core, const struct policy_eviction *eviction)
+{
+    const struct job *victim = job_find(core, eviction->job_id);
+    const struct job *winner = job_find(core, eviction->for_job_id);
+    if (!victim || !victim->attempt || !victim->queue->evictable || !job_may_start(winner)) {
+        core->counts.placements_refused++;
+        return;
+    }
+    attempt_preempt(core, victim->attempt,
+                    arena_printf(step_arena(core), "for job %llu (%s)",
+                                 (unsigned long long)winner->job_id, winner->name));
 }
 
 static void changed_clear(struct core *core)
@@ -167,6 +285,8 @@ void place_run(struct core *core)
                                .running = view_running};
     struct policy_plan plan = {.arena = arena};
     rights_pass(core);
+    if (core->topology_changed)
+        groups_number(core, arena);
     reservations_view(core, arena, &view);
     view_workers(core, arena, &view);
     view_classes(core, arena, &view);
@@ -179,5 +299,7 @@ void place_run(struct core *core)
     core->placement_wanted = false; /* what the placements below change wants another pass */
     for (size_t i = 0; i < plan.placement_count; i++)
         placement_apply(core, &plan.placements[i]);
+    for (size_t i = 0; i < plan.eviction_count; i++)
+        eviction_apply(core, &plan.evictions[i]);
     core->counts.passes++;
 }

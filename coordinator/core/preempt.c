@@ -7,27 +7,35 @@
 
 #include <string.h>
 
-static void checkpoint_ask(struct core *core, const struct attempt *attempt)
+/* How many of its workers were asked. What was saved before the request may still be on its way: it
+ * counts as well, since little is lost then and no clock of another machine need be trusted. */
+static size_t checkpoint_ask(struct core *core, const struct attempt *attempt)
 {
-    effects_release(core->effects, ADDRESS_WORKER, attempt->worker->peer, MSG_CHECKPOINT_NOW)
-        ->u.checkpoint_now.attempt_id = attempt->attempt_id;
+    size_t asked = 0;
+    for (size_t i = 0; i < attempt->part_count; i++) {
+        const struct part *part = &attempt->parts[i];
+        if (part->ended || !worker_is_reachable(part->worker))
+            continue;
+        effects_release(core->effects, ADDRESS_WORKER, part->worker->peer, MSG_CHECKPOINT_NOW)
+            ->u.checkpoint_now.attempt_id = attempt->attempt_id;
+        asked++;
+    }
+    return asked;
 }
 
 void attempt_preempt(struct core *core, struct attempt *attempt, const char *why)
 {
-    const struct worker *worker = attempt->worker;
     if (attempt->state == ATTEMPT_STOPPING || attempt->preempt_due_ms)
         return;
-    history_add(core, "preempt", attempt->job->job_id, attempt->attempt_id, worker->worker_id, NULL,
-                why);
-    bool reachable = worker->joined && worker->state != WORKER_LOST && worker->state != WORKER_LEFT;
-    if (attempt->state != ATTEMPT_RUNNING || !reachable || attempt->job->limits.stop_grace_ms == 0) {
+    history_add(core, "preempt", attempt->job->job_id, attempt->attempt_id,
+                attempt->parts[0].worker->worker_id, NULL, why);
+    if (attempt->state != ATTEMPT_RUNNING || attempt->job->limits.stop_grace_ms == 0 ||
+        checkpoint_ask(core, attempt) == 0) {
         attempt_stop(core, attempt, CAUSE_PREEMPTED);
         return;
     }
     attempt->preempt_due_ms = core->now_ms + attempt->job->limits.stop_grace_ms;
     attempt_timer_set(core, attempt);
-    checkpoint_ask(core, attempt);
 }
 
 void attempt_preempt_go_on(struct core *core, struct attempt *attempt)
@@ -44,10 +52,8 @@ void attempt_preempt_go_on(struct core *core, struct attempt *attempt)
 void job_requeue(struct core *core, struct job *job, const char *detail)
 {
     job->attempts_spent -= job->attempts_spent > 0;
-    job_move(core, job, JOB_ON_RETRY);
     job->cause = CAUSE_PREEMPTED;
     text_set(&job->detail, detail);
-    job->eligible_at = 0;
+    job_move(core, job, JOB_ON_REQUEUE);
     history_add(core, "requeued", job->job_id, 0, 0, NULL, NULL);
-    job_move(core, job, JOB_ON_DUE);
 }

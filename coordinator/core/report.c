@@ -62,11 +62,13 @@ static const char *name_clean(struct core *core, const char *name)
     return text_clean(step_arena(core), name, strlen(name));
 }
 
-static void metric_take(struct core *core, struct attempt *attempt,
+static void metric_take(struct core *core, const struct part *part,
                         const struct rec_report *report)
 {
+    const struct attempt *attempt = part->attempt;
     struct row_metric row = {
         .attempt_id = attempt->attempt_id,
+        .node = part->node,
         .seq = report->seq,
         .at = clamp_time(core, report->time_us),
         .job_id = attempt->job->job_id,
@@ -79,10 +81,12 @@ static void metric_take(struct core *core, struct attempt *attempt,
     sweep_on_metric(core, attempt->job, row.name, row.step, row.value);
 }
 
-static void log_take(struct core *core, struct attempt *attempt, const struct rec_report *report)
+static void log_take(struct core *core, const struct part *part, const struct rec_report *report)
 {
+    const struct attempt *attempt = part->attempt;
     struct row_log_chunk row = {
         .attempt_id = attempt->attempt_id,
+        .node = part->node,
         .seq = report->seq,
         .at = clamp_time(core, report->time_us),
         .job_id = attempt->job->job_id,
@@ -93,25 +97,31 @@ static void log_take(struct core *core, struct attempt *attempt, const struct re
     effects_persist(core->effects, ROW_TABLE_log_chunk, PERSIST_INSERT, &row);
 }
 
-static void progress_take(struct core *core, struct attempt *attempt,
+static void progress_take(struct core *core, const struct part *part,
                           const struct rec_report *report)
 {
-    struct job *job = attempt->job;
+    struct job *job = part->attempt->job;
     job->progress_step = clamp_bigint(report->step);
     job->progress_total = clamp_bigint(report->total);
     text_set(&job->progress_phase, name_clean(core, report->name));
     job_mark(core, job);
 }
 
-static void event_take(struct core *core, struct attempt *attempt, const struct rec_report *report)
+/* A line of history about the part. */
+static void part_history(struct core *core, const struct part *part, const char *name,
+                         const char *detail)
 {
-    history_add(core, name_clean(core, report->name), attempt->job->job_id, attempt->attempt_id,
-                attempt->worker->worker_id, NULL,
+    history_add(core, name, part->attempt->job->job_id, part->attempt->attempt_id,
+                part->worker->worker_id, NULL, detail);
+}
+
+static void event_take(struct core *core, const struct part *part, const struct rec_report *report)
+{
+    part_history(core, part, name_clean(core, report->name),
                 text_clean(step_arena(core), report->text.bytes, report->text.length));
 }
 
-static void finished_take(struct core *core, struct attempt *attempt,
-                          const struct rec_report *report)
+static void finished_take(struct core *core, struct part *part, const struct rec_report *report)
 {
     struct err err;
     enum cause cause;
@@ -124,52 +134,49 @@ static void finished_take(struct core *core, struct attempt *attempt,
     }
     const char *usage =
         json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
-    attempt_end(core, attempt, ATTEMPT_ON_FINISH, cause, report->code, evidence, usage);
+    part_finished(core, part, cause, report->code, evidence, usage);
 }
 
-/* True while the attempt goes on. */
-static bool report_take(struct core *core, struct attempt *attempt,
-                        const struct rec_report *report)
+/* True while the part goes on. */
+static bool report_take(struct core *core, struct part *part, const struct rec_report *report)
 {
     switch (report->kind) {
     case REPORT_STARTED:
-        attempt_started(core, attempt,
-                        json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta
-                                                                              : "{}");
+        part_started(core, part,
+                     json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}");
         break;
     case REPORT_METRIC:
-        metric_take(core, attempt, report);
-        return attempt->state != ATTEMPT_ENDED; /* its sweep may have stopped it */
+        metric_take(core, part, report);
+        return !part->ended; /* its sweep may have stopped it */
     case REPORT_LOG:
-        log_take(core, attempt, report);
+        log_take(core, part, report);
         break;
     case REPORT_PROGRESS:
-        progress_take(core, attempt, report);
+        progress_take(core, part, report);
         break;
     case REPORT_CHECKPOINT:
-        checkpoint_report(core, attempt, report);
+        checkpoint_report(core, part, report);
         break;
     case REPORT_ARTIFACT:
-        artifact_report(core, attempt, report);
+        artifact_report(core, part, report);
         break;
     case REPORT_EVENT:
-        event_take(core, attempt, report);
+        event_take(core, part, report);
         break;
     case REPORT_FINISHED:
-        finished_take(core, attempt, report);
+        finished_take(core, part, report);
         return false;
     default:
-        history_add(core, "bad_report", attempt->job->job_id, attempt->attempt_id,
-                    attempt->worker->worker_id, NULL,
-                    arena_printf(step_arena(core), "kind %llu is not known",
-                                 (unsigned long long)report->kind));
+        part_history(core, part, "bad_report",
+                     arena_printf(step_arena(core), "kind %llu is not known",
+                                  (unsigned long long)report->kind));
     }
     return true;
 }
 
-static void cursor_write(struct core *core, uint64_t attempt_id, uint64_t seq)
+static void cursor_write(struct core *core, const struct msg_report *of, uint64_t seq)
 {
-    struct row_report_cursor row = {.attempt_id = attempt_id, .node = 0, .seq = seq};
+    struct row_report_cursor row = {.attempt_id = of->attempt_id, .node = of->node, .seq = seq};
     effects_persist(core->effects, ROW_TABLE_report_cursor, PERSIST_UPSERT, &row);
 }
 
@@ -182,35 +189,35 @@ static void acknowledge(struct core *core, const struct event_reports *event, ui
     ack->seq = seq;
 }
 
-static void stream_take(struct core *core, struct attempt *attempt,
-                        const struct event_reports *event)
+/* What follows the end of a part is acknowledged no more than what was taken. */
+static void stream_take(struct core *core, struct part *part, const struct event_reports *event)
 {
     const struct msg_report *message = event->reports;
-    uint64_t attempt_id = attempt->attempt_id;
-    uint64_t seq = attempt->seq;
-    bool live = true;
+    uint64_t seq = part->seq;
+    bool live = !part->ended;
     for (size_t i = 0; live && i < message->reports_count; i++) {
         const struct rec_report *report = &message->reports[i];
         if (report->seq <= seq)
             continue;
         if (report->seq != seq + 1)
             break; /* a gap: acknowledge what lies before it */
-        attempt->seq = ++seq;
-        attempt->confirmed = true;
-        live = report_take(core, attempt, report);
+        part->seq = ++seq;
+        part->confirmed = true;
+        live = report_take(core, part, report);
     }
-    cursor_write(core, attempt_id, seq);
+    cursor_write(core, message, seq);
     acknowledge(core, event, seq);
 }
 
 void report_on_reports(struct core *core, const struct event_reports *event)
 {
     struct attempt *attempt = attempt_find(core, event->reports->attempt_id);
-    if (!attempt || event->reports->node != 0) {
+    if (!attempt || event->reports->node >= attempt->part_count) {
         attempt_fence(core, event->peer, event->reports->attempt_id);
         return;
     }
-    struct worker *worker = attempt->worker;
+    struct part *part = &attempt->parts[event->reports->node];
+    struct worker *worker = part->worker;
     if (!worker->joined || worker->peer != event->peer) {
         answer_refused(core, ADDRESS_WORKER, event->peer, event->request_seq, ERR_STALE,
                        "this worker is not joined here: join again", NULL, 0);
@@ -222,5 +229,5 @@ void report_on_reports(struct core *core, const struct event_reports *event)
         return;
     }
     worker_seen(core, worker);
-    stream_take(core, attempt, event);
+    stream_take(core, part, event);
 }

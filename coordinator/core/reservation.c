@@ -225,13 +225,14 @@ static void workers_gain(struct core *core, const struct reservation *reservatio
     core_mark_placement(core);
 }
 
-/* Attempts that end at once leave the list, so the next one is taken before. */
+/* Parts that end at once leave the list, so the next one is taken before. */
 static void worker_clear(struct core *core, struct worker *worker,
                          const struct reservation *reservation, const char *why)
 {
-    struct attempt *next;
-    for (struct attempt *attempt = worker->attempts; attempt; attempt = next) {
-        next = attempt->next;
+    struct part *next;
+    for (struct part *part = worker->parts; part; part = next) {
+        struct attempt *attempt = part->attempt;
+        next = part->next;
         if (!reservation || !reservation_entitles(reservation, attempt->job->class))
             attempt_preempt(core, attempt, why);
     }

@@ -28,22 +28,32 @@
 #define WORKER_MEMORY_MAX ((uint64_t)1 << 50)
 #define SAVE_MS_MAX ((uint64_t)30 * 24 * 3600 * 1000) /* told by programs; longer is no saving */
 #define DROPS_MAX 64u      /* drops repeated at a join, per job */
+#define KEY_TEXT_LENGTH 40u /* Z85 of a CURVE key */
 #define TEXT_KEPT_MAX 1000u /* bytes of foreign evidence, names and the like */
 
 struct label {
     char *name, *value;
 };
 
+struct gpu { /* of a worker */
+    uint64_t device_index;
+    char *model;
+};
+
 struct worker {
     uint64_t worker_id;
     char *engine; /* hash of the engine's program, in hex; NULL or "": not known */
     char *name, *host, *labels_json, *topology_json, *drain_reason;
+    char *endpoint, *public_key; /* where other workers reach it; "": nowhere */
     enum worker_state state;
     uint64_t incarnation;
     uint64_t cores, memory_bytes, gpus;
     uint64_t cores_used, memory_used, gpus_used;
     struct label *labels;
     size_t label_count;
+    struct gpu *gpu_list; /* in order of device_index */
+    size_t gpu_count, gpu_capacity;
+    uint32_t group[POLICY_LEVELS]; /* by its labels: which switch, which rack */
     bool drained;
     uint64_t drain_by_at; /* wall us: what still runs then is preempted; 0: never */
     bool joined;   /* since this leader began */
@@ -51,8 +61,9 @@ struct worker {
     uint64_t seen_ms;
     uint64_t joined_at, ended_at; /* wall us */
     uint64_t heard_at;            /* last sign of life before it was found gone, wall us */
-    struct attempt *attempts;     /* live ones, in order of attempt_id */
-    size_t attempt_count;
+    struct part *parts;           /* live ones, in order of attempt_id */
+    size_t part_count;
+    bool taken;     /* its one part is of an exclusive job */
     size_t index;   /* in core->workers */
     bool shrunk;    /* rejoined with less than it had given away, until that ends */
     bool changed;   /* in core->changed: gained room since the last pass */
@@ -61,25 +72,44 @@ struct worker {
     UT_hash_handle hh_id, hh_name;
 };
 
+/* A worker's share of an attempt: a node of it. It occupies the worker until it ends, which the
+ * parts of one attempt do one by one; the attempt ends with the last. */
+struct part {
+    struct attempt *attempt;
+    struct worker *worker;
+    uint32_t node;       /* index in attempt->parts */
+    uint32_t first_rank, ranks;
+    bool confirmed;      /* the worker is known to have it */
+    bool held;           /* listed by the join being handled */
+    uint64_t seq;        /* newest report that was taken */
+    uint64_t started_at; /* wall us; 0: not yet */
+    struct part *next, *previous; /* of the worker */
+    /* Only where an attempt has several, else the attempt's own say it: */
+    enum cause cause;
+    int64_t code;
+    char *evidence, *placement_json, *usage_json;
+    uint64_t ended_at;   /* wall us */
+    bool ended, dirty, is_new;
+};
+
 struct attempt {
     uint64_t attempt_id, number, epoch, resume_checkpoint_id;
     struct job *job;
-    struct worker *worker;
+    struct part *parts; /* in order of ranks; most have one, `only` */
+    size_t part_count, live_count;
+    struct part only;
     enum attempt_state state;
-    enum cause stop_cause, cause;
+    enum cause stop_cause;
+    enum cause cause;   /* of several parts the first failure, also while others still stop */
     int64_t code;
     char *evidence, *placement_json, *usage_json;
     uint64_t placed_at, started_at, ended_at; /* wall us */
     uint64_t stopping_at, silent_at; /* wall us: first STOP; last sign of life of a lost worker */
-    uint64_t seq;          /* newest report that was taken (node 0) */
-    bool confirmed;        /* the worker is known to have it */
-    bool held;             /* listed by the join being handled */
     uint64_t stop_ms;      /* steady time of the first STOP by this leader */
     uint64_t wall_due_ms;  /* backstop of the wall-time limit; 0: none */
     uint64_t resend_ms;    /* next repeat of START or STOP; 0: none */
     uint64_t preempt_due_ms; /* asked to save before it is stopped, at the latest then; 0: no */
     bool dirty, is_new;
-    struct attempt *next, *previous; /* of the worker */
     struct timer timer;
     UT_hash_handle hh;
 };
@@ -345,6 +375,8 @@ struct core {
     struct pointer_list dirty_jobs, dirty_attempts, dirty_workers, dirty_sweeps, ended;
     bool settling; /* job_end is walking core->ended */
     struct pointer_list changed; /* workers */
+    bool topology_changed; /* labels of a worker: groups are to be numbered anew */
+    bool meshed;           /* at the newest pass: a usable worker has an endpoint */
     bool placement_wanted;
     struct timer reason_timer;
     struct job *reason_next; /* where the recorder of reasons goes on; NULL: from the start */
@@ -376,13 +408,21 @@ void submit_remember(struct core *core, const uint8_t key[16], uint64_t job_id,
                      uint64_t submit_index, const char *experiment);
 
 /* ---- class.c ----------------------------------------------------------------------------- */
-struct class *class_get(struct core *core, const struct job *job, const struct ask *ask); /* found or made */
+/* Found or made. */
+struct class *class_get(struct core *core, const struct job *job, const struct ask *ask);
 struct class *class_with_memory(struct core *core, const struct job *job);
 void class_join(struct job *job, struct class *class);
 void class_join_spec(struct core *core, struct job *job, const struct spec_job *spec);
 void class_leave(struct core *core, struct job *job);
-/* Whether the worker's labels fit. */
+/* Whether the worker's labels fit, and it has GPUs of the model. */
 bool class_allows(const struct class *class, const struct worker *worker);
+uint64_t class_gpus_unfit(const struct class *class, const struct worker *worker);
+/* How many of its ranks find place in that much room of the worker. All GPUs of another model are
+ * taken for free ones: which of them are in use only the worker knows, so nothing is overbooked. */
+uint32_t class_ranks_on(const struct class *class, const struct worker *worker,
+                        struct policy_need room);
+/* Jobs that may have one node keep to one while no worker has an endpoint. */
+uint32_t class_nodes_max(const struct core *core, const struct class *class);
 void class_free(struct class *class);
 
 /* ---- limit.c ----------------------------------------------------------------------------- */
@@ -450,6 +490,8 @@ void job_parents_check(struct core *core, struct job *job); /* WAITING: ready or
 /* stop_cause: why we asked it to stop, if we did. */
 void job_after_attempt(struct core *core, struct job *job, enum cause cause,
                        enum cause stop_cause, const char *detail);
+/* Its attempt made room for another job: back to the queue, and none is counted. */
+void job_preempted(struct core *core, struct job *job, const char *detail);
 uint64_t backoff_ms(const struct job *job);
 void job_backoff_due(struct core *core, struct job *job);
 void job_queue_update(struct core *core, struct job *job); /* in the queue iff it may be placed */
@@ -467,22 +509,40 @@ void job_edges_free(struct job *job);
 void job_make_maker(struct core *core, struct job *job);
 
 /* ---- attempt.c --------------------------------------------------------------------------- */
+struct slot {
+    struct worker *worker;
+    uint32_t ranks;
+};
 struct attempt *attempt_find(const struct core *core, uint64_t attempt_id);
-struct attempt *attempt_add(struct core *core, struct job *job, struct worker *worker,
-                            uint64_t attempt_id);
+/* In the indexes, occupying nothing yet (attempt_occupy). */
+struct attempt *attempt_add(struct core *core, struct job *job, uint64_t attempt_id,
+                            const struct slot *slots, size_t count);
+void attempt_occupy(struct core *core, struct attempt *attempt);
+void attempt_free(struct attempt *attempt); /* in no index */
+bool attempt_is_gang(const struct attempt *attempt);
+/* Its part on that worker, NULL when it has none. */
+struct part *attempt_part_on(const struct attempt *attempt, const struct worker *worker);
 void attempt_mark(struct core *core, struct attempt *attempt);
-void attempt_place(struct core *core, struct job *job, struct worker *worker);
-void attempt_send_start(struct core *core, struct attempt *attempt);
+void attempt_place(struct core *core, struct job *job, const struct slot *slots, size_t count);
+void part_send_start(struct core *core, struct part *part);
 void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause);
-void attempt_started(struct core *core, struct attempt *attempt, const char *placement_json);
-/* FINISH is the worker's word; LOSE is ours, and the worker is told to forget the attempt. */
+void part_started(struct core *core, struct part *part, const char *placement_json);
+void part_finished(struct core *core, struct part *part, enum cause cause, int64_t code,
+                   const char *evidence, const char *usage_json);
+/* A stopping part that will not report its end any more; the others go on stopping. */
+void part_lose(struct core *core, struct part *part, enum cause cause, const char *evidence);
+/* The part is lost, and with it the attempt. */
+void attempt_lose(struct core *core, struct part *part, enum cause cause, const char *evidence);
+/* Ends it with all its parts. FINISH is the workers' word; LOSE is ours, and they are told to
+ * forget it. What failed first is its cause, whatever is given. */
 void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event event,
                  enum cause cause, int64_t code, const char *evidence, const char *usage_json);
+bool attempt_wants_repeats(const struct attempt *attempt); /* of START or STOP */
 uint64_t attempt_wall_due(const struct core *core, const struct attempt *attempt);
 void attempt_timer_set(struct core *core, struct attempt *attempt);
 void attempt_timer_due(struct core *core, struct attempt *attempt);
 void attempt_fence(struct core *core, uint64_t peer, uint64_t attempt_id);
-struct policy_need job_need(const struct job *job);
+struct policy_need job_need(const struct job *job, uint32_t ranks); /* of so many ranks */
 
 /* ---- worker.c ---------------------------------------------------------------------------- */
 struct worker *worker_find(const struct core *core, uint64_t worker_id);
@@ -491,6 +551,7 @@ struct worker *worker_add(struct core *core, uint64_t worker_id, const char *nam
 void worker_mark(struct core *core, struct worker *worker);
 void worker_gained(struct core *core, struct worker *worker);
 bool worker_is_usable(const struct worker *worker);
+bool worker_is_reachable(const struct worker *worker); /* messages find it */
 struct policy_need worker_free_need(const struct worker *worker);
 void worker_on_join(struct core *core, const struct event_join *event);
 void worker_on_heartbeat(struct core *core, const struct event_heartbeat *event);
@@ -499,6 +560,9 @@ void worker_timer_set(struct core *core, struct worker *worker);
 void worker_timer_due(struct core *core, struct worker *worker);
 void worker_seen(struct core *core, struct worker *worker); /* any sign of life */
 void worker_labels_set(struct worker *worker, struct label *labels, size_t count); /* takes */
+const char *worker_label(const struct worker *worker, const char *name); /* NULL: has none */
+void worker_gpu_set(struct worker *worker, uint64_t device_index, const char *model);
+uint64_t worker_gpus_of(const struct worker *worker, const char *model); /* spec_gpu_model_fits */
 void worker_free(struct worker *worker);
 uint64_t suspect_after_ms(const struct core *core);
 
@@ -506,7 +570,7 @@ uint64_t suspect_after_ms(const struct core *core);
 void report_on_reports(struct core *core, const struct event_reports *event);
 /* Foreign bytes as a text that a column takes; in the step's arena. */
 const char *report_text(struct core *core, const char *bytes, size_t length);
-void checkpoint_report(struct core *core, struct attempt *attempt, const struct rec_report *report);
+void checkpoint_report(struct core *core, struct part *part, const struct rec_report *report);
 void checkpoint_retain(struct core *core, struct job *job);
 void checkpoint_drops_send(struct core *core, struct worker *worker);
 void checkpoint_load(struct core *core, struct job *job, const struct row_checkpoint *row);
@@ -515,7 +579,7 @@ const struct checkpoint *checkpoint_best(const struct job *job);
 const struct checkpoint *checkpoint_at(const struct job *job, uint64_t step);
 struct checkpoint *checkpoint_by_id(const struct job *job, uint64_t checkpoint_id);
 void checkpoint_free(struct checkpoint *checkpoint);
-void artifact_report(struct core *core, struct attempt *attempt, const struct rec_report *report);
+void artifact_report(struct core *core, struct part *part, const struct rec_report *report);
 void artifact_load(struct core *core, struct job *job, const struct row_artifact *row);
 void artifact_free(struct artifact *artifact);
 const struct artifact *artifact_dataset(const struct job *job, const char *name);

@@ -247,8 +247,13 @@ static const char *span_text(struct arena *arena, uint64_t ms)
 static void attempt_reasons(const struct core *core, const struct job *job, struct arena *arena,
                             struct reasons *reasons)
 {
-    const struct worker *worker = job->attempt->worker;
-    if (worker->state != WORKER_LOST)
+    const struct worker *worker = NULL;
+    for (size_t i = 0; i < job->attempt->part_count && !worker; i++) {
+        const struct part *part = &job->attempt->parts[i];
+        if (!part->ended && part->worker->state == WORKER_LOST)
+            worker = part->worker;
+    }
+    if (!worker)
         return;
     uint64_t lost_ms = core->wall_us > worker->ended_at && worker->ended_at
                            ? (core->wall_us - worker->ended_at) / 1000

@@ -25,6 +25,8 @@ struct worker *worker_add(struct core *core, uint64_t worker_id, const char *nam
     worker->worker_id = worker_id;
     worker->name = mem_strdup(name);
     worker->state = WORKER_LEFT;
+    worker->endpoint = mem_strdup("");
+    worker->public_key = mem_strdup("");
     worker->timer = (struct timer){.kind = TIMER_WORKER, .id = worker_id};
     worker->index = core->worker_count;
     CHECK(!core->worker_count ||
@@ -50,6 +52,11 @@ void worker_labels_set(struct worker *worker, struct label *labels, size_t count
 void worker_free(struct worker *worker)
 {
     worker_labels_set(worker, NULL, 0);
+    for (size_t i = 0; i < worker->gpu_count; i++)
+        mem_free(worker->gpu_list[i].model);
+    mem_free(worker->gpu_list);
+    mem_free(worker->endpoint);
+    mem_free(worker->public_key);
     mem_free(worker->name);
     mem_free(worker->host);
     mem_free(worker->labels_json);
@@ -159,14 +166,14 @@ static uint64_t worker_heard_at(const struct core *core, const struct worker *wo
 static void worker_attempts_lose(struct core *core, struct worker *worker, const char *evidence,
                                  bool all)
 {
-    struct attempt *next;
-    for (struct attempt *attempt = worker->attempts; attempt; attempt = next) {
-        next = attempt->next;
-        bool stopping = attempt->state == ATTEMPT_STOPPING;
-        if (!all && !stopping && attempt->job->on_disconnect == SPEC_DISCONNECT_WAIT)
-            continue;
-        attempt_end(core, attempt, ATTEMPT_ON_LOSE,
-                    stopping ? attempt->stop_cause : CAUSE_WORKER_LOST, 0, evidence, NULL);
+    struct part *next;
+    for (struct part *part = worker->parts; part; part = next) {
+        const struct attempt *attempt = part->attempt;
+        next = part->next;
+        if (attempt->state == ATTEMPT_STOPPING)
+            part_lose(core, part, attempt->stop_cause, evidence);
+        else if (all || attempt->job->on_disconnect != SPEC_DISCONNECT_WAIT)
+            attempt_lose(core, part, CAUSE_WORKER_LOST, evidence);
     }
 }
 
@@ -202,9 +209,15 @@ static bool label_is_fit(const struct msg_worker_join *join, size_t index)
     return spec_name_is_valid(label->name) && strlen(label->value) <= 200;
 }
 
+/* A text that was left out is the same as an empty one. */
+static const char *given(const char *text)
+{
+    return text ? text : "";
+}
+
 static bool texts_are_short(const struct msg_worker_join *join)
 {
-    bool short_enough = strlen(join->host) <= 255;
+    bool short_enough = strlen(join->host) <= 255 && strlen(given(join->endpoint)) <= 255;
     for (size_t i = 0; i < join->devices_count; i++)
         short_enough &= strlen(join->devices[i].kind) <= 255 &&
                         strlen(join->devices[i].model) <= 255 &&
@@ -235,7 +248,10 @@ static const char *join_fault(const struct core *core, const struct event_join *
             join->devices[i].memory_bytes > WORKER_MEMORY_MAX)
             return arena_printf(arena, "device %zu: index or memory out of range", i);
     if (!texts_are_short(join))
-        return "host, or kind, model or uuid of a device is over 255 bytes";
+        return "host, endpoint, or kind, model or uuid of a device is over 255 bytes";
+    if (*given(join->public_key) && strlen(join->public_key) != KEY_TEXT_LENGTH)
+        return arena_printf(arena, "public_key has %zu characters, expected %u",
+                            strlen(join->public_key), KEY_TEXT_LENGTH);
     for (size_t i = 0; i < join->labels_count; i++)
         if (!label_is_fit(join, i))
             return arena_printf(arena,
@@ -267,23 +283,81 @@ static void labels_take(struct worker *worker, const struct msg_worker_join *joi
     buf_done(&json);
 }
 
+static void device_write(struct core *core, const struct worker *worker, uint64_t index,
+                         const char *kind, const char *model, const char *uuid, uint64_t bytes)
+{
+    struct row_worker_device row = {
+        .worker_id = worker->worker_id,
+        .device_index = index,
+        .kind = kind,
+        .model = model,
+        .uuid = uuid,
+        .memory_bytes = bytes,
+    };
+    effects_persist(core->effects, ROW_TABLE_worker_device, PERSIST_UPSERT, &row);
+}
+
+/* Its place in the list, in order of device_index; the one behind it when it is not there. */
+static size_t gpu_place(const struct worker *worker, uint64_t device_index)
+{
+    size_t at = 0;
+    while (at < worker->gpu_count && worker->gpu_list[at].device_index < device_index)
+        at++;
+    return at;
+}
+
+void worker_gpu_set(struct worker *worker, uint64_t device_index, const char *model)
+{
+    size_t at = gpu_place(worker, device_index);
+    if (at < worker->gpu_count && worker->gpu_list[at].device_index == device_index) {
+        text_set(&worker->gpu_list[at].model, model);
+        return;
+    }
+    VEC_RESERVE(worker->gpu_list, worker->gpu_count, worker->gpu_capacity);
+    memmove(worker->gpu_list + at + 1, worker->gpu_list + at,
+            (worker->gpu_count++ - at) * sizeof *worker->gpu_list);
+    worker->gpu_list[at] = (struct gpu){device_index, mem_strdup(model)};
+}
+
+uint64_t worker_gpus_of(const struct worker *worker, const char *model)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < worker->gpu_count; i++)
+        count += spec_gpu_model_fits(model, worker->gpu_list[i].model);
+    return count;
+}
+
+static bool join_has_gpu(const struct msg_worker_join *join, uint64_t device_index)
+{
+    for (size_t i = 0; i < join->devices_count; i++)
+        if (join->devices[i].device_index == device_index &&
+            strcmp(join->devices[i].kind, "gpu") == 0)
+            return true;
+    return false;
+}
+
+/* Rows of devices are never deleted: one that is gone is marked so. */
 static void devices_take(struct core *core, struct worker *worker,
                          const struct msg_worker_join *join)
 {
-    worker->gpus = 0;
+    for (size_t i = worker->gpu_count; i > 0; i--) {
+        struct gpu gone = worker->gpu_list[i - 1];
+        if (join_has_gpu(join, gone.device_index))
+            continue;
+        device_write(core, worker, gone.device_index, "gone", gone.model, "", 0);
+        mem_free(gone.model);
+        worker->gpu_count--;
+        memmove(worker->gpu_list + i - 1, worker->gpu_list + i,
+                (worker->gpu_count - (i - 1)) * sizeof gone);
+    }
     for (size_t i = 0; i < join->devices_count; i++) {
         const struct rec_device *device = &join->devices[i];
-        struct row_worker_device row = {
-            .worker_id = worker->worker_id,
-            .device_index = device->device_index,
-            .kind = device->kind,
-            .model = device->model,
-            .uuid = device->uuid,
-            .memory_bytes = device->memory_bytes,
-        };
-        worker->gpus += strcmp(device->kind, "gpu") == 0;
-        effects_persist(core->effects, ROW_TABLE_worker_device, PERSIST_UPSERT, &row);
+        if (strcmp(device->kind, "gpu") == 0)
+            worker_gpu_set(worker, device->device_index, device->model);
+        device_write(core, worker, device->device_index, device->kind, device->model, device->uuid,
+                     device->memory_bytes);
     }
+    worker->gpus = worker->gpu_count;
 }
 
 static void join_take(struct core *core, struct worker *worker, const struct event_join *event)
@@ -299,7 +373,10 @@ static void join_take(struct core *core, struct worker *worker, const struct eve
     bool is_hash = join->engine && strlen(join->engine) == HASH_HEX_SIZE - 1 &&
                    join->engine[strspn(join->engine, "0123456789abcdef")] == '\0';
     text_set(&worker->engine, is_hash ? join->engine : NULL);
+    text_set(&worker->endpoint, given(join->endpoint));
+    text_set(&worker->public_key, given(join->public_key));
     labels_take(worker, join);
+    core->topology_changed = true;
     devices_take(core, worker, join);
     worker->shrunk |= worker->gpus_used > worker->gpus;
     worker->joined = true;
@@ -325,42 +402,43 @@ static void welcome(struct core *core, const struct worker *worker)
     welcome->heartbeat_ms = core->config.heartbeat_ms;
 }
 
-/* What the worker holds: ours are confirmed, all others are fenced (invariant 5). */
+/* What the worker holds: ours are confirmed, all others are fenced (invariant 5). A part that has
+ * ended while its attempt goes on may still be listed: its stream is acknowledged. */
 static void held_check(struct core *core, struct worker *worker,
                        const struct msg_worker_join *join)
 {
-    for (struct attempt *attempt = worker->attempts; attempt; attempt = attempt->next)
-        attempt->held = false;
+    for (struct part *part = worker->parts; part; part = part->next)
+        part->held = false;
     for (size_t i = 0; i < join->held_count; i++) {
         struct attempt *attempt = attempt_find(core, join->held[i].attempt_id);
-        if (attempt && attempt->worker == worker) {
-            attempt->held = true;
-            attempt->confirmed = true;
-        } else {
+        struct part *part = attempt ? attempt_part_on(attempt, worker) : NULL;
+        if (!part) {
             attempt_fence(core, worker->peer, join->held[i].attempt_id);
+        } else if (!part->ended) {
+            part->held = true;
+            part->confirmed = true;
         }
     }
 }
 
-/* Attempts that we believe are there. Sessions deliver in order, so a confirmed one that the
- * join does not list is gone; an unconfirmed one may never have arrived. */
-static void attempts_reconcile(struct core *core, struct worker *worker)
+/* Parts that we believe are there. Sessions deliver in order, so a confirmed one that the join
+ * does not list is gone; an unconfirmed one may never have arrived. */
+static void parts_reconcile(struct core *core, struct worker *worker)
 {
-    struct attempt *next;
-    for (struct attempt *attempt = worker->attempts; attempt; attempt = next) {
-        next = attempt->next;
+    static const char *const without = "the worker came back without it";
+    struct part *next;
+    for (struct part *part = worker->parts; part; part = next) {
+        struct attempt *attempt = part->attempt;
         bool stopping = attempt->state == ATTEMPT_STOPPING;
-        if (stopping && attempt->held) {
+        next = part->next;
+        if (stopping && part->held)
             attempt_stop(core, attempt, attempt->stop_cause);
-        } else if (stopping) {
-            attempt_end(core, attempt, ATTEMPT_ON_LOSE, attempt->stop_cause, 0,
-                        "the worker came back without it", NULL);
-        } else if (!attempt->held && attempt->confirmed) {
-            attempt_end(core, attempt, ATTEMPT_ON_LOSE, CAUSE_WORKER_LOST, 0,
-                        "the worker came back without it", NULL);
-        } else if (!attempt->held) {
-            attempt_send_start(core, attempt);
-        }
+        else if (stopping)
+            part_lose(core, part, attempt->stop_cause, without);
+        else if (!part->held && part->confirmed)
+            attempt_lose(core, part, CAUSE_WORKER_LOST, without);
+        else if (!part->held)
+            part_send_start(core, part);
     }
 }
 
@@ -380,7 +458,7 @@ void worker_on_join(struct core *core, const struct event_join *event)
     join_take(core, worker, event);
     welcome(core, worker);
     held_check(core, worker, event->join);
-    attempts_reconcile(core, worker);
+    parts_reconcile(core, worker);
     checkpoint_drops_send(core, worker);
 }
 

@@ -85,6 +85,11 @@ static const struct row_column columns_attempt[] = {
 #include "coordinator/rows/attempt.def"
 };
 #undef ROW
+#define ROW struct row_attempt_node
+static const struct row_column columns_attempt_node[] = {
+#include "coordinator/rows/attempt_node.def"
+};
+#undef ROW
 #define ROW struct row_checkpoint
 static const struct row_column columns_checkpoint[] = {
 #include "coordinator/rows/checkpoint.def"

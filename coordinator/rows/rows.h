@@ -53,6 +53,7 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(trial) \
     TABLE(trial_rung) \
     TABLE(attempt) \
+    TABLE(attempt_node) \
     TABLE(checkpoint) \
     TABLE(artifact) \
     TABLE(lineage) \
@@ -121,6 +122,9 @@ struct row_trial_rung {
 };
 struct row_attempt {
 #include "coordinator/rows/attempt.def"
+};
+struct row_attempt_node {
+#include "coordinator/rows/attempt_node.def"
 };
 struct row_checkpoint {
 #include "coordinator/rows/checkpoint.def"

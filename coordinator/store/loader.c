@@ -141,6 +141,11 @@ static void each_attempt(struct load *load, const void *row)
     load->counts.attempts++;
 }
 
+static void each_attempt_node(struct load *load, const void *row)
+{
+    core_load_attempt_node(load->core, row);
+}
+
 static void each_checkpoint(struct load *load, const void *row)
 {
     core_load_checkpoint(load->core, row);
@@ -190,6 +195,9 @@ static const struct load_part parts[] = {
      "JOIN athanor.sweep s USING (sweep_id) WHERE s.ended_at IS NULL"
      " ORDER BY t.sweep_id, t.rung, t.trial"},
     {ROW_TABLE_attempt, each_attempt, "WHERE t.ended_at IS NULL ORDER BY t.attempt_id"},
+    {ROW_TABLE_attempt_node, each_attempt_node,
+     "JOIN athanor.attempt a USING (attempt_id) WHERE a.ended_at IS NULL"
+     " ORDER BY t.attempt_id, t.node"},
     {ROW_TABLE_checkpoint, each_checkpoint,
      "JOIN loaded USING (job_id) WHERE t.removed_at IS NULL"
      " OR t.removed_at > now() - interval '1 hour' ORDER BY t.checkpoint_id"},

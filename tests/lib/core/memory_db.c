@@ -215,6 +215,22 @@ static const char *attempt_fault(const struct row_attempt *row, const struct row
     return NULL;
 }
 
+/* CHECKs of table attempt_node. */
+static const char *node_fault(const struct row_attempt_node *row,
+                              const struct row_attempt_node *before, struct arena *arena)
+{
+    bool ended = strcmp(row->state, "ENDED") == 0;
+    if (ended != (row->ended_at != 0) || ended != (row->cause != NULL) ||
+        (row->node == 0) != (row->first_rank == 0) || row->ranks == 0)
+        return arena_printf(arena, "node %llu of attempt %llu is %s: its columns do not agree",
+                            (unsigned long long)row->node, (unsigned long long)row->attempt_id,
+                            row->state);
+    if (before && before->ended_at)
+        return arena_printf(arena, "invariant 4: node %llu of attempt %llu has ended and is changed",
+                            (unsigned long long)row->node, (unsigned long long)row->attempt_id);
+    return NULL;
+}
+
 static const char *row_fault(const struct memory_db *db, const struct persist *persist,
                              const struct stored *known, struct arena *arena)
 {
@@ -227,6 +243,8 @@ static const char *row_fault(const struct memory_db *db, const struct persist *p
         return job_fault(db, persist->row, known ? known->row : NULL, !known, arena);
     if (persist->table == ROW_TABLE_attempt)
         return attempt_fault(persist->row, known ? known->row : NULL, arena);
+    if (persist->table == ROW_TABLE_attempt_node)
+        return node_fault(persist->row, known ? known->row : NULL, arena);
     return NULL;
 }
 
@@ -359,6 +377,7 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
         if (row->ended_at == 0)
             core_load_attempt(core, row);
     }
+    EACH(db, attempt_node, row) core_load_attempt_node(core, row);
     EACH(db, checkpoint, row)
     {
         if (row->removed_at == 0 || row->removed_at + 3600000000u > wall_us)

@@ -65,6 +65,18 @@ static void attempt_put(const struct row_attempt *row, uint64_t base_us, struct 
     time_put(out, "ended", row->ended_at, base_us);
 }
 
+static void node_put(const struct row_attempt_node *row, uint64_t base_us, struct buf *out)
+{
+    buf_printf(out, "node a%llu.%llu %s worker=%llu ranks=%llu+%llu", (ull)row->attempt_id,
+               (ull)row->node, row->state, (ull)row->worker_id, (ull)row->first_rank,
+               (ull)row->ranks);
+    text_put(out, "cause", row->cause);
+    if (row->code)
+        buf_printf(out, " code=%lld", (long long)row->code);
+    text_put(out, "evidence", row->evidence);
+    time_put(out, "ended", row->ended_at, base_us);
+}
+
 static void product_put(const struct persist *persist, uint64_t base_us, struct buf *out)
 {
     if (persist->table == ROW_TABLE_checkpoint) {
@@ -88,6 +100,7 @@ static void stream_put(const struct persist *persist, struct buf *out)
         const struct row_metric *row = persist->row;
         buf_printf(out, "metric a%llu #%llu %s@%llu=%g", (ull)row->attempt_id, (ull)row->seq,
                    row->name, (ull)row->step, row->value);
+        number_put(out, "node", row->node);
     } else if (persist->table == ROW_TABLE_log_chunk) {
         const struct row_log_chunk *row = persist->row;
         buf_printf(out, "log a%llu #%llu %s '%.*s'", (ull)row->attempt_id, (ull)row->seq,
@@ -95,6 +108,7 @@ static void stream_put(const struct persist *persist, struct buf *out)
     } else {
         const struct row_report_cursor *row = persist->row;
         buf_printf(out, "cursor a%llu %llu", (ull)row->attempt_id, (ull)row->seq);
+        number_put(out, "node", row->node);
     }
 }
 
@@ -204,6 +218,9 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
     case ROW_TABLE_attempt:
         attempt_put(persist->row, base_us, out);
         break;
+    case ROW_TABLE_attempt_node:
+        node_put(persist->row, base_us, out);
+        break;
     case ROW_TABLE_checkpoint:
     case ROW_TABLE_artifact:
         product_put(persist, base_us, out);
@@ -275,6 +292,12 @@ static void start_put(const struct msg_start *start, struct buf *out)
 {
     buf_printf(out, " a%llu job=%llu number=%llu", (ull)start->attempt_id, (ull)start->job_id,
                (ull)start->attempt_number);
+    if (start->nodes_count)
+        buf_printf(out, " node=%llu of", (ull)start->node);
+    for (size_t i = 0; i < start->nodes_count; i++)
+        buf_printf(out, "%s%s:%llu+%llu@%s", i ? "," : " ", start->nodes[i].name,
+                   (ull)start->nodes[i].first_rank, (ull)start->nodes[i].ranks,
+                   start->nodes[i].endpoint);
     text_put(out, "resume", start->resume_path);
     for (size_t i = 0; i < start->inputs_count; i++)
         buf_printf(out, " %s=%s%s%s", start->inputs[i].name, start->inputs[i].path,
@@ -316,6 +339,10 @@ void show_message(const struct message *message, struct buf *out)
     case MSG_REPORT_ACK:
         buf_printf(out, " a%llu %llu", (ull)message->u.report_ack.attempt_id,
                    (ull)message->u.report_ack.seq);
+        number_put(out, "node", message->u.report_ack.node);
+        break;
+    case MSG_CHECKPOINT_NOW:
+        buf_printf(out, " a%llu", (ull)message->u.checkpoint_now.attempt_id);
         break;
     case MSG_ATTEMPT_FENCE:
         buf_printf(out, " a%llu", (ull)message->u.attempt_fence.attempt_id);

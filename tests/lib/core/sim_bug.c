@@ -26,8 +26,10 @@ static void cursor_bend(struct core *core, const struct event *event, bool repea
         return;
     struct attempt *attempt = attempt_find(core, event->reports.reports->attempt_id);
     uint64_t first = event->reports.reports->reports[0].seq;
-    if (attempt && (repeats ? first <= attempt->seq : first > attempt->seq + 1))
-        attempt->seq = first - 1;
+    uint64_t node = event->reports.reports->node;
+    struct part *part = attempt && node < attempt->part_count ? &attempt->parts[node] : NULL;
+    if (part && (repeats ? first <= part->seq : first > part->seq + 1))
+        part->seq = first - 1;
 }
 
 static void parents_forget(struct core *core)

@@ -15,6 +15,7 @@
 #define WORDS_MAX 32
 #define WORKERS_MAX 16
 #define ATTEMPTS_MAX 256
+#define NODES_MAX 8
 #define BASE_US 1000000000000000u
 #define CLIENT_PEER 1u
 #define WORKER_PEER 100u /* and one more for each join */
@@ -34,7 +35,7 @@ struct trace {
     } workers[WORKERS_MAX];
     size_t worker_count;
     uint64_t next_peer;
-    uint64_t next_seq[ATTEMPTS_MAX];
+    uint64_t next_seq[ATTEMPTS_MAX][NODES_MAX];
     char *words[WORDS_MAX];
     size_t word_count;
 };
@@ -161,16 +162,39 @@ static void held_read(struct trace *trace, struct msg_worker_join *join)
             (struct rec_held_attempt){.attempt_id = number(id), .running = true};
 }
 
-static void label_read(struct trace *trace, struct msg_worker_join *join)
+/* "label=zone:eu,switch:s1" */
+static void labels_read(struct trace *trace, struct msg_worker_join *join)
 {
-    char *label = arena_strdup(&trace->arena, option(trace, "label", ""));
-    char *colon = strchr(label, ':');
-    if (!colon)
-        return;
-    *colon = '\0';
-    join->labels = arena_alloc(&trace->arena, sizeof *join->labels);
-    join->labels[0] = (struct rec_name_value){.name = label, .value = colon + 1};
-    join->labels_count = 1;
+    char *rest = arena_strdup(&trace->arena, option(trace, "label", ""));
+    join->labels = arena_alloc(&trace->arena, WORDS_MAX * sizeof *join->labels);
+    for (char *label = strsep(&rest, ","); label && join->labels_count < WORDS_MAX;
+         label = strsep(&rest, ",")) {
+        char *colon = strchr(label, ':');
+        if (!colon)
+            continue;
+        *colon = '\0';
+        join->labels[join->labels_count++] =
+            (struct rec_name_value){.name = label, .value = colon + 1};
+    }
+}
+
+/* "gpus=2 model=h100", or "models=a100,h100" for one of each. */
+static void devices_read(struct trace *trace, struct msg_worker_join *join)
+{
+    char *rest = arena_strdup(&trace->arena, option(trace, "models", ""));
+    join->devices_count = option_number(trace, "gpus", 0);
+    join->devices = arena_alloc(&trace->arena, WORDS_MAX * sizeof *join->devices);
+    CHECK(join->devices_count <= WORDS_MAX);
+    for (size_t i = 0; i < join->devices_count; i++)
+        join->devices[i].model = option(trace, "model", "sim");
+    for (char *model = strsep(&rest, ","); model && *model; model = strsep(&rest, ","))
+        join->devices[join->devices_count++].model = model;
+    for (size_t i = 0; i < join->devices_count; i++)
+        join->devices[i] = (struct rec_device){.device_index = i,
+                                               .kind = "gpu",
+                                               .model = join->devices[i].model,
+                                               .uuid = "",
+                                               .memory_bytes = 1};
 }
 
 static int verb_join(struct trace *trace, struct err *err)
@@ -185,19 +209,17 @@ static int verb_join(struct trace *trace, struct err *err)
         .cores = option_number(trace, "cores", 4),
         .memory_bytes = option_number(trace, "memory", 8) << 30,
         .topology = "{}",
+        .endpoint = option(trace, "endpoint", ""),
+        .public_key = "",
     };
-    join.devices_count = option_number(trace, "gpus", 0);
-    join.devices = arena_alloc(&trace->arena, join.devices_count * sizeof *join.devices);
-    for (size_t i = 0; i < join.devices_count; i++)
-        join.devices[i] = (struct rec_device){
-            .device_index = i, .kind = "gpu", .model = "sim", .uuid = "", .memory_bytes = 1};
+    devices_read(trace, &join);
     if (option(trace, "engine", NULL)) { /* a digit stands for a whole hash */
         char *hex = arena_alloc(&trace->arena, HASH_HEX_SIZE);
         memset(hex, *option(trace, "engine", "0"), HASH_HEX_SIZE - 1);
         join.engine = hex;
     }
     held_read(trace, &join);
-    label_read(trace, &join);
+    labels_read(trace, &join);
     struct event event = {.kind = EVENT_WORKER_JOIN,
                           .join = {.peer = trace->workers[w].peer,
                                    .request_seq = ++trace->request_seq,
@@ -307,12 +329,17 @@ out:
 
 /* ---- reports ----------------------------------------------------------------------------- */
 
-static const char *worker_of_attempt(struct trace *trace, uint64_t attempt_id)
+static const char *worker_of_part(struct trace *trace, uint64_t attempt_id, uint64_t node)
 {
     uint64_t worker_id = 0;
     for (size_t i = 0; i < memory_db_count(trace->db, ROW_TABLE_attempt); i++) {
         const struct row_attempt *row = memory_db_row(trace->db, ROW_TABLE_attempt, i);
         if (row->attempt_id == attempt_id)
+            worker_id = row->worker_id;
+    }
+    for (size_t i = 0; i < memory_db_count(trace->db, ROW_TABLE_attempt_node); i++) {
+        const struct row_attempt_node *row = memory_db_row(trace->db, ROW_TABLE_attempt_node, i);
+        if (row->attempt_id == attempt_id && row->node == node)
             worker_id = row->worker_id;
     }
     for (size_t i = 0; i < trace->worker_count; i++)
@@ -367,15 +394,18 @@ static void report_fill(struct trace *trace, struct rec_report *report)
 static int verb_report(struct trace *trace, struct err *err)
 {
     uint64_t attempt_id = number(word_at(trace, 3));
-    CHECK(attempt_id < ATTEMPTS_MAX);
+    uint64_t node = option_number(trace, "node", 0);
+    CHECK(attempt_id < ATTEMPTS_MAX && node < NODES_MAX);
     struct rec_report report = {.name = "", .path = "", .meta = "{}", .cause = "", .text = {"", 0}};
-    report.seq = option_number(trace, "seq", trace->next_seq[attempt_id] + 1);
+    uint64_t *next_seq = &trace->next_seq[attempt_id][node];
+    report.seq = option_number(trace, "seq", *next_seq + 1);
     report.time_us = BASE_US + trace->now_ms * 1000;
     report_fill(trace, &report);
     hash_bytes(report.path, strlen(report.path), &report.content);
-    trace->next_seq[attempt_id] = max_u64(trace->next_seq[attempt_id], report.seq);
-    struct msg_report message = {.attempt_id = attempt_id, .reports = &report, .reports_count = 1};
-    size_t w = worker_index(trace, option(trace, "from", worker_of_attempt(trace, attempt_id)));
+    *next_seq = max_u64(*next_seq, report.seq);
+    struct msg_report message = {
+        .attempt_id = attempt_id, .node = node, .reports = &report, .reports_count = 1};
+    size_t w = worker_index(trace, option(trace, "from", worker_of_part(trace, attempt_id, node)));
     struct event event = {.kind = EVENT_REPORTS,
                           .reports = {.peer = trace->workers[w].peer,
                                       .request_seq = ++trace->request_seq,

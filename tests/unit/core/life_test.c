@@ -24,6 +24,7 @@ static const char job_grid[] =
     "| START | | | | RUNNING | | STOPPING | | | |\n"
     "| SUCCEED | | | | SUCCEEDED | SUCCEEDED | SUCCEEDED | | | |\n"
     "| RETRY | | | | BACKOFF | BACKOFF | | | | |\n"
+    "| REQUEUE | | | | READY | READY | | | | |\n"
     "| FAIL | | | | FAILED | FAILED | | | | |\n"
     "| STOPPED | | | | | | CANCELLED | | | |\n"
     "| DUE | | | READY | | | | | | |\n"
