@@ -296,7 +296,8 @@ void attempt_place(struct core *core, struct job *job, const struct slot *slots,
     attempt->resend_ms = core->now_ms + core->config.resend_ms;
     attempt_mark(core, attempt);
     attempt_timer_set(core, attempt);
-    reuse_placed(job, slots[0].worker);
+    for (size_t i = 0; i < count; i++)
+        reuse_placed(job, slots[i].worker, i == 0);
     why_close(core, job);
     input_rows(core, attempt);
     history_add(core, "placed", job->job_id, attempt->attempt_id, slots[0].worker->worker_id, NULL,
@@ -395,11 +396,13 @@ static void failure_note(struct core *core, struct part *part, enum cause cause,
     struct attempt *attempt = part->attempt;
     if (attempt->cause || !attempt_is_gang(attempt))
         return;
+    bool asked = cause == attempt->stop_cause && !(evidence && *evidence);
     attempt->cause = cause;
     attempt->code = code;
-    text_set(&attempt->evidence,
-             arena_printf(step_arena(core), "node %u (%s)%s%s", part->node, part->worker->name,
-                          evidence && *evidence ? ": " : "", evidence ? evidence : ""));
+    if (!asked)
+        text_set(&attempt->evidence,
+                 arena_printf(step_arena(core), "node %u (%s)%s%s", part->node, part->worker->name,
+                              evidence && *evidence ? ": " : "", evidence ? evidence : ""));
     attempt_mark(core, attempt);
 }
 

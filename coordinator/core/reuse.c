@@ -62,13 +62,13 @@ static bool identity_of(const struct job *job, const struct worker *worker, stru
     return true;
 }
 
-void reuse_placed(struct job *job, const struct worker *worker)
+void reuse_placed(struct job *job, const struct worker *worker, bool first)
 {
     struct hash identity;
     if (!job->reuse)
         return;
     bool known = identity_of(job, worker, &identity) &&
-                 (job->attempt_count == 1 || hash_equal(&identity, &job->reuse->identity));
+                 ((first && job->attempt_count == 1) || hash_equal(&identity, &job->reuse->identity));
     job->reuse->identity = known ? identity : (struct hash){0};
 }
 

@@ -460,8 +460,9 @@ const char *sweeps_check(const struct core *core, struct arena *arena);
 /* ---- reuse.c ----------------------------------------------------------------------------- */
 /* False when the result hangs on more than hashes cover. */
 bool reuse_spec_hash(const struct spec_job *spec, struct hash *out);
-/* An attempt is being placed: its identity is known now. */
-void reuse_placed(struct job *job, const struct worker *worker);
+/* An attempt is being placed: its identity is known now. Called for each of its workers, `first`
+ * for the first one: those of several engines have none. */
+void reuse_placed(struct job *job, const struct worker *worker, bool first);
 struct reuse_input {
     const char *part;
     struct hash content; /* zero: not known */

@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "coordinator/core/core.h"
+#include "coordinator/policy/policy.h"
 #include "tests/lib/core/memory_db.h"
 #include "tests/lib/core/show.h"
 
@@ -292,6 +293,16 @@ static int recipes_load(struct catalogue *catalogue, struct err *err)
     return rc;
 }
 
+/* The next leader has another policy. */
+static int verb_policy(struct trace *trace, struct err *err)
+{
+    const struct policy *policy = policy_find(word_at(trace, 3));
+    if (!policy)
+        return err_set(err, ERR_INVALID, "'%s' is not a policy", word_at(trace, 3));
+    trace->config.policy = policy->name;
+    return verb_restart(trace, err);
+}
+
 static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
 {
     uint8_t key[16] = {0};
@@ -499,7 +510,7 @@ static const struct {
     verb_fn *run;
 } verbs[] = {
     {"join", verb_join},         {"beat", verb_beat},       {"leave", verb_leave},
-    {"tick", verb_tick},         {"restart", verb_restart}, {"started", verb_report},
+    {"policy", verb_policy},     {"tick", verb_tick},         {"restart", verb_restart}, {"started", verb_report},
     {"finished", verb_report},   {"metric", verb_report},   {"progress", verb_report},
     {"log", verb_report},        {"checkpoint", verb_report}, {"dataset", verb_report},
     {"cancel", verb_control},    {"hold", verb_control},    {"release", verb_control},
