@@ -461,10 +461,7 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
                 attempt->parts[0].worker->worker_id, NULL,
                 arena_printf(step_arena(core), "%s%s%s", cause_name(attempt->cause),
                              evidence && *evidence ? ": " : "", evidence ? evidence : ""));
-    if (attempt->cause == CAUSE_PREEMPTED && attempt->stop_cause == CAUSE_PREEMPTED)
-        job_preempted(core, job, attempt->evidence);
-    else
-        job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);
+    job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);
 }
 
 void part_finished(struct core *core, struct part *part, enum cause cause, int64_t code,

@@ -486,6 +486,16 @@ static void job_retry(struct core *core, struct job *job, enum cause cause, cons
                              (unsigned long long)wait, cause_name(cause)));
 }
 
+/* It made room for another job: back to the queue at once, and the attempt is not counted. */
+static void job_requeue(struct core *core, struct job *job, const char *detail)
+{
+    job->attempts_spent--;
+    job->cause = CAUSE_PREEMPTED;
+    text_set(&job->detail, detail);
+    job_move(core, job, JOB_ON_REQUEUE);
+    history_add(core, "requeued", job->job_id, 0, 0, NULL, NULL);
+}
+
 void job_after_attempt(struct core *core, struct job *job, enum cause cause,
                        enum cause stop_cause, const char *detail)
 {
@@ -498,23 +508,12 @@ void job_after_attempt(struct core *core, struct job *job, enum cause cause,
         job_end(core, job, JOB_ON_STOPPED, CAUSE_PRUNED, job->detail);
     else if (job->state == JOB_STOPPING)
         job_end(core, job, JOB_ON_STOPPED, CAUSE_CANCELLED, detail);
+    else if (cause == CAUSE_PREEMPTED && stop_cause == CAUSE_PREEMPTED)
+        job_requeue(core, job, detail);
     else if (listed && job->attempts_spent < job->retry.attempts)
         job_retry(core, job, cause, detail);
     else
         job_end(core, job, JOB_ON_FAIL, cause, detail);
-}
-
-void job_preempted(struct core *core, struct job *job, const char *detail)
-{
-    if (job->state == JOB_STOPPING) { /* cancelled while it was being stopped */
-        job_after_attempt(core, job, CAUSE_PREEMPTED, CAUSE_PREEMPTED, detail);
-        return;
-    }
-    job->attempts_spent--;
-    job->cause = CAUSE_PREEMPTED;
-    text_set(&job->detail, detail);
-    job_move(core, job, JOB_ON_REQUEUE);
-    history_add(core, "requeued", job->job_id, 0, 0, NULL, NULL);
 }
 
 void job_backoff_due(struct core *core, struct job *job)

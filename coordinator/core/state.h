@@ -491,8 +491,6 @@ void job_parents_check(struct core *core, struct job *job); /* WAITING: ready or
 /* stop_cause: why we asked it to stop, if we did. */
 void job_after_attempt(struct core *core, struct job *job, enum cause cause,
                        enum cause stop_cause, const char *detail);
-/* Its attempt made room for another job: back to the queue, and none is counted. */
-void job_preempted(struct core *core, struct job *job, const char *detail);
 uint64_t backoff_ms(const struct job *job);
 void job_backoff_due(struct core *core, struct job *job);
 void job_queue_update(struct core *core, struct job *job); /* in the queue iff it may be placed */
