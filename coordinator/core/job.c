@@ -486,23 +486,11 @@ static void job_retry(struct core *core, struct job *job, enum cause cause, cons
                              (unsigned long long)wait, cause_name(cause)));
 }
 
-/* It made room for another job: back to the queue at once, and the attempt is not counted. */
-static void job_requeue(struct core *core, struct job *job, const char *detail)
-{
-    job->attempts_spent--;
-    job->cause = CAUSE_PREEMPTED;
-    text_set(&job->detail, detail);
-    job_move(core, job, JOB_ON_REQUEUE);
-    history_add(core, "requeued", job->job_id, 0, 0, NULL, NULL);
-}
-
 void job_after_attempt(struct core *core, struct job *job, enum cause cause,
                        enum cause stop_cause, const char *detail)
 {
     bool listed = (job->retry.causes & SPEC_CAUSE_BIT(cause)) != 0;
-    if (cause == CAUSE_PREEMPTED && job->state != JOB_STOPPING)
-        job_requeue(core, job, detail);
-    else if (cause == CAUSE_SUCCESS)
+    if (cause == CAUSE_SUCCESS)
         job_end(core, job, JOB_ON_SUCCEED, cause, detail);
     else if (job->state == JOB_STOPPING && stop_cause == CAUSE_PRUNED)
         job_end(core, job, JOB_ON_STOPPED, CAUSE_PRUNED, job->detail);
