@@ -2,6 +2,7 @@
 #include "worker/daemon/slots.h"
 
 #include "common/base/mem.h"
+#include "common/spec/spec.h"
 
 #include <string.h>
 
@@ -27,27 +28,39 @@ static size_t owned_count(const uint64_t *owners, size_t count, uint64_t owner)
     return found;
 }
 
-static void owner_set(uint64_t *owners, size_t count, uint64_t owner, size_t wanted)
+static void cores_take(struct slots *slots, uint64_t owner, size_t wanted)
 {
-    for (size_t i = 0; i < count && wanted > 0; i++)
-        if (owners[i] == 0) {
-            owners[i] = owner;
+    for (size_t i = 0; i < slots->inventory->core_count && wanted > 0; i++)
+        if (slots->core_owner[i] == 0) {
+            slots->core_owner[i] = owner;
             wanted--;
         }
 }
 
-int slots_take(struct slots *slots, uint64_t attempt_id, size_t core_count, size_t gpu_count,
-               struct err *err)
+/* How many free GPUs of the model there are; the first `wanted` of them get the owner. */
+static size_t gpus_take(struct slots *slots, uint64_t owner, size_t wanted, const char *model)
 {
-    size_t cores = slots->inventory->core_count, gpus = slots->inventory->gpu_count;
+    size_t found = 0;
+    for (size_t i = 0; i < slots->inventory->gpu_count; i++)
+        if (slots->gpu_owner[i] == 0 && spec_gpu_model_fits(model, slots->inventory->gpus[i].model))
+            if (++found <= wanted)
+                slots->gpu_owner[i] = owner;
+    return found;
+}
+
+int slots_take(struct slots *slots, uint64_t attempt_id, size_t core_count, size_t gpu_count,
+               const char *model, struct err *err)
+{
+    size_t cores = slots->inventory->core_count;
     size_t free_cores = owned_count(slots->core_owner, cores, 0);
-    size_t free_gpus = owned_count(slots->gpu_owner, gpus, 0);
+    size_t free_gpus = gpus_take(slots, 0, 0, model);
     if (core_count > free_cores || gpu_count > free_gpus)
         return err_set(err, ERR_LIMIT,
-                       "%zu cores and %zu GPUs are wanted, %zu and %zu are free on this worker",
-                       core_count, gpu_count, free_cores, free_gpus);
-    owner_set(slots->core_owner, cores, attempt_id, core_count);
-    owner_set(slots->gpu_owner, gpus, attempt_id, gpu_count);
+                       "%zu cores and %zu GPUs%s%s are wanted, %zu and %zu are free on this worker",
+                       core_count, gpu_count, *model ? " of model " : "", model, free_cores,
+                       free_gpus);
+    cores_take(slots, attempt_id, core_count);
+    gpus_take(slots, attempt_id, gpu_count, model);
     return 0;
 }
 

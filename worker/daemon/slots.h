@@ -14,10 +14,11 @@ void slots_init(struct slots *slots, const struct inventory *inventory);
 void slots_done(struct slots *slots);
 
 /* Takes ranks * cores cores and ranks * gpus GPUs for the attempt, lowest numbers first; rank r
- * gets the r-th run of them (slots_core, slots_gpu). Nothing is taken on failure: ERR_LIMIT with
- * what is wanted and what is free. */
+ * gets the r-th run of them (slots_core, slots_gpu). `model`: part of the name of the GPUs' model
+ * in any case, "" for any. Nothing is taken on failure: ERR_LIMIT with what is wanted and what is
+ * free. */
 int slots_take(struct slots *slots, uint64_t attempt_id, size_t core_count, size_t gpu_count,
-               struct err *err) WARN_UNUSED;
+               const char *model, struct err *err) WARN_UNUSED;
 /* Marks what a found attempt uses: the core that has this CPU, the GPU of this `visible`. */
 void slots_mark_cpu(struct slots *slots, uint64_t attempt_id, unsigned cpu);
 void slots_mark_gpu(struct slots *slots, uint64_t attempt_id, const char *visible);

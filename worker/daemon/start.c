@@ -75,6 +75,17 @@ static int inputs_check(const struct msg_start *start, struct err *err)
     return 0;
 }
 
+/* resources.gpu_model of the spec; it is there only when a model was asked for. */
+static char *gpu_model_of(const struct msg_start *start)
+{
+    json_t *spec = json_loads(start->spec, 0, NULL);
+    const char *model =
+        json_string_value(json_object_get(json_object_get(spec, "resources"), "gpu_model"));
+    char *copy = mem_strdup(model ? model : "");
+    json_decref(spec);
+    return copy;
+}
+
 static int slots_give(struct starting *s, struct err *err)
 {
     const struct msg_start *start = s->start;
@@ -83,8 +94,11 @@ static int slots_give(struct starting *s, struct err *err)
         return err_set(err, ERR_INVALID,
                        "%" PRIu64 " ranks of %" PRIu64 " cores: a worker runs at most %u ranks",
                        s->ranks, start->cores, PLAN_RANKS_MAX);
-    return slots_take(&s->daemon->slots, start->attempt_id, s->ranks * start->cores,
-                      s->ranks * start->gpus, err);
+    char *model = gpu_model_of(start);
+    int rc = slots_take(&s->daemon->slots, start->attempt_id, s->ranks * start->cores,
+                        s->ranks * start->gpus, model, err);
+    mem_free(model);
+    return rc;
 }
 
 static int cgroup_give(struct starting *s, struct err *err)

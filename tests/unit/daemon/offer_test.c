@@ -188,6 +188,28 @@ static void a_program_that_prints_no_catalogue_is_told(void **state)
 
 /* ---- slots ----------------------------------------------------------------------------------- */
 
+static void gpus_of_another_model_are_left_alone(void **state)
+{
+    (void)state;
+    struct inventory_gpu gpus[] = {{.model = "A100-SXM4", .visible = "0"},
+                                   {.model = "NVIDIA H100", .visible = "1"},
+                                   {.model = "NVIDIA H100", .visible = "2"}};
+    struct inventory inventory = {.gpus = gpus, .gpu_count = 3};
+    struct slots slots;
+    struct err err;
+    slots_init(&slots, &inventory);
+    assert_int_equal(slots_take(&slots, 7, 0, 3, "h100", &err), -1);
+    assert_non_null(strstr(err.text, "3 GPUs of model h100"));
+    assert_int_equal(slots_take(&slots, 7, 0, 1, "h100", &err), 0);
+    assert_ptr_equal(slots_gpu(&slots, 7, 0), &gpus[1]);
+    assert_int_equal(slots_take(&slots, 8, 0, 1, "", &err), 0);
+    assert_ptr_equal(slots_gpu(&slots, 8, 0), &gpus[0]);
+    assert_int_equal(slots_take(&slots, 9, 0, 1, "a100", &err), -1);
+    assert_int_equal(slots_take(&slots, 9, 0, 1, "H100", &err), 0);
+    assert_ptr_equal(slots_gpu(&slots, 9, 0), &gpus[2]);
+    slots_done(&slots);
+}
+
 static void slots_are_taken_whole_or_not_at_all(void **state)
 {
     struct inventory inventory = four_cores();
@@ -195,15 +217,15 @@ static void slots_are_taken_whole_or_not_at_all(void **state)
     struct err err = {0};
     (void)state;
     slots_init(&slots, &inventory);
-    assert_int_equal(slots_take(&slots, 7, 3, 0, &err), 0);
-    assert_int_equal(slots_take(&slots, 8, 2, 0, &err), -1);
-    assert_int_equal(slots_take(&slots, 8, 1, 1, &err), -1); /* no GPU: the core stays free */
-    assert_int_equal(slots_take(&slots, 8, 1, 0, &err), 0);
+    assert_int_equal(slots_take(&slots, 7, 3, 0, "", &err), 0);
+    assert_int_equal(slots_take(&slots, 8, 2, 0, "", &err), -1);
+    assert_int_equal(slots_take(&slots, 8, 1, 1, "", &err), -1); /* no GPU: the core stays free */
+    assert_int_equal(slots_take(&slots, 8, 1, 0, "", &err), 0);
     assert_ptr_equal(slots_core(&slots, 7, 2), &inventory.cores[2]);
     assert_ptr_equal(slots_core(&slots, 8, 0), &inventory.cores[3]);
     assert_null(slots_core(&slots, 8, 1));
     slots_release(&slots, 7);
-    assert_int_equal(slots_take(&slots, 9, 3, 0, &err), 0);
+    assert_int_equal(slots_take(&slots, 9, 3, 0, "", &err), 0);
     slots_done(&slots);
 }
 
@@ -215,7 +237,7 @@ static void a_found_attempt_keeps_its_cores(void **state)
     (void)state;
     slots_init(&slots, &inventory);
     slots_mark_cpu(&slots, 7, 2);
-    assert_int_equal(slots_take(&slots, 8, 3, 0, &err), 0);
+    assert_int_equal(slots_take(&slots, 8, 3, 0, "", &err), 0);
     assert_ptr_equal(slots_core(&slots, 7, 0), &inventory.cores[2]);
     assert_ptr_equal(slots_core(&slots, 8, 2), &inventory.cores[3]);
     slots_done(&slots);
@@ -233,6 +255,7 @@ int main(void)
         TEST(a_list_means_exactly_these),
         TEST(a_claim_excludes_others_until_it_is_given_back),
         TEST(a_program_that_prints_no_catalogue_is_told),
+        TEST(gpus_of_another_model_are_left_alone),
         TEST(slots_are_taken_whole_or_not_at_all),
         TEST(a_found_attempt_keeps_its_cores),
     };
