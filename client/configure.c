@@ -46,10 +46,11 @@ int time_parse(const char *text, uint64_t now_us, uint64_t *out_us, struct err *
     }
     if (text[0] != '+' && calendar_parse(text, now_us, out_us) == 0)
         return 0;
-    return err_set(err, ERR_INVALID,
-                   "'%.60s' is no point in time, expected now, +DURATION such as +2h, HH:MM (today), "
-                   "or YYYY-MM-DD HH:MM, with a Z at the end for UTC",
-                   text);
+    return err_set(
+        err, ERR_INVALID,
+        "'%.60s' is no point in time, expected now, +DURATION such as +2h, HH:MM (today), "
+        "or YYYY-MM-DD HH:MM, with a Z at the end for UTC",
+        text);
 }
 
 static int value_read(struct client *client, const struct setting_option *row, const char *value,

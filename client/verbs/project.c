@@ -9,7 +9,8 @@ static const struct option options[] = {
      "set: whether everybody may use it, or only its members (default true)", false},
     {"member", 0, VALUE_TEXT, "USER", "set: let a principal use it", true},
     {"drop", 0, VALUE_TEXT, "USER", "set: not any more", true},
-    {"weight", 0, VALUE_TEXT, "N", "set: its part of the machine against the other projects", false},
+    {"weight", 0, VALUE_TEXT, "N", "set: its part of the machine against the other projects",
+     false},
     OPTION_COLUMN,
     OPTION_JSON,
 };
@@ -39,7 +40,8 @@ static int run(struct client *client, const struct args *args)
     if (set || remove) {
         code = configure_settings(client, args, settings, ARRAY_COUNT(settings), &pairs);
         if (code == EXIT_DONE)
-            code = configure_send(client, "project", set ? "set" : "remove", args->words[1], &pairs);
+            code =
+                configure_send(client, "project", set ? "set" : "remove", args->words[1], &pairs);
     } else {
         pairs_add(&pairs, "name", args->word_count > 1 ? args->words[1] : NULL);
         code = client_list(client, "projects", &pairs, UINT32_MAX, columns, ARRAY_COUNT(columns),

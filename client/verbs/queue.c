@@ -30,15 +30,9 @@ static const struct setting_option settings[] = {
 };
 
 static const struct heading columns[] = {
-    {"name", "QUEUE"},
-    {"priority", NULL},
-    {"default_wall_ms", "DEFAULT TIME"},
-    {"max_wall_ms", "MAX TIME"},
-    {"preemption", NULL},
-    {"evicts", NULL},
-    {"evictable", NULL},
-    {"queued", NULL},
-    {"running", NULL},
+    {"name", "QUEUE"},           {"priority", NULL},   {"default_wall_ms", "DEFAULT TIME"},
+    {"max_wall_ms", "MAX TIME"}, {"preemption", NULL}, {"evicts", NULL},
+    {"evictable", NULL},         {"queued", NULL},     {"running", NULL},
 };
 
 static int run(struct client *client, const struct args *args)

@@ -23,23 +23,22 @@ static const struct option options[] = {
 };
 
 static const struct setting_option settings[] = {
-    {"user", "user", SETTING_TEXT},   {"project", "project", SETTING_TEXT},
-    {"queue", "queue", SETTING_TEXT}, {"jobs", "jobs", SETTING_TEXT},
-    {"cores", "cores", SETTING_TEXT}, {"gpus", "gpus", SETTING_TEXT},
+    {"user", "user", SETTING_TEXT},     {"project", "project", SETTING_TEXT},
+    {"queue", "queue", SETTING_TEXT},   {"jobs", "jobs", SETTING_TEXT},
+    {"cores", "cores", SETTING_TEXT},   {"gpus", "gpus", SETTING_TEXT},
     {"queued", "queued", SETTING_TEXT}, {"weight", "weight", SETTING_TEXT},
 };
 
 static const struct heading use_columns[] = {
-    {"scope", "QUOTA"},       {"instance", "OF"},       {"jobs_used", "JOBS"},
-    {"jobs", "MAX"},          {"cores_used", "CORES"},  {"cores", "MAX"},
-    {"gpus_used", "GPUS"},    {"gpus", "MAX"},          {"queued_used", "WAIT"},
-    {"queued", "MAX"},        {"gpu_time_used", "GPU TIME"}, {"gpu_time", "MAX"},
+    {"scope", "QUOTA"},      {"instance", "OF"}, {"jobs_used", "JOBS"},         {"jobs", "MAX"},
+    {"cores_used", "CORES"}, {"cores", "MAX"},   {"gpus_used", "GPUS"},         {"gpus", "MAX"},
+    {"queued_used", "WAIT"}, {"queued", "MAX"},  {"gpu_time_used", "GPU TIME"}, {"gpu_time", "MAX"},
     {"period_ms", "IN"},
 };
 
 static const struct heading share_columns[] = {
-    {"kind", NULL},          {"name", NULL},  {"weight", NULL},    {"share", "DUE"},
-    {"core_hours", NULL},    {"used", NULL},  {"cores_now", "CORES NOW"}, {"factor", NULL},
+    {"kind", NULL},       {"name", NULL}, {"weight", NULL},           {"share", "DUE"},
+    {"core_hours", NULL}, {"used", NULL}, {"cores_now", "CORES NOW"}, {"factor", NULL},
 };
 
 static const struct heading setting_columns[] = {{"name", NULL}, {"value", NULL}};
@@ -61,7 +60,8 @@ static int gpu_hours_add(struct client *client, const char *text, struct pairs *
     for (size_t i = 0; slash && i < ARRAY_COUNT(periods); i++) {
         if (strcmp(slash + 1, periods[i].name) != 0 ||
             parse_f64(arena_strndup(&client->arena, text, (size_t)(slash - text)), &hours, &err) <
-                0 || hours < 0 || hours > 1e9)
+                0 ||
+            hours < 0 || hours > 1e9)
             continue;
         pairs_add(pairs, "gpu_ms", arena_printf(&client->arena, "%.0f", hours * 3600000));
         pairs_add(pairs, "period_ms", periods[i].ms);
@@ -69,7 +69,8 @@ static int gpu_hours_add(struct client *client, const char *text, struct pairs *
     }
     return client_failf(client, EXIT_USAGE,
                         "option --gpu-hours: '%.40s' is not understood, expected HOURS/day, "
-                        "HOURS/week or HOURS/month, such as 100/week, or none", text);
+                        "HOURS/week or HOURS/month, such as 100/week, or none",
+                        text);
 }
 
 static int quota_change(struct client *client, const struct args *args, const char *action)
@@ -122,8 +123,8 @@ static int list(struct client *client, const struct args *args)
 static int shares(struct client *client, const struct args *args)
 {
     struct pairs pairs = {0};
-    pairs_add(&pairs, "name", args_text(args, "user") ? args_text(args, "user")
-                                                      : args_text(args, "project"));
+    pairs_add(&pairs, "name",
+              args_text(args, "user") ? args_text(args, "user") : args_text(args, "project"));
     int code = client_list(client, "shares", &pairs, UINT32_MAX, share_columns,
                            ARRAY_COUNT(share_columns), "nobody has used anything yet");
     pairs_done(&pairs);
@@ -134,9 +135,10 @@ static int run(struct client *client, const struct args *args)
 {
     const char *action = args->word_count ? args->words[0] : "ls";
     if (args->word_count > 1 && strcmp(action, "weights") != 0)
-        return client_failf(client, EXIT_USAGE,
-                            "'%s' is too much: name whose quota it is by --user, --project, --queue",
-                            args->words[1]);
+        return client_failf(
+            client, EXIT_USAGE,
+            "'%s' is too much: name whose quota it is by --user, --project, --queue",
+            args->words[1]);
     if (strcmp(action, "ls") == 0)
         return list(client, args);
     if (strcmp(action, "set") == 0 || strcmp(action, "rm") == 0)

@@ -9,8 +9,8 @@ static const struct option options[] = {
      false},
     {"until", 0, VALUE_TEXT, "TIME", "end, as for --from; +DURATION counts from now", false},
     {"workers", 'w', VALUE_TEXT, "NAME,...", "these workers; default: all", true},
-    {"where", 0, VALUE_PAIR, "LABEL=VALUE", "workers that carry this label, and every other --where",
-     true},
+    {"where", 0, VALUE_PAIR, "LABEL=VALUE",
+     "workers that carry this label, and every other --where", true},
     {"for", 0, VALUE_TEXT, "user:NAME|project:NAME", "who may use them; default: nobody", true},
     {"stop", 0, VALUE_TEXT, "true|false",
      "whether jobs of others that still run at the begin are stopped and run elsewhere", false},
@@ -20,15 +20,15 @@ static const struct option options[] = {
 };
 
 static const struct setting_option settings[] = {
-    {"from", "from", SETTING_TIME},    {"until", "until", SETTING_TIME},
-    {"where", "where", SETTING_TEXT},  {"for", "for", SETTING_TEXT},
-    {"stop", "stop", SETTING_TEXT},    {"reason", "reason", SETTING_TEXT},
+    {"from", "from", SETTING_TIME},   {"until", "until", SETTING_TIME},
+    {"where", "where", SETTING_TEXT}, {"for", "for", SETTING_TEXT},
+    {"stop", "stop", SETTING_TEXT},   {"reason", "reason", SETTING_TEXT},
 };
 
 static const struct heading columns[] = {
-    {"name", "RESERVATION"}, {"state", NULL}, {"from_at", "FROM"}, {"until_at", "UNTIL"},
-    {"workers", NULL},       {"worker_constraint", "WHERE"},       {"entitled", "FOR"},
-    {"stop", NULL},          {"reason", NULL},
+    {"name", "RESERVATION"}, {"state", NULL},   {"from_at", "FROM"},
+    {"until_at", "UNTIL"},   {"workers", NULL}, {"worker_constraint", "WHERE"},
+    {"entitled", "FOR"},     {"stop", NULL},    {"reason", NULL},
 };
 
 static void workers_add(struct client *client, const struct args *args, struct pairs *pairs)
@@ -77,12 +77,13 @@ const struct verb verb_reserve = {
     .name = "reserve",
     .words = "[ls|add|set|rm [NAME]]",
     .summary = "keep workers free for some users or projects, or for maintenance",
-    .text = "A reservation is a window of time on some workers. Others start a job there only if its "
-            "wall time (limits.wall_time, or its queue's default) is over before the window begins; "
-            "a job without one waits until the window is over. Without --for nobody may start "
-            "anything: a maintenance.\n\n"
-            "reserve add makes one, reserve set changes what the options say, reserve rm ends it "
-            "before its time. Operators only.",
+    .text =
+        "A reservation is a window of time on some workers. Others start a job there only if its "
+        "wall time (limits.wall_time, or its queue's default) is over before the window begins; "
+        "a job without one waits until the window is over. Without --for nobody may start "
+        "anything: a maintenance.\n\n"
+        "reserve add makes one, reserve set changes what the options say, reserve rm ends it "
+        "before its time. Operators only.",
     .choices = "ls add set rm",
     .words_max = 2,
     VERB_OPTIONS(options),

@@ -9,7 +9,8 @@ static const struct option options[] = {
 };
 
 static const struct heading columns[] = {
-    {"name", "WORKER"},      {"state", NULL}, {"drained", NULL},      {"drain_by_at", "BY"}, {"host", NULL},
+    {"name", "WORKER"},      {"state", NULL}, {"drained", NULL},      {"drain_by_at", "BY"},
+    {"host", NULL},
     {"runs", NULL},          {"cores", NULL}, {"cores_used", "USED"}, {"memory_bytes", "MEMORY"},
     {"memory_used", "USED"}, {"gpus", NULL},  {"gpus_used", "USED"},  {"joined_at", "JOINED"},
 };

@@ -127,10 +127,8 @@ static const struct {
     const char *name;
     configure_fn *run;
 } tables[] = {
-    {"queue", queue_configure},
-    {"project", project_configure},
-    {"setting", setting_configure},
-    {"reservation", reservation_configure},
+    {"queue", queue_configure},     {"project", project_configure},
+    {"setting", setting_configure}, {"reservation", reservation_configure},
     {"quota", quota_configure},
 };
 
@@ -189,8 +187,10 @@ static bool action_is_known(const struct msg_configure *request)
 void configure_on_configure(struct core *core, const struct event_configure *event)
 {
     const struct msg_configure *request = event->configure;
-    struct configure_pass pass = {
-        .core = core, .event = event, .request = request, .arena = step_arena(core)};
+    struct configure_pass pass = {.core = core,
+                                  .event = event,
+                                  .request = request,
+                                  .arena = step_arena(core)};
     configure_fn *run = table_find(&pass);
     if (!event->is_operator)
         configure_refuse(&pass, request->table, "only operators and admins may change it");

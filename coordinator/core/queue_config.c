@@ -11,8 +11,7 @@ static const struct {
     const char *name;
     int64_t initial, least, most;
 } settings[SETTING_END] = {
-#define X(tag, name, initial, least, most, help) \
-    [SETTING_##tag] = {name, initial, least, most},
+#define X(tag, name, initial, least, most, help) [SETTING_##tag] = {name, initial, least, most},
     SETTINGS(X)
 #undef X
 };
@@ -467,8 +466,8 @@ void project_configure(struct configure_pass *pass)
     if (pass->refusal_count)
         return;
     struct project *project = project_get(core, name);
-    pass->changed = project->removed || project->open != open ||
-                    project->weight != (uint64_t)weight;
+    pass->changed =
+        project->removed || project->open != open || project->weight != (uint64_t)weight;
     project->removed = false;
     project->open = open;
     project->weight = (uint64_t)weight;
@@ -510,8 +509,8 @@ void setting_configure(struct configure_pass *pass)
     if (strcmp(pass->request->action, "set") != 0)
         configure_refuse(pass, "action", "settings can only be set");
     for (int i = 0; i < SETTING_END; i++)
-        configure_number(pass, names[i], settings[i].least, settings[i].most,
-                         &settings[i].initial, &wanted[i]);
+        configure_number(pass, names[i], settings[i].least, settings[i].most, &settings[i].initial,
+                         &wanted[i]);
     if (pass->refusal_count)
         return;
     for (int i = 0; i < SETTING_END; i++) {

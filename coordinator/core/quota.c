@@ -17,10 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PARTS 3u /* user, project, queue */
-#define ANCHOR_US (4ull * 86400 * 1000000)
+#define PARTS      3u /* user, project, queue */
+#define ANCHOR_US  (4ull * 86400 * 1000000)
 #define GPU_MS_MAX ((int64_t)1 << 53)
-#define COUNT_MAX ((int64_t)1 << 40)
+#define COUNT_MAX  ((int64_t)1 << 40)
 
 static const char *const part_names[PARTS] = {"user", "project", "queue"};
 
@@ -54,9 +54,9 @@ static struct quota *quota_for(const struct core *core, const char *const names[
         if (stars & ~mask)
             continue;
         for (unsigned i = 0; i < PARTS; i++) /* the queue's star comes first, the user's last */
-            parts[i] = !(mask & 1u << (PARTS - 1 - i))  ? ""
+            parts[i] = !(mask & 1u << (PARTS - 1 - i)) ? ""
                        : stars & 1u << (PARTS - 1 - i) ? "*"
-                                                        : names[i];
+                                                       : names[i];
         found = quota_by_scope(core, scope_text(parts, &scope));
         if (found && found->removed)
             found = NULL;
@@ -194,8 +194,8 @@ static bool is_metered(const struct limit *limit)
 
 void quota_take(struct core *core, struct limit *limit, const struct class *class)
 {
-    uint64_t wall_ms = class->ask.wall_time_ms ? class->ask.wall_time_ms
-                                               : class->queue_config->default_wall_ms;
+    uint64_t wall_ms =
+        class->ask.wall_time_ms ? class->ask.wall_time_ms : class->queue_config->default_wall_ms;
     if (!is_metered(limit) || class->need.gpus == 0)
         return;
     if (core->effects) { /* else it is being loaded, and the row says it */
@@ -219,8 +219,8 @@ static uint64_t attempt_reserve(const struct core *core, const struct attempt *a
                                 const struct quota *quota)
 {
     const struct job *job = attempt->job;
-    uint64_t wall_ms = job->limits.wall_time_ms ? job->limits.wall_time_ms
-                                                : job->queue->default_wall_ms;
+    uint64_t wall_ms =
+        job->limits.wall_time_ms ? job->limits.wall_time_ms : job->queue->default_wall_ms;
     uint64_t began = attempt->started_at ? attempt->started_at : core->wall_us;
     uint64_t ends = began + wall_ms * 1000;
     uint64_t window_ends = window_begin(core->wall_us, quota->period_ms) + quota->period_ms * 1000;
@@ -299,8 +299,8 @@ uint64_t quotas_next_at(const struct core *core)
     for (size_t i = 0; i < core->limit_count; i++) {
         const struct quota *quota = core->limits[i]->quota;
         if (quota && quota->gpu_ms >= 0)
-            next = min_u64(next, window_begin(core->wall_us, quota->period_ms) +
-                                     quota->period_ms * 1000);
+            next = min_u64(next,
+                           window_begin(core->wall_us, quota->period_ms) + quota->period_ms * 1000);
     }
     return next;
 }
@@ -455,15 +455,16 @@ static void quota_apply(struct configure_pass *pass, const char *scope,
 
 void quota_configure(struct configure_pass *pass)
 {
-    static const char *const known[] = {"user", "project", "queue",  "jobs",      "cores",  "gpus",
-                                        "queued", "gpu_ms", "period_ms", "weight", NULL};
+    static const char *const known[] = {"user",   "project", "queue",     "jobs",   "cores", "gpus",
+                                        "queued", "gpu_ms",  "period_ms", "weight", NULL};
     const char *parts[PARTS];
     struct buf scope = {0};
     bool removes = strcmp(pass->request->action, "remove") == 0;
     configure_known(pass, known);
     if (removes) /* also of users and projects that are gone */
         for (size_t i = 0; i < PARTS; i++)
-            parts[i] = configure_value(pass, part_names[i]) ? configure_value(pass, part_names[i]) : "";
+            parts[i] =
+                configure_value(pass, part_names[i]) ? configure_value(pass, part_names[i]) : "";
     else
         parts_read(pass, parts);
     const struct quota *present = quota_by_scope(pass->core, scope_text(parts, &scope));
@@ -471,7 +472,8 @@ void quota_configure(struct configure_pass *pass)
     wanted.removed = removes;
     if (removes && !present)
         configure_refuse(pass, "scope",
-                         arena_printf(pass->arena, "there is no quota of '%.200s'", buf_text(&scope)));
+                         arena_printf(pass->arena, "there is no quota of '%.200s'",
+                                      buf_text(&scope)));
     amounts_read(pass, &wanted);
     weight_set(pass, parts, false);
     if (!present && HASH_COUNT(pass->core->quotas) >= QUOTAS_MAX)
@@ -526,7 +528,8 @@ static size_t tally_add(struct tally *tallies, size_t count, const struct quota 
     while (at < count && strcmp(tallies[at].instance, instance) != 0)
         at++;
     if (at == count)
-        tallies[count++] = (struct tally){.instance = arena_strdup(arena, instance), .quota = quota};
+        tallies[count++] =
+            (struct tally){.instance = arena_strdup(arena, instance), .quota = quota};
     tallies[at].count++;
     return count;
 }
@@ -591,13 +594,14 @@ static const char *amount_why(const struct limit *limit, const char *unit, uint6
                               uint64_t need, uint64_t allowed, struct arena *arena,
                               const char **out_remedy)
 {
-    const char *raise = arena_printf(arena, "an operator raises it: athanor quota set%s --%s %llu",
-                                     option_text(limit->quota, arena), unit,
-                                     (unsigned long long)(used + need));
-    *out_remedy = need > allowed ? arena_printf(arena, "ask for less, or %s: waiting does not help",
-                                                raise)
-                                 : arena_printf(arena, "jobs of it end, or %s", raise);
-    return arena_printf(arena, "quota '%s' (%s): %llu of %llu %s are in use, and the job needs %llu",
+    const char *raise =
+        arena_printf(arena, "an operator raises it: athanor quota set%s --%s %llu",
+                     option_text(limit->quota, arena), unit, (unsigned long long)(used + need));
+    *out_remedy = need > allowed
+                      ? arena_printf(arena, "ask for less, or %s: waiting does not help", raise)
+                      : arena_printf(arena, "jobs of it end, or %s", raise);
+    return arena_printf(arena,
+                        "quota '%s' (%s): %llu of %llu %s are in use, and the job needs %llu",
                         limit->quota->scope, limit->meter->scope, (unsigned long long)used,
                         (unsigned long long)allowed, unit, (unsigned long long)need);
 }
@@ -617,15 +621,15 @@ const char *quota_why(const struct core *core, const struct limit *limit, const 
     const struct quota *quota = limit->quota;
     uint64_t ends = window_begin(core->wall_us, quota->period_ms) + quota->period_ms * 1000;
     char left[PARSE_TEXT_SIZE];
-    *out_remedy = arena_printf(arena, "the period ends in %s, or an operator raises it: athanor "
+    *out_remedy = arena_printf(arena,
+                               "the period ends in %s, or an operator raises it: athanor "
                                "quota set%s --gpu-hours ...",
                                format_duration_short((ends - core->wall_us) / 1000, left),
                                option_text(quota, arena));
     return arena_printf(arena,
                         "quota '%s' (%s): of %s of GPU time in this period %s are used or set "
                         "aside for what runs",
-                        quota->scope, limit->meter->scope,
-                        gpu_time(arena, (uint64_t)quota->gpu_ms),
+                        quota->scope, limit->meter->scope, gpu_time(arena, (uint64_t)quota->gpu_ms),
                         gpu_time(arena, (uint64_t)quota->gpu_ms - limit->gpu_ms_left));
 }
 
@@ -678,7 +682,8 @@ void quotas_dump(const struct core *core, struct buf *out)
     qsort(sorted, count, sizeof *sorted, quota_compare);
     for (size_t i = 0; i < count; i++)
         if (!sorted[i]->removed)
-            buf_printf(out, "quota %s jobs=%lld cores=%lld gpus=%lld queued=%lld gpu_ms=%lld/%llu\n",
+            buf_printf(out,
+                       "quota %s jobs=%lld cores=%lld gpus=%lld queued=%lld gpu_ms=%lld/%llu\n",
                        sorted[i]->scope, (long long)sorted[i]->jobs, (long long)sorted[i]->cores,
                        (long long)sorted[i]->gpus, (long long)sorted[i]->queued,
                        (long long)sorted[i]->gpu_ms, (unsigned long long)sorted[i]->period_ms);

@@ -135,7 +135,8 @@ const struct reservation *reservation_against(const struct core *core, const str
                                               const struct worker *worker, uint64_t start_ms)
 {
     uint64_t wall_ms = wall_time_planned(class);
-    uint64_t start_us = core->wall_us + (start_ms > core->now_ms ? start_ms - core->now_ms : 0) * 1000;
+    uint64_t start_us =
+        core->wall_us + (start_ms > core->now_ms ? start_ms - core->now_ms : 0) * 1000;
     for (size_t i = 0; i < core->reservations.count; i++) {
         const struct reservation *reservation = core->reservations.items[i];
         bool is_over = start_us >= reservation->until_at;
@@ -192,8 +193,7 @@ const char *reservation_why(const struct core *core, const struct class *class, 
         const struct worker *worker = core->workers[i];
         if (!worker_is_usable(worker) || !class_allows(class, worker))
             continue;
-        const struct reservation *against =
-            reservation_against(core, class, worker, core->now_ms);
+        const struct reservation *against = reservation_against(core, class, worker, core->now_ms);
         usable++;
         kept += against != NULL;
         first = first ? first : against;
@@ -209,10 +209,10 @@ const char *reservation_why(const struct core *core, const struct class *class, 
     const char *until_begin = span(arena, first->from_at - core->wall_us);
     *out_remedy = arena_printf(arena, "state a limits.wall_time shorter than %s, or it ends in %s",
                                until_begin, left);
-    return arena_printf(arena,
-                        "reservation '%s' begins in %s on %zu of %zu fitting workers, and the job %s",
-                        first->name, until_begin, kept, usable,
-                        wall_time_planned(class) ? "may run longer" : "has no wall time limit");
+    return arena_printf(
+        arena, "reservation '%s' begins in %s on %zu of %zu fitting workers, and the job %s",
+        first->name, until_begin, kept, usable,
+        wall_time_planned(class) ? "may run longer" : "has no wall time limit");
 }
 
 /* ---- beginnings and ends ----------------------------------------------------------------- */
@@ -240,8 +240,7 @@ static void worker_clear(struct core *core, struct worker *worker,
 
 static void window_clear(struct core *core, const struct reservation *reservation)
 {
-    const char *why =
-        arena_printf(step_arena(core), "reservation %s has begun", reservation->name);
+    const char *why = arena_printf(step_arena(core), "reservation %s has begun", reservation->name);
     for (size_t i = 0; i < core->worker_count; i++)
         if (reservation_covers(reservation, core->workers[i]))
             worker_clear(core, core->workers[i], reservation, why);
@@ -329,8 +328,7 @@ void windows_timer_set(struct core *core)
     uint64_t next = next_at(core);
     uint64_t left_us = next > core->wall_us ? next - core->wall_us : 0;
     uint64_t wait_ms = min_u64((left_us + 999) / 1000, LOOK_MS);
-    timer_set(&core->timers, &core->window_timer,
-              next ? max_u64(core->now_ms + wait_ms, 1) : 0);
+    timer_set(&core->timers, &core->window_timer, next ? max_u64(core->now_ms + wait_ms, 1) : 0);
 }
 
 /* Only a TICK makes things happen. */
@@ -407,7 +405,8 @@ static void entitled_check(struct configure_pass *pass, const char *who)
                          arena_printf(pass->arena, "'%.80s' is neither user:NAME nor project:NAME",
                                       who));
     else if (!project_find(pass->core, who + 8))
-        configure_refuse(pass, "for", arena_printf(pass->arena, "there is no project '%.80s'", who + 8));
+        configure_refuse(pass, "for",
+                         arena_printf(pass->arena, "there is no project '%.80s'", who + 8));
 }
 
 static void interval_check(struct configure_pass *pass, const struct wanted *wanted)
@@ -463,9 +462,8 @@ static bool reservation_is(const struct reservation *r, const struct wanted *wan
             texts_equal(r->workers, r->worker_count, wanted->workers, wanted->worker_count)) &&
            (!wanted->label_count ||
             texts_equal(r->labels, r->label_count, wanted->labels, wanted->label_count)) &&
-           (!wanted->entitled_count ||
-            texts_equal(r->entitled, r->entitled_count, wanted->entitled,
-                        wanted->entitled_count)) &&
+           (!wanted->entitled_count || texts_equal(r->entitled, r->entitled_count, wanted->entitled,
+                                                   wanted->entitled_count)) &&
            (!wanted->reason || strcmp(r->reason, wanted->reason) == 0);
 }
 
@@ -514,7 +512,8 @@ void reservation_configure(struct configure_pass *pass)
     bool adds = strcmp(pass->request->action, "add") == 0;
     wanted_read(pass, adds ? NULL : present, &wanted);
     if (!present && !adds)
-        configure_refuse(pass, "name", arena_printf(pass->arena, "there is no reservation '%s'", name));
+        configure_refuse(pass, "name",
+                         arena_printf(pass->arena, "there is no reservation '%s'", name));
     if (!present && core->reservations.count >= RESERVATIONS_MAX)
         configure_refuse(pass, "name",
                          arena_printf(pass->arena, "there are %u reservations, which is the limit",
@@ -523,8 +522,10 @@ void reservation_configure(struct configure_pass *pass)
         return;
     if (present && adds) {
         configure_refuse(pass, "name",
-                         arena_printf(pass->arena, "there is another reservation '%s': change it with "
-                                                   "set, or remove it", name));
+                         arena_printf(pass->arena,
+                                      "there is another reservation '%s': change it with "
+                                      "set, or remove it",
+                                      name));
         return;
     }
     if (present)
@@ -564,11 +565,13 @@ void reservations_dump(const struct core *core, struct buf *out)
     struct arena arena = {0};
     for (size_t i = 0; i < core->reservations.count; i++) {
         const struct reservation *r = core->reservations.items[i];
-        buf_printf(out, "reservation %s %llu..%llu workers=%s labels=%s for=%s stop=%d by %s '%s'\n",
+        buf_printf(out,
+                   "reservation %s %llu..%llu workers=%s labels=%s for=%s stop=%d by %s '%s'\n",
                    r->name, (unsigned long long)r->from_at, (unsigned long long)r->until_at,
                    texts_json(r->workers, r->worker_count, &arena),
                    texts_json(r->labels, r->label_count, &arena),
-                   texts_json(r->entitled, r->entitled_count, &arena), r->stop, r->account, r->reason);
+                   texts_json(r->entitled, r->entitled_count, &arena), r->stop, r->account,
+                   r->reason);
     }
     arena_done(&arena);
 }

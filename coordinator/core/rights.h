@@ -14,34 +14,35 @@ struct class;
 struct job;
 struct worker;
 
-/* Bounds (invariant 9): 1,000 queues x 150 B, 10,000 projects x 150 B with 1,000 members of 60 B. */
-#define QUEUES_MAX 1000u
-#define PROJECTS_MAX 10000u
-#define MEMBERS_MAX 1000u
+/* Bounds (invariant 9): 1,000 queues x 150 B, 10,000 projects x 150 B with 1,000 members of 60 B.
+ */
+#define QUEUES_MAX      1000u
+#define PROJECTS_MAX    10000u
+#define MEMBERS_MAX     1000u
 #define CONFIG_NAME_MAX 60u /* bytes of the name of a queue, project or reservation */
-#define POINTS_MAX 1000000
-#define WEIGHT_MAX 1000000
-#define PREEMPTION_MAX 1000
-#define WALL_MS_MAX (366ull * 86400000)
+#define POINTS_MAX      1000000
+#define WEIGHT_MAX      1000000
+#define PREEMPTION_MAX  1000
+#define WALL_MS_MAX     (366ull * 86400000)
 
 /* Numbers that scheduling is tuned with: name, default, least, most, meaning. A job's key is its
  * priority x 1000 points; bonuses and age are points too. */
-#define SETTINGS(X) \
-    X(HALF_LIFE_MS, "half_life_ms", 604800000, 60000, 31622400000, \
-      "use of this age counts half in the fair share") \
-    X(GPU_CORES, "gpu_cores", 16, 0, 1000, "cores that a GPU counts as in the fair share") \
-    X(WEIGHT_ACCOUNT, "weight_account", 1000, 0, 1000000, \
-      "points of an account that has used nothing lately") \
-    X(WEIGHT_PROJECT, "weight_project", 1000, 0, 1000000, \
-      "points of a project that has used nothing lately") \
-    X(WEIGHT_SIZE, "weight_size", 0, 0, 1000000, \
-      "points of a job that asks for all cores there are; smaller ones in proportion") \
+#define SETTINGS(X)                                                                                \
+    X(HALF_LIFE_MS, "half_life_ms", 604800000, 60000, 31622400000,                                 \
+      "use of this age counts half in the fair share")                                             \
+    X(GPU_CORES, "gpu_cores", 16, 0, 1000, "cores that a GPU counts as in the fair share")         \
+    X(WEIGHT_ACCOUNT, "weight_account", 1000, 0, 1000000,                                          \
+      "points of an account that has used nothing lately")                                         \
+    X(WEIGHT_PROJECT, "weight_project", 1000, 0, 1000000,                                          \
+      "points of a project that has used nothing lately")                                          \
+    X(WEIGHT_SIZE, "weight_size", 0, 0, 1000000,                                                   \
+      "points of a job that asks for all cores there are; smaller ones in proportion")             \
     X(AGE_PER_HOUR, "age_per_hour", 100, 0, 1000000, "points of each hour of waiting")
 enum setting {
 #define X(tag, name, initial, least, most, help) SETTING_##tag,
     SETTINGS(X)
 #undef X
-    SETTING_END,
+        SETTING_END,
 };
 
 struct queue_config {
@@ -70,8 +71,8 @@ struct project {
 struct reservation {
     char *name, *reason, *account;
     uint64_t from_at, until_at;
-    char **workers; /* names */
-    char **labels;  /* "NAME=VALUE", all of which a worker must carry */
+    char **workers;  /* names */
+    char **labels;   /* "NAME=VALUE", all of which a worker must carry */
     char **entitled; /* "user:NAME", "project:NAME" */
     size_t worker_count, label_count, entitled_count;
     bool stop; /* what still runs at its begin is preempted */
@@ -199,10 +200,11 @@ void reservations_free(struct core *core);
 
 struct limit;
 void quota_configure(struct configure_pass *pass);
-void quotas_join(struct core *core, struct class *class); /* the limits that its jobs count against */
+void quotas_join(struct core *core,
+                 struct class *class); /* the limits that its jobs count against */
 void quota_take(struct core *core, struct limit *limit, const struct class *class);
 void quota_give(struct core *core, struct limit *limit, const struct class *class);
-void quotas_measure(struct core *core); /* before a pass: what is left of periods */
+void quotas_measure(struct core *core);           /* before a pass: what is left of periods */
 uint64_t quotas_next_at(const struct core *core); /* end of a period; UINT64_MAX: none is metered */
 void quotas_load_end(struct core *core);
 /* What speaks against so many more waiting jobs; NULL: nothing. */

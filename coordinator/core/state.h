@@ -430,7 +430,7 @@ void class_free(struct class *class);
 size_t limit_keys(const struct job *job, struct limit_key out[POLICY_LIMITS_MAX]);
 void limits_join(struct core *core, struct class *class, const struct job *job);
 void limits_leave(struct core *core, struct class *class);
-void limits_take(struct core *core, const struct class *class);                    /* an attempt begins */
+void limits_take(struct core *core, const struct class *class); /* an attempt begins */
 void limits_give(struct core *core, const struct class *class); /* an attempt ended */
 const struct limit *limits_full(const struct class *class); /* NULL: another job may start */
 void limits_view(const struct core *core, struct arena *arena, struct policy_view *view);

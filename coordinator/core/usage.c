@@ -16,16 +16,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ONE_Q32 ((uint64_t)1 << 32)
-#define USE_MAX ((uint64_t)1 << 62)
+#define ONE_Q32             ((uint64_t)1 << 32)
+#define USE_MAX             ((uint64_t)1 << 62)
 #define LOG2_E_FRACTION_Q32 1901360723u /* 1/ln 2 - 1 */
 
 /* 2^-(2^-(i+1)) in Q32: correctly rounded. */
 static const uint32_t roots[32] = {
-    3037000500u, 3611622603u, 3938502376u, 4112874773u, 4202935003u, 4248701965u, 4271771996u, 4283353945u,
-    4289156690u, 4292061010u, 4293513907u, 4294240540u, 4294603903u, 4294785595u, 4294876445u, 4294921870u,
-    4294944583u, 4294955939u, 4294961618u, 4294964457u, 4294965876u, 4294966586u, 4294966941u, 4294967119u,
-    4294967207u, 4294967252u, 4294967274u, 4294967285u, 4294967290u, 4294967293u, 4294967295u, 4294967295u,
+    3037000500u, 3611622603u, 3938502376u, 4112874773u, 4202935003u, 4248701965u, 4271771996u,
+    4283353945u, 4289156690u, 4292061010u, 4293513907u, 4294240540u, 4294603903u, 4294785595u,
+    4294876445u, 4294921870u, 4294944583u, 4294955939u, 4294961618u, 4294964457u, 4294965876u,
+    4294966586u, 4294966941u, 4294967119u, 4294967207u, 4294967252u, 4294967274u, 4294967285u,
+    4294967290u, 4294967293u, 4294967295u, 4294967295u,
 };
 
 uint64_t decay_q32(uint64_t elapsed_ms, uint64_t half_life_ms)
@@ -247,7 +248,8 @@ struct share_sums {
 
 static uint64_t share_weight(const struct core *core, const struct share *share)
 {
-    const struct project *project = share->key[0] == 'p' ? project_find(core, share->key + 1) : NULL;
+    const struct project *project =
+        share->key[0] == 'p' ? project_find(core, share->key + 1) : NULL;
     return project ? project->weight : share->weight;
 }
 

@@ -456,9 +456,11 @@ static int verb_control(struct trace *trace, struct err *err)
 static int verb_configure(struct trace *trace, struct err *err)
 {
     struct rec_name_value settings[WORDS_MAX];
-    struct msg_configure configure = {
-        .table = word_at(trace, 3), .action = word_at(trace, 4), .settings = settings};
-    configure.name = trace->word_count > 5 && !strchr(word_at(trace, 5), '=') ? word_at(trace, 5) : "";
+    struct msg_configure configure = {.table = word_at(trace, 3),
+                                      .action = word_at(trace, 4),
+                                      .settings = settings};
+    configure.name =
+        trace->word_count > 5 && !strchr(word_at(trace, 5), '=') ? word_at(trace, 5) : "";
     for (size_t i = 5; i < trace->word_count; i++) {
         char *setting = arena_strdup(&trace->arena, trace->words[i]);
         char *equals = strchr(setting, '=');
