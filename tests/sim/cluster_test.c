@@ -73,6 +73,7 @@ static void total_print(const char *what, unsigned seeds, double seconds)
         {"batches committed", total.commits},
         {"jobs", total.jobs},
         {"attempts", total.attempts},
+        {"nodes of attempts on several workers", total.nodes},
         {"metrics stored", total.metrics},
         {"comparisons of memory and rows", total.rebuilds},
         {"leases taken", total.takeovers},

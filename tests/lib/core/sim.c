@@ -177,6 +177,9 @@ static void swarm_draw(struct sim *sim)
     swarm->workers = (uint32_t)sim_between(sim, 1, SIM_WORKERS);
     swarm->submit_every = (uint32_t)sim_between(sim, 20, 80);
     swarm->gpu_jobs = (uint32_t)sim_between(sim, 0, 400);
+    swarm->gang_jobs =
+        swarm->workers < SIM_LASTING ? 0 : (uint32_t)sim_between(sim, 0, 400);
+    swarm->exclusive_jobs = (uint32_t)sim_between(sim, 0, 150);
     swarm->limited_jobs = (uint32_t)sim_between(sim, 0, 500);
     swarm->held_jobs = (uint32_t)sim_between(sim, 0, 150);
     swarm->needy_jobs = (uint32_t)sim_between(sim, 100, 700);

@@ -66,17 +66,26 @@ static const struct row_worker *worker_row(const struct sim *sim, uint64_t worke
     return memory_db_find(sim->database.rows, ROW_TABLE_worker, &key);
 }
 
-static uint64_t cursor_of(const struct sim *sim, uint64_t attempt_id)
+/* NULL for attempts on one worker, and behind the last node. */
+static const struct row_attempt_node *node_row(const struct sim *sim, uint64_t attempt_id,
+                                               uint64_t node)
 {
-    struct row_report_cursor key = {.attempt_id = attempt_id};
+    struct row_attempt_node key = {.attempt_id = attempt_id, .node = node};
+    return memory_db_find(sim->database.rows, ROW_TABLE_attempt_node, &key);
+}
+
+static uint64_t cursor_of(const struct sim *sim, uint64_t attempt_id, uint64_t node)
+{
+    struct row_report_cursor key = {.attempt_id = attempt_id, .node = node};
     const struct row_report_cursor *row =
         memory_db_find(sim->database.rows, ROW_TABLE_report_cursor, &key);
     return row ? row->seq : 0;
 }
 
-static struct sim_truth *truth_of(const struct sim *sim, uint64_t attempt_id)
+static struct sim_truth *truth_of(const struct sim *sim, uint64_t attempt_id, uint64_t node)
 {
-    return attempt_id < sim->truth_count ? sim->truths[attempt_id] : NULL;
+    size_t index = attempt_id * SIM_NODES + node;
+    return node < SIM_NODES && index < sim->truth_count ? sim->truths[index] : NULL;
 }
 
 static const struct sim_submit *submit_of(const struct sim *sim, const struct row_job *job)
@@ -124,10 +133,10 @@ static struct asked asked_of(const struct sim *sim, uint64_t job_id)
 
 /* Invariant 5: of an attempt that has ended nothing is stored, and of one that lives only what it
  * has really reported, once and in order. */
-static struct sim_truth *stream_check(struct sim *sim, uint64_t attempt_id)
+static struct sim_truth *stream_check(struct sim *sim, uint64_t attempt_id, uint64_t node)
 {
     const struct row_attempt *attempt = attempt_row(sim, attempt_id);
-    struct sim_truth *truth = truth_of(sim, attempt_id);
+    struct sim_truth *truth = truth_of(sim, attempt_id, node);
     if (attempt && attempt->ended_at)
         sim_violation(sim, "invariant 5: a report of attempt %llu, which has ended",
                       (ull)attempt_id);
@@ -139,7 +148,7 @@ static struct sim_truth *stream_check(struct sim *sim, uint64_t attempt_id)
 
 static void metric_check(struct sim *sim, const struct row_metric *row)
 {
-    struct sim_truth *truth = stream_check(sim, row->attempt_id);
+    struct sim_truth *truth = stream_check(sim, row->attempt_id, row->node);
     sim->result->metrics++;
     if (!truth)
         return;
@@ -156,7 +165,7 @@ static void metric_check(struct sim *sim, const struct row_metric *row)
 
 static void checkpoint_check(struct sim *sim, const struct row_checkpoint *row)
 {
-    const struct sim_truth *truth = stream_check(sim, row->attempt_id);
+    const struct sim_truth *truth = stream_check(sim, row->attempt_id, 0); /* node 0 saves */
     bool made = false;
     for (size_t i = 0; truth && i < truth->count; i++)
         made |= truth->reports[i].what == SIM_CHECKPOINT && truth->reports[i].step == row->step;
@@ -186,19 +195,32 @@ static void resume_check(struct sim *sim, const struct effects *effects, size_t 
                       (ull)attempt->attempt_id, (ull)id);
 }
 
-/* What the node reported as the end is what the rows must say. */
+static bool node_said(const struct sim *sim, uint64_t attempt_id, uint64_t node, enum cause cause)
+{
+    const struct sim_truth *truth = truth_of(sim, attempt_id, node);
+    const struct sim_report *last =
+        truth && truth->count ? &truth->reports[truth->count - 1] : NULL;
+    return last && last->what == SIM_FINISHED && last->cause == cause;
+}
+
+/* What the nodes reported as the end is what the rows must say: one of them a failure, all of them
+ * a success. */
 static void cause_check(struct sim *sim, const struct row_attempt *row)
 {
     static const enum cause reported[] = {CAUSE_SUCCESS, CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_OOM,
                                           CAUSE_STALLED, CAUSE_DIVERGED, CAUSE_SHEPHERD_LOST};
-    const struct sim_truth *truth = truth_of(sim, row->attempt_id);
-    const struct sim_report *last =
-        truth && truth->count ? &truth->reports[truth->count - 1] : NULL;
-    for (size_t i = 0; i < ARRAY_COUNT(reported); i++)
-        if (strcmp(row->cause, cause_name(reported[i])) == 0 &&
-            !(last && last->what == SIM_FINISHED && last->cause == reported[i]))
-            sim_violation(sim, "invariant 5: attempt %llu ends with %s, which no node has said",
-                          (ull)row->attempt_id, row->cause);
+    for (size_t i = 0; i < ARRAY_COUNT(reported); i++) {
+        size_t said = 0, nodes = 1;
+        if (strcmp(row->cause, cause_name(reported[i])) != 0)
+            continue;
+        while (node_row(sim, row->attempt_id, nodes))
+            nodes++;
+        for (size_t node = 0; node < nodes; node++)
+            said += node_said(sim, row->attempt_id, node, reported[i]);
+        if (said < (reported[i] == CAUSE_SUCCESS ? nodes : 1))
+            sim_violation(sim, "invariant 5: attempt %llu ends with %s, which %s has said",
+                          (ull)row->attempt_id, row->cause, said ? "not every node" : "no node");
+    }
 }
 
 static void live_add(struct sim *sim, uint64_t attempt_id)
@@ -220,22 +242,41 @@ static uint64_t gpus_of(const struct sim *sim, const struct effects *effects, ui
     return known ? known->gpus : 0;
 }
 
-static void crowd_add(struct sim *sim, const struct effects *effects, size_t at)
+static void crowd_add(struct sim *sim, const struct effects *effects, size_t at, uint64_t worker_id,
+                      uint64_t job_id)
 {
-    const struct row_attempt *attempt = effects->persist[at].row;
-    const struct row_worker *size = worker_row(sim, attempt->worker_id);
+    const struct row_worker *size = worker_row(sim, worker_id);
     for (size_t i = 0; i < at; i++) {
         const struct row_worker *row = effects->persist[i].row;
-        if (effects->persist[i].table == ROW_TABLE_worker && row->worker_id == attempt->worker_id)
+        if (effects->persist[i].table == ROW_TABLE_worker && row->worker_id == worker_id)
             size = row;
     }
-    CHECK(attempt->worker_id <= SIM_WORKERS && size);
-    sim->judge->crowds[attempt->worker_id].placed = true;
-    sim->judge->crowds[attempt->worker_id].size = *size;
-    if (gpus_of(sim, effects, attempt->job_id) == 0)
+    CHECK(worker_id <= SIM_WORKERS && size);
+    sim->judge->crowds[worker_id].placed = true;
+    sim->judge->crowds[worker_id].size = *size;
+    if (gpus_of(sim, effects, job_id) == 0)
         return;
-    sim->judge->crowds[attempt->worker_id].gpus_placed = true;
-    sim->judge->crowds[attempt->worker_id].gpus = size->gpus;
+    sim->judge->crowds[worker_id].gpus_placed = true;
+    sim->judge->crowds[worker_id].gpus = size->gpus;
+}
+
+/* Rows of nodes follow that of their attempt. */
+static void node_check(struct sim *sim, const struct effects *effects, size_t at)
+{
+    const struct row_attempt_node *node = effects->persist[at].row;
+    if (effects->persist[at].op != PERSIST_INSERT)
+        return;
+    sim->result->nodes++;
+    for (size_t i = at; i > 0; i--) {
+        const struct row_attempt *attempt = effects->persist[i - 1].row;
+        if (effects->persist[i - 1].table != ROW_TABLE_attempt ||
+            attempt->attempt_id != node->attempt_id)
+            continue;
+        crowd_add(sim, effects, at, node->worker_id, attempt->job_id);
+        return;
+    }
+    sim_violation(sim, "node %llu of attempt %llu has a row before its attempt", (ull)node->node,
+                  (ull)node->attempt_id);
 }
 
 static void attempt_check(struct sim *sim, const struct effects *effects, size_t at)
@@ -245,7 +286,7 @@ static void attempt_check(struct sim *sim, const struct effects *effects, size_t
         sim->result->attempts++;
         resume_check(sim, effects, at);
         live_add(sim, row->attempt_id);
-        crowd_add(sim, effects, at);
+        crowd_add(sim, effects, at, row->worker_id, row->job_id);
     }
     if (row->ended_at && row->cause)
         cause_check(sim, row);
@@ -275,6 +316,9 @@ void judge_rows(struct sim *sim, const struct effects *effects)
         case ROW_TABLE_attempt:
             attempt_check(sim, effects, i);
             break;
+        case ROW_TABLE_attempt_node:
+            node_check(sim, effects, i);
+            break;
         case ROW_TABLE_metric:
             metric_check(sim, persist->row);
             break;
@@ -291,10 +335,10 @@ void judge_rows(struct sim *sim, const struct effects *effects)
 /* ---- the rows after a commit ------------------------------------------------------------- */
 
 /* Invariant 5: between the old and the new cursor nothing was lost. */
-static void cursor_check(struct sim *sim, uint64_t attempt_id)
+static void cursor_check(struct sim *sim, uint64_t attempt_id, uint64_t node)
 {
-    struct sim_truth *truth = truth_of(sim, attempt_id);
-    uint64_t seq = cursor_of(sim, attempt_id);
+    struct sim_truth *truth = truth_of(sim, attempt_id, node);
+    uint64_t seq = cursor_of(sim, attempt_id, node);
     if (!truth || seq < truth->stored || seq > truth->count) {
         sim_violation(sim, "invariant 5: the cursor of attempt %llu is %llu, it made %zu reports",
                       (ull)attempt_id, (ull)seq, truth ? truth->count : 0);
@@ -374,20 +418,32 @@ static void parents_check(struct sim *sim, uint64_t job_id)
     }
 }
 
+struct use { /* of a worker */
+    uint64_t cores, gpus, memory;
+};
+
+static void use_add(struct use *use, const struct row_job *job, uint64_t ranks)
+{
+    use->cores += ranks * job->cores;
+    use->gpus += ranks * job->gpus;
+    use->memory += ranks * job->memory_bytes;
+}
+
 /* Invariant 2, from the rows alone, where something was placed. A worker that rejoins smaller
  * than what it has given away is not overbooked by that. */
 static void capacity_check(struct sim *sim)
 {
     struct judge *judge = sim->judge;
-    struct {
-        uint64_t cores, gpus, memory;
-    } used[SIM_WORKERS + 1] = {0};
+    struct use used[SIM_WORKERS + 1] = {0};
     for (size_t i = 0; i < judge->live_count; i++) {
         const struct row_attempt *attempt = attempt_row(sim, judge->live[i]);
         const struct row_job *job = job_row(sim, attempt->job_id);
-        used[attempt->worker_id].cores += job->ranks * job->cores;
-        used[attempt->worker_id].gpus += job->ranks * job->gpus;
-        used[attempt->worker_id].memory += job->ranks * job->memory_bytes;
+        const struct row_attempt_node *node = node_row(sim, attempt->attempt_id, 0);
+        if (!node)
+            use_add(&used[attempt->worker_id], job, job->ranks);
+        for (uint64_t k = 1; node; node = node_row(sim, attempt->attempt_id, k++))
+            if (!node->ended_at)
+                use_add(&used[node->worker_id], job, node->ranks);
     }
     for (uint64_t id = 1; id <= SIM_WORKERS; id++) {
         const struct row_worker *row = &judge->crowds[id].size;
@@ -536,6 +592,7 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         const struct persist *persist = &effects->persist[i];
         const struct row_attempt *attempt = persist->row;
         const struct row_job *job = persist->row;
+        const struct row_report_cursor *cursor = persist->row;
         bool is_insert = persist->op == PERSIST_INSERT;
         attempts |= persist->table == ROW_TABLE_attempt;
         jobs |= persist->table == ROW_TABLE_job;
@@ -543,7 +600,7 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         if (persist->table == ROW_TABLE_attempt && is_insert)
             parents_check(sim, attempt->job_id);
         if (persist->table == ROW_TABLE_report_cursor)
-            cursor_check(sim, ((const struct row_report_cursor *)persist->row)->attempt_id);
+            cursor_check(sim, cursor->attempt_id, cursor->node);
         if (persist->table == ROW_TABLE_job && job->ended_at && job_row(sim, job->job_id)->ended_at)
             end_check(sim, job_row(sim, job->job_id));
     }
@@ -580,7 +637,8 @@ static bool is_durable(const struct sim *sim, const struct message *message)
         attempt = attempt_row(sim, message->u.stop.attempt_id);
         return attempt && (attempt->ended_at || attempt->stop_cause);
     case MSG_REPORT_ACK:
-        return cursor_of(sim, message->u.report_ack.attempt_id) >= message->u.report_ack.seq;
+        return cursor_of(sim, message->u.report_ack.attempt_id, message->u.report_ack.node) >=
+               message->u.report_ack.seq;
     case MSG_CHECKPOINT_DROP:
         checkpoint = checkpoint_row(sim, message->u.checkpoint_drop.checkpoint_id);
         return checkpoint && checkpoint->removed_at;
@@ -618,11 +676,25 @@ void judge_started(struct sim *sim, const struct msg_start *start)
                       (ull)start->attempt_id, start->resume_path);
 }
 
+/* Whether the rows say that the attempt lives on the worker. */
+static bool lives_on(const struct sim *sim, const struct row_attempt *attempt, const char *name)
+{
+    uint64_t worker_id = attempt->worker_id;
+    const struct row_attempt_node *node = node_row(sim, attempt->attempt_id, 0);
+    if (attempt->ended_at)
+        return false;
+    if (!node)
+        return strcmp(worker_row(sim, worker_id)->name, name) == 0;
+    for (uint64_t k = 1; node; node = node_row(sim, attempt->attempt_id, k++))
+        if (!node->ended_at && strcmp(worker_row(sim, node->worker_id)->name, name) == 0)
+            return true;
+    return false;
+}
+
 void judge_fenced(struct sim *sim, const struct sim_worker *worker, uint64_t attempt_id)
 {
     const struct row_attempt *attempt = attempt_row(sim, attempt_id);
-    const struct row_worker *row = attempt ? worker_row(sim, attempt->worker_id) : NULL;
-    if (row && !attempt->ended_at && strcmp(row->name, worker->name) == 0)
+    if (attempt && lives_on(sim, attempt, worker->name))
         sim_violation(sim, "invariant 5: w%u obeys a fence of attempt %llu, which lives there",
                       worker->index, (ull)attempt_id);
 }

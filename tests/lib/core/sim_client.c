@@ -200,15 +200,26 @@ static void hung_cancel(struct sim *sim, const struct sim_worker *worker)
     }
 }
 
+static bool is_for_ever_gone(const struct sim *sim, uint64_t worker_id)
+{
+    struct row_worker key = {.worker_id = worker_id};
+    const struct row_worker *worker = memory_db_find(sim->database.rows, ROW_TABLE_worker, &key);
+    return sim->workers[worker->name[1] - '0'].for_ever;
+}
+
 /* So does what is to wait for a node that will not come back. */
 static void forsaken_cancel(struct sim *sim)
 {
     const struct row_attempt *row;
     for (size_t i = 0; (row = memory_db_row(sim->database.rows, ROW_TABLE_attempt, i)); i++) {
-        struct row_worker key = {.worker_id = row->worker_id};
-        const struct row_worker *worker =
-            memory_db_find(sim->database.rows, ROW_TABLE_worker, &key);
-        if (row->ended_at == 0 && sim->workers[worker->name[1] - '0'].for_ever &&
+        bool gone = is_for_ever_gone(sim, row->worker_id);
+        const struct row_attempt_node *node;
+        struct row_attempt_node key = {.attempt_id = row->attempt_id};
+        while ((node = memory_db_find(sim->database.rows, ROW_TABLE_attempt_node, &key))) {
+            gone |= is_for_ever_gone(sim, node->worker_id);
+            key.node++;
+        }
+        if (row->ended_at == 0 && gone &&
             judge_spec(sim, row->job_id)->on_disconnect == SPEC_DISCONNECT_WAIT)
             control_send(sim, "cancel", "job", job_text(sim, row->job_id));
     }

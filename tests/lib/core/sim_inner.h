@@ -11,6 +11,8 @@
 
 #define SIM_COORDINATORS 3u
 #define SIM_WORKERS 8u
+#define SIM_NODES 3 /* of one attempt at most */
+#define SIM_LASTING 2 /* workers that come back always, large enough for every job */
 #define SIM_SUBMITS_MAX 40u
 #define SIM_JOBS_PER_SUBMIT 8u
 #define SIM_EXPERIMENTS 4u
@@ -104,10 +106,10 @@ struct sim_report {
     enum cause cause;
 };
 
-/* What an attempt really did, for ever: its reports in order; seq - 1 is the index. */
+/* What a node of an attempt really did, for ever: its reports in order; seq - 1 is the index. */
 struct sim_truth {
     uint64_t attempt_id, job_id;
-    uint32_t worker;
+    uint32_t worker, node;
     struct sim_report *reports;
     size_t count, capacity;
     uint64_t stored;          /* reports that the rows have, by their cursor */
@@ -200,6 +202,7 @@ struct sim_swarm {
     uint32_t coordinators, workers;
     uint32_t submit_every;           /* rounds, on average */
     uint32_t gpu_jobs, limited_jobs, held_jobs, needy_jobs; /* permille of jobs */
+    uint32_t gang_jobs, exclusive_jobs;
     uint32_t arrays, sweeps, queued_jobs;                   /* of submits; of jobs */
     uint64_t leader_ms;
 };
@@ -224,7 +227,7 @@ struct sim {
     struct sim_packet *packets; /* a heap, the next one first */
     size_t packet_count, packet_capacity;
     uint64_t packet_order;
-    struct sim_truth **truths; /* by attempt_id */
+    struct sim_truth **truths; /* by attempt_id x SIM_NODES + node */
     size_t truth_count;
     struct sim_file files[SIM_FILE_JOBS][SIM_FILE_STEPS]; /* shared storage, by job and step */
     struct sim_submit submits[SIM_SUBMITS_MAX];

@@ -36,6 +36,16 @@ static struct spec_checkpoint checkpoint_draw(struct sim *sim)
     return checkpoint;
 }
 
+/* Two lasting workers can always take it. */
+static void nodes_draw(struct sim *sim, struct spec_resources *resources)
+{
+    resources->ranks = (uint32_t)sim_between(sim, 2, 4);
+    resources->nodes_min = (uint32_t)sim_between(sim, 1, 2);
+    resources->nodes_max =
+        (uint32_t)sim_between(sim, 2, min_u64(SIM_NODES, resources->ranks));
+    resources->placement = rng_below(&sim->rng, 2) ? SPEC_PLACEMENT_PACK : SPEC_PLACEMENT_SPREAD;
+}
+
 static void job_draw(struct sim *sim, struct spec *spec, size_t index)
 {
     struct spec_job *job = &spec->jobs[index];
@@ -62,6 +72,9 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
         .command_count = 1,
     };
     job->resources.gpus = sim_permille(sim, sim->swarm.gpu_jobs);
+    job->resources.exclusive = sim_permille(sim, sim->swarm.exclusive_jobs);
+    if (sim_permille(sim, sim->swarm.gang_jobs))
+        nodes_draw(sim, &job->resources);
     if (sim_permille(sim, sim->swarm.limited_jobs))
         job->limits.wall_time_ms = sim_between(sim, 100, 3000);
     if (sim_permille(sim, sim->swarm.queued_jobs))

@@ -16,9 +16,9 @@ static uint64_t node_ms(const struct sim *sim, const struct sim_worker *worker)
 
 static void size_draw(struct sim *sim, struct sim_worker *worker)
 {
-    bool first = worker->index == 0; /* large enough for every job */
-    worker->cores = sim_between(sim, first ? 4 : 2, 8);
-    worker->gpus = first || rng_below(&sim->rng, 3) == 0 ? 2 : 0;
+    bool lasting = worker->index < SIM_LASTING;
+    worker->cores = sim_between(sim, lasting ? 4 : 2, 8);
+    worker->gpus = lasting || rng_below(&sim->rng, 3) == 0 ? 2 : 0;
 }
 
 void worker_init(struct sim *sim, uint32_t index)
@@ -71,20 +71,22 @@ bool worker_is_clean(const struct sim_worker *worker)
 
 static struct sim_truth *truth_get(struct sim *sim, const struct msg_start *start, uint32_t worker)
 {
-    CHECK(start->attempt_id < 1u << 20);
-    if (start->attempt_id >= sim->truth_count) {
-        size_t count = 2 * start->attempt_id + 64;
+    size_t index = start->attempt_id * SIM_NODES + start->node;
+    CHECK(start->attempt_id < 1u << 20 && start->node < SIM_NODES);
+    if (index >= sim->truth_count) {
+        size_t count = 2 * index + 64;
         sim->truths = mem_grow(sim->truths, count, sizeof(struct sim_truth *));
         memset(sim->truths + sim->truth_count, 0,
                (count - sim->truth_count) * sizeof(struct sim_truth *));
         sim->truth_count = count;
     }
-    struct sim_truth **truth = &sim->truths[start->attempt_id];
+    struct sim_truth **truth = &sim->truths[index];
     if (!*truth) {
         *truth = mem_zalloc(sizeof **truth);
         (*truth)->attempt_id = start->attempt_id;
         (*truth)->job_id = start->job_id;
         (*truth)->worker = worker;
+        (*truth)->node = (uint32_t)start->node;
     }
     if ((*truth)->job_id != start->job_id || (*truth)->worker != worker)
         sim_violation(sim, "invariant 1: attempt %llu was of job %llu on w%u, now of %llu on w%u",
@@ -146,12 +148,13 @@ static void attempt_start(struct sim *sim, struct sim_worker *worker, const stru
     if (attempt_of(worker, start->attempt_id))
         return; /* idempotent, and remembered when it is gone */
     judge_started(sim, start);
+    uint64_t ranks = start->nodes_count ? start->nodes[start->node].ranks : start->ranks;
     struct sim_attempt attempt = {
         .attempt_id = start->attempt_id,
         .job_id = start->job_id,
         .truth = truth_get(sim, start, worker->index),
-        .cores = start->ranks * start->cores,
-        .gpus = start->ranks * start->gpus,
+        .cores = ranks * start->cores,
+        .gpus = ranks * start->gpus,
         .waiting = true,
         .step = first_step(sim, start),
         .hung = sim_fault(sim, SIM_FAULT_SHEPHERD_HANG),
@@ -214,7 +217,7 @@ static void program_step(struct sim *sim, struct sim_attempt *attempt)
     report_add(attempt, SIM_METRIC, CAUSE_NONE);
     if (attempt->step % 6 == 3)
         report_add(attempt, SIM_ARTIFACT, CAUSE_NONE);
-    if (attempt->step % 4 == 0 || attempt->step == attempt->steps)
+    if (attempt->truth->node == 0 && (attempt->step % 4 == 0 || attempt->step == attempt->steps))
         checkpoint_save(sim, attempt);
     if (attempt->step >= attempt->steps)
         report_add(attempt, SIM_FINISHED, CAUSE_SUCCESS);
@@ -288,7 +291,9 @@ static void join_send(struct sim *sim, struct sim_worker *worker)
                                      .host = "sim",
                                      .cores = worker->cores,
                                      .memory_bytes = (uint64_t)16 << 30,
-                                     .topology = "{}"};
+                                     .topology = "{}",
+                                     .endpoint = worker->index % 4 == 3 ? "" : worker->name,
+                                     .public_key = ""};
     join_devices(sim, worker, join);
     join_held(sim, worker, join);
     worker->link = SIM_JOINING;
@@ -348,6 +353,7 @@ static void reports_send(struct sim *sim, struct sim_worker *worker, struct sim_
     struct message message = {.tag = MSG_REPORT};
     struct msg_report *report = &message.u.report;
     report->attempt_id = attempt->attempt_id;
+    report->node = attempt->truth->node;
     report->reports = arena_alloc(&sim->arena, count * sizeof *report->reports);
     report->reports_count = count;
     for (size_t i = 0; i < count; i++)
@@ -417,6 +423,15 @@ static void on_drop(struct sim *sim, const struct msg_checkpoint_drop *drop)
         file->there = false;
 }
 
+/* Programs that have made a step save it; a hung one never answers. */
+static void on_checkpoint_now(struct sim *sim, struct sim_worker *worker, uint64_t attempt_id)
+{
+    struct sim_attempt *attempt = attempt_of(worker, attempt_id);
+    if (attempt && attempt->running && !attempt->gone && !attempt->hung && !attempt->stopping &&
+        attempt->truth->node == 0 && attempt->step > 0)
+        checkpoint_save(sim, attempt);
+}
+
 static void obey(struct sim *sim, struct sim_worker *worker, const struct message *message)
 {
     struct sim_attempt *attempt;
@@ -430,6 +445,9 @@ static void obey(struct sim *sim, struct sim_worker *worker, const struct messag
         break;
     case MSG_STOP:
         on_stop(sim, worker, &message->u.stop);
+        break;
+    case MSG_CHECKPOINT_NOW:
+        on_checkpoint_now(sim, worker, message->u.checkpoint_now.attempt_id);
         break;
     case MSG_REPORT_ACK:
         on_ack(sim, worker, &message->u.report_ack);
@@ -486,7 +504,7 @@ static void node_lose(struct sim *sim, struct sim_worker *worker)
         size_draw(sim, worker);
     }
     worker->link = SIM_OFF;
-    worker->for_ever = worker->index != 0 && rng_below(&sim->rng, 4) == 0;
+    worker->for_ever = worker->index >= SIM_LASTING && rng_below(&sim->rng, 4) == 0;
     worker->paused_until_ms = 0;
     worker->incarnation = rng_next(&sim->rng);
     worker->up_ms = node_ms(sim, worker) + rng_below(&sim->rng, 6000);
