@@ -29,7 +29,7 @@ struct core_config {
     uint32_t jobs_max;      /* live jobs; default 2,000,000 (README.md: bytes per job) */
     uint32_t workers_max;   /* names that ever joined; default 16,384 */
     uint32_t experiments_max; /* default 1,000,000 at about 100 B */
-    const char *policy;     /* name in policy/policies.def; NULL: "fifo" */
+    const char *policy;     /* name in policy/policies.def; NULL: the first of them */
 };
 
 struct core;

@@ -62,7 +62,7 @@ static const struct option_row rows[] = {
     {"--queue", "COUNT", NULL, OPTION_COUNT, AT(queue), 0, 0,
      "messages that may wait for one peer before its session is ended (default 20000)"},
     {"--policy", "NAME", NULL, OPTION_TEXT, AT(policy), 0, 0,
-     "scheduling policy (default fifo); with --simulate one or several, separated by commas "
+     "scheduling policy (default fair); with --simulate one or several, separated by commas "
      "(default: all there are)"},
     {"--simulate", "TRACE", NULL, OPTION_TEXT, AT(simulate), 0, 0,
      "serve nobody: run a workload trace through the policies in simulated time, print waits, "

@@ -13,7 +13,7 @@
 #define CORES    4u
 #define SMALL    1500u
 #define WALL_MAX 200u
-#define LARGE_AT 500u /* index of the large job */
+#define LARGE_AT 300u /* index of the large job */
 
 struct scene {
     struct drive drive;
@@ -93,7 +93,7 @@ static void with_limits_the_first_job_starts_by_its_first_reservation(void **sta
     (void)state;
     for (size_t which = 0; which < ARRAY_COUNT(bounded); which++) {
         size_t promised = 0;
-        for (uint64_t seed = 0; seed < 16; seed++) {
+        for (uint64_t seed = 0; seed < 8; seed++) {
             struct scene *scene = scene_make(bounded[which], seed, true);
             assert_int_equal(drive_run(&scene->drive), 0);
             const struct drive_job *large = &scene->jobs[LARGE_AT];
@@ -115,7 +115,7 @@ static void without_limits_the_first_job_gathers_its_room(void **state)
 {
     (void)state;
     for (size_t which = 0; which < ARRAY_COUNT(bounded); which++) {
-        for (uint64_t seed = 0; seed < 16; seed++) {
+        for (uint64_t seed = 0; seed < 8; seed++) {
             struct scene *scene = scene_make(bounded[which], seed, false);
             assert_int_equal(drive_run(&scene->drive), 0);
             const struct drive_job *large = &scene->jobs[LARGE_AT];
@@ -132,7 +132,7 @@ static void under_fifo_a_large_job_may_starve(void **state)
 {
     (void)state;
     size_t starved = 0;
-    for (uint64_t seed = 0; seed < 16; seed++) {
+    for (uint64_t seed = 0; seed < 8; seed++) {
         struct scene *scene = scene_make("fifo", seed, true);
         assert_int_equal(drive_run(&scene->drive), 0);
         starved += scene->jobs[LARGE_AT].start_ms >= scene->jobs[SMALL].submit_ms;
@@ -167,7 +167,7 @@ static void evicted_jobs_make_room_once_and_end_in_the_end(void **state)
     (void)state;
     static const char *const evicting[] = {"easy", "conservative", "fair"};
     for (size_t which = 0; which < ARRAY_COUNT(evicting); which++) {
-        for (uint64_t seed = 0; seed < 16; seed++) {
+        for (uint64_t seed = 0; seed < 8; seed++) {
             struct scene *scene = scene_make(evicting[which], seed, true);
             uint64_t evictions = 0;
             for (size_t i = 0; i <= SMALL; i++) {
