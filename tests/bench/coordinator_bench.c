@@ -193,8 +193,8 @@ static void fill_history(struct bench *bench, uint64_t jobs)
         "INSERT INTO athanor.experiment (experiment_id, name, account, created_at)"
         " VALUES (1, 'past', 'bench', now() - interval '1 day')",
         "INSERT INTO athanor.job (job_id, experiment_id, name, kind, recipe, account, submit_key,"
-        " submit_index, spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state, held,"
-        " cause, attempt_count, attempts_spent, started_at, ended_at)"
+        " submit_index, spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state,"
+        " held, cause, attempt_count, attempts_spent, started_at, ended_at)"
         " SELECT i, 1, 'past-' || i, 'command', '', 'bench', decode(md5(i::text), 'hex'), 0,"
         " '{\"command\": [\"true\"]}', 1, 1, 16777216, 0, now() - interval '1 day', 0,"
         " 'SUCCEEDED', false, 'success', 1, 1, now() - interval '1 day', now() - interval '1 day'"
@@ -332,8 +332,8 @@ static double insert_rate(struct bench *bench, uint64_t jobs)
     snprintf(statement, sizeof statement,
              "SELECT 'INSERT INTO athanor.job_again VALUES ' || string_agg((SELECT '(' ||"
              " string_agg(quote_nullable(v.value), ',' ORDER BY v.ordinality) || ')' FROM"
-             " json_each_text(to_json(j)) WITH ORDINALITY v), ',') FROM athanor.job j WHERE j.ended_at IS NULL"
-             " GROUP BY job_id / 1000 ORDER BY min(job_id)");
+             " json_each_text(to_json(j)) WITH ORDINALITY v), ',') FROM athanor.job j"
+             " WHERE j.ended_at IS NULL GROUP BY job_id / 1000 ORDER BY min(job_id)");
     texts = PQexec(pg, statement);
     if (PQresultStatus(texts) != PGRES_TUPLES_OK) {
         printf("%s", PQerrorMessage(pg));

@@ -6,7 +6,7 @@
 # Prints, one figure a line:
 #   spawn      jobs/s from submit to the last end with SLOTS places on the worker (default 16: while
 #              one job is on its way through the database, others run), processes/s of posix_spawn
-#   cpu        processor time a job in ms: worker, its shepherds and ranks, coordinator
+#   cpu        processor time a job in ms: worker with shepherds and ranks, coordinator
 #   instruct   ms from submit, and from the command line, to the first instruction: p50 p99 p50 p99
 #   mpi        ms of an MPI job of two ranks, and of mpirun of the same program, if mpicc is there
 #   takeover   ms from kill -9 of the leader until a standby answers a client
@@ -20,9 +20,18 @@ percentiles() { # numbers, one a line
         printf "%.1f %.1f", v[int((NR + 1) / 2)], v[p99] }'
 }
 
-ticks() { # PID: "self children" in clock ticks
-    awk '{ print $14 + $15, $16 + $17 }' "/proc/$1/stat"
+# Clock ticks of the worker with all it has started: its nursery reaps the shepherds of short jobs.
+worker_ticks() {
+    local worker pid sum=0 own
+    worker=$(pid_of worker-1)
+    for pid in $worker $(cat "/proc/$worker/task/$worker/children"); do
+        own=$(awk '{ print $14 + $15 + $16 + $17 }' "/proc/$pid/stat")
+        sum=$((sum + own))
+    done
+    echo "$sum"
 }
+
+coordinator_ticks() { awk '{ print $14 + $15 }' "/proc/$(pid_of coordinator)/stat"; }
 
 spec() { # NAME COMMAND RESOURCES [LINE...]
     printf 'athanor: 1\nname: %s\nexperiment: %s\nkind: command\ncommand: %s\nresources: {%s}\n' \
@@ -36,15 +45,15 @@ spawn_figures() {
     per_second=$(getconf CLK_TCK)
     spec many '["true"]' 'memory: 16MiB' "array: $jobs" >"$ATHANOR_HOME/many.yaml"
     bare=$("$build/bench/spawn_bench" "$jobs" "$(nproc)")
-    before="$(ticks "$(pid_of worker-1)") $(ticks "$(pid_of coordinator)")"
+    before="$(worker_ticks) $(coordinator_ticks)"
     athanor submit "$ATHANOR_HOME/many.yaml" >/dev/null
     until_true 900 sql_is "SELECT count(*) FROM athanor.jobs WHERE experiment = 'many' AND state = 'SUCCEEDED'" "$jobs"
-    after="$(ticks "$(pid_of worker-1)") $(ticks "$(pid_of coordinator)")"
+    after="$(worker_ticks) $(coordinator_ticks)"
     rate=$(sql "SELECT round(count(*) / extract(epoch FROM max(ended_at) - min(submitted_at)), 1) FROM athanor.jobs WHERE experiment = 'many'")
     echo "spawn $rate $bare"
     echo "$before $after" | awk -v n="$jobs" -v hz="$per_second" '{
         ms = 1000 / hz / n
-        printf "cpu %.2f %.2f %.2f\n", ($5 - $1) * ms, ($6 - $2) * ms, ($7 - $3) * ms }'
+        printf "cpu %.2f %.2f\n", ($3 - $1) * ms, ($4 - $2) * ms }'
 }
 
 instruct_figures() {

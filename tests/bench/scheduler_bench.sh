@@ -101,6 +101,5 @@ if grep -q '^mpi ' "$work/processes"; then
 fi
 takeover=$(field processes takeover 2)
 row "leader killed to standby answering" "$takeover ms" "-" "-" "< 5000 ms" "$(met "$takeover" '<=' 5000)"
-read -r _ worker ranks coordinator <<<"$(grep '^cpu ' "$work/processes")"
-echo "processor time of a real process: $worker ms in the worker, $ranks ms in shepherd and rank, $coordinator ms in the coordinator"
+echo "processor time of a real process: $(field processes cpu 2) ms in worker, shepherd and rank, $(field processes cpu 3) ms in the coordinator"
 [ -z "$missing" ] || echo "Slurm was not measured: $missing"

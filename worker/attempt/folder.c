@@ -1,6 +1,7 @@
 /* folder.c - see folder.h. */
 #include "worker/attempt/folder.h"
 
+#include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
 
@@ -77,29 +78,54 @@ static int line_append(const char *folder, const char *file, const char *line, s
     return rc;
 }
 
-int folder_note_process(const char *folder, const char *file, struct process_id process,
-                        struct err *err)
+int folder_note_process(const char *folder, struct process_id process, struct err *err)
 {
     char line[64];
     snprintf(line, sizeof line, "%d %" PRIu64 "\n", (int)process.pid, process.start_ticks);
-    return line_append(folder, file, line, err);
+    return line_append(folder, FOLDER_NOTES, line, err);
 }
 
-int folder_processes(const char *folder, const char *file, struct process_id **out,
-                     size_t *out_count, struct err *err)
+int folder_note_place(const char *folder, const char *path, struct err *err)
+{
+    char *line = mem_printf("%s\n", path);
+    int rc = line_append(folder, FOLDER_NOTES, line, err);
+    mem_free(line);
+    return rc;
+}
+
+int folder_notes(const char *folder, char **out, struct err *err)
+{
+    static const char *const names[] = {FOLDER_NOTES, "shepherd", "ranks", "places"};
+    struct buf all = {0};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(names); i++) {
+        char *path = folder_file(folder, names[i]), *text = NULL;
+        size_t length;
+        struct err why = {0};
+        if (file_read(path, NOTES_BYTES_MAX, &text, &length, &why) == 0) {
+            buf_add(&all, text, strlen(text));
+            buf_putc(&all, '\n'); /* a torn last line ends here */
+        } else if (why.kind != ERR_NOT_FOUND) {
+            *err = why;
+            rc = -1;
+        }
+        mem_free(text);
+        mem_free(path);
+    }
+    if (rc == 0)
+        *out = all.length ? buf_take(&all) : mem_strdup("");
+    buf_done(&all);
+    return rc;
+}
+
+int folder_processes(const char *folder, struct process_id **out, size_t *out_count,
+                     struct err *err)
 {
     struct process_id *list = NULL;
     size_t count = 0, capacity = 0;
-    char *path = folder_file(folder, file), *text = NULL, *save = NULL;
-    size_t length;
-    int rc = file_read(path, NOTES_BYTES_MAX, &text, &length, err);
-    mem_free(path);
-    if (rc < 0 && err->kind != ERR_NOT_FOUND)
+    char *text, *save = NULL;
+    if (folder_notes(folder, &text, err) < 0)
         return -1;
-    if (rc < 0) {
-        err_clear(err);
-        text = mem_strdup("");
-    }
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         int pid, used = 0;
         uint64_t ticks;
@@ -112,14 +138,6 @@ int folder_processes(const char *folder, const char *file, struct process_id **o
     *out = list;
     *out_count = count;
     return 0;
-}
-
-int folder_note_place(const char *folder, const char *path, struct err *err)
-{
-    char *line = mem_printf("%s\n", path);
-    int rc = line_append(folder, FOLDER_PLACES, line, err);
-    mem_free(line);
-    return rc;
 }
 
 uint64_t folder_acked(const char *folder)

@@ -8,9 +8,7 @@
 
 #define FOLDER_PLAN     "start.json"
 #define FOLDER_LOCK     "lock"
-#define FOLDER_SHEPHERD "shepherd"
-#define FOLDER_RANKS    "ranks"
-#define FOLDER_PLACES   "places"
+#define FOLDER_NOTES    "notes"
 #define FOLDER_ACKED    "acked"
 #define FOLDER_CONTROL  "control"
 #define FOLDER_SPEC     "spec.json"
@@ -34,16 +32,19 @@ int folder_write(const char *folder, const char *name, const char *text,
  * it to a child and the child holds it. Errors: ERR_EXISTS (another process holds it), ERR_IO. */
 int folder_lock(const char *folder, int *out_fd, struct err *err) WARN_UNUSED;
 
-/* "pid start_ticks" lines, as in `shepherd` and `ranks`. */
-int folder_note_process(const char *folder, const char *file, struct process_id process,
+/* What the shepherd notes for whoever sweeps behind it, in one file, because each file costs a
+ * short attempt more than its content: "pid start_ticks" lines, the shepherd's own first, then its
+ * ranks'; and absolute directories, appended before each is made. */
+int folder_note_process(const char *folder, struct process_id process,
                         struct err *err) WARN_UNUSED;
-/* Reads them; *out is the caller's (mem_free). A missing file is an empty list; lines that
- * cannot be read are skipped, because the job's account may write there. */
-int folder_processes(const char *folder, const char *file, struct process_id **out,
-                     size_t *out_count, struct err *err) WARN_UNUSED;
-
-/* Absolute directories to sweep, one line each; appended before each is made. */
 int folder_note_place(const char *folder, const char *path, struct err *err) WARN_UNUSED;
+/* Reads the processes; *out is the caller's (mem_free). A missing file is an empty list; lines
+ * that cannot be read are skipped, because the job's account may write there. Attempts of versions
+ * that had files of their own for shepherd, ranks and places are found as well. */
+int folder_processes(const char *folder, struct process_id **out, size_t *out_count,
+                     struct err *err) WARN_UNUSED;
+/* All notes as text (mem_free); "" when there are none. */
+int folder_notes(const char *folder, char **out, struct err *err) WARN_UNUSED;
 
 /* The acknowledged sequence; 0 when none is recorded. Losing it only repeats reports. */
 uint64_t folder_acked(const char *folder);

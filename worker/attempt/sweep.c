@@ -34,7 +34,7 @@ size_t sweep_processes(const char *folder, const char *cgroup)
         cgroup_processes(cgroup, "shepherd", &found);
         cgroup_kill(cgroup, NULL);
     }
-    if (folder_processes(folder, FOLDER_RANKS, &ranks, &count, &err) == 0)
+    if (folder_processes(folder, &ranks, &count, &err) == 0)
         for (size_t i = 0; i < count; i++) {
             struct process_id now;
             if (!process_find(ranks[i].pid, &now) || now.start_ticks != ranks[i].start_ticks)
@@ -109,15 +109,10 @@ static bool place_is_believable(const char *folder, const char *path)
 
 static void sweep_noted(const char *folder, struct err *first)
 {
-    char *path = folder_file(folder, FOLDER_PLACES), *text = NULL, *save = NULL;
-    size_t length;
+    char *text = NULL, *save = NULL;
     struct err err = {0};
-    if (file_read(path, 65536, &text, &length, &err) < 0) {
-        if (err.kind != ERR_NOT_FOUND)
-            keep_first(first, &err);
-        text = NULL;
-    }
-    mem_free(path);
+    if (folder_notes(folder, &text, &err) < 0)
+        keep_first(first, &err);
     for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
          line = strtok_r(NULL, "\n", &save))
         if (place_is_believable(folder, line) && file_remove_tree(line, &err) < 0)

@@ -229,7 +229,9 @@ static char *log_line_last(const struct attempt *attempt)
 static void how_it_died(struct attempt *attempt, char *out, size_t size)
 {
     int status = 0;
-    if (!attempt->is_child || waitpid(attempt->pid, &status, WNOHANG) != attempt->pid)
+    bool known = attempt->is_child ? waitpid(attempt->pid, &status, WNOHANG) == attempt->pid
+                                   : nursery_ask(&attempt->daemon->nursery, attempt->pid, &status);
+    if (!known)
         snprintf(out, size, "the shepherd is gone");
     else if (WIFSIGNALED(status))
         snprintf(out, size, "the shepherd died of signal %d", WTERMSIG(status));
@@ -271,13 +273,14 @@ static void shepherd_gone(struct attempt *attempt)
     uint64_t seq = 0, kind = 0;
     struct err err = {0};
     char how[100];
-    how_it_died(attempt, how, sizeof how);
+    if (spool_last(attempt->folder, &seq, &kind, &err) < 0)
+        log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
+    if (attempt->is_child || kind != REPORT_FINISHED) /* ours are to be reaped in any case */
+        how_it_died(attempt, how, sizeof how);
     life_unwatch(attempt);
     control_close(attempt);
     loop_timer_stop(&attempt->control_timer);
     attempt->pid = 0;
-    if (spool_last(attempt->folder, &seq, &kind, &err) < 0)
-        log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
     if (attempt->state == ATTEMPT_FENCED) {
         sweep_start(attempt);
     } else if (kind == REPORT_FINISHED) {
@@ -297,11 +300,11 @@ static void on_pidfd(void *user, unsigned events)
     shepherd_gone(user);
 }
 
-void attempt_watch(struct attempt *attempt, pid_t pid, bool is_child)
+void attempt_watch(struct attempt *attempt, pid_t pid, int pidfd, bool is_child)
 {
     attempt->pid = pid;
     attempt->is_child = is_child;
-    attempt->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    attempt->pidfd = pidfd >= 0 ? pidfd : (int)syscall(SYS_pidfd_open, pid, 0);
     if (attempt->pidfd < 0) {
         if (errno != ESRCH)
             log_error("attempt %" PRIu64 ": pidfd_open: %s", attempt->attempt_id, strerror(errno));
@@ -337,9 +340,9 @@ static void shepherd_seek(struct attempt *attempt)
     }
     if (err.kind != ERR_EXISTS)
         log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
-    if (folder_processes(attempt->folder, FOLDER_SHEPHERD, &noted, &count, &err) == 0 && count &&
-        process_find(noted[count - 1].pid, &now) && now.start_ticks == noted[count - 1].start_ticks)
-        attempt_watch(attempt, now.pid, false);
+    if (folder_processes(attempt->folder, &noted, &count, &err) == 0 && count &&
+        process_find(noted[0].pid, &now) && now.start_ticks == noted[0].start_ticks)
+        attempt_watch(attempt, now.pid, -1, false);
     mem_free(noted);
 }
 

@@ -582,6 +582,7 @@ static void daemon_free(struct daemon *daemon)
 {
     gang_close(daemon);
     attempts_close(daemon);
+    nursery_close(&daemon->nursery);
     peer_close(daemon->peer);
     if (daemon->loop)
         loop_free(daemon->loop);
@@ -600,7 +601,7 @@ int daemon_run(const struct options *options, struct err *err)
 {
     struct daemon *daemon = mem_zalloc(sizeof *daemon);
     daemon->options = options;
-    daemon->inotify_fd = -1;
+    daemon->inotify_fd = daemon->nursery.fd = -1;
     daemon->incarnation = random_u64() >> 1; /* fits a signed column */
     signal(SIGPIPE, SIG_IGN);
     int rc = daemon_prepare(daemon, err);

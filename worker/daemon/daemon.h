@@ -22,6 +22,7 @@
 #include "worker/daemon/claims.h"
 #include "worker/daemon/gang.h"
 #include "worker/daemon/inventory.h"
+#include "worker/daemon/nursery.h"
 #include "worker/daemon/options.h"
 #include "worker/daemon/slots.h"
 
@@ -93,6 +94,7 @@ struct daemon {
     char *catalogue;   /* JSON */
     char engine_hash[HASH_HEX_SIZE]; /* of the program, taken at start; "": not readable */
     char *cgroup_base; /* NULL: none */
+    struct nursery nursery;
     char *attempts_dir;
     uid_t job_uid;
     gid_t job_gid;
@@ -127,8 +129,8 @@ struct attempt *attempt_find(struct daemon *daemon, uint64_t attempt_id);
 bool attempt_remembered(const struct daemon *daemon, uint64_t attempt_id);
 /* Adds one in state RUNNING whose folder exists; watches its spool. */
 struct attempt *attempt_add(struct daemon *daemon, uint64_t attempt_id, const char *folder);
-/* Watches the shepherd's life through its pid. */
-void attempt_watch(struct attempt *attempt, pid_t pid, bool is_child);
+/* Watches the shepherd's life through its pid, or the pidfd of it (-1: made here). */
+void attempt_watch(struct attempt *attempt, pid_t pid, int pidfd, bool is_child);
 /* Writes FINISHED in the shepherd's stead and frees the slots. */
 void attempt_finish(struct attempt *attempt, enum cause cause, const char *text);
 /* Kills everything at once and forgets it. */

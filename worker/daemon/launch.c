@@ -1,6 +1,7 @@
 /* launch.c - see launch.h. */
 #include "worker/daemon/launch.h"
 
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
@@ -111,20 +112,40 @@ static void spawn_close(struct spawn *spawn)
             close(fds[i]);
 }
 
+static int execute(const struct spawn *spawn, struct launched *out, struct err *err)
+{
+    bool inside;
+    pid_t pid = cgroup_fork(spawn->group_fd, &inside);
+    if (pid == 0)
+        child_run(spawn, inside);
+    *out = (struct launched){.pid = pid, .pidfd = -1, .is_child = true};
+    return pid < 0 ? err_errno(err, "fork") : 0;
+}
+
+/* A nursery that fails must not fail an attempt: it may have been killed, as any process. */
+static int hatch(const struct launch_shepherd *launch, const struct spawn *spawn,
+                 struct launched *out, struct err *err)
+{
+    struct err why = {0};
+    if (!launch->nursery)
+        return execute(spawn, out, err);
+    *out = (struct launched){.pidfd = -1};
+    if (nursery_start(launch->nursery, launch->program, launch->user, launch->folder,
+                      spawn->lock_fd, spawn->log_fd, spawn->group_fd, &out->pid, &out->pidfd,
+                      &why) == 0)
+        return 0;
+    log_warn("starting the shepherd without the nursery: %s", why.text);
+    return execute(spawn, out, err);
+}
+
 /* We take the lock and the shepherd inherits it, so that there is no moment at which it could be
  * taken for dead. */
-int launch_shepherd(const struct launch_shepherd *launch, pid_t *out_pid, struct err *err)
+int launch_shepherd(const struct launch_shepherd *launch, struct launched *out, struct err *err)
 {
     struct spawn spawn;
-    bool inside;
     int rc = spawn_open(launch, &spawn, err);
-    if (rc == 0) {
-        pid_t pid = cgroup_fork(spawn.group_fd, &inside);
-        if (pid == 0)
-            child_run(&spawn, inside);
-        rc = pid < 0 ? err_errno(err, "fork") : 0;
-        *out_pid = pid;
-    }
+    if (rc == 0)
+        rc = hatch(launch, &spawn, out, err);
     spawn_close(&spawn);
     return rc;
 }

@@ -4,7 +4,7 @@
 
 #include "common/base/err.h"
 
-#include <sys/types.h>
+#include "worker/daemon/nursery.h"
 
 struct launch_shepherd {
     const char *program; /* absolute path */
@@ -12,12 +12,21 @@ struct launch_shepherd {
     const char *folder;  /* of the attempt, with a whole plan */
     int listen_fd;       /* handed over, for links of other nodes; -1: none */
     const char *cgroup;  /* it is born in this group's leaf `shepherd`; "": in our group */
+    /* Forks it without loading anything; NULL: executed anew, as attempts of several ranks are:
+     * PMIx has threads, and what is born by cgroup_fork without exec should not. */
+    struct nursery *nursery;
+};
+
+struct launched {
+    pid_t pid;
+    int pidfd;     /* of the nursery's; -1: none */
+    bool is_child; /* ours to wait for */
 };
 
 /* Starts it with the folder's lock, in a session of its own, with FOLDER_LOG as its stderr. Does
  * not wait for the exec: a failure from there on is the last line of that log, and the end of a
  * shepherd that wrote nothing. Errors: ERR_EXISTS when another holds the lock, ERR_IO. */
-int launch_shepherd(const struct launch_shepherd *launch, pid_t *out_pid,
+int launch_shepherd(const struct launch_shepherd *launch, struct launched *out,
                     struct err *err) WARN_UNUSED;
 
 #endif

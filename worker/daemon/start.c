@@ -233,10 +233,12 @@ static int shepherd_start(struct starting *s, struct err *err)
                                      .folder = s->attempt->folder,
                                      .listen_fd = s->listen_fd,
                                      .cgroup = s->attempt->cgroup};
-    pid_t pid;
-    if (launch_shepherd(&launch, &pid, err) < 0)
+    struct launched launched;
+    if (s->start->ranks == 1 && s->listen_fd < 0)
+        launch.nursery = &s->daemon->nursery;
+    if (launch_shepherd(&launch, &launched, err) < 0)
         return -1;
-    attempt_watch(s->attempt, pid, true);
+    attempt_watch(s->attempt, launched.pid, launched.pidfd, launched.is_child);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "worker/attempt/folder.h"
 #include "worker/shepherd/dump.h"
+#include "worker/shepherd/nursery.h"
 #include "worker/shepherd/run.h"
 
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 
 static const char usage[] =
     "usage: athanor-shepherd [--lock-fd N] [--listen-fd N] [--user NAME] FOLDER\n"
+    "       athanor-shepherd --nursery N\n"
     "       athanor-shepherd --dump FOLDER\n"
     "\n"
     "Runs the attempt that FOLDER/start.json describes and writes its report stream to\n"
@@ -23,6 +25,7 @@ static const char usage[] =
     "  --lock-fd N   descriptor that already holds the lock of FOLDER\n"
     "  --listen-fd N socket at which shepherds of other nodes connect\n"
     "  --user NAME   account to become first; needs root\n"
+    "  --nursery N   fork a shepherd for each request at the socket N, until it is closed\n"
     "  --dump        print the report stream of FOLDER as JSON lines instead\n"
     "  --help        this text\n"
     "Exit code: 0 when FINISHED was written, whatever the attempt's cause; 1 otherwise.\n";
@@ -58,7 +61,7 @@ static int user_become(const char *name, struct err *err)
 }
 
 struct options {
-    const char *folder, *lock_fd, *listen_fd, *user;
+    const char *folder, *lock_fd, *listen_fd, *user, *nursery;
     bool dump, help, wrong;
 };
 
@@ -68,7 +71,8 @@ static void options_read(int count, char **arguments, struct options *out)
         const char *name, **value;
     } valued[] = {{"--lock-fd", &out->lock_fd},
                   {"--listen-fd", &out->listen_fd},
-                  {"--user", &out->user}};
+                  {"--user", &out->user},
+                  {"--nursery", &out->nursery}};
     for (int i = 1; i < count; i++) {
         bool taken = false;
         for (size_t k = 0; k < ARRAY_COUNT(valued) && i + 1 < count; k++)
@@ -102,6 +106,24 @@ static int attempt_do(const struct options *options, struct err *err)
     return run_attempt(options->folder, listen_fd, err);
 }
 
+static int attempt_end(int rc, const struct err *err)
+{
+    if (rc < 0)
+        log_error("%s", err->text);
+    return rc < 0 ? 1 : 0;
+}
+
+/* The life of a shepherd that the nursery has forked. */
+static int attempt_live(const char *folder, const char *user, int lock_fd)
+{
+    struct err err = {0};
+    char lock_text[16];
+    snprintf(lock_text, sizeof lock_text, "%d", lock_fd);
+    struct options options = {
+        .folder = folder, .lock_fd = lock_text, .user = user[0] ? user : NULL};
+    return attempt_end(attempt_do(&options, &err), &err);
+}
+
 int main(int count, char **arguments)
 {
     struct options options = {0};
@@ -111,14 +133,13 @@ int main(int count, char **arguments)
         fputs(usage, stdout);
         return 0;
     }
-    if (!options.folder || options.wrong) {
+    if ((!options.folder && !options.nursery) || options.wrong) {
         fputs(usage, stderr);
         return 2;
     }
     log_init("athanor-shepherd", LOG_LEVEL_INFO);
-    int rc = options.dump ? dump_spool(options.folder, stdout, &err) : attempt_do(&options, &err);
-    if (rc == 0)
-        return 0;
-    log_error("%s", err.text);
-    return 1;
+    if (options.nursery)
+        return attempt_end(nursery_serve(atoi(options.nursery), attempt_live, &err), &err);
+    return attempt_end(
+        options.dump ? dump_spool(options.folder, stdout, &err) : attempt_do(&options, &err), &err);
 }

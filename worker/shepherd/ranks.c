@@ -87,7 +87,7 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
     logs_add(run->logs, error, index, "stderr");
     struct process_id id;
     if (process_find(rank->pid, &id))
-        return folder_note_process(run->folder, FOLDER_RANKS, id, err);
+        return folder_note_process(run->folder, id, err);
     return 0; /* ended already */
 }
 

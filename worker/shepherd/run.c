@@ -244,22 +244,21 @@ static int folder_below(const char *base, const char *name, char **out, struct e
 }
 
 #define SOCKET_PATH_MAX  107u /* sun_path without its end */
-#define PLACE_NAME_BYTES 64u  /* "/athanor-ID-RANDOM/report" */
+#define PLACE_NAME_BYTES 64u  /* "/athanor-ID-RANDOM/.report" */
 
 static int places_make(struct run *run, struct err *err)
 {
     /* The report socket's path goes to programs of any language, so that it must fit as it is. */
     bool fits = strlen(run->plan.tmp) + PLACE_NAME_BYTES <= SOCKET_PATH_MAX;
     char *base = place_make(run, fits ? run->plan.tmp : "/tmp", err);
-    char *tmp = NULL, *run_dir = NULL;
+    char *run_dir = NULL;
     if (!base)
         return -1;
-    run->places.report = mem_printf("%s/report", base);
-    int rc = folder_below(base, "tmp", &tmp, err);
-    mem_free(base);
-    if (rc < 0 || folder_below(run->folder, FOLDER_RUN, &run_dir, err) < 0)
+    /* In TMPDIR itself: a directory more would cost a short attempt a tenth of its time. */
+    run->places.report = mem_printf("%s/.report", base);
+    run->places.tmp = base;
+    if (folder_below(run->folder, FOLDER_RUN, &run_dir, err) < 0)
         return -1;
-    run->places.tmp = tmp;
     run->places.run_dir = run_dir;
     run->places.spec = folder_file(run->folder, FOLDER_SPEC);
     run->places.shared_memory = mem_strdup("");
@@ -494,7 +493,7 @@ int run_attempt(const char *folder, int listen_fd, struct err *err)
     if (rc == 0 && spool_open(run->folder, run->plan.attempt_id, &run->spool, err) < 0)
         rc = -1;
     if (rc == 0 && process_find(getpid(), &self))
-        rc = folder_note_process(run->folder, FOLDER_SHEPHERD, self, err);
+        rc = folder_note_process(run->folder, self, err);
     if (rc == 0)
         rc = signals_open(run, err);
     if (rc == 0) {

@@ -325,7 +325,7 @@ static bool ended_on_disk(struct fixture *f, uint64_t attempt_id)
     int fd, rc = folder_lock(attempt_folder(f, attempt_id), &fd, &err);
     if (rc == 0)
         close(fd);
-    assert_int_equal(folder_processes(attempt_folder(f, attempt_id), FOLDER_SHEPHERD, &noted,
+    assert_int_equal(folder_processes(attempt_folder(f, attempt_id), &noted,
                                       &count, &err),
                      0);
     mem_free(noted);
@@ -551,9 +551,8 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
           "exec sleep 600");
     UNTIL(f, started, 1);
     UNTIL(f, file_is_there, 1);
-    assert_int_equal(folder_processes(attempt_folder(f, 1), FOLDER_SHEPHERD, &noted, &count, &err),
-                     0);
-    assert_int_equal(count, 1);
+    assert_int_equal(folder_processes(attempt_folder(f, 1), &noted, &count, &err), 0);
+    assert_int_equal(count, 2); /* and its rank */
     kill(noted[0].pid, SIGKILL);
     mem_free(noted);
     assert_cause(f, 1, "shepherd_lost");
@@ -567,6 +566,43 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
     assert_int_equal(rmdir(in_home(f, "tmp")), 0); /* nothing is left in it */
 }
 
+/* The first child of the daemon that is a shepherd; 0: none. */
+static pid_t nursery_of(pid_t worker)
+{
+    char path[64];
+    int pid = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)worker, (int)worker);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%d", &pid) != 1)
+        pid = 0;
+    fclose(file);
+    return pid;
+}
+
+static void a_killed_nursery_ends_no_attempt_and_keeps_none_from_starting(void **state)
+{
+    struct fixture *f = *state;
+    start(f, 1, "touch $HOME_DIR/file-1; while [ ! -e $HOME_DIR/go ]; do sleep 0.05; done");
+    UNTIL(f, started, 1);
+    UNTIL(f, file_is_there, 1);
+    pid_t nursery = nursery_of(f->worker);
+    if (nursery == 0) {
+        print_message("SKIPPED: this kernel does not list children in /proc\n");
+        skip();
+    }
+    kill(nursery, SIGKILL);
+    start(f, 2, "true");
+    assert_cause(f, 2, "success");
+    start(f, 3, "true"); /* by the next nursery */
+    assert_cause(f, 3, "success");
+    int go = open(in_home(f, "go"), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(go >= 0);
+    close(go);
+    assert_cause(f, 1, "success");
+}
+
 static void a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead(void **state)
 {
     struct fixture *f = *state;
@@ -577,8 +613,7 @@ static void a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead(void **s
     UNTIL(f, started, 1);
     UNTIL(f, file_is_there, 1);
     worker_end(f, SIGKILL);
-    assert_int_equal(folder_processes(attempt_folder(f, 1), FOLDER_SHEPHERD, &noted, &count, &err),
-                     0);
+    assert_int_equal(folder_processes(attempt_folder(f, 1), &noted, &count, &err), 0);
     kill(noted[0].pid, SIGKILL);
     mem_free(noted);
     worker_start(f, NULL);
@@ -791,8 +826,7 @@ static void as_root_jobs_run_as_the_job_user_and_are_swept_all_the_same(void **s
     UNTIL(f, removed, 1);
     start(f, 2, "exec sleep 600");
     UNTIL(f, started, 2);
-    assert_int_equal(folder_processes(attempt_folder(f, 2), FOLDER_SHEPHERD, &noted, &count, &err),
-                     0);
+    assert_int_equal(folder_processes(attempt_folder(f, 2), &noted, &count, &err), 0);
     kill(noted[0].pid, SIGKILL);
     mem_free(noted);
     assert_cause(f, 2, "shepherd_lost");
@@ -825,6 +859,7 @@ int main(void)
         TEST(unacknowledged_reports_are_repeated_in_the_next_session),
         TEST(messages_of_an_older_epoch_change_nothing),
         TEST(a_killed_shepherd_is_reported_and_its_processes_are_swept),
+        TEST(a_killed_nursery_ends_no_attempt_and_keeps_none_from_starting),
         TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
         TEST(a_fenced_attempt_is_killed_without_a_word),
         TEST(cores_are_never_given_twice),
