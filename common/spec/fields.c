@@ -84,7 +84,8 @@ const struct field fields[] = {
     {"limits.wall_time", FIELD_DURATION, SHARED, AT(limits.wall_time_ms), SECOND, 366 * DAY, "none",
      .json = "limits.wall_time_ms", .help = "longest time of one attempt"},
     {"limits.stop_grace", FIELD_DURATION, SHARED, AT(limits.stop_grace_ms), 0, HOUR, "30s",
-     .json = "limits.stop_grace_ms", .help = "time to save and end after a stop message, and before it to answer the request for a "
+     .json = "limits.stop_grace_ms",
+     .help = "time to save and end after a stop message, and before it to answer the request for a "
              "checkpoint when room is made for another job"},
     {"limits.stall", FIELD_DURATION, SHARED, AT(limits.stall_ms), SECOND, 7 * DAY, "none",
      .json = "limits.stall_ms", .help = "longest time without a report of progress"},

@@ -68,7 +68,8 @@ void reuse_placed(struct job *job, const struct worker *worker, bool first)
     if (!job->reuse)
         return;
     bool known = identity_of(job, worker, &identity) &&
-                 ((first && job->attempt_count == 1) || hash_equal(&identity, &job->reuse->identity));
+                 ((first && job->attempt_count == 1) ||
+                  hash_equal(&identity, &job->reuse->identity));
     job->reuse->identity = known ? identity : (struct hash){0};
 }
 

@@ -512,7 +512,8 @@ static const struct {
     verb_fn *run;
 } verbs[] = {
     {"join", verb_join},         {"beat", verb_beat},       {"leave", verb_leave},
-    {"policy", verb_policy},     {"tick", verb_tick},         {"restart", verb_restart}, {"started", verb_report},
+    {"policy", verb_policy},     {"tick", verb_tick},
+    {"restart", verb_restart},   {"started", verb_report},
     {"finished", verb_report},   {"metric", verb_report},   {"progress", verb_report},
     {"log", verb_report},        {"checkpoint", verb_report}, {"dataset", verb_report},
     {"cancel", verb_control},    {"hold", verb_control},    {"release", verb_control},
