@@ -78,6 +78,12 @@ int address_links(const struct options *options, char **out_endpoint, char **out
                            "'%s', expected auto, none, tcp://ADDRESS:PORT or tcp://ADDRESS:*",
                            options->links);
         address = address_of_endpoint(options->links);
+        if (strcmp(address, "*") == 0 || strcmp(address, "0.0.0.0") == 0) {
+            mem_free(address);
+            return err_set(err, ERR_INVALID,
+                           "'%s': name the one address at which other nodes reach this one",
+                           options->links);
+        }
         *out_endpoint = mem_strdup(options->links);
     }
     mem_free(*out_address);

@@ -104,7 +104,7 @@ struct daemon {
     uint64_t worker_id; /* 0: not joined in this session */
     uint64_t heartbeat_ms, lease_ms; /* of the newest welcome */
     struct server *neighbours; /* for daemons of other nodes; NULL: --links none */
-    char *links_address;
+    char *links_address, *links_endpoint; /* as told to other nodes */
     struct keypair keys;
     struct meeting *meetings;
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;

@@ -125,12 +125,15 @@ int gang_open(struct daemon *daemon, const struct keypair *keys, struct err *err
     if (rc < 0)
         return err_wrap(err, "--links");
     server_lead(daemon->neighbours, 0); /* nobody else could */
+    /* The socket names IPv4 addresses as IPv6 does, which programs of ranks need not know. */
+    const char *port = strrchr(server_endpoint(daemon->neighbours, 0), ':');
+    daemon->links_endpoint = mem_printf("tcp://%s%s", daemon->links_address, port);
     return 0;
 }
 
 const char *gang_endpoint(const struct daemon *daemon)
 {
-    return daemon->neighbours ? server_endpoint(daemon->neighbours, 0) : "";
+    return daemon->links_endpoint ? daemon->links_endpoint : "";
 }
 
 const char *gang_public_key(const struct daemon *daemon)
@@ -203,6 +206,7 @@ void gang_close(struct daemon *daemon)
     daemon->neighbours = NULL;
     keypair_wipe(&daemon->keys);
     mem_free(daemon->links_address);
+    mem_free(daemon->links_endpoint);
 }
 
 static const struct rec_attempt_node *parent_of(const struct meeting *meeting)
