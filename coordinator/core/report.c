@@ -29,9 +29,9 @@ static uint64_t clamp_time(const struct core *core, uint64_t time_us)
 }
 
 /* Terminated, UTF-8, without zero bytes, bounded. */
-static char *text_clean(struct arena *arena, const char *bytes, size_t length)
+static char *text_clean(struct arena *arena, const char *bytes, size_t length, size_t most)
 {
-    length = min_u64(length, TEXT_KEPT_MAX);
+    length = min_u64(length, most);
     char *text = arena_strndup(arena, bytes ? bytes : "", bytes ? length : 0);
     for (size_t i = 0; bytes && i < length; i++)
         if (text[i] == '\0')
@@ -54,12 +54,12 @@ static char *text_clean(struct arena *arena, const char *bytes, size_t length)
 
 const char *report_text(struct core *core, const char *bytes, size_t length)
 {
-    return text_clean(step_arena(core), bytes, length);
+    return text_clean(step_arena(core), bytes, length, TEXT_KEPT_MAX);
 }
 
 static const char *name_clean(struct core *core, const char *name)
 {
-    return text_clean(step_arena(core), name, strlen(name));
+    return text_clean(step_arena(core), name, strlen(name), TEXT_KEPT_MAX);
 }
 
 static void metric_take(struct core *core, const struct part *part,
@@ -118,7 +118,8 @@ static void part_history(struct core *core, const struct part *part, const char 
 static void event_take(struct core *core, const struct part *part, const struct rec_report *report)
 {
     part_history(core, part, name_clean(core, report->name),
-                text_clean(step_arena(core), report->text.bytes, report->text.length));
+                text_clean(step_arena(core), report->text.bytes, report->text.length,
+                           EVENT_TEXT_MAX));
 }
 
 static void finished_take(struct core *core, struct part *part, const struct rec_report *report)
@@ -126,7 +127,8 @@ static void finished_take(struct core *core, struct part *part, const struct rec
     struct err err;
     enum cause cause;
     const char *evidence =
-        text_clean(step_arena(core), report->text.bytes, report->text.length);
+        text_clean(step_arena(core), report->text.bytes, report->text.length,
+                   TEXT_KEPT_MAX);
     if (cause_from_name(report->cause, &cause, &err) < 0) {
         cause = CAUSE_EXIT;
         evidence = arena_printf(step_arena(core), "unknown cause '%.40s': %s",

@@ -30,6 +30,7 @@
 #define DROPS_MAX 64u      /* drops repeated at a join, per job */
 #define KEY_TEXT_LENGTH 40u /* Z85 of a CURVE key */
 #define TEXT_KEPT_MAX 1000u /* bytes of foreign evidence, names and the like */
+#define EVENT_TEXT_MAX 16384u /* bytes of an event of a program: the stack of a stuck one */
 
 struct label {
     char *name, *value;
