@@ -284,20 +284,39 @@ static void those_with_least_work_lost_make_room(void **state)
     assert_int_equal(w->plan.evictions[0].for_job_id, 1);
 }
 
+/* Taking the cheapest one by one would come to 92, 93 and 94 and give 92 back. */
 static void the_sum_of_losses_on_a_worker_decides(void **state)
 {
     struct world *w = *state;
     world_worker(w, 0, 2, 0);
     world_worker(w, 1, 2, 0);
     evicting_pair(w, 2);
-    victim(w, 91, 0, 50);
-    victim(w, 92, 0, 50);
-    victim(w, 93, 1, 10);
-    victim(w, 94, 1, 200);
+    victim(w, 91, 0, 200);
+    victim(w, 92, 0, 10);
+    victim(w, 93, 1, 150);
+    victim(w, 94, 1, 150);
     world_job(w, 1, 1, 0);
     world_plan(w, policy_find("fair"));
     assert_int_equal(w->plan.eviction_count, 2);
     assert_true(w->plan.evictions[0].job_id <= 92 && w->plan.evictions[1].job_id <= 92);
+}
+
+/* 3 ranks on two workers, of which one holds 2: of the two that hold 1 only one is needed. */
+static void those_that_are_not_needed_are_spared(void **state)
+{
+    struct world *w = *state;
+    world_worker(w, 0, 2, 0);
+    world_worker(w, 1, 1, 0);
+    world_worker(w, 2, 1, 0);
+    evicting_pair(w, 3);
+    w->classes[1].nodes_max = 2;
+    victim(w, 91, 0, 40);
+    victim(w, 92, 0, 40);
+    victim(w, 93, 1, 1);
+    victim(w, 94, 2, 1);
+    world_job(w, 1, 1, 0);
+    world_plan(w, policy_find("fair"));
+    assert_int_equal(w->plan.eviction_count, 3);
 }
 
 static void nobody_is_evicted_in_vain(void **state)
@@ -432,6 +451,7 @@ int main(void)
         WORLD_TEST(gpu_hours_are_charged_by_the_limit_of_time),
         WORLD_TEST(those_with_least_work_lost_make_room),
         WORLD_TEST(the_sum_of_losses_on_a_worker_decides),
+        WORLD_TEST(those_that_are_not_needed_are_spared),
         WORLD_TEST(nobody_is_evicted_in_vain),
         WORLD_TEST(room_that_is_coming_is_not_evicted_again),
         WORLD_TEST(what_was_freed_is_kept_for_whom_it_was_freed),
