@@ -34,10 +34,16 @@ struct keeper {
     char trouble[300];
 };
 
+/* Taking waits for the disk, because an epoch must never be given twice. */
 static const char sql_follow[] =
     "SELECT taken, leader, leader_endpoints, leader_epoch, last_batch, cluster, keys"
-    "  FROM athanor.coordinator_follow($1, $2, $3, $4::bigint, $5::boolean)";
+    "  FROM set_config('synchronous_commit', 'on', true),"
+    "       athanor.coordinator_follow($1, $2, $3, $4::bigint, $5::boolean)";
 
+/* Renewing does not: a disk that is busy for seconds, often with the leader's own batch, would cost
+ * it the lease. A crash of the server may undo the renewals of its last half second; then the lease
+ * ends that much earlier than its leader thinks, who has lost his connection by then, and whose
+ * messages say only what is durable. */
 static const char sql_renew[] = "SELECT athanor.coordinator_renew($1, $2::bigint, $3::bigint)";
 
 static const char sql_leave[] = "SELECT athanor.coordinator_leave($1)";

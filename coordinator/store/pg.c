@@ -15,7 +15,7 @@ static const char *const session_options[PG_PURPOSE_END] = {
                   " -c enable_mergejoin=off -c enable_seqscan=off -c jit=off",
     [PG_READER] = "-c datestyle=ISO -c timezone=UTC -c default_transaction_read_only=on"
                   " -c statement_timeout=10000 -c lock_timeout=5000 -c jit=off",
-    [PG_KEEPER] = "-c datestyle=ISO -c timezone=UTC -c synchronous_commit=on -c jit=off"
+    [PG_KEEPER] = "-c datestyle=ISO -c timezone=UTC -c synchronous_commit=off -c jit=off"
                   " -c statement_timeout=5000 -c lock_timeout=1000",
 };
 
