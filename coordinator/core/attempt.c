@@ -372,10 +372,11 @@ static bool gone_parts_lose(struct core *core, struct attempt *attempt, enum cau
 
 void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause)
 {
+    if (attempt->state != ATTEMPT_STOPPING)
+        attempt->stop_cause = cause; /* before all: what follows an end depends on it */
     if (gone_parts_lose(core, attempt, cause))
         return;
     if (attempt->state != ATTEMPT_STOPPING) {
-        attempt->stop_cause = cause;
         attempt_move(core, attempt, ATTEMPT_ON_STOP);
         attempt->stop_ms = core->now_ms;
         attempt->stopping_at = core->wall_us;
