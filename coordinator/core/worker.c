@@ -412,9 +412,9 @@ static void held_check(struct core *core, struct worker *worker,
     for (size_t i = 0; i < join->held_count; i++) {
         struct attempt *attempt = attempt_find(core, join->held[i].attempt_id);
         struct part *part = attempt ? attempt_part_on(attempt, worker) : NULL;
-        if (!part) {
+        if (!part || part->ended) { /* ended: given up while the worker was lost */
             attempt_fence(core, worker->peer, join->held[i].attempt_id);
-        } else if (!part->ended) {
+        } else {
             part->held = true;
             part->confirmed = true;
         }
