@@ -128,6 +128,9 @@ static const struct {
     {SIM_BUG_NO_STOP_AGAIN, SIM_FAULT_LOSE, 300},
     {SIM_BUG_NO_STOP_AGAIN, SIM_FAULT_SHEPHERD_HANG, 600},
     {SIM_BUG_NO_STOP_AGAIN, SIM_FAULT_CONTROL, 100},
+    {SIM_BUG_NO_QUOTA, SIM_FAULT_CONFIGURE, 60},
+    {SIM_BUG_NO_WINDOW, SIM_FAULT_CONFIGURE, 60},
+    {SIM_BUG_NO_REQUEUE, SIM_FAULT_CONFIGURE, 60},
     {SIM_BUG_REPORT_GAP, SIM_FAULT_LOSE, 100},
 };
 
@@ -177,15 +180,14 @@ static void swarm_draw(struct sim *sim)
     swarm->workers = (uint32_t)sim_between(sim, 1, SIM_WORKERS);
     swarm->submit_every = (uint32_t)sim_between(sim, 20, 80);
     swarm->gpu_jobs = (uint32_t)sim_between(sim, 0, 400);
-    swarm->gang_jobs =
-        swarm->workers < SIM_LASTING ? 0 : (uint32_t)sim_between(sim, 0, 400);
-    swarm->exclusive_jobs = (uint32_t)sim_between(sim, 0, 150);
     swarm->limited_jobs = (uint32_t)sim_between(sim, 0, 500);
     swarm->held_jobs = (uint32_t)sim_between(sim, 0, 150);
     swarm->needy_jobs = (uint32_t)sim_between(sim, 100, 700);
     swarm->arrays = (uint32_t)sim_between(sim, 0, 300);
     swarm->sweeps = (uint32_t)sim_between(sim, 0, 300);
     swarm->queued_jobs = (uint32_t)sim_between(sim, 0, 600);
+    swarm->gangs = swarm->workers >= SIM_STURDY ? (uint32_t)sim_between(sim, 0, 400) : 0;
+    swarm->lonely = (uint32_t)sim_between(sim, 0, 150);
     swarm->leader_ms = sim_between(sim, 150, 1500);
     sim->config = (struct core_config){.lease_ms = sim_between(sim, 1000, 3000),
                                        .heartbeat_ms = sim_between(sim, 100, 300),
@@ -262,18 +264,25 @@ static void sim_init(struct sim *sim)
         worker_init(sim, i);
 }
 
+static void truths_done(struct sim *sim)
+{
+    struct sim_truth *next;
+    for (size_t i = 0; i < sim->truth_count; i++)
+        for (struct sim_truth *truth = sim->truths[i]; truth; truth = next) {
+            next = truth->next;
+            mem_free(truth->reports);
+            mem_free(truth);
+        }
+    mem_free(sim->truths);
+}
+
 static void sim_done(struct sim *sim)
 {
     for (uint32_t i = 0; i < SIM_COORDINATORS; i++)
         coordinator_done(&sim->coordinators[i]);
     for (uint32_t i = 0; i < sim->swarm.workers; i++)
         worker_done(&sim->workers[i]);
-    for (size_t i = 0; i < sim->truth_count; i++)
-        if (sim->truths[i]) {
-            mem_free(sim->truths[i]->reports);
-            mem_free(sim->truths[i]);
-        }
-    mem_free(sim->truths);
+    truths_done(sim);
     database_done(sim);
     people_done(sim);
     net_done(sim);

@@ -57,7 +57,7 @@ enum sim_fault {
     X(LATE_REPORT, 10, "invariant 5", "a report of a superseded attempt is stored") \
     X(REPORT_TWICE, 20, "invariant 5", "repeated reports are taken again") \
     X(REPORT_GAP, 20, "invariant 5", "reports behind a gap are taken") \
-    X(LOST_ROW, 10, "invariant 6", "a row of a batch is not written") \
+    X(LOST_ROW, 10, "", "a row of a batch is not written") \
     X(LOST_MEMORY, 10, "invariant 6", "memory holds what no row says") \
     X(TORN_RESUME, 20, "invariant 7", "an attempt resumes from what was removed") \
     X(EARLY_CHILD, 10, "invariant 8", "a dependent does not wait") \
@@ -68,12 +68,17 @@ enum sim_fault {
     X(UNKNOWN_IS_DONE, 60, "", "an unknown commit is taken for done") \
     X(UNKNOWN_IS_NOT, 60, "", "an unknown commit is sent again without looking") \
     X(NO_START_AGAIN, 60, "liveness", "a lost START is not sent again") \
-    X(NO_STOP_AGAIN, 400, "liveness", "a lost STOP is not sent again") \
+    X(NO_STOP_AGAIN, 100, "liveness", "a lost STOP is not sent again") \
     X(NO_LEASE, 40, "liveness", "the silence of a worker is not noticed") \
     X(NO_BACKOFF_END, 20, "liveness", "a backoff does not end") \
     X(NO_PASS, 20, "liveness", "room that came free is not looked at") \
     X(NO_CAP, 40, "limit", "the cap of arrays and sweeps is forgotten") \
     X(WRONG_RUNG, 60, "sweep", "a sweep judges by another direction after a while") \
+    X(HALF_GANG, 60, "gang", "a node of a gang has no row") \
+    X(LONE_NODE, 60, "gang", "a gang goes on when a node of it has failed") \
+    X(NO_REQUEUE, 60, "as specified", "who is preempted fails") \
+    X(NO_QUOTA, 100, "quota", "quotas are forgotten") \
+    X(NO_WINDOW, 100, "window", "reservations are forgotten") \
     X(WRONG_END, 20, "as specified", "a failed attempt makes a job succeed")
 
 /* SIM_BUG_NONE and one for each line. */
@@ -95,7 +100,8 @@ struct sim_options {
 
 struct sim_result {
     uint64_t trace_hash; /* of everything that was decided and sent */
-    uint64_t steps, messages, commits, jobs, attempts, nodes, metrics;
+    uint64_t steps, messages, commits, jobs, attempts, metrics;
+    uint64_t gangs, preemptions, prunings;   /* attempts on several nodes; ends of attempts */
     uint64_t takeovers, overlaps;            /* leases taken; rounds with two who lead */
     uint64_t batches_fenced;                 /* of a leader that had been succeeded */
     uint64_t late_commits;                   /* of a process that was dead by then */

@@ -77,10 +77,17 @@ void bug_before_step(struct sim *sim, struct core *core, const struct event *eve
         workers_stretch(core, 100);
         sim->stretched = true;
     }
-    for (size_t i = 0; sim_has_bug(sim, SIM_BUG_NO_CAP) && i < core->limit_count; i++)
-        core->limits[i]->jobs_max = UINT64_MAX;
+    for (size_t i = 0; i < core->limit_count; i++) {
+        struct limit *limit = core->limits[i];
+        if (sim_has_bug(sim, limit->quota ? SIM_BUG_NO_QUOTA : SIM_BUG_NO_CAP))
+            limit->jobs_max = limit->cores_max = limit->gpus_max = UINT64_MAX;
+    }
     if (sim_has_bug(sim, SIM_BUG_WRONG_RUNG))
         sweeps_turn(core);
+    if (sim_has_bug(sim, SIM_BUG_NO_WINDOW) && only_places(core, event)) {
+        sim->windows_hidden = core->reservations.count;
+        core->reservations.count = 0;
+    }
     if (sim_has_bug(sim, SIM_BUG_NO_LIMIT))
         core->config.jobs_max = UINT32_MAX;
     if (sim_has_bug(sim, SIM_BUG_DOUBLE_SUBMIT))
@@ -114,6 +121,9 @@ static void backoffs_forget(struct core *core)
 
 void bug_after_step(struct sim *sim, struct core *core, const struct event *event)
 {
+    if (sim->windows_hidden)
+        core->reservations.count = sim->windows_hidden;
+    sim->windows_hidden = 0;
     if (sim->stretched)
         workers_stretch(core, -100);
     sim->stretched = false;
@@ -198,6 +208,41 @@ static void resume_tear(struct effects *effects)
             ((struct row_attempt *)effects->persist[i].row)->resume_checkpoint_id = 1000000;
 }
 
+static void node_lose(struct effects *effects)
+{
+    for (size_t i = 0; i < effects->persist_count; i++) {
+        if (effects->persist[i].table != ROW_TABLE_attempt_node ||
+            effects->persist[i].op != PERSIST_INSERT)
+            continue;
+        memmove(&effects->persist[i], &effects->persist[i + 1],
+                (effects->persist_count - i - 1) * sizeof *effects->persist);
+        effects->persist_count--;
+        return;
+    }
+}
+
+static void gang_go_on(struct effects *effects)
+{
+    for (size_t i = 0; i < effects->persist_count; i++) {
+        struct row_attempt *row = (struct row_attempt *)effects->persist[i].row;
+        if (effects->persist[i].table == ROW_TABLE_attempt && row->stop_cause &&
+            strcmp(row->stop_cause, "peer_failed") == 0 && !row->ended_at)
+            row->state = "RUNNING";
+    }
+}
+
+static void requeue_forget(struct effects *effects)
+{
+    for (size_t i = 0; i < effects->persist_count; i++) {
+        struct row_job *row = (struct row_job *)effects->persist[i].row;
+        if (effects->persist[i].table != ROW_TABLE_job || !row->cause || row->ended_at ||
+            strcmp(row->cause, "preempted") != 0 || strcmp(row->state, "READY") != 0)
+            continue;
+        row->state = "FAILED";
+        row->ended_at = SIM_BASE_US;
+    }
+}
+
 static void failure_praise(struct effects *effects)
 {
     for (size_t i = 0; i < effects->persist_count; i++) {
@@ -221,6 +266,12 @@ void bug_in_batch(struct sim *sim, struct effects *effects)
         row_lose(effects);
     if (sim_has_bug(sim, SIM_BUG_TORN_RESUME))
         resume_tear(effects);
+    if (sim_has_bug(sim, SIM_BUG_HALF_GANG))
+        node_lose(effects);
+    if (sim_has_bug(sim, SIM_BUG_LONE_NODE))
+        gang_go_on(effects);
+    if (sim_has_bug(sim, SIM_BUG_NO_REQUEUE))
+        requeue_forget(effects);
     if (sim_has_bug(sim, SIM_BUG_WRONG_END))
         failure_praise(effects);
 }

@@ -30,6 +30,12 @@ struct judge {
     } crowds[SIM_WORKERS + 1];
 };
 
+size_t judge_live(const struct sim *sim, const uint64_t **out)
+{
+    *out = sim->judge->live;
+    return sim->judge->live_count;
+}
+
 struct judge *judge_new(void)
 {
     return mem_zalloc(sizeof(struct judge));
@@ -66,14 +72,6 @@ static const struct row_worker *worker_row(const struct sim *sim, uint64_t worke
     return memory_db_find(sim->database.rows, ROW_TABLE_worker, &key);
 }
 
-/* NULL for attempts on one worker, and behind the last node. */
-static const struct row_attempt_node *node_row(const struct sim *sim, uint64_t attempt_id,
-                                               uint64_t node)
-{
-    struct row_attempt_node key = {.attempt_id = attempt_id, .node = node};
-    return memory_db_find(sim->database.rows, ROW_TABLE_attempt_node, &key);
-}
-
 static uint64_t cursor_of(const struct sim *sim, uint64_t attempt_id, uint64_t node)
 {
     struct row_report_cursor key = {.attempt_id = attempt_id, .node = node};
@@ -82,10 +80,11 @@ static uint64_t cursor_of(const struct sim *sim, uint64_t attempt_id, uint64_t n
     return row ? row->seq : 0;
 }
 
-static struct sim_truth *truth_of(const struct sim *sim, uint64_t attempt_id, uint64_t node)
+static const struct row_attempt_node *node_row(const struct sim *sim, uint64_t attempt_id,
+                                               uint64_t node)
 {
-    size_t index = attempt_id * SIM_NODES + node;
-    return node < SIM_NODES && index < sim->truth_count ? sim->truths[index] : NULL;
+    struct row_attempt_node key = {.attempt_id = attempt_id, .node = node};
+    return memory_db_find(sim->database.rows, ROW_TABLE_attempt_node, &key);
 }
 
 static const struct sim_submit *submit_of(const struct sim *sim, const struct row_job *job)
@@ -96,12 +95,16 @@ static const struct sim_submit *submit_of(const struct sim *sim, const struct ro
     return NULL;
 }
 
-const struct spec_job *judge_spec(const struct sim *sim, uint64_t job_id)
+static const struct spec_job *spec_of(const struct sim *sim, const struct row_job *job)
 {
-    const struct row_job *job = job_row(sim, job_id);
     const struct sim_submit *submit = submit_of(sim, job);
     CHECK(submit && job->submit_index < submit->spec->job_count);
     return &submit->spec->jobs[job->submit_index];
+}
+
+const struct spec_job *judge_spec(const struct sim *sim, uint64_t job_id)
+{
+    return spec_of(sim, job_row(sim, job_id));
 }
 
 /* ---- what people asked ------------------------------------------------------------------- */
@@ -136,7 +139,7 @@ static struct asked asked_of(const struct sim *sim, uint64_t job_id)
 static struct sim_truth *stream_check(struct sim *sim, uint64_t attempt_id, uint64_t node)
 {
     const struct row_attempt *attempt = attempt_row(sim, attempt_id);
-    struct sim_truth *truth = truth_of(sim, attempt_id, node);
+    struct sim_truth *truth = sim_truth(sim, attempt_id, node);
     if (attempt && attempt->ended_at)
         sim_violation(sim, "invariant 5: a report of attempt %llu, which has ended",
                       (ull)attempt_id);
@@ -165,7 +168,7 @@ static void metric_check(struct sim *sim, const struct row_metric *row)
 
 static void checkpoint_check(struct sim *sim, const struct row_checkpoint *row)
 {
-    const struct sim_truth *truth = stream_check(sim, row->attempt_id, 0); /* node 0 saves */
+    const struct sim_truth *truth = stream_check(sim, row->attempt_id, 0);
     bool made = false;
     for (size_t i = 0; truth && i < truth->count; i++)
         made |= truth->reports[i].what == SIM_CHECKPOINT && truth->reports[i].step == row->step;
@@ -195,32 +198,38 @@ static void resume_check(struct sim *sim, const struct effects *effects, size_t 
                       (ull)attempt->attempt_id, (ull)id);
 }
 
-static bool node_said(const struct sim *sim, uint64_t attempt_id, uint64_t node, enum cause cause)
+static bool has_finished(const struct sim_truth *truth, enum cause cause)
 {
-    const struct sim_truth *truth = truth_of(sim, attempt_id, node);
     const struct sim_report *last =
         truth && truth->count ? &truth->reports[truth->count - 1] : NULL;
     return last && last->what == SIM_FINISHED && last->cause == cause;
 }
 
-/* What the nodes reported as the end is what the rows must say: one of them a failure, all of them
- * a success. */
+/* What a node reported as the end is what the rows must say, and success is that of all nodes. */
 static void cause_check(struct sim *sim, const struct row_attempt *row)
 {
     static const enum cause reported[] = {CAUSE_SUCCESS, CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_OOM,
                                           CAUSE_STALLED, CAUSE_DIVERGED, CAUSE_SHEPHERD_LOST};
-    for (size_t i = 0; i < ARRAY_COUNT(reported); i++) {
-        size_t said = 0, nodes = 1;
-        if (strcmp(row->cause, cause_name(reported[i])) != 0)
-            continue;
-        while (node_row(sim, row->attempt_id, nodes))
-            nodes++;
-        for (size_t node = 0; node < nodes; node++)
-            said += node_said(sim, row->attempt_id, node, reported[i]);
-        if (said < (reported[i] == CAUSE_SUCCESS ? nodes : 1))
-            sim_violation(sim, "invariant 5: attempt %llu ends with %s, which %s has said",
-                          (ull)row->attempt_id, row->cause, said ? "not every node" : "no node");
+    uint64_t said = 0, nodes = 0;
+    enum cause cause;
+    struct err err;
+    bool must_be_said = false;
+    if (cause_from_name(row->cause, &cause, &err) < 0) {
+        sim_violation(sim, "attempt %llu ends with '%s'", (ull)row->attempt_id, row->cause);
+        return;
     }
+    for (size_t i = 0; i < ARRAY_COUNT(reported); i++)
+        must_be_said |= cause == reported[i];
+    const struct sim_truth *truth =
+        row->attempt_id < sim->truth_count ? sim->truths[row->attempt_id] : NULL;
+    for (; truth; truth = truth->next) {
+        said += has_finished(truth, cause);
+        nodes++;
+    }
+    uint64_t needed = cause == CAUSE_SUCCESS ? max_u64(nodes, 1) : 1;
+    if (must_be_said && said < needed)
+        sim_violation(sim, "invariant 5: attempt %llu ends with %s, which %llu of %llu nodes said",
+                      (ull)row->attempt_id, row->cause, (ull)said, (ull)nodes);
 }
 
 static void live_add(struct sim *sim, uint64_t attempt_id)
@@ -231,7 +240,8 @@ static void live_add(struct sim *sim, uint64_t attempt_id)
 }
 
 /* The job's and the worker's rows may be in the same batch. */
-static uint64_t gpus_of(const struct sim *sim, const struct effects *effects, uint64_t job_id)
+static const struct row_job *job_in(const struct sim *sim, const struct effects *effects,
+                                    uint64_t job_id)
 {
     const struct row_job *known = job_row(sim, job_id);
     for (size_t i = 0; !known && i < effects->persist_count; i++) {
@@ -239,11 +249,17 @@ static uint64_t gpus_of(const struct sim *sim, const struct effects *effects, ui
         if (effects->persist[i].table == ROW_TABLE_job && row->job_id == job_id)
             known = row;
     }
-    return known ? known->gpus : 0;
+    return known;
 }
 
-static void crowd_add(struct sim *sim, const struct effects *effects, size_t at, uint64_t worker_id,
-                      uint64_t job_id)
+static const char *name_of_worker(const struct sim *sim, uint64_t worker_id)
+{
+    const struct row_worker *row = worker_row(sim, worker_id);
+    return row ? row->name : "";
+}
+
+static void crowd_add(struct sim *sim, const struct effects *effects, size_t at,
+                      uint64_t worker_id, bool gpus)
 {
     const struct row_worker *size = worker_row(sim, worker_id);
     for (size_t i = 0; i < at; i++) {
@@ -252,44 +268,92 @@ static void crowd_add(struct sim *sim, const struct effects *effects, size_t at,
             size = row;
     }
     CHECK(worker_id <= SIM_WORKERS && size);
+    if (size->drained || strcmp(size->state, "OK") != 0)
+        sim_violation(sim, "something is placed on %s, which is %s%s", size->name, size->state,
+                      size->drained ? " and drained" : "");
     sim->judge->crowds[worker_id].placed = true;
     sim->judge->crowds[worker_id].size = *size;
-    if (gpus_of(sim, effects, job_id) == 0)
+    if (!gpus)
         return;
     sim->judge->crowds[worker_id].gpus_placed = true;
     sim->judge->crowds[worker_id].gpus = size->gpus;
 }
 
-/* Rows of nodes follow that of their attempt. */
-static void node_check(struct sim *sim, const struct effects *effects, size_t at)
+static bool batch_changes(const struct effects *effects, const struct row_reservation *window)
 {
-    const struct row_attempt_node *node = effects->persist[at].row;
-    if (effects->persist[at].op != PERSIST_INSERT)
-        return;
-    sim->result->nodes++;
-    for (size_t i = at; i > 0; i--) {
-        const struct row_attempt *attempt = effects->persist[i - 1].row;
-        if (effects->persist[i - 1].table != ROW_TABLE_attempt ||
-            attempt->attempt_id != node->attempt_id)
-            continue;
-        crowd_add(sim, effects, at, node->worker_id, attempt->job_id);
-        return;
+    for (size_t i = 0; i < effects->persist_count; i++)
+        if (effects->persist[i].table == ROW_TABLE_reservation &&
+            strcmp(((const struct row_reservation *)effects->persist[i].row)->name, window->name) ==
+                0)
+            return true;
+    return false;
+}
+
+/* Nobody but the entitled starts on a worker while a window is open there. */
+static void window_check(struct sim *sim, const struct effects *effects,
+                         const struct row_attempt *attempt, uint64_t worker_id)
+{
+    const struct row_job *job = job_in(sim, effects, attempt->job_id);
+    const char *worker = arena_printf(&sim->arena, "\"%s\"", name_of_worker(sim, worker_id));
+    const char *account = arena_printf(&sim->arena, "\"user:%s\"", job->account);
+    ROWS(sim, reservation, window)
+    {
+        bool open = !window->removed_at && window->from_at <= attempt->placed_at &&
+                    attempt->placed_at < window->until_at && !batch_changes(effects, window);
+        bool here = strcmp(window->workers, "[]") == 0 || strstr(window->workers, worker);
+        if (open && here && !strstr(window->entitled, account))
+            sim_violation(sim, "window: job %llu of %s starts on %s, which is kept for %s",
+                          (ull)job->job_id, job->account, worker, window->entitled);
     }
-    sim_violation(sim, "node %llu of attempt %llu has a row before its attempt", (ull)node->node,
-                  (ull)node->attempt_id);
+}
+
+/* A gang is placed whole: as many nodes as its spec says, all its ranks, on different workers. */
+static void gang_check(struct sim *sim, const struct effects *effects, size_t at)
+{
+    const struct row_attempt *attempt = effects->persist[at].row;
+    const struct row_job *job = job_in(sim, effects, attempt->job_id);
+    const struct spec_job *spec = spec_of(sim, job);
+    uint64_t nodes = 0, ranks = 0, workers = 0;
+    sim->result->attempts++;
+    for (size_t i = 0; i < effects->persist_count; i++) {
+        const struct row_attempt_node *row = effects->persist[i].row;
+        if (effects->persist[i].table != ROW_TABLE_attempt_node ||
+            effects->persist[i].op != PERSIST_INSERT || row->attempt_id != attempt->attempt_id)
+            continue;
+        nodes++;
+        ranks += row->ranks;
+        workers |= (uint64_t)1 << row->worker_id;
+        crowd_add(sim, effects, at, row->worker_id, job->gpus > 0);
+        window_check(sim, effects, attempt, row->worker_id);
+    }
+    if (nodes == 0) {
+        crowd_add(sim, effects, at, attempt->worker_id, job->gpus > 0);
+        window_check(sim, effects, attempt, attempt->worker_id);
+    }
+    sim->result->gangs += nodes > 1;
+    uint64_t least = max_u64(spec->resources.nodes_min, 1);
+    uint64_t most = max_u64(spec->resources.nodes_max, 1);
+    uint64_t lies = max_u64(nodes, 1);
+    if (lies < least || lies > most || (nodes && ranks != job->ranks) ||
+        (nodes && (uint64_t)__builtin_popcountll(workers) != nodes))
+        sim_violation(sim, "gang: attempt %llu lies on %llu nodes with %llu of %llu ranks, its "
+                           "spec says %llu..%llu nodes",
+                      (ull)attempt->attempt_id, (ull)lies, (ull)ranks, (ull)job->ranks, (ull)least,
+                      (ull)most);
 }
 
 static void attempt_check(struct sim *sim, const struct effects *effects, size_t at)
 {
     const struct row_attempt *row = effects->persist[at].row;
     if (effects->persist[at].op == PERSIST_INSERT) {
-        sim->result->attempts++;
         resume_check(sim, effects, at);
         live_add(sim, row->attempt_id);
-        crowd_add(sim, effects, at, row->worker_id, row->job_id);
+        gang_check(sim, effects, at);
     }
     if (row->ended_at && row->cause)
         cause_check(sim, row);
+    sim->result->preemptions += row->cause && strcmp(row->cause, "preempted") == 0;
+    sim->result->prunings += row->cause && strcmp(row->cause, "pruned") == 0;
 }
 
 /* Invariant 4: only a person's retry brings back a job that has ended, and none that succeeded. */
@@ -316,9 +380,6 @@ void judge_rows(struct sim *sim, const struct effects *effects)
         case ROW_TABLE_attempt:
             attempt_check(sim, effects, i);
             break;
-        case ROW_TABLE_attempt_node:
-            node_check(sim, effects, i);
-            break;
         case ROW_TABLE_metric:
             metric_check(sim, persist->row);
             break;
@@ -335,10 +396,11 @@ void judge_rows(struct sim *sim, const struct effects *effects)
 /* ---- the rows after a commit ------------------------------------------------------------- */
 
 /* Invariant 5: between the old and the new cursor nothing was lost. */
-static void cursor_check(struct sim *sim, uint64_t attempt_id, uint64_t node)
+static void cursor_check(struct sim *sim, const struct row_report_cursor *row)
 {
-    struct sim_truth *truth = truth_of(sim, attempt_id, node);
-    uint64_t seq = cursor_of(sim, attempt_id, node);
+    uint64_t attempt_id = row->attempt_id;
+    struct sim_truth *truth = sim_truth(sim, attempt_id, row->node);
+    uint64_t seq = cursor_of(sim, attempt_id, row->node);
     if (!truth || seq < truth->stored || seq > truth->count) {
         sim_violation(sim, "invariant 5: the cursor of attempt %llu is %llu, it made %zu reports",
                       (ull)attempt_id, (ull)seq, truth ? truth->count : 0);
@@ -418,33 +480,42 @@ static void parents_check(struct sim *sim, uint64_t job_id)
     }
 }
 
-struct use { /* of a worker */
-    uint64_t cores, gpus, memory;
+/* Invariant 2, from the rows alone, where something was placed. A worker that rejoins smaller
+ * than what it has given away is not overbooked by that. */
+struct use {
+    uint64_t cores, gpus, memory, parts, exclusive;
 };
 
-static void use_add(struct use *use, const struct row_job *job, uint64_t ranks)
+static void use_add(struct use *use, const struct row_job *job, uint64_t ranks, bool exclusive)
 {
     use->cores += ranks * job->cores;
     use->gpus += ranks * job->gpus;
     use->memory += ranks * job->memory_bytes;
+    use->parts++;
+    use->exclusive += exclusive;
 }
 
-/* Invariant 2, from the rows alone, where something was placed. A worker that rejoins smaller
- * than what it has given away is not overbooked by that. */
-static void capacity_check(struct sim *sim)
+static void uses_count(const struct sim *sim, struct use used[SIM_WORKERS + 1])
 {
-    struct judge *judge = sim->judge;
-    struct use used[SIM_WORKERS + 1] = {0};
+    const struct judge *judge = sim->judge;
     for (size_t i = 0; i < judge->live_count; i++) {
         const struct row_attempt *attempt = attempt_row(sim, judge->live[i]);
         const struct row_job *job = job_row(sim, attempt->job_id);
         const struct row_attempt_node *node = node_row(sim, attempt->attempt_id, 0);
+        bool exclusive = spec_of(sim, job)->resources.exclusive;
         if (!node)
-            use_add(&used[attempt->worker_id], job, job->ranks);
+            use_add(&used[attempt->worker_id], job, job->ranks, exclusive);
         for (uint64_t k = 1; node; node = node_row(sim, attempt->attempt_id, k++))
             if (!node->ended_at)
-                use_add(&used[node->worker_id], job, node->ranks);
+                use_add(&used[node->worker_id], job, node->ranks, exclusive);
     }
+}
+
+static void capacity_check(struct sim *sim)
+{
+    struct judge *judge = sim->judge;
+    struct use used[SIM_WORKERS + 1] = {0};
+    uses_count(sim, used);
     for (uint64_t id = 1; id <= SIM_WORKERS; id++) {
         const struct row_worker *row = &judge->crowds[id].size;
         bool placed = judge->crowds[id].placed, gpus_placed = judge->crowds[id].gpus_placed;
@@ -455,6 +526,8 @@ static void capacity_check(struct sim *sim)
                                "gpus, %llu of %llu bytes",
                           (ull)id, (ull)used[id].cores, (ull)row->cores, (ull)used[id].gpus,
                           (ull)row->gpus, (ull)used[id].memory, (ull)row->memory_bytes);
+        if (placed && used[id].exclusive && used[id].parts > 1)
+            sim_violation(sim, "invariant 2: an exclusive job shares worker %llu", (ull)id);
     }
 }
 
@@ -475,6 +548,17 @@ static void caps_check(struct sim *sim)
     }
 }
 
+/* Once a node has failed or is lost, the whole attempt ends or is being stopped. */
+static void gang_whole_check(struct sim *sim, const struct row_attempt *attempt)
+{
+    const struct row_attempt_node *node = node_row(sim, attempt->attempt_id, 0);
+    for (uint64_t k = 1; node; node = node_row(sim, attempt->attempt_id, k++))
+        if (node->ended_at && strcmp(node->cause, "success") != 0 &&
+            strcmp(attempt->state, "STOPPING") != 0)
+            sim_violation(sim, "gang: attempt %llu is %s, and its node %llu has ended: %s",
+                          (ull)attempt->attempt_id, attempt->state, (ull)node->node, node->cause);
+}
+
 static void live_update(struct sim *sim)
 {
     struct judge *judge = sim->judge;
@@ -484,6 +568,7 @@ static void live_update(struct sim *sim)
         if (row->ended_at)
             continue;
         judge->live[kept++] = judge->live[i];
+        gang_whole_check(sim, row);
         if (job_row(sim, row->job_id)->ended_at)
             sim_violation(sim, "invariant 1: job %llu has ended with the live attempt %llu",
                           (ull)row->job_id, (ull)row->attempt_id);
@@ -555,6 +640,8 @@ static const char *end_fault(const struct sim *sim, const struct row_job *job)
         return "no cause is given";
     if (cause == CAUSE_DEPENDENCY || (cause == CAUSE_LAUNCH_FAILED && job->detail))
         return NULL; /* parents_check and the inputs decide; see broken_check */
+    if (cause == CAUSE_PREEMPTED)
+        return "who is preempted goes on";
     if (cause == CAUSE_PRUNED)
         return was_pruned(sim, job) ? NULL : "its trial was not among the bad ones";
     if (strcmp(job->state, "CANCELLED") == 0)
@@ -592,7 +679,6 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         const struct persist *persist = &effects->persist[i];
         const struct row_attempt *attempt = persist->row;
         const struct row_job *job = persist->row;
-        const struct row_report_cursor *cursor = persist->row;
         bool is_insert = persist->op == PERSIST_INSERT;
         attempts |= persist->table == ROW_TABLE_attempt;
         jobs |= persist->table == ROW_TABLE_job;
@@ -600,7 +686,7 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         if (persist->table == ROW_TABLE_attempt && is_insert)
             parents_check(sim, attempt->job_id);
         if (persist->table == ROW_TABLE_report_cursor)
-            cursor_check(sim, cursor->attempt_id, cursor->node);
+            cursor_check(sim, persist->row);
         if (persist->table == ROW_TABLE_job && job->ended_at && job_row(sim, job->job_id)->ended_at)
             end_check(sim, job_row(sim, job->job_id));
     }
@@ -610,6 +696,13 @@ void judge_commit(struct sim *sim, const struct effects *effects)
         capacity_check(sim);
     if (placed && !sim->violated)
         caps_check(sim);
+    for (size_t i = 0; placed && i < effects->persist_count && !sim->violated; i++) {
+        const struct row_attempt *attempt = effects->persist[i].row;
+        if (effects->persist[i].table == ROW_TABLE_attempt &&
+            effects->persist[i].op == PERSIST_INSERT &&
+            !attempt_row(sim, attempt->attempt_id)->ended_at)
+            judge_quotas(sim, effects, attempt->job_id);
+    }
     if (jobs && !sim->violated)
         limits_check(sim);
 }
@@ -632,7 +725,9 @@ static bool is_durable(const struct sim *sim, const struct message *message)
     const struct row_checkpoint *checkpoint;
     switch ((int)message->tag) {
     case MSG_START:
-        return attempt_row(sim, message->u.start.attempt_id) != NULL;
+        attempt = attempt_row(sim, message->u.start.attempt_id);
+        return attempt && (message->u.start.nodes_count == 0 ||
+                           node_row(sim, attempt->attempt_id, message->u.start.node));
     case MSG_STOP:
         attempt = attempt_row(sim, message->u.stop.attempt_id);
         return attempt && (attempt->ended_at || attempt->stop_cause);
@@ -663,40 +758,38 @@ void judge_release(struct sim *sim, const struct outgoing *outgoing)
                       msg_name(outgoing->message.tag));
 }
 
-/* A process that was stopped may obey late what was sent to it: then the attempt has ended. */
-void judge_started(struct sim *sim, const struct msg_start *start)
+/* The worker that runs node `node` of the attempt by its rows; NULL: none does. */
+static const struct row_worker *home_of(const struct sim *sim, uint64_t attempt_id, uint64_t node)
 {
-    const struct row_attempt *attempt = attempt_row(sim, start->attempt_id);
-    if (!attempt)
+    const struct row_attempt *attempt = attempt_row(sim, attempt_id);
+    const struct row_attempt_node *part = node_row(sim, attempt_id, node);
+    if (!attempt || attempt->ended_at || (part && part->ended_at))
+        return NULL;
+    return worker_row(sim, part ? part->worker_id : attempt->worker_id);
+}
+
+/* A process that was stopped may obey late what was sent to it: then the attempt has ended. */
+void judge_started(struct sim *sim, const struct sim_worker *worker, const struct msg_start *start)
+{
+    const struct row_worker *home = home_of(sim, start->attempt_id, start->node);
+    if (!attempt_row(sim, start->attempt_id))
         sim_violation(sim, "invariant 3: attempt %llu starts and has no row",
                       (ull)start->attempt_id);
-    else if (!attempt->ended_at && *start->resume_path &&
-             !sim_file(sim, start->resume_path)->there)
+    else if (home && strcmp(home->name, worker->name) != 0)
+        sim_violation(sim, "invariant 1: attempt %llu starts on %s, its rows say %s",
+                      (ull)start->attempt_id, worker->name, home->name);
+    else if (home && *start->resume_path && !sim_file(sim, start->resume_path)->there)
         sim_violation(sim, "invariant 7: attempt %llu resumes from %s, which was deleted",
                       (ull)start->attempt_id, start->resume_path);
 }
 
-/* Whether the rows say that the attempt lives on the worker. */
-static bool lives_on(const struct sim *sim, const struct row_attempt *attempt, const char *name)
+void judge_fenced(struct sim *sim, const struct sim_worker *worker,
+                  const struct sim_attempt *attempt)
 {
-    uint64_t worker_id = attempt->worker_id;
-    const struct row_attempt_node *node = node_row(sim, attempt->attempt_id, 0);
-    if (attempt->ended_at)
-        return false;
-    if (!node)
-        return strcmp(worker_row(sim, worker_id)->name, name) == 0;
-    for (uint64_t k = 1; node; node = node_row(sim, attempt->attempt_id, k++))
-        if (!node->ended_at && strcmp(worker_row(sim, node->worker_id)->name, name) == 0)
-            return true;
-    return false;
-}
-
-void judge_fenced(struct sim *sim, const struct sim_worker *worker, uint64_t attempt_id)
-{
-    const struct row_attempt *attempt = attempt_row(sim, attempt_id);
-    if (attempt && lives_on(sim, attempt, worker->name))
+    const struct row_worker *home = home_of(sim, attempt->attempt_id, attempt->node);
+    if (home && strcmp(home->name, worker->name) == 0)
         sim_violation(sim, "invariant 5: w%u obeys a fence of attempt %llu, which lives there",
-                      worker->index, (ull)attempt_id);
+                      worker->index, (ull)attempt->attempt_id);
 }
 
 /* ---- memory and rows --------------------------------------------------------------------- */

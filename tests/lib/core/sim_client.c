@@ -74,12 +74,21 @@ static void submits_round(struct sim *sim)
     }
 }
 
+/* Within three seconds, by the clock of the coordinator that they talk to. */
+static uint64_t wall_soon(struct sim *sim)
+{
+    return clock_us(sim, &sim->coordinators[sim->people_target].clock) +
+           rng_below(&sim->rng, 3000000);
+}
+
 /* ---- controls ---------------------------------------------------------------------------- */
 
 static void control_send(struct sim *sim, const char *action, const char *target,
                          const char *value)
 {
     struct sim_request request = {.kind = SIM_CONTROL, .action = action, .target = target};
+    if (strcmp(action, "drain") == 0 && rng_below(&sim->rng, 2))
+        request.deadline_us = wall_soon(sim);
     snprintf(request.value, sizeof request.value, "%s", value);
     judge_asked(sim, &request);
     trace_line(sim, "people ask to %s %s %s", action, target, value);
@@ -157,10 +166,37 @@ static void configuration_keep(struct sim *sim)
         return;
     for (size_t i = 1; i < SIM_QUEUES; i++)
         if (!queue_is_there(sim, sim_queues[i]))
-            configure_send(sim, "set", "queue", sim_queues[i], "priority", i * 500);
+            configure_send(sim, "set", "queue", sim_queues[i], i == 1 ? "preemption" : "priority",
+                           2);
+    if (queue_is_there(sim, sim_queues[1]) && rng_below(&sim->rng, 4) == 0)
+        configure_send(sim, "set", "queue", sim_queues[1], "evicts", 1);
     for (size_t i = 1; i < SIM_PROJECTS; i++)
         if (!project_is_there(sim, sim_projects[i]))
             configure_send(sim, "set", "project", sim_projects[i], "weight", i);
+}
+
+/* A window on some worker, or on all, that may stop what runs there. */
+static void window_draw(struct sim *sim)
+{
+    static const char *const windows[] = {"noon", "night"};
+    static const char *const actions[] = {"add", "add", "set", "remove"};
+    struct sim_request request = {.kind = SIM_CONFIGURE,
+                                  .action = actions[rng_below(&sim->rng, ARRAY_COUNT(actions))],
+                                  .target = "reservation"};
+    snprintf(request.value, sizeof request.value, "%s", windows[rng_below(&sim->rng, 2)]);
+    if (request.action[0] != 'r') {
+        bool stops = rng_below(&sim->rng, 2);
+        request.from_us = wall_soon(sim);
+        request.until_us = request.from_us + 1000000 + rng_below(&sim->rng, 3000000);
+        request.setting = stops ? "stop" : rng_below(&sim->rng, 2) ? "for" : "worker";
+        snprintf(request.to, sizeof request.to, "%s",
+                 stops                        ? "true"
+                 : request.setting[0] == 'f' ? "user:ann"
+                                              : sim->workers[0].name);
+    }
+    trace_line(sim, "people %s window %s %s=%s", request.action, request.value,
+               request.setting ? request.setting : "", request.to);
+    net_request(sim, sim->people_target, request_add(sim, request));
 }
 
 static void configuration_draw(struct sim *sim)
@@ -175,7 +211,18 @@ static void configuration_draw(struct sim *sim)
         {"setting", "gpu_cores", 0, 20},       {"setting", "weight_account", 0, 2000},
         {"setting", "weight_size", 0, 500000}, {"setting", "age_per_hour", 0, 1000000},
     };
-    size_t which = rng_below(&sim->rng, ARRAY_COUNT(changes));
+    size_t which = rng_below(&sim->rng, ARRAY_COUNT(changes) + 5);
+    if (which >= ARRAY_COUNT(changes) + 2) {
+        struct sim_request request = quota_draw(sim);
+        trace_line(sim, "people %s quota %s=%s: %s %s", request.action, request.scope_part,
+                   request.scope_name, request.setting ? request.setting : "", request.to);
+        net_request(sim, sim->people_target, request_add(sim, request));
+        return;
+    }
+    if (which >= ARRAY_COUNT(changes)) {
+        window_draw(sim);
+        return;
+    }
     const char *table = changes[which].table, *setting = changes[which].setting;
     bool is_queue = strcmp(table, "queue") == 0, is_project = strcmp(table, "project") == 0;
     const char *name = is_queue     ? sim_queues[rng_below(&sim->rng, SIM_QUEUES)]
@@ -200,11 +247,11 @@ static void hung_cancel(struct sim *sim, const struct sim_worker *worker)
     }
 }
 
-static bool is_for_ever_gone(const struct sim *sim, uint64_t worker_id)
+static bool is_gone_for_ever(const struct sim *sim, uint64_t worker_id)
 {
     struct row_worker key = {.worker_id = worker_id};
-    const struct row_worker *worker = memory_db_find(sim->database.rows, ROW_TABLE_worker, &key);
-    return sim->workers[worker->name[1] - '0'].for_ever;
+    const struct row_worker *row = memory_db_find(sim->database.rows, ROW_TABLE_worker, &key);
+    return sim->workers[row->name[1] - '0'].for_ever;
 }
 
 /* So does what is to wait for a node that will not come back. */
@@ -212,12 +259,12 @@ static void forsaken_cancel(struct sim *sim)
 {
     const struct row_attempt *row;
     for (size_t i = 0; (row = memory_db_row(sim->database.rows, ROW_TABLE_attempt, i)); i++) {
-        bool gone = is_for_ever_gone(sim, row->worker_id);
-        const struct row_attempt_node *node;
+        bool gone = is_gone_for_ever(sim, row->worker_id);
         struct row_attempt_node key = {.attempt_id = row->attempt_id};
+        const struct row_attempt_node *node;
         while ((node = memory_db_find(sim->database.rows, ROW_TABLE_attempt_node, &key))) {
-            gone |= is_for_ever_gone(sim, node->worker_id);
             key.node++;
+            gone |= !node->ended_at && is_gone_for_ever(sim, node->worker_id);
         }
         if (row->ended_at == 0 && gone &&
             judge_spec(sim, row->job_id)->on_disconnect == SPEC_DISCONNECT_WAIT)
@@ -233,6 +280,22 @@ static void drained_undrain(struct sim *sim)
             control_send(sim, "undrain", "worker", row->name);
 }
 
+/* A clock that jumped back may have put them far into the future. */
+static void windows_remove(struct sim *sim)
+{
+    const struct row_reservation *row;
+    for (size_t i = 0; (row = memory_db_row(sim->database.rows, ROW_TABLE_reservation, i)); i++)
+        if (!row->removed_at)
+            configure_send(sim, "remove", "reservation", row->name, NULL, 0);
+}
+
+static void quotas_remove(struct sim *sim)
+{
+    struct sim_request request;
+    for (size_t at = 0; quota_lift(sim, &at, &request);)
+        net_request(sim, sim->people_target, request_add(sim, request));
+}
+
 /* What people left behind must not keep jobs from ending. */
 static void tidy_up(struct sim *sim)
 {
@@ -240,6 +303,8 @@ static void tidy_up(struct sim *sim)
         return;
     sim->people_target = (sim->people_target + 1) % sim->swarm.coordinators;
     drained_undrain(sim);
+    windows_remove(sim);
+    quotas_remove(sim);
     for (uint32_t i = 0; i < SIM_EXPERIMENTS; i++)
         control_send(sim, "release", "experiment", experiment_text(sim, i));
     if (sim->now_ms < sim->healed_ms + PATIENCE_MS)

@@ -11,14 +11,13 @@
 
 #define SIM_COORDINATORS 3u
 #define SIM_WORKERS 8u
-#define SIM_NODES 3 /* of one attempt at most */
-#define SIM_LASTING 2 /* workers that come back always, large enough for every job */
 #define SIM_SUBMITS_MAX 40u
 #define SIM_JOBS_PER_SUBMIT 8u
 #define SIM_EXPERIMENTS 4u
 #define SIM_FILE_JOBS 1024u
 #define SIM_FILE_STEPS 256u
 #define SIM_ORPHANS 8u
+#define SIM_STURDY 3u /* workers that always come back, large enough for every job */
 #define SIM_ARTIFACT_NAME "made"
 #define SIM_ROUNDS 1500u
 #define SIM_HEAL_ROUNDS 60000u
@@ -106,10 +105,12 @@ struct sim_report {
     enum cause cause;
 };
 
-/* What a node of an attempt really did, for ever: its reports in order; seq - 1 is the index. */
+/* What an attempt really did on one of its nodes, for ever: its reports in order; seq - 1 is the
+ * index. */
 struct sim_truth {
-    uint64_t attempt_id, job_id;
-    uint32_t worker, node;
+    struct sim_truth *next; /* of another node of the attempt */
+    uint64_t attempt_id, job_id, node;
+    uint32_t worker;
     struct sim_report *reports;
     size_t count, capacity;
     uint64_t stored;          /* reports that the rows have, by their cursor */
@@ -121,7 +122,9 @@ struct sim_truth {
 struct sim_attempt {
     uint64_t attempt_id, job_id;
     struct sim_truth *truth;
+    uint64_t node, node_count; /* of the attempt: which this is, of how many; 0: of one */
     uint64_t cores, gpus;
+    bool save_now;         /* asked for a checkpoint */
     uint64_t step, steps;  /* done, in all */
     uint64_t next_ms;      /* of its next step; this and others: the node's steady time */
     bool waiting;          /* for cores that a dying one still holds */
@@ -150,6 +153,7 @@ struct sim_worker {
     uint64_t incarnation, session, worker_id, epoch;
     uint64_t beat_ms, heard_ms, lease_ms, heartbeat_ms;
     uint64_t cores, gpus;
+    bool is_met;         /* others can reach it: it takes parts of gangs */
     struct sim_attempt *attempts;
     size_t attempt_count, attempt_capacity;
 };
@@ -174,6 +178,10 @@ struct sim_request {
     char value[24];              /* and name; then one setting and its value */
     const char *setting;
     char to[24];
+    const char *scope_part;      /* of a quota: user, project, queue; NULL: it is none */
+    char scope_name[8];
+    uint64_t deadline_us;        /* of a drain; 0: none */
+    uint64_t from_us, until_us;  /* of a reservation */
 };
 
 #define SIM_QUEUES 3u
@@ -202,8 +210,7 @@ struct sim_swarm {
     uint32_t coordinators, workers;
     uint32_t submit_every;           /* rounds, on average */
     uint32_t gpu_jobs, limited_jobs, held_jobs, needy_jobs; /* permille of jobs */
-    uint32_t gang_jobs, exclusive_jobs;
-    uint32_t arrays, sweeps, queued_jobs;                   /* of submits; of jobs */
+    uint32_t arrays, sweeps, queued_jobs, gangs, lonely;    /* of submits; of jobs */
     uint64_t leader_ms;
 };
 
@@ -227,7 +234,7 @@ struct sim {
     struct sim_packet *packets; /* a heap, the next one first */
     size_t packet_count, packet_capacity;
     uint64_t packet_order;
-    struct sim_truth **truths; /* by attempt_id x SIM_NODES + node */
+    struct sim_truth **truths; /* by attempt_id, one for each node */
     size_t truth_count;
     struct sim_file files[SIM_FILE_JOBS][SIM_FILE_STEPS]; /* shared storage, by job and step */
     struct sim_submit submits[SIM_SUBMITS_MAX];
@@ -236,7 +243,8 @@ struct sim {
     size_t request_count, request_capacity;
     uint32_t people_target; /* coordinator that they talk to */
     struct judge *judge;
-    bool stretched;     /* by SIM_BUG_OVERBOOK, around a step */
+    bool stretched;     /* by SIM_BUG_OVERBOOK, around a step; as is: */
+    size_t windows_hidden;
     struct arena arena; /* of one round */
     struct err *err;    /* first violation */
     bool violated;
@@ -302,6 +310,8 @@ void worker_round(struct sim *sim, struct sim_worker *worker);
 void worker_cut(struct sim *sim, struct sim_worker *worker); /* its session has ended */
 void worker_heal(struct sim *sim, struct sim_worker *worker);
 void worker_done(struct sim_worker *worker);
+/* What of an attempt one of its nodes did; NULL: it never began there. */
+struct sim_truth *sim_truth(const struct sim *sim, uint64_t attempt_id, uint64_t node);
 bool worker_is_clean(const struct sim_worker *worker); /* joined, nothing runs or waits */
 
 /* ---- sim_client.c, sim_jobs.c ------------------------------------------------------------- */
@@ -319,8 +329,10 @@ void judge_commit(struct sim *sim, const struct effects *effects);
 /* A message as it is released (invariant 3). */
 void judge_release(struct sim *sim, const struct outgoing *outgoing);
 /* A worker starts an attempt that it did not know; it kills one that it runs. */
-void judge_started(struct sim *sim, const struct msg_start *start);
-void judge_fenced(struct sim *sim, const struct sim_worker *worker, uint64_t attempt_id);
+void judge_started(struct sim *sim, const struct sim_worker *worker,
+                   const struct msg_start *start);
+void judge_fenced(struct sim *sim, const struct sim_worker *worker,
+                  const struct sim_attempt *attempt);
 /* What was submitted as that job, which the rows must have. */
 const struct spec_job *judge_spec(const struct sim *sim, uint64_t job_id);
 /* A person asked this of a job or of all jobs of an experiment. */
@@ -329,6 +341,15 @@ void judge_asked(struct sim *sim, const struct sim_request *request);
 void judge_rebuilt(struct sim *sim, struct sim_coordinator *coordinator);
 bool judge_all_ended(struct sim *sim);
 void judge_end(struct sim *sim);
+
+/* The attempts that have not ended, by the rows. */
+size_t judge_live(const struct sim *sim, const uint64_t **out);
+
+/* ---- sim_quota.c ------------------------------------------------------------------------- */
+struct sim_request quota_draw(struct sim *sim);
+bool quota_lift(const struct sim *sim, size_t *from, struct sim_request *out);
+/* The job was placed by this batch, which is in the rows. */
+void judge_quotas(struct sim *sim, const struct effects *effects, uint64_t job_id);
 
 /* ---- sim_bug.c --------------------------------------------------------------------------- */
 void bug_before_step(struct sim *sim, struct core *core, const struct event *event);

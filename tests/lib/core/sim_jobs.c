@@ -36,13 +36,20 @@ static struct spec_checkpoint checkpoint_draw(struct sim *sim)
     return checkpoint;
 }
 
-/* Two lasting workers can always take it. */
-static void nodes_draw(struct sim *sim, struct spec_resources *resources)
+/* Small enough for the sturdy workers: two ranks of two cores on each. */
+static void gang_draw(struct sim *sim, struct spec_resources *resources)
 {
-    resources->ranks = (uint32_t)sim_between(sim, 2, 4);
-    resources->nodes_min = (uint32_t)sim_between(sim, 1, 2);
-    resources->nodes_max =
-        (uint32_t)sim_between(sim, 2, min_u64(SIM_NODES, resources->ranks));
+    resources->nodes_min = (uint32_t)sim_between(sim, 1, SIM_STURDY);
+    resources->nodes_max = (uint32_t)sim_between(sim, max_u64(resources->nodes_min, 2), 4);
+    resources->ranks =
+        (uint32_t)sim_between(sim, resources->nodes_max, 2 * (uint64_t)resources->nodes_min + 2);
+    if (resources->ranks > 2 * resources->nodes_min)
+        resources->ranks = 2 * resources->nodes_min;
+    if (resources->ranks < resources->nodes_max)
+        resources->nodes_max = resources->ranks;
+    if (resources->nodes_min > resources->ranks)
+        resources->nodes_min = resources->ranks;
+    resources->ranks_per_node = rng_below(&sim->rng, 2) ? 2 : 0;
     resources->placement = rng_below(&sim->rng, 2) ? SPEC_PLACEMENT_PACK : SPEC_PLACEMENT_SPREAD;
 }
 
@@ -72,9 +79,12 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
         .command_count = 1,
     };
     job->resources.gpus = sim_permille(sim, sim->swarm.gpu_jobs);
-    job->resources.exclusive = sim_permille(sim, sim->swarm.exclusive_jobs);
-    if (sim_permille(sim, sim->swarm.gang_jobs))
-        nodes_draw(sim, &job->resources);
+    job->resources.nodes_min = job->resources.nodes_max = 1;
+    job->resources.placement = SPEC_PLACEMENT_PACK;
+    job->resources.gpu_model = "";
+    job->resources.exclusive = sim_permille(sim, sim->swarm.lonely);
+    if (sim_permille(sim, sim->swarm.gangs))
+        gang_draw(sim, &job->resources);
     if (sim_permille(sim, sim->swarm.limited_jobs))
         job->limits.wall_time_ms = sim_between(sim, 100, 3000);
     if (sim_permille(sim, sim->swarm.queued_jobs))

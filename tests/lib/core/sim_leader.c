@@ -208,6 +208,7 @@ static bool control_step(struct sim *sim, struct sim_coordinator *coordinator, s
     struct rec_name_value target = {.name = request->target, .value = request->value};
     struct msg_control control = {
         .action = request->action, .targets = &target, .targets_count = 1, .reason = "drawn"};
+    control.deadline_us = request->deadline_us;
     struct event event = {.kind = EVENT_CONTROL,
                           .control = {.client = 1,
                                       .request_seq = SIM_SUBMITS_MAX + 1 + index,
@@ -217,15 +218,33 @@ static bool control_step(struct sim *sim, struct sim_coordinator *coordinator, s
     return lookup_and_step(sim, coordinator, &event, &event.control.found);
 }
 
+/* One setting, or those of a window. */
+static size_t settings_of(struct sim *sim, const struct sim_request *request,
+                          struct rec_name_value out[4])
+{
+    size_t count = 0;
+    if (request->scope_part)
+        out[count++] = (struct rec_name_value){request->scope_part, request->scope_name};
+    if (request->setting)
+        out[count++] = (struct rec_name_value){request->setting, request->to};
+    if (request->until_us) {
+        out[count++] = (struct rec_name_value){
+            "from", arena_printf(&sim->arena, "%llu", (unsigned long long)request->from_us)};
+        out[count++] = (struct rec_name_value){
+            "until", arena_printf(&sim->arena, "%llu", (unsigned long long)request->until_us)};
+    }
+    return count;
+}
+
 static void configure_step(struct sim *sim, struct sim_coordinator *coordinator, size_t index)
 {
     const struct sim_request *request = &sim->requests[index];
-    struct rec_name_value setting = {.name = request->setting, .value = request->to};
+    struct rec_name_value settings[4];
     struct msg_configure configure = {.table = request->target,
                                       .action = request->action,
                                       .name = request->value,
-                                      .settings = &setting,
-                                      .settings_count = request->setting ? 1 : 0};
+                                      .settings = settings,
+                                      .settings_count = settings_of(sim, request, settings)};
     struct event event = {.kind = EVENT_CONFIGURE,
                           .configure = {.client = 1,
                                         .request_seq = SIM_SUBMITS_MAX + 1 + index,

@@ -16,9 +16,10 @@ static uint64_t node_ms(const struct sim *sim, const struct sim_worker *worker)
 
 static void size_draw(struct sim *sim, struct sim_worker *worker)
 {
-    bool lasting = worker->index < SIM_LASTING;
-    worker->cores = sim_between(sim, lasting ? 4 : 2, 8);
-    worker->gpus = lasting || rng_below(&sim->rng, 3) == 0 ? 2 : 0;
+    bool sturdy = worker->index < SIM_STURDY;
+    worker->cores = sim_between(sim, sturdy ? 4 : 2, 8);
+    worker->gpus = sturdy || rng_below(&sim->rng, 3) == 0 ? 2 : 0;
+    worker->is_met = sturdy || rng_below(&sim->rng, 2);
 }
 
 void worker_init(struct sim *sim, uint32_t index)
@@ -69,30 +70,43 @@ bool worker_is_clean(const struct sim_worker *worker)
 
 /* ---- what attempts really do ------------------------------------------------------------- */
 
+struct sim_truth *sim_truth(const struct sim *sim, uint64_t attempt_id, uint64_t node)
+{
+    struct sim_truth *truth = attempt_id < sim->truth_count ? sim->truths[attempt_id] : NULL;
+    while (truth && truth->node != node)
+        truth = truth->next;
+    return truth;
+}
+
+static void truths_grow(struct sim *sim, uint64_t attempt_id)
+{
+    CHECK(attempt_id < 1u << 20);
+    if (attempt_id < sim->truth_count)
+        return;
+    size_t count = 2 * attempt_id + 64;
+    sim->truths = mem_grow(sim->truths, count, sizeof *sim->truths);
+    memset(sim->truths + sim->truth_count, 0, (count - sim->truth_count) * sizeof *sim->truths);
+    sim->truth_count = count;
+}
+
 static struct sim_truth *truth_get(struct sim *sim, const struct msg_start *start, uint32_t worker)
 {
-    size_t index = start->attempt_id * SIM_NODES + start->node;
-    CHECK(start->attempt_id < 1u << 20 && start->node < SIM_NODES);
-    if (index >= sim->truth_count) {
-        size_t count = 2 * index + 64;
-        sim->truths = mem_grow(sim->truths, count, sizeof(struct sim_truth *));
-        memset(sim->truths + sim->truth_count, 0,
-               (count - sim->truth_count) * sizeof(struct sim_truth *));
-        sim->truth_count = count;
+    truths_grow(sim, start->attempt_id);
+    struct sim_truth *truth = sim_truth(sim, start->attempt_id, start->node);
+    if (!truth) {
+        truth = mem_zalloc(sizeof *truth);
+        truth->attempt_id = start->attempt_id;
+        truth->job_id = start->job_id;
+        truth->node = start->node;
+        truth->worker = worker;
+        truth->next = sim->truths[start->attempt_id];
+        sim->truths[start->attempt_id] = truth;
     }
-    struct sim_truth **truth = &sim->truths[index];
-    if (!*truth) {
-        *truth = mem_zalloc(sizeof **truth);
-        (*truth)->attempt_id = start->attempt_id;
-        (*truth)->job_id = start->job_id;
-        (*truth)->worker = worker;
-        (*truth)->node = (uint32_t)start->node;
-    }
-    if ((*truth)->job_id != start->job_id || (*truth)->worker != worker)
+    if (truth->job_id != start->job_id || truth->worker != worker)
         sim_violation(sim, "invariant 1: attempt %llu was of job %llu on w%u, now of %llu on w%u",
-                      (unsigned long long)start->attempt_id, (unsigned long long)(*truth)->job_id,
-                      (*truth)->worker, (unsigned long long)start->job_id, worker);
-    return *truth;
+                      (unsigned long long)start->attempt_id, (unsigned long long)truth->job_id,
+                      truth->worker, (unsigned long long)start->job_id, worker);
+    return truth;
 }
 
 static void report_add(struct sim_attempt *attempt, enum sim_report_what what, enum cause cause)
@@ -145,11 +159,13 @@ static void attempt_begin(struct sim *sim, struct sim_worker *worker, struct sim
 
 static void attempt_start(struct sim *sim, struct sim_worker *worker, const struct msg_start *start)
 {
+    uint64_t ranks = start->nodes_count ? start->nodes[start->node].ranks : start->ranks;
     if (attempt_of(worker, start->attempt_id))
         return; /* idempotent, and remembered when it is gone */
-    judge_started(sim, start);
-    uint64_t ranks = start->nodes_count ? start->nodes[start->node].ranks : start->ranks;
+    judge_started(sim, worker, start);
     struct sim_attempt attempt = {
+        .node = start->node,
+        .node_count = start->nodes_count,
         .attempt_id = start->attempt_id,
         .job_id = start->job_id,
         .truth = truth_get(sim, start, worker->index),
@@ -217,14 +233,27 @@ static void program_step(struct sim *sim, struct sim_attempt *attempt)
     report_add(attempt, SIM_METRIC, CAUSE_NONE);
     if (attempt->step % 6 == 3)
         report_add(attempt, SIM_ARTIFACT, CAUSE_NONE);
-    if (attempt->truth->node == 0 && (attempt->step % 4 == 0 || attempt->step == attempt->steps))
+    bool saves = attempt->node == 0; /* the others have their part in it */
+    if (saves && (attempt->step % 4 == 0 || attempt->step == attempt->steps || attempt->save_now))
         checkpoint_save(sim, attempt);
+    attempt->save_now = false;
     if (attempt->step >= attempt->steps)
         report_add(attempt, SIM_FINISHED, CAUSE_SUCCESS);
     else if (sim_fault(sim, SIM_FAULT_ATTEMPT_FAIL))
         report_add(attempt, SIM_FINISHED, failures[rng_below(&sim->rng, ARRAY_COUNT(failures))]);
     else if (sim_fault(sim, SIM_FAULT_SHEPHERD_CRASH))
         report_add(attempt, SIM_FINISHED, CAUSE_SHEPHERD_LOST);
+}
+
+/* The ranks of a gang begin together: each node waits until all others have begun. */
+static bool gang_has_met(const struct sim *sim, const struct sim_attempt *attempt)
+{
+    for (uint64_t node = 0; node < attempt->node_count; node++) {
+        const struct sim_truth *truth = sim_truth(sim, attempt->attempt_id, node);
+        if (!truth || truth->count == 0)
+            return false;
+    }
+    return true;
 }
 
 static void attempt_round(struct sim *sim, struct sim_worker *worker, struct sim_attempt *attempt)
@@ -241,6 +270,8 @@ static void attempt_round(struct sim *sim, struct sim_worker *worker, struct sim
         return;
     }
     attempt->next_ms = now_ms + sim_between(sim, 1, 100);
+    if (!attempt->stopping && !gang_has_met(sim, attempt))
+        return;
     if (attempt->stopping)
         report_add(attempt, SIM_FINISHED, attempt->stop_cause);
     else if (!attempt->hung)
@@ -291,9 +322,9 @@ static void join_send(struct sim *sim, struct sim_worker *worker)
                                      .host = "sim",
                                      .cores = worker->cores,
                                      .memory_bytes = (uint64_t)16 << 30,
-                                     .topology = "{}",
-                                     .endpoint = worker->index % 4 == 3 ? "" : worker->name,
-                                     .public_key = ""};
+                                     .endpoint = worker->is_met ? "tcp://sim" : "",
+                                     .public_key = "",
+                                     .topology = "{}"};
     join_devices(sim, worker, join);
     join_held(sim, worker, join);
     worker->link = SIM_JOINING;
@@ -353,7 +384,7 @@ static void reports_send(struct sim *sim, struct sim_worker *worker, struct sim_
     struct message message = {.tag = MSG_REPORT};
     struct msg_report *report = &message.u.report;
     report->attempt_id = attempt->attempt_id;
-    report->node = attempt->truth->node;
+    report->node = attempt->node;
     report->reports = arena_alloc(&sim->arena, count * sizeof *report->reports);
     report->reports_count = count;
     for (size_t i = 0; i < count; i++)
@@ -392,7 +423,7 @@ static void leave(struct sim *sim, struct sim_worker *worker)
 static void on_ack(struct sim *sim, struct sim_worker *worker, const struct msg_report_ack *ack)
 {
     struct sim_attempt *attempt = attempt_of(worker, ack->attempt_id);
-    if (!attempt || attempt->gone || ack->seq <= attempt->acked)
+    if (!attempt || attempt->gone || ack->node != attempt->node || ack->seq <= attempt->acked)
         return;
     attempt->acked = min_u64(ack->seq, attempt->truth->count);
     attempt->sent = max_u64(attempt->sent, attempt->acked);
@@ -423,15 +454,6 @@ static void on_drop(struct sim *sim, const struct msg_checkpoint_drop *drop)
         file->there = false;
 }
 
-/* Programs that have made a step save it; a hung one never answers. */
-static void on_checkpoint_now(struct sim *sim, struct sim_worker *worker, uint64_t attempt_id)
-{
-    struct sim_attempt *attempt = attempt_of(worker, attempt_id);
-    if (attempt && attempt->running && !attempt->gone && !attempt->hung && !attempt->stopping &&
-        attempt->truth->node == 0 && attempt->step > 0)
-        checkpoint_save(sim, attempt);
-}
-
 static void obey(struct sim *sim, struct sim_worker *worker, const struct message *message)
 {
     struct sim_attempt *attempt;
@@ -446,16 +468,18 @@ static void obey(struct sim *sim, struct sim_worker *worker, const struct messag
     case MSG_STOP:
         on_stop(sim, worker, &message->u.stop);
         break;
-    case MSG_CHECKPOINT_NOW:
-        on_checkpoint_now(sim, worker, message->u.checkpoint_now.attempt_id);
-        break;
     case MSG_REPORT_ACK:
         on_ack(sim, worker, &message->u.report_ack);
+        break;
+    case MSG_CHECKPOINT_NOW:
+        attempt = attempt_of(worker, message->u.checkpoint_now.attempt_id);
+        if (attempt)
+            attempt->save_now = true;
         break;
     case MSG_ATTEMPT_FENCE:
         attempt = attempt_of(worker, message->u.attempt_fence.attempt_id);
         if (attempt && !attempt->gone) {
-            judge_fenced(sim, worker, attempt->attempt_id);
+            judge_fenced(sim, worker, attempt);
             attempt_forget(sim, worker, attempt);
         }
         break;
@@ -504,7 +528,7 @@ static void node_lose(struct sim *sim, struct sim_worker *worker)
         size_draw(sim, worker);
     }
     worker->link = SIM_OFF;
-    worker->for_ever = worker->index >= SIM_LASTING && rng_below(&sim->rng, 4) == 0;
+    worker->for_ever = worker->index >= SIM_STURDY && rng_below(&sim->rng, 4) == 0;
     worker->paused_until_ms = 0;
     worker->incarnation = rng_next(&sim->rng);
     worker->up_ms = node_ms(sim, worker) + rng_below(&sim->rng, 6000);
