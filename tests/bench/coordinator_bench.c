@@ -398,6 +398,7 @@ static void bench_jobs(struct bench *bench, uint64_t jobs)
 {
     pid_t writer = writer_pid(bench);
     double ours = cpu_seconds(bench->coordinator), theirs = cpu_seconds(writer);
+    double here = cpu_seconds(getpid());
     uint64_t submitted = 0, from_us = clock_steady_us(), before = bench->finished;
 
     while (submitted < jobs)
@@ -405,9 +406,11 @@ static void bench_jobs(struct bench *bench, uint64_t jobs)
     run_until(bench, &bench->finished, before + submitted);
     printf("jobs     %10.0f jobs/s   submit -> dispatch -> done, %zu workers, durable\n",
            (double)submitted / seconds_since(from_us), bench->worker_count);
-    printf("         %10.0f us of processor a job in the coordinator, %.0f us in PostgreSQL\n",
+    printf("         %10.0f us of processor a job in the coordinator, %.0f us in PostgreSQL, %.0f us "
+           "in the client and workers here\n",
            (cpu_seconds(bench->coordinator) - ours) / (double)submitted * 1e6,
-           (cpu_seconds(writer) - theirs) / (double)submitted * 1e6);
+           (cpu_seconds(writer) - theirs) / (double)submitted * 1e6,
+           (cpu_seconds(getpid()) - here) / (double)submitted * 1e6);
 }
 
 static int compare(const void *a, const void *b)
