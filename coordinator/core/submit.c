@@ -576,13 +576,14 @@ static void reasons_json(struct buf *out, const struct core_reason *reasons, siz
     buf_putc(out, ']');
 }
 
+/* One that would take it alone; NULL when none would, or the job wants several. */
 static const char *worker_with_room(const struct core *core, const struct class *class)
 {
-    for (size_t i = 0; i < core->worker_count; i++) {
+    for (size_t i = 0; class->ask.nodes_min == 1 && i < core->worker_count; i++) {
         const struct worker *worker = core->workers[i];
-        struct policy_need free = worker_free_need(worker);
-        if (worker_is_usable(worker) && class_allows(class, worker) &&
-            policy_fits(&class->need, &free))
+        bool open = !worker->taken && (!class->ask.exclusive || worker->part_count == 0);
+        if (worker_is_usable(worker) && open && class_allows(class, worker) &&
+            class_ranks_on(class, worker, worker_free_need(worker)) == class->ask.ranks)
             return worker->name;
     }
     return NULL;

@@ -226,7 +226,8 @@ static const char *node_fault(const struct row_attempt_node *row,
                             (unsigned long long)row->node, (unsigned long long)row->attempt_id,
                             row->state);
     if (before && before->ended_at)
-        return arena_printf(arena, "invariant 4: node %llu of attempt %llu has ended and is changed",
+        return arena_printf(arena,
+                            "invariant 4: node %llu of attempt %llu has ended and is changed",
                             (unsigned long long)row->node, (unsigned long long)row->attempt_id);
     return NULL;
 }
