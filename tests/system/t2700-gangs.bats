@@ -54,3 +54,15 @@ rank 1 of 2"
     until_true 30 ended wide
     sql_is "SELECT attempt_count FROM athanor.jobs WHERE name = 'wide'" 0
 }
+
+@test "a job on two nodes goes on while its coordinator is killed" {
+    athanor submit "$ATHANOR_HOME/pair.yaml" --set name=lasting \
+        --set "command=[/bin/sh, -c, \"while [ ! -e $ATHANOR_HOME/gate ]; do sleep 0.1; done\"]"
+    until_true 30 sql_is "SELECT string_agg(state, ' ') FROM athanor.run_nodes
+                           WHERE name = 'lasting'" "RUNNING RUNNING"
+    kill -9 "$(pid_of coordinator)"
+    athanor up >"$ATHANOR_HOME/again.out" 2>&1
+    touch "$ATHANOR_HOME/gate"
+    until_true 60 ended lasting
+    sql_is "SELECT state || ' ' || attempt_count FROM athanor.jobs WHERE name = 'lasting'" "SUCCEEDED 1"
+}
