@@ -141,6 +141,7 @@ CONF
 
 ended() {
     local status=$? name
+    set +e # each step, whatever the one before found
     [ $status = 0 ] || [ -z "${ATHANOR_CHAOS_KEEP:-}" ] || cp -r "$ATHANOR_HOME/log" "$ATHANOR_CHAOS_KEEP"
     for name in w1 w2 w3 w4 c1 c2 c3 db; do
         [ -n "${pid[$name]:-}" ] && kill -CONT "${pid[$name]}" 2>/dev/null && kill -TERM "${pid[$name]}" 2>/dev/null
