@@ -5,7 +5,7 @@
 setup_file() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
     cluster_home
-    cluster_up --workers 1 --cores 2
+    cluster_up --workers 2 --cores 2
     cat >"$BATS_FILE_TMPDIR/train.sh" <<'END'
 # Saves two checkpoints, then does what LAST says, unless a try did so before.
 save() {
@@ -80,14 +80,25 @@ success|f|t|t" ]
 @test "what a lost node held since its last sign of life is idle" {
     id=$(train lost 'sleep 1000' 'retry: {attempts: 2, on: [worker_lost], backoff: 1s}')
     until_true 60 saved_twice "$id"
+    worker=$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id")
     shepherd=$(sql "SELECT placement ->> 'shepherd_pid' FROM athanor.runs WHERE job_id = $id")
     rank=$(sql "SELECT placement ->> 'pid' FROM athanor.runs WHERE job_id = $id")
-    kill -9 "$(pid_of worker-1)" "$shepherd" "$rank"
-    rm -rf "$ATHANOR_HOME"/workers/worker-1/attempts/*
+    kill -9 "$(pid_of "$worker")" "$shepherd" "$rank"
+    rm -rf "$ATHANOR_HOME/workers/$worker"/attempts/*
     athanor up >/dev/null
     athanor wait "$id"
     [ "$(ledger "$id" "cause, idle_s > 0, useful_s > 0")" = "worker_lost|t|t
 success|f|t" ]
+}
+
+@test "each node of an attempt on several workers is held for its own time" {
+    printf 'athanor: 1\nname: gang\nkind: command\nresources: {ranks: 2, nodes: 2}\ncommand: [sh, -c, "sleep $((1 + RANK))"]\n' >gang.yaml
+    id=$(athanor submit gang.yaml --ids)
+    athanor wait "$id"
+    [ "$(sql "SELECT node, cores, useful_s > 0.5, held_s > 0, queued_s > 0 FROM athanor.usage_ledger WHERE job_id = $id ORDER BY node")" = "0|1|t|t|t
+1|1|t|t|f" ]
+    [ "$(sql "SELECT max(held_s) - min(held_s) > 0.5, count(DISTINCT worker) FROM athanor.usage_ledger WHERE job_id = $id")" = "t|2" ]
+    [ "$(sql "SELECT runs FROM athanor.usage_of_jobs WHERE job_id = $id")" = 1 ]
 }
 
 @test "on all of them the classes add up to the time held, and the sums to the ledger" {
@@ -95,7 +106,7 @@ success|f|t" ]
                 + recomputed_s + abandoned_s + idle_s), min(least(queued_s, launching_s, useful_s, checkpointing_s,
                 recomputed_s, abandoned_s, idle_s)) >= 0 FROM athanor.usage_ledger")" = "t|0|t" ]
     [ "$(sql "SELECT count(*) FROM athanor.usage_ledger l JOIN athanor.attempt a USING (attempt_id)
-               WHERE a.ended_at IS NOT NULL AND l.held_s <> extract(epoch FROM a.ended_at - a.placed_at)")" = 0 ]
+               WHERE a.ended_at IS NOT NULL AND l.name <> 'gang' AND l.held_s <> extract(epoch FROM a.ended_at - a.placed_at)")" = 0 ]
     for sums in jobs accounts workers causes; do
         [ "$(sql "SELECT round(sum(core_hours), 12) = (SELECT round(sum(held_s * cores) / 3600, 12) FROM athanor.usage_ledger),
                     count(*) FILTER (WHERE round(core_hours - core_hours_launching - core_hours_useful - core_hours_checkpointing
