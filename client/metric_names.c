@@ -24,8 +24,8 @@ static int refuse(struct client *client, const char *job, const struct msg_table
         buf_printf(&text, " and %zu more", count - NAMES_TOLD);
     int code = count == 0
                    ? client_failf(client, EXIT_REFUSED, "job '%s' has reported no metrics yet", job)
-                   : client_failf(client, EXIT_REFUSED, "job '%s' has no metric '%s', it has %s", job,
-                                  name, buf_text(&text));
+                   : client_failf(client, EXIT_REFUSED, "job '%s' has no metric '%s', it has %s",
+                                  job, name, buf_text(&text));
     buf_done(&text);
     return code;
 }

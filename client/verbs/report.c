@@ -19,7 +19,8 @@
 static const struct option options[] = {
     {"step", 's', VALUE_COUNT, "N", "metric, checkpoint: the step it belongs to", false},
     {"phase", 0, VALUE_TEXT, "NAME", "progress: what is being done", false},
-    {"took", 0, VALUE_DURATION, "DURATION", "checkpoint: how long the ranks were busy saving", false},
+    {"took", 0, VALUE_DURATION, "DURATION", "checkpoint: how long the ranks were busy saving",
+     false},
     {"metric", 'm', VALUE_PAIR, "NAME=VALUE", "checkpoint: a value to choose the best by", true},
     {"kind", 0, VALUE_TEXT, "KIND", "artifact: dataset, model, file ... (default file)", false},
     {"meta", 0, VALUE_TEXT, "JSON", "artifact: an object kept with it", false},

@@ -1,5 +1,6 @@
 /* show.c - athanor show */
 #include "client/client.h"
+#include "client/render/reasons.h"
 #include "client/verbs.h"
 
 #include <strings.h>
@@ -105,6 +106,18 @@ static int add_section(struct client *client, const struct section *section,
     return EXIT_DONE;
 }
 
+static int add_why(struct client *client, const struct pairs *pairs, struct buf *out)
+{
+    struct msg_table table;
+    int code = client_query(client, "why", pairs, UINT32_MAX, &table);
+    if (code != EXIT_DONE || table_rows(&table) == 0)
+        return code;
+    buf_printf(out, "\n%swhy it waits%s\n", tint_on(&client->style, TINT_STRONG),
+               tint_off(&client->style, TINT_STRONG));
+    reasons_add(out, &table, &client->style);
+    return EXIT_DONE;
+}
+
 static bool is_waiting(const struct msg_table *table)
 {
     const char *state = table_text(table, 0, "state");
@@ -115,16 +128,12 @@ static bool is_waiting(const struct msg_table *table)
 static int print_job(struct client *client, struct msg_table *table,
                      const struct pairs *pairs, struct buf *out)
 {
-    static const struct section why = {"why",
-                                       "why it waits",
-                                       {{"reason", NULL}, {"detail", NULL}, {"remedy", NULL}},
-                                       3};
     int code = EXIT_DONE;
     bool asks_why = is_waiting(table) || !table_is_null(table, 0, "node_lost_at");
     client_tell_lost(client, table);
     table_print_row(table, 0, facts, ARRAY_COUNT(facts), &client->style, out);
     if (asks_why)
-        code = add_section(client, &why, pairs, out);
+        code = add_why(client, pairs, out);
     for (size_t i = 0; i < ARRAY_COUNT(sections) && code == EXIT_DONE; i++)
         code = add_section(client, &sections[i], pairs, out);
     return code;

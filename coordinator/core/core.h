@@ -125,6 +125,47 @@ struct core_reason {
 int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
              struct core_reason **out);
 
+/* Whether the job is live and has no worker. */
+bool core_waits(const struct core *core, uint64_t job_id);
+
+/* Changes to what a job asks for; per rank as in its spec. Only what `given` names counts. */
+enum core_change {
+    CORE_CHANGE_CORES = 1,
+    CORE_CHANGE_MEMORY = 2,
+    CORE_CHANGE_GPUS = 4,
+    CORE_CHANGE_RANKS = 8,
+    CORE_CHANGE_NODES = 16,
+    CORE_CHANGE_WALL_TIME = 32,
+};
+struct core_changes {
+    unsigned given; /* of enum core_change */
+    uint64_t cores, memory_bytes, gpus, ranks, nodes, wall_time_ms;
+    const char *queue; /* NULL: its own */
+};
+
+enum core_starts {
+    CORE_STARTS_NOW = 1,
+    CORE_STARTS_BY,       /* in in_ms; firm: at the latest, else by the present queue */
+    CORE_STARTS_SOMETIME, /* room is kept, the date is not known */
+    CORE_STARTS_UNKNOWN,
+};
+struct core_outlook {
+    enum core_starts when;
+    uint64_t in_ms;
+    bool firm;
+    bool ready;       /* false: this is how it would be if the job were ready */
+    const char *text; /* the same in a sentence, with workers */
+    const char *const *workers;
+    size_t worker_count;
+    struct core_reason *reasons; /* as of core_why, for what it would ask */
+    size_t reason_count;
+};
+/* When a live job would start by the policy's plan, had it asked for this. Changes nothing. Texts
+ * live in arena. Errors: ERR_NOT_FOUND for a job that is not live or an unknown queue,
+ * ERR_INVALID for changes that contradict each other. Costs a scheduling pass. */
+int core_outlook(struct core *core, uint64_t job_id, const struct core_changes *changes,
+                 struct arena *arena, struct core_outlook *out, struct err *err) WARN_UNUSED;
+
 struct core_worker_view {
     uint64_t worker_id;
     const char *name, *drain_reason;

@@ -18,16 +18,21 @@ static bool view_next_job(const void *opaque, size_t class_index, const struct p
 }
 
 /* Parts of gangs lie where others reach them. */
-static bool view_allows(const void *opaque, size_t class_index, size_t worker_index,
-                        uint64_t start_ms, struct policy_fit *out)
+bool place_allows(const struct core *core, const struct class *class, size_t worker_index,
+                  uint64_t start_ms, struct policy_fit *out)
 {
-    const struct core *core = opaque;
-    const struct class *class = core->classes[class_index];
     const struct worker *worker = core->workers[worker_index];
     *out = (struct policy_fit){.gpus_unfit = class_gpus_unfit(class, worker)};
     return class_allows(class, worker) &&
            (class_nodes_max(core, class) == 1 || worker->endpoint[0]) &&
            !reservation_against(core, class, worker, start_ms);
+}
+
+static bool view_allows(const void *opaque, size_t class_index, size_t worker_index,
+                        uint64_t start_ms, struct policy_fit *out)
+{
+    const struct core *core = opaque;
+    return place_allows(core, core->classes[class_index], worker_index, start_ms, out);
 }
 
 /* ---- the view ---------------------------------------------------------------------------- */
@@ -90,31 +95,34 @@ static void view_workers(struct core *core, struct arena *arena, struct policy_v
     view->changed_count = core->changed.count;
 }
 
+void place_class_view(const struct core *core, const struct class *class, struct policy_class *out)
+{
+    const struct ask *ask = &class->ask;
+    *out = (struct policy_class){
+        .rank = ask->rank,
+        .ranks = ask->ranks,
+        .nodes_min = ask->nodes_min,
+        .nodes_max = class_nodes_max(core, class),
+        .ranks_per_node = ask->ranks_per_node,
+        .exclusive = ask->exclusive,
+        .spread = ask->spread,
+        .constrained =
+            ask->constraint_count > 0 || *ask->gpu_model || class_nodes_max(core, class) > 1,
+        .blocked = class->blocked,
+        .wall_time_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
+        .ready_count = class->queue.count,
+        .limit_count = class->limit_count,
+    };
+    rights_view(core, class, out);
+    for (size_t i = 0; i < class->limit_count; i++)
+        out->limits[i] = (uint32_t)class->limits[i]->index;
+}
+
 static void view_classes(const struct core *core, struct arena *arena, struct policy_view *view)
 {
     struct policy_class *classes = arena_alloc(arena, core->class_count * sizeof *classes);
-    for (size_t i = 0; i < core->class_count; i++) {
-        const struct class *class = core->classes[i];
-        const struct ask *ask = &class->ask;
-        classes[i] = (struct policy_class){
-            .rank = ask->rank,
-            .ranks = ask->ranks,
-            .nodes_min = ask->nodes_min,
-            .nodes_max = class_nodes_max(core, class),
-            .ranks_per_node = ask->ranks_per_node,
-            .exclusive = ask->exclusive,
-            .spread = ask->spread,
-            .constrained = ask->constraint_count > 0 || *ask->gpu_model ||
-                           class_nodes_max(core, class) > 1,
-            .blocked = class->blocked,
-            .wall_time_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
-            .ready_count = class->queue.count,
-            .limit_count = class->limit_count,
-        };
-        rights_view(core, class, &classes[i]);
-        for (size_t k = 0; k < class->limit_count; k++)
-            classes[i].limits[k] = (uint32_t)class->limits[k]->index;
-    }
+    for (size_t i = 0; i < core->class_count; i++)
+        place_class_view(core, core->classes[i], &classes[i]);
     view->classes = classes;
     view->class_count = core->class_count;
 }
@@ -191,6 +199,21 @@ static size_t view_running(const void *opaque, struct arena *arena,
     qsort(list, count, sizeof *list, running_order);
     *out = list;
     return count;
+}
+
+void place_view(struct core *core, struct arena *arena, struct policy_view *out)
+{
+    *out = (struct policy_view){.core = core,
+                                .now_ms = core->now_ms,
+                                .next_job = view_next_job,
+                                .allows = view_allows,
+                                .running = view_running};
+    if (core->topology_changed)
+        groups_number(core, arena);
+    reservations_view(core, arena, out);
+    view_workers(core, arena, out);
+    view_classes(core, arena, out);
+    limits_view(core, arena, out);
 }
 
 /* ---- the plan ---------------------------------------------------------------------------- */
@@ -278,23 +301,16 @@ static void changed_clear(struct core *core)
 void place_run(struct core *core)
 {
     struct arena *arena = step_arena(core);
-    struct policy_view view = {.core = core,
-                               .now_ms = core->now_ms,
-                               .next_job = view_next_job,
-                               .allows = view_allows,
-                               .running = view_running};
+    struct policy_view view;
     struct policy_plan plan = {.arena = arena};
     rights_pass(core);
-    if (core->topology_changed)
-        groups_number(core, arena);
-    reservations_view(core, arena, &view);
-    view_workers(core, arena, &view);
-    view_classes(core, arena, &view);
-    limits_view(core, arena, &view);
+    place_view(core, arena, &view);
     plan.verdicts = arena_alloc(arena, core->class_count * sizeof *plan.verdicts);
     core->policy->plan(&view, &plan);
-    for (size_t i = 0; i < core->class_count; i++)
+    for (size_t i = 0; i < core->class_count; i++) {
         core->classes[i]->blocked = plan.verdicts[i].exhausted;
+        core->classes[i]->verdict = plan.verdicts[i];
+    }
     changed_clear(core);
     core->placement_wanted = false; /* what the placements below change wants another pass */
     for (size_t i = 0; i < plan.placement_count; i++)

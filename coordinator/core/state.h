@@ -244,6 +244,11 @@ struct class {
     uint64_t job_count;  /* living jobs of the class */
     size_t index;        /* in core->classes */
     bool blocked;
+    struct policy_verdict verdict; /* of the newest pass, on its first job */
+    uint64_t why_step;             /* step whose arena holds why; see why.c */
+    struct core_reason *why;
+    size_t why_count;
+    uint32_t why_mask;
     char *key;
     size_t key_length;
     UT_hash_handle hh;
@@ -606,11 +611,21 @@ struct job *found_take(struct core *core, const struct event_found *found, uint6
 
 /* ---- place.c, why.c ----------------------------------------------------------------------- */
 void place_run(struct core *core);
+/* What a policy sees of now; and of a class, which need not be in core->classes. */
+void place_view(struct core *core, struct arena *arena, struct policy_view *out);
+void place_class_view(const struct core *core, const struct class *class, struct policy_class *out);
+bool place_allows(const struct core *core, const struct class *class, size_t worker_index,
+                  uint64_t start_ms, struct policy_fit *out);
+/* outlook.c: when the job (id and key) would start in `class`, which may be imagined. */
+void outlook_find(struct core *core, const struct class *class, struct policy_job job,
+                  struct arena *arena, struct core_outlook *out,
+                  struct policy_verdict *out_verdict);
 #define REASONS(X) \
     X(HELD, "held") X(DEPENDENCY, "dependency") X(BACKOFF, "backoff") X(NO_WORKER, "no_worker") \
     X(CONSTRAINT, "constraint") X(SIZE, "size") X(CORES, "cores") X(MEMORY, "memory") \
-    X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(AT_ONCE, "at_once") X(QUEUE, "queue") \
-    X(NODE_LOST, "node_lost") X(LIMIT, "limit") X(RESERVATION, "reservation")
+    X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(NODES, "nodes") X(AT_ONCE, "at_once") \
+    X(ORDER, "order") X(QUEUE, "queue") X(NODE_LOST, "node_lost") X(LIMIT, "limit") \
+    X(RESERVATION, "reservation")
 enum reason {
     REASON_NONE = 0,
 #define X(tag, name) REASON_##tag,
@@ -622,6 +637,11 @@ const char *reason_name(enum reason reason);
 void why_record_due(struct core *core);
 void why_timer_set(struct core *core);
 void why_close(struct core *core, struct job *job); /* ends all recorded intervals */
+/* All reasons of a job without attempt, had it asked for `class`; verdict: of the newest plan for
+ * it. Returns the count, at most REASON_END. */
+size_t why_job(const struct core *core, const struct job *job, const struct class *class,
+               const struct policy_verdict *verdict, struct arena *arena, struct core_reason *out);
+const char *why_span_text(struct arena *arena, uint64_t ms); /* "90 s", "2 h 5 min" */
 /* What keeps a job that asks for `class` from a worker now; appended as reasons. */
 size_t why_class(const struct core *core, const struct class *class, struct arena *arena,
                  struct core_reason *out, uint32_t *out_mask);

@@ -5,6 +5,9 @@
  * opens, an interval closes. Jobs that wait for less than reason_ms leave no record. */
 #include "coordinator/core/state.h"
 
+#include "common/base/parse.h"
+
+#include <stdlib.h>
 #include <string.h>
 
 #define RECORD_WRITES_MAX 1000u /* rows of one walk: 1,000 x 100 B, a few ms of PostgreSQL */
@@ -25,32 +28,43 @@ const char *reason_name(enum reason reason)
 /* ---- a class against the workers --------------------------------------------------------- */
 
 struct survey {
-    size_t known, usable, drained, silent; /* workers */
-    size_t allowed;                        /* usable, and their labels fit */
-    size_t large_enough;                   /* allowed, would fit when idle */
-    size_t fitting;                        /* allowed, fits now */
+    size_t known, usable, drained, silent;    /* workers */
+    size_t allowed;                           /* usable, and labels and GPU model fit */
     struct policy_need free_most, total_most; /* of the allowed, each dimension alone */
+    uint32_t *idle_ranks, *free_ranks; /* per allowed worker: that it takes empty, and as it is */
 };
+
+static void need_raise(struct policy_need *most, const struct policy_need *need)
+{
+    most->cores = max_u64(most->cores, need->cores);
+    most->memory_bytes = max_u64(most->memory_bytes, need->memory_bytes);
+    most->gpus = max_u64(most->gpus, need->gpus);
+}
 
 static void survey_allowed(struct survey *survey, const struct class *class,
                            const struct worker *worker)
 {
     struct policy_need free = worker_free_need(worker);
     struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
+    bool closed = worker->taken || (class->ask.exclusive && worker->part_count > 0);
+    survey->idle_ranks[survey->allowed] = class_ranks_on(class, worker, total);
+    survey->free_ranks[survey->allowed] = closed ? 0 : class_ranks_on(class, worker, free);
     survey->allowed++;
-    survey->large_enough += policy_fits(&class->need, &total);
-    survey->fitting += policy_fits(&class->need, &free);
-    survey->free_most.cores = max_u64(survey->free_most.cores, free.cores);
-    survey->free_most.memory_bytes = max_u64(survey->free_most.memory_bytes, free.memory_bytes);
-    survey->free_most.gpus = max_u64(survey->free_most.gpus, free.gpus);
-    survey->total_most.cores = max_u64(survey->total_most.cores, total.cores);
-    survey->total_most.memory_bytes = max_u64(survey->total_most.memory_bytes, total.memory_bytes);
-    survey->total_most.gpus = max_u64(survey->total_most.gpus, total.gpus);
+    uint64_t unfit = class_gpus_unfit(class, worker); /* GPUs of another model */
+    total.gpus -= min_u64(unfit, total.gpus);
+    free.gpus -= min_u64(unfit, free.gpus);
+    need_raise(&survey->total_most, &total);
+    if (!closed)
+        need_raise(&survey->free_most, &free);
 }
 
-static void survey_make(const struct core *core, const struct class *class, struct survey *survey)
+static void survey_make(const struct core *core, const struct class *class, struct arena *arena,
+                        struct survey *survey)
 {
+    bool gang = class->ask.nodes_min > 1;
     *survey = (struct survey){0};
+    survey->idle_ranks = arena_alloc(arena, core->worker_count * sizeof *survey->idle_ranks);
+    survey->free_ranks = arena_alloc(arena, core->worker_count * sizeof *survey->free_ranks);
     for (size_t i = 0; i < core->worker_count; i++) {
         const struct worker *worker = core->workers[i];
         if (worker->state == WORKER_LEFT)
@@ -63,9 +77,28 @@ static void survey_make(const struct core *core, const struct class *class, stru
         if (!worker_is_usable(worker))
             continue;
         survey->usable++;
-        if (class_allows(class, worker))
+        if (class_allows(class, worker) && (!gang || worker->endpoint[0]))
             survey_allowed(survey, class, worker);
     }
+}
+
+static int ranks_order(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+    return (left < right) - (left > right);
+}
+
+/* How many ranks the nodes_max workers with most room take; 0 when fewer than nodes_min take any.
+ * Orders the list. */
+static uint64_t ranks_at_most(const struct core *core, const struct class *class, uint32_t *ranks,
+                              size_t count)
+{
+    uint64_t sum = 0;
+    size_t nodes = 0, nodes_max = class_nodes_max(core, class);
+    qsort(ranks, count, sizeof *ranks, ranks_order);
+    for (; nodes < count && nodes < nodes_max && ranks[nodes]; nodes++)
+        sum += ranks[nodes];
+    return nodes < class->ask.nodes_min ? 0 : sum;
 }
 
 struct reasons {
@@ -82,16 +115,38 @@ static void reason_add(struct reasons *reasons, enum reason reason, const char *
     reasons->mask |= 1u << reason;
 }
 
+/* "1 core", "4 cores", "0 GPUs". */
+static const char *count_text(struct arena *arena, uint64_t count, const char *unit)
+{
+    return arena_printf(arena, "%llu %s%s", (unsigned long long)count, unit, count == 1 ? "" : "s");
+}
+
+static const char *size_text(struct arena *arena, uint64_t bytes)
+{
+    char text[PARSE_TEXT_SIZE];
+    return arena_strdup(arena, format_size_short(bytes, text));
+}
+
+static const char *need_text(struct arena *arena, const struct policy_need *need)
+{
+    return arena_printf(arena, "%s, %s of memory and %s", count_text(arena, need->cores, "core"),
+                        size_text(arena, need->memory_bytes), count_text(arena, need->gpus, "GPU"));
+}
+
 static void lacking(struct reasons *reasons, enum reason reason, struct arena *arena,
                     const char *unit, uint64_t need, uint64_t most, uint64_t total)
 {
     if (need <= most || need > total)
         return; /* enough is free, or REASON_SIZE says it already */
+    bool is_size = reason == REASON_MEMORY;
+    const char *wanted = is_size ? size_text(arena, need) : count_text(arena, need, unit);
+    const char *free = is_size ? size_text(arena, most) : count_text(arena, most, unit);
+    const char *of = is_size ? " of memory" : "";
     reason_add(reasons, reason,
-               arena_printf(arena, "needs %llu %s on one worker, the most free is %llu",
-                            (unsigned long long)need, unit, (unsigned long long)most),
-               arena_printf(arena, "a running job ends, or ask for at most %llu %s",
-                            (unsigned long long)most, unit));
+               arena_printf(arena, "needs %s%s on one worker, the most free is %s", wanted, of,
+                            free),
+               most ? arena_printf(arena, "a running job ends, or ask for at most %s%s", free, of)
+                    : "a running job ends");
 }
 
 static const char *constraints_text(const struct class *class, struct arena *arena)
@@ -107,21 +162,75 @@ static const char *constraints_text(const struct class *class, struct arena *are
     return text;
 }
 
-static void size_reason(struct reasons *reasons, const struct class *class,
-                        const struct survey *survey, struct arena *arena)
+/* "on one worker", "on 2 workers", "on 2 to 4 workers". */
+static const char *where_text(const struct class *class, struct arena *arena)
 {
-    const struct policy_need *need = &class->need;
-    const struct policy_need *most = &survey->total_most;
-    reason_add(reasons, REASON_SIZE,
-               arena_printf(arena,
-                            "needs %llu cores, %llu bytes of memory and %llu GPUs on one worker; "
-                            "the largest have %llu, %llu and %llu",
-                            (unsigned long long)need->cores,
-                            (unsigned long long)need->memory_bytes,
-                            (unsigned long long)need->gpus, (unsigned long long)most->cores,
-                            (unsigned long long)most->memory_bytes,
-                            (unsigned long long)most->gpus),
-               "ask for less, or add a larger worker: waiting does not help");
+    const struct ask *ask = &class->ask;
+    const char *alone = ask->exclusive ? " with nothing else there" : "";
+    if (ask->nodes_max == 1)
+        return arena_printf(arena, "on one worker%s", alone);
+    if (ask->nodes_min == ask->nodes_max)
+        return arena_printf(arena, "on %u workers%s", ask->nodes_min, alone);
+    return arena_printf(arena, "on %u to %u workers%s", ask->nodes_min, ask->nodes_max, alone);
+}
+
+static const char *disallowed_text(const struct class *class, const struct survey *survey,
+                                   struct arena *arena)
+{
+    const char *wanted = constraints_text(class, arena);
+    if (*class->ask.gpu_model)
+        wanted = arena_printf(arena, "%s%sGPUs of model '%s'", wanted, *wanted ? " and " : "",
+                              class->ask.gpu_model);
+    if (class->ask.nodes_min > 1)
+        wanted = arena_printf(arena, "%s%san address where others reach it (--links)", wanted,
+                              *wanted ? " and " : "");
+    return arena_printf(arena, "none of %zu usable worker%s has %s", survey->usable,
+                        survey->usable == 1 ? "" : "s", wanted);
+}
+
+static void size_reason(struct reasons *reasons, const struct class *class,
+                        const struct survey *survey, uint64_t ranks, struct arena *arena)
+{
+    const char *where = where_text(class, arena);
+    const char *detail =
+        class->ask.nodes_max == 1
+            ? arena_printf(arena, "needs %s %s; the largest there are have %s",
+                           need_text(arena, &class->need), where,
+                           need_text(arena, &survey->total_most))
+        : survey->allowed < class->ask.nodes_min
+            ? arena_printf(arena, "needs %u workers and %zu may take part", class->ask.nodes_min,
+                           survey->allowed)
+            : arena_printf(arena, "needs %s of %s each %s; empty ones take %llu",
+                           count_text(arena, class->ask.ranks, "rank"),
+                           need_text(arena, &class->ask.rank), where, (unsigned long long)ranks);
+    reason_add(reasons, REASON_SIZE, detail,
+               class->ask.nodes_max > 1
+                   ? "ask for less or for other nodes, or add workers: waiting does not help"
+                   : "ask for less, or add a larger worker: waiting does not help");
+}
+
+static void room_reasons(struct reasons *reasons, const struct class *class,
+                         const struct survey *survey, uint64_t ranks, struct arena *arena)
+{
+    uint32_t before = reasons->mask;
+    if (class->ask.nodes_max == 1 && !class->ask.exclusive) {
+        lacking(reasons, REASON_CORES, arena, "core", class->need.cores, survey->free_most.cores,
+                survey->total_most.cores);
+        lacking(reasons, REASON_MEMORY, arena, "", class->need.memory_bytes,
+                survey->free_most.memory_bytes, survey->total_most.memory_bytes);
+        lacking(reasons, REASON_GPUS, arena, "GPU", class->need.gpus, survey->free_most.gpus,
+                survey->total_most.gpus);
+        if (reasons->mask == before && !(before & 1u << REASON_SIZE))
+            reason_add(reasons, REASON_FRAGMENTS,
+                       "enough cores, memory and GPUs are free, but not all on one worker",
+                       "a running job ends on one of them");
+    } else if (!(before & 1u << REASON_SIZE)) {
+        reason_add(reasons, REASON_NODES,
+                   arena_printf(arena, "needs %s %s, all at once; now there is room for %llu",
+                                count_text(arena, class->ask.ranks, "rank"),
+                                where_text(class, arena), (unsigned long long)ranks),
+                   "running jobs end there");
+    }
 }
 
 size_t why_class(const struct core *core, const struct class *class, struct arena *arena,
@@ -129,33 +238,21 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
 {
     struct survey survey;
     struct reasons reasons = {.list = out};
-    survey_make(core, class, &survey);
-    if (survey.usable == 0) {
+    survey_make(core, class, arena, &survey);
+    uint64_t idle = ranks_at_most(core, class, survey.idle_ranks, survey.allowed);
+    uint64_t free = ranks_at_most(core, class, survey.free_ranks, survey.allowed);
+    if (survey.usable == 0)
         reason_add(&reasons, REASON_NO_WORKER,
                    arena_printf(arena, "workers: %zu, of them silent: %zu, drained: %zu",
                                 survey.known, survey.silent, survey.drained),
                    "start a worker, or undrain one");
-    } else if (survey.allowed == 0) {
-        reason_add(&reasons, REASON_CONSTRAINT,
-                   arena_printf(arena, "none of %zu usable worker%s has %s", survey.usable,
-                                survey.usable == 1 ? "" : "s",
-                                constraints_text(class, arena)),
+    else if (survey.allowed == 0)
+        reason_add(&reasons, REASON_CONSTRAINT, disallowed_text(class, &survey, arena),
                    "relax the constraint, or label a worker so");
-    } else if (survey.large_enough == 0) {
-        size_reason(&reasons, class, &survey, arena);
-    }
-    if (survey.allowed && survey.fitting == 0) {
-        lacking(&reasons, REASON_CORES, arena, "cores", class->need.cores, survey.free_most.cores,
-                survey.total_most.cores);
-        lacking(&reasons, REASON_MEMORY, arena, "bytes of memory", class->need.memory_bytes,
-                survey.free_most.memory_bytes, survey.total_most.memory_bytes);
-        lacking(&reasons, REASON_GPUS, arena, "GPUs", class->need.gpus, survey.free_most.gpus,
-                survey.total_most.gpus);
-        if (reasons.count == 0)
-            reason_add(&reasons, REASON_FRAGMENTS,
-                       "enough cores, memory and GPUs are free, but not all on one worker",
-                       "a running job ends on one of them");
-    }
+    else if (idle < class->ask.ranks)
+        size_reason(&reasons, class, &survey, idle, arena);
+    if (survey.allowed && free < class->ask.ranks)
+        room_reasons(&reasons, class, &survey, free, arena);
     const char *remedy, *window = reservation_why(core, class, arena, &remedy);
     if (window)
         reason_add(&reasons, REASON_RESERVATION, window, remedy);
@@ -195,49 +292,12 @@ static uint64_t ahead_in_class(const struct job *job)
     return ahead;
 }
 
-static void job_reasons(const struct core *core, const struct job *job, struct arena *arena,
-                        struct reasons *reasons)
+const char *why_span_text(struct arena *arena, uint64_t ms)
 {
-    if (job->held)
-        reason_add(reasons, REASON_HELD, "held by its spec or by a person", "athanor release");
-    if (job->state == JOB_WAITING)
-        dependency_reason(reasons, job, arena);
-    if (job->state == JOB_BACKOFF) {
-        uint64_t left_ms = job->timer.due_ms > core->now_ms ? job->timer.due_ms - core->now_ms : 0;
-        reason_add(reasons, REASON_BACKOFF,
-                   arena_printf(arena, "retries in %llu ms after %s", (unsigned long long)left_ms,
-                                cause_name(job->cause)),
-                   "the backoff ends (retry.backoff)");
-    }
-    const struct limit *full = limits_full(job->class);
-    const char *remedy;
-    if (full && full->quota && job->state == JOB_READY) {
-        const char *detail = quota_why(core, full, job->class, arena, &remedy);
-        reason_add(reasons, REASON_LIMIT, detail, remedy);
-    } else if (full && job->state == JOB_READY)
-        reason_add(reasons, REASON_AT_ONCE,
-                   arena_printf(arena, "%llu of its array or sweep run, and %llu may at once",
-                                (unsigned long long)full->jobs_used,
-                                (unsigned long long)full->jobs_max),
-                   "one of them ends");
-    uint32_t mask;
-    reasons->count +=
-        why_class(core, job->class, arena, reasons->list + reasons->count, &mask);
-    reasons->mask |= mask;
-    if (reasons->count == 0)
-        reason_add(reasons, REASON_QUEUE,
-                   arena_printf(arena, "%llu like it are ahead; the next pass places it",
-                                (unsigned long long)ahead_in_class(job)),
-                   "nothing");
-}
-
-/* "90 s", "2 h 5 min": the largest two units. */
-static const char *span_text(struct arena *arena, uint64_t ms)
-{
-    uint64_t seconds = ms / 1000, minutes = seconds / 60, hours = minutes / 60;
-    if (minutes < 2)
+    uint64_t seconds = (ms + 999) / 1000, minutes = (seconds + 30) / 60, hours = minutes / 60;
+    if (seconds < 120)
         return arena_printf(arena, "%llu s", (unsigned long long)seconds);
-    if (hours < 2)
+    if (minutes < 120)
         return arena_printf(arena, "%llu min", (unsigned long long)minutes);
     return arena_printf(arena, "%llu h %llu min", (unsigned long long)hours,
                         (unsigned long long)(minutes % 60));
@@ -263,8 +323,97 @@ static void attempt_reasons(const struct core *core, const struct job *job, stru
                             "%s, where attempt %llu runs, is lost for %s; on_disconnect: wait "
                             "keeps the attempt until it comes back",
                             worker->name, (unsigned long long)job->attempt->number,
-                            span_text(arena, lost_ms)),
+                            why_span_text(arena, lost_ms)),
                "the worker joins again, or athanor cancel, then athanor retry to run it elsewhere");
+}
+
+static void order_reason(const struct core *core, struct reasons *reasons,
+                         const struct policy_verdict *verdict, struct arena *arena)
+{
+    const struct job *other = job_find(core, verdict->by);
+    reason_add(reasons, REASON_ORDER,
+               arena_printf(arena,
+                            "would fit now, but job %llu (%s) comes first and would have to wait "
+                            "longer",
+                            (unsigned long long)verdict->by, other ? other->name : "ended"),
+               "that one starts; or a higher priority, or a wall time that ends before it starts");
+}
+
+/* The same for all jobs of a class within a step: the record visits thousands of them. */
+static size_t why_class_once(const struct core *core, struct class *class, struct arena *arena,
+                             struct core_reason *out, uint32_t *out_mask)
+{
+    uint64_t step = core->counts.steps + 1; /* counted when it is over; 0 is none */
+    if (class->why_step != step) {
+        class->why_step = step;
+        class->why = arena_alloc(arena, REASON_END * sizeof *class->why);
+        class->why_count = why_class(core, class, arena, class->why, &class->why_mask);
+    }
+    if (class->why_count)
+        memcpy(out, class->why, class->why_count * sizeof *out);
+    *out_mask = class->why_mask;
+    return class->why_count;
+}
+
+/* With `once` the arena is the step's, and what holds for its class is worked out once a step. */
+static void job_reasons(const struct core *core, const struct job *job, const struct class *class,
+                        const struct policy_verdict *verdict, struct arena *arena, bool once,
+                        struct reasons *reasons)
+{
+    if (job->held)
+        reason_add(reasons, REASON_HELD, "held by its spec or by a person", "athanor release");
+    if (job->state == JOB_WAITING)
+        dependency_reason(reasons, job, arena);
+    if (job->state == JOB_BACKOFF) {
+        uint64_t left_ms = job->timer.due_ms > core->now_ms ? job->timer.due_ms - core->now_ms : 0;
+        reason_add(reasons, REASON_BACKOFF,
+                   arena_printf(arena, "retries in %s after %s", why_span_text(arena, left_ms),
+                                cause_name(job->cause)),
+                   "the backoff ends (retry.backoff)");
+    }
+    const struct limit *full = limits_full(class);
+    const char *remedy;
+    if (full && full->quota && job->state == JOB_READY) {
+        const char *detail = quota_why(core, full, class, arena, &remedy);
+        reason_add(reasons, REASON_LIMIT, detail, remedy);
+    } else if (full && job->state == JOB_READY)
+        reason_add(reasons, REASON_AT_ONCE,
+                   arena_printf(arena, "%llu of its array or sweep run, and %llu may at once",
+                                (unsigned long long)full->jobs_used,
+                                (unsigned long long)full->jobs_max),
+                   "one of them ends");
+    uint32_t mask;
+    struct core_reason *rest = reasons->list + reasons->count;
+    reasons->count += once ? why_class_once(core, job->class, arena, rest, &mask)
+                           : why_class(core, class, arena, rest, &mask);
+    reasons->mask |= mask;
+    if (reasons->count == 0 && verdict->block == POLICY_BLOCK_ORDER)
+        order_reason(core, reasons, verdict, arena);
+    if (reasons->count == 0)
+        reason_add(
+            reasons, REASON_QUEUE,
+            class == job->class ? arena_printf(arena,
+                                               "%llu like it are ahead; the next pass places it",
+                                               (unsigned long long)ahead_in_class(job))
+                                : "nothing keeps it: the next pass would place it",
+            "nothing");
+}
+
+size_t why_job(const struct core *core, const struct job *job, const struct class *class,
+               const struct policy_verdict *verdict, struct arena *arena, struct core_reason *out)
+{
+    struct reasons reasons = {.list = out};
+    if (job->attempt && class == job->class)
+        attempt_reasons(core, job, arena, &reasons);
+    else
+        job_reasons(core, job, class, verdict, arena, false, &reasons);
+    return reasons.count;
+}
+
+bool core_waits(const struct core *core, uint64_t job_id)
+{
+    const struct job *job = job_find(core, job_id);
+    return job && !job_state_is_terminal(job->state) && !job->attempt;
 }
 
 int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
@@ -274,10 +423,7 @@ int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
     if (!job || job_state_is_terminal(job->state))
         return -1;
     struct reasons reasons = {.list = arena_alloc(arena, REASON_END * sizeof **out)};
-    if (job->attempt)
-        attempt_reasons(core, job, arena, &reasons);
-    else
-        job_reasons(core, job, arena, &reasons);
+    reasons.count = why_job(core, job, job->class, &job->class->verdict, arena, reasons.list);
     *out = reasons.list;
     return (int)reasons.count;
 }
@@ -361,12 +507,11 @@ static size_t job_record(struct core *core, struct job *job)
 {
     bool pending = !job->attempt && !job_state_is_terminal(job->state);
     uint64_t waited_us = core->wall_us - job->submitted_at;
-    if (!pending || core->wall_us < job->submitted_at ||
-        waited_us < core->config.reason_ms * 1000)
+    if (!pending || core->wall_us < job->submitted_at || waited_us < core->config.reason_ms * 1000)
         return 0;
     struct reasons reasons = {
         .list = arena_alloc(step_arena(core), REASON_END * sizeof(struct core_reason))};
-    job_reasons(core, job, step_arena(core), &reasons);
+    job_reasons(core, job, job->class, &job->class->verdict, step_arena(core), true, &reasons);
     return intervals_close(core, job, reasons.mask) +
            intervals_open(core, job, reasons.list, reasons.count);
 }

@@ -486,6 +486,13 @@ static int verb_configure(struct trace *trace, struct err *err)
     return step(trace, &event, err);
 }
 
+static void reasons_show(struct trace *trace, const struct core_reason *reasons, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        buf_printf(trace->out, "< %-12s %s\n<              remedy: %s\n", reasons[i].reason,
+                   reasons[i].detail, reasons[i].remedy);
+}
+
 static int verb_why(struct trace *trace, struct err *err)
 {
     (void)err;
@@ -493,10 +500,47 @@ static int verb_why(struct trace *trace, struct err *err)
     int count = core_why(trace->core, number(word_at(trace, 3)), &trace->arena, &reasons);
     if (count < 0)
         buf_puts(trace->out, "< not live\n");
-    for (int i = 0; i < count; i++)
-        buf_printf(trace->out, "< %-12s %s\n<              remedy: %s\n", reasons[i].reason,
-                   reasons[i].detail, reasons[i].remedy);
+    else
+        reasons_show(trace, reasons, (size_t)count);
     return 0;
+}
+
+static uint64_t change_of(struct trace *trace, const char *name, unsigned bit,
+                          struct core_changes *changes)
+{
+    const char *given = option(trace, name, NULL);
+    changes->given |= given ? bit : 0;
+    return given ? number(given) : 0;
+}
+
+/* Asking must change nothing (core_dump), and asking twice must give one answer. */
+static int verb_outlook(struct trace *trace, struct err *err)
+{
+    struct core_changes changes = {.queue = option(trace, "queue", NULL)};
+    struct core_outlook outlook;
+    struct buf before = {0}, after = {0};
+    uint64_t job_id = number(word_at(trace, 3));
+    changes.cores = change_of(trace, "cores", CORE_CHANGE_CORES, &changes);
+    changes.gpus = change_of(trace, "gpus", CORE_CHANGE_GPUS, &changes);
+    changes.ranks = change_of(trace, "ranks", CORE_CHANGE_RANKS, &changes);
+    changes.nodes = change_of(trace, "nodes", CORE_CHANGE_NODES, &changes);
+    changes.wall_time_ms = change_of(trace, "wall_ms", CORE_CHANGE_WALL_TIME, &changes);
+    core_dump(trace->core, &before);
+    int rc = core_outlook(trace->core, job_id, &changes, &trace->arena, &outlook, err);
+    if (rc < 0) {
+        buf_printf(trace->out, "< refused: %s\n", err->text);
+        rc = 0;
+    } else {
+        reasons_show(trace, outlook.reasons, outlook.reason_count);
+        buf_printf(trace->out, "< starts       %s%s\n", outlook.ready ? "" : "if ready: ",
+                   outlook.text);
+    }
+    core_dump(trace->core, &after);
+    if (strcmp(buf_text(&before), buf_text(&after)) != 0)
+        rc = err_set(err, ERR_INVALID, "asking changed the core's state");
+    buf_done(&before);
+    buf_done(&after);
+    return rc;
 }
 
 static int verb_wall(struct trace *trace, struct err *err)
@@ -519,6 +563,7 @@ static const struct {
     {"cancel", verb_control},    {"hold", verb_control},    {"release", verb_control},
     {"retry", verb_control},     {"drain", verb_control},   {"undrain", verb_control},
     {"configure", verb_configure}, {"why", verb_why},           {"wall", verb_wall},
+    {"outlook", verb_outlook},
 };
 
 static int line_run(struct trace *trace, const char *line, const char *yaml, struct err *err)

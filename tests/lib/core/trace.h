@@ -17,6 +17,7 @@
  *        all of these take seq=N (default: the next one) and from=WORKER
  *   cancel|hold|release|retry|drain|undrain KIND:TARGET ... [as=ACCOUNT]
  *   why JOB
+ *   outlook JOB [cores=N gpus=N ranks=N nodes=N wall_ms=N queue=NAME]   when it would start, so
  *   wall SECONDS               the wall clock jumps by that much from here on
  * Every step is committed to a memory_db, whose constraints are thus tested as well, and
  * followed by core_check. */
