@@ -14,12 +14,15 @@ static struct policy_class *gang(struct world *w, uint32_t ranks, uint32_t nodes
 static const char *placed(struct world *w)
 {
     static char text[200];
+    size_t length = 0;
     world_plan(w, policy_find("fifo"));
     text[0] = '\0';
     for (size_t i = 0; i < w->plan.placement_count; i++)
         for (size_t k = 0; k < w->plan.placements[i].share_count; k++)
-            sprintf(text + strlen(text), "%zux%u ", w->plan.placements[i].shares[k].worker_index,
-                    w->plan.placements[i].shares[k].ranks);
+            length += (size_t)snprintf(text + length, sizeof text - length, "%zux%u ",
+                                       w->plan.placements[i].shares[k].worker_index,
+                                       w->plan.placements[i].shares[k].ranks);
+    assert_true(length < sizeof text);
     return text;
 }
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <zlib.h>
 
 #define PROCESSORS 128u
 #define SECOND     1000u
@@ -34,13 +35,13 @@ static void workload_add(struct workload *workload, const struct reference_job *
 static bool workload_read(struct workload *workload)
 {
     const char *shared = getenv("ATHANOR_SHARED_DATA");
-    char command[4096], line[512];
-    snprintf(command, sizeof command,
-             "gzip -dc '%s/traces/NASA-iPSC-1993-3.1-cln.swf.gz' 2>/dev/null",
+    char path[4096], line[512];
+    snprintf(path, sizeof path, "%s/traces/NASA-iPSC-1993-3.1-cln.swf.gz",
              shared ? shared : "../shared/data");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    while (fgets(line, sizeof line, pipe)) {
+    gzFile file = gzopen(path, "rb");
+    if (!file)
+        return false;
+    while (gzgets(file, line, sizeof line)) {
         long long number, submit, wait, run, used, cpu, memory, asked, limit;
         if (sscanf(line, "%lld %lld %lld %lld %lld %lld %lld %lld %lld", &number, &submit, &wait,
                    &run, &used, &cpu, &memory, &asked, &limit) != 9 ||
@@ -53,7 +54,7 @@ static bool workload_read(struct workload *workload)
                                                        .limit = (uint64_t)limit * SECOND,
                                                        .processors = (uint64_t)used});
     }
-    return pclose(pipe) == 0 && workload->count > 0;
+    return gzclose(file) == Z_OK && workload->count > 0;
 }
 
 static void workload_load_or_skip(struct workload *workload)
