@@ -39,7 +39,7 @@ on_disk() { nsenter -t "$(pid_of worker-1)" -m "$@"; }
     id=$(athanor submit job.yaml --ids)
     until_true 30 sql_is "SELECT state FROM athanor.jobs WHERE job_id = $id" RUNNING
     on_disk dd if=/dev/zero of="$ATHANOR_HOME/workers/worker-1/fill" bs=4k 2>/dev/null || true
-    shepherd=$(on_disk sh -c "cut -d' ' -f1 $ATHANOR_HOME/workers/worker-1/attempts/*/shepherd | tail -1")
+    shepherd=$(sql "SELECT placement ->> 'shepherd_pid' FROM athanor.runs WHERE job_id = $id")
     kill -9 "$shepherd"
     until_true 30 grep -q "the disk of .* has 0 bytes" "$ATHANOR_HOME/log/worker-1.log"
     on_disk rm "$ATHANOR_HOME/workers/worker-1/fill"
