@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start to end of an MPI program of 4 ranks that only initialises, reduces and finalises:
+# Start to end of an MPI program of 2 ranks that only initialises, reduces and finalises:
 #   mpirun        bare, all ranks on this machine
 #   one node      an attempt of Athanor on one worker
 #   two nodes     the same over two workers, ranks finding each other through the shepherds' links
@@ -12,14 +12,14 @@ rounds=${1:-10}
 command -v mpicc >/dev/null || { echo "gang_bench: mpicc is not installed" >&2; exit 1; }
 cluster_home
 trap cluster_down EXIT
-cluster_up --workers 2 --cores 4
+cluster_up --workers 2 --cores 2
 mpicc -o "$ATHANOR_HOME/hello" "$specs/hello_mpi.c"
 
 median() { sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
 
 bare() {
     local start=$EPOCHREALTIME
-    mpirun --allow-run-as-root --oversubscribe --mca mpi_yield_when_idle 1 -n 4 \
+    mpirun --allow-run-as-root --oversubscribe --mca mpi_yield_when_idle 1 -n 2 \
         "$ATHANOR_HOME/hello" >/dev/null
     echo "$EPOCHREALTIME $start" | awk '{ print ($1 - $2) * 1000 }'
 }
@@ -31,7 +31,7 @@ athanor: 1
 name: gang
 kind: command
 command: [$ATHANOR_HOME/hello]
-resources: {ranks: 4, cores: 1, nodes: $1}
+resources: {ranks: 2, cores: 1, nodes: $1}
 Y
     id=$(athanor submit "$ATHANOR_HOME/gang.yaml" --ids)
     athanor wait "$id" >/dev/null 2>&1
