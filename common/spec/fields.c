@@ -39,8 +39,10 @@ const struct field fields[] = {
     {"outputs", FIELD_CUSTOM, JOB, .form = "a list of dataset:NAME", .read = read_outputs,
      .help = "datasets that the job's own program reports"},
     {"needs", FIELD_CUSTOM, JOB,
-     .form = "a list of job names or {job: NAME, on: success|failure|any|artifact:NAME}", .read = read_needs,
-     .help = "jobs that must end before, or make an artifact; job:NAME or an id: submitted earlier"},
+     .form = "a list of job names or {job: NAME, on: success|failure|any|artifact:NAME}",
+     .read = read_needs,
+     .help = "jobs that must end before, or make an artifact; job:NAME or an id: submitted "
+             "earlier"},
     {"env", FIELD_CUSTOM, SHARED, .form = "a mapping of NAME: text", .read = read_env,
      .help = "environment of every rank; nothing is taken from the submitting shell"},
     {"resources.ranks", FIELD_COUNT, SHARED, AT(resources.ranks), 1, 4096, "1",

@@ -406,8 +406,8 @@ static void bench_jobs(struct bench *bench, uint64_t jobs)
     run_until(bench, &bench->finished, before + submitted);
     printf("jobs     %10.0f jobs/s   submit -> dispatch -> done, %zu workers, durable\n",
            (double)submitted / seconds_since(from_us), bench->worker_count);
-    printf("         %10.0f us of processor a job in the coordinator, %.0f us in PostgreSQL, %.0f us "
-           "in the client and workers here\n",
+    printf("         %10.0f us of processor a job in the coordinator, %.0f us in PostgreSQL, "
+           "%.0f us in the client and workers here\n",
            (cpu_seconds(bench->coordinator) - ours) / (double)submitted * 1e6,
            (cpu_seconds(writer) - theirs) / (double)submitted * 1e6,
            (cpu_seconds(getpid()) - here) / (double)submitted * 1e6);
