@@ -11,6 +11,7 @@
 /* Any number that no other program of this database uses: "athanor" as bytes. */
 #define MIGRATE_LOCK "27429347283628914"
 
+#define MIGRATE_WAIT_MS 30000 /* for a leader to leave: ten of its leases */
 #define PG_VERSION_MIN 130000 /* gen_random_uuid without an extension */
 
 static const char sql_prepare[] =
@@ -20,14 +21,20 @@ static const char sql_prepare[] =
     "CREATE TABLE IF NOT EXISTS athanor.schema_migration ("
     "  number bigint PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
     "  applied_at timestamptz NOT NULL DEFAULT now());"
+    "ALTER TABLE athanor.schema_migration ADD COLUMN IF NOT EXISTS oldest bigint;"
     "COMMENT ON TABLE athanor.schema_migration IS 'Migrations applied, with the BLAKE2b of their "
-    "texts.'";
+    "texts. Programs whose last migration is oldest or newer can use the schema with this one; "
+    "NULL: only programs that have it.'";
 
 static const char sql_applied[] =
-    "SELECT number, name, checksum FROM athanor.schema_migration ORDER BY number";
+    "SELECT number, name, checksum, oldest FROM athanor.schema_migration ORDER BY number";
 
 static const char sql_record[] =
-    "INSERT INTO athanor.schema_migration (number, name, checksum) VALUES ($1, $2, $3)";
+    "INSERT INTO athanor.schema_migration (number, name, checksum, oldest) "
+    "VALUES ($1, $2, $3, nullif($4::bigint, 0))";
+
+static const char sql_vacant[] =
+    "SELECT pg_sleep(0.2), 1 FROM athanor.coordinator_lease WHERE expires_at > clock_timestamp()";
 
 /* What the schema and its writers rely on. A database of another encoding could not hold every text
  * that users write, and would refuse whole batches because of one of them. */
@@ -66,6 +73,30 @@ static int check_numbers(const struct migration *migrations, size_t count, struc
     return 0;
 }
 
+/* What a migration says of itself, in a line of its own: "-- programs from 0012" can use the schema
+ * with it as well. 0: it says nothing. */
+static uint64_t oldest_program(const struct migration *migration)
+{
+    static const char words[] = "\n-- programs from ";
+    const char *at = strstr(migration->sql, words);
+    return at ? strtoul(at + strlen(words), NULL, 10) : 0;
+}
+
+/* Of a migration that this program does not have. */
+static int check_newer(const PGresult *rows, int row, size_t count, struct err *err)
+{
+    uint64_t oldest = UINT64_MAX;
+
+    if (!PQgetisnull(rows, row, 3) && parse_u64(PQgetvalue(rows, row, 3), &oldest, err) < 0)
+        return -1;
+    if (oldest <= count)
+        return 0;
+    return err_set(err, ERR_INVALID,
+                   "the database has migration '%s', this program ends at %zu: it is older "
+                   "than the database, run the newer program",
+                   PQgetvalue(rows, row, 1), count);
+}
+
 /* Compares what the database has with what the program has. */
 static int check_applied(const PGresult *rows, const struct migration *migrations, size_t count,
                          struct err *err)
@@ -83,11 +114,10 @@ static int check_applied(const PGresult *rows, const struct migration *migration
                            "the database has migration %llu ('%s') but not %zu: a gap that only a "
                            "backup can mend",
                            (unsigned long long)number, name, i + 1);
+        if (i >= count && check_newer(rows, (int)i, count, err) < 0)
+            return -1;
         if (i >= count)
-            return err_set(err, ERR_INVALID,
-                           "the database has migration '%s', this program ends at %zu: it is older "
-                           "than the database, run the newer program",
-                           name, count);
+            continue;
         checksum(&migrations[i], sum);
         if (strcmp(name, migrations[i].name) != 0 || strcmp(PQgetvalue(rows, (int)i, 2), sum) != 0)
             return err_set(err, ERR_INVALID,
@@ -98,6 +128,23 @@ static int check_applied(const PGresult *rows, const struct migration *migration
     return 0;
 }
 
+/* Under a leader that does not know it, a schema changes only in ways that it can do with. */
+static int wait_for_vacancy(PGconn *pg, struct err *err)
+{
+    for (int i = 0; i < MIGRATE_WAIT_MS / 200; i++) {
+        PGresult *rows = NULL;
+        if (pg_query(pg, sql_vacant, 0, NULL, &rows, err) < 0)
+            return -1;
+        bool vacant = PQntuples(rows) == 0;
+        PQclear(rows);
+        if (vacant)
+            return 0;
+    }
+    return err_set(err, ERR_EXISTS,
+                   "the schema must change in a way that the coordinator which leads now cannot "
+                   "work with: stop it first (jobs run on), then start this one");
+}
+
 static int apply(PGconn *pg, const struct migration *migration, size_t number, struct err *err)
 {
     struct arena arena = {0};
@@ -105,10 +152,11 @@ static int apply(PGconn *pg, const struct migration *migration, size_t number, s
     int rc = -1;
 
     checksum(migration, sum);
-    const char *values[] = {pg_u64(&arena, number), migration->name, sum};
+    const char *values[] = {pg_u64(&arena, number), migration->name, sum,
+                            pg_u64(&arena, oldest_program(migration))};
     if (pg_query(pg, "BEGIN", 0, NULL, NULL, err) < 0 ||
         pg_query(pg, migration->sql, 0, NULL, NULL, err) < 0 ||
-        pg_query(pg, sql_record, 3, values, NULL, err) < 0 ||
+        pg_query(pg, sql_record, 4, values, NULL, err) < 0 ||
         pg_query(pg, "COMMIT", 0, NULL, NULL, err) < 0)
         err_wrap(err, "migration '%s'", migration->name);
     else
@@ -123,6 +171,7 @@ int migrate(const char *conninfo, const struct migration *migrations, size_t cou
     PGconn *pg = NULL;
     PGresult *rows = NULL;
     size_t done;
+    bool vacant = false;
     int rc = -1;
 
     if (check_numbers(migrations, count, err) < 0 || pg_connect(conninfo, PG_ADMIN, &pg, err) < 0)
@@ -133,10 +182,15 @@ int migrate(const char *conninfo, const struct migration *migrations, size_t cou
         check_applied(rows, migrations, count, err) < 0)
         goto out;
     done = (size_t)PQntuples(rows);
-    for (size_t i = done; i < count; i++)
+    vacant = done == 0; /* the table of the lease is not even there */
+    for (size_t i = done; i < count; i++) {
+        if (!vacant && oldest_program(&migrations[i]) == 0 && wait_for_vacancy(pg, err) < 0)
+            goto out;
+        vacant |= oldest_program(&migrations[i]) == 0;
         if (apply(pg, &migrations[i], i + 1, err) < 0)
             goto out;
-    *out_applied = count - done;
+    }
+    *out_applied = done < count ? count - done : 0;
     rc = 0;
 out:
     PQclear(rows);

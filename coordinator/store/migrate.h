@@ -3,7 +3,12 @@
  * Migrations are applied in the order of their numbers, each in its own transaction together
  * with its row in athanor.schema_migration (number, name, BLAKE2b of its text), under an advisory
  * lock, so that coordinators starting together do it once. What was applied must still read the
- * same: an edit, a gap, or a database newer than the program is refused. */
+ * same: an edit or a gap is refused.
+ *
+ * Neighbouring versions: a migration may say in a line of its own, "-- programs from 0012", that
+ * programs which end at 0012 can use the schema with it too (columns with defaults, new tables and
+ * views). It is then applied while such a program leads, and such a program starts on a database
+ * that has it. Any other migration waits until nobody leads, and older programs are refused. */
 #ifndef ATHANOR_STORE_MIGRATE_H
 #define ATHANOR_STORE_MIGRATE_H
 
@@ -19,7 +24,8 @@ extern const struct migration migrations_embedded[];
 extern const size_t migrations_embedded_count;
 
 /* *out_applied: how many were new. Errors: ERR_CLOSED (no server), ERR_INVALID (edited, gap, newer
- * database, or PostgreSQL refused the text), naming the migration. */
+ * database, or PostgreSQL refused the text), naming the migration; ERR_EXISTS (an older program
+ * leads). */
 int migrate(const char *conninfo, const struct migration *migrations, size_t count,
             size_t *out_applied, struct err *err) WARN_UNUSED;
 

@@ -83,6 +83,48 @@ static void gaps_and_newer_databases_are_refused(void **state)
     assert_non_null(strstr(err.text, "gap"));
 }
 
+static void an_additive_migration_serves_older_programs_too(void **state)
+{
+    (void)state;
+    const char *db = pg_database(&server);
+    const struct migration list[] = {
+        {"0001_a", "CREATE TABLE athanor.coordinator_lease (expires_at timestamptz);"
+                   "INSERT INTO athanor.coordinator_lease VALUES (now() + interval '1 hour')"},
+        {"0002_b", "-- b adds a table\n-- programs from 0001\nCREATE TABLE athanor.b (x int)"},
+        {"0003_c", "-- c too\n-- programs from 0002\nCREATE TABLE athanor.c (x int)"}};
+    struct err err;
+    size_t applied;
+
+    assert_int_equal(migrate(db, list, 1, &applied, &err), 0);
+    assert_int_equal(migrate(db, list, 2, &applied, &err), 0); /* under a leader */
+    assert_int_equal(applied, 1);
+    assert_int_equal(migrate(db, list, 1, &applied, &err), 0); /* the older program, again */
+    assert_int_equal(applied, 0);
+    assert_int_equal(migrate(db, list, 3, &applied, &err), 0);
+    assert_int_equal(migrate(db, list, 2, &applied, &err), 0);
+    assert_int_equal(migrate(db, list, 1, &applied, &err), -1); /* two versions behind */
+    assert_non_null(strstr(err.text, "0003_c"));
+    assert_non_null(strstr(err.text, "older than the database"));
+}
+
+static void any_other_migration_waits_until_nobody_leads(void **state)
+{
+    (void)state;
+    const char *db = pg_database(&server);
+    const struct migration list[] = {
+        {"0001_a", "CREATE TABLE athanor.coordinator_lease (expires_at timestamptz);"
+                   "INSERT INTO athanor.coordinator_lease VALUES (now() + interval '1 second')"},
+        {"0002_b", "CREATE TABLE athanor.b (x int)"}};
+    struct err err;
+    size_t applied;
+
+    assert_int_equal(migrate(db, list, 1, &applied, &err), 0);
+    assert_int_equal(migrate(db, list, 2, &applied, &err), 0);
+    assert_string_equal(pg_ask(db, "SELECT applied_at > expires_at FROM athanor.schema_migration, "
+                                   "athanor.coordinator_lease WHERE number = 2"),
+                        "t");
+}
+
 static void a_failing_migration_leaves_nothing_of_itself(void **state)
 {
     (void)state;
@@ -328,6 +370,8 @@ int main(void)
         cmocka_unit_test(migrating_twice_applies_nothing_the_second_time),
         cmocka_unit_test(an_edited_migration_is_refused_by_name),
         cmocka_unit_test(gaps_and_newer_databases_are_refused),
+        cmocka_unit_test(an_additive_migration_serves_older_programs_too),
+        cmocka_unit_test(any_other_migration_waits_until_nobody_leads),
         cmocka_unit_test(a_failing_migration_leaves_nothing_of_itself),
         cmocka_unit_test(eight_programs_starting_together_migrate_once),
         cmocka_unit_test(a_database_of_another_encoding_is_refused),
