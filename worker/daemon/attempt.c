@@ -129,6 +129,7 @@ static void attempt_ended(struct attempt *attempt)
 {
     attempt->state = ATTEMPT_ENDED;
     slots_release(&attempt->daemon->slots, attempt->attempt_id);
+    pending_wake(attempt->daemon);
     if (attempt_is_through(attempt))
         attempt_remove(attempt);
     else

@@ -214,6 +214,7 @@ static void on_stop(struct daemon *daemon, const struct msg_stop *stop)
         return;
     }
     gang_meet_stop(daemon, stop->attempt_id, cause);
+    pending_stop(daemon, stop->attempt_id, cause);
     if (attempt && attempt->state == ATTEMPT_RUNNING)
         control_stop(attempt, cause, stop->grace_ms);
     /* otherwise its FINISHED is on its way, or was acknowledged */
@@ -289,6 +290,7 @@ static void on_message(void *user, const struct envelope *envelope, const struct
         break;
     case MSG_ATTEMPT_FENCE:
         gang_meet_fence(daemon, message->u.attempt_fence.attempt_id);
+        pending_forget(daemon, message->u.attempt_fence.attempt_id);
         if ((attempt = attempt_find(daemon, message->u.attempt_fence.attempt_id)))
             attempt_fence(attempt);
         break;
@@ -350,6 +352,7 @@ static void leave_now(void *user)
 
 void daemon_attempt_gone(struct daemon *daemon)
 {
+    pending_wake(daemon);
     if (daemon->leaving && daemon->attempt_count == 0)
         leave_now(daemon);
 }
@@ -393,6 +396,7 @@ static void on_tick(void *user)
 {
     struct daemon *daemon = user;
     attempts_tick(daemon);
+    pending_retry(daemon);
     loop_timer_start(daemon->loop, &daemon->tick_timer, DAEMON_TICK_MS);
 }
 
@@ -581,6 +585,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
 static void daemon_free(struct daemon *daemon)
 {
     gang_close(daemon);
+    pending_close(daemon);
     attempts_close(daemon);
     nursery_close(&daemon->nursery);
     peer_close(daemon->peer);

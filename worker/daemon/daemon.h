@@ -3,6 +3,7 @@
  * daemon.c   joining, heartbeats, messages, leaving
  * attempt.c  the table of attempts: found again, started, ended, swept, removed
  * start.c    from a START message to a running shepherd
+ * pending.c  STARTs that wait for cores of attempts that are being killed
  * pump.c     spools to the coordinator, acknowledgements back
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
@@ -107,6 +108,7 @@ struct daemon {
     char *links_address, *links_endpoint; /* as told to other nodes */
     struct keypair keys;
     struct meeting *meetings;
+    struct pending *pending; /* in order of arrival */
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;
@@ -143,6 +145,20 @@ void attempts_close(struct daemon *daemon); /* forgets them; shepherds run on */
 
 /* start.c */
 void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch);
+bool start_has_room(const struct daemon *daemon, const struct msg_start *start);
+/* A message is borrowed for its callback: this one is the arena's. */
+int start_copy(const struct msg_start *start, struct arena *arena, struct msg_start *out,
+               struct err *err) WARN_UNUSED;
+
+/* pending.c */
+bool pending_must_wait(const struct daemon *daemon, const struct msg_start *start);
+bool pending_has(const struct daemon *daemon, uint64_t attempt_id);
+void pending_add(struct daemon *daemon, const struct msg_start *start, uint64_t epoch);
+void pending_retry(struct daemon *daemon);
+void pending_wake(struct daemon *daemon); /* something has ended: try again soon */
+void pending_stop(struct daemon *daemon, uint64_t attempt_id, enum cause cause);
+void pending_forget(struct daemon *daemon, uint64_t attempt_id);
+void pending_close(struct daemon *daemon);
 
 /* pump.c */
 void pump_attempt(struct attempt *attempt); /* sends what the window allows */

@@ -296,22 +296,6 @@ static void on_meeting_due(void *user)
     loop_timer_start(daemon->loop, &meeting->timer, GANG_MEET_AGAIN_MS);
 }
 
-/* A message is borrowed for its callback: a copy goes through the codec. */
-static int start_copy(const struct msg_start *start, struct arena *arena, struct msg_start *out,
-                      struct err *err)
-{
-    struct envelope envelope = {.session = 1, .seq = 1};
-    struct message message = {.tag = MSG_START, .u.start = *start}, copy;
-    struct buf frame = {0};
-    int rc = wire_encode(&envelope, &message, &frame, err);
-    if (rc == 0)
-        rc = wire_decode(frame.bytes, frame.length, arena, &envelope, &copy, err);
-    if (rc == 0)
-        *out = copy.u.start;
-    buf_done(&frame);
-    return rc;
-}
-
 void gang_meet(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
 {
     struct err err = {0};

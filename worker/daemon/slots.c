@@ -48,6 +48,16 @@ static size_t gpus_take(struct slots *slots, uint64_t owner, size_t wanted, cons
     return found;
 }
 
+bool slots_have(const struct slots *slots, size_t core_count, size_t gpu_count, const char *model)
+{
+    const struct inventory *inventory = slots->inventory;
+    size_t gpus = 0;
+    for (size_t i = 0; i < inventory->gpu_count; i++)
+        gpus += slots->gpu_owner[i] == 0 && spec_gpu_model_fits(model, inventory->gpus[i].model);
+    return core_count <= owned_count(slots->core_owner, inventory->core_count, 0) &&
+           gpu_count <= gpus;
+}
+
 int slots_take(struct slots *slots, uint64_t attempt_id, size_t core_count, size_t gpu_count,
                const char *model, struct err *err)
 {

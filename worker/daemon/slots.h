@@ -19,6 +19,8 @@ void slots_done(struct slots *slots);
  * free. */
 int slots_take(struct slots *slots, uint64_t attempt_id, size_t core_count, size_t gpu_count,
                const char *model, struct err *err) WARN_UNUSED;
+/* Whether slots_take would find so many. */
+bool slots_have(const struct slots *slots, size_t core_count, size_t gpu_count, const char *model);
 /* Marks what a found attempt uses: the core that has this CPU, the GPU of this `visible`. */
 void slots_mark_cpu(struct slots *slots, uint64_t attempt_id, unsigned cpu);
 void slots_mark_gpu(struct slots *slots, uint64_t attempt_id, const char *visible);

@@ -101,6 +101,19 @@ static int slots_give(struct starting *s, struct err *err)
     return rc;
 }
 
+bool start_has_room(const struct daemon *daemon, const struct msg_start *start)
+{
+    struct err err;
+    uint64_t ranks;
+    if (gang_ranks(start, &ranks, &err) < 0 || ranks > PLAN_RANKS_MAX ||
+        start->cores > INVENTORY_CORES_MAX || start->gpus > INVENTORY_GPUS_MAX)
+        return true; /* the next step says what is wrong */
+    char *model = gpu_model_of(start);
+    bool room = slots_have(&daemon->slots, ranks * start->cores, ranks * start->gpus, model);
+    mem_free(model);
+    return room;
+}
+
 static int cgroup_give(struct starting *s, struct err *err)
 {
     struct daemon *daemon = s->daemon;
@@ -327,6 +340,22 @@ static void start_in(struct daemon *daemon, const struct msg_start *start, const
                  start->job_id, start->job_name);
 }
 
+/* Through the codec, which knows every field. */
+int start_copy(const struct msg_start *start, struct arena *arena, struct msg_start *out,
+                      struct err *err)
+{
+    struct envelope envelope = {.session = 1, .seq = 1};
+    struct message message = {.tag = MSG_START, .u.start = *start}, copy;
+    struct buf frame = {0};
+    int rc = wire_encode(&envelope, &message, &frame, err);
+    if (rc == 0)
+        rc = wire_decode(frame.bytes, frame.length, arena, &envelope, &copy, err);
+    if (rc == 0)
+        *out = copy.u.start;
+    buf_done(&frame);
+    return rc;
+}
+
 void start_met(struct daemon *daemon, const struct msg_start *start, uint64_t epoch,
                const struct msg_gang_met *met)
 {
@@ -363,8 +392,10 @@ void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_
     if (known) /* a repeat: its stream is the answer */
         pump_attempt(known);
     else if (attempt_remembered(daemon, start->attempt_id) ||
-             gang_is_meeting(daemon, start->attempt_id))
+             gang_is_meeting(daemon, start->attempt_id) || pending_has(daemon, start->attempt_id))
         return;
+    else if (pending_must_wait(daemon, start))
+        pending_add(daemon, start, epoch);
     else if (gang_has_parent(start))
         gang_meet(daemon, start, epoch);
     else

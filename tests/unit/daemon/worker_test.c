@@ -642,6 +642,27 @@ static void a_fenced_attempt_is_killed_without_a_word(void **state)
     assert_cause(f, 2, "success");
 }
 
+/* The coordinator counts the cores of a fenced attempt as free at once. */
+static void a_start_waits_for_the_cores_of_a_fenced_attempt(void **state)
+{
+    struct fixture *f = *state;
+    struct message message = {.tag = MSG_ATTEMPT_FENCE};
+    for (uint64_t id = 1; id <= 2; id++)
+        start(f, id, "sleep 600");
+    UNTIL(f, started, 1);
+    UNTIL(f, started, 2);
+    for (uint64_t id = 1; id <= 2; id++) {
+        message.u.attempt_fence = (struct msg_attempt_fence){.attempt_id = id};
+        send(f, &message);
+        start(f, id + 2, "true");
+        start(f, id + 2, "true"); /* repeats change nothing */
+    }
+    assert_cause(f, 3, "success");
+    assert_cause(f, 4, "success");
+    assert_false(finished(f, 1));
+    assert_false(finished(f, 2));
+}
+
 static void cores_are_never_given_twice(void **state)
 {
     struct fixture *f = *state;
@@ -862,6 +883,7 @@ int main(void)
         TEST(a_killed_nursery_ends_no_attempt_and_keeps_none_from_starting),
         TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
         TEST(a_fenced_attempt_is_killed_without_a_word),
+        TEST(a_start_waits_for_the_cores_of_a_fenced_attempt),
         TEST(cores_are_never_given_twice),
         TEST(gpus_are_assigned_and_named_to_the_rank),
         TEST(a_changed_checkpoint_is_not_resumed_from),
