@@ -34,7 +34,8 @@ enum report_kind {
     X(DEPENDENCY, "dependency")       /* a parent ended otherwise than needed            */ \
     X(PRUNED, "pruned")               /* its sweep gave its room to better trials        */ \
     X(REUSED, "reused")               /* an identical job had succeeded; nothing ran     */ \
-    X(PEER_FAILED, "peer_failed")     /* of one node: another node of the attempt failed */
+    X(PEER_FAILED, "peer_failed")     /* of one node: another node of the attempt failed */ \
+    X(STALE_CHECKPOINT, "stale_checkpoint") /* its resume point is no longer what was saved */
 
 enum cause {
     CAUSE_NONE = 0,

@@ -462,7 +462,12 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
                 attempt->parts[0].worker->worker_id, NULL,
                 arena_printf(step_arena(core), "%s%s%s", cause_name(attempt->cause),
                              evidence && *evidence ? ": " : "", evidence ? evidence : ""));
-    job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);
+    /* Each time costs a checkpoint, so this ends. */
+    if (attempt->cause == CAUSE_STALE_CHECKPOINT &&
+        checkpoint_discard(core, job, attempt->resume_checkpoint_id) && job->state != JOB_STOPPING)
+        job_requeue(core, job, attempt->cause, attempt->evidence);
+    else
+        job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);
 }
 
 void part_finished(struct core *core, struct part *part, enum cause cause, int64_t code,

@@ -142,6 +142,22 @@ static void remove_at(struct core *core, struct job *job, size_t index, bool wit
     drop_keep(job, checkpoint);
 }
 
+bool checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_id)
+{
+    for (size_t i = 0; i < job->checkpoint_count; i++) {
+        const struct checkpoint *checkpoint = &job->checkpoints[i];
+        if (checkpoint->checkpoint_id != checkpoint_id)
+            continue;
+        history_add(core, "checkpoint_refused", job->job_id, checkpoint->attempt_id,
+                    checkpoint->worker_id, NULL,
+                    arena_printf(step_arena(core), "step %llu: %s",
+                                 (unsigned long long)checkpoint->step, checkpoint->path));
+        remove_at(core, job, i, false); /* whatever is there now is not ours to delete */
+        return true;
+    }
+    return false;
+}
+
 /* A living job reads it, or will: chosen at its dispatch, or asked for by step. */
 static bool is_wanted_by(const struct job *child, uint64_t job_id,
                          const struct checkpoint *checkpoint)

@@ -497,7 +497,7 @@ void job_after_attempt(struct core *core, struct job *job, enum cause cause,
     else if (job->state == JOB_STOPPING)
         job_end(core, job, JOB_ON_STOPPED, CAUSE_CANCELLED, detail);
     else if (cause == CAUSE_PREEMPTED && stop_cause == CAUSE_PREEMPTED)
-        job_requeue(core, job, detail);
+        job_requeue(core, job, cause, detail);
     else if (listed && job->attempts_spent < job->retry.attempts)
         job_retry(core, job, cause, detail);
     else

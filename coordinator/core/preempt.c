@@ -49,10 +49,10 @@ void attempt_preempt_go_on(struct core *core, struct attempt *attempt)
 
 /* It lost its place through no fault of its own: the attempt does not count against
  * retry.attempts, and it waits for no backoff. */
-void job_requeue(struct core *core, struct job *job, const char *detail)
+void job_requeue(struct core *core, struct job *job, enum cause cause, const char *detail)
 {
     job->attempts_spent -= job->attempts_spent > 0;
-    job->cause = CAUSE_PREEMPTED;
+    job->cause = cause;
     text_set(&job->detail, detail);
     job_move(core, job, JOB_ON_REQUEUE);
     history_add(core, "requeued", job->job_id, 0, 0, NULL, NULL);

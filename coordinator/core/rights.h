@@ -223,7 +223,7 @@ void quotas_free(struct core *core);
 void attempt_preempt(struct core *core, struct attempt *attempt, const char *why);
 /* A checkpoint has arrived, or the time for one is over. */
 void attempt_preempt_go_on(struct core *core, struct attempt *attempt);
-void job_requeue(struct core *core, struct job *job, const char *detail);
+void job_requeue(struct core *core, struct job *job, enum cause cause, const char *detail);
 
 /* ---- usage.c: fair share -------------------------------------------------------------------- */
 

@@ -25,6 +25,7 @@ struct starting {
     const struct msg_gang_met *met; /* of the parent node; NULL: none */
     uint64_t ranks;                 /* of this node */
     char *job_dir;
+    enum cause failure;             /* of the step that failed */
     int listen_fd;                  /* for links of other nodes; -1: none */
 };
 
@@ -261,7 +262,11 @@ typedef int step_fn(struct starting *s, struct err *err);
 
 static int check_step(struct starting *s, struct err *err)
 {
-    return resume_check(s->start, err) < 0 ? -1 : inputs_check(s->start, err);
+    if (resume_check(s->start, err) == 0)
+        return inputs_check(s->start, err);
+    if (err->kind == ERR_INVALID) /* written over: the coordinator takes the one before */
+        s->failure = CAUSE_STALE_CHECKPOINT;
+    return -1;
 }
 
 static int gang_step(struct starting *s, struct err *err)
@@ -323,6 +328,7 @@ static void start_in(struct daemon *daemon, const struct msg_start *start, const
                          .start = start,
                          .attempt = attempt_add(daemon, start->attempt_id, folder),
                          .met = met,
+                         .failure = CAUSE_LAUNCH_FAILED,
                          .listen_fd = -1};
     s.attempt->job_id = start->job_id;
     s.attempt->epoch = epoch;
@@ -334,7 +340,7 @@ static void start_in(struct daemon *daemon, const struct msg_start *start, const
     if (s.listen_fd >= 0)
         close(s.listen_fd); /* the shepherd has its own */
     if (rc < 0)
-        attempt_finish(s.attempt, CAUSE_LAUNCH_FAILED, err.text);
+        attempt_finish(s.attempt, s.failure, err.text);
     else
         log_info("attempt %" PRIu64 " of job %" PRIu64 " '%s' started", start->attempt_id,
                  start->job_id, start->job_name);

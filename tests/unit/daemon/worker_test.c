@@ -705,7 +705,7 @@ static void a_changed_checkpoint_is_not_resumed_from(void **state)
     message.u.start.resume_path = in_home(f, "ckpt");
     memset(&message.u.start.resume_content, 7, sizeof message.u.start.resume_content);
     send(f, &message);
-    assert_cause(f, 1, "launch_failed");
+    assert_cause(f, 1, "stale_checkpoint");
     assert_non_null(strstr(entry_find(f, 1, REPORT_FINISHED)->text, "not the one that was saved"));
 }
 
