@@ -84,7 +84,7 @@ BEGIN
         END;
         UPDATE athanor.coordinator_lease l
            SET holder = me,
-               epoch = greatest(l.epoch + 1, extract(epoch FROM clock_timestamp())::bigint),
+               epoch = greatest(l.epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
                expires_at = clock_timestamp() + lease
          WHERE by_force OR l.holder = me OR l.expires_at < clock_timestamp()
         RETURNING l.epoch, l.batch INTO leader_epoch, last_batch;

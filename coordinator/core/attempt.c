@@ -462,9 +462,10 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
                 attempt->parts[0].worker->worker_id, NULL,
                 arena_printf(step_arena(core), "%s%s%s", cause_name(attempt->cause),
                              evidence && *evidence ? ": " : "", evidence ? evidence : ""));
-    /* Each time costs a checkpoint, so this ends. */
-    if (attempt->cause == CAUSE_STALE_CHECKPOINT &&
-        checkpoint_discard(core, job, attempt->resume_checkpoint_id) && job->state != JOB_STOPPING)
+    bool stale = attempt->cause == CAUSE_STALE_CHECKPOINT && attempt->resume_checkpoint_id;
+    if (stale)
+        checkpoint_discard(core, job, attempt->resume_checkpoint_id);
+    if (stale && job->state != JOB_STOPPING) /* one fewer to resume from each time: this ends */
         job_requeue(core, job, attempt->cause, attempt->evidence);
     else
         job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);

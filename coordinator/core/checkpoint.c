@@ -142,7 +142,7 @@ static void remove_at(struct core *core, struct job *job, size_t index, bool wit
     drop_keep(job, checkpoint);
 }
 
-bool checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_id)
+void checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_id)
 {
     for (size_t i = 0; i < job->checkpoint_count; i++) {
         const struct checkpoint *checkpoint = &job->checkpoints[i];
@@ -153,9 +153,8 @@ bool checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_
                     arena_printf(step_arena(core), "step %llu: %s",
                                  (unsigned long long)checkpoint->step, checkpoint->path));
         remove_at(core, job, i, false); /* whatever is there now is not ours to delete */
-        return true;
+        return;
     }
-    return false;
 }
 
 /* A living job reads it, or will: chosen at its dispatch, or asked for by step. */

@@ -577,8 +577,8 @@ void report_on_reports(struct core *core, const struct event_reports *event);
 const char *report_text(struct core *core, const char *bytes, size_t length);
 void checkpoint_report(struct core *core, struct part *part, const struct rec_report *report);
 void checkpoint_retain(struct core *core, struct job *job);
-/* It is not what was saved: never resume from it again. False: it is not there any more. */
-bool checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_id);
+/* It is not what was saved: never resume from it again. */
+void checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_id);
 void checkpoint_drops_send(struct core *core, struct worker *worker);
 void checkpoint_load(struct core *core, struct job *job, const struct row_checkpoint *row);
 const struct checkpoint *checkpoint_resume(const struct job *job);

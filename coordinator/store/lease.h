@@ -2,8 +2,8 @@
  *
  * A keeper is a connection of its own (migrations/0011_coordinators.sql says why). While it follows
  * it asks KEEPER_FOLLOW_MS apart who leads, and takes the lease when nobody holds it; a success
- * raises the epoch, at least to the seconds since 1970, so that it rises also across a restored
- * database; the database refuses every write of an older one. While it leads it renews,
+ * raises the epoch, at least to the milliseconds since 1970, so that it rises also across a
+ * restored database; the database refuses every write of an older one. While it leads it renews,
  * tenure_renew_ms apart. A server that does not answer within the lease is asked anew on another
  * connection. By force (--single) takes the lease of whoever holds it. */
 #ifndef ATHANOR_STORE_LEASE_H

@@ -642,6 +642,8 @@ static const char *end_fault(const struct sim *sim, const struct row_job *job)
         return NULL; /* parents_check and the inputs decide; see broken_check */
     if (cause == CAUSE_PREEMPTED)
         return "who is preempted goes on";
+    if (cause == CAUSE_STALE_CHECKPOINT)
+        return "there are older checkpoints, or the start";
     if (cause == CAUSE_PRUNED)
         return was_pruned(sim, job) ? NULL : "its trial was not among the bad ones";
     if (strcmp(job->state, "CANCELLED") == 0)

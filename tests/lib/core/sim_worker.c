@@ -184,7 +184,9 @@ static void attempt_start(struct sim *sim, struct sim_worker *worker, const stru
     attempt.deaf = attempt.hung && rng_below(&sim->rng, 2);
     bool whole = resume_is_whole(sim, start);
     sim->result->resumes_refused += !whole;
-    if (!whole || attempt.cores > worker->cores) /* it came back as a smaller machine */
+    if (!whole)
+        report_add(&attempt, SIM_FINISHED, CAUSE_STALE_CHECKPOINT);
+    else if (attempt.cores > worker->cores) /* it came back as a smaller machine */
         report_add(&attempt, SIM_FINISHED, CAUSE_LAUNCH_FAILED);
     VEC_RESERVE(worker->attempts, worker->attempt_count, worker->attempt_capacity);
     worker->attempts[worker->attempt_count++] = attempt;
