@@ -3,6 +3,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 
 #include <errno.h>
@@ -19,6 +20,15 @@
 char *folder_file(const char *folder, const char *name)
 {
     return mem_printf("%s/%s", folder, name);
+}
+
+void folder_tag(const char *attempts_dir, char out[FOLDER_TAG_SIZE])
+{
+    struct hash hash;
+    char hex[HASH_HEX_SIZE];
+    hash_bytes(attempts_dir, strlen(attempts_dir), &hash);
+    hash_to_hex(&hash, hex);
+    snprintf(out, FOLDER_TAG_SIZE, "%.*s", FOLDER_TAG_SIZE - 1, hex);
 }
 
 int folder_write(const char *folder, const char *name, const char *text, struct err *err)

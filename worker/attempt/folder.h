@@ -23,6 +23,11 @@ struct process_id {
 
 char *folder_file(const char *folder, const char *name); /* "<folder>/<name>", mem_free */
 
+#define FOLDER_TAG_SIZE 13 /* with its end */
+/* Hexadecimal digits that tell the attempts of one daemon from those of others of this machine:
+ * of the directory that holds their folders. cgroups and private directories carry it. */
+void folder_tag(const char *attempts_dir, char out[FOLDER_TAG_SIZE]);
+
 /* Writes a file whole: readers see all of it or nothing. Not synced: after a power cut no process
  * of the attempt is left to need it. */
 int folder_write(const char *folder, const char *name, const char *text,

@@ -7,6 +7,8 @@
 
 #include <ctype.h>
 #include <dirent.h>
+#include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,4 +136,96 @@ int sweep_places(const char *folder, const pid_t *pids, size_t pid_count, uint64
         return 0;
     *err = first;
     return -1;
+}
+
+/* ---- strays ---------------------------------------------------------------------------------- */
+
+#define STRAY_ROUND_MS 10
+#define STRAY_ROUNDS   200
+
+struct strays {
+    const char *attempts_dir;
+    char tag[FOLDER_TAG_SIZE];
+    size_t found;
+    struct err first;
+};
+
+/* The folder that a name was made for, if it is one of ours and that folder is gone (mem_free). */
+static char *stray_folder(const struct strays *strays, const char *id_text, const char *tag)
+{
+    uint64_t id = strtoull(id_text, NULL, 10);
+    if (id == 0 || strncmp(tag, strays->tag, FOLDER_TAG_SIZE - 1) != 0)
+        return NULL;
+    char *folder = mem_printf("%s/%" PRIu64, strays->attempts_dir, id);
+    if (file_exists(folder)) {
+        mem_free(folder);
+        return NULL;
+    }
+    return folder;
+}
+
+/* The shepherd itself carries no mark, but ends when none of its ranks is left. */
+static void stray_kill(const char *folder, const char *cgroup)
+{
+    for (int round = 0; round < STRAY_ROUNDS && sweep_processes(folder, cgroup) > 0; round++)
+        poll(NULL, 0, STRAY_ROUND_MS);
+}
+
+/* "athanor-ID-TAG-RANDOM", of our own account unless we are root. */
+static void stray_place(struct strays *strays, const char *below, const char *name)
+{
+    struct stat info;
+    char id[24], tag[FOLDER_TAG_SIZE];
+    if (sscanf(name, "athanor-%20[0-9]-%12[0-9a-f]-", id, tag) != 2)
+        return;
+    char *folder = stray_folder(strays, id, tag), *path = mem_printf("%s/%s", below, name);
+    if (folder && lstat(path, &info) == 0 && (geteuid() == 0 || info.st_uid == geteuid())) {
+        struct err err = {0};
+        stray_kill(folder, NULL);
+        if (file_remove_tree(path, &err) < 0)
+            keep_first(&strays->first, &err);
+        strays->found++;
+    }
+    mem_free(path);
+    mem_free(folder);
+}
+
+/* "TAG-ID" */
+static void stray_group(struct strays *strays, const char *base, const char *name)
+{
+    char id[24], tag[FOLDER_TAG_SIZE];
+    if (sscanf(name, "%12[0-9a-f]-%20[0-9]", tag, id) != 2)
+        return;
+    char *folder = stray_folder(strays, id, tag), *path = mem_printf("%s/%s", base, name);
+    if (folder) {
+        stray_kill(folder, path);
+        cgroup_remove(path); /* a dead one that nobody has reaped keeps it: cgroup_tidy comes back */
+        strays->found++;
+    }
+    mem_free(path);
+    mem_free(folder);
+}
+
+static void strays_seek(struct strays *strays, const char *where,
+                        void (*look)(struct strays *strays, const char *where, const char *name))
+{
+    DIR *dir = opendir(where);
+    if (!dir)
+        return;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        look(strays, where, entry->d_name);
+    closedir(dir);
+}
+
+size_t sweep_strays(const char *attempts_dir, const char *const *places, size_t place_count,
+                    const char *cgroup_base, struct err *err)
+{
+    struct strays strays = {.attempts_dir = attempts_dir};
+    folder_tag(attempts_dir, strays.tag);
+    if (cgroup_base)
+        strays_seek(&strays, cgroup_base, stray_group);
+    for (size_t i = 0; i < place_count; i++)
+        strays_seek(&strays, places[i], stray_place);
+    *err = strays.first;
+    return strays.found;
 }

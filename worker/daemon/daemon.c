@@ -8,6 +8,7 @@
 #include "common/net/notify.h"
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
+#include "worker/attempt/sweep.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -567,6 +568,18 @@ static int loop_prepare(struct daemon *daemon, struct err *err)
     return 0;
 }
 
+/* Where shepherds make private directories: run.c, places_make. */
+static void strays_sweep(struct daemon *daemon)
+{
+    const char *const places[] = {daemon->options->tmp, "/tmp", "/dev/shm"};
+    struct err err = {0};
+    size_t found = sweep_strays(daemon->attempts_dir, places, ARRAY_COUNT(places),
+                                daemon->cgroup_base, &err);
+    if (found)
+        log_warn("swept what %zu lost attempts had left%s%s", found, err.text[0] ? ": " : "",
+                 err.text);
+}
+
 static int daemon_prepare(struct daemon *daemon, struct err *err)
 {
     if (account_find(daemon, err) < 0 || folders_make(daemon, err) < 0 ||
@@ -579,6 +592,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
     epoch_load(daemon);
     if (attempts_discover(daemon, err) < 0)
         return -1;
+    strays_sweep(daemon);
     return peer_prepare(daemon, err);
 }
 

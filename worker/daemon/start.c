@@ -118,14 +118,12 @@ bool start_has_room(const struct daemon *daemon, const struct msg_start *start)
 static int cgroup_give(struct starting *s, struct err *err)
 {
     struct daemon *daemon = s->daemon;
-    struct hash hash;
-    char hex[HASH_HEX_SIZE], name[64], *path;
+    char tag[FOLDER_TAG_SIZE], name[64], *path;
     if (!daemon->cgroup_base)
         return 0;
-    /* Several clusters of one machine share the base: the folder tells them apart. */
-    hash_bytes(daemon->attempts_dir, strlen(daemon->attempts_dir), &hash);
-    hash_to_hex(&hash, hex);
-    snprintf(name, sizeof name, "%.12s-%" PRIu64, hex, s->start->attempt_id);
+    /* Several clusters of one machine share the base. */
+    folder_tag(daemon->attempts_dir, tag);
+    snprintf(name, sizeof name, "%s-%" PRIu64, tag, s->start->attempt_id);
     if (cgroup_make(daemon->cgroup_base, name, s->start->memory_bytes * s->ranks,
                     daemon->job_uid, daemon->job_gid, &path, err) < 0)
         return -1;

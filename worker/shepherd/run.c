@@ -216,11 +216,16 @@ static int signals_open(struct run *run, struct err *err)
     return 0;
 }
 
-/* A private directory with an unguessable name, noted before it exists. */
+/* A private directory with an unguessable name, noted before it exists. Its name says whose it is:
+ * when the attempt's folder is lost, the list of places is lost with it (sweep_strays). */
 static char *place_make(struct run *run, const char *below, struct err *err)
 {
-    char *path =
-        mem_printf("%s/athanor-%" PRIu64 "-%016" PRIx64, below, run->plan.attempt_id, random_u64());
+    char *attempts = mem_strdup(run->folder), tag[FOLDER_TAG_SIZE];
+    *strrchr(attempts, '/') = '\0'; /* of a real path: there is one */
+    folder_tag(attempts, tag);
+    mem_free(attempts);
+    char *path = mem_printf("%s/athanor-%" PRIu64 "-%s-%016" PRIx64, below, run->plan.attempt_id,
+                            tag, random_u64());
     if (folder_note_place(run->folder, path, err) < 0 ||
         (mkdir(path, 0700) < 0 && err_errno(err, "make '%s'", path) < 0)) {
         mem_free(path);
@@ -244,7 +249,7 @@ static int folder_below(const char *base, const char *name, char **out, struct e
 }
 
 #define SOCKET_PATH_MAX  107u /* sun_path without its end */
-#define PLACE_NAME_BYTES 64u  /* "/athanor-ID-RANDOM/.report" */
+#define PLACE_NAME_BYTES 68u  /* "/athanor-ID-TAG-RANDOM/.report": 9 + 20 + 1 + 12 + 1 + 16 + 8 */
 
 static int places_make(struct run *run, struct err *err)
 {

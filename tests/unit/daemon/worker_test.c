@@ -628,6 +628,46 @@ static void a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead(void **s
     assert_cause(f, 2, "success");
 }
 
+static bool tmp_is_empty(struct fixture *f, uint64_t unused)
+{
+    (void)unused;
+    bool empty = rmdir(in_home(f, "tmp")) == 0;
+    return empty && mkdir(in_home(f, "tmp"), 0700) == 0;
+}
+
+static bool is_gone(struct fixture *f, uint64_t pid)
+{
+    struct process_id left;
+    (void)f;
+    return !process_find((pid_t)pid, &left);
+}
+
+/* As on a node whose state was lost: nobody can tell from a list what is to be swept. */
+static void what_attempts_without_a_folder_left_is_swept_when_the_daemon_starts(void **state)
+{
+    struct fixture *f = *state;
+    struct process_id *noted;
+    size_t count;
+    struct err err = {0};
+    for (uint64_t id = 1; id <= 2; id++)
+        start(f, id, "trap '' TERM; exec sleep 600");
+    UNTIL(f, started, 1);
+    UNTIL(f, started, 2);
+    worker_end(f, SIGKILL);
+    assert_int_equal(folder_processes(attempt_folder(f, 1), &noted, &count, &err), 0);
+    assert_int_equal(count, 2);
+    kill(noted[0].pid, SIGKILL); /* its shepherd; that of the other lives on */
+    assert_int_equal(file_remove_tree(in_home(f, "state/attempts"), &err), 0);
+    worker_start(f, NULL);
+    UNTIL(f, joined, 2);
+    assert_int_equal(f->held_count, 0);
+    UNTIL(f, is_gone, (uint64_t)noted[1].pid);
+    UNTIL(f, tmp_is_empty, 0);
+    mem_free(noted);
+    start(f, 3, "true");
+    assert_cause(f, 3, "success");
+}
+
 static void a_fenced_attempt_is_killed_without_a_word(void **state)
 {
     struct fixture *f = *state;
@@ -882,6 +922,7 @@ int main(void)
         TEST(a_killed_shepherd_is_reported_and_its_processes_are_swept),
         TEST(a_killed_nursery_ends_no_attempt_and_keeps_none_from_starting),
         TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
+        TEST(what_attempts_without_a_folder_left_is_swept_when_the_daemon_starts),
         TEST(a_fenced_attempt_is_killed_without_a_word),
         TEST(a_start_waits_for_the_cores_of_a_fenced_attempt),
         TEST(cores_are_never_given_twice),
