@@ -19,7 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum fill { NO_TENSOR = 0, NORMAL, POSITIVE, BELOW, DISTINCT, TARGET, DOCUMENT, ANGLE, GRADIENT };
+enum fill { NO_TENSOR = 0, NORMAL, POSITIVE, BELOW, DISTINCT, TARGET, DOCUMENT, DOCUMENT_END,
+            STRETCH, ANGLE, GRADIENT };
 
 struct slot {
     enum fill fill;
@@ -46,6 +47,8 @@ struct test_case {
 #define UNIQUE(n, most) {DISTINCT, 1, {n}, most}
 #define TARGETS(n, most) {TARGET, 1, {n}, most}
 #define FIRST(B, T) {DOCUMENT, 2, {B, T}}
+#define LAST(B, T) {DOCUMENT_END, 2, {B, T}}
+#define BOUNDS(S, most) {STRETCH, 2, {S, 2}, most}
 #define TURNS(P, d) {ANGLE, 2, {P, d}}
 #define KEEP(r, c) {GRADIENT, 2, {r, c}}
 #define NONE {NO_TENSOR, 0, {0}}
@@ -105,7 +108,7 @@ static int64_t slot_count(const struct slot *slot)
 static bool slot_is_integer(const struct slot *slot)
 {
     return slot->fill == BELOW || slot->fill == DISTINCT || slot->fill == TARGET ||
-           slot->fill == DOCUMENT;
+           slot->fill == DOCUMENT || slot->fill == DOCUMENT_END || slot->fill == STRETCH;
 }
 
 static void fill_integers(const struct slot *slot, int32_t *out)
@@ -120,6 +123,12 @@ static void fill_integers(const struct slot *slot, int32_t *out)
             out[i] = -1;
         if (slot->fill == DOCUMENT)
             out[i] = (int32_t)(i % slot->dim[1] / 23 * 23); /* documents of 23 tokens */
+        if (slot->fill == DOCUMENT_END)
+            out[i] = (int32_t)min_u64((uint64_t)(i % slot->dim[1] / 23 * 23 + 22),
+                                      (uint64_t)slot->dim[1] - 1);
+        if (slot->fill == STRETCH) /* growing stretches with gaps, the last one empty */
+            out[i] = (int32_t)(i / 2 * slot->limit / slot->dim[0] + i % 2 * (i / 2 + 1) -
+                               (i == count - 1 ? i / 2 + 1 : 0));
     }
 }
 
@@ -507,8 +516,12 @@ static void run_cases(const char *where, struct device *device)
     struct device *reference = open_device(BACKEND_REFERENCE, 1);
 
     rng_init(&rng, 11);
-    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
-        check_case(where, device, reference, &cases[i]);
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        if (device_supports(device, cases[i].op, false))
+            check_case(where, device, reference, &cases[i]);
+        else
+            printf("skipped: %s: no %s (%s)\n", where, op_name(cases[i].op), cases[i].label);
+    }
     device_close(reference);
 }
 
@@ -552,7 +565,8 @@ static void run_benches(const char *where, struct device *device)
            "forward ms", "backward ms");
     rng_init(&rng, 12);
     for (size_t i = 0; i < ARRAY_COUNT(benches); i++)
-        bench_case(device, &benches[i]);
+        if (device_supports(device, benches[i].op, false))
+            bench_case(device, &benches[i]);
 }
 
 #ifndef ATHANOR_WITHOUT_BLAS

@@ -188,6 +188,118 @@ struct tensor *op_attention_cached(struct tape *tape, struct tensor *qkv, struct
     return run(tape, &call);
 }
 
+static void check_attend(const struct tensor *x, const struct attend *a)
+{
+    int64_t q = a->heads.heads * a->heads.head_width;
+    int64_t kv = 2 * a->heads.kv_heads * a->heads.head_width;
+
+    CHECK(a->heads.kv_heads > 0 && a->heads.heads % a->heads.kv_heads == 0);
+    CHECK(tensor_rows(x) == a->B * a->Tq && tensor_columns(x) == q + (a->kv ? 0 : kv));
+    CHECK(a->kv || a->Tk == a->Tq);
+    CHECK(!a->kv || (tensor_rows(a->kv) == a->B * a->Tk && tensor_columns(a->kv) == kv));
+    CHECK(!a->first || tensor_count(a->first) == a->B * a->Tq);
+    CHECK(!a->last || tensor_count(a->last) == a->B * a->Tq);
+    CHECK(!a->bias || (tensor_rows(a->bias) == a->Tq + a->Tk - 1 &&
+                       tensor_columns(a->bias) == a->heads.heads));
+}
+
+struct tensor *op_attend(struct tape *tape, struct tensor *x, const struct attend *a)
+{
+    struct op_call call = {.op = OP_ATTEND, .in = {x, a->kv, a->first, a->last, a->bias},
+                           .whole = {a->heads.heads, a->heads.kv_heads, a->heads.head_width, a->B,
+                                     a->Tq, a->Tk},
+                           .real = {a->scale}};
+    int64_t kept = a->B * a->Tq * a->heads.heads;
+
+    if (gone(tape, x, x))
+        return NULL;
+    check_attend(x, a);
+    if (a->scale == 0)
+        call.real[0] = 1 / sqrt((double)a->heads.head_width);
+    call.out[1] = tape_tensor(tape, DTYPE_F32, 1, &kept);
+    call.out[0] = tape_matrix(tape, a->B * a->Tq, a->heads.heads * a->heads.head_width);
+    return run(tape, &call);
+}
+
+struct tensor *op_activate(struct tape *tape, struct tensor *x, enum activation f)
+{
+    struct op_call call = {.op = OP_ACTIVATE, .in = {x}, .whole = {f}};
+
+    if (gone(tape, x, x))
+        return NULL;
+    CHECK(f < ACTIVATION_END);
+    call.out[0] = like(tape, x);
+    return run(tape, &call);
+}
+
+struct tensor *op_glu(struct tape *tape, struct tensor *x, enum activation f)
+{
+    struct op_call call = {.op = OP_GLU, .in = {x}, .whole = {f}};
+
+    if (gone(tape, x, x))
+        return NULL;
+    CHECK(f < ACTIVATION_END && tensor_columns(x) % 2 == 0);
+    call.out[0] = tape_matrix(tape, tensor_rows(x), tensor_columns(x) / 2);
+    return run(tape, &call);
+}
+
+struct tensor *op_mul(struct tape *tape, struct tensor *a, struct tensor *b)
+{
+    struct op_call call = {.op = OP_MUL, .in = {a, b}};
+
+    if (gone(tape, a, b))
+        return NULL;
+    CHECK(tensor_count(a) == tensor_count(b) && tensor_columns(a) == tensor_columns(b));
+    call.out[0] = like(tape, a);
+    return run(tape, &call);
+}
+
+struct tensor *op_scale(struct tape *tape, struct tensor *x, double factor)
+{
+    struct op_call call = {.op = OP_SCALE, .in = {x}, .real = {factor}};
+
+    if (gone(tape, x, x))
+        return NULL;
+    call.out[0] = like(tape, x);
+    return run(tape, &call);
+}
+
+struct tensor *op_slice(struct tape *tape, struct tensor *x, int64_t from, int64_t count)
+{
+    struct op_call call = {.op = OP_SLICE, .in = {x}, .whole = {from}};
+
+    if (gone(tape, x, x))
+        return NULL;
+    CHECK(from >= 0 && count > 0 && from + count <= tensor_columns(x));
+    call.out[0] = tape_matrix(tape, tensor_rows(x), count);
+    return run(tape, &call);
+}
+
+struct tensor *op_pool(struct tape *tape, struct tensor *x, struct tensor *bound)
+{
+    struct op_call call = {.op = OP_POOL, .in = {x, bound}};
+
+    if (gone(tape, x, bound))
+        return NULL;
+    CHECK(bound->dtype == DTYPE_I32 && tensor_count(bound) % 2 == 0);
+    call.out[0] = tape_matrix(tape, tensor_count(bound) / 2, tensor_columns(x));
+    return run(tape, &call);
+}
+
+struct tensor *op_nll(struct tape *tape, struct tensor *x, struct tensor *target)
+{
+    struct op_call call = {.op = OP_NLL, .in = {x, target}};
+    int64_t rows;
+
+    if (gone(tape, x, target))
+        return NULL;
+    rows = tensor_rows(x);
+    CHECK(target->dtype == DTYPE_I32 && tensor_count(target) == rows);
+    call.out[1] = tape_tensor(tape, DTYPE_F32, 1, &rows);
+    call.out[0] = tape_tensor(tape, DTYPE_F32, 1, &rows);
+    return run(tape, &call);
+}
+
 struct tensor *op_gather(struct tape *tape, struct tensor *x, struct tensor *index)
 {
     struct op_call call = {.op = OP_GATHER, .in = {x, index}};

@@ -66,6 +66,53 @@ struct tensor *op_attention_cached(struct tape *tape, struct tensor *qkv, struct
                                    struct tensor *k, struct tensor *v, struct heads heads,
                                    int64_t B, int64_t T);
 
+/* Attention in general: y = softmax(scale q k' + bias) v, over the keys that a query may see.
+ * Of itself (kv NULL): x (B*Tq, (H + 2 Hk) d) packed as above, Tk = Tq. Of something else:
+ * x (B*Tq, H d) holds queries, kv (B*Tk, 2 Hk d) all key heads, then all value heads.
+ * Query t of a row sees its keys first[t]..last[t], both (B*Tq) i32 within 0..Tk-1 and
+ * first <= last; NULL: from 0, up to Tk-1. So causal, prefix, sliding and padded attention
+ * differ by these numbers only.
+ * bias (Tq + Tk - 1, H) or NULL: added to the score of query t and key j of head h is
+ * bias[j - t + Tq - 1, h] (relative positions of T5; ALiBi). y (B*Tq, H d). */
+struct attend {
+    struct tensor *kv, *first, *last, *bias;
+    struct heads heads;
+    int64_t B, Tq, Tk;
+    double scale; /* 0: 1/sqrt(d) */
+};
+struct tensor *op_attend(struct tape *tape, struct tensor *x, const struct attend *attend);
+
+/* y = f(x), and y = f(gate) * up for x (N, 2F) that holds gate then up in each row.
+ * gelu is x/2 (1 + erf(x/sqrt 2)), gelu_tanh its approximation (op_gelu), silu x sigmoid(x),
+ * elu1 1 + elu(x). Gated units: Shazeer 2020, eq. 5 and 6; ACTIVATION_NONE is the bilinear one. */
+enum activation {
+    ACTIVATION_NONE = 0,
+    ACTIVATION_RELU,
+    ACTIVATION_SILU,
+    ACTIVATION_GELU,
+    ACTIVATION_GELU_TANH,
+    ACTIVATION_TANH,
+    ACTIVATION_SIGMOID,
+    ACTIVATION_ELU1,
+    ACTIVATION_END,
+};
+struct tensor *op_activate(struct tape *tape, struct tensor *x, enum activation f);
+struct tensor *op_glu(struct tape *tape, struct tensor *x, enum activation f);
+
+struct tensor *op_mul(struct tape *tape, struct tensor *a, struct tensor *b); /* elementwise */
+struct tensor *op_scale(struct tape *tape, struct tensor *x, double factor);
+
+/* Columns from..from+count-1 of every row. */
+struct tensor *op_slice(struct tape *tape, struct tensor *x, int64_t from, int64_t count);
+
+/* y[s] = mean of rows bound[2s]..bound[2s+1]-1 of x (an empty range gives zeros);
+ * bound (2 S) i32; y (S, C). Ranges must not overlap when x wants a gradient. */
+struct tensor *op_pool(struct tape *tape, struct tensor *x, struct tensor *bound);
+
+/* y[n] = -log softmax(x[n])[target[n]], 0 where target is -1; x (N, V), target (N) i32; y (N).
+ * For heads with few classes or few rows; tape_seed(y, weights) makes a loss of it. */
+struct tensor *op_nll(struct tape *tape, struct tensor *x, struct tensor *target);
+
 /* y[m] = x[index[m]];  index (M) i32, without repeats when x wants a gradient. */
 struct tensor *op_gather(struct tape *tape, struct tensor *x, struct tensor *index);
 

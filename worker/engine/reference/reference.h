@@ -19,6 +19,14 @@ REFERENCE_PAIR(softmax);
 REFERENCE_PAIR(rope);
 REFERENCE_PAIR(attention);
 REFERENCE_PAIR(gather);
+REFERENCE_PAIR(attend);
+REFERENCE_PAIR(activate);
+REFERENCE_PAIR(glu);
+REFERENCE_PAIR(mul);
+REFERENCE_PAIR(scale);
+REFERENCE_PAIR(slice);
+REFERENCE_PAIR(pool);
+REFERENCE_PAIR(nll);
 REFERENCE_PAIR(head);
 void reference_attention_cached_forward(struct device *device, const struct op_call *call);
 void reference_sum_squares_forward(struct device *device, const struct op_call *call);
@@ -26,6 +34,7 @@ void reference_adamw_forward(struct device *device, const struct op_call *call);
 
 /* Scratch, in bytes. */
 size_t reference_attention_scratch(const struct device *device, const struct op_call *call);
+size_t reference_attend_scratch(const struct device *device, const struct op_call *call);
 size_t reference_head_scratch(const struct device *device, const struct op_call *call);
 
 #endif

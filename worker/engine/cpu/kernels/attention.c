@@ -1,4 +1,4 @@
-/* attention.c - causal attention in blocks of queries.
+/* attention.c - attention in blocks of queries: causal, and in general (op_attend).
  *
  * A block of QUERIES rows meets all keys it may see at once: its scores (QUERIES, T) fit the
  * second-level cache for T up to a few thousand, so one plain softmax serves and the online
@@ -6,7 +6,7 @@
  * probabilities again from it (Dao et al. 2022, algorithm 4, without the inner key loop).
  * Threads share out (row, key head) pairs: each owns its keys' gradients. */
 #include "worker/engine/cpu/kernels/gemm.h"
-#include "worker/engine/cpu/kernels/vec.h"
+#include "worker/engine/cpu/kernels/softmax.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,14 +14,17 @@
 #define QUERIES 64
 
 struct attention {
-    const float *qkv;
-    const int32_t *first;
+    const float *q, *k, *v;        /* of the first row, head 0                      */
+    int64_t q_stride, kv_stride;   /* between rows                                  */
+    const int32_t *first, *last;   /* of each query, or NULL                        */
+    const float *bias;             /* (Tq + Tk - 1, H), or NULL                     */
     float *y, *lse;
     const float *dy;
-    float *dqkv;
-    float *scratch;         /* (threads, 2, QUERIES, stride) + (threads, QUERIES) */
-    int64_t stride;         /* of a score row: T rounded up to a vector           */
-    int64_t B, T, H, Hk, d;
+    float *dq, *dk, *dv, *dbias;   /* NULL where no gradient is wanted              */
+    float *scratch;                /* per thread (2, QUERIES, stride) + 2 (Tq + Tk) */
+    int64_t stride;                /* of a score row: Tk rounded up to a vector     */
+    int64_t B, Tq, Tk, H, Hk, d;
+    bool causal;
     float scale;
 };
 
@@ -30,64 +33,90 @@ static int64_t score_stride(int64_t T)
     return (T + VEC_WIDTH - 1) / VEC_WIDTH * VEC_WIDTH;
 }
 
+static int64_t thread_floats(int64_t Tq, int64_t Tk)
+{
+    return 2 * QUERIES * score_stride(Tk) + 2 * (Tq + Tk);
+}
+
 size_t KERNEL(attention_scratch)(const struct device *device, const struct op_call *call)
 {
-    int64_t T = call->op == OP_ATTENTION_CACHED ? call->in[2]->dim[1] : call->whole[4];
-    size_t per_thread = 2 * QUERIES * (size_t)score_stride(T) + QUERIES;
+    int64_t Tq = call->whole[4], Tk = call->op == OP_ATTEND ? call->whole[5] : Tq;
 
-    return 4 * per_thread * threads_count(device->threads);
+    return 4 * (size_t)thread_floats(Tq, Tk) * threads_count(device->threads);
 }
 
 static struct attention attention_read(struct device *device, const struct op_call *call)
 {
-    struct attention a = {.qkv = tensor_f32(call->in[0]), .H = call->whole[0],
+    struct attention a = {.q = tensor_f32(call->in[0]), .H = call->whole[0],
                           .Hk = call->whole[1], .d = call->whole[2], .B = call->whole[3],
-                          .T = call->whole[4], .scratch = device->scratch};
+                          .Tq = call->whole[4], .Tk = call->whole[4],
+                          .scratch = device->scratch, .causal = true};
 
+    a.k = a.q + a.H * a.d;
+    a.v = a.k + a.Hk * a.d;
+    a.q_stride = a.kv_stride = tensor_columns(call->in[0]);
     a.first = call->in[1] ? tensor_i32(call->in[1]) : NULL;
-    a.stride = score_stride(a.T);
+    a.stride = score_stride(a.Tk);
     a.scale = 1.0f / sqrtf((float)a.d);
     return a;
 }
 
-static int64_t row_width(const struct attention *a)
+static struct attention attend_read(struct device *device, const struct op_call *call)
 {
-    return (a->H + 2 * a->Hk) * a->d;
+    struct attention a = {.q = tensor_f32(call->in[0]), .H = call->whole[0],
+                          .Hk = call->whole[1], .d = call->whole[2], .B = call->whole[3],
+                          .Tq = call->whole[4], .Tk = call->whole[5],
+                          .scratch = device->scratch, .scale = (float)call->real[0]};
+
+    a.k = call->in[1] ? tensor_f32(call->in[1]) : a.q + a.H * a.d;
+    a.v = a.k + a.Hk * a.d;
+    a.q_stride = tensor_columns(call->in[0]);
+    a.kv_stride = tensor_columns(call->in[1] ? call->in[1] : call->in[0]);
+    a.first = call->in[2] ? tensor_i32(call->in[2]) : NULL;
+    a.last = call->in[3] ? tensor_i32(call->in[3]) : NULL;
+    a.bias = call->in[4] ? tensor_f32(call->in[4]) : NULL;
+    a.stride = score_stride(a.Tk);
+    return a;
 }
 
-/* One block of queries of one head. Offsets are in elements of a packed array. */
+/* One block of queries of one head. Offsets are in elements of an array. */
 struct span {
-    int64_t row;        /* first row of the sequence in the batch, b * T */
-    int64_t from, to;   /* queries, within the sequence                  */
-    int64_t low;        /* first key any of them sees; keys are low..to  */
-    int64_t q, k, v, y; /* offsets of the block's q, of keys from low, of values, of y */
-    int64_t lse;        /* offset of lse[from]                           */
+    int64_t row;        /* first row of the sequence's queries in the batch, b * Tq */
+    int64_t from, to;   /* queries, within the sequence                             */
+    int64_t low, high;  /* keys that any of them sees                               */
+    int64_t head;
+    int64_t q, kv, y;   /* offsets of the block's q, of key head and row low, of values of y */
+    int64_t lse;        /* offset of lse[from]                                      */
 };
 
-static int64_t key_low(const struct attention *a, int64_t row, int64_t from, int64_t to)
+/* Keys begin..end-1 that query t of a sequence sees. */
+static int64_t sees_from(const struct attention *a, int64_t row, int64_t t)
 {
-    int64_t low = 0;
+    return a->first ? a->first[row + t] : 0;
+}
 
-    if (!a->first)
-        return 0;
-    low = a->first[row + from];
-    for (int64_t i = from + 1; i < to; i++)
-        low = a->first[row + i] < low ? a->first[row + i] : low;
-    return low;
+static int64_t sees_to(const struct attention *a, int64_t row, int64_t t)
+{
+    if (a->causal)
+        return t + 1;
+    return a->last ? a->last[row + t] + 1 : a->Tk;
 }
 
 static struct span span_at(const struct attention *a, int64_t b, int64_t head, int64_t from)
 {
-    int64_t to = from + QUERIES < a->T ? from + QUERIES : a->T, width = row_width(a);
-    int64_t kv = head / (a->H / a->Hk);
-    struct span s = {.row = b * a->T, .from = from, .to = to};
+    int64_t to = from + QUERIES < a->Tq ? from + QUERIES : a->Tq, kv = head / (a->H / a->Hk);
+    struct span s = {.row = b * a->Tq, .from = from, .to = to, .head = head, .low = a->Tk};
 
-    s.low = key_low(a, s.row, from, to);
-    s.q = (s.row + from) * width + head * a->d;
-    s.k = (s.row + s.low) * width + (a->H + kv) * a->d;
-    s.v = (s.row + s.low) * width + (a->H + a->Hk + kv) * a->d;
+    for (int64_t t = from; t < to; t++) {
+        int64_t begin = sees_from(a, s.row, t), end = sees_to(a, s.row, t);
+
+        s.low = begin < s.low ? begin : s.low;
+        s.high = end > s.high ? end : s.high;
+    }
+    s.q = (s.row + from) * a->q_stride + head * a->d;
+    s.kv = (b * a->Tk + s.low) * a->kv_stride + kv * a->d;
     s.y = (s.row + from) * a->H * a->d + head * a->d;
-    s.lse = (b * a->H + head) * a->T + from;
+    s.lse = (b * a->H + head) * a->Tq + from;
     return s;
 }
 
@@ -95,108 +124,133 @@ static struct span span_at(const struct attention *a, int64_t b, int64_t head, i
 static void products(const struct attention *a, const struct span *s, const float *x,
                      int64_t x_stride, const float *y, float *out)
 {
-    struct gemm g = {.b_transposed = true, .rows = s->to - s->from, .columns = s->to - s->low,
+    struct gemm g = {.b_transposed = true, .rows = s->to - s->from, .columns = s->high - s->low,
                      .inner = a->d, .a = x, .a_stride = x_stride, .b = y,
-                     .b_stride = row_width(a), .c = out, .c_stride = a->stride};
+                     .b_stride = a->kv_stride, .c = out, .c_stride = a->stride};
 
     gemm_single(&g);
 }
 
-/* Scores to probabilities, given a row's visible keys begin..end; others become 0.
- * Returns the log-sum-exp. */
-static float softmax_row(float *score, int64_t begin, int64_t end, int64_t keys, float scale)
+/* A thread's memory: scores, their gradients, and one head's biases by distance. */
+struct desk {
+    float *S, *dP, *bias, *dbias;
+};
+
+static struct desk desk_of(const struct attention *a, unsigned thread)
 {
-    float highest = score[begin], rest = 0, inverse;
-    vec high = vec_set(highest), sum = {0};
-    int64_t i = begin;
+    float *S = a->scratch + (int64_t)thread * thread_floats(a->Tq, a->Tk);
+    float *bias = S + 2 * QUERIES * a->stride;
 
-    for (; i + VEC_WIDTH <= end; i += VEC_WIDTH)
-        high = vec_max(high, vec_load(score + i));
-    highest = vec_highest(high);
-    for (; i < end; i++)
-        highest = score[i] > highest ? score[i] : highest;
-    for (i = begin; i + VEC_WIDTH <= end; i += VEC_WIDTH) {
-        vec e = vec_exp((vec_load(score + i) - highest) * scale);
-
-        sum += e;
-        vec_store(score + i, e);
-    }
-    if (i < end) {
-        vec e = vec_exp((vec_load_part(score + i, end - i) - highest) * scale);
-
-        vec_store_part(score + i, e, end - i);
-        for (int64_t k = 0; k < end - i; k++)
-            rest += e[k];
-    }
-    rest += vec_sum(sum);
-    inverse = 1.0f / rest;
-    memset(score, 0, 4 * (size_t)begin);
-    for (i = begin; i < end; i++)
-        score[i] *= inverse;
-    memset(score + end, 0, 4 * (size_t)(keys - end));
-    return highest * scale + logf(rest);
+    return (struct desk){S, S + QUERIES * a->stride, bias, bias + a->Tq + a->Tk};
 }
 
-/* Where query `from + i` of a span may look, relative to low. */
-static int64_t begin_of(const struct attention *a, const struct span *s, int64_t i)
+/* The head's column of biases side by side, so that a row of scores adds a stretch of it. */
+static void desk_take_bias(const struct attention *a, const struct desk *desk, int64_t head)
 {
-    return a->first ? a->first[s->row + s->from + i] - s->low : 0;
+    if (!a->bias)
+        return;
+    for (int64_t r = 0; r < a->Tq + a->Tk - 1; r++)
+        desk->bias[r] = a->bias[r * a->H + head];
+    memset(desk->dbias, 0, 4 * (size_t)(a->Tq + a->Tk));
 }
 
-static void forward_span(const struct attention *a, const struct span *s, float *score)
+/* Where the bias of key low of query from + i lies. */
+static int64_t bias_at(const struct attention *a, const struct span *s, int64_t i)
 {
-    int64_t keys = s->to - s->low;
-    struct gemm g = {.rows = s->to - s->from, .columns = a->d, .inner = keys, .a = score,
-                     .a_stride = a->stride, .b = a->qkv + s->v, .b_stride = row_width(a),
+    return s->low - (s->from + i) + a->Tq - 1;
+}
+
+/* With biases the scores are scaled here, and their softmax takes them as they are. */
+static float finish_scores(const struct attention *a, const struct span *s,
+                           const struct desk *desk, int64_t i, float *score)
+{
+    const float *bias = desk->bias + (a->bias ? bias_at(a, s, i) : 0);
+    int64_t keys = s->high - s->low;
+
+    if (!a->bias)
+        return a->scale;
+    for (int64_t j = 0; j < keys; j++)
+        score[j] = score[j] * a->scale + bias[j];
+    return 1;
+}
+
+static void forward_span(const struct attention *a, const struct span *s,
+                         const struct desk *desk)
+{
+    int64_t keys = s->high - s->low;
+    struct gemm g = {.rows = s->to - s->from, .columns = a->d, .inner = keys, .a = desk->S,
+                     .a_stride = a->stride, .b = a->v + s->kv, .b_stride = a->kv_stride,
                      .c = a->y + s->y, .c_stride = a->H * a->d};
 
-    products(a, s, a->qkv + s->q, row_width(a), a->qkv + s->k, score);
-    for (int64_t i = 0; i < s->to - s->from; i++)
-        a->lse[s->lse + i] = softmax_row(score + i * a->stride, begin_of(a, s, i),
-                                         s->from + i + 1 - s->low, keys, a->scale);
+    products(a, s, a->q + s->q, a->q_stride, a->k + s->kv, desk->S);
+    for (int64_t i = 0; i < s->to - s->from; i++) {
+        float *score = desk->S + i * a->stride;
+        float scale = finish_scores(a, s, desk, i, score);
+
+        a->lse[s->lse + i] = softmax_row(score, sees_from(a, s->row, s->from + i) - s->low,
+                                         sees_to(a, s->row, s->from + i) - s->low, keys, scale);
+    }
     gemm_single(&g);
 }
 
 static void forward_share(void *argument, int64_t from, int64_t to, unsigned thread)
 {
     const struct attention *a = argument;
-    float *score = a->scratch + (int64_t)thread * 2 * QUERIES * a->stride;
+    struct desk desk = desk_of(a, thread);
 
     for (int64_t unit = from; unit < to; unit++) {
-        for (int64_t q = 0; q < a->T; q += QUERIES) {
+        desk_take_bias(a, &desk, unit % a->H);
+        for (int64_t q = 0; q < a->Tq; q += QUERIES) {
             struct span s = span_at(a, unit / a->H, unit % a->H, q);
 
-            forward_span(a, &s, score);
+            forward_span(a, &s, &desk);
         }
     }
+}
+
+static void attention_run(struct device *device, const struct op_call *call, struct attention *a)
+{
+    a->y = tensor_f32(call->out[0]);
+    a->lse = tensor_f32(call->out[1]);
+    threads_run(device->threads, a->B * a->H, 1, forward_share, a);
 }
 
 void KERNEL(attention_forward)(struct device *device, const struct op_call *call)
 {
     struct attention a = attention_read(device, call);
 
-    a.y = tensor_f32(call->out[0]);
-    a.lse = tensor_f32(call->out[1]);
-    threads_run(device->threads, a.B * a.H, 1, forward_share, &a);
+    attention_run(device, call, &a);
 }
 
-/* P = exp(scale S - lse) on visible keys, 0 elsewhere; dS = scale P (dP - delta),
- * where delta = sum_j P_j dP_j. Overwrites S by P and dP by dS. */
-static void backward_row(const struct attention *a, float *S, float *dP, int64_t begin,
-                         int64_t end, int64_t keys, float lse)
+void KERNEL(attend_forward)(struct device *device, const struct op_call *call)
 {
+    struct attention a = attend_read(device, call);
+
+    attention_run(device, call, &a);
+}
+
+/* P = exp(scale S - lse) on visible keys begin..end-1, 0 elsewhere; dS = factor P (dP - delta),
+ * where delta = sum_j P_j dP_j. Overwrites S by P and dP by dS. */
+struct row {
+    int64_t begin, end, keys;
+    float scale, factor, lse;
+};
+
+static void backward_row(float *S, float *dP, const struct row *row)
+{
+    int64_t begin = row->begin, end = row->end, keys = row->keys;
     vec sum = {0};
     float delta = 0;
     int64_t i = begin;
 
     for (; i + VEC_WIDTH <= end; i += VEC_WIDTH) {
-        vec p = vec_exp(vec_load(S + i) * a->scale - lse);
+        vec p = vec_exp(vec_load(S + i) * row->scale - row->lse);
 
         sum += p * vec_load(dP + i);
         vec_store(S + i, p);
     }
     if (i < end) {
-        vec p = vec_exp(vec_load_part(S + i, end - i) * a->scale - lse);
+        vec p = vec_exp(vec_load_part(S + i, end - i) * row->scale - row->lse);
 
         vec_store_part(S + i, p, end - i);
         for (int64_t k = 0; k < end - i; k++)
@@ -204,132 +258,129 @@ static void backward_row(const struct attention *a, float *S, float *dP, int64_t
     }
     delta += vec_sum(sum);
     for (i = begin; i < end; i++)
-        dP[i] = a->scale * S[i] * (dP[i] - delta);
+        dP[i] = row->factor * S[i] * (dP[i] - delta);
     memset(S, 0, 4 * (size_t)begin);
     memset(dP, 0, 4 * (size_t)begin);
     memset(S + end, 0, 4 * (size_t)(keys - end));
     memset(dP + end, 0, 4 * (size_t)(keys - end));
 }
 
-static void backward_span(const struct attention *a, const struct span *s, float *S, float *dP)
+/* dbias += dS by distance; then dS becomes the gradient of the products. */
+static void finish_gradients(const struct attention *a, const struct span *s,
+                             const struct desk *desk, int64_t i, float *dS)
 {
-    int64_t keys = s->to - s->low, queries = s->to - s->from, width = row_width(a);
-    struct gemm dq = {.rows = queries, .columns = a->d, .inner = keys, .a = dP,
-                      .a_stride = a->stride, .b = a->qkv + s->k, .b_stride = width,
-                      .c = a->dqkv + s->q, .c_stride = width, .accumulates = true};
+    float *dbias = desk->dbias + bias_at(a, s, i);
+
+    for (int64_t j = 0; j < s->high - s->low; j++) {
+        dbias[j] += dS[j];
+        dS[j] *= a->scale;
+    }
+}
+
+static void span_gradients(const struct attention *a, const struct span *s,
+                           const struct desk *desk)
+{
+    int64_t keys = s->high - s->low, queries = s->to - s->from;
+    struct gemm dq = {.rows = queries, .columns = a->d, .inner = keys, .a = desk->dP,
+                      .a_stride = a->stride, .b = a->k + s->kv, .b_stride = a->kv_stride,
+                      .c = a->dq + s->q, .c_stride = a->q_stride, .accumulates = true};
     struct gemm dk = {.a_transposed = true, .rows = keys, .columns = a->d, .inner = queries,
-                      .a = dP, .a_stride = a->stride, .b = a->qkv + s->q, .b_stride = width,
-                      .c = a->dqkv + s->k, .c_stride = width, .accumulates = true};
+                      .a = desk->dP, .a_stride = a->stride, .b = a->q + s->q,
+                      .b_stride = a->q_stride, .c = a->dk + s->kv, .c_stride = a->kv_stride,
+                      .accumulates = true};
     struct gemm dv = {.a_transposed = true, .rows = keys, .columns = a->d, .inner = queries,
-                      .a = S, .a_stride = a->stride, .b = a->dy + s->y,
-                      .b_stride = a->H * a->d, .c = a->dqkv + s->v, .c_stride = width,
+                      .a = desk->S, .a_stride = a->stride, .b = a->dy + s->y,
+                      .b_stride = a->H * a->d, .c = a->dv + s->kv, .c_stride = a->kv_stride,
                       .accumulates = true};
 
-    products(a, s, a->qkv + s->q, width, a->qkv + s->k, S);
-    products(a, s, a->dy + s->y, a->H * a->d, a->qkv + s->v, dP);
-    for (int64_t i = 0; i < queries; i++)
-        backward_row(a, S + i * a->stride, dP + i * a->stride, begin_of(a, s, i),
-                     s->from + i + 1 - s->low, keys, a->lse[s->lse + i]);
-    gemm_single(&dq);
+    if (a->dq)
+        gemm_single(&dq);
+    if (!a->dk)
+        return;
     gemm_single(&dk);
     gemm_single(&dv);
 }
 
+static void backward_span(const struct attention *a, const struct span *s,
+                          const struct desk *desk)
+{
+    products(a, s, a->q + s->q, a->q_stride, a->k + s->kv, desk->S);
+    products(a, s, a->dy + s->y, a->H * a->d, a->v + s->kv, desk->dP);
+    for (int64_t i = 0; i < s->to - s->from; i++) {
+        float *S = desk->S + i * a->stride, *dP = desk->dP + i * a->stride;
+        struct row row = {.begin = sees_from(a, s->row, s->from + i) - s->low,
+                          .end = sees_to(a, s->row, s->from + i) - s->low,
+                          .keys = s->high - s->low, .lse = a->lse[s->lse + i],
+                          .factor = a->dbias ? 1 : a->scale};
+
+        row.scale = finish_scores(a, s, desk, i, S);
+        backward_row(S, dP, &row);
+        if (a->dbias)
+            finish_gradients(a, s, desk, i, dP);
+    }
+    span_gradients(a, s, desk);
+}
+
+static void backward_head(const struct attention *a, int64_t b, int64_t head,
+                          const struct desk *desk)
+{
+    desk_take_bias(a, desk, head);
+    for (int64_t q = 0; q < a->Tq; q += QUERIES) {
+        struct span s = span_at(a, b, head, q);
+
+        backward_span(a, &s, desk);
+    }
+    for (int64_t r = 0; a->dbias && r < a->Tq + a->Tk - 1; r++)
+        a->dbias[r * a->H + head] += desk->dbias[r];
+}
+
+/* A share is a range of key heads of all rows of the batch: unit = key head * B + b, and with
+ * biases, whose gradients sum over rows, a head's rows are not parted. */
 static void backward_share(void *argument, int64_t from, int64_t to, unsigned thread)
 {
     const struct attention *a = argument;
-    float *S = a->scratch + (int64_t)thread * 2 * QUERIES * a->stride;
-    int64_t group = a->H / a->Hk;
+    struct desk desk = desk_of(a, thread);
+    int64_t group = a->H / a->Hk, per = a->dbias ? a->B : 1;
 
-    for (int64_t unit = from; unit < to; unit++) {
-        int64_t b = unit / a->Hk, kv = unit % a->Hk;
+    for (int64_t unit = from * per; unit < to * per; unit++) {
+        int64_t kv = unit / a->B, b = unit % a->B;
 
-        for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
-            for (int64_t q = 0; q < a->T; q += QUERIES) {
-                struct span s = span_at(a, b, head, q);
-
-                backward_span(a, &s, S, S + QUERIES * a->stride);
-            }
-        }
+        for (int64_t head = kv * group; head < (kv + 1) * group; head++)
+            backward_head(a, b, head, &desk);
     }
+}
+
+static void attention_back(struct device *device, const struct op_call *call, struct attention *a)
+{
+    a->lse = tensor_f32(call->out[1]);
+    a->dy = call->out[0]->grad;
+    threads_run(device->threads, a->dbias ? a->Hk : a->B * a->Hk, 1, backward_share, a);
 }
 
 void KERNEL(attention_backward)(struct device *device, const struct op_call *call)
 {
     struct attention a = attention_read(device, call);
 
-    a.lse = tensor_f32(call->out[1]);
-    a.dy = call->out[0]->grad;
-    a.dqkv = device_grad(device, call->in[0], NULL);
-    threads_run(device->threads, a.B * a.Hk, 1, backward_share, &a);
+    a.dq = device_grad(device, call->in[0], NULL);
+    a.dk = a.dq + a.H * a.d;
+    a.dv = a.dk + a.Hk * a.d;
+    attention_back(device, call, &a);
 }
 
-/* Decoding. New keys and values are stored first, then every query of the call looks at
- * start + its index + 1 keys. T is small, so the products are dots over cached rows. */
-struct cached {
-    struct attention a;
-    const int32_t *start;
-    float *k, *v;
-    int64_t capacity;
-};
-
-static void cached_append(const struct cached *c, int64_t b)
+void KERNEL(attend_backward)(struct device *device, const struct op_call *call)
 {
-    int64_t width = row_width(&c->a), kv_width = c->a.Hk * c->a.d;
-    const float *new_k = c->a.qkv + b * c->a.T * width + c->a.H * c->a.d;
-    float *k = c->k + (b * c->capacity + c->start[b]) * kv_width;
-    float *v = c->v + (b * c->capacity + c->start[b]) * kv_width;
+    struct attention a = attend_read(device, call);
+    struct tensor *keys = call->in[1];
 
-    for (int64_t t = 0; t < c->a.T && c->start[b] + t < c->capacity; t++) {
-        memcpy(k + t * kv_width, new_k + t * width, 4 * (size_t)kv_width);
-        memcpy(v + t * kv_width, new_k + t * width + kv_width, 4 * (size_t)kv_width);
-    }
-}
-
-static void cached_query(const struct cached *c, int64_t b, int64_t t, int64_t head, float *score)
-{
-    const struct attention *a = &c->a;
-    int64_t kv_width = a->Hk * a->d, keys = c->start[b] + t + 1, row = b * a->T + t;
-    int64_t at = b * c->capacity * kv_width + head / (a->H / a->Hk) * a->d;
-    const float *q = a->qkv + row * row_width(a) + head * a->d;
-    float *y = a->y + row * a->H * a->d + head * a->d;
-
-    keys = keys < c->capacity ? keys : c->capacity; /* padding beyond the end sees what is there */
-    for (int64_t j = 0; j < keys; j++)
-        score[j] = cblas_sdot((int)a->d, q, 1, c->k + at + j * kv_width, 1);
-    softmax_row(score, 0, keys, keys, a->scale);
-    memset(y, 0, 4 * (size_t)a->d);
-    for (int64_t j = 0; j < keys; j++) {
-        const float *v = c->v + at + j * kv_width;
-
-        for (int64_t i = 0; i < a->d; i++)
-            y[i] += score[j] * v[i];
-    }
-}
-
-static void cached_share(void *argument, int64_t from, int64_t to, unsigned thread)
-{
-    const struct cached *c = argument;
-    float *score = c->a.scratch + (int64_t)thread * 2 * QUERIES * c->a.stride;
-
-    for (int64_t b = from; b < to; b++) {
-        cached_append(c, b);
-        for (int64_t t = 0; t < c->a.T; t++)
-            for (int64_t head = 0; head < c->a.H; head++)
-                cached_query(c, b, t, head, score);
-    }
-}
-
-void KERNEL(attention_cached_forward)(struct device *device, const struct op_call *call)
-{
-    struct cached c = {.k = tensor_f32(call->in[2]), .v = tensor_f32(call->in[3]),
-                       .start = tensor_i32(call->in[1]), .capacity = call->in[2]->dim[1]};
-
-    c.a = (struct attention){.qkv = tensor_f32(call->in[0]), .H = call->whole[0],
-                             .Hk = call->whole[1], .d = call->whole[2],
-                             .T = tensor_rows(call->in[0]) / call->whole[3],
-                             .B = call->whole[3], .y = tensor_f32(call->out[0]),
-                             .scratch = device->scratch, .stride = score_stride(c.capacity)};
-    c.a.scale = 1.0f / sqrtf((float)c.a.d);
-    threads_run(device->threads, c.a.B, 1, cached_share, &c);
+    if (call->in[0]->grad)
+        a.dq = device_grad(device, call->in[0], NULL);
+    if (keys && keys->grad)
+        a.dk = device_grad(device, keys, NULL);
+    if (!keys && a.dq)
+        a.dk = a.dq + a.H * a.d;
+    if (a.dk)
+        a.dv = a.dk + a.Hk * a.d;
+    if (call->in[4] && call->in[4]->grad)
+        a.dbias = device_grad(device, call->in[4], NULL);
+    attention_back(device, call, &a);
 }

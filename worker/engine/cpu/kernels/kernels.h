@@ -31,6 +31,14 @@ FORWARD_AND_BACKWARD(softmax);
 FORWARD_AND_BACKWARD(rope);
 FORWARD_AND_BACKWARD(attention);
 FORWARD_AND_BACKWARD(gather);
+FORWARD_AND_BACKWARD(attend);
+FORWARD_AND_BACKWARD(activate);
+FORWARD_AND_BACKWARD(glu);
+FORWARD_AND_BACKWARD(mul);
+FORWARD_AND_BACKWARD(scale);
+FORWARD_AND_BACKWARD(slice);
+FORWARD_AND_BACKWARD(pool);
+FORWARD_AND_BACKWARD(nll);
 FORWARD_AND_BACKWARD(head);
 void KERNEL(attention_cached_forward)(struct device *device, const struct op_call *call);
 void KERNEL(sum_squares_forward)(struct device *device, const struct op_call *call);
@@ -38,6 +46,7 @@ void KERNEL(adamw_forward)(struct device *device, const struct op_call *call);
 
 size_t KERNEL(norm_scratch)(const struct device *device, const struct op_call *call);
 size_t KERNEL(attention_scratch)(const struct device *device, const struct op_call *call);
+size_t KERNEL(attention_cached_scratch)(const struct device *device, const struct op_call *call);
 size_t KERNEL(head_scratch)(const struct device *device, const struct op_call *call);
 size_t KERNEL(sum_squares_scratch)(const struct device *device, const struct op_call *call);
 

@@ -1,10 +1,8 @@
 /* pointwise.c - ops that treat each element, or pair of elements, alone. */
-#include "worker/engine/cpu/kernels/vec.h"
+#include "worker/engine/cpu/kernels/loop.h"
 
 #include <math.h>
 #include <string.h>
-
-#define ITEMS_LEAST 8192 /* elements per thread that pay for waking it */
 
 struct pointwise {
     const float *a, *b, *dy;
@@ -13,43 +11,13 @@ struct pointwise {
     int64_t F; /* SWIGLU: half a row */
 };
 
-/* Runs `body` on whole vectors and once on a padded tail: VALUE computes from v (and w). */
-#define FOR_VECTORS(from, to, i, part, ...) \
-    for (int64_t i = (from); i < (to); i += VEC_WIDTH) { \
-        int64_t part = (to) - i < VEC_WIDTH ? (to) - i : VEC_WIDTH; \
-        __VA_ARGS__ \
-    }
-
-static inline vec load(const float *from, int64_t part)
-{
-    return part == VEC_WIDTH ? vec_load(from) : vec_load_part(from, part);
-}
-
-static inline void store(float *to, vec v, int64_t part)
-{
-    if (part == VEC_WIDTH)
-        vec_store(to, v);
-    else
-        vec_store_part(to, v, part);
-}
-
-static inline void put(float *to, vec v, int64_t part, bool fresh)
-{
-    store(to, fresh ? v : load(to, part) + v, part);
-}
-
-/* x/2 (1 + tanh u) is x sigmoid(2u), with u = sqrt(2/pi) (x + 0.044715 x^3). */
+/* x/2 (1 + tanh u) is x vec_sigmoid(2u), with u = sqrt(2/pi) (x + 0.044715 x^3). */
 #define GELU_SLOPE 0.7978845608028654f
 #define GELU_CUBE 0.044715f
 
-static inline vec sigmoid(vec x)
-{
-    return 1.0f / (1.0f + vec_exp(-x));
-}
-
 static inline vec gelu_gate(vec x)
 {
-    return sigmoid(2 * GELU_SLOPE * (x + GELU_CUBE * x * x * x));
+    return vec_sigmoid(2 * GELU_SLOPE * (x + GELU_CUBE * x * x * x));
 }
 
 static void gelu_share(void *argument, int64_t from, int64_t to, unsigned thread)
@@ -105,7 +73,7 @@ static void swiglu_share(void *argument, int64_t from, int64_t to, unsigned thre
         FOR_VECTORS(0, p->F, i, part, {
             vec g = load(gate + i, part);
 
-            store(y + i, g * sigmoid(g) * load(up + i, part), part);
+            store(y + i, g * vec_sigmoid(g) * load(up + i, part), part);
         })
     }
 }
@@ -131,7 +99,7 @@ static void swiglu_back_share(void *argument, int64_t from, int64_t to, unsigned
         FOR_VECTORS(0, p->F, i, part, {
             vec g = load(gate + i, part);
             vec d = load(dy + i, part);
-            vec s = sigmoid(g);
+            vec s = vec_sigmoid(g);
 
             put(dgate + i, d * load(up + i, part) * s * (1.0f + g * (1.0f - s)), part,
                 p->da_fresh);

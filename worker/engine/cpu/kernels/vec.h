@@ -106,6 +106,20 @@ static inline vec vec_exp(vec x)
     return vec_select(x < vec_set(-87.33f), vec_set(0), p);
 }
 
+/* erf to 2e-7: Abramowitz and Stegun 7.1.26. */
+static inline vec vec_erf(vec x)
+{
+    vec a = vec_max(x, -x), t = 1.0f / (1.0f + 0.3275911f * a);
+    vec p = vec_set(1.061405429f);
+
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    p = 1.0f - p * t * vec_exp(-a * a);
+    return vec_select(x < vec_set(0), -p, p);
+}
+
 /* log of positive normal numbers to about 2 ulp; smaller ones count as the least normal.
  * Mantissa to [sqrt(1/2), sqrt(2)), then the polynomial of Cephes' logf. */
 static inline vec vec_log(vec x)
