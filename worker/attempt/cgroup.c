@@ -1,14 +1,15 @@
 /* cgroup.c - see cgroup.h. */
 #include "worker/attempt/cgroup.h"
 
-#include "common/base/file.h"
 #include "common/base/mem.h"
+#include "worker/attempt/cgroup_file.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,67 +21,7 @@
 
 static const char *const leaves[] = {"shepherd", "ranks"};
 
-static char *group_file(const char *path, const char *leaf, const char *file)
-{
-    return mem_printf("%s/%s%s%s", path, leaf ? leaf : "", leaf ? "/" : "", file);
-}
-
-static bool group_write(const char *path, const char *leaf, const char *file, const char *text)
-{
-    char *name = group_file(path, leaf, file);
-    int fd = open(name, O_WRONLY | O_CLOEXEC);
-    bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    if (fd >= 0)
-        close(fd);
-    mem_free(name);
-    return done;
-}
-
-static char *group_read(const char *path, const char *leaf, const char *file)
-{
-    char *name = group_file(path, leaf, file), *text = NULL;
-    size_t length;
-    struct err err = {0};
-    if (file_read(name, (size_t)1 << 20, &text, &length, &err) < 0)
-        text = NULL; /* no such controller, or the group is gone */
-    mem_free(name);
-    return text;
-}
-
-/* Where cgroup v2 is mounted: field 5 of the mountinfo line of that type. */
-static char *mount_find(void)
-{
-    char *text, *save = NULL, *found = NULL;
-    size_t length;
-    struct err err = {0};
-    if (file_read("/proc/self/mountinfo", (size_t)1 << 20, &text, &length, &err) < 0)
-        return NULL;
-    for (char *line = strtok_r(text, "\n", &save); line && !found;
-         line = strtok_r(NULL, "\n", &save)) {
-        char where[1024];
-        if (strstr(line, " - cgroup2 ") && sscanf(line, "%*s %*s %*s %*s %1023s", where) == 1)
-            found = mem_strdup(where);
-    }
-    mem_free(text);
-    return found;
-}
-
-static char *own_group(const char *mount)
-{
-    char *text, *found = NULL;
-    size_t length;
-    struct err err = {0};
-    if (file_read("/proc/self/cgroup", 65536, &text, &length, &err) < 0)
-        return NULL;
-    char *line = strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");
-    if (line) {
-        line += line == text ? 3 : 4;
-        line[strcspn(line, "\n")] = '\0';
-        found = mem_printf("%s%s", mount, strcmp(line, "/") == 0 ? "" : line);
-    }
-    mem_free(text);
-    return found;
-}
+#define FREEZE_ROUNDS 20
 
 static bool group_make(const char *path)
 {
@@ -91,42 +32,78 @@ static bool group_make(const char *path)
  * or the service manager could not start it there again. So controllers are asked for only where
  * we are a leaf already: in the root group, or in a leaf `daemon` that the service manager made
  * (DelegateSubgroup=). *out_controllers tells. */
-static char *group_above(const char *mount, bool *out_controllers)
+static char *group_above(bool *out_controllers)
 {
-    char *own = own_group(mount);
+    bool is_root;
+    char *own = cgroup_own(NULL, &is_root);
     const char *name = own ? strrchr(own, '/') : NULL;
     bool leaf = name && strcmp(name, "/daemon") == 0;
     if (leaf)
         own[strlen(own) - strlen(name)] = '\0';
-    *out_controllers = leaf || (own && strcmp(own, mount) == 0);
+    *out_controllers = leaf || is_root;
     return own;
 }
 
-char *cgroup_base(void)
+static char *base_below(const char *above)
+{
+    char *base = cgroup_file(above, NULL, "athanor");
+    if (group_make(base) && access(base, W_OK) == 0)
+        return base;
+    mem_free(base);
+    return NULL;
+}
+
+static char *base_v2(void)
 {
     bool controllers = false;
-    char *mount = mount_find();
-    char *above = mount ? group_above(mount, &controllers) : NULL;
-    mem_free(mount);
-    if (!above)
-        return NULL;
-    char *base = group_file(above, NULL, "athanor");
-    if (!group_make(base) || access(base, W_OK) < 0) {
-        mem_free(base);
-        base = NULL;
-    } else if (controllers) { /* refused where the controller is not ours to use */
-        group_write(above, NULL, "cgroup.subtree_control", "+memory");
-        group_write(base, NULL, "cgroup.subtree_control", "+memory");
+    char *above = group_above(&controllers), *base = above ? base_below(above) : NULL;
+    if (base && controllers) { /* refused where the controller is not ours to use */
+        cgroup_write(above, NULL, "cgroup.subtree_control", "+memory");
+        cgroup_write(base, NULL, "cgroup.subtree_control", "+memory");
     }
     mem_free(above);
     return base;
 }
 
+static char *base_v1(const char *controller)
+{
+    bool is_root;
+    char *own = cgroup_own(controller, &is_root), *base = own ? base_below(own) : NULL;
+    mem_free(own);
+    return base;
+}
+
+char *cgroup_base(enum cgroup_kind wanted)
+{
+    char *base = NULL;
+    if (wanted == CGROUP_AUTO || wanted == CGROUP_V2)
+        base = base_v2();
+    if (!base && (wanted == CGROUP_AUTO || wanted == CGROUP_V1))
+        base = base_v1("freezer");
+    return base;
+}
+
+static bool hands_out_memory(const char *base)
+{
+    char *text = base ? cgroup_read(base, NULL, "cgroup.subtree_control") : NULL;
+    bool there = text && strstr(text, "memory");
+    mem_free(text);
+    return there;
+}
+
+char *cgroup_memory_base(enum cgroup_kind wanted, const char *base)
+{
+    bool none = wanted == CGROUP_NONE || wanted == CGROUP_V2 || hands_out_memory(base);
+    return none ? NULL : base_v1("memory");
+}
+
 static int group_give(const char *path, uid_t uid, gid_t gid, struct err *err)
 {
     static const char *const files[] = {"", "cgroup.procs", "cgroup.subtree_control"};
+    static const char *const files_v1[] = {"", "cgroup.procs", "freezer.state"};
+    bool v1 = cgroup_is_v1(path);
     for (size_t i = 0; i < ARRAY_COUNT(files); i++) {
-        char *name = group_file(path, NULL, files[i]);
+        char *name = cgroup_file(path, NULL, v1 ? files_v1[i] : files[i]);
         int rc = chown(name, uid, gid) < 0 ? err_errno(err, "give '%s' to the job", name) : 0;
         mem_free(name);
         if (rc < 0)
@@ -138,7 +115,7 @@ static int group_give(const char *path, uid_t uid, gid_t gid, struct err *err)
 static int leaves_make(const char *path, uid_t uid, gid_t gid, struct err *err)
 {
     for (size_t i = 0; i < ARRAY_COUNT(leaves); i++) {
-        char *leaf = group_file(path, NULL, leaves[i]);
+        char *leaf = cgroup_file(path, NULL, leaves[i]);
         int rc = group_make(leaf) ? 0 : err_errno(err, "make cgroup '%s'", leaf);
         if (rc == 0 && uid != geteuid())
             rc = group_give(leaf, uid, gid, err);
@@ -152,10 +129,10 @@ static int leaves_make(const char *path, uid_t uid, gid_t gid, struct err *err)
 int cgroup_make(const char *base, const char *name, uint64_t memory_bytes, uid_t uid, gid_t gid,
                 char **out_path, struct err *err)
 {
-    char *path = group_file(base, NULL, name);
+    char *path = cgroup_file(base, NULL, name);
     int rc = group_make(path) ? 0 : err_errno(err, "make cgroup '%s'", path);
     if (rc == 0) {
-        group_write(path, NULL, "cgroup.subtree_control", "+memory"); /* as in cgroup_base */
+        cgroup_write(path, NULL, "cgroup.subtree_control", "+memory"); /* as in cgroup_base */
         rc = leaves_make(path, uid, gid, err);
     }
     if (rc == 0 && uid != geteuid())
@@ -168,8 +145,8 @@ int cgroup_make(const char *base, const char *name, uint64_t memory_bytes, uid_t
     if (memory_bytes && cgroup_limits_memory(path)) {
         char text[32];
         snprintf(text, sizeof text, "%" PRIu64, memory_bytes);
-        group_write(path, "ranks", "memory.max", text);
-        group_write(path, "ranks", "memory.swap.max", "0");
+        cgroup_write(path, "ranks", "memory.max", text);
+        cgroup_write(path, "ranks", "memory.swap.max", "0");
     }
     *out_path = path;
     return 0;
@@ -177,7 +154,7 @@ int cgroup_make(const char *base, const char *name, uint64_t memory_bytes, uid_t
 
 int cgroup_open(const char *path, const char *leaf)
 {
-    char *name = group_file(path, NULL, leaf);
+    char *name = cgroup_file(path, NULL, leaf);
     int fd = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
     mem_free(name);
     return fd;
@@ -204,20 +181,52 @@ bool cgroup_join(int leaf_fd)
 
 bool cgroup_limits_memory(const char *path)
 {
-    char *name = group_file(path, "ranks", "memory.max");
+    char *name = cgroup_file(path, "ranks", "memory.max");
     bool there = access(name, F_OK) == 0;
     mem_free(name);
     return there;
 }
 
+static bool state_is(const char *path, const char *leaf, const char *state)
+{
+    char *text = cgroup_read(path, leaf, "freezer.state");
+    bool is = text && strncmp(text, state, strlen(state)) == 0;
+    mem_free(text);
+    return is;
+}
+
+static void kill_listed(const char *path, const char *leaf)
+{
+    struct process_list list = {0};
+    for (size_t i = 0; i < ARRAY_COUNT(leaves); i++)
+        if (!leaf || strcmp(leaf, leaves[i]) == 0)
+            cgroup_processes(path, leaves[i], &list);
+    for (size_t i = 0; i < list.count; i++)
+        process_signal(list.items[i], SIGKILL);
+    process_list_done(&list);
+}
+
+/* Version 1 has no cgroup.kill. Frozen processes cannot fork, so that the list is whole; the
+ * signal reaches them when they thaw. One in an uninterruptible wait freezes late: then what is
+ * listed is killed all the same, and the caller comes back. */
+static bool freeze_and_kill(const char *path, const char *leaf)
+{
+    if (!cgroup_write(path, leaf, "freezer.state", "FROZEN"))
+        return false;
+    for (int i = 0; i < FREEZE_ROUNDS && !state_is(path, leaf, "FROZEN"); i++)
+        poll(NULL, 0, 1);
+    kill_listed(path, leaf);
+    return cgroup_write(path, leaf, "freezer.state", "THAWED");
+}
+
 bool cgroup_kill(const char *path, const char *leaf)
 {
-    return group_write(path, leaf, "cgroup.kill", "1");
+    return cgroup_write(path, leaf, "cgroup.kill", "1") || freeze_and_kill(path, leaf);
 }
 
 void cgroup_processes(const char *path, const char *leaf, struct process_list *out)
 {
-    char *text = group_read(path, leaf, "cgroup.procs"), *save = NULL;
+    char *text = cgroup_read(path, leaf, "cgroup.procs"), *save = NULL;
     if (!text)
         return;
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -230,31 +239,74 @@ void cgroup_processes(const char *path, const char *leaf, struct process_list *o
     mem_free(text);
 }
 
+/* The number behind `name`, or at the start of the file when name is "". */
+static uint64_t number_read(const char *path, const char *leaf, const char *file, const char *name)
+{
+    char *text = cgroup_read(path, leaf, file);
+    const char *at = text ? strstr(text, name) : NULL;
+    uint64_t number = 0;
+    if (at && sscanf(at + strlen(name), "%" SCNu64, &number) != 1)
+        number = 0;
+    mem_free(text);
+    return number;
+}
+
 uint64_t cgroup_oom_kills(const char *path)
 {
-    char *text = group_read(path, "ranks", "memory.events");
-    uint64_t kills = 0;
-    const char *line = text ? strstr(text, "oom_kill ") : NULL;
-    if (line && sscanf(line, "oom_kill %" SCNu64, &kills) != 1)
-        kills = 0;
-    mem_free(text);
-    return kills;
+    return number_read(path, "ranks", "memory.events", "oom_kill ");
 }
 
 uint64_t cgroup_memory_peak(const char *path)
 {
-    char *text = group_read(path, "ranks", "memory.peak");
-    uint64_t peak = 0;
-    if (text && sscanf(text, "%" SCNu64, &peak) != 1)
-        peak = 0;
-    mem_free(text);
-    return peak;
+    return number_read(path, "ranks", "memory.peak", "");
+}
+
+/* ---- memory by version 1 --------------------------------------------------------------------- */
+
+int cgroup_memory_make(const char *base, const char *name, uint64_t memory_bytes, uid_t uid,
+                       gid_t gid, char **out_path, struct err *err)
+{
+    char *path = cgroup_file(base, NULL, name), text[32], *procs;
+    if (!group_make(path)) {
+        err_errno(err, "make cgroup '%s'", path);
+        mem_free(path);
+        return -1;
+    }
+    snprintf(text, sizeof text, "%" PRIu64, memory_bytes);
+    procs = cgroup_file(path, NULL, "cgroup.procs");
+    int rc = 0;
+    if (!cgroup_write(path, NULL, "memory.limit_in_bytes", text))
+        rc = err_errno(err, "limit the memory of '%s'", path);
+    else if (chown(procs, uid, gid) < 0)
+        rc = err_errno(err, "give '%s' to the job", procs);
+    /* With swap counted, where the kernel counts it: a swapping job would starve its neighbours. */
+    cgroup_write(path, NULL, "memory.memsw.limit_in_bytes", text);
+    mem_free(procs);
+    if (rc < 0) {
+        rmdir(path);
+        mem_free(path);
+        return -1;
+    }
+    *out_path = path;
+    return 0;
+}
+
+bool cgroup_memory_move(const char *path, pid_t pid)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%d", (int)pid);
+    return cgroup_write(path, NULL, "cgroup.procs", text);
+}
+
+uint64_t cgroup_memory_kills(const char *path)
+{
+    return number_read(path, NULL, "memory.oom_control", "oom_kill ");
 }
 
 bool cgroup_remove(const char *path)
 {
     for (size_t i = 0; i < ARRAY_COUNT(leaves); i++) {
-        char *leaf = group_file(path, NULL, leaves[i]);
+        char *leaf = cgroup_file(path, NULL, leaves[i]);
         rmdir(leaf);
         mem_free(leaf);
     }
@@ -269,8 +321,12 @@ static bool group_is_abandoned(const char *path)
     if (stat(path, &info) < 0 || !S_ISDIR(info.st_mode) ||
         time(NULL) - info.st_mtim.tv_sec < TIDY_AFTER_S)
         return false;
-    char *events = group_read(path, NULL, "cgroup.events");
-    bool empty = events && strstr(events, "populated 0");
+    char *events = cgroup_read(path, NULL, "cgroup.events");
+    struct process_list list = {0};
+    for (size_t i = 0; !events && i < ARRAY_COUNT(leaves); i++) /* of version 1 */
+        cgroup_processes(path, leaves[i], &list);
+    bool empty = events ? strstr(events, "populated 0") != NULL : list.count == 0;
+    process_list_done(&list);
     mem_free(events);
     return empty;
 }
@@ -281,7 +337,7 @@ void cgroup_tidy(const char *base)
     if (!dir)
         return;
     for (struct dirent *entry; (entry = readdir(dir));) {
-        char *path = group_file(base, NULL, entry->d_name);
+        char *path = cgroup_file(base, NULL, entry->d_name);
         if (entry->d_name[0] != '.' && group_is_abandoned(path))
             cgroup_remove(path);
         mem_free(path);

@@ -85,6 +85,7 @@ static int texts_read(struct plan *plan, const json_t *root, struct err *err)
         {"resume", "", &plan->resume, true, true},
         {"engine", "", &plan->engine, true, true},
         {"cgroup", "", &plan->cgroup, true, true},
+        {"memory_cgroup", "", &plan->memory_cgroup, true, true},
         {"tmp", "/tmp", &plan->tmp, false, true},
     };
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {

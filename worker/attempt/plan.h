@@ -7,7 +7,7 @@
  *    "wall_time_ms": 0, "stop_grace_ms": 30000, "stall_ms": 0, "log_bytes_max": 268435456,
  *    "cpus": [[0], [1]], "gpus": [["0"], ["1"]],
  *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
- *    "cgroup": "", "tmp": "/tmp", "epoch": 3, "spec": { … worker/README.md … }}
+ *    "cgroup": "", "memory_cgroup": "", "tmp": "/tmp", "epoch": 3, "spec": { … worker/README.md … }}
  * Of an attempt on several nodes `ranks` are those of this node, and it has besides
  *   "gang": {"node": 1, "nodes": [{"name": "w1", "address": "10.0.0.1", "first_rank": 0,
  *             "ranks": 2}, …], "master_port": 4711, "silence_ms": 30000,
@@ -48,7 +48,8 @@ struct plan {
     uint64_t cores;                                 /* per rank */
     uint64_t wall_time_ms, stop_grace_ms, stall_ms; /* 0: none, at once, none */
     uint64_t log_bytes_max;
-    const char *job_dir, *resume, *engine, *cgroup, *tmp;
+    const char *job_dir, *resume, *engine, *tmp;
+    const char *cgroup, *memory_cgroup; /* "": none; cgroup.h */
     struct plan_rank *ranks; /* of this node */
     size_t rank_count;
     unsigned first_rank, world_size; /* rank of ranks[0]; ranks on all nodes */

@@ -218,12 +218,13 @@ static void strays_seek(struct strays *strays, const char *where,
 }
 
 size_t sweep_strays(const char *attempts_dir, const char *const *places, size_t place_count,
-                    const char *cgroup_base, struct err *err)
+                    const char *const *bases, size_t base_count, struct err *err)
 {
     struct strays strays = {.attempts_dir = attempts_dir};
     folder_tag(attempts_dir, strays.tag);
-    if (cgroup_base)
-        strays_seek(&strays, cgroup_base, stray_group);
+    for (size_t i = 0; i < base_count; i++)
+        if (bases[i])
+            strays_seek(&strays, bases[i], stray_group);
     for (size_t i = 0; i < place_count; i++)
         strays_seek(&strays, places[i], stray_place);
     *err = strays.first;

@@ -50,6 +50,7 @@ struct attempt *attempt_add(struct daemon *daemon, uint64_t attempt_id, const ch
     attempt->attempt_id = attempt_id;
     attempt->folder = mem_strdup(folder);
     attempt->cgroup = mem_strdup("");
+    attempt->memory_cgroup = mem_strdup("");
     attempt->state = ATTEMPT_RUNNING;
     attempt->pidfd = attempt->control_fd = -1;
     attempt->acked = folder_acked(folder);
@@ -85,7 +86,15 @@ static void attempt_free(struct attempt *attempt)
     mem_free(attempt->lost_text);
     mem_free(attempt->folder);
     mem_free(attempt->cgroup);
+    mem_free(attempt->memory_cgroup);
     mem_free(attempt);
+}
+
+static void group_remove(const struct attempt *attempt, const char *cgroup)
+{
+    if (cgroup[0] && !cgroup_remove(cgroup))
+        log_warn("attempt %" PRIu64 ": cgroup '%s' could not be removed", attempt->attempt_id,
+                 cgroup);
 }
 
 void attempt_remove(struct attempt *attempt)
@@ -95,9 +104,8 @@ void attempt_remove(struct attempt *attempt)
     struct err err = {0};
     if (file_remove_tree(attempt->folder, &err) < 0)
         log_warn("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
-    if (attempt->cgroup[0] && !cgroup_remove(attempt->cgroup))
-        log_warn("attempt %" PRIu64 ": cgroup '%s' could not be removed", attempt->attempt_id,
-                 attempt->cgroup);
+    group_remove(attempt, attempt->cgroup);
+    group_remove(attempt, attempt->memory_cgroup);
     slots_release(&daemon->slots, attempt->attempt_id);
     daemon->remembered[daemon->remembered_at++ % REMEMBERED_MAX] = attempt->attempt_id;
     while (*at != attempt)
@@ -381,7 +389,9 @@ static void folder_found(struct daemon *daemon, uint64_t attempt_id, const char 
         attempt->job_id = plan.job_id;
         attempt->epoch = plan.epoch;
         mem_free(attempt->cgroup);
+        mem_free(attempt->memory_cgroup);
         attempt->cgroup = mem_strdup(plan.cgroup);
+        attempt->memory_cgroup = mem_strdup(plan.memory_cgroup);
         attempt->gang = gang_from_plan(&plan);
         attempt->node = attempt->gang ? attempt->gang->node : 0;
         slots_restore(daemon, attempt_id, &plan);

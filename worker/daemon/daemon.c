@@ -573,11 +573,28 @@ static void strays_sweep(struct daemon *daemon)
 {
     const char *const places[] = {daemon->options->tmp, "/tmp", "/dev/shm"};
     struct err err = {0};
-    size_t found = sweep_strays(daemon->attempts_dir, places, ARRAY_COUNT(places),
-                                daemon->cgroup_base, &err);
+    const char *const bases[] = {daemon->cgroup_base, daemon->cgroup_memory_base};
+    size_t found = sweep_strays(daemon->attempts_dir, places, ARRAY_COUNT(places), bases,
+                                ARRAY_COUNT(bases), &err);
     if (found)
         log_warn("swept what %zu lost attempts had left%s%s", found, err.text[0] ? ": " : "",
                  err.text);
+}
+
+static void cgroups_prepare(struct daemon *daemon)
+{
+    enum cgroup_kind kind = daemon->options->cgroup_kind;
+    daemon->cgroup_base = cgroup_base(kind);
+    daemon->cgroup_memory_base = cgroup_memory_base(kind, daemon->cgroup_base);
+    if (daemon->cgroup_base)
+        cgroup_tidy(daemon->cgroup_base);
+    if (daemon->cgroup_memory_base)
+        cgroup_tidy(daemon->cgroup_memory_base);
+    log_info("attempts are held by %s, their memory by %s",
+             daemon->cgroup_base ? daemon->cgroup_base : "their shepherds",
+             daemon->cgroup_memory_base ? daemon->cgroup_memory_base
+             : daemon->cgroup_base      ? "the same, or by looking at it"
+                                        : "looking at it");
 }
 
 static int daemon_prepare(struct daemon *daemon, struct err *err)
@@ -586,9 +603,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
         state_lock(daemon, err) < 0 || inventory_prepare(daemon, err) < 0 ||
         loop_prepare(daemon, err) < 0)
         return -1;
-    daemon->cgroup_base = cgroup_base();
-    if (daemon->cgroup_base)
-        cgroup_tidy(daemon->cgroup_base);
+    cgroups_prepare(daemon);
     epoch_load(daemon);
     if (attempts_discover(daemon, err) < 0)
         return -1;
@@ -612,6 +627,7 @@ static void daemon_free(struct daemon *daemon)
     inventory_done(&daemon->inventory);
     mem_free(daemon->catalogue);
     mem_free(daemon->cgroup_base);
+    mem_free(daemon->cgroup_memory_base);
     mem_free(daemon->attempts_dir);
     mem_free(daemon);
 }

@@ -53,7 +53,7 @@ struct attempt {
     struct attempt *next;
     uint64_t attempt_id, job_id, epoch, node; /* node: index within the attempt */
     enum attempt_state state;
-    char *folder, *cgroup; /* cgroup "": none */
+    char *folder, *cgroup, *memory_cgroup; /* cgroups "": none */
     struct attempt_gang *gang; /* NULL: on this node only */
 
     pid_t pid; /* of the shepherd; 0: not known yet */
@@ -94,7 +94,7 @@ struct daemon {
     struct slots slots;
     char *catalogue;   /* JSON */
     char engine_hash[HASH_HEX_SIZE]; /* of the program, taken at start; "": not readable */
-    char *cgroup_base; /* NULL: none */
+    char *cgroup_base, *cgroup_memory_base; /* NULL: none */
     struct nursery nursery;
     char *attempts_dir;
     uid_t job_uid;

@@ -49,6 +49,9 @@ static const struct option {
      "athanor-shepherd (default: beside this program)"},
     {"--tmp", "DIR", OPTION_TEXT, AT(tmp), "TMPDIR",
      "where attempts get their private TMPDIR (default: /tmp)"},
+    {"--cgroups", "auto|v2|v1|none", OPTION_TEXT, AT(cgroups), NULL,
+     "what holds attempts together: control groups of version 2 or 1, or only the shepherd "
+     "(default: auto, the first that may be used)"},
     {"--log-limit", "SIZE", OPTION_SIZE, AT(log_bytes_max), NULL,
      "output kept of one attempt (default: 256MiB)"},
     {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
@@ -252,6 +255,22 @@ static void defaults_set(struct options *options)
     }
 }
 
+static int cgroups_read(struct options *options, struct err *err)
+{
+    static const struct {
+        const char *name;
+        enum cgroup_kind kind;
+    } kinds[] = {
+        {"auto", CGROUP_AUTO}, {"v2", CGROUP_V2}, {"v1", CGROUP_V1}, {"none", CGROUP_NONE}};
+    for (size_t i = 0; i < ARRAY_COUNT(kinds); i++)
+        if (strcmp(options->cgroups, kinds[i].name) == 0) {
+            options->cgroup_kind = kinds[i].kind;
+            return 0;
+        }
+    return err_set(err, ERR_INVALID, "--cgroups '%s', expected auto, v2, v1 or none",
+                   options->cgroups);
+}
+
 static int required_check(const struct options *options, struct err *err)
 {
     if (options->endpoint_count == 0)
@@ -285,6 +304,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .tmp = "",
                               .job_user = "",
                               .links = "auto",
+                              .cgroups = "auto",
                               .log_bytes_max = (uint64_t)256 << 20};
     int rc = environment_read(&options, err);
     for (int i = 1; rc == 0 && i < count;) {
@@ -294,7 +314,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
         i += used;
     }
     if (rc == 0 && !options.help && !options.man && !options.version) {
-        rc = required_check(&options, err);
+        rc = required_check(&options, err) < 0 ? -1 : cgroups_read(&options, err);
         if (rc == 0)
             defaults_set(&options);
     }

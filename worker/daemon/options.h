@@ -5,6 +5,7 @@
 #include "common/base/arena.h"
 #include "common/base/err.h"
 #include "common/net/keys.h"
+#include "worker/attempt/cgroup.h"
 
 #include <stdio.h>
 
@@ -30,7 +31,9 @@ struct options {
     size_t label_count;
     const char *engine, *shepherd; /* programs; "" = beside our own */
     const char *tmp;
-    const char *links; /* "auto", "none", an endpoint */
+    const char *links;   /* "auto", "none", an endpoint */
+    const char *cgroups; /* as given */
+    enum cgroup_kind cgroup_kind;
     const char *job_user;
     uint64_t log_bytes_max;
     bool allow_root_jobs, stop_jobs, verbose;

@@ -119,13 +119,21 @@ static int cgroup_give(struct starting *s, struct err *err)
 {
     struct daemon *daemon = s->daemon;
     char tag[FOLDER_TAG_SIZE], name[64], *path;
-    if (!daemon->cgroup_base)
-        return 0;
+    uint64_t memory_bytes = s->start->memory_bytes * s->ranks;
     /* Several clusters of one machine share the base. */
     folder_tag(daemon->attempts_dir, tag);
     snprintf(name, sizeof name, "%s-%" PRIu64, tag, s->start->attempt_id);
-    if (cgroup_make(daemon->cgroup_base, name, s->start->memory_bytes * s->ranks,
-                    daemon->job_uid, daemon->job_gid, &path, err) < 0)
+    if (daemon->cgroup_memory_base && memory_bytes) {
+        if (cgroup_memory_make(daemon->cgroup_memory_base, name, memory_bytes, daemon->job_uid,
+                               daemon->job_gid, &path, err) < 0)
+            return -1;
+        mem_free(s->attempt->memory_cgroup);
+        s->attempt->memory_cgroup = path;
+    }
+    if (!daemon->cgroup_base)
+        return 0;
+    if (cgroup_make(daemon->cgroup_base, name, memory_bytes, daemon->job_uid, daemon->job_gid,
+                    &path, err) < 0)
         return -1;
     mem_free(s->attempt->cgroup);
     s->attempt->cgroup = path;
@@ -220,6 +228,8 @@ static int plan_write(const struct starting *s, struct err *err)
                   "tmp", options->tmp, "account", start->account, "spec", spec);
     if (!root)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
+    if (s->attempt->memory_cgroup[0])
+        json_object_set_new(root, "memory_cgroup", json_string(s->attempt->memory_cgroup));
     if (s->attempt->gang)
         json_object_set_new(root, "gang",
                             gang_plan_json(s->daemon, start, s->met, s->attempt->gang));

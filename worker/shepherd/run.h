@@ -96,6 +96,7 @@ struct run {
     bool diverged;
     char *diverged_text;
     uint64_t oom_kills_before, memory_peak;
+    bool memory_joined; /* ranks are in the group that limits their memory */
     unsigned refused;
 
     struct spool_writer spool;

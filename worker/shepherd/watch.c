@@ -108,6 +108,28 @@ static uint64_t memory_sum(const struct process_list *list, uint64_t (*measure)(
     return sum;
 }
 
+#define MOVE_ROUNDS 8
+
+/* Once, at the first look: those that live by then go into the group that limits their memory
+ * (cgroup.h), and what they start is born there. Between listing and moving one may fork: the
+ * rounds go on until all that are listed have been moved before. */
+static void memory_join(struct run *run)
+{
+    size_t moved = 0, before = SIZE_MAX;
+    if (!run->plan.memory_cgroup[0] || run->memory_joined)
+        return;
+    run->memory_joined = true;
+    for (int round = 0; round < MOVE_ROUNDS && moved != before; round++) {
+        struct process_list list = {0};
+        before = moved;
+        processes_list(run, &list);
+        moved = 0;
+        for (size_t i = 0; i < list.count; i++)
+            moved += cgroup_memory_move(run->plan.memory_cgroup, list.items[i].pid);
+        process_list_done(&list);
+    }
+}
+
 /* Where the kernel does not hold the limit, we do. Pages that processes share after fork count
  * twice in the cheap measure, so it only raises the suspicion that the exact one confirms. */
 static void memory_check(struct run *run)
@@ -138,6 +160,8 @@ void watch_tick(struct run *run, uint64_t now_ms)
     wall_time_check(run, now_ms);
     if (run->state == RUN_UP)
         stall_check(run, now_ms);
-    if (run->state == RUN_UP)
+    if (run->state == RUN_UP) {
+        memory_join(run);
         memory_check(run);
+    }
 }

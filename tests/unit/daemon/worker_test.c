@@ -3,6 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "common/base/rng.h"
 #include "common/net/server.h"
 #include "worker/attempt/procs.h"
 
@@ -683,6 +684,154 @@ static void a_fenced_attempt_is_killed_without_a_word(void **state)
 }
 
 /* The coordinator counts the cores of a fenced attempt as free at once. */
+/* ---- containment ----------------------------------------------------------------------------- */
+
+/* A child in a session of its own, a grandchild whose parent is gone, and the rank; each says its
+ * number. */
+#define FAMILY                                                                                     \
+    "setsid sh -c 'echo $$ >> $HOME_DIR/family-$ATHANOR_ATTEMPT_ID; exec sleep 600' & "            \
+    "(setsid sh -c 'echo $$ >> $HOME_DIR/family-$ATHANOR_ATTEMPT_ID; trap : TERM; "                \
+    "while :; do sleep 1; done' &) ; "                                                             \
+    "echo $$ >> $HOME_DIR/family-$ATHANOR_ATTEMPT_ID; "
+
+static size_t family_read(struct fixture *f, uint64_t attempt_id, int *pids, size_t capacity)
+{
+    char name[32];
+    size_t count = 0;
+    snprintf(name, sizeof name, "family-%" PRIu64, attempt_id);
+    FILE *file = fopen(in_home(f, name), "r");
+    while (file && count < capacity && fscanf(file, "%d", &pids[count]) == 1)
+        count++;
+    if (file)
+        fclose(file);
+    return count;
+}
+
+static bool family_is_whole(struct fixture *f, uint64_t attempt_id)
+{
+    int pids[4];
+    return family_read(f, attempt_id, pids, 4) == 3;
+}
+
+static void assert_family_is_gone(struct fixture *f, uint64_t attempt_id)
+{
+    int pids[4];
+    size_t count = family_read(f, attempt_id, pids, 4);
+    for (size_t i = 0; i < count; i++)
+        UNTIL(f, is_gone, (uint64_t)pids[i]);
+}
+
+static void stop(struct fixture *f, uint64_t attempt_id, uint64_t grace_ms)
+{
+    struct message message = {.tag = MSG_STOP};
+    message.u.stop =
+        (struct msg_stop){.attempt_id = attempt_id, .cause = "cancelled", .grace_ms = grace_ms};
+    send(f, &message);
+}
+
+static void worker_with_cgroups(struct fixture *f, const char *kind)
+{
+    unsigned joins = f->joins;
+    worker_end(f, SIGKILL);
+    worker_start_with(f, "--cgroups", kind);
+    UNTIL(f, joined, joins + 1);
+}
+
+static void double_forked_and_setsid_processes_die_however_attempts_are_held(void **state)
+{
+    static const char *const kinds[] = {"v2", "v1", "none"};
+    struct fixture *f = *state;
+    uint64_t id = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
+        worker_with_cgroups(f, kinds[i]);
+        start(f, ++id, FAMILY "wait; sleep 600");
+        UNTIL(f, family_is_whole, id);
+        stop(f, id, 0);
+        assert_cause(f, id, "cancelled");
+        assert_family_is_gone(f, id);
+        UNTIL(f, removed, id);
+        start(f, ++id, FAMILY "exit 3"); /* by itself */
+        assert_cause(f, id, "exit");
+        assert_family_is_gone(f, id);
+        UNTIL(f, removed, id);
+    }
+}
+
+static void a_job_that_eats_memory_ends_as_oom_and_its_neighbour_lives(void **state)
+{
+    static const char *const kinds[] = {"auto", "none"};
+    struct fixture *f = *state;
+    uint64_t id = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
+        struct message message = {.tag = MSG_START};
+        worker_with_cgroups(f, kinds[i]);
+        start(f, ++id, "while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done");
+        UNTIL(f, started, id);
+        message.u.start = start_of(f, id + 1,
+                                   "perl -e 'my @kept; my $n = 0; while ($n++ < 400) { push @kept, "
+                                   "chr(65) x 1048576; select undef, undef, undef, 0.01 } sleep 60'");
+        message.u.start.memory_bytes = (uint64_t)64 << 20;
+        send(f, &message);
+        assert_cause(f, ++id, "oom");
+        assert_non_null(strstr(entry_find(f, id, REPORT_FINISHED)->text, "64 MiB"));
+        assert_false(finished(f, id - 1));
+        fclose(fopen(in_home(f, "file-1"), "w"));
+        assert_cause(f, id - 1, "success");
+        UNTIL(f, removed, id);
+        unlink(in_home(f, "file-1"));
+    }
+}
+
+/* What may be in the way when an attempt is ended: a START not yet done, a shepherd that starts, a
+ * stop ladder. The moment is drawn from the seed. */
+static void fifty_attempts_ended_at_random_moments_leave_nothing_behind(void **state)
+{
+    enum { STOPPED, FENCED, SHEPHERD_KILLED, WAYS };
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct rng rng;
+    rng_init(&rng, 4711);
+    for (uint64_t id = 1; id <= 50; id++) {
+        struct message message = {.tag = MSG_START};
+        unsigned way = (unsigned)rng_below(&rng, WAYS);
+        uint64_t until_ms = clock_steady_ms() + rng_below(&rng, 60);
+        message.u.start = start_of(f, id, FAMILY "trap '' TERM; wait; sleep 600");
+        message.u.start.gpus = 2;
+        send(f, &message);
+        while (clock_steady_ms() < until_ms)
+            assert_int_equal(loop_once(f->loop, 1, &err), 0);
+        if (way == SHEPHERD_KILLED) {
+            struct process_id *noted;
+            size_t count;
+            UNTIL(f, started, id);
+            assert_int_equal(folder_processes(attempt_folder(f, id), &noted, &count, &err), 0);
+            if (count)
+                kill(noted[0].pid, SIGKILL);
+            mem_free(noted);
+        } else if (way == FENCED) {
+            message.tag = MSG_ATTEMPT_FENCE;
+            message.u.attempt_fence = (struct msg_attempt_fence){.attempt_id = id};
+            send(f, &message);
+        } else {
+            stop(f, id, rng_below(&rng, 2) ? 0 : 30);
+        }
+        if (way != FENCED)
+            assert_cause(f, id, way == STOPPED ? "cancelled" : "shepherd_lost");
+        UNTIL(f, removed, id);
+        assert_family_is_gone(f, id);
+    }
+    UNTIL(f, tmp_is_empty, 0);
+    struct process_list list = {0};
+    processes_below(f->worker, &list);
+    assert_true(list.count <= 1); /* the nursery */
+    process_list_done(&list);
+    struct message message = {.tag = MSG_START};
+    message.u.start = start_of(f, 51, "echo gpus $CUDA_VISIBLE_DEVICES");
+    message.u.start.gpus = 2; /* all devices are free again */
+    send(f, &message);
+    assert_cause(f, 51, "success");
+}
+
 static void a_start_waits_for_the_cores_of_a_fenced_attempt(void **state)
 {
     struct fixture *f = *state;
@@ -924,6 +1073,9 @@ int main(void)
         TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
         TEST(what_attempts_without_a_folder_left_is_swept_when_the_daemon_starts),
         TEST(a_fenced_attempt_is_killed_without_a_word),
+        TEST(double_forked_and_setsid_processes_die_however_attempts_are_held),
+        TEST(a_job_that_eats_memory_ends_as_oom_and_its_neighbour_lives),
+        TEST(fifty_attempts_ended_at_random_moments_leave_nothing_behind),
         TEST(a_start_waits_for_the_cores_of_a_fenced_attempt),
         TEST(cores_are_never_given_twice),
         TEST(gpus_are_assigned_and_named_to_the_rank),

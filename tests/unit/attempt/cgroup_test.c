@@ -1,0 +1,253 @@
+/* cgroup_test.c - finding our group from the kernel's tables; killing and limiting by each version
+ * of cgroups that this machine lets us use. */
+#include "worker/attempt/cgroup.h"
+#include "worker/attempt/cgroup_file.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define PATIENCE_MS 30000u
+
+/* ---- tables ---------------------------------------------------------------------------------- */
+
+static const char hybrid[] =
+    "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+    "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+    "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
+    "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n";
+static const char hybrid_groups[] = "5:cpu,cpuacct:/a\n4:memory:/job/7\n0::/\n";
+
+static void assert_own(const char *mounts, const char *groups, const char *controller,
+                       const char *expected, bool expected_root)
+{
+    bool is_root = false;
+    char *own = cgroup_own_in(mounts, groups, controller, &is_root);
+    if (!expected) {
+        assert_null(own);
+        return;
+    }
+    if (!own)
+        fail_msg("nothing for %s", controller ? controller : "version 2");
+    assert_string_equal(own, expected);
+    assert_int_equal(is_root, expected_root);
+    mem_free(own);
+}
+
+static void our_group_is_found_in_each_hierarchy(void **state)
+{
+    (void)state;
+    assert_own(hybrid, hybrid_groups, NULL, "/sys/fs/cgroup/unified", true);
+    assert_own(hybrid, hybrid_groups, "memory", "/sys/fs/cgroup/memory/job/7", false);
+    assert_own(hybrid, hybrid_groups, "cpuacct", "/sys/fs/cgroup/cpu,cpuacct/a", false);
+    assert_own(hybrid, hybrid_groups, "cpu", "/sys/fs/cgroup/cpu,cpuacct/a", false);
+    assert_own(hybrid, hybrid_groups, "freezer", NULL, false);
+    assert_own(hybrid, hybrid_groups, "acct", NULL, false);
+    assert_own("", "", NULL, NULL, false);
+    assert_own("1 2 3\n - cgroup2\nx - cgroup2 y\n", "0::/\n", NULL, NULL, false);
+}
+
+static void a_container_that_sees_a_part_finds_its_group_at_the_mount(void **state)
+{
+    (void)state;
+    const char *mounts = "9 8 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
+                         "7 8 0:38 /user.slice /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
+    const char *groups = "4:memory:/docker/abc\n0::/user.slice/me.service/daemon\n";
+    assert_own(mounts, groups, "memory", "/sys/fs/cgroup/memory", true);
+    assert_own(mounts, groups, NULL, "/sys/fs/cgroup/me.service/daemon", false);
+}
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+struct group {
+    char *base, *path;
+};
+
+static bool group_open(struct group *group, enum cgroup_kind kind)
+{
+    struct err err = {0};
+    char name[32];
+    group->base = cgroup_base(kind);
+    if (!group->base) {
+        print_message("SKIPPED: no cgroup of this version may be made here\n");
+        return false;
+    }
+    snprintf(name, sizeof name, "test-%d", (int)getpid());
+    assert_int_equal(
+        cgroup_make(group->base, name, 0, geteuid(), getegid(), &group->path, &err), 0);
+    return true;
+}
+
+static size_t group_count(const struct group *group)
+{
+    struct process_list list = {0};
+    cgroup_processes(group->path, "ranks", &list);
+    size_t count = list.count;
+    process_list_done(&list);
+    return count;
+}
+
+static void until_count(const struct group *group, size_t count)
+{
+    uint64_t give_up_ms = clock_steady_ms() + PATIENCE_MS;
+    while (group_count(group) != count) {
+        assert_true(clock_steady_ms() < give_up_ms);
+        poll(NULL, 0, 5);
+    }
+}
+
+static void group_close(struct group *group)
+{
+    uint64_t give_up_ms = clock_steady_ms() + PATIENCE_MS;
+    while (!cgroup_remove(group->path)) {
+        assert_true(clock_steady_ms() < give_up_ms);
+        poll(NULL, 0, 5);
+    }
+    mem_free(group->path);
+    mem_free(group->base);
+}
+
+/* A rank, a child in another session, and a grandchild whose parent is gone. */
+static void family_live(void)
+{
+    if (fork() == 0) {
+        setsid();
+        if (fork() == 0)
+            for (;;)
+                pause();
+        _exit(0);
+    }
+    if (fork() == 0) {
+        setsid();
+        for (;;)
+            pause();
+    }
+    while (wait(NULL) > 0)
+        continue;
+    for (;;)
+        pause();
+}
+
+static void a_family_dies_in(enum cgroup_kind kind)
+{
+    struct group group;
+    bool inside;
+    if (!group_open(&group, kind))
+        skip();
+    int fd = cgroup_open(group.path, "ranks");
+    assert_true(fd >= 0);
+    pid_t pid = cgroup_fork(fd, &inside);
+    if (pid == 0) {
+        if (!inside && !cgroup_join(fd))
+            _exit(1);
+        family_live();
+    }
+    close(fd);
+    until_count(&group, 3);
+    assert_false(cgroup_remove(group.path)); /* in use */
+    assert_true(cgroup_kill(group.path, "ranks"));
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    until_count(&group, 0);
+    group_close(&group);
+}
+
+static void double_forked_and_setsid_processes_die_in_a_group_of_version_2(void **state)
+{
+    (void)state;
+    a_family_dies_in(CGROUP_V2);
+}
+
+static void double_forked_and_setsid_processes_die_in_a_group_of_version_1(void **state)
+{
+    (void)state;
+    a_family_dies_in(CGROUP_V1);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Waits for the word, then touches so much memory and sleeps. */
+static pid_t eater_start(size_t bytes, int *out_go)
+{
+    int go[2];
+    assert_int_equal(pipe(go), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        char byte;
+        close(go[1]);
+        if (read(go[0], &byte, 1) != 1)
+            _exit(1);
+        char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            _exit(2);
+        memset(memory, 1, bytes);
+        _exit(0);
+    }
+    close(go[0]);
+    *out_go = go[1];
+    return pid;
+}
+
+static int eater_end(pid_t pid, int go)
+{
+    int status;
+    assert_int_equal(write(go, "", 1), 1);
+    close(go);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+static void more_memory_than_the_group_may_have_kills_and_the_neighbour_lives(void **state)
+{
+    (void)state;
+    char *base = cgroup_memory_base(CGROUP_V1, NULL), *paths[2], name[32];
+    struct err err = {0};
+    int go[2];
+    pid_t pids[2];
+    if (!base) {
+        print_message("SKIPPED: no memory cgroup of version 1 may be made here\n");
+        skip();
+    }
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "test-%d-%d", (int)getpid(), i);
+        assert_int_equal(cgroup_memory_make(base, name, (uint64_t)32 << 20, geteuid(), getegid(),
+                                            &paths[i], &err),
+                         0);
+        pids[i] = eater_start((size_t)(i == 0 ? 128 : 8) << 20, &go[i]);
+        assert_true(cgroup_memory_move(paths[i], pids[i]));
+    }
+    int status = eater_end(pids[0], go[0]);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_true(cgroup_memory_kills(paths[0]) >= 1);
+    status = eater_end(pids[1], go[1]);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(cgroup_memory_kills(paths[1]), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_true(cgroup_remove(paths[i]));
+        mem_free(paths[i]);
+    }
+    mem_free(base);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(our_group_is_found_in_each_hierarchy),
+        cmocka_unit_test(a_container_that_sees_a_part_finds_its_group_at_the_mount),
+        cmocka_unit_test(double_forked_and_setsid_processes_die_in_a_group_of_version_2),
+        cmocka_unit_test(double_forked_and_setsid_processes_die_in_a_group_of_version_1),
+        cmocka_unit_test(more_memory_than_the_group_may_have_kills_and_the_neighbour_lives),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
