@@ -4,6 +4,9 @@
 #include <string.h>
 
 #define REFUSALS_MAX 100u
+/* An experiment walks over all jobs in memory: 100 x 1,000,000 x 10 ns is a second at most. */
+#define TARGETS_MAX            10000u
+#define EXPERIMENT_TARGETS_MAX 100u
 
 struct control_pass {
     struct core *core;
@@ -82,12 +85,32 @@ static struct job *job_target(const struct control_pass *pass, const char *value
     return job_newest_named(pass->core, experiment, name);
 }
 
-static bool list_has(const struct pointer_list *list, const void *item)
+/* A job or worker may be named in several ways and is meant once. */
+static void job_take(struct control_pass *pass, struct job *job)
 {
-    for (size_t i = 0; i < list->count; i++)
-        if (list->items[i] == item)
-            return true;
-    return false;
+    if (job->targeted)
+        return;
+    job->targeted = true;
+    list_add(&pass->jobs, job);
+}
+
+static void worker_take(struct control_pass *pass, struct worker *worker)
+{
+    if (worker->targeted)
+        return;
+    worker->targeted = true;
+    list_add(&pass->workers, worker);
+}
+
+/* Jobs do not leave memory before the step ends. */
+static void targets_release(struct control_pass *pass)
+{
+    for (size_t i = 0; i < pass->jobs.count; i++)
+        ((struct job *)pass->jobs.items[i])->targeted = false;
+    for (size_t i = 0; i < pass->workers.count; i++)
+        ((struct worker *)pass->workers.items[i])->targeted = false;
+    mem_free(pass->jobs.items);
+    mem_free(pass->workers.items);
 }
 
 static const char *job_fault(const struct control_pass *pass, const struct job *job)
@@ -118,8 +141,8 @@ static void job_target_add(struct control_pass *pass, const char *value)
     const char *fault = job_fault(pass, job);
     if (fault)
         refuse(pass, value, fault);
-    else if (!list_has(&pass->jobs, job))
-        list_add(&pass->jobs, job);
+    else
+        job_take(pass, job);
 }
 
 /* Of an experiment the action takes those jobs that it applies to. */
@@ -141,7 +164,7 @@ static void experiment_target_add(struct control_pass *pass, const char *value)
         if (job_fault(pass, job))
             denied++;
         else
-            list_add(&pass->jobs, job);
+            job_take(pass, job);
     }
     if (denied)
         refuse(pass, value,
@@ -158,8 +181,8 @@ static void worker_target_add(struct control_pass *pass, const char *value)
         refuse(pass, value, arena_printf(pass->arena, "no worker '%s' has ever joined", value));
     else if (!pass->event->may_act_for_others)
         refuse(pass, value, "only operators may drain workers");
-    else if (!list_has(&pass->workers, worker))
-        list_add(&pass->workers, worker);
+    else
+        worker_take(pass, worker);
 }
 
 static void target_add(struct control_pass *pass, const struct rec_name_value *target)
@@ -201,7 +224,7 @@ static enum edge_state edge_reopened(const struct control_pass *pass, const stru
                                      const struct row_job_dependency *row)
 {
     const struct job *parent = job_find(pass->core, row->parent_id);
-    if (parent && (!job_state_is_terminal(parent->state) || list_has(&pass->jobs, parent)))
+    if (parent && (!job_state_is_terminal(parent->state) || parent->targeted))
         return edge_is_met_by_artifact(row, parent) ? EDGE_MET : EDGE_WAITING;
     if (!parent)
         return strcmp(row->state, "met") == 0 && !job_reads_from(job, row->parent_id) ? EDGE_MET
@@ -228,7 +251,7 @@ static void reopen_check(struct control_pass *pass, const struct job *job)
     }
 }
 
-/* Its queue or project may have gone since. */
+/* Its queue or project may have gone since, or its owner have left the project. */
 static void rights_reopen_check(struct control_pass *pass, const struct job *job)
 {
     const char *gone = job->queue->removed ? "queue" : job->project->removed ? "project" : NULL;
@@ -236,6 +259,39 @@ static void rights_reopen_check(struct control_pass *pass, const struct job *job
         refuse(pass, job->name,
                arena_printf(pass->arena, "the %s of job %llu was removed: submit it anew", gone,
                             (unsigned long long)job->job_id));
+    else if (!project_admits(job->project, job->account))
+        refuse(pass, job->name,
+               arena_printf(pass->arena,
+                            "'%s' is no member of project '%s' of job %llu any more, and the "
+                            "project is not open",
+                            job->account, job->project->name, (unsigned long long)job->job_id));
+}
+
+/* What is opened again waits again, and counts as a submit does. */
+static void limits_reopen_check(struct control_pass *pass)
+{
+    const struct core *core = pass->core;
+    if (core->live_count + pass->jobs.count > core->config.jobs_max)
+        refuse(pass, "jobs",
+               arena_printf(pass->arena, "jobs queued or running: %llu, and the limit is %u",
+                            (unsigned long long)core->live_count, core->config.jobs_max));
+    struct quota_asker *askers = arena_alloc(pass->arena, pass->jobs.count * sizeof *askers);
+    for (size_t i = 0; i < pass->jobs.count; i++) {
+        const struct job *job = pass->jobs.items[i];
+        askers[i] = (struct quota_asker){job->account, job->project->name, job->queue->name};
+    }
+    const char *fault = quota_waiting_fault(core, askers, pass->jobs.count, "retry", pass->arena);
+    if (fault)
+        refuse(pass, "quota", fault);
+}
+
+static void reopen_checks(struct control_pass *pass)
+{
+    for (size_t i = 0; i < pass->jobs.count; i++) {
+        reopen_check(pass, pass->jobs.items[i]);
+        rights_reopen_check(pass, pass->jobs.items[i]);
+    }
+    limits_reopen_check(pass);
 }
 
 static void edges_reopen(struct control_pass *pass, struct job *job)
@@ -375,6 +431,37 @@ static void apply_all(struct control_pass *pass)
     answer_done(pass);
 }
 
+static size_t experiments_named(const struct msg_control *control)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < control->targets_count; i++)
+        count += strcmp(control->targets[i].name, "experiment") == 0;
+    return count;
+}
+
+static bool targets_are_too_many(const struct msg_control *control)
+{
+    return control->targets_count > TARGETS_MAX ||
+           experiments_named(control) > EXPERIMENT_TARGETS_MAX;
+}
+
+static void targets_add(struct control_pass *pass)
+{
+    const struct msg_control *control = pass->event->control;
+    if (control->targets_count == 0)
+        refuse(pass, "targets", "nothing was named");
+    if (targets_are_too_many(control))
+        refuse(pass, "targets",
+               arena_printf(pass->arena,
+                            "%zu targets in one request, of them experiments: %zu; expected at "
+                            "most %u and %u",
+                            control->targets_count, experiments_named(control), TARGETS_MAX,
+                            EXPERIMENT_TARGETS_MAX));
+    else
+        for (size_t i = 0; i < control->targets_count; i++)
+            target_add(pass, &control->targets[i]);
+}
+
 void control_on_control(struct core *core, const struct event_control *event)
 {
     const struct msg_control *control = event->control;
@@ -388,18 +475,10 @@ void control_on_control(struct core *core, const struct event_control *event)
                             "'%.40s' is not an action, expected cancel, hold, release, retry, "
                             "drain or undrain",
                             control->action));
-    for (size_t i = 0; pass.action && i < control->targets_count; i++)
-        target_add(&pass, &control->targets[i]);
-    for (size_t i = 0; pass.action == ACTION_RETRY && i < pass.jobs.count; i++) {
-        reopen_check(&pass, pass.jobs.items[i]);
-        rights_reopen_check(&pass, pass.jobs.items[i]);
-    }
-    if (pass.action == ACTION_RETRY && core->live_count + pass.jobs.count > core->config.jobs_max)
-        refuse(&pass, "jobs",
-               arena_printf(pass.arena, "jobs queued or running: %llu, and the limit is %u",
-                            (unsigned long long)core->live_count, core->config.jobs_max));
-    if (control->targets_count == 0 && pass.action)
-        refuse(&pass, "targets", "nothing was named");
+    else
+        targets_add(&pass);
+    if (pass.action == ACTION_RETRY)
+        reopen_checks(&pass);
     if (pass.refusal_count)
         answer_refused(core, ADDRESS_CLIENT, event->client, event->request_seq, ERR_INVALID,
                        pass.refusal_count == 1
@@ -409,8 +488,7 @@ void control_on_control(struct core *core, const struct event_control *event)
                        pass.refusals, pass.refusal_count);
     else
         apply_all(&pass);
-    mem_free(pass.jobs.items);
-    mem_free(pass.workers.items);
+    targets_release(&pass);
 }
 
 /* ---- what must be looked up -------------------------------------------------------------- */
@@ -420,7 +498,7 @@ size_t control_lookups(const struct core *core, const struct event_control *even
 {
     (void)core;
     const struct msg_control *control = event->control;
-    if (action_from_name(control->action) != ACTION_RETRY)
+    if (action_from_name(control->action) != ACTION_RETRY || targets_are_too_many(control))
         return 0;
     struct core_lookup *list = arena_alloc(arena, control->targets_count * sizeof *list);
     for (size_t i = 0; i < control->targets_count; i++) {

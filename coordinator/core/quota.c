@@ -522,7 +522,7 @@ static uint64_t waiting_now(const struct core *core, const char *instance)
 }
 
 static size_t tally_add(struct tally *tallies, size_t count, const struct quota *quota,
-                        const char *instance, struct arena *arena)
+                        const char *instance, uint64_t jobs, struct arena *arena)
 {
     size_t at = 0;
     while (at < count && strcmp(tallies[at].instance, instance) != 0)
@@ -530,45 +530,61 @@ static size_t tally_add(struct tally *tallies, size_t count, const struct quota 
     if (at == count)
         tallies[count++] =
             (struct tally){.instance = arena_strdup(arena, instance), .quota = quota};
-    tallies[at].count++;
+    tallies[at].count += jobs;
     return count;
 }
 
-/* Looked up once for each run of jobs of the same queue and project. */
-static size_t tallies_make(const struct core *core, const char *account,
-                           const struct spec_job *jobs, size_t job_count, struct arena *arena,
-                           struct tally *tallies)
+static bool asker_equal(const struct quota_asker *a, const struct quota_asker *b)
 {
-    size_t count = 0;
+    return strcmp(a->account, b->account) == 0 && strcmp(a->project, b->project) == 0 &&
+           strcmp(a->queue, b->queue) == 0;
+}
+
+/* Adds so many jobs of the asker to the tallies of the quotas that they count against. */
+static size_t tallies_add(const struct core *core, const struct quota_asker *asker, uint64_t jobs,
+                          struct arena *arena, struct tally *tallies, size_t count)
+{
+    const char *names[PARTS] = {asker->account, asker->project, asker->queue};
     struct buf instance = {0};
-    for (size_t i = 0; i < job_count; i++) {
-        const char *names[PARTS] = {account, jobs[i].project, jobs[i].queue};
-        for (unsigned mask = 1; mask < 1u << PARTS; mask++) {
-            const struct quota *quota = quota_for(core, names, mask, &instance);
-            if (quota && quota->queued >= 0)
-                count = tally_add(tallies, count, quota, buf_text(&instance), arena);
-        }
+    for (unsigned mask = 1; mask < 1u << PARTS; mask++) {
+        const struct quota *quota = quota_for(core, names, mask, &instance);
+        if (quota && quota->queued >= 0)
+            count = tally_add(tallies, count, quota, buf_text(&instance), jobs, arena);
     }
     buf_done(&instance);
     return count;
 }
 
-const char *quota_submit_fault(const struct core *core, const char *account,
-                               const struct spec_job *jobs, size_t job_count, struct arena *arena)
+/* Looked up once for each run of jobs of the same queue and project. */
+static size_t tallies_make(const struct core *core, const struct quota_asker *askers, size_t count,
+                           struct arena *arena, struct tally *tallies)
+{
+    size_t tally_count = 0;
+    for (size_t from = 0, to; from < count; from = to) {
+        to = from + 1;
+        while (to < count && asker_equal(&askers[from], &askers[to]))
+            to++;
+        tally_count = tallies_add(core, &askers[from], to - from, arena, tallies, tally_count);
+    }
+    return tally_count;
+}
+
+const char *quota_waiting_fault(const struct core *core, const struct quota_asker *askers,
+                                size_t count, const char *what, struct arena *arena)
 {
     if (HASH_COUNT(core->quotas) == 0)
         return NULL;
-    struct tally *tallies = arena_alloc(arena, (7 * job_count + 1) * sizeof *tallies);
-    size_t count = tallies_make(core, account, jobs, job_count, arena, tallies);
-    for (size_t i = 0; i < count; i++) {
+    struct tally *tallies = arena_alloc(arena, (7 * count + 1) * sizeof *tallies);
+    size_t tally_count = tallies_make(core, askers, count, arena, tallies);
+    for (size_t i = 0; i < tally_count; i++) {
         uint64_t waiting = waiting_now(core, tallies[i].instance);
         if (waiting + tallies[i].count > (uint64_t)tallies[i].quota->queued)
             return arena_printf(arena,
-                                "%llu jobs of %s wait, this submit adds %llu, and the quota of "
-                                "'%s' lets %lld wait: submit again when some have started",
-                                (unsigned long long)waiting, tallies[i].instance,
+                                "%llu jobs of %s wait, this %s adds %llu, and the quota of "
+                                "'%s' lets %lld wait: %s again when some have started",
+                                (unsigned long long)waiting, tallies[i].instance, what,
                                 (unsigned long long)tallies[i].count, tallies[i].quota->scope,
-                                (long long)tallies[i].quota->queued);
+                                (long long)tallies[i].quota->queued, what);
     }
     return NULL;
 }

@@ -207,9 +207,13 @@ void quota_give(struct core *core, struct limit *limit, const struct class *clas
 void quotas_measure(struct core *core);           /* before a pass: what is left of periods */
 uint64_t quotas_next_at(const struct core *core); /* end of a period; UINT64_MAX: none is metered */
 void quotas_load_end(struct core *core);
-/* What speaks against so many more waiting jobs; NULL: nothing. */
-const char *quota_submit_fault(const struct core *core, const char *account,
-                               const struct spec_job *jobs, size_t job_count, struct arena *arena);
+/* Whom a job counts against. */
+struct quota_asker {
+    const char *account, *project, *queue;
+};
+/* What speaks against so many more waiting jobs that a "submit" or "retry" adds; NULL: nothing. */
+const char *quota_waiting_fault(const struct core *core, const struct quota_asker *askers,
+                                size_t count, const char *what, struct arena *arena);
 /* Of a full limit. */
 const char *quota_why(const struct core *core, const struct limit *limit, const struct class *class,
                       struct arena *arena, const char **out_remedy);

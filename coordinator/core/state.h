@@ -69,6 +69,7 @@ struct worker {
     bool shrunk;    /* rejoined with less than it had given away, until that ends */
     bool changed;   /* in core->changed: gained room since the last pass */
     bool dirty, is_new;
+    bool targeted;  /* by the request that control.c is handling */
     struct timer timer;
     UT_hash_handle hh_id, hh_name;
 };
@@ -314,6 +315,7 @@ struct job {
     struct timer timer;     /* of a backoff */
     bool dirty, is_new;
     bool check_eviction;    /* in core->ended */
+    bool targeted;          /* by the request that control.c is handling */
     struct job *older_same_name, *newer_same_name;
     struct job *maker_next, *maker_previous; /* jobs with datasets, made or promised */
     bool is_maker;

@@ -81,15 +81,21 @@ static bool text_equal(const char *a, const char *b)
     return strcmp(a ? a : "", b ? b : "") == 0;
 }
 
-static bool was_asked(const struct parked *parked, const struct core_lookup *wanted)
+/* All lookups of a submit key are of the same key. */
+static bool lookup_equal(const struct core_lookup *a, const struct core_lookup *b)
 {
-    for (size_t i = 0; i < parked->asked_count; i++) {
-        const struct core_lookup *asked = &parked->asked[i];
-        if (asked->kind == wanted->kind && asked->job_id == wanted->job_id &&
-            text_equal(asked->name, wanted->name) &&
-            text_equal(asked->experiment, wanted->experiment))
-            return true; /* all lookups of a submit key are of the same key */
-    }
+    return a->kind == b->kind && a->job_id == b->job_id && text_equal(a->name, b->name) &&
+           text_equal(a->experiment, b->experiment);
+}
+
+/* The core lists them in the same order each time, so the one at `place` nearly always is it. */
+static bool was_asked(const struct parked *parked, const struct core_lookup *wanted, size_t place)
+{
+    if (place < parked->asked_count && lookup_equal(&parked->asked[place], wanted))
+        return true;
+    for (size_t i = 0; i < parked->asked_count; i++)
+        if (lookup_equal(&parked->asked[i], wanted))
+            return true;
     return false;
 }
 
@@ -101,7 +107,7 @@ static bool lookups_settled(const struct shell *shell, struct parked *parked)
     bool settled = true;
 
     for (size_t i = 0; i < count; i++)
-        settled = settled && was_asked(parked, &wanted[i]);
+        settled = settled && was_asked(parked, &wanted[i], i);
     if (settled)
         return true;
     parked->asked = wanted;

@@ -77,3 +77,36 @@ Y
     [ "$first" = "$second" ]
     [ "$(sql "SELECT count(*) FROM athanor.jobs WHERE name = 'once'")" = 1 ]
 }
+
+@test "a spec that names half the past is refused at once, and a thing named twice is meant once" {
+    { printf 'athanor: 1\nname: greedy\nkind: command\ncommand: ["true"]\nneeds: [job:j0'
+      printf ', job:j%d' {1..1000}; printf ']\n'; } >greedy.yaml
+    run athanor submit greedy.yaml
+    [ "$status" -eq 4 ]
+    [[ $output == *"name more than 1000 jobs and datasets outside of this spec"* ]]
+    nothing_was_kept
+    printf 'athanor: 1\nname: twice\nexperiment: twice\nkind: command\ncommand: ["true"]\nhold: true\n' >twice.yaml
+    athanor submit twice.yaml
+    athanor cancel --experiment twice --experiment twice
+    athanor retry --experiment twice twice/twice --experiment twice
+    athanor wait twice/twice
+    [ "$(sql "SELECT state || ' ' || attempt_count FROM athanor.jobs WHERE name = 'twice'")" = "SUCCEEDED 1" ]
+}
+
+@test "a client that floods submits is refused at its quota while others are answered" {
+    athanor quota set --user "$(id -un)" --queued 900
+    printf 'athanor: 1\nname: flood\nkind: command\ncommand: ["true"]\nhold: true\narray: 100\n' >flood.yaml
+    pids=()
+    for i in {1..24}; do
+        athanor submit flood.yaml >"flood.$i" 2>&1 & pids+=($!)
+    done
+    athanor ls --limit 1
+    accepted=0
+    for i in "${!pids[@]}"; do
+        if wait "${pids[$i]}"; then accepted=$((accepted + 1))
+        else grep -q "lets 900 wait: submit again" "flood.$((i + 1))"; fi
+    done
+    [ "$accepted" -eq 9 ]
+    [ "$(sql "SELECT count(*) FROM athanor.jobs WHERE name LIKE 'flood-%'")" = 900 ]
+    athanor quota rm --user "$(id -un)"
+}

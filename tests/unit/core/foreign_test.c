@@ -82,41 +82,65 @@ static void join(struct fixture *f, const struct msg_worker_join *join, const ch
                            .join = {.peer = 9, .principal = principal, .join = join}});
 }
 
-static void submit(struct fixture *f, const char *key, size_t jobs, uint32_t cores)
+static struct spec_job a_job(uint32_t cores)
 {
     static const char *const command[] = {"true"};
+    return (struct spec_job){.name = "j",
+                             .queue = "default",
+                             .project = "default",
+                             .experiment = "x",
+                             .description = "",
+                             .kind = "command",
+                             .recipe = "",
+                             .resources = {1, cores, 0, 1},
+                             .retry = {.attempts = 1},
+                             .checkpoint = {.best_metric = "", .best_mode = SPEC_BEST_MIN},
+                             .on_disconnect = SPEC_DISCONNECT_WAIT,
+                             .launcher = SPEC_LAUNCHER_AUTO,
+                             .params = "{}",
+                             .command = command,
+                             .command_count = 1};
+}
+
+/* The key stays until the next one is made. */
+static struct event a_submit(const char *key, const struct spec *spec)
+{
+    static uint8_t bytes[16];
+    memset(bytes, 0, sizeof bytes);
+    memcpy(bytes, key, strlen(key));
+    return (struct event){
+        .kind = EVENT_SUBMIT,
+        .submit = {.client = 1, .account = "ann", .submit_key = bytes, .spec = spec, .source = ""}};
+}
+
+static void submit(struct fixture *f, const char *key, size_t jobs, uint32_t cores)
+{
     struct spec_job list[8];
     for (size_t i = 0; i < jobs; i++)
-        list[i] = (struct spec_job){.name = "j",
-                                    .queue = "default",
-                                    .project = "default",
-                                    .experiment = "x",
-                                    .description = "",
-                                    .kind = "command",
-                                    .recipe = "",
-                                    .resources = {1, cores, 0, 1},
-                                    .retry = {.attempts = 1},
-                                    .checkpoint = {.best_metric = "", .best_mode = SPEC_BEST_MIN},
-                                    .on_disconnect = SPEC_DISCONNECT_WAIT,
-                                    .launcher = SPEC_LAUNCHER_AUTO,
-                                    .params = "{}",
-                                    .command = command,
-                                    .command_count = 1};
+        list[i] = a_job(cores);
     struct spec spec = {.experiment = "x", .name = "", .jobs = list, .job_count = jobs};
-    uint8_t bytes[16] = {0};
-    memcpy(bytes, key, strlen(key));
-    step(f, (struct event){.kind = EVENT_SUBMIT,
-                           .submit = {.client = 1,
-                                      .account = "ann",
-                                      .submit_key = bytes,
-                                      .spec = &spec,
-                                      .source = ""}});
+    step(f, a_submit(key, &spec));
+}
+
+static void submit_retrying(struct fixture *f, const char *key, uint32_t cores)
+{
+    struct spec_job job = a_job(cores);
+    job.retry = (struct spec_retry){.attempts = 3, .causes = SPEC_CAUSE_BIT(CAUSE_LAUNCH_FAILED)};
+    struct spec spec = {.experiment = "x", .name = "", .jobs = &job, .job_count = 1};
+    step(f, a_submit(key, &spec));
+}
+
+static const struct row_job *job_row(const struct fixture *f, size_t index)
+{
+    return memory_db_row(f->db, ROW_TABLE_job, index);
 }
 
 static void report(struct fixture *f, struct rec_report one, uint64_t node)
 {
-    struct msg_report message = {
-        .attempt_id = 1, .node = node, .reports = &one, .reports_count = 1};
+    struct msg_report message = {.attempt_id = 1,
+                                 .node = node,
+                                 .reports = &one,
+                                 .reports_count = 1};
     step(f, (struct event){.kind = EVENT_REPORTS, .reports = {.peer = 9, .reports = &message}});
 }
 
@@ -138,6 +162,13 @@ static struct rec_report a_report(uint64_t seq, uint64_t kind)
                                .meta = "",
                                .cause = "",
                                .time_us = BASE_US};
+}
+
+static struct rec_report finished(uint64_t seq, const char *cause)
+{
+    struct rec_report report = a_report(seq, REPORT_FINISHED);
+    report.cause = cause;
+    return report;
 }
 
 /* ---- workers ----------------------------------------------------------------------------- */
@@ -196,7 +227,155 @@ static void a_worker_may_come_back_smaller_than_what_it_holds(void **state)
     assert_null(answer(f, MSG_ATTEMPT_FENCE));
 }
 
+static struct rec_device a_gpu(uint64_t index, const char *kind)
+{
+    return (struct rec_device){.device_index = index, .kind = kind, .model = "m", .uuid = ""};
+}
+
+static void a_device_listed_twice_is_one(void **state)
+{
+    struct fixture *f = *state;
+    struct rec_device devices[3] = {a_gpu(0, "gpu"), a_gpu(0, "gpu"), a_gpu(0, "nic")};
+    struct msg_worker_join offer = a_join();
+    offer.devices = devices;
+    offer.devices_count = 3;
+    join(f, &offer, NULL);
+    assert_non_null(answer(f, MSG_WORKER_WELCOME));
+    assert_int_equal(memory_db_count(f->db, ROW_TABLE_worker_device), 1);
+}
+
+/* More than the machine has, less, then nothing like before: what was given away stays given away
+ * until it ends, and what is free is never less than nothing. */
+static void an_inventory_that_changes_with_each_join_loses_nothing(void **state)
+{
+    struct fixture *f = *state;
+    static const uint64_t cores[] = {65536, 1, 3, 65536, 2};
+    struct rec_device devices[2] = {a_gpu(7, "gpu"), a_gpu(8, "gpu")};
+    struct rec_held_attempt held = {.attempt_id = 1, .running = true};
+    start_a_job(f);
+    for (size_t i = 0; i < ARRAY_COUNT(cores); i++) {
+        struct msg_worker_join offer = a_join();
+        offer.cores = cores[i];
+        offer.devices = &devices[i % 2];
+        offer.devices_count = i % 3;
+        if (offer.devices_count == 2)
+            offer.devices = devices;
+        offer.held = &held;
+        offer.held_count = 1;
+        join(f, &offer, "w1");
+        assert_non_null(answer(f, MSG_WORKER_WELCOME));
+        assert_null(answer(f, MSG_ATTEMPT_FENCE));
+        step(f, (struct event){.kind = EVENT_TICK});
+    }
+    report(f, finished(1, "success"), 0);
+    assert_string_equal(job_row(f, 0)->state, "SUCCEEDED");
+}
+
+static void cores_that_are_not_there_cost_an_attempt_and_no_job(void **state)
+{
+    struct fixture *f = *state;
+    struct msg_worker_join offer = a_join();
+    offer.cores = 60000;
+    join(f, &offer, "w1");
+    submit_retrying(f, "k", 50000);
+    step(f, (struct event){.kind = EVENT_TICK});
+    assert_non_null(answer(f, MSG_START));
+    report(f, finished(1, "launch_failed"), 0); /* what an honest shepherd finds */
+    assert_string_equal(job_row(f, 0)->state, "BACKOFF");
+    offer = a_join(); /* the truth */
+    join(f, &offer, "w1");
+    f->now_ms += 10000;
+    step(f, (struct event){.kind = EVENT_TICK});
+    assert_string_equal(job_row(f, 0)->state, "READY");
+    assert_null(answer(f, MSG_START));
+}
+
+static void a_worker_cannot_speak_for_another(void **state)
+{
+    struct fixture *f = *state;
+    start_a_job(f);
+    struct msg_worker_join offer = a_join();
+    struct rec_held_attempt held = {.attempt_id = 1, .running = true};
+    offer.name = "w2";
+    offer.held = &held;
+    offer.held_count = 1;
+    step(f, (struct event){.kind = EVENT_WORKER_JOIN, .join = {.peer = 8, .join = &offer}});
+    assert_int_equal(answer(f, MSG_ATTEMPT_FENCE)->u.attempt_fence.attempt_id, 1);
+    struct rec_report end = finished(1, "success");
+    struct msg_report message = {.attempt_id = 1, .reports = &end, .reports_count = 1};
+    step(f, (struct event){.kind = EVENT_REPORTS, .reports = {.peer = 8, .reports = &message}});
+    assert_non_null(strstr(refusal(f), "not joined"));
+    struct msg_heartbeat beat = {.worker_id = 1, .incarnation = 1};
+    step(f, (struct event){.kind = EVENT_HEARTBEAT, .heartbeat = {.peer = 8, .heartbeat = &beat}});
+    assert_non_null(strstr(refusal(f), "not joined"));
+    struct msg_worker_leave leave = {.worker_id = 1, .incarnation = 1};
+    step(f, (struct event){.kind = EVENT_WORKER_LEAVE, .leave = {.peer = 8, .leave = &leave}});
+    assert_non_null(strstr(refusal(f), "not joined"));
+    assert_string_equal(job_row(f, 0)->state, "PLACED");
+}
+
+static void a_second_end_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    start_a_job(f);
+    struct rec_report both[2] = {finished(1, "success"), finished(2, "oom")};
+    struct msg_report message = {.attempt_id = 1, .reports = both, .reports_count = 2};
+    step(f, (struct event){.kind = EVENT_REPORTS, .reports = {.peer = 9, .reports = &message}});
+    assert_int_equal(answer(f, MSG_REPORT_ACK)->u.report_ack.seq, 1);
+    report(f, finished(2, "oom"), 0);
+    assert_non_null(answer(f, MSG_ATTEMPT_FENCE));
+    assert_string_equal(job_row(f, 0)->state, "SUCCEEDED");
+    assert_string_equal(job_row(f, 0)->cause, "success");
+}
+
 /* ---- submits ----------------------------------------------------------------------------- */
+
+static void naming_half_the_past_is_refused_before_anything_is_looked_up(void **state)
+{
+    struct fixture *f = *state;
+    struct spec_need *needs = mem_array(1001, sizeof *needs);
+    struct core_lookup *lookups;
+    for (size_t i = 0; i < 1001; i++)
+        needs[i] = (struct spec_need){.job = arena_printf(&f->arena, "j%zu", i),
+                                      .job_index = SPEC_EXTERNAL,
+                                      .on = SPEC_ON_ANY};
+    for (size_t count = 1000; count <= 1001; count++) {
+        struct spec_job job = a_job(1);
+        job.needs = needs;
+        job.need_count = count;
+        struct spec spec = {.experiment = "x", .name = "", .jobs = &job, .job_count = 1};
+        struct event event = a_submit("k", &spec);
+        size_t wanted = core_lookups(f->core, &event, &f->arena, &lookups);
+        assert_int_equal(wanted, count == 1000 ? 1001 : 1); /* with the submit's key */
+        step(f, event);
+        const struct msg_refused *refused = &answer(f, MSG_REFUSED)->u.refused;
+        assert_non_null(strstr(refused->refusals[0].text,
+                               count == 1000 ? "no job 'j0'" : "more than 1000 jobs"));
+    }
+    assert_int_equal(memory_db_count(f->db, ROW_TABLE_job), 0);
+    mem_free(needs);
+}
+
+static void a_request_with_too_many_targets_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct rec_name_value *targets = mem_array(10001, sizeof *targets);
+    submit(f, "k", 1, 1);
+    for (size_t i = 0; i < 10001; i++)
+        targets[i] = (struct rec_name_value){i < 101 ? "experiment" : "job", i < 101 ? "x" : "1"};
+    for (size_t count = 101; count <= 10001; count += 9900) {
+        struct msg_control control = {.action = "cancel",
+                                      .targets = targets,
+                                      .targets_count = count,
+                                      .reason = ""};
+        step(f, (struct event){.kind = EVENT_CONTROL,
+                               .control = {.account = "ann", .control = &control}});
+        assert_non_null(strstr(refusal(f), "expected at most 10000 and 100"));
+        targets[0].name = "job";
+    }
+    assert_string_equal(job_row(f, 0)->state, "READY");
+    mem_free(targets);
+}
 
 static void a_submit_past_the_limit_of_live_jobs_changes_nothing(void **state)
 {
@@ -307,14 +486,16 @@ static void an_unknown_action_is_refused_with_those_there_are(void **state)
 {
     struct fixture *f = *state;
     struct rec_name_value target = {"job", "1"};
-    struct msg_control control = {
-        .action = "explode", .targets = &target, .targets_count = 1, .reason = ""};
-    step(f, (struct event){.kind = EVENT_CONTROL,
-                           .control = {.account = "ann", .control = &control}});
+    struct msg_control control = {.action = "explode",
+                                  .targets = &target,
+                                  .targets_count = 1,
+                                  .reason = ""};
+    step(f,
+         (struct event){.kind = EVENT_CONTROL, .control = {.account = "ann", .control = &control}});
     assert_non_null(strstr(refusal(f), "expected cancel"));
     control = (struct msg_control){.action = "cancel", .reason = ""};
-    step(f, (struct event){.kind = EVENT_CONTROL,
-                           .control = {.account = "ann", .control = &control}});
+    step(f,
+         (struct event){.kind = EVENT_CONTROL, .control = {.account = "ann", .control = &control}});
     assert_non_null(strstr(refusal(f), "nothing was named"));
 }
 
@@ -326,6 +507,13 @@ int main(void)
         TEST(a_worker_that_lies_about_itself_is_refused),
         TEST(more_workers_than_the_limit_are_refused),
         TEST(a_worker_may_come_back_smaller_than_what_it_holds),
+        TEST(a_device_listed_twice_is_one),
+        TEST(an_inventory_that_changes_with_each_join_loses_nothing),
+        TEST(cores_that_are_not_there_cost_an_attempt_and_no_job),
+        TEST(a_worker_cannot_speak_for_another),
+        TEST(a_second_end_changes_nothing),
+        TEST(naming_half_the_past_is_refused_before_anything_is_looked_up),
+        TEST(a_request_with_too_many_targets_is_refused),
         TEST(a_submit_past_the_limit_of_live_jobs_changes_nothing),
         TEST(a_key_used_for_another_submit_is_refused),
         TEST(a_job_larger_than_any_worker_may_be_is_refused),

@@ -1,0 +1,315 @@
+/* submit_plan.c - which job each need and input means. Nothing changes here. */
+#include "coordinator/core/submit.h"
+
+#include <string.h>
+
+static void size_check(struct submit_pass *pass, const struct spec_job *spec)
+{
+    const struct spec_resources *want = &spec->resources;
+    if (want->ranks < 1 || (uint64_t)want->ranks * want->cores > WORKER_CORES_MAX ||
+        want->memory_bytes > WORKER_MEMORY_MAX / want->ranks)
+        submit_refuse(
+            pass, 0, 0, arena_printf(pass->arena, "jobs.%s.resources", spec->name),
+            arena_printf(pass->arena,
+                         "ranks x cores is %u x %u and memory %llu bytes a rank; one worker "
+                         "holds at most %u cores and 1 PiB",
+                         want->ranks, want->cores, (unsigned long long)want->memory_bytes,
+                         WORKER_CORES_MAX));
+}
+
+/* ---- finding what names mean ------------------------------------------------------------- */
+
+/* By id; by name the newest of this experiment, else the newest of any that was looked up. */
+static struct job *job_meant(const struct submit_pass *pass, const char *name)
+{
+    struct core *core = pass->core;
+    const struct event_found *found = &pass->event->found;
+    if (spec_name_is_id(name)) {
+        uint64_t job_id = 0;
+        for (const char *c = name; *c; c++)
+            job_id = job_id > UINT64_MAX / 16 ? UINT64_MAX : job_id * 10 + (uint64_t)(*c - '0');
+        return job_find(core, job_id);
+    }
+    struct job *job =
+        pass->experiment ? job_find_name(core, pass->experiment->experiment_id, name) : NULL;
+    bool here = job != NULL;
+    for (size_t i = 0; i < found->job_count && !here; i++) { /* also twins, which are older */
+        struct job *other =
+            strcmp(found->jobs[i].name, name) == 0 ? job_find(core, found->jobs[i].job_id) : NULL;
+        if (other && (!job || other->job_id > job->job_id))
+            job = other;
+    }
+    return job;
+}
+
+static bool promises_dataset(const struct job *job, const char *name)
+{
+    for (size_t i = 0; i < job->output_count; i++)
+        if (strcmp(job->outputs[i], name) == 0)
+            return !job_state_is_terminal(job->state);
+    return false;
+}
+
+/* How good a source a job is for a dataset; 0: none. Made here, promised here, made elsewhere,
+ * promised elsewhere; the newest of each. */
+static int dataset_rank(const struct submit_pass *pass, const struct job *job, const char *name)
+{
+    bool here = job->experiment == pass->experiment;
+    if (artifact_dataset(job, name))
+        return here ? 4 : 2;
+    if (promises_dataset(job, name))
+        return here ? 3 : 1;
+    return 0;
+}
+
+static struct job *dataset_search(const struct submit_pass *pass, const char *name)
+{
+    struct job *best = NULL;
+    int best_rank = 0;
+    for (struct job *job = pass->core->makers; job; job = job->maker_next) {
+        int rank = dataset_rank(pass, job, name);
+        if (rank > best_rank || (rank && rank == best_rank && job->job_id > best->job_id)) {
+            best = job;
+            best_rank = rank;
+        }
+    }
+    return best;
+}
+
+/* The jobs of an array or sweep ask for the same one after the other. */
+static struct job *dataset_meant(struct submit_pass *pass, const char *name)
+{
+    if (!pass->dataset || strcmp(pass->dataset, name) != 0) {
+        pass->dataset = name;
+        pass->dataset_job = dataset_search(pass, name);
+    }
+    return pass->dataset_job;
+}
+
+/* ---- edges ------------------------------------------------------------------------------- */
+
+static void edge_plan(struct planned_job *planned, struct planned_edge edge)
+{
+    for (size_t i = 0; i < planned->edge_count; i++) {
+        struct planned_edge *known = &planned->edges[i];
+        if (known->parent_id != edge.parent_id)
+            continue;
+        known->reads |= edge.reads;
+        if (known->implied && !edge.implied) {
+            known->condition = edge.condition;
+            known->artifact = edge.artifact;
+            known->implied = false;
+        }
+        return;
+    }
+    planned->edges[planned->edge_count++] = edge;
+}
+
+/* A need or input on a job outside the spec. */
+static struct job *external_find(struct submit_pass *pass, const struct spec_job *spec,
+                                 const char *what, const char *name, uint32_t line, uint32_t column,
+                                 bool dataset)
+{
+    struct job *job = dataset ? dataset_meant(pass, name) : job_meant(pass, name);
+    if (job && job->reused_job_id) /* it has nothing of its own */
+        job = job_find(pass->core, job->reused_job_id);
+    if (job)
+        return job;
+    const char *path = arena_printf(pass->arena, "jobs.%s.%s", spec->name, what);
+    submit_refuse(
+        pass, line, column, path,
+        dataset ? arena_printf(pass->arena,
+                               "no job has made a dataset called '%s' and none will: name one "
+                               "that exists, or add the job that makes it",
+                               name)
+                : arena_printf(pass->arena,
+                               "no job '%s' in experiment '%s' or elsewhere: expected the "
+                               "name or id of a submitted job",
+                               name, pass->event->spec->experiment));
+    return NULL;
+}
+
+/* An ended parent must have ended well, or, where only its output is read, have that output. */
+static void ended_parent_check(struct submit_pass *pass, const struct spec_job *spec,
+                               struct planned_edge *edge, uint32_t line, uint32_t column)
+{
+    struct job *parent = edge->parent;
+    if (!parent || !job_state_is_terminal(parent->state))
+        return;
+    if (edge->implied) {
+        edge->condition = SPEC_ON_ANY;
+        return;
+    }
+    if (!condition_met(edge->condition, edge->artifact, parent))
+        submit_refuse(pass, line, column, arena_printf(pass->arena, "jobs.%s.needs", spec->name),
+                      arena_printf(pass->arena,
+                                   "needs %s of job %llu (%s), which has ended %s: this job could "
+                                   "never start",
+                                   condition_wanted(pass->arena, edge->condition, edge->artifact),
+                                   (unsigned long long)parent->job_id, parent->name,
+                                   job_state_name(parent->state)));
+}
+
+static void need_plan(struct submit_pass *pass, struct planned_job *planned, struct spec_need *need)
+{
+    struct planned_edge edge = {.condition = need->on,
+                                .artifact = need->artifact,
+                                .implied = need->implied};
+    if (need->job_index != SPEC_EXTERNAL) {
+        edge.parent_id = pass->first_job_id + need->job_index;
+    } else if (need->implied) {
+        edge.parent = job_meant(pass, need->job); /* input_plan makes the edge, or refuses */
+        need->job_id = edge.parent ? edge.parent->job_id : 0;
+        return;
+    } else {
+        edge.parent = external_find(pass, &planned->spec, "needs", need->job, need->line,
+                                    need->column, false);
+        if (!edge.parent)
+            return;
+        edge.parent_id = edge.parent->job_id;
+        ended_parent_check(pass, &planned->spec, &edge, need->line, need->column);
+    }
+    need->job_id = edge.parent_id;
+    edge_plan(planned, edge);
+}
+
+static void source_output_check(struct submit_pass *pass, const struct spec_job *spec,
+                                const struct spec_input *input, const struct job *source)
+{
+    if (!job_state_is_terminal(source->state))
+        return;
+    bool there =
+        input->ref.kind == SPEC_REF_DATASET     ? artifact_dataset(source, input->ref.name) != NULL
+        : input->ref.select == SPEC_SELECT_STEP ? checkpoint_at(source, input->ref.step) != NULL
+                                                : source->checkpoint_count > 0;
+    if (!there)
+        submit_refuse(pass, input->line, input->column,
+                      arena_printf(pass->arena, "jobs.%s.inputs.%s", spec->name, input->name),
+                      arena_printf(pass->arena,
+                                   "%s: job %llu (%s) has ended %s and has nothing of it",
+                                   input->ref.text, (unsigned long long)source->job_id,
+                                   source->name, job_state_name(source->state)));
+}
+
+/* Only what an ended job has made stays what it is. */
+static void content_note(struct planned_job *planned, const struct spec_input *input,
+                         const struct job *source)
+{
+    if (!planned->contents)
+        return;
+    struct reuse_input *content = &planned->contents[input - planned->spec.inputs];
+    content->part = input->ref.part ? input->ref.part : "";
+    if (source && job_state_is_terminal(source->state))
+        (void)input_content(source, &input->ref, &content->content);
+}
+
+static void input_plan(struct submit_pass *pass, struct planned_job *planned,
+                       struct spec_input *input)
+{
+    if (input->ref.kind == SPEC_REF_FILE)
+        return;
+    struct planned_edge edge = {.condition = SPEC_ON_SUCCESS, .implied = true, .reads = true};
+    struct job *reused =
+        input->job_index != SPEC_EXTERNAL ? pass->jobs[input->job_index].reused : NULL;
+    if (reused) {
+        edge.parent = reused;
+        edge.parent_id = reused->job_id;
+        edge.condition = SPEC_ON_ANY;
+        source_output_check(pass, &planned->spec, input, reused);
+    } else if (input->job_index != SPEC_EXTERNAL) {
+        edge.parent_id = pass->first_job_id + input->job_index;
+    } else {
+        edge.parent =
+            external_find(pass, &planned->spec, arena_printf(pass->arena, "inputs.%s", input->name),
+                          input->ref.name, input->line, input->column,
+                          input->ref.kind == SPEC_REF_DATASET);
+        if (!edge.parent)
+            return;
+        edge.parent_id = edge.parent->job_id;
+        ended_parent_check(pass, &planned->spec, &edge, input->line, input->column);
+        source_output_check(pass, &planned->spec, input, edge.parent);
+    }
+    input->job_id = edge.parent_id;
+    edge_plan(planned, edge);
+    content_note(planned, input, edge.parent);
+}
+
+/* Queue and project exist and take the job. A job without a limit gets the queue's longest. */
+static void rights_check(struct submit_pass *pass, struct spec_job *spec)
+{
+    const char *field;
+    const char *fault = rights_fault(pass->core, pass->event->account, spec, pass->arena, &field);
+    if (fault) {
+        submit_refuse(pass, 0, 0, arena_printf(pass->arena, "jobs.%s.%s", spec->name, field),
+                      fault);
+        return;
+    }
+    if (spec->limits.wall_time_ms == 0)
+        spec->limits.wall_time_ms = queue_config_find(pass->core, spec->queue)->max_wall_ms;
+}
+
+/* asha compares what trials report as they go: each has to run. */
+static bool is_judged(const struct spec *spec, size_t index)
+{
+    for (size_t i = 0; i < spec->sweep_count; i++) {
+        const struct spec_sweep *sweep = &spec->sweeps[i];
+        if (sweep->method == SPEC_SWEEP_ASHA && index >= sweep->first_job &&
+            index - sweep->first_job < sweep->trial_count)
+            return true;
+    }
+    return false;
+}
+
+static void job_plan(struct submit_pass *pass, size_t index)
+{
+    const struct spec_job *spec = &pass->event->spec->jobs[index];
+    struct planned_job *planned = &pass->jobs[index];
+    planned->spec = *spec;
+    planned->spec.needs = arena_alloc(pass->arena, spec->need_count * sizeof *spec->needs);
+    planned->spec.inputs = arena_alloc(pass->arena, spec->input_count * sizeof *spec->inputs);
+    planned->edges =
+        arena_alloc(pass->arena, (spec->need_count + spec->input_count) * sizeof *planned->edges);
+    size_check(pass, spec);
+    rights_check(pass, &planned->spec);
+    if (pass->event->reuse && !is_judged(pass->event->spec, index))
+        planned->contents =
+            arena_alloc(pass->arena, (spec->input_count + 1) * sizeof *planned->contents);
+    for (size_t i = 0; i < spec->need_count; i++) {
+        planned->spec.needs[i] = spec->needs[i];
+        need_plan(pass, planned, &planned->spec.needs[i]);
+    }
+    for (size_t i = 0; i < spec->input_count; i++) {
+        planned->spec.inputs[i] = spec->inputs[i];
+        input_plan(pass, planned, &planned->spec.inputs[i]);
+    }
+    if (planned->contents)
+        planned->reused = reuse_find(pass->core, &pass->event->found, spec, planned->contents);
+}
+
+/* Whether all jobs of the spec that this one reads from are planned. */
+static bool sources_are_planned(const struct spec_job *spec, const bool *done)
+{
+    for (size_t i = 0; i < spec->input_count; i++)
+        if (spec->inputs[i].job_index != SPEC_EXTERNAL && !done[spec->inputs[i].job_index])
+            return false;
+    return true;
+}
+
+/* With reuse a job is planned after those it reads from: what they are decides what it is. The
+ * spec has no cycles, so each round plans at least one; a chain written backwards costs as many
+ * rounds as it has jobs. */
+void submit_plan(struct submit_pass *pass)
+{
+    const struct spec *spec = pass->event->spec;
+    pass->jobs = arena_alloc(pass->arena, spec->job_count * sizeof *pass->jobs);
+    bool *done = arena_alloc(pass->arena, spec->job_count * sizeof *done);
+    for (size_t left = spec->job_count; left > 0;) {
+        for (size_t i = 0; i < spec->job_count; i++) {
+            if (done[i] || (pass->event->reuse && !sources_are_planned(&spec->jobs[i], done)))
+                continue;
+            job_plan(pass, i);
+            done[i] = true;
+            left--;
+        }
+    }
+}
