@@ -104,6 +104,10 @@ const struct field fields[] = {
     {"retry.memory_factor", FIELD_FACTOR, SHARED, AT(retry.memory_factor_permille), 1000, 16000,
      "1", .json = "retry.memory_factor_permille",
      .help = "memory of the next attempt after oom, times this"},
+    {"retry.memory_max", FIELD_SIZE, SHARED, AT(retry.memory_max_bytes), 16 * KIB * KIB,
+     16 * KIB * KIB * KIB * KIB, .json = "retry.memory_max_bytes", .late = true,
+     .help = "most memory of a rank that memory_factor leads to; after oom with that much the job "
+             "fails"},
     {"on_disconnect", FIELD_CHOICE, SHARED, AT(on_disconnect), .initial = "wait",
      .choices = "wait|replace", .json = "on_disconnect",
      .help = "when the worker is silent: wait for its lease, or start elsewhere at once"},

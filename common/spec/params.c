@@ -513,6 +513,14 @@ static void retry_check(struct reader *reader, const struct draft *draft)
     if (retry->memory_factor_permille != 1000 && !(retry->causes & SPEC_CAUSE_BIT(CAUSE_OOM)))
         reader_refuse(reader, draft_given(draft, "retry.memory_factor"), &here,
                       "has no effect unless retry.on lists oom");
+    here.key = "memory_max";
+    if (retry->memory_max_bytes && retry->memory_factor_permille == 1000)
+        reader_refuse(reader, draft_given(draft, "retry.memory_max"), &here,
+                      "has no effect without retry.memory_factor");
+    else if (retry->memory_max_bytes &&
+             retry->memory_max_bytes < draft->job.resources.memory_bytes)
+        reader_refuse(reader, draft_given(draft, "retry.memory_max"), &here,
+                      "is less than resources.memory");
 }
 
 /* Where a field was written: its node, else the job's. */

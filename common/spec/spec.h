@@ -55,6 +55,7 @@ struct spec_retry {
     uint32_t causes;                 /* bit SPEC_CAUSE_BIT(cause) */
     uint64_t backoff_ms, backoff_max_ms;
     uint32_t memory_factor_permille; /* memory of the next attempt after oom; 1000: the same */
+    uint64_t memory_max_bytes;       /* of a rank, after that; 0: no bound */
 };
 #define SPEC_CAUSE_BIT(cause) ((uint32_t)1 << (cause))
 

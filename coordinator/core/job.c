@@ -1,6 +1,8 @@
 /* job.c - the life of a job; the table is in life.c. */
 #include "coordinator/core/state.h"
 
+#include "common/base/parse.h"
+
 #include <string.h>
 
 /* ---- indexes ----------------------------------------------------------------------------- */
@@ -463,6 +465,8 @@ static void memory_escalate(struct core *core, struct job *job)
         return;
     job->memory_bytes =
         job->memory_bytes / 1000 * permille + job->memory_bytes % 1000 * permille / 1000;
+    if (job->retry.memory_max_bytes)
+        job->memory_bytes = min_u64(job->memory_bytes, job->retry.memory_max_bytes);
     struct class *class = class_with_memory(core, job);
     class->job_count++; /* keeps it while the old class may go */
     class_leave(core, job);
@@ -470,20 +474,32 @@ static void memory_escalate(struct core *core, struct job *job)
     class_join(job, class);
 }
 
+/* The same again would end the same way. */
+static bool memory_is_exhausted(const struct job *job, enum cause cause)
+{
+    uint64_t most = job->retry.memory_max_bytes;
+    return cause == CAUSE_OOM && most && job->memory_bytes >= most;
+}
+
 static void job_retry(struct core *core, struct job *job, enum cause cause, const char *detail)
 {
-    uint64_t wait = backoff_ms(job);
+    uint64_t wait = backoff_ms(job), memory_before = job->memory_bytes;
+    char size[PARSE_TEXT_SIZE];
+    const char *with = "";
     if (cause == CAUSE_OOM)
         memory_escalate(core, job);
+    if (job->memory_bytes != memory_before)
+        with = arena_printf(step_arena(core), ", with %s a rank",
+                            format_size_short(job->memory_bytes, size));
     job_move(core, job, JOB_ON_RETRY);
     job->cause = cause;
     text_set(&job->detail, detail);
     job->eligible_at = core->wall_us + wait * 1000;
     timer_set(&core->timers, &job->timer, max_u64(core->now_ms + wait, 1));
     history_add(core, "retry", job->job_id, 0, 0, NULL,
-                arena_printf(step_arena(core), "attempt %llu of %u in %llu ms after %s",
+                arena_printf(step_arena(core), "attempt %llu of %u in %llu ms after %s%s",
                              (unsigned long long)job->attempts_spent + 1, job->retry.attempts,
-                             (unsigned long long)wait, cause_name(cause)));
+                             (unsigned long long)wait, cause_name(cause), with));
 }
 
 void job_after_attempt(struct core *core, struct job *job, enum cause cause,
@@ -498,6 +514,9 @@ void job_after_attempt(struct core *core, struct job *job, enum cause cause,
         job_end(core, job, JOB_ON_STOPPED, CAUSE_CANCELLED, detail);
     else if (cause == CAUSE_PREEMPTED && stop_cause == CAUSE_PREEMPTED)
         job_requeue(core, job, cause, detail);
+    else if (listed && memory_is_exhausted(job, cause))
+        job_end(core, job, JOB_ON_FAIL, cause,
+                arena_printf(step_arena(core), "%s; it had retry.memory_max", detail));
     else if (listed && job->attempts_spent < job->retry.attempts)
         job_retry(core, job, cause, detail);
     else
