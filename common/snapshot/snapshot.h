@@ -5,39 +5,18 @@
  * sorted by path, with mode 0755 or 0644, times and owners zero: the same tree gives the same
  * bytes. Folders are there through the files in them; empty ones are left out, as by git.
  *
- * Its hash is taken over the hashes of its chunks,
- *     BLAKE2b("athanor snapshot 1", size as 8 bytes little-endian, BLAKE2b(chunk 0), ...),
- * so that each chunk can be checked alone, wherever it comes from. */
+ * Its hash is that of common/base/chunks.h. */
 #ifndef ATHANOR_SNAPSHOT_H
 #define ATHANOR_SNAPSHOT_H
 
 #include "common/base/err.h"
-#include "common/base/hash.h"
+#include "common/base/chunks.h"
 
-/* Code is text. 64 MiB are 256 chunks, whose hashes are 8 KiB in one message; 65,536 files of
- * 100 bytes of path are 7 MB of memory. */
-#define SNAPSHOT_BYTES_MAX   ((uint64_t)64 << 20)
-#define SNAPSHOT_CHUNK_BYTES ((size_t)256 << 10)
-#define SNAPSHOT_CHUNKS_MAX  256u
-#define SNAPSHOT_FILES_MAX   65536u
-#define SNAPSHOT_PATH_MAX    1000u /* bytes; what tar can hold without loss is more */
-#define SNAPSHOT_DEPTH_MAX   64u
-
-/* The archive as a whole. */
-struct snapshot_sum {
-    uint64_t size_bytes;
-    size_t chunk_count; /* 0 for an empty one */
-    struct hash chunks[SNAPSHOT_CHUNKS_MAX];
-    struct hash hash;
-};
-
-/* From a descriptor, from its beginning (pread). Errors: ERR_IO, ERR_LIMIT. */
-int snapshot_sum(int fd, struct snapshot_sum *out, struct err *err) WARN_UNUSED;
-/* Of an archive known by the hashes of its chunks alone. */
-void snapshot_root(uint64_t size_bytes, const struct hash *chunks, size_t count, struct hash *out);
-/* Chunks of an archive of that size; 0 for more than SNAPSHOT_BYTES_MAX or none. */
-size_t snapshot_chunk_count(uint64_t size_bytes);
-size_t snapshot_chunk_bytes(uint64_t size_bytes, size_t index);
+/* Code is text: 64 MiB (CHUNKED_BYTES_MAX). 65,536 files of 100 bytes of path are 7 MB of memory. */
+#define SNAPSHOT_BYTES_MAX CHUNKED_BYTES_MAX
+#define SNAPSHOT_FILES_MAX 65536u
+#define SNAPSHOT_PATH_MAX  1000u /* bytes */
+#define SNAPSHOT_DEPTH_MAX 64u
 
 struct snapshot_file {
     const char *path; /* relative, of plain names */

@@ -68,10 +68,10 @@ static inline int packed(const char *folder)
 
 static inline struct hash hash_of(int fd)
 {
-    struct snapshot_sum *sum = mem_alloc(sizeof *sum);
+    struct chunks *sum = mem_alloc(sizeof *sum);
     struct err err;
-    assert_int_equal(snapshot_sum(fd, sum, &err), 0);
-    struct hash hash = sum->hash;
+    assert_int_equal(chunks_of_file(fd, sum, &err), 0);
+    struct hash hash = sum->whole;
     mem_free(sum);
     return hash;
 }
