@@ -75,8 +75,7 @@ int client_print(const struct client *client, struct buf *out)
 
 /* ---- connecting --------------------------------------------------------------------------- */
 
-static int find_endpoints(struct client *client, const char **out, size_t *out_count,
-                          struct err *err)
+int client_endpoints(struct client *client, const char **out, size_t *out_count, struct err *err)
 {
     const char *given = getenv("ATHANOR_COORDINATOR");
     *out_count = 0;
@@ -107,13 +106,23 @@ static const char *setting(struct client *client, const char *option, const char
     return value && *value ? value : arena_printf(&client->arena, "%s/keys/%s", client->home, file);
 }
 
+const char *client_key_file(struct client *client)
+{
+    return setting(client, "key", "ATHANOR_KEY", "client.key");
+}
+
+int client_server_key(struct client *client, char out[KEY_TEXT_SIZE], struct err *err)
+{
+    return public_key_given(
+        setting(client, "server-key", "ATHANOR_SERVER_KEY", "server.key.pub"), out, err);
+}
+
 static int find_keys(struct client *client, struct keypair *keys, char server_key[KEY_TEXT_SIZE],
                      struct err *err)
 {
-    const char *server = setting(client, "server-key", "ATHANOR_SERVER_KEY", "server.key.pub");
-    if (keypair_read(setting(client, "key", "ATHANOR_KEY", "client.key"), keys, err) < 0)
+    if (keypair_read(client_key_file(client), keys, err) < 0)
         return -1;
-    return public_key_given(server, server_key, err);
+    return client_server_key(client, server_key, err);
 }
 
 static int connect_once(struct client *client, struct err *err)
@@ -128,7 +137,7 @@ static int connect_once(struct client *client, struct err *err)
                                  .version = ATHANOR_VERSION};
     if (client->peer)
         return 0;
-    if (find_endpoints(client, endpoints, &config.endpoint_count, err) < 0 ||
+    if (client_endpoints(client, endpoints, &config.endpoint_count, err) < 0 ||
         find_keys(client, &keys, server_key, err) < 0)
         return -1;
     if (!client->loop)

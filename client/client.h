@@ -7,6 +7,7 @@
 #include "client/cli.h"
 #include "client/render/table.h"
 #include "common/base/arena.h"
+#include "common/net/keys.h"
 #include "common/wire/wire.h"
 
 struct loop;
@@ -25,6 +26,13 @@ struct client {
 
 int client_init(struct client *client, const struct args *args, struct err *err) WARN_UNUSED;
 void client_done(struct client *client);
+
+/* Where the cluster is, at most HOME_ENDPOINTS_MAX (home.h), and its key: by option, environment,
+ * or the files of the home. */
+int client_endpoints(struct client *client, const char **out, size_t *out_count,
+                     struct err *err) WARN_UNUSED;
+int client_server_key(struct client *client, char out[KEY_TEXT_SIZE], struct err *err) WARN_UNUSED;
+const char *client_key_file(struct client *client); /* our own secret key's */
 
 /* Prints "athanor VERB: text" to stderr and returns `code`. */
 int client_fail(const struct client *client, enum exit_code code, const struct err *why);

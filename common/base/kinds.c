@@ -15,6 +15,8 @@ static const char *const role_names[ROLE_END] = {
     [ROLE_OPERATOR] = "operator",
     [ROLE_WORKER] = "worker",
     [ROLE_ADMIN] = "admin",
+    [ROLE_PILOT] = "pilot",
+    [ROLE_TOKEN] = "token",
 };
 
 const char *cause_name(enum cause cause)
@@ -51,6 +53,6 @@ int role_from_name(const char *name, enum role *out, struct err *err)
             return 0;
         }
     return err_set(err, ERR_INVALID,
-                   "'%.40s' is not a role, expected user, operator, worker or admin",
+                   "'%.40s' is not a role, expected user, operator, worker, admin or pilot",
                    name);
 }

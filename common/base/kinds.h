@@ -48,7 +48,15 @@ enum cause {
 const char *cause_name(enum cause cause);                      /* "" for CAUSE_NONE */
 int cause_from_name(const char *name, enum cause *out, struct err *err) WARN_UNUSED;
 
-enum role { ROLE_USER = 1, ROLE_OPERATOR, ROLE_WORKER, ROLE_ADMIN, ROLE_END };
+enum role {
+    ROLE_USER = 1,
+    ROLE_OPERATOR,
+    ROLE_WORKER,
+    ROLE_ADMIN,
+    ROLE_PILOT, /* asks, and makes and revokes keys of workers of its own */
+    ROLE_TOKEN, /* enrols one key, nothing else */
+    ROLE_END,
+};
 const char *role_name(enum role role);
 int role_from_name(const char *name, enum role *out, struct err *err) WARN_UNUSED;
 

@@ -80,10 +80,13 @@ bool msg_allowed(enum msg_tag tag, enum role role)
     case SENDER_COORDINATOR:
         return false;
     case SENDER_CLIENT:
-        return role == ROLE_USER || role == ROLE_OPERATOR || role == ROLE_ADMIN;
+        return role == ROLE_USER || role == ROLE_OPERATOR || role == ROLE_ADMIN ||
+               (role == ROLE_PILOT && (tag == MSG_QUERY || tag == MSG_KEY_CHANGE));
     case SENDER_WORKER:
     case SENDER_NEIGHBOUR:
         return role == ROLE_WORKER;
+    case SENDER_TOKEN:
+        return role == ROLE_TOKEN;
     }
     return false;
 }

@@ -87,6 +87,7 @@ enum wire_sender {
     SENDER_CLIENT,
     SENDER_WORKER,
     SENDER_NEIGHBOUR, /* either end of a link between nodes */
+    SENDER_TOKEN,     /* whoever has a one-time token */
 };
 
 /* Appends one frame to `out`. Fails without a trace in `out` when the frame would be refused on
@@ -106,7 +107,8 @@ int wire_decode(const void *bytes, size_t length, struct arena *arena,
 const char *msg_name(enum msg_tag tag); /* "submit"; "unknown" for a number that is none */
 enum wire_sender msg_sender(enum msg_tag tag);
 /* Whether a peer of this role may send the message to the coordinator: CLIENT needs user,
- * operator or admin, WORKER and NEIGHBOUR need worker, ANY all, COORDINATOR nobody. */
+ * operator or admin, or pilot for QUERY and KEY_CHANGE, WORKER and NEIGHBOUR need worker, TOKEN
+ * needs token, ANY all, COORDINATOR nobody. */
 bool msg_allowed(enum msg_tag tag, enum role role);
 /* The request_seq of an answer; false for messages without that field. */
 bool msg_request_seq(const struct message *message, uint64_t *out_seq);

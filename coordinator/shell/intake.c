@@ -59,9 +59,23 @@ static void on_report(struct shell *shell, const struct server_source *from, uin
     shell_step(shell, &event);
 }
 
+static int token_change(struct shell *shell, const struct msg_key_change *change,
+                        const char **out_text, struct err *err)
+{
+    struct effects *effects = outbox_filling(&shell->outbox);
+    const struct token_wanted wanted = {change->principal, change->role, change->public_key,
+                                        change->ttl_ms};
+    char name[TOKEN_NAME_SIZE];
+
+    if (principals_token(shell->principals, &wanted, clock_wall_us(), effects, name, err) < 0)
+        return -1;
+    *out_text = arena_strdup(&effects->arena, name);
+    return 0;
+}
+
 /* Rows and DONE go into the next batch; the table of keys changes at once. */
 static int key_change(struct shell *shell, const struct msg_key_change *change, uint64_t *out_count,
-                      struct err *err)
+                      const char **out_text, struct err *err)
 {
     struct effects *effects = outbox_filling(&shell->outbox);
     uint64_t wall_us = clock_wall_us();
@@ -82,23 +96,57 @@ static int key_change(struct shell *shell, const struct msg_key_change *change, 
         *out_count = count;
         return 0;
     }
-    return err_set(err, ERR_INVALID, "'%.40s' cannot be done to keys, expected enrol or revoke",
+    if (strcmp(change->action, "token") == 0) {
+        *out_count = 1;
+        return token_change(shell, change, out_text, err);
+    }
+    return err_set(err, ERR_INVALID,
+                   "'%.40s' cannot be done to keys, expected enrol, revoke or token",
                    change->action);
+}
+
+/* A pilot brings in workers and takes them out again, and touches nobody else: names that begin
+ * with its own, whose keys are workers'. A token is for a name that has no key. */
+static int pilot_check(const struct shell *shell, const char *pilot,
+                       const struct msg_key_change *change, struct err *err)
+{
+    size_t length = strlen(pilot);
+    const char *name = change->principal;
+    bool makes = strcmp(change->action, "token") == 0;
+
+    if (!makes && strcmp(change->action, "revoke") != 0)
+        return err_set(err, ERR_DENIED, "a pilot makes tokens and revokes keys, nothing else");
+    if (strncmp(name, pilot, length) != 0 || name[length] != '-' ||
+        !principals_are_workers(shell->principals, name))
+        return err_set(err, ERR_DENIED, "'%s' is a pilot: it may have workers '%s-...' only", pilot,
+                       pilot);
+    if (makes && strcmp(change->role, role_name(ROLE_WORKER)) != 0)
+        return err_set(err, ERR_DENIED, "tokens of a pilot have role worker");
+    if (makes && principals_has_name(shell->principals, name))
+        return err_set(err, ERR_EXISTS, "'%.100s' has a key: revoke it first", name);
+    return 0;
+}
+
+static int key_change_check(const struct shell *shell, const struct server_source *from,
+                            const struct msg_key_change *change, struct err *err)
+{
+    if (from->role == ROLE_ADMIN)
+        return 0;
+    if (from->role == ROLE_PILOT)
+        return pilot_check(shell, from->principal, change, err);
+    return err_set(err, ERR_DENIED, "only the role admin changes keys, '%s' is %s", from->principal,
+                   role_name(from->role));
 }
 
 static void on_key_change(struct shell *shell, const struct server_source *from, uint64_t seq,
                           const struct msg_key_change *change)
 {
     struct err err;
+    const char *text = NULL;
     uint64_t count = 0;
 
-    if (from->role != ROLE_ADMIN) {
-        err_set(&err, ERR_DENIED, "only the role admin changes keys, '%s' is %s", from->principal,
-                role_name(from->role));
-        shell_refuse(shell, from->peer_id, seq, &err);
-        return;
-    }
-    if (key_change(shell, change, &count, &err) < 0) {
+    if (key_change_check(shell, from, change, &err) < 0 ||
+        key_change(shell, change, &count, &text, &err) < 0) {
         shell_refuse(shell, from->peer_id, seq, &err);
         return;
     }
@@ -108,7 +156,34 @@ static void on_key_change(struct shell *shell, const struct server_source *from,
     struct message *done = effects_release(effects, ADDRESS_CLIENT, from->peer_id, MSG_DONE);
     done->u.done = (struct msg_done){.request_seq = seq,
                                      .count = count,
-                                     .text = count ? "" : "it was so already"};
+                                     .text = text    ? text
+                                             : count ? ""
+                                                     : "it was so already"};
+}
+
+/* ENROLLED follows the rows: a key that was told so is enrolled for good. */
+static void on_enrol(struct shell *shell, const struct server_source *from, uint64_t seq,
+                     const struct msg_enrol *enrol)
+{
+    struct effects *effects = outbox_filling(&shell->outbox);
+    const char *name;
+    enum role role;
+    struct err err;
+
+    const struct token_use use = {from->public_key, enrol->public_key, enrol->name,
+                                  enrol->otherwise};
+
+    if (principals_use_token(shell->principals, &use, clock_wall_us(), effects, &name, &role,
+                             &err) < 0) {
+        log_warn("%s enrols nobody: %s", from->principal, err.text);
+        shell_refuse(shell, from->peer_id, seq, &err);
+        return;
+    }
+    log_info("%s enrolled %s as %s", from->principal, name, role_name(role));
+    struct message *message =
+        effects_release(effects, ADDRESS_CLIENT, from->peer_id, MSG_ENROLLED);
+    message->u.enrolled = (struct msg_enrolled){seq, arena_strdup(&effects->arena, name),
+                                                role_name(role)};
 }
 
 static void on_configure(struct shell *shell, const struct server_source *from, uint64_t seq,
@@ -167,6 +242,9 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_KEY_CHANGE:
         on_key_change(shell, from, seq, &message->u.key_change);
         break;
+    case MSG_ENROL:
+        on_enrol(shell, from, seq, &message->u.enrol);
+        break;
     case MSG_CONFIGURE:
         on_configure(shell, from, seq, &message->u.configure);
         break;
@@ -204,6 +282,7 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_GANG_FENCED:
     case MSG_GANG_ASK:
     case MSG_GANG_TELL:
+    case MSG_ENROLLED:
     case MSG_END:
         refuse_direction(shell, from, seq, message);
         break;

@@ -3,20 +3,31 @@
 #include "coordinator/shell/principals.h"
 
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "common/net/keys.h"
 #include "common/spec/ref.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PRINCIPALS_FILE_BYTES_MAX ((size_t)4 << 20) /* 20,000 lines of 200 bytes */
+
+/* What a one-time token gives, and to whom it was given. */
+struct grant {
+    enum role role;
+    char *name; /* "": whoever has it chooses */
+    uint64_t expires_us, used_us;
+    char used_by[KEY_TEXT_SIZE];
+};
 
 struct principal {
     char key[KEY_TEXT_SIZE];
     char *name;
     enum role role;
     uint64_t enrolled_us;
+    struct grant *grant; /* of tokens only */
 };
 
 struct principals {
@@ -29,12 +40,20 @@ struct principals *principals_new(void)
     return mem_zalloc(sizeof(struct principals));
 }
 
+static void principal_clear(struct principal *principal)
+{
+    if (principal->grant)
+        mem_free(principal->grant->name);
+    mem_free(principal->grant);
+    mem_free(principal->name);
+}
+
 void principals_free(struct principals *principals)
 {
     if (!principals)
         return;
     for (size_t i = 0; i < principals->count; i++)
-        mem_free(principals->items[i].name);
+        principal_clear(&principals->items[i]);
     mem_free(principals->items);
     mem_free(principals);
 }
@@ -83,7 +102,7 @@ static struct principal *put(struct principals *principals, const char *key)
 
 static void drop(struct principals *principals, size_t index)
 {
-    mem_free(principals->items[index].name);
+    principal_clear(&principals->items[index]);
     memmove(principals->items + index, principals->items + index + 1,
             (principals->count - index - 1) * sizeof *principals->items);
     principals->count--;
@@ -99,6 +118,19 @@ static void fill(struct principal *principal, const char *name, enum role role, 
     principal->enrolled_us = wall_us;
 }
 
+static void grant_load(struct principal *principal, const struct row_principal *row)
+{
+    struct grant *grant = mem_zalloc(sizeof *grant);
+    struct err err;
+
+    CHECK(role_from_name(row->grants, &grant->role, &err) == 0);
+    grant->name = mem_strdup(row->grants_name);
+    grant->expires_us = row->expires_at;
+    grant->used_us = row->used_at;
+    snprintf(grant->used_by, sizeof grant->used_by, "%s", row->used_by);
+    principal->grant = grant;
+}
+
 void principals_load(struct principals *principals, const struct row_principal *row)
 {
     enum role role;
@@ -108,8 +140,11 @@ void principals_load(struct principals *principals, const struct row_principal *
     CHECK(role_from_name(row->role, &role, &err) == 0);
     CHECK(strlen(row->public_key) == KEY_TEXT_LENGTH);
     struct principal *principal = find(principals, row->public_key);
-    fill(principal ? principal : put(principals, row->public_key), row->name, role,
-         row->enrolled_at);
+    if (!principal)
+        principal = put(principals, row->public_key);
+    fill(principal, row->name, role, row->enrolled_at);
+    if (role == ROLE_TOKEN && !principal->grant)
+        grant_load(principal, row);
 }
 
 const char *principals_find(const struct principals *principals, const char *public_key,
@@ -134,10 +169,13 @@ size_t principals_names(const struct principals *principals, struct arena *arena
     const char **names = arena_alloc(arena, (principals->count + 1) * sizeof *names);
     size_t count = 0;
 
+    size_t all = 0;
+
     for (size_t i = 0; i < principals->count; i++)
-        names[i] = principals->items[i].name;
-    qsort(names, principals->count, sizeof *names, name_compare);
-    for (size_t i = 0; i < principals->count; i++)
+        if (principals->items[i].role != ROLE_TOKEN)
+            names[all++] = principals->items[i].name;
+    qsort(names, all, sizeof *names, name_compare);
+    for (size_t i = 0; i < all; i++)
         if (count == 0 || strcmp(names[count - 1], names[i]) != 0)
             names[count++] = names[i];
     *out = names;
@@ -158,8 +196,18 @@ static void persist(const struct principal *principal, uint64_t revoked_us, stru
                                 .name = principal->name,
                                 .role = role_name(principal->role),
                                 .enrolled_at = principal->enrolled_us,
-                                .revoked_at = revoked_us};
+                                .revoked_at = revoked_us,
+                                .grants = "",
+                                .grants_name = "",
+                                .used_by = ""};
 
+    if (principal->grant) {
+        row.grants = role_name(principal->grant->role);
+        row.grants_name = principal->grant->name;
+        row.expires_at = principal->grant->expires_us;
+        row.used_at = principal->grant->used_us;
+        row.used_by = principal->grant->used_by;
+    }
     effects_persist(effects, ROW_TABLE_principal, PERSIST_UPSERT, &row);
 }
 
@@ -176,6 +224,8 @@ int principals_enrol(struct principals *principals, const char *name, const char
                        name);
     if (role_from_name(role_text, &role, err) < 0 || public_key_check(public_key, err) < 0)
         return -1;
+    if (role == ROLE_TOKEN)
+        return err_set(err, ERR_INVALID, "a token is not enrolled, 'athanor keys token' makes one");
     struct principal *principal = find(principals, public_key);
     if (principal && strcmp(principal->name, name) != 0)
         return err_set(err, ERR_EXISTS, "the key is enrolled for '%s', revoke it there first",
@@ -192,6 +242,15 @@ int principals_enrol(struct principals *principals, const char *name, const char
     return 0;
 }
 
+/* A name, and the tokens that would still enrol somebody under it. */
+static bool is_meant(const struct principal *principal, const char *name)
+{
+    const struct grant *grant = principal->grant;
+
+    return strcmp(principal->name, name) == 0 ||
+           (grant && !grant->used_us && strcmp(grant->name, name) == 0);
+}
+
 int principals_revoke(struct principals *principals, const char *name, const char *public_key,
                       uint64_t wall_us, struct effects *effects, size_t *out_count, struct err *err)
 {
@@ -199,7 +258,7 @@ int principals_revoke(struct principals *principals, const char *name, const cha
 
     for (size_t i = principals->count; i-- > 0;) {
         const struct principal *principal = &principals->items[i];
-        if (strcmp(principal->name, name) != 0 ||
+        if (!is_meant(principal, name) ||
             (*public_key && strcmp(principal->key, public_key) != 0))
             continue;
         persist(principal, wall_us, effects);
@@ -212,6 +271,147 @@ int principals_revoke(struct principals *principals, const char *name, const cha
     *out_count = count;
     return 0;
 }
+
+/* ---- one-time tokens ------------------------------------------------------------------------ */
+
+static bool time_is_over(uint64_t at_us, uint64_t more_ms, uint64_t wall_us)
+{
+    return at_us + more_ms * 1000 < wall_us;
+}
+
+/* Tokens that were used or have expired are still answered for a while, so that their holders hear
+ * why; then their rows end. */
+static size_t tokens_sweep(struct principals *principals, uint64_t wall_us, struct effects *effects)
+{
+    size_t left = 0;
+
+    for (size_t i = principals->count; i-- > 0;) {
+        const struct principal *principal = &principals->items[i];
+        if (!principal->grant)
+            continue;
+        left++;
+        if (!time_is_over(principal->grant->expires_us, TOKEN_REMEMBER_MS, wall_us))
+            continue;
+        persist(principal, wall_us, effects);
+        drop(principals, i);
+        left--;
+    }
+    return left;
+}
+
+static int token_check(const struct principals *principals, const struct token_wanted *wanted,
+                       enum role *out_role, struct err *err)
+{
+    if (role_from_name(wanted->role, out_role, err) < 0 ||
+        public_key_check(wanted->public_key, err) < 0)
+        return -1;
+    if (*out_role == ROLE_TOKEN)
+        return err_set(err, ERR_INVALID, "a token grants a role of its own, not 'token'");
+    if (*wanted->name && !spec_name_is_valid(wanted->name))
+        return err_set(err, ERR_INVALID, "'%.100s' is not a name for a principal", wanted->name);
+    if (wanted->ttl_ms < TOKEN_TTL_MIN_MS || wanted->ttl_ms > TOKEN_TTL_MAX_MS)
+        return err_set(err, ERR_INVALID, "a token lives for 1s to 30d, not for %llu ms",
+                       (unsigned long long)wanted->ttl_ms);
+    if (find(principals, wanted->public_key))
+        return err_set(err, ERR_EXISTS, "this key is enrolled already");
+    return 0;
+}
+
+int principals_token(struct principals *principals, const struct token_wanted *wanted,
+                     uint64_t wall_us, struct effects *effects, char out_name[TOKEN_NAME_SIZE],
+                     struct err *err)
+{
+    struct hash hash;
+    char hex[HASH_HEX_SIZE];
+    enum role role;
+
+    if (token_check(principals, wanted, &role, err) < 0)
+        return -1;
+    if (tokens_sweep(principals, wall_us, effects) >= TOKENS_MAX)
+        return err_set(err, ERR_LIMIT,
+                       "there are %u tokens already: they are forgotten a day after they expire, "
+                       "or when they are revoked",
+                       TOKENS_MAX);
+    hash_bytes(wanted->public_key, KEY_TEXT_LENGTH, &hash);
+    hash_to_hex(&hash, hex);
+    snprintf(out_name, TOKEN_NAME_SIZE, "token-%.12s", hex);
+    struct principal *principal = put(principals, wanted->public_key);
+    fill(principal, out_name, ROLE_TOKEN, wall_us);
+    principal->grant = mem_zalloc(sizeof *principal->grant);
+    principal->grant->role = role;
+    principal->grant->name = mem_strdup(wanted->name);
+    principal->grant->expires_us = wall_us + wanted->ttl_ms * 1000;
+    persist(principal, 0, effects);
+    return 0;
+}
+
+/* Whether the token may enrol a key now, and under which name. */
+static int use_check(const struct principals *principals, const struct principal *token,
+                     const struct token_use *use, uint64_t wall_us, const char **out_name,
+                     struct err *err)
+{
+    const struct grant *grant = token->grant;
+    const char *name = *grant->name ? grant->name : *use->name ? use->name : use->otherwise;
+
+    if (grant->used_us)
+        return err_set(err, ERR_DENIED, "%s was used already, for another key: ask for a new token",
+                       token->name);
+    if (time_is_over(grant->expires_us, 0, wall_us))
+        return err_set(err, ERR_DENIED, "%s has expired: ask for a new token", token->name);
+    if (*use->name && strcmp(name, use->name) != 0)
+        return err_set(err, ERR_DENIED, "%s enrols '%s' only, not '%.100s'", token->name, name,
+                       use->name);
+    if (!*name)
+        return err_set(err, ERR_INVALID, "%s leaves the name to you: give one with --name",
+                       token->name);
+    if (!*grant->name && principals_has_name(principals, name))
+        return err_set(err, ERR_EXISTS,
+                       "the name '%.100s' is taken, and only a token made for it may add a key: "
+                       "choose another with --name",
+                       name);
+    *out_name = name;
+    return 0;
+}
+
+int principals_use_token(struct principals *principals, const struct token_use *use,
+                         uint64_t wall_us, struct effects *effects, const char **out_name,
+                         enum role *out_role, struct err *err)
+{
+    const struct principal *token = find(principals, use->token_key);
+    const char *name = NULL;
+    bool changed;
+
+    if (!token || !token->grant)
+        return err_set(err, ERR_DENIED, "this key is not a token's");
+    struct grant *grant = token->grant; /* stays where it is when the array moves */
+    if (grant->used_us && strcmp(grant->used_by, use->public_key) == 0) {
+        *out_name = principals_find(principals, use->public_key, out_role);
+        return *out_name ? 0
+                         : err_set(err, ERR_DENIED, "the key that %s enrolled was revoked since",
+                                   token->name);
+    }
+    if (use_check(principals, token, use, wall_us, &name, err) < 0 ||
+        principals_enrol(principals, name, role_name(grant->role), use->public_key, wall_us,
+                         effects, &changed, err) < 0)
+        return -1;
+    grant->used_us = wall_us;
+    memcpy(grant->used_by, use->public_key, KEY_TEXT_SIZE);
+    persist(find(principals, use->token_key), 0, effects);
+    *out_name = principals_find(principals, use->public_key, out_role);
+    return 0;
+}
+
+bool principals_are_workers(const struct principals *principals, const char *name)
+{
+    for (size_t i = 0; i < principals->count; i++) {
+        const struct principal *principal = &principals->items[i];
+        if (strcmp(principal->name, name) == 0 && principal->role != ROLE_WORKER)
+            return false;
+    }
+    return true;
+}
+
+/* ---- the file of --principals --------------------------------------------------------------- */
 
 static int read_line(struct principals *principals, char *line, uint64_t wall_us,
                      struct effects *effects, struct err *err)

@@ -109,7 +109,7 @@ int query_bind(const struct msg_query *message, enum role role, struct arena *ar
 
     if (!call.query)
         return unknown_name(message->name, err);
-    if (call.query->role != 0 && role < call.query->role)
+    if (call.query->role != 0 && (role < call.query->role || role == ROLE_PILOT))
         return err_set(err, ERR_DENIED, "query '%s' needs the role %s", call.query->name,
                        role_name(call.query->role));
     if (message->limit > QUERY_ROWS_MAX)

@@ -2,7 +2,7 @@
  * refusing strangers, and losing nothing when either is killed. Workers are pretended. */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
-#include "common/net/keys.h"
+#include "common/net/enrol.h"
 #include "common/net/peer.h"
 
 #include "tests/lib/pg.h"
@@ -375,6 +375,237 @@ static void a_revoked_key_is_out_at_once(void **state)
     cluster_close(&cluster);
 }
 
+/* ---- enrolment ------------------------------------------------------------------------------- */
+
+static struct token make_token(struct cluster *cluster, const char *name, uint64_t ttl_ms)
+{
+    struct token token = {0};
+    struct arena arena = {0};
+    struct message message = {.tag = MSG_KEY_CHANGE}, reply;
+    struct err err;
+
+    keypair_make(&token.keys);
+    memcpy(token.server_key, cluster->server_keys.public_key, KEY_TEXT_SIZE);
+    for (int i = 0; i < COORDINATORS_MAX; i++)
+        assert_int_equal(token_add_endpoint(&token, cluster->endpoints[i],
+                                            strlen(cluster->endpoints[i]), &err),
+                         0);
+    message.u.key_change = (struct msg_key_change){.action = "token",
+                                                   .principal = name,
+                                                   .role = "worker",
+                                                   .public_key = token.keys.public_key,
+                                                   .ttl_ms = ttl_ms};
+    request(cluster, cluster->admin, &message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_DONE);
+    arena_done(&arena);
+    return token;
+}
+
+/* As athanor-worker --enrol does, with KEY in the cluster's folder. */
+static int enrol(const struct cluster *cluster, const struct token *token, const char *key,
+                 uint64_t timeout_ms, struct err *err)
+{
+    struct arena arena = {0};
+    char paths[3][300];
+    const char *name, *role;
+
+    for (int i = 0; i < 3; i++)
+        snprintf(paths[i], sizeof paths[i], "%s/%s%s", cluster->folder, i ? "coordinator" : key,
+                 i == 1   ? ".pub"
+                 : i == 2 ? ".endpoints"
+                          : "");
+    struct enrol wanted = {token, "", "node1", paths[0], paths[1], paths[2], "test", "0",
+                           timeout_ms};
+    int rc = enrol_run(&wanted, &arena, &name, &role, err);
+    if (rc == 0)
+        assert_string_equal(role, "worker");
+    arena_done(&arena);
+    return rc;
+}
+
+static bool has_key(const struct cluster *cluster, const char *key)
+{
+    char path[300];
+
+    snprintf(path, sizeof path, "%s/%s", cluster->folder, key);
+    return file_exists(path);
+}
+
+static void a_token_is_good_once_and_says_why_it_is_not(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    struct err err;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, false);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    struct token token = make_token(&cluster, "", 3600000), other = token;
+    assert_int_equal(enrol(&cluster, &token, "first", 30000, &err), 0);
+    assert_int_equal(enrol(&cluster, &token, "first", 30000, &err), 0);
+    assert_int_equal(enrol(&cluster, &token, "second", 30000, &err), -1);
+    assert_int_equal(err.kind, ERR_DENIED);
+    assert_non_null(strstr(err.text, "was used already"));
+    assert_false(has_key(&cluster, "second")); /* nothing half-done stays */
+    struct token late = make_token(&cluster, "w9", 3600000);
+    pg_ask(cluster.db, "UPDATE athanor.principal SET expires_at = now() - interval '1s'"
+                       " WHERE grants_name = 'w9' RETURNING 1");
+    kill(cluster.pids[0], SIGKILL); /* what it knows of tokens it now knows from the rows */
+    reap(&cluster, 0);
+    spawn(&cluster, 0, false);
+    assert_int_equal(enrol(&cluster, &late, "second", 30000, &err), -1);
+    assert_non_null(strstr(err.text, "has expired"));
+    struct keypair foreign;
+    keypair_make(&foreign);
+    memcpy(other.server_key, foreign.public_key, KEY_TEXT_SIZE);
+    assert_int_equal(enrol(&cluster, &other, "first", 30000, &err), -1);
+    assert_int_equal(err.kind, ERR_EXISTS); /* coordinator.pub of this folder is another */
+    assert_string_equal(pg_ask(cluster.db, "SELECT string_agg(name, ' ') FROM athanor.principal"
+                                           " WHERE role = 'worker' AND name <> 'w1'"),
+                        "node1");
+    cluster_close(&cluster);
+}
+
+static void a_wrong_coordinator_or_an_unknown_token_gets_no_word(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    struct keypair foreign;
+    struct err err;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, true);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    struct token token = make_token(&cluster, "w9", 3600000), guessed = token, other = token;
+    keypair_make(&guessed.keys);
+    assert_int_equal(enrol(&cluster, &guessed, "key", 1500, &err), -1);
+    assert_int_equal(err.kind, ERR_TIMEOUT);
+    keypair_make(&foreign);
+    memcpy(other.server_key, foreign.public_key, KEY_TEXT_SIZE);
+    assert_int_equal(enrol(&cluster, &other, "key", 1500, &err), -1);
+    assert_int_equal(err.kind, ERR_TIMEOUT);
+    assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.principal"
+                                           " WHERE used_at IS NOT NULL"),
+                        "0");
+    assert_int_equal(enrol(&cluster, &token, "key", 30000, &err), 0);
+    cluster_close(&cluster);
+}
+
+/* Sends ENROL for the key and does not wait for the answer. */
+static struct peer *enrol_send(struct cluster *cluster, const struct token *token,
+                               const struct keypair *keys)
+{
+    struct message message = {.tag = MSG_ENROL, .u.enrol = {.public_key = keys->public_key}};
+    struct peer *peer = connect_as(cluster, &token->keys, false);
+    struct err err;
+
+    for (int i = 0; i < 600 && !peer_is_up(peer); i++)
+        assert_int_equal(loop_once(cluster->loop, 100, &err), 0);
+    assert_int_equal(peer_send(peer, &message, NULL, &err), 0);
+    assert_int_equal(loop_once(cluster->loop, 0, &err), 0);
+    return peer;
+}
+
+static void kill_and_retry(struct cluster *cluster, const struct token *token, struct peer *peer,
+                           const char *key)
+{
+    struct err err;
+
+    kill(cluster->pids[0], SIGKILL);
+    reap(cluster, 0);
+    peer_close(peer); /* whatever was answered was never read */
+    spawn(cluster, 0, false);
+    if (enrol(cluster, token, key, 60000, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(enrol(cluster, token, "another", 30000, &err), -1);
+    assert_non_null(strstr(err.text, "was used already"));
+}
+
+static void a_coordinator_killed_between_use_and_answer_costs_no_token(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    struct keypair keys;
+    struct err err;
+    char path[300];
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, false);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    for (int durable = 0; durable < 2; durable++) {
+        struct token token = make_token(&cluster, durable ? "durable" : "lost", 3600000);
+        PGconn *other = pg_open(cluster.db);
+        snprintf(path, sizeof path, "%s/key%d", cluster.folder, durable);
+        keypair_make(&keys);
+        assert_int_equal(keypair_write(path, &keys, &err), 0);
+        if (!durable) /* the use is not committed when the coordinator dies */
+            PQclear(PQexec(other, "BEGIN; LOCK TABLE athanor.principal IN EXCLUSIVE MODE"));
+        struct peer *peer = enrol_send(&cluster, &token, &keys);
+        wait_until(&cluster,
+                   durable ? "SELECT count(*) FROM athanor.principal WHERE name = 'durable'"
+                           : "SELECT count(*) FROM pg_locks WHERE NOT granted AND"
+                             " relation = 'athanor.principal'::regclass",
+                   "1");
+        PQfinish(other);
+        kill_and_retry(&cluster, &token, peer, durable ? "key1" : "key0");
+    }
+    cluster_close(&cluster);
+}
+
+static void a_pilot_has_workers_of_its_own_and_nothing_else(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *action, *name, *role;
+        enum msg_tag answer;
+    } cases[] = {{"token", "gpu-1", "worker", MSG_DONE},   {"token", "gpu-1", "user", MSG_REFUSED},
+                 {"token", "w2", "worker", MSG_REFUSED},   {"token", "gpu", "worker", MSG_REFUSED},
+                 {"token", "", "worker", MSG_REFUSED},     {"revoke", "w1", "", MSG_REFUSED},
+                 {"revoke", "gpu-boss", "", MSG_REFUSED},
+                 {"enrol", "gpu-2", "worker", MSG_REFUSED},
+                 {"revoke", "gpu-1", "", MSG_DONE}};
+    struct cluster cluster;
+    struct arena arena = {0};
+    struct keypair pilot, boss, fresh;
+    struct message message = {.tag = MSG_KEY_CHANGE}, reply;
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, true);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    keypair_make(&pilot);
+    keypair_make(&boss);
+    const struct msg_key_change enrols[] = {
+        {"enrol", "gpu", "pilot", pilot.public_key, 0},
+        {"enrol", "gpu-boss", "admin", boss.public_key, 0}};
+    for (size_t i = 0; i < ARRAY_COUNT(enrols); i++) {
+        message.u.key_change = enrols[i];
+        request(&cluster, cluster.admin, &message, &arena, &reply);
+        assert_int_equal(reply.tag, MSG_DONE);
+    }
+    struct peer *peer = connect_as(&cluster, &pilot, false);
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        keypair_make(&fresh);
+        message.u.key_change = (struct msg_key_change){cases[i].action, cases[i].name,
+                                                       cases[i].role,
+                                                       *cases[i].role ? fresh.public_key : "",
+                                                       60000};
+        request(&cluster, peer, &message, &arena, &reply);
+        assert_int_equal(reply.tag, cases[i].answer);
+    }
+    message = submit_message(one_job, 8);
+    request(&cluster, peer, &message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_REFUSED);
+    message = (struct message){.tag = MSG_QUERY, .u.query = {.name = "principals"}};
+    request(&cluster, peer, &message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_REFUSED);
+    message.u.query.name = "status";
+    request(&cluster, peer, &message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_TABLE);
+    peer_close(peer);
+    arena_done(&arena);
+    cluster_close(&cluster);
+}
+
 static void a_standby_takes_over_and_nothing_is_lost_or_doubled(void **state)
 {
     (void)state;
@@ -488,6 +719,10 @@ int main(void)
         cmocka_unit_test(a_wrong_spec_is_refused_with_places_and_leaves_nothing),
         cmocka_unit_test(roles_bound_what_a_key_may_ask),
         cmocka_unit_test(a_revoked_key_is_out_at_once),
+        cmocka_unit_test(a_token_is_good_once_and_says_why_it_is_not),
+        cmocka_unit_test(a_wrong_coordinator_or_an_unknown_token_gets_no_word),
+        cmocka_unit_test(a_coordinator_killed_between_use_and_answer_costs_no_token),
+        cmocka_unit_test(a_pilot_has_workers_of_its_own_and_nothing_else),
         cmocka_unit_test(a_standby_takes_over_and_nothing_is_lost_or_doubled),
         cmocka_unit_test(a_leader_that_slept_through_its_lease_stands_by),
         cmocka_unit_test(a_crash_of_postgresql_costs_no_point),

@@ -120,7 +120,8 @@ static void join_send(void *user)
     struct message message = {.tag = MSG_WORKER_JOIN};
     struct msg_worker_join *join = &message.u.worker_join;
     gethostname(host, sizeof host - 1);
-    *join = (struct msg_worker_join){.name = daemon->options->name,
+    *join = (struct msg_worker_join){.name = daemon->options->name[0] ? daemon->options->name
+                                                                      : daemon->principal,
                                      .incarnation = daemon->incarnation,
                                      .host = host,
                                      .cores = daemon->inventory.core_count,
@@ -160,6 +161,7 @@ static void on_up(void *user, const struct msg_welcome *welcome)
 {
     struct daemon *daemon = user;
     log_info("connected as '%s'", welcome->principal);
+    snprintf(daemon->principal, sizeof daemon->principal, "%s", welcome->principal);
     join_send(daemon);
 }
 
@@ -325,6 +327,8 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_GANG_FENCED:
     case MSG_GANG_ASK:
     case MSG_GANG_TELL:
+    case MSG_ENROL:
+    case MSG_ENROLLED:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
@@ -641,8 +645,9 @@ int daemon_run(const struct options *options, struct err *err)
     signal(SIGPIPE, SIG_IGN);
     int rc = daemon_prepare(daemon, err);
     if (rc == 0) {
-        log_info("worker '%s': cores %zu, GPUs %zu, attempts found %zu", options->name,
-                 daemon->inventory.core_count, daemon->inventory.gpu_count, daemon->attempt_count);
+        log_info("worker%s%s: cores %zu, GPUs %zu, attempts found %zu", options->name[0] ? " " : "",
+                 options->name, daemon->inventory.core_count, daemon->inventory.gpu_count,
+                 daemon->attempt_count);
         notify_ready();
         rc = loop_run(daemon->loop, err);
     }

@@ -7,6 +7,7 @@
  * pump.c     spools to the coordinator, acknowledgements back
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
+ * enrol.c    the first key, by a one-time token
  *
  * The daemon keeps nothing that it could not find again: attempts are folders
  * (worker/attempt/README.md), running ones are known by their locks. */
@@ -103,6 +104,7 @@ struct daemon {
     uint64_t incarnation;
     uint64_t epoch;     /* newest seen; older ones are refused; kept in <state>/epoch */
     uint64_t worker_id; /* 0: not joined in this session */
+    char principal[128]; /* whom the coordinator takes us for */
     uint64_t heartbeat_ms, lease_ms; /* of the newest welcome */
     struct server *neighbours; /* for daemons of other nodes; NULL: --links none */
     char *links_address, *links_endpoint; /* as told to other nodes */
@@ -123,6 +125,8 @@ struct daemon {
 
 /* Runs until told to end. Errors: what kept it from starting, or its loop from polling. */
 int daemon_run(const struct options *options, struct err *err) WARN_UNUSED;
+/* enrol.c: makes and enrols this worker's key by a one-time token. Errors: as enrol_run. */
+int daemon_enrol(const struct options *options, struct err *err) WARN_UNUSED;
 /* Called when an attempt is gone for good: a leaving daemon may be able to end. */
 void daemon_attempt_gone(struct daemon *daemon);
 

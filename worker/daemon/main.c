@@ -23,7 +23,7 @@ int main(int count, char **arguments)
         return 0;
     }
     log_init("athanor-worker", options.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
-    int rc = daemon_run(&options, &err);
+    int rc = options.enrol[0] ? daemon_enrol(&options, &err) : daemon_run(&options, &err);
     if (rc < 0)
         log_error("%s", err.text);
     options_done(&options);

@@ -1,6 +1,8 @@
 /* options.c - see options.h. */
 #include "worker/daemon/options.h"
 
+#include "common/base/file.h"
+#include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "common/base/roff.h"
 
@@ -10,6 +12,8 @@
 #include <unistd.h>
 
 enum option_kind { OPTION_TEXT = 1, OPTION_SIZE, OPTION_FLAG, OPTION_ENDPOINTS, OPTION_LABEL };
+
+#define ENDPOINTS_FILE_BYTES_MAX 4096u /* 16 endpoints of 255 characters */
 
 #define AT(field) offsetof(struct options, field)
 
@@ -21,13 +25,17 @@ static const struct option {
     const char *help;
 } table[] = {
     {"--coordinator", "ENDPOINT,...", OPTION_ENDPOINTS, 0, "ATHANOR_COORDINATOR",
-     "coordinators to try in turn: tcp://HOST:PORT or ipc://PATH; required"},
+     "coordinators to try in turn: tcp://HOST:PORT or ipc://PATH (default: those of "
+     "coordinator.endpoints beside --keys)"},
     {"--keys", "FILE", OPTION_TEXT, AT(keys), "ATHANOR_KEYS",
-     "secret key of this worker, made by 'athanor keys'; required"},
+     "secret key of this worker, made by --enrol or 'athanor keys'; required"},
     {"--server-key", "FILE|KEY", OPTION_TEXT, AT(server_key), "ATHANOR_SERVER_KEY",
      "public key of the coordinators (default: coordinator.pub beside --keys)"},
     {"--name", "NAME", OPTION_TEXT, AT(name), NULL,
-     "name of this worker, as its key was enrolled (default: the host's name)"},
+     "name of this worker, as its key was enrolled (default: just that)"},
+    {"--enrol", "FILE|-", OPTION_TEXT, AT(enrol), NULL,
+     "make the key pair --keys, enrol it by the one-time token in FILE or on standard input, "
+     "write coordinator.pub and coordinator.endpoints beside it, and end"},
     {"--state", "DIR", OPTION_TEXT, AT(state), "ATHANOR_WORKER_STATE",
      "attempts, spools and, unless --jobs-dir is given, job directories; required"},
     {"--jobs-dir", "DIR", OPTION_TEXT, AT(jobs_dir), NULL,
@@ -65,7 +73,9 @@ static const struct option {
     {"--version", NULL, OPTION_FLAG, AT(version), NULL, "print the version"},
 };
 
-#define SYNOPSIS "athanor-worker --coordinator ENDPOINTS --keys FILE --state DIR [options]"
+#define SYNOPSIS                                                                                   \
+    "athanor-worker --keys FILE --state DIR [options]\n"                                           \
+    "       athanor-worker --enrol FILE|- --keys FILE [--name NAME]"
 static const char about[] =
     "Offers this node's cores, memory and GPUs to a coordinator and runs what it sends.\n"
     "May be restarted at any time: jobs run on and are found again.\n";
@@ -229,13 +239,32 @@ static const char *absolute(struct options *options, const char *path)
     return arena_printf(&options->arena, "%s/%s", folder, path);
 }
 
+static const char *beside_keys(struct options *options, const char *name)
+{
+    const char *slash = strrchr(options->keys, '/');
+    return arena_printf(&options->arena, "%.*s%s", slash ? (int)(slash - options->keys) + 1 : 0,
+                        options->keys, name);
+}
+
+/* What --enrol has learned from the token. */
+static int endpoints_default(struct options *options, struct err *err)
+{
+    char *text = NULL;
+    size_t length;
+    options->endpoints_file = beside_keys(options, "coordinator.endpoints");
+    if (options->endpoint_count > 0 || !options->keys[0] ||
+        !file_exists(options->endpoints_file))
+        return 0;
+    if (file_read(options->endpoints_file, ENDPOINTS_FILE_BYTES_MAX, &text, &length, err) < 0)
+        return -1;
+    text[strcspn(text, "\r\n")] = '\0';
+    int rc = endpoints_set(options, text, err);
+    mem_free(text);
+    return rc < 0 ? err_wrap(err, "%s", options->endpoints_file) : 0;
+}
+
 static void defaults_set(struct options *options)
 {
-    char host[HOST_NAME_MAX + 1] = "worker";
-    if (!options->name[0]) {
-        gethostname(host, sizeof host - 1);
-        options->name = arena_strdup(&options->arena, host);
-    }
     options->state = absolute(options, options->state);
     options->jobs_dir = options->jobs_dir[0]
                             ? absolute(options, options->jobs_dir)
@@ -247,12 +276,8 @@ static void defaults_set(struct options *options)
         options->shepherd = program_beside(options, "athanor-shepherd");
     options->engine = absolute(options, options->engine);
     options->shepherd = absolute(options, options->shepherd);
-    if (!options->server_key[0]) {
-        const char *slash = strrchr(options->keys, '/');
-        options->server_key =
-            arena_printf(&options->arena, "%.*scoordinator.pub",
-                         slash ? (int)(slash - options->keys) + 1 : 0, options->keys);
-    }
+    if (!options->server_key[0])
+        options->server_key = beside_keys(options, "coordinator.pub");
 }
 
 static int cgroups_read(struct options *options, struct err *err)
@@ -273,11 +298,16 @@ static int cgroups_read(struct options *options, struct err *err)
 
 static int required_check(const struct options *options, struct err *err)
 {
-    if (options->endpoint_count == 0)
-        return err_set(err, ERR_INVALID, "--coordinator is required, such as tcp://HOST:7117");
     if (!options->keys[0])
         return err_set(err, ERR_INVALID,
                        "--keys is required: the file of this worker's secret key");
+    if (options->enrol[0])
+        return 0;
+    if (options->endpoint_count == 0)
+        return err_set(err, ERR_INVALID,
+                       "--coordinator is required, such as tcp://HOST:7117, because --enrol has "
+                       "left no file '%s'",
+                       options->endpoints_file);
     if (!options->state[0])
         return err_set(err, ERR_INVALID, "--state is required: a directory on a local disk");
     if (options->job_user[0] && geteuid() != 0)
@@ -295,6 +325,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
     struct options options = {.keys = "",
                               .server_key = "",
                               .name = "",
+                              .enrol = "",
                               .state = "",
                               .jobs_dir = "",
                               .cores = "",
@@ -314,7 +345,9 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
         i += used;
     }
     if (rc == 0 && !options.help && !options.man && !options.version) {
-        rc = required_check(&options, err) < 0 ? -1 : cgroups_read(&options, err);
+        rc = endpoints_default(&options, err);
+        if (rc == 0)
+            rc = required_check(&options, err) < 0 ? -1 : cgroups_read(&options, err);
         if (rc == 0)
             defaults_set(&options);
     }

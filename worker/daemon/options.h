@@ -22,7 +22,9 @@ struct options {
     size_t endpoint_count;
     const char *keys;       /* file of our secret key */
     const char *server_key; /* as given: file or key; "" = coordinator.pub beside keys */
-    const char *name;
+    const char *name;       /* "": whom the key was enrolled for */
+    const char *enrol;      /* "": run; else the token's file, or "-" */
+    const char *endpoints_file; /* coordinator.endpoints beside keys */
     const char *state, *jobs_dir; /* absolute */
     const char *cores;            /* "" all, "4" that many, "0-3,8" these */
     uint64_t memory_bytes;        /* 0: most of the machine */

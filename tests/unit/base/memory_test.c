@@ -241,7 +241,7 @@ static void causes_and_roles_read_back_from_their_names(void **state)
     assert_int_equal(cause_from_name("", &cause, &err), -1);
     assert_int_equal(cause_from_name("OOM", &cause, &err), -1);
     assert_int_equal(role_from_name("root", &role, &err), -1);
-    assert_non_null(strstr(err.text, "expected user, operator, worker or admin"));
+    assert_non_null(strstr(err.text, "expected user, operator, worker, admin or pilot"));
 }
 
 int main(void)

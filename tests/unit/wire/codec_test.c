@@ -448,6 +448,16 @@ static void roles_may_send_what_the_sender_column_says(void **state)
     assert_false(msg_allowed(MSG_SUBMIT, ROLE_WORKER));
     assert_true(msg_allowed(MSG_REPORT, ROLE_WORKER));
     assert_false(msg_allowed(MSG_REPORT, ROLE_ADMIN));
+    assert_true(msg_allowed(MSG_QUERY, ROLE_PILOT));
+    assert_true(msg_allowed(MSG_KEY_CHANGE, ROLE_PILOT));
+    assert_false(msg_allowed(MSG_SUBMIT, ROLE_PILOT));
+    assert_false(msg_allowed(MSG_CONTROL, ROLE_PILOT));
+    assert_false(msg_allowed(MSG_CONFIGURE, ROLE_PILOT));
+    assert_false(msg_allowed(MSG_REPORT, ROLE_PILOT));
+    for (uint64_t tag = layout_next(0); tag; tag = layout_next(tag))
+        assert_true(msg_allowed((enum msg_tag)tag, ROLE_TOKEN) ==
+                    (tag == MSG_HELLO || tag == MSG_ENROL));
+    assert_false(msg_allowed(MSG_ENROL, ROLE_ADMIN));
     for (int role = ROLE_USER; role < ROLE_END; role++) {
         assert_false(msg_allowed(MSG_START, (enum role)role));
         assert_false(msg_allowed(MSG_WELCOME, (enum role)role));
