@@ -21,7 +21,7 @@ static int find_end_of_text(struct corpus *corpus, struct err *err)
 int corpus_open(const struct run *run, const char *input, struct corpus *out, struct err *err)
 {
     const struct run_input *given = run_input(run, input);
-    struct corpus fresh = {.input = input};
+    struct corpus fresh = {.input = input, .separator = -1};
 
     if (!given)
         return err_set(err, ERR_INVALID, "input '%s' is missing; give it as dataset:NAME/PART",
@@ -103,9 +103,63 @@ int corpus_match(const struct corpus *corpus, const struct corpus *other, struct
     return match_identity(corpus, dataset_tokenizer(other->dataset), other->input, err);
 }
 
+static int find_separator(struct corpus *corpus, const char *text, struct err *err)
+{
+    struct token_list *list = &corpus->scratch;
+
+    list->count = 0;
+    tokenizer_encode(dataset_tokenizer(corpus->dataset), text, strlen(text), list);
+    if (list->count != 1)
+        return err_set(err, ERR_INVALID,
+                       "the separator is %zu tokens of the tokenizer of '%s'; it must be one, as a "
+                       "newline is",
+                       list->count, dataset_path(corpus->dataset));
+    corpus->separator = (int32_t)list->ids[0];
+    return 0;
+}
+
+/* Cells up to the one whose input is the last separator; -1 when there is none. */
+static int64_t prompt_cells(const struct corpus *corpus, const int32_t *token, int64_t cells)
+{
+    for (int64_t i = cells - 1; i > 0; i--)
+        if (token[i] == corpus->separator)
+            return i;
+    return -1;
+}
+
+int corpus_mask_prompts(struct corpus *corpus, const char *separator, struct err *err)
+{
+    if (find_separator(corpus, separator, err) < 0)
+        return -1;
+    for (int64_t i = 0; i < corpus_count(corpus); i++) {
+        struct token_list *list = &corpus->scratch;
+        bool found = false;
+
+        dataset_document(corpus->part, (uint64_t)i, list);
+        for (size_t t = 1; t < list->count && !found; t++)
+            found = (int32_t)list->ids[t] == corpus->separator;
+        if (!found)
+            return err_set(err, ERR_INVALID,
+                           "document %lld of input '%s' has no separator between prompt and "
+                           "response; every document needs one",
+                           (long long)i, corpus->input);
+    }
+    return 0;
+}
+
 int64_t corpus_count(const struct corpus *corpus)
 {
     return (int64_t)corpus->part->document_count;
+}
+
+/* A document cut before its response has no target left. */
+static void mask_prompt(const struct corpus *corpus, const int32_t *token, int32_t *target,
+                        int64_t cells)
+{
+    int64_t prompt = prompt_cells(corpus, token, cells);
+
+    for (int64_t i = 0; i < (prompt < 0 ? cells : prompt); i++)
+        target[i] = -1;
 }
 
 int64_t corpus_document(struct corpus *corpus, int64_t index, int64_t T, int32_t *token,
@@ -126,5 +180,7 @@ int64_t corpus_document(struct corpus *corpus, int64_t index, int64_t T, int32_t
         token[i] = i == 0 ? corpus->end_of_text : (int32_t)list->ids[skip + i - 1];
         target[i] = skip + i < list->count ? (int32_t)list->ids[skip + i] : corpus->end_of_text;
     }
+    if (corpus->separator >= 0)
+        mask_prompt(corpus, token, target, (int64_t)cells);
     return (int64_t)cells;
 }

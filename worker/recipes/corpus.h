@@ -14,6 +14,7 @@ struct corpus {
     struct dataset *dataset;
     const struct dataset_part *part;
     int32_t end_of_text;
+    int32_t separator; /* -1: all of a document is a target; see corpus_mask_prompts */
     struct token_list scratch;
 };
 
@@ -32,6 +33,11 @@ int corpus_match_model(const struct corpus *corpus, const char *model_folder,
 /* Refuses a second corpus with another tokenizer. */
 int corpus_match(const struct corpus *corpus, const struct corpus *other,
                  struct err *err) WARN_UNUSED;
+
+/* From now on a document is a prompt, a separator and a response, and only the response's tokens
+ * (and the end of text) are targets: what follows the last separator. The separator must be one
+ * token of the corpus's tokenizer, and in every document (ERR_INVALID, naming the document). */
+int corpus_mask_prompts(struct corpus *corpus, const char *separator, struct err *err) WARN_UNUSED;
 
 int64_t corpus_count(const struct corpus *corpus); /* documents */
 /* Cells of a document, at most T of them. Returns their number; *out_cut says whether the

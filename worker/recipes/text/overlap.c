@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- n-grams ---------------------------------------------------------------------------------- */
+/* ---- n-grams ---------------------------------------------------------------------------- */
 
 struct grams {
     uint64_t *gram; /* sorted */
@@ -92,7 +92,7 @@ static size_t clipped_matches(const struct grams *candidate, const struct grams 
     return sum;
 }
 
-/* ---- ROUGE ------------------------------------------------------------------------------------ */
+/* ---- ROUGE ------------------------------------------------------------------------------ */
 
 static bool slot_is_free(const struct lcs_pattern *pattern, size_t slot)
 {
@@ -194,7 +194,7 @@ struct overlap rouge_n(const struct words *candidate, const struct words *refere
     return out;
 }
 
-/* ---- BLEU ------------------------------------------------------------------------------------- */
+/* ---- BLEU ------------------------------------------------------------------------------- */
 
 static size_t closest_length(const struct words *candidate, const struct words *const *references,
                              size_t count)

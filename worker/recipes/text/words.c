@@ -34,7 +34,7 @@ static void split_space(struct words *words, const char *text, size_t length)
     }
 }
 
-/* ---- ROUGE ------------------------------------------------------------------------------------ */
+/* ---- ROUGE ------------------------------------------------------------------------------ */
 
 static bool is_word_part(utf8proc_int32_t c)
 {
@@ -77,7 +77,7 @@ static void split_rouge(struct words *words, const char *text, size_t length)
     buf_done(&word);
 }
 
-/* ---- 13a -------------------------------------------------------------------------------------- */
+/* ---- 13a -------------------------------------------------------------------------------- */
 
 /* The rules are regular expressions applied one after the other, each from left to right
  * without overlap; a rule over two characters therefore eats both. */

@@ -1,0 +1,178 @@
+/* causal.c - see causal.h. */
+#include "worker/recipes/causal.h"
+
+#include "worker/engine/comm.h"
+#include "worker/recipes/arch.h"
+#include "worker/recipes/ngram.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int causal_model(struct run *run, struct causal *causal, struct err *err)
+{
+    struct trainer *trainer = &causal->trainer;
+    const struct run_input *init = run_input(run, "init");
+    struct model_config config = {0};
+
+    if (init) {
+        if (run_model_open(run, "init", trainer->device, true, &trainer->model, err) < 0)
+            return -1;
+        return corpus_match_model(&causal->train, init->path, trainer->model, err);
+    }
+    if (arch_config(run, &causal->train, &config, err) < 0)
+        return -1;
+    return model_new(trainer->device, &config, trainer->seed, &trainer->model, err);
+}
+
+static int causal_open_valid(struct run *run, struct causal *causal, struct err *err)
+{
+    int64_t T = causal->trainer.model->config.context;
+
+    if (!run_input(run, "valid"))
+        return 0;
+    if (corpus_open(run, "valid", &causal->valid, err) < 0 ||
+        (causal->separator && corpus_mask_prompts(&causal->valid, causal->separator, err) < 0) ||
+        corpus_match(&causal->valid, &causal->train, err) < 0 ||
+        windows_init(&causal->valid_windows, causal->valid.part, T, err) < 0)
+        return -1;
+    return scorer_open(run->comm, causal->trainer.device, T, &causal->scorer, err);
+}
+
+int causal_open(struct run *run, struct causal *causal, const char *unit, const char *separator,
+                struct err *err)
+{
+    struct trainer *trainer = &causal->trainer;
+
+    run->step_count = (uint64_t)run_int(run, "steps");
+    causal->eval_every = run_int(run, "eval_every");
+    causal->documents = strcmp(unit, "documents") == 0;
+    causal->separator = separator;
+    if (corpus_open(run, "data", &causal->train, err) < 0 ||
+        (separator && corpus_mask_prompts(&causal->train, separator, err) < 0) ||
+        trainer_open(run, trainer, err) < 0 || causal_model(run, causal, err) < 0 ||
+        trainer_start(trainer, err) < 0 ||
+        rows_init(trainer, &causal->train, unit, &causal->rows, err) < 0)
+        return -1;
+    run_note(run, "%s with %lld weights, %lld tokens of '%s' in %lld documents",
+             model_family_name(trainer->model->config.family),
+             (long long)model_weight_count(&trainer->model->config),
+             (long long)causal->train.part->token_count, causal->train.part->name,
+             (long long)causal->train.part->document_count);
+    return causal_open_valid(run, causal, err);
+}
+
+/* One pass: cross-entropy of its rows, each target weighing 1/N of the whole batch. */
+static int causal_pass(struct causal *causal, int64_t pass, int64_t target_count, double *loss,
+                       struct err *err)
+{
+    struct trainer *trainer = &causal->trainer;
+    struct loss_head head = {.head = trainer->model->head};
+    struct loss_values values = {0};
+    struct model_batch rows;
+
+    rows_fill(&causal->rows, pass);
+    rows = rows_batch(&causal->rows);
+    head.target = causal->rows.target;
+    head.ce_weight = rows_weigh(&causal->rows, 1.0 / (double)target_count);
+    if (trainer_forward(trainer, &rows, &head.hidden, err) < 0 ||
+        loss_head(trainer->tape, &head, &values, err) < 0 || tape_backward(trainer->tape, err) < 0)
+        return -1;
+    *loss += values.total;
+    return 0;
+}
+
+/* Validation loss as the training rows are cut: windows of the stream, or single documents. */
+static int causal_validate(struct run *run, struct causal *causal, double *out_loss,
+                           struct err *err)
+{
+    struct score_source source = causal->documents ? score_documents(&causal->valid, 0)
+                                                   : score_windows(&causal->valid_windows);
+    struct score_sum sum;
+
+    if (score_total(&causal->scorer, &source, causal->trainer.model, NULL, &sum, err) < 0)
+        return -1;
+    *out_loss = sum.nll / sum.tokens;
+    run_metric(run, "val_loss", *out_loss);
+    return 0;
+}
+
+/* Whether the model has learned more than counts tell. */
+static int causal_compare(struct run *run, struct causal *causal, double val_loss, struct err *err)
+{
+    struct ngram_losses counts;
+
+    if (ngram_losses(causal->train.part, causal->valid.part, &counts, err) < 0)
+        return -1;
+    run_metric(run, "unigram_loss", counts.unigram);
+    run_metric(run, "bigram_loss", counts.bigram);
+    run_note(run,
+             "val_loss %.4f nats a token; counts of the same tokens give unigram_loss %.4f "
+             "and bigram_loss %.4f",
+             val_loss, counts.unigram, counts.bigram);
+    return 0;
+}
+
+static int causal_report(struct run *run, struct causal *causal, struct err *err)
+{
+    uint64_t done = run->step + 1;
+    bool last = done == run->step_count;
+    double val_loss = 0;
+
+    if (!corpus_is_open(&causal->valid))
+        return 0;
+    if (!last && (causal->eval_every == 0 || done % (uint64_t)causal->eval_every != 0))
+        return 0;
+    if (causal_validate(run, causal, &val_loss, err) < 0)
+        return -1;
+    return last && !causal->separator ? causal_compare(run, causal, val_loss, err) : 0;
+}
+
+int causal_step(struct run *run, void *state, struct err *err)
+{
+    struct causal *causal = state;
+    int64_t target_count = rows_count(&causal->rows);
+    double loss = 0;
+
+    for (int64_t pass = 0; pass < causal->trainer.pass_count; pass++) {
+        if (causal_pass(causal, pass, target_count, &loss, err) < 0)
+            return -1;
+    }
+    comm_sum_f64(run->comm, &loss, 1);
+    run_metric(run, "loss", loss);
+    if (trainer_update(&causal->trainer, err) < 0)
+        return -1;
+    trainer_speed(&causal->trainer, target_count);
+    return causal_report(run, causal, err);
+}
+
+int causal_load(struct run *run, void *state, struct checkpoint_reader *reader, struct err *err)
+{
+    struct causal *causal = state;
+
+    (void)run;
+    return trainer_load(&causal->trainer, reader, err);
+}
+
+int causal_save(struct run *run, void *state, struct checkpoint_writer *writer, struct err *err)
+{
+    struct causal *causal = state;
+
+    (void)run;
+    if (trainer_save(&causal->trainer, writer, err) < 0)
+        return -1;
+    return checkpoint_copy_tokenizer(writer, dataset_path(causal->train.dataset), err);
+}
+
+void causal_close(struct run *run, void *state)
+{
+    struct causal *causal = state;
+
+    (void)run;
+    rows_done(&causal->rows);
+    windows_done(&causal->valid_windows);
+    scorer_close(&causal->scorer);
+    corpus_close(&causal->valid);
+    corpus_close(&causal->train);
+    trainer_close(&causal->trainer);
+}
