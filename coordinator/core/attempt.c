@@ -390,12 +390,13 @@ void attempt_stop(struct core *core, struct attempt *attempt, enum cause cause)
 
 /* ---- the end ----------------------------------------------------------------------------- */
 
-/* The first failure of several parts is what the attempt ends with. */
+/* The first failure of several parts is what the attempt ends with. `peer_failed` is none: it says
+ * that another part has failed, whose own word is yet to come. */
 static void failure_note(struct core *core, struct part *part, enum cause cause, int64_t code,
                          const char *evidence)
 {
     struct attempt *attempt = part->attempt;
-    if (attempt->cause || !attempt_is_gang(attempt))
+    if (attempt->cause || !attempt_is_gang(attempt) || cause == CAUSE_PEER_FAILED)
         return;
     bool asked = cause == attempt->stop_cause && !(evidence && *evidence);
     attempt->cause = cause;
@@ -471,6 +472,15 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
         job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);
 }
 
+/* Of an attempt that no part has called failed. */
+static enum cause cause_of_parts(const struct attempt *attempt)
+{
+    for (size_t i = 0; i < attempt->part_count; i++)
+        if (attempt->parts[i].cause != CAUSE_SUCCESS)
+            return attempt->parts[i].cause;
+    return CAUSE_SUCCESS;
+}
+
 void part_finished(struct core *core, struct part *part, enum cause cause, int64_t code,
                    const char *evidence, const char *usage_json)
 {
@@ -483,7 +493,7 @@ void part_finished(struct core *core, struct part *part, enum cause cause, int64
         failure_note(core, part, cause, code, evidence);
     part_end(core, part, cause, code, evidence, usage_json);
     if (attempt->live_count == 0)
-        attempt_end(core, attempt, ATTEMPT_ON_FINISH, CAUSE_SUCCESS, 0, NULL, NULL);
+        attempt_end(core, attempt, ATTEMPT_ON_FINISH, cause_of_parts(attempt), 0, NULL, NULL);
     else if (cause != CAUSE_SUCCESS && attempt->state != ATTEMPT_STOPPING)
         attempt_stop(core, attempt, CAUSE_PEER_FAILED);
 }

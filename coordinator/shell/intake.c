@@ -282,6 +282,7 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_GANG_FENCED:
     case MSG_GANG_ASK:
     case MSG_GANG_TELL:
+    case MSG_GANG_END:
     case MSG_ENROLLED:
     case MSG_END:
         refuse_direction(shell, from, seq, message);

@@ -324,13 +324,34 @@ void attempt_watch(struct attempt *attempt, pid_t pid, int pidfd, bool is_child)
         loop_add_fd(attempt->daemon->loop, attempt->pidfd, LOOP_READ, on_pidfd, attempt);
 }
 
+static void on_fence_due(void *user)
+{
+    const struct attempt *attempt = user;
+    if (attempt->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, attempt->pidfd, SIGKILL, NULL, 0);
+}
+
+/* A shepherd with neighbours says good-bye first, because the coordinator may not reach theirs. */
+static void shepherd_kill(struct attempt *attempt)
+{
+    syscall(SYS_pidfd_send_signal, attempt->pidfd, attempt->gang ? SIGUSR2 : SIGKILL, NULL, 0);
+    if (!attempt->gang)
+        return;
+    attempt->control_timer.fire = on_fence_due; /* it is asked nothing more */
+    attempt->control_timer.user = attempt;
+    loop_timer_start(attempt->daemon->loop, &attempt->control_timer, DAEMON_FENCE_MS);
+}
+
 void attempt_fence(struct attempt *attempt)
 {
+    if (attempt->state == ATTEMPT_FENCED && attempt->pidfd >= 0)
+        return; /* a repeat */
     log_info("attempt %" PRIu64 " is fenced", attempt->attempt_id);
     attempt->state = ATTEMPT_FENCED;
     attempt->window_count = 0;
+    control_close(attempt);
     if (attempt->pidfd >= 0)
-        syscall(SYS_pidfd_send_signal, attempt->pidfd, SIGKILL, NULL, 0);
+        shepherd_kill(attempt);
     else
         sweep_start(attempt);
 }

@@ -36,6 +36,7 @@
 #define DAEMON_JOIN_AGAIN_MS    2000u
 #define DAEMON_CONTROL_AGAIN_MS 200u
 #define DAEMON_SWEEP_AGAIN_MS   50u
+#define DAEMON_FENCE_MS         500u   /* for a shepherd's good-bye to other nodes */
 #define DAEMON_LEAVE_MS         15000u /* for last reports to be acknowledged when leaving */
 #define PUMP_WINDOW             4u     /* unacknowledged REPORT messages of an attempt */
 #define PUMP_AGAIN_MS           10000u /* silence after which unacknowledged reports are repeated */

@@ -12,7 +12,6 @@
 
 #define GANG_BEATS      6u    /* signs of life within the silence that is a loss */
 #define GANG_AGAIN_MS   1000u /* what is unanswered is sent again */
-#define GANG_LEAVE_MS   300u  /* for the good-bye to go out */
 
 /* `bytes` is valid during the call. ok false: the gang ended, or nobody knows. */
 typedef void gang_done(void *cookie, bool ok, const char *bytes, size_t length);
@@ -35,10 +34,21 @@ struct gang_plan {
     uint64_t silence_ms;          /* a neighbour silent this long is lost */
 };
 
+#define GANG_END_TEXT_BYTES 400u
+
+/* Why an attempt ends everywhere. */
+struct gang_end {
+    unsigned node;     /* where it happened */
+    char cause[40];    /* name of enum cause */
+    uint64_t began_ms; /* on the steady clock of this node, give or take the way here */
+    uint64_t grace_ms;
+    char text[GANG_END_TEXT_BYTES];
+};
+
 struct gang_config {
     const struct gang_plan *plan; /* must stay */
     int listen_fd;                /* listens at own.endpoint; -1: no children */
-    int wake_fd;                  /* an eventfd, written when a neighbour is lost */
+    int wake_fd;                  /* an eventfd, written when `lost` or `ended` has news */
     /* What does the local rank publish? `done` may be called later, from any thread. */
     void (*ask_local)(unsigned rank, gang_done *done, void *cookie);
 };
@@ -53,6 +63,10 @@ struct gang_host {
     void (*ask)(unsigned rank, gang_done *done, void *cookie);
     /* Whether a neighbour is lost, and which. */
     bool (*lost)(char *out_text, size_t size);
+    /* Tells all nodes that something failed here. Of several ends the oldest counts. */
+    void (*end)(const struct gang_end *end);
+    /* The oldest end that is known, here or elsewhere. */
+    bool (*ended)(struct gang_end *out);
     /* Says good-bye and ends the thread. */
     void (*close)(void);
 };

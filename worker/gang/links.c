@@ -15,7 +15,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum command_kind { COMMAND_FENCE = 1, COMMAND_ASK, COMMAND_TOLD, COMMAND_CLOSE };
+enum command_kind { COMMAND_FENCE = 1, COMMAND_ASK, COMMAND_TOLD, COMMAND_END, COMMAND_CLOSE };
 
 /* What other threads want, handed over under the lock. */
 struct command {
@@ -56,10 +56,12 @@ static struct {
     const struct gang_plan *plan;
     pthread_t thread;
     int command_fd;
-    pthread_mutex_t lock; /* of the three below */
+    pthread_mutex_t lock; /* of what follows */
     struct command *commands, **commands_end;
     bool is_lost;
     char lost_text[1000];
+    bool has_end;
+    struct gang_end end; /* the oldest one known */
 
     /* of the thread */
     struct loop *loop;
@@ -117,13 +119,35 @@ static void send_towards(unsigned node, const struct message *message)
         send_parent(message);
 }
 
+static void send_neighbours(const struct message *message)
+{
+    send_parent(message);
+    for (unsigned i = 0; i < gang.child_count; i++)
+        send_child(gang.first_child + i, message);
+}
+
+static void end_tell(void)
+{
+    pthread_mutex_lock(&gang.lock);
+    bool has_end = gang.has_end;
+    struct gang_end end = gang.end;
+    pthread_mutex_unlock(&gang.lock);
+    uint64_t now_ms = clock_steady_ms();
+    struct message message = {
+        .tag = MSG_GANG_END,
+        .u.gang_end = {end.node, end.cause, now_ms - min_u64(now_ms, end.began_ms), end.grace_ms,
+                       end.text}};
+    if (has_end)
+        send_neighbours(&message);
+}
+
+/* The end first: it may be the last that a neighbour hears of us. */
 static void beat(bool leaving)
 {
     struct message message = {.tag = MSG_GANG_BEAT,
                               .u.gang_beat = {.node = gang.plan->node, .leaving = leaving}};
-    send_parent(&message);
-    for (unsigned i = 0; i < gang.child_count; i++)
-        send_child(gang.first_child + i, &message);
+    end_tell();
+    send_neighbours(&message);
 }
 
 /* ---- losses ---------------------------------------------------------------------------------- */
@@ -133,6 +157,35 @@ static void wake(void)
     uint64_t one = 1;
     ssize_t wrote = write(gang.config.wake_fd, &one, sizeof one);
     (void)wrote; /* only fails when a wake-up is pending already */
+}
+
+/* Whether it is older than what was known, and no repeat. */
+static bool end_take(const struct gang_end *end)
+{
+    pthread_mutex_lock(&gang.lock);
+    bool taken = !gang.has_end ||
+                 (end->node != gang.end.node && end->began_ms < gang.end.began_ms);
+    if (taken)
+        gang.end = *end;
+    gang.has_end = true;
+    pthread_mutex_unlock(&gang.lock);
+    return taken;
+}
+
+static void on_end(const struct msg_gang_end *message)
+{
+    uint64_t now_ms = clock_steady_ms();
+    if (message->node >= gang.plan->node_count || message->node == gang.plan->node)
+        return;
+    struct gang_end end = {.node = (unsigned)message->node,
+                           .began_ms = now_ms - min_u64(now_ms, message->age_ms),
+                           .grace_ms = message->grace_ms};
+    snprintf(end.cause, sizeof end.cause, "%s", message->cause);
+    snprintf(end.text, sizeof end.text, "%s", message->text);
+    if (!end_take(&end))
+        return;
+    end_tell();
+    wake();
 }
 
 static void lose(unsigned node, uint64_t silent_ms)
@@ -345,7 +398,9 @@ static void on_child(void *user, const struct server_source *from, const struct 
         return; /* not introduced: it sends again after its first beat */
     child->heard_ms = clock_steady_ms();
     const struct msg_gang_fence *fence = &message->u.gang_fence;
-    if (message->tag == MSG_GANG_ASK)
+    if (message->tag == MSG_GANG_END)
+        on_end(&message->u.gang_end);
+    else if (message->tag == MSG_GANG_ASK)
         on_ask(&message->u.gang_ask, message);
     else if (message->tag == MSG_GANG_TELL)
         on_tell(&message->u.gang_tell, message);
@@ -365,6 +420,8 @@ static void on_parent(void *user, const struct envelope *envelope, const struct 
     gang.parent.heard_ms = clock_steady_ms();
     if (message->tag == MSG_GANG_BEAT)
         gang.parent.left |= message->u.gang_beat.leaving;
+    else if (message->tag == MSG_GANG_END)
+        on_end(&message->u.gang_end);
     else if (message->tag == MSG_GANG_ASK)
         on_ask(&message->u.gang_ask, message);
     else if (message->tag == MSG_GANG_TELL)
@@ -451,6 +508,9 @@ static void command_do(const struct command *command)
         break;
     case COMMAND_TOLD:
         tell(command);
+        break;
+    case COMMAND_END:
+        end_tell();
         break;
     case COMMAND_CLOSE:
         beat(true);
@@ -613,6 +673,23 @@ static bool host_lost(char *out_text, size_t size)
     return lost;
 }
 
+static void host_end(const struct gang_end *end)
+{
+    struct command *command = mem_zalloc(sizeof *command);
+    command->kind = COMMAND_END;
+    end_take(end);
+    command_post(command);
+}
+
+static bool host_ended(struct gang_end *out)
+{
+    pthread_mutex_lock(&gang.lock);
+    bool ended = gang.has_end;
+    *out = gang.end;
+    pthread_mutex_unlock(&gang.lock);
+    return ended;
+}
+
 /* The process ends afterwards; ranks that waited for an answer have ended before. */
 static void host_close(void)
 {
@@ -629,4 +706,5 @@ static void host_close(void)
 }
 
 extern const struct gang_host gang_host_module;
-const struct gang_host gang_host_module = {host_open, host_fence, host_ask, host_lost, host_close};
+const struct gang_host gang_host_module = {host_open, host_fence, host_ask,  host_lost,
+                                            host_end,  host_ended, host_close};

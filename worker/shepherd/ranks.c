@@ -159,6 +159,7 @@ static void rank_ended(struct run *run, struct rank *rank, int status, const str
     if (!run->failed && run->stop_cause == CAUSE_NONE && !run->launch_error) {
         run->failed = true;
         run->failed_rank = (unsigned)(rank - run->ranks);
+        peers_tell(run, 0);
     }
     run_input(run, INPUT_FAILED);
 }

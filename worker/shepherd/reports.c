@@ -254,7 +254,10 @@ static int control_stop(struct run *run, const json_t *root, struct err *err)
         return -1;
     if (!json_is_integer(grace) || json_integer_value(grace) < 0)
         return err_set(err, ERR_INVALID, "grace_ms: expected a whole number from 0");
-    run_stop(run, cause, (uint64_t)json_integer_value(grace), "stopped on request: %s", name);
+    if (cause == CAUSE_PEER_FAILED)
+        peers_end(run, "stopped on request: peer_failed");
+    else
+        run_stop(run, cause, (uint64_t)json_integer_value(grace), "stopped on request: %s", name);
     return 0;
 }
 

@@ -109,6 +109,12 @@ void run_input(struct run *run, enum run_input input)
         run->state = action(run);
 }
 
+/* Other stops come from the coordinator, which tells all nodes, or are the same everywhere. */
+static bool is_ours_to_tell(enum cause cause)
+{
+    return cause == CAUSE_STALLED || cause == CAUSE_OOM || cause == CAUSE_WORKER_LOST;
+}
+
 void run_stop(struct run *run, enum cause cause, uint64_t grace_ms, const char *format, ...)
 {
     bool first = run->stop_cause == CAUSE_NONE && !run->failed;
@@ -120,6 +126,8 @@ void run_stop(struct run *run, enum cause cause, uint64_t grace_ms, const char *
         run->stop_cause = cause;
     }
     run->stop_grace_ms = first ? grace_ms : min_u64(run->stop_grace_ms, grace_ms);
+    if (first && is_ours_to_tell(cause))
+        peers_tell(run, grace_ms);
     run_input(run, INPUT_STOP);
 }
 
@@ -136,7 +144,9 @@ static void on_signal(void *user, short events)
     struct signalfd_siginfo info;
     (void)events;
     while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
-        if (info.ssi_signo != SIGCHLD)
+        if (info.ssi_signo == SIGUSR2)
+            peers_leave(run);
+        else if (info.ssi_signo != SIGCHLD)
             run_stop(run, CAUSE_WORKER_LOST, run->plan.stop_grace_ms,
                      "the node asked the shepherd to end (signal %u), as on shutdown",
                      info.ssi_signo);
@@ -150,6 +160,7 @@ static void on_wake(void *user, short events)
     char lost[1000];
     ssize_t got = read(run->wake_fd, &count, sizeof count);
     (void)got; /* what happened is asked for where it matters */
+    peers_heard(run); /* first: a neighbour that has told its end is not lost */
     if (run->links && run->links->lost(lost, sizeof lost))
         run_stop(run, CAUSE_WORKER_LOST, 0, "%s", lost);
 }
@@ -203,6 +214,7 @@ static int signals_open(struct run *run, struct err *err)
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR2); /* of the daemon: peers_leave */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN); /* outlives the daemon's terminal */
     if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
@@ -361,6 +373,14 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
     }
 }
 
+void run_judge(struct run *run, struct verdict *out)
+{
+    struct verdict_facts facts;
+    char abort_text[300];
+    facts_collect(run, &facts, abort_text, sizeof abort_text);
+    verdict_reach(&facts, out);
+}
+
 /* An end that nobody hears of would have to be guessed: with a full disk, this waits for room.
  * The end of a long run is forced onto the disk; after a power cut a short one is cheaper to run
  * again than thousands of short ones are to sync. */
@@ -415,14 +435,12 @@ static void sweep(struct run *run)
  * they have, because no process is left. */
 static void run_finish(struct run *run)
 {
-    struct verdict_facts facts;
     struct verdict verdict;
-    char abort_text[300];
     if (run->report)
         line_server_drain(run->report);
     logs_drain(run->logs);
-    facts_collect(run, &facts, abort_text, sizeof abort_text);
-    verdict_reach(&facts, &verdict);
+    peers_heard(run);
+    run_judge(run, &verdict);
     reports_tick(run, UINT64_MAX);
     if (run->report)
         sweep(run);
@@ -458,8 +476,10 @@ static void run_free(struct run *run)
 /* Failing to set up is an end of the attempt like any other: it is told through the spool. */
 static void launch_failed(struct run *run, const struct err *why)
 {
-    if (!run->launch_error)
-        run->launch_error = mem_strdup(why->text);
+    if (run->launch_error)
+        return;
+    run->launch_error = mem_strdup(why->text);
+    peers_tell(run, 0);
 }
 
 static int run_through(struct run *run, struct err *err)

@@ -2,6 +2,7 @@
  *
  * run.c     the life of the run as a table, the ladder, the loop
  * ranks.c   starting ranks, collecting their ends and what they used
+ * peers.c   what ends an attempt of several nodes everywhere
  * reports.c accepting report lines, writing the stream into the spool
  * watch.c   wall time, stall, memory
  * usage.c   processor time, memory and I/O of ranks as metrics */
@@ -93,6 +94,7 @@ struct run {
     char *launch_error;
     bool failed;
     unsigned failed_rank;
+    uint64_t failed_ms; /* when the first failure here was noticed; 0: none, or heard of */
     bool diverged;
     char *diverged_text;
     uint64_t oom_kills_before, memory_peak;
@@ -110,6 +112,14 @@ struct run {
 /* Counted over all nodes, as people and programs see it. */
 unsigned run_rank(const struct run *run, unsigned index);
 
+/* peers.c: ends, told to the other nodes of the attempt and heard from them. */
+void peers_tell(struct run *run, uint64_t grace_ms); /* of our own failure, once */
+void peers_heard(struct run *run);
+/* The attempt has failed elsewhere: nothing here is worth waiting for. */
+void peers_end(struct run *run, const char *text);
+/* The coordinator has given this node up: the others must not wait for it. Does not return. */
+void peers_leave(struct run *run) __attribute__((noreturn));
+
 /* gang_load.c. Errors: ERR_NOT_FOUND. */
 int gang_host_load(const struct gang_host **out, struct err *err) WARN_UNUSED;
 
@@ -123,6 +133,9 @@ void run_input(struct run *run, enum run_input input);
 /* Begins the ladder; the first cause stays, a later call may shorten the grace. */
 void run_stop(struct run *run, enum cause cause, uint64_t grace_ms, const char *format, ...)
     FORMAT(4, 5);
+
+/* As far as it is known now. */
+void run_judge(struct run *run, struct verdict *out);
 
 /* ranks.c */
 int ranks_start(struct run *run, struct err *err) WARN_UNUSED;

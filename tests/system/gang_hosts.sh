@@ -1,0 +1,217 @@
+#!/usr/bin/env bash
+# A gang over four hosts (hosts.bash) with everything that can break, broken: after each fault the
+# attempt must end on every host within the lease with the right cause and leave nothing there, and
+# the job's next attempt must end with the same checkpoint as an undisturbed run on one host.
+#
+#   gang_hosts.sh [--seed N] [CASE...]       without a case: all. ATHANOR_BUILD names the build folder
+#
+# Needs root (namespaces); exits 77 where they cannot be made. The same seed gives the same ranks
+# and moments.
+set -euo pipefail
+seed=${ATHANOR_GANG_SEED:-$RANDOM$RANDOM}
+[ "${1:-}" != --seed ] || { seed=$2; shift 2; }
+source "$(dirname "${BASH_SOURCE[0]}")/cluster.bash"
+source "$(dirname "${BASH_SOURCE[0]}")/hosts.bash"
+why=$(hosts_possible) || { echo "SKIP: $why"; exit 77; }
+[ -x "$(pg_bin)/postgres" ] || { echo "SKIP: PostgreSQL's server programs are not installed"; exit 77; }
+command -v nft >/dev/null || { echo "SKIP: nft is not installed"; exit 77; }
+cases=("$@")
+[ $# -gt 0 ] || cases=(train hpcc netpipe rank shepherd daemon link mute mute-parent stopped)
+lease=3
+
+state=$((seed % 2147483647))
+draw() { # BOUND: into $drawn
+    state=$(((state * 1103515245 + 12345) % 2147483648))
+    drawn=$(((state >> 8) % $1))
+}
+
+nap() { read -rt "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))" <> <(:) || true; } # MS: as the seed says
+
+fail() {
+    echo "WRONG ($what): $*"
+    sql "SELECT attempt_id, number, state, cause, evidence FROM athanor.runs ORDER BY 1 DESC LIMIT 4" || true
+    exit 1
+}
+
+must() { # TEXT WANTED GOT
+    [ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"
+}
+
+ended() {
+    local status=$?
+    set +e # each step, whatever the one before found
+    [ $status = 0 ] || [ -z "${ATHANOR_GANG_KEEP:-}" ] || cp -r "$ATHANOR_HOME"/{log,workers} "$ATHANOR_GANG_KEEP"
+    hosts_down
+}
+
+# ---- jobs -------------------------------------------------------------------------------------
+
+submit() { cli submit --ids "$@"; }
+
+await() { until_true 90 sql_is "SELECT ended_at IS NOT NULL FROM athanor.jobs WHERE job_id = $1" t || fail "job $1 has not ended"; }
+
+succeeds() { # JOB
+    await "$1"
+    must "state of job $1" SUCCEEDED "$(job_state "$1")"
+}
+
+dataset() {
+    awk 'BEGIN { srand(7); split("cat dog bird fish fox hen", n); split("sees eats likes finds", v)
+        for (i = 0; i < 4000; i++) printf "the %s %s the %s\n\n", n[1+int(rand()*6)], v[1+int(rand()*4)], n[1+int(rand()*6)] }' >"$ATHANOR_HOME/corpus.txt"
+    sed "s|@corpus@|$ATHANOR_HOME/corpus.txt|" "$specs/kill-data.yaml" >"$ATHANOR_HOME/specs/data.yaml"
+    succeeds "$(submit "$ATHANOR_HOME/specs/data.yaml")"
+}
+
+train() { # NAME NODES [options]: submits a training on four ranks
+    submit "$specs/kill-train.yaml" --set "name=$1" --set "resources.nodes=$2" --set resources.ranks=4 \
+        --set params.steps="$steps" --set 'retry.on=[signal,shepherd_lost,worker_lost,stalled]' "${@:3}"
+}
+
+# Of the files of the newest checkpoint, whatever its manifest says besides.
+fingerprint() { # JOB
+    local path
+    path=$(sql "SELECT path FROM athanor.checkpoints WHERE job_id = $1 AND removed_at IS NULL ORDER BY step DESC LIMIT 1")
+    jq -c '[.step, (.files | sort_by(.name)[] | [.name, .blake2b])]' "$path/manifest.json"
+}
+
+steps=120
+declare -A references
+reference() { # of an undisturbed run of as many steps on one host, made once
+    local id
+    expected=${references[$steps]:-}
+    [ -z "$expected" ] || return 0
+    id=$(train undisturbed 1)
+    succeeds "$id"
+    must "hosts of the undisturbed run" 1 "$(sql "SELECT count(DISTINCT worker) FROM athanor.runs WHERE job_id = $id")"
+    expected=$(fingerprint "$id")
+    references[$steps]=$expected
+}
+
+# ---- what is on which host --------------------------------------------------------------------
+
+newest_attempt() { sql "SELECT max(attempt_id) FROM athanor.runs WHERE job_id = $1"; }
+
+host_of() { sql "SELECT worker FROM athanor.run_nodes WHERE attempt_id = $1 AND node = $2"; } # ATTEMPT NODE
+
+pid_on() { # ATTEMPT NODE pid|shepherd_pid
+    sql "SELECT placement->>'$3' FROM athanor.run_nodes WHERE attempt_id = $1 AND node = $2"
+}
+
+# ---- faults: each breaks node $node of attempt $attempt on host $host -------------------------
+
+fault_rank() { kill -KILL "$(pid_on "$attempt" "$node" pid)"; }
+fault_shepherd() { kill -KILL "$(pid_on "$attempt" "$node" shepherd_pid)"; }
+fault_daemon() { kill -KILL "${pid[$host]}"; process_ended "$host"; }
+heal_daemon() { worker_start "$host"; }
+fault_link() { link "$host" down; }
+heal_link() { link "$host" up; }
+fault_mute() { mute "$host"; }
+heal_mute() { unmute "$host"; }
+fault_mute-parent() { mute "$host" "$(host_of "$attempt" 0)"; }
+heal_mute-parent() { unmute "$host"; }
+fault_stopped() { kill -STOP "$(pid_on "$attempt" "$node" pid)"; }
+
+cause_rank=signal      says_rank='node $node \($host\): rank $node died of SIGKILL'
+cause_shepherd=shepherd_lost says_shepherd='node $node \($host\): the shepherd died of signal 9'
+cause_daemon=worker_lost     says_daemon='node $node \($host\): '
+cause_link=worker_lost       says_link='no sign of life of node ($node \($host\) on node 0|0 \(.*\) on node $node \($host\))|node $node \($host\): '
+cause_mute=worker_lost       says_mute=$says_link
+cause_mute_parent=worker_lost says_mute_parent='no sign of life of node ($node \($host\) on node 0|0 \(.*\) on node $node \($host\))'
+cause_stopped=stalled        says_stopped='rank $node is silent since step'
+
+has_checkpoint() { sql_is "SELECT count(*) > 0 FROM athanor.checkpoints WHERE job_id = $1" t; }
+
+gone_everywhere() { nothing_left "$attempt" "${hosts[@]}"; }
+
+disturbed() { # FAULT [options of the job]
+    local id attempt node host ms start cause=cause_${1//-/_} says=says_${1//-/_}
+    reference
+    id=$(train "$1" 4 "${@:2}")
+    until_true 60 has_checkpoint "$id" || fail "no checkpoint"
+    attempt=$(newest_attempt "$id")
+    draw 3; node=$((1 + drawn)); [ "$1" = mute-parent ] || [ "$1" = link ] || { draw 4; node=$drawn; }
+    host=$(host_of "$attempt" "$node")
+    draw 600; ms=$drawn
+    echo "$1: node $node ($host), ${ms} ms after the first checkpoint"
+    nap "$ms"
+    start=$EPOCHREALTIME
+    "fault_$1"
+    until_true $((4 * lease)) gone_everywhere || fail "left of attempt $attempt: $(for h in "${hosts[@]}"; do left_on "$h" "$attempt"; done)"
+    echo "$EPOCHREALTIME $start" | awk '{ printf "  nothing is left of it on any host after %.1f s\n", $1 - $2 }'
+    [ -z "$(type -t "heal_$1")" ] || "heal_$1"
+    succeeds "$id"
+    must "cause" "${!cause}" "$(sql "SELECT cause FROM athanor.runs WHERE attempt_id = $attempt")"
+    local detail
+    detail=$(sql "SELECT evidence FROM athanor.runs WHERE attempt_id = $attempt")
+    echo "  ${!cause}: $detail"
+    eval "says=\"${!says}\""
+    [[ $detail =~ $says ]] || fail "evidence is '$detail', expected '$says'"
+    [ "$(sql "SELECT max(resume_step) > 0 FROM athanor.runs WHERE job_id = $id")" = t ] || fail "the retry did not resume"
+    must "checkpoint" "$expected" "$(fingerprint "$id")"
+    echo "  the retry ended with the checkpoint of the undisturbed run"
+}
+
+# ---- cases ------------------------------------------------------------------------------------
+
+command_job() { # NAME NODES RANKS SHELL [LINE...]
+    printf 'athanor: 1\nname: %s\nkind: command\ncommand: [sh, -c, "%s"]\nresources: {ranks: %s, cores: 1, nodes: %s}\nenv: {PATH: "%s"}\n' \
+        "$1" "$4" "$3" "$2" "$PATH" >"$ATHANOR_HOME/specs/$1.yaml"
+    printf '%s\n' "${@:5}" >>"$ATHANOR_HOME/specs/$1.yaml"
+    submit "$ATHANOR_HOME/specs/$1.yaml"
+}
+
+case_train() {
+    local id
+    reference
+    id=$(train spread 4)
+    succeeds "$id"
+    must "hosts" 4 "$(sql "SELECT count(DISTINCT worker) FROM athanor.run_nodes WHERE job_id = $id")"
+    must "checkpoint" "$expected" "$(fingerprint "$id")"
+    echo "train: four ranks on four hosts end with the checkpoint of four ranks on one"
+}
+
+case_hpcc() {
+    local id
+    command -v hpcc >/dev/null || { echo "hpcc: SKIP, not installed"; return; }
+    sed -e 's/^1000 /60 /; s/^2            Ps/2            Ps/; s/^2            Qs/2            Qs/' \
+        -e 's/^1200 10000 30000/60/' /usr/share/doc/hpcc/examples/_hpccinf.txt >"$ATHANOR_HOME/hpccinf.txt"
+    id=$(command_job hpcc 4 4 "cp $ATHANOR_HOME/hpccinf.txt . && hpcc && { [ \$RANK != 0 ] || cat hpccoutf.txt; }" "$@")
+    succeeds "$id"
+    cli logs "$id" --rank 0 >"$ATHANOR_HOME/hpcc.out"
+    grep -q '^CommWorldProcs=4' "$ATHANOR_HOME/hpcc.out" && grep -q '^Success=1' "$ATHANOR_HOME/hpcc.out" ||
+        fail "hpcc: $(tail -3 "$ATHANOR_HOME/hpcc.out")"
+    echo "hpcc: an MPI program that knows nothing of Athanor runs over four hosts"
+}
+
+case_netpipe() {
+    local id
+    command -v NPopenmpi >/dev/null || { echo "netpipe: SKIP, not installed"; return; }
+    id=$(command_job netpipe 2 2 "NPopenmpi -u 4096 -n 20 -o np.out" "$@")
+    succeeds "$id"
+    cli logs "$id" | grep -q '4096 bytes' || fail "netpipe printed no line for 4096 bytes"
+    echo "netpipe: messages between two hosts"
+}
+
+# Outlives the lease, by which alone a daemon that stays away is missed.
+case_daemon() { steps=400 disturbed daemon --set on_disconnect=replace; }
+
+case_stopped() { disturbed stopped --set limits.stall=2s --set limits.stop_grace=1s; }
+
+echo "seed $seed"
+what=start
+cluster_home
+trap ended EXIT
+hosts_up 4 --worker-lease ${lease}s --heartbeat 500ms
+dataset
+for what in "${cases[@]}"; do
+    if [ -n "$(type -t "case_$what")" ]; then "case_$what"; else disturbed "$what"; fi
+done
+what="end"
+until_true 30 nothing_left "" "${hosts[@]}" || fail "left: $(for h in "${hosts[@]}"; do left_on "$h"; done)"
+trap - EXIT
+hosts_down
+if ip netns list | grep -q "^$tag-" || [ -e "$ATHANOR_HOME" ]; then
+    echo "seed $seed: namespaces or files are left"
+    exit 1
+fi
+echo "seed $seed: every attempt ended as it must, and nothing is left"
