@@ -193,7 +193,7 @@ case_netpipe() {
 }
 
 # Outlives the lease, by which alone a daemon that stays away is missed.
-case_daemon() { steps=400 disturbed daemon --set on_disconnect=replace; }
+case_daemon() { steps=250 disturbed daemon --set on_disconnect=replace; }
 
 case_stopped() { disturbed stopped --set limits.stall=2s --set limits.stop_grace=1s; }
 

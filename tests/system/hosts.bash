@@ -44,6 +44,7 @@ host_make() { # NAME
         'hostname "$1" && mount -t tmpfs -o size=1g none /dev/shm && touch "$2" && exec sleep infinity' \
         sh "$1" "$ATHANOR_HOME/hosts/$1/up" 3>&- &
     holder[$1]=$!
+    disown $! # its end is not news
     until_true 10 test -e "$ATHANOR_HOME/hosts/$1/up"
 }
 
