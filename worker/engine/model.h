@@ -1,4 +1,4 @@
-/* model.h - decoder-only language models from one table of parameters per architecture.
+/* model.h - models from one table of parameters per architecture.
  *
  * The table (models/) drives allocation, initialisation, file names, optimiser state and
  * gradient checks. All weights lie in one flat array, all gradients in another with the
@@ -9,7 +9,20 @@
 #include "worker/engine/loss.h"
 #include "worker/engine/ops.h"
 
-enum model_family { MODEL_GPT2 = 1, MODEL_LLAMA, MODEL_FAMILY_END };
+enum model_family {
+    MODEL_GPT2 = 1,
+    MODEL_LLAMA,
+    MODEL_BERT, /* encoder; see encoder.h                                            */
+    MODEL_KONA, /* the small sentence encoder that npm installs; see models/kona.c   */
+    MODEL_FAMILY_END,
+};
+
+/* What an encoder has above its last block. */
+enum model_top {
+    MODEL_TOP_POOLER = 0, /* tanh of a linear map of the first token's state         */
+    MODEL_TOP_TOKENS,     /* predictions of masked tokens                            */
+    MODEL_TOP_LABELS,     /* the pooler, and a linear map of it to classes           */
+};
 
 struct model_config {
     enum model_family family;
@@ -27,15 +40,19 @@ struct model_config {
     bool tied;           /* head is the token embedding; GPT-2: must be true              */
     int32_t bos_token;   /* -1: none. The engine only carries these along                 */
     int32_t eos_token;
+    int64_t token_types; /* BERT; 0: 2                                                    */
+    enum model_top top;  /* BERT                                                          */
+    int64_t labels;      /* BERT with MODEL_TOP_LABELS                                    */
+    enum activation activation; /* BERT; 0: gelu                                          */
 };
 
 /* Fills zeros with the defaults above and refuses what no model can be: ERR_INVALID. */
 int model_config_complete(struct model_config *config, struct err *err) WARN_UNUSED;
-const char *model_family_name(enum model_family family);   /* "gpt2", "llama": HF model_type */
+const char *model_family_name(enum model_family family); /* "gpt2", …: HF model_type */
 int model_family_parse(const char *name, enum model_family *out, struct err *err) WARN_UNUSED;
 int64_t model_weight_count(const struct model_config *config); /* trainable numbers */
 
-#define MODEL_NAME_SIZE 96
+#define MODEL_NAME_SIZE 160
 
 struct model_weight {
     char name[MODEL_NAME_SIZE];    /* "block.3.qkv.weight"                               */
@@ -54,6 +71,7 @@ struct model {
     int64_t flat_count;            /* includes zero padding between weights              */
     struct model_weight *weight;   /* in table order                                     */
     int64_t weight_count;
+    int64_t *row;                  /* of the table's numbered rows: its weight, or -1    */
     struct tensor *head;           /* (V, D), for loss.h                                 */
     struct tensor *turns;          /* (context, head_width) of op_rope; NULL without        */
     const struct model_table *table;
@@ -83,6 +101,11 @@ struct model_batch {
     const int32_t *token;    /* B*T, 0..V-1                                                 */
     const int32_t *position; /* B*T, or NULL: 0..T-1 in each row                            */
     const int32_t *first;    /* B*T, or NULL: first key index a token may see (op_attention) */
+    const int32_t *last;     /* B*T, or NULL: last key index a token may see: itself in decoders
+                                (more for a prefix seen both ways), T-1 in encoders         */
+    const int32_t *length;   /* B, or NULL: tokens of each row that count; the rest is padding,
+                                which nobody sees. Encoders only; decoders need none        */
+    const int32_t *type;     /* B*T, or NULL: 0. Token types of BERT                        */
 };
 
 struct model_states {

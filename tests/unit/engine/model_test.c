@@ -1,60 +1,11 @@
 /* model_test.c - whole models: gradients, agreement of backends, repeatability, refusals. */
-#include "tests/unit/engine/small_models.h"
+#include "tests/unit/engine/model_checks.h"
 #include "worker/engine/optim.h"
-
-#include <math.h>
-
-/* Moves each weight tensor along its own gradient, up and down, and compares the change of
- * the loss with the gradient's length. 1 %: f32 losses of about 4 carry 5e-7 of rounding,
- * over a change of at least 1e-3, and the second step of the expansion. */
-static void check_gradients(const struct model_config *config)
-{
-    struct device *device = small_device(BACKEND_CPU, 2);
-    struct model *model = small_model(device, config, 3);
-    struct tape *train = small_tape(device, TAPE_TRAIN), *infer = small_tape(device, TAPE_INFER);
-    struct small_batch batch;
-    float *grads;
-
-    small_batch_fill(&batch, config->vocab_size, 5);
-    small_loss(train, model, &batch);
-    grads = small_grads(model);
-    for (int64_t w = 0; w < model->weight_count; w++) {
-        struct model_weight *weight = &model->weight[w];
-        int64_t count = tensor_count(&weight->tensor);
-        float *before = mem_array((size_t)count, 4), *moved = mem_array((size_t)count, 4);
-        const float *g = grads + weight->offset;
-        double length = 0, step, change = 0;
-
-        for (int64_t i = 0; i < count; i++)
-            length += (double)g[i] * g[i];
-        length = sqrt(length);
-        assert_true(length > 1e-6);
-        step = 2e-3 / length;
-        model_weight_read(weight, before);
-        for (int sign = -1; sign <= 1; sign += 2) {
-            for (int64_t i = 0; i < count; i++)
-                moved[i] = (float)(before[i] + sign * step * g[i] / length);
-            model_weight_write(weight, moved);
-            change += sign * small_loss(infer, model, &batch);
-        }
-        model_weight_write(weight, before);
-        if (fabs(change / (2 * step) - length) > 0.01 * length)
-            fail_msg("%s: differences give %g, backward %g", weight->name, change / (2 * step),
-                     length);
-        mem_free(before);
-        mem_free(moved);
-    }
-    mem_free(grads);
-    tape_free(train);
-    tape_free(infer);
-    model_free(model);
-    device_close(device);
-}
 
 static void gpt2_gradients_match_differences_of_the_loss(void **state)
 {
     (void)state;
-    check_gradients(&small_gpt2);
+    check_gradients(&small_gpt2, small_loss);
 }
 
 static void llama_gradients_match_differences_of_the_loss(void **state)
@@ -62,70 +13,16 @@ static void llama_gradients_match_differences_of_the_loss(void **state)
     struct model_config tied = small_llama;
 
     (void)state;
-    check_gradients(&small_llama);
+    check_gradients(&small_llama, small_loss);
     tied.tied = true;
-    check_gradients(&tied);
-}
-
-static void read_logits(struct tape *tape, struct model *model, struct small_batch *b, float *out)
-{
-    struct model_states states = {0};
-    struct tensor *logits;
-    struct err err;
-
-    tape_reset(tape);
-    must(model_forward(tape, model, &b->batch, &states, &err));
-    logits = model_logits(tape, model, states.hidden);
-    must(tape_check(tape, &err));
-    tensor_read(logits, out);
-}
-
-/* Logits within 1e-4, each gradient tensor within 1e-3 of its largest entry: what f32 sums of
- * this depth keep, against sums in double. */
-static void check_agreement(const struct model_config *config)
-{
-    struct device *device[2] = {small_device(BACKEND_REFERENCE, 1), small_device(BACKEND_CPU, 2)};
-    size_t logit_count = (size_t)(SMALL_N * config->vocab_size);
-    float *logits[2], *grads[2];
-    struct small_batch batch;
-    struct model *model[2];
-
-    small_batch_fill(&batch, config->vocab_size, 5);
-    for (int k = 0; k < 2; k++) {
-        struct tape *tape = small_tape(device[k], TAPE_TRAIN);
-
-        model[k] = small_model(device[k], config, 3);
-        logits[k] = mem_array(logit_count, 4);
-        read_logits(tape, model[k], &batch, logits[k]);
-        small_loss(tape, model[k], &batch);
-        grads[k] = small_grads(model[k]);
-        tape_free(tape);
-    }
-    for (size_t i = 0; i < logit_count; i++)
-        assert_true(fabsf(logits[0][i] - logits[1][i]) <= 1e-4f);
-    for (int64_t w = 0; w < model[0]->weight_count; w++) {
-        struct model_weight *weight = &model[0]->weight[w];
-        float most = 0, scale = 0;
-
-        for (int64_t i = weight->offset; i < weight->offset + tensor_count(&weight->tensor); i++) {
-            most = fmaxf(most, fabsf(grads[0][i] - grads[1][i]));
-            scale = fmaxf(scale, fabsf(grads[0][i]));
-        }
-        assert_true(most <= 1e-3f * scale);
-    }
-    for (int k = 0; k < 2; k++) {
-        mem_free(logits[k]);
-        mem_free(grads[k]);
-        model_free(model[k]);
-        device_close(device[k]);
-    }
+    check_gradients(&tied, small_loss);
 }
 
 static void cpu_backend_agrees_with_the_reference(void **state)
 {
     (void)state;
-    check_agreement(&small_gpt2);
-    check_agreement(&small_llama);
+    check_agreement(&small_gpt2, small_loss);
+    check_agreement(&small_llama, small_loss);
 }
 
 static void run_steps(const struct model_config *config, double loss[10], float **out_weights)
@@ -340,9 +237,10 @@ static void packed_documents_do_not_see_each_other(void **state)
             position[i] = i % 10;
             first[i] = i / 10 * 10;
         }
-        batch.batch = (struct model_batch){1, 20, batch.token, position, first};
+        batch.batch = (struct model_batch){
+                .B = 1, .T = 20, .token = batch.token, .position = position, .first = first};
         read_logits(tape, model, &batch, packed);
-        batch.batch = (struct model_batch){2, 10, batch.token, NULL, NULL};
+        batch.batch = (struct model_batch){.B = 2, .T = 10, .token = batch.token};
         read_logits(tape, model, &batch, apart);
         for (int64_t i = 0; i < 20 * V; i++)
             assert_true(fabsf(packed[i] - apart[i]) < 1e-5f);

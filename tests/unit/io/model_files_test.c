@@ -13,6 +13,10 @@
     "\"n_head\":2,\"n_inner\":null,\"activation_function\":\"gelu_new\"," \
     "\"layer_norm_epsilon\":1e-5,\"bos_token_id\":31,\"eos_token_id\":50256"
 
+#define BERT \
+    "{\"model_type\":\"bert\",\"vocab_size\":32,\"hidden_size\":8,\"num_hidden_layers\":2," \
+    "\"num_attention_heads\":2,\"intermediate_size\":16,\"max_position_embeddings\":12"
+
 static void assert_config_refused(const char *json, const char *expected)
 {
     struct err err = {0};
@@ -68,7 +72,13 @@ static void other_models_are_refused_by_field(void **state)
     (void)state;
     assert_config_refused("", "line 1");
     assert_config_refused("[]", "not a JSON object");
-    assert_config_refused("{\"model_type\":\"bert\"}", "model_type is bert");
+    assert_config_refused("{\"model_type\":\"mamba\"}", "model_type is mamba; gpt2, llama, bert");
+    assert_config_refused("{\"model_type\":\"bert\",\"vocab_size\":9,\"is_decoder\":true}",
+                          "is_decoder");
+    assert_config_refused("{\"model_type\":\"bert\",\"vocab_size\":9,\"architectures\":"
+                          "[\"BertForTokenClassification\"]}", "BertForSequenceClassification");
+    assert_config_refused("{\"model_type\":\"bert\",\"vocab_size\":9,\"hidden_act\":\"mish\"}",
+                          "hidden_act is mish");
     assert_config_refused("{\"model_type\":\"gpt2\"}", "vocab_size is missing");
     assert_config_refused(GPT2 ",\"n_embd\":9}", "duplicate");
     assert_config_refused("{\"model_type\":\"gpt2\",\"vocab_size\":9,\"n_embd\":9,\"n_head\":2}",
@@ -106,6 +116,10 @@ static void configs_written_by_us_read_back(void **state)
     assert_text_round_trip(GPT2 "}");
     assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"tie_word_embeddings\":true}");
     assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"head_dim\":6}");
+    assert_text_round_trip(BERT "}");
+    assert_text_round_trip(BERT ",\"architectures\":[\"BertForMaskedLM\"]}");
+    assert_text_round_trip(BERT ",\"architectures\":[\"BertForSequenceClassification\"],"
+                                "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}");
 }
 
 /* Ours is [out, in] = (2, 3); the file of a Conv1D holds [in, out] = (3, 2). */

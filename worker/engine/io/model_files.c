@@ -147,7 +147,7 @@ static int file_set_open(struct file_set *set, const char *folder, struct err *e
 /* "transformer.h.0.ln_1.bias" and "h.0.ln_1.bias" are one tensor: old files lack the prefix. */
 static const char *without_prefix(const char *name)
 {
-    static const char *const prefixes[] = {"transformer.", "model."};
+    static const char *const prefixes[] = {"transformer.", "model.", "bert."};
     for (size_t i = 0; i < ARRAY_COUNT(prefixes); i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
             return name + strlen(prefixes[i]);
@@ -174,10 +174,22 @@ static bool ends_with(const char *name, const char *end)
     return length >= tail && strcmp(name + length - tail, end) == 0;
 }
 
+/* Heads of a BERT: files often hold more of them than the class that is asked for has. */
+static bool is_top(const char *name)
+{
+    static const char *const tops[] = {"pooler.dense.", "cls.", "classifier."};
+    for (size_t i = 0; i < ARRAY_COUNT(tops); i++)
+        if (strncmp(without_prefix(name), tops[i], strlen(tops[i])) == 0)
+            return true;
+    return false;
+}
+
+/* Tables that are computed, copies of tied matrices, and heads that nothing asks for. */
 static bool is_ignored(const char *name, bool tied)
 {
     return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
-           ends_with(name, ".rotary_emb.inv_freq") || (tied && strcmp(name, "lm_head.weight") == 0);
+           ends_with(name, ".rotary_emb.inv_freq") || ends_with(name, "embeddings.position_ids") ||
+           is_top(name) || (tied && strcmp(name, "lm_head.weight") == 0);
 }
 
 static int check_known(const struct file_set *set, bool tied, const struct named_array *arrays,
@@ -332,6 +344,10 @@ static int check_same(const struct model_config *have, const struct model_config
         {"ffn width", (double)have->ffn_width, (double)want->ffn_width},
         {"norm epsilon", have->norm_eps, want->norm_eps},
         {"tied embeddings", have->tied, want->tied},
+        {"token types", (double)have->token_types, (double)want->token_types},
+        {"top (architectures)", have->top, want->top},
+        {"labels", (double)have->labels, (double)want->labels},
+        {"activation", have->activation, want->activation},
     };
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
         if (fields[i].have != fields[i].want)
@@ -358,7 +374,7 @@ static int fill_model(const char *folder, struct model *model, struct err *err)
 int model_files_read(const char *folder, struct model *model, struct err *err)
 {
     struct model_config config;
-    if (model_config_read(folder, &config, err) < 0)
+    if (model_config_read(folder, &config, err) < 0 || model_config_complete(&config, err) < 0)
         return -1;
     if (check_same(&config, &model->config, err) < 0)
         return err_wrap(err, "model '%s'", folder);

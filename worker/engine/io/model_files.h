@@ -1,7 +1,8 @@
 /* model_files.h - a model directory as transformers reads and writes it: config.json and
  * model.safetensors (or shards named by model.safetensors.index.json).
  *
- * Families: gpt2 (GPT2LMHeadModel) and llama (LlamaForCausalLM; Yi and TinyLlama use it too).
+ * One format per model_type: config_*.c. Files may hold more heads of a BERT than its class asks
+ * for; these are left alone.
  * Names in files are Hugging Face's. Our arrays are always [out, in]; arrays marked
  * transposed (GPT-2's Conv1D, four per layer) are turned here, in both directions. RoPE
  * rotates halves in both worlds: no permutation. Source: transformers'

@@ -78,8 +78,13 @@ static void gpt2_forward(struct tape *tape, const struct model *model,
                                   model->config.norm_eps);
 }
 
+static int gpt2_check(const struct model_config *config, struct err *err)
+{
+    return model_plain_heads_check(config, err) < 0 ? -1 : model_tied_check(config, err);
+}
+
 const struct model_table model_table_gpt2 = {
-    .family = MODEL_GPT2, .name = "gpt2",
+    .family = MODEL_GPT2, .name = "gpt2", .check = gpt2_check,
     .before = before, .before_count = ARRAY_COUNT(before),
     .block = block, .block_count = ARRAY_COUNT(block),
     .after = after, .after_count = ARRAY_COUNT(after),

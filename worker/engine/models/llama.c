@@ -37,7 +37,7 @@ static const struct weight_row block[] = {
 static const struct weight_row after[] = {
     [NORM] = {"norm.weight", "model.norm.weight", {DIM_WIDTH}, INIT_ONE},
     [HEAD] = {"head", "lm_head.weight", {DIM_VOCAB, DIM_WIDTH}, INIT_NORMAL,
-              .untied_only = true},
+              .need = NEED_UNTIED},
 };
 
 /* What all blocks of one batch share. */
@@ -87,8 +87,14 @@ static void llama_forward(struct tape *tape, const struct model *model,
     states->hidden = op_rmsnorm(tape, x, model_after(model, NORM), model->config.norm_eps);
 }
 
+static void llama_defaults(struct model_config *config)
+{
+    if (config->ffn_width == 0)
+        config->ffn_width = (8 * config->width / 3 + 31) / 32 * 32;
+}
+
 const struct model_table model_table_llama = {
-    .family = MODEL_LLAMA, .name = "llama",
+    .family = MODEL_LLAMA, .name = "llama", .rotary = true, .defaults = llama_defaults,
     .before = before, .before_count = ARRAY_COUNT(before),
     .block = block, .block_count = ARRAY_COUNT(block),
     .after = after, .after_count = ARRAY_COUNT(after),

@@ -1,12 +1,12 @@
 /* table.h - what an architecture states about itself: its weights, and its forward pass.
  *
- * To add one: a file in this folder, a line in model_tables (model.c), an enum value. */
+ * To add one: a file in this folder, a line in model_tables (model_config.c), an enum value. */
 #ifndef ATHANOR_ENGINE_MODELS_TABLE_H
 #define ATHANOR_ENGINE_MODELS_TABLE_H
 
 #include "worker/engine/model.h"
 
-/* What dimensions are written in; size_of in model.c resolves them. */
+/* What dimensions are written in; size_of in model_layout.c resolves them. */
 enum dim {
     DIM_NONE = 0,
     DIM_VOCAB,
@@ -16,6 +16,19 @@ enum dim {
     DIM_KEYS,      /* kv_heads * head_width             */
     DIM_QKV,       /* queries + 2 keys                  */
     DIM_FFN,
+    DIM_TYPES,
+    DIM_LABELS,
+    DIM_HALF,      /* width / 2                         */
+    DIM_HALF_QKV,  /* 3 width / 2                       */
+};
+
+/* When a row is there at all. */
+enum need {
+    NEED_ALWAYS = 0,
+    NEED_UNTIED, /* config.tied is false                */
+    NEED_POOLER, /* config.top is not MODEL_TOP_TOKENS  */
+    NEED_TOKENS, /* config.top is MODEL_TOP_TOKENS      */
+    NEED_LABELS,
 };
 
 enum init { INIT_ZERO = 1, INIT_ONE, INIT_NORMAL, INIT_RESIDUAL /* normal / sqrt(2 layers) */ };
@@ -28,7 +41,7 @@ struct weight_row {
     enum dim dim[2];     /* [out, in], or [width]      */
     enum init init;
     bool hf_transposed;
-    bool untied_only;    /* absent when config.tied    */
+    enum need need;
     int joins;           /* this and the next joins-1 rows are also used as one matrix */
 };
 
@@ -38,15 +51,39 @@ struct model_table {
     const char *name; /* HF model_type */
     const struct weight_row *before, *block, *after;
     int before_count, block_count, after_count;
+    bool rotary;         /* positions are rotations (model->turns)                        */
+    bool sees_both_ways; /* an encoder: tokens see the whole row unless the batch says so */
+    void (*defaults)(struct model_config *config);                       /* or NULL */
+    int (*check)(const struct model_config *config, struct err *err);    /* or NULL */
     /* cache NULL: a whole batch. Fills states; failures go to the tape. */
     void (*forward)(struct tape *tape, const struct model *model, const struct model_batch *batch,
                     struct kv_cache *cache, struct model_states *states);
+    /* Encoders: their own vector of each row (B, width) from the last states. */
+    struct tensor *(*pooled)(struct tape *tape, const struct model *model,
+                             const struct model_batch *batch, struct tensor *hidden);
 };
 
 extern const struct model_table model_table_gpt2;
 extern const struct model_table model_table_llama;
+extern const struct model_table model_table_bert;
+extern const struct model_table model_table_kona;
 
-/* Weight `row` of the table before the blocks, of block i, after the blocks. */
+const struct model_table *model_table_of(enum model_family family);
+
+/* For the families' checks. */
+int model_size_check(const char *name, int64_t value, int64_t most, struct err *err) WARN_UNUSED;
+int model_plain_heads_check(const struct model_config *config, struct err *err) WARN_UNUSED;
+int model_tied_check(const struct model_config *config, struct err *err) WARN_UNUSED;
+
+/* model_layout.c: weights of a table, their places in the flat arrays, their first values. */
+int64_t layout_count(const struct model_table *table, const struct model_config *config);
+int64_t layout_rows(const struct model *model);
+void layout_weights(struct model *model); /* weight, row, flat_count                 */
+void layout_point(struct model *model);   /* tensors into the allocated flat arrays  */
+void layout_init(struct model *model, uint64_t seed);
+
+/* Weight `row` of the table before the blocks, of block i, after the blocks; NULL when the
+ * configuration needs no such weight. */
 struct tensor *model_before(const struct model *model, int row);
 struct tensor *model_block(const struct model *model, int64_t i, int row);
 struct tensor *model_joined(const struct model *model, int64_t i, int row);
@@ -64,6 +101,25 @@ void model_remember(struct model_states *states, int64_t i, struct tensor *x);
 
 /* The batch's positions on the device; counted from 0 in each row when it gives none. */
 struct tensor *model_positions(struct tape *tape, const struct model_batch *batch);
+
+/* Attention of an encoder's block, qkv packed: every token sees the tokens of its row that
+ * count (batch->length), or those that batch->first and last name. */
+struct tensor *model_attend_all(struct tape *tape, const struct model *model,
+                                const struct model_batch *batch, struct tensor *qkv);
+struct tensor *model_attend_heads(struct tape *tape, const struct model_batch *batch,
+                                  struct tensor *qkv, struct heads heads);
+/* The batch's token types, or zeros; the numbers of each row's first token. */
+struct tensor *model_types(struct tape *tape, const struct model_batch *batch);
+struct tensor *model_first_rows(struct tape *tape, const struct model_batch *batch);
+/* Last visible key of each token by `length`; NULL when there are no lengths. */
+struct tensor *model_last_by_length(struct tape *tape, const int32_t *length, int64_t B,
+                                    int64_t Tq, int64_t Tk);
+
+/* bert.c, for encoder.c. */
+struct tensor *bert_tokens(struct tape *tape, const struct model *model, struct tensor *states);
+struct tensor *bert_labels(struct tape *tape, const struct model *model, struct tensor *pooled);
+/* kona.c: frequency i of its sine table. */
+double kona_frequency(int64_t i, int64_t count);
 
 /* The shared core of model_forward and kv_cache_extend. */
 int model_run(struct tape *tape, const struct model *model, const struct model_batch *batch,

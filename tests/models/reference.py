@@ -1,0 +1,268 @@
+"""reference.py - the architectures again, in PyTorch, written from their papers.
+
+    reference.py FOLDER      compares each case below FOLDER; see torch_test.c
+
+Each case holds config.json, model.safetensors, numbers.safetensors (batch, output) and
+gradients.safetensors, those of sum c y. Everything is computed in double precision here, so
+what differs is the engine's float32. Outputs must agree to 1e-4 of the largest, gradients of
+each weight to 1e-3 of its largest (and 1e-6 of the largest of all: some are zero but for
+rounding)."""
+import json
+import math
+import os
+import struct
+import sys
+
+try:
+    import numpy
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    sys.exit(77)
+
+LOGITS, HIDDEN, OWN_VECTOR, MEAN_VECTOR, TOKENS, LABELS = range(6)
+B, T = 3, 20
+OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
+
+
+def read_safetensors(path):
+    with open(path, "rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        header = json.loads(file.read(length))
+        data = file.read()
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        assert entry["dtype"] == "F32"
+        begin, end = entry["data_offsets"]
+        values = numpy.frombuffer(data[begin:end], dtype="<f4").reshape(entry["shape"])
+        arrays[name] = torch.tensor(values.astype(numpy.float64))
+    return arrays
+
+
+class Case:
+    def __init__(self, folder):
+        with open(os.path.join(folder, "config.json")) as file:
+            self.config = json.load(file)
+        self.weights = read_safetensors(os.path.join(folder, "model.safetensors"))
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+        self.numbers = read_safetensors(os.path.join(folder, "numbers.safetensors"))
+        self.gradients = read_safetensors(os.path.join(folder, "gradients.safetensors"))
+        self.token = self.ids("token").view(B, T)
+        self.what = int(self.numbers["what"][0])
+
+    def ids(self, name):
+        return self.numbers[name].long()
+
+    def __getitem__(self, name):
+        return self.weights[name]
+
+    def linear(self, x, name):
+        y = x @ self[name + ".weight"].t()
+        return y + self[name + ".bias"] if name + ".bias" in self.weights else y
+
+    def layer_norm(self, x, name, eps):
+        mean = x.mean(-1, keepdim=True)
+        variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+        return (x - mean) / (variance + eps).sqrt() * self[name + ".weight"] + self[name + ".bias"]
+
+
+def rms_norm(x, gain, eps):
+    return x / ((x * x).mean(-1, keepdim=True) + eps).sqrt() * gain
+
+
+def gelu(x):
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+
+
+ACTIVATIONS = {"gelu": gelu, "gelu_new": gelu_tanh, "relu": torch.relu, "silu": F.silu,
+               "tanh": torch.tanh}
+
+
+def heads_of(x, count):
+    """(B, T, H d) to (B, H, T, d)."""
+    return x.view(x.shape[0], x.shape[1], count, -1).transpose(1, 2)
+
+
+def attention(q, k, v, mask=None, scale=None, bias=0):
+    """Plain softmax attention; key heads are repeated for groups of queries."""
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    scores = q @ k.transpose(-1, -2) * (scale or 1 / math.sqrt(q.shape[-1])) + bias
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    y = torch.softmax(scores, -1) @ v
+    return y.transpose(1, 2).reshape(y.shape[0], y.shape[2], -1)
+
+
+def causal(length):
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def gpt2(case):
+    c, x = case.config, None
+    prefix = "transformer."
+    x = case[prefix + "wte.weight"][case.token] + case[prefix + "wpe.weight"][:T]
+
+    def conv(x, name):
+        return x @ case[name + ".weight"] + case[name + ".bias"]
+
+    for i in range(c["n_layer"]):
+        name = f"{prefix}h.{i}."
+        h = case.layer_norm(x, name + "ln_1", c["layer_norm_epsilon"])
+        q, k, v = (heads_of(part, c["n_head"])
+                   for part in conv(h, name + "attn.c_attn").chunk(3, -1))
+        x = x + conv(attention(q, k, v, causal(T)), name + "attn.c_proj")
+        h = case.layer_norm(x, name + "ln_2", c["layer_norm_epsilon"])
+        x = x + conv(gelu_tanh(conv(h, name + "mlp.c_fc")), name + "mlp.c_proj")
+    x = case.layer_norm(x, prefix + "ln_f", c["layer_norm_epsilon"])
+    return x @ case[prefix + "wte.weight"].t()
+
+
+def rotate(x, theta):
+    """(B, H, T, d): element i turns with i + d/2 by position theta^(-2i/d)."""
+    half = x.shape[-1] // 2
+    speed = theta ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.arange(x.shape[2], dtype=torch.float64)[:, None] * speed
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+
+def llama(case):
+    c = case.config
+    x = case["model.embed_tokens.weight"][case.token]
+    for i in range(c["num_hidden_layers"]):
+        name = f"model.layers.{i}."
+        h = rms_norm(x, case[name + "input_layernorm.weight"], c["rms_norm_eps"])
+        q = rotate(heads_of(case.linear(h, name + "self_attn.q_proj"), c["num_attention_heads"]),
+                   c["rope_theta"])
+        k = rotate(heads_of(case.linear(h, name + "self_attn.k_proj"), c["num_key_value_heads"]),
+                   c["rope_theta"])
+        v = heads_of(case.linear(h, name + "self_attn.v_proj"), c["num_key_value_heads"])
+        x = x + case.linear(attention(q, k, v, causal(T)), name + "self_attn.o_proj")
+        h = rms_norm(x, case[name + "post_attention_layernorm.weight"], c["rms_norm_eps"])
+        h = F.silu(case.linear(h, name + "mlp.gate_proj")) * case.linear(h, name + "mlp.up_proj")
+        x = x + case.linear(h, name + "mlp.down_proj")
+    x = rms_norm(x, case["model.norm.weight"], c["rms_norm_eps"])
+    return x @ case["lm_head.weight"].t()
+
+
+def key_mask(case):
+    """(B, 1, 1, T): the tokens that count."""
+    return (torch.arange(T)[None, :] < case.ids("length")[:, None])[:, None, None, :]
+
+
+def mean_of_counted(case, x):
+    mask = key_mask(case).view(B, T, 1).double()
+    return (x * mask).sum(1) / mask.sum(1)
+
+
+def bert(case):
+    c, eps = case.config, case.config["layer_norm_eps"]
+    act = ACTIVATIONS[c["hidden_act"]]
+    name = "bert.embeddings."
+    x = (case[name + "word_embeddings.weight"][case.token] +
+         case[name + "position_embeddings.weight"][:T] +
+         case[name + "token_type_embeddings.weight"][case.ids("type").view(B, T)])
+    x = case.layer_norm(x, name + "LayerNorm", eps)
+    for i in range(c["num_hidden_layers"]):
+        name = f"bert.encoder.layer.{i}."
+        q, k, v = (heads_of(case.linear(x, name + "attention.self." + part),
+                            c["num_attention_heads"]) for part in ("query", "key", "value"))
+        h = case.linear(attention(q, k, v, key_mask(case)), name + "attention.output.dense")
+        x = case.layer_norm(x + h, name + "attention.output.LayerNorm", eps)
+        h = case.linear(act(case.linear(x, name + "intermediate.dense")), name + "output.dense")
+        x = case.layer_norm(x + h, name + "output.LayerNorm", eps)
+    return bert_top(case, x, act, eps)
+
+
+def bert_top(case, x, act, eps):
+    if case.what == HIDDEN:
+        return x
+    if case.what == MEAN_VECTOR:
+        y = mean_of_counted(case, x)
+        return y / y.norm(dim=-1, keepdim=True)
+    if case.what == TOKENS:
+        name = "cls.predictions."
+        x = act(case.linear(x, name + "transform.dense"))
+        x = case.layer_norm(x, name + "transform.LayerNorm", eps)
+        return x @ case["bert.embeddings.word_embeddings.weight"].t() + case[name + "bias"]
+    x = torch.tanh(case.linear(x[:, 0], "bert.pooler.dense"))
+    return case.linear(x, "classifier") if case.what == LABELS else x
+
+
+def kona(case):
+    c, eps = case.config, case.config["layer_norm_eps"]
+    half = c["hidden_size"] // 2
+    angle = (torch.arange(T, dtype=torch.float64)[:, None] *
+             torch.exp(-torch.arange(half // 2, dtype=torch.float64) * math.log(10000) /
+                       (half // 2 - 1)))
+    x = 2 * case["embed.weight"][case.token] + torch.cat([angle.sin(), angle.cos()], -1)
+
+    def block(x, name, residual):
+        h = case.layer_norm(x, name + "ln1", eps)
+        q, k, v = (heads_of(part, c["num_attention_heads"])
+                   for part in case.linear(h, name + "qkv").chunk(3, -1))
+        x = residual + case.linear(attention(q, k, v, key_mask(case)), name + "o")
+        h = case.layer_norm(x, name + "ln2", eps)
+        return x + case.linear(torch.relu(case.linear(h, name + "fc")), name + "out")
+
+    x = block(x, "first.", case.linear(x, "widen"))
+    for i in range(c["num_hidden_layers"]):
+        x = block(x, f"block.{i}.", x)
+    y = torch.tanh(case.linear(mean_of_counted(case, x), "top"))
+    return y / y.norm(dim=-1, keepdim=True)
+
+
+MODELS = {"gpt2": gpt2, "llama": llama, "bert": bert, "kona": kona}
+
+
+def weights_as_seen(y):
+    index = torch.arange(y.numel())
+    return ((index * 7 % 11 - 5).double() / 10).view_as(y)
+
+
+def distance(got, expected, floor=0.0):
+    scale = max(float(expected.abs().max()), 1e-30)
+    return max(0.0, float((got - expected).abs().max()) - floor) / scale
+
+
+def check(folder):
+    case = Case(folder)
+    y = MODELS[case.config["model_type"]](case)
+    loss = (weights_as_seen(y) * y).sum() + sum(extra for extra in getattr(case, "losses", []))
+    loss.backward()
+    worst = distance(case.numbers["output"].view_as(y), y.detach())
+    if not worst <= OUTPUT_TOLERANCE:
+        return f"output differs by {worst:.2g}"
+    largest = max(float(w.grad.abs().max()) for w in case.weights.values() if w.grad is not None)
+    worst_gradient = 0.0
+    for name, weight in case.weights.items():
+        grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        d = distance(case.gradients[name], grad, 1e-6 * largest)
+        if not d <= GRADIENT_TOLERANCE:
+            return f"gradient of {name} differs by {d:.2g}"
+        worst_gradient = max(worst_gradient, d)
+    print(f"{os.path.basename(folder)}: output within {worst:.1e}, "
+          f"gradients within {worst_gradient:.1e}", flush=True)
+    return None
+
+
+def main():
+    torch.set_num_threads(1)
+    failures = 0
+    for name in sorted(os.listdir(sys.argv[1])):
+        problem = check(os.path.join(sys.argv[1], name))
+        if problem:
+            print(f"not ok: {name}: {problem}", flush=True)
+            failures += 1
+    sys.exit(1 if failures else 0)
+
+
+main()

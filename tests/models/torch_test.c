@@ -1,0 +1,253 @@
+/* torch_test.c - outputs and gradients of every architecture against PyTorch.
+ *
+ * Small models with random weights are written as transformers would write them, with a batch
+ * and what the engine makes of it. reference.py, which shares no code with the engine, reads
+ * config.json and model.safetensors, computes the same and compares. Where Debian's python3-torch
+ * is absent the test is skipped. ATHANOR_TEST_PYTHON names another interpreter. */
+#include "tests/unit/engine/small_models.h"
+
+#include "worker/engine/encoder.h"
+#include "worker/engine/io/model_files.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum output { LOGITS, HIDDEN, OWN_VECTOR, MEAN_VECTOR, TOKENS, LABELS };
+
+struct torch_case {
+    const char *name;
+    struct model_config config;
+    enum output output;
+    bool padded;
+};
+
+#define SMALL .vocab_size = 61, .context = 24, .layers = 2, .init_std = 0.2, .bos_token = -1, \
+              .eos_token = -1
+#define BERT .family = MODEL_BERT, SMALL, .width = 32, .heads = 4, .labels = 5
+
+static const struct torch_case cases[] = {
+    {"gpt2", {.family = MODEL_GPT2, SMALL, .width = 32, .heads = 4, .tied = true}, LOGITS, false},
+    {"llama", {.family = MODEL_LLAMA, SMALL, .width = 24, .heads = 6, .kv_heads = 2,
+               .head_width = 8, .ffn_width = 40}, LOGITS, false},
+    {"bert", {BERT}, HIDDEN, true},
+    {"bert-pooler", {BERT}, OWN_VECTOR, true},
+    {"bert-mean", {BERT, .activation = ACTIVATION_GELU_TANH}, MEAN_VECTOR, true},
+    {"bert-tokens", {BERT, .top = MODEL_TOP_TOKENS}, TOKENS, true},
+    {"bert-labels", {BERT, .top = MODEL_TOP_LABELS, .activation = ACTIVATION_RELU}, LABELS, true},
+    {"kona", {.family = MODEL_KONA, SMALL, .width = 32, .heads = 4, .ffn_width = 48}, OWN_VECTOR,
+     true},
+};
+
+/* The named numbers of one case, written as safetensors. */
+struct sheet {
+    struct named_array array[200];
+    size_t count;
+};
+
+static float *sheet_add(struct sheet *sheet, const char *name, uint64_t rows, uint64_t columns)
+{
+    struct named_array *array = &sheet->array[sheet->count++];
+
+    assert_true(sheet->count < ARRAY_COUNT(sheet->array));
+    *array = (struct named_array){.name = name, .dim_count = columns ? 2 : 1,
+                                  .shape = {rows, columns}};
+    array->values = mem_array((size_t)(rows * (columns ? columns : 1)), sizeof(float));
+    return array->values;
+}
+
+static void sheet_add_ids(struct sheet *sheet, const char *name, const int32_t *ids, size_t count)
+{
+    float *values = ids ? sheet_add(sheet, name, count, 0) : NULL;
+
+    for (size_t i = 0; values && i < count; i++)
+        values[i] = (float)ids[i];
+}
+
+static void sheet_write(struct sheet *sheet, const char *folder, const char *file)
+{
+    char *path = mem_printf("%s/%s", folder, file);
+    struct err err;
+
+    must(arrays_write(path, sheet->array, sheet->count, &err));
+    for (size_t i = 0; i < sheet->count; i++)
+        mem_free(sheet->array[i].values);
+    sheet->count = 0;
+    mem_free(path);
+}
+
+/* Weights that hide nothing: gains differ from 1 and biases from 0. */
+static void shake_weights(struct model *model)
+{
+    for (int64_t w = 0; w < model->weight_count; w++) {
+        struct model_weight *weight = &model->weight[w];
+        int64_t count = tensor_count(&weight->tensor);
+        float *host = mem_array((size_t)count, sizeof *host);
+        struct rng rng;
+
+        rng_init(&rng, (uint64_t)w + 100);
+        model_weight_read(weight, host);
+        for (int64_t i = 0; i < count; i++)
+            host[i] += weight->decays ? 0 : (float)(0.2 * rng_normal(&rng));
+        model_weight_write(weight, host);
+        mem_free(host);
+    }
+}
+
+static struct tensor *output_of(struct tape *tape, const struct model *model,
+                                const struct model_batch *batch, struct tensor *hidden,
+                                enum output output)
+{
+    switch (output) {
+    case LOGITS:
+        return model_logits(tape, model, hidden);
+    case HIDDEN:
+        return hidden;
+    case OWN_VECTOR:
+        return encoder_pool(tape, model, batch, hidden, ENCODER_OWN, false);
+    case MEAN_VECTOR:
+        return encoder_pool(tape, model, batch, hidden, ENCODER_MEAN, true);
+    case TOKENS:
+        return encoder_tokens(tape, model, hidden);
+    case LABELS:
+        return encoder_labels(tape, model, encoder_pool(tape, model, batch, hidden, ENCODER_OWN,
+                                                        false));
+    }
+    return NULL;
+}
+
+/* Output y and the gradients of sum c y with c[i] = (7 i mod 11 - 5) / 10. */
+static void run_case(const struct torch_case *c, struct model *model, struct small_batch *b,
+                     struct sheet *numbers)
+{
+    struct tape *tape = small_tape(model->device, TAPE_TRAIN);
+    struct model_states states = {0};
+    struct tensor *y;
+    int64_t count;
+    float *host;
+    struct err err;
+
+    must(model_forward(tape, model, &b->batch, &states, &err));
+    y = output_of(tape, model, &b->batch, states.hidden, c->output);
+    must(tape_check(tape, &err));
+    count = tensor_count(y);
+    tensor_read(y, sheet_add(numbers, "output", (uint64_t)tensor_rows(y),
+                             (uint64_t)tensor_columns(y)));
+    host = mem_array((size_t)count, sizeof *host);
+    for (int64_t i = 0; i < count; i++)
+        host[i] = (float)(i * 7 % 11 - 5) / 10;
+    tape_seed(tape, y, host);
+    must(tape_backward(tape, &err));
+    mem_free(host);
+    tape_free(tape);
+}
+
+static void write_gradients(const struct model *model, const char *folder)
+{
+    struct sheet sheet = {0};
+    float *grads = small_grads(model);
+
+    for (int64_t w = 0; w < model->weight_count; w++) {
+        const struct model_weight *weight = &model->weight[w];
+        float *values = sheet_add(&sheet, weight->hf_name, (uint64_t)weight->tensor.dim[0],
+                                  weight->decays ? (uint64_t)weight->tensor.dim[1] : 0);
+
+        sheet.array[sheet.count - 1].transposed = weight->hf_transposed;
+        memcpy(values, grads + weight->offset, 4 * (size_t)tensor_count(&weight->tensor));
+    }
+    sheet_write(&sheet, folder, "gradients.safetensors");
+    mem_free(grads);
+}
+
+static void write_case(const struct torch_case *c, const char *root)
+{
+    static const int32_t lengths[SMALL_B] = {SMALL_T, 7, 13}, types[SMALL_N] = {[3] = 1, [30] = 1};
+    struct device *device = small_device(BACKEND_CPU, 2);
+    struct model *model = small_model(device, &c->config, 3);
+    char *folder = mem_printf("%s/%s", root, c->name);
+    struct sheet numbers = {0};
+    struct small_batch b;
+    struct err err;
+
+    assert_int_equal(mkdir(folder, 0755), 0);
+    shake_weights(model);
+    must(model_files_write(folder, model, &err));
+    small_batch_fill(&b, c->config.vocab_size, 5);
+    b.batch.length = c->padded ? lengths : NULL;
+    b.batch.type = c->config.family == MODEL_BERT ? types : NULL;
+    run_case(c, model, &b, &numbers);
+    sheet_add_ids(&numbers, "token", b.token, SMALL_N);
+    sheet_add_ids(&numbers, "length", b.batch.length, SMALL_B);
+    sheet_add_ids(&numbers, "type", b.batch.type, SMALL_N);
+    *sheet_add(&numbers, "what", 1, 0) = (float)c->output;
+    sheet_write(&numbers, folder, "numbers.safetensors");
+    write_gradients(model, folder);
+    mem_free(folder);
+    model_free(model);
+    device_close(device);
+}
+
+static int run_reference(const char *root)
+{
+    const char *python = getenv("ATHANOR_TEST_PYTHON");
+    int status;
+    pid_t child = fork();
+
+    assert_true(child >= 0);
+    if (child == 0) {
+        execl(python ? python : "/usr/bin/python3", "python3", "tests/models/reference.py", root,
+              (char *)NULL);
+        _exit(77); /* no such interpreter */
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void remove_cases(const char *root)
+{
+    static const char *const files[] = {"config.json", "model.safetensors", "numbers.safetensors",
+                                        "gradients.safetensors"};
+
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        char *folder = mem_printf("%s/%s", root, cases[i].name);
+
+        for (size_t k = 0; k < ARRAY_COUNT(files); k++) {
+            char *path = mem_printf("%s/%s", folder, files[k]);
+
+            unlink(path);
+            mem_free(path);
+        }
+        rmdir(folder);
+        mem_free(folder);
+    }
+    rmdir(root);
+}
+
+static void every_architecture_equals_an_independent_pytorch_program(void **state)
+{
+    char root[] = "/tmp/athanor-torch-XXXXXX";
+    int rc;
+
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
+        write_case(&cases[i], root);
+    rc = run_reference(root);
+    remove_cases(root);
+    if (rc == 77) {
+        print_message("skipped: no PyTorch (deploy/packages.sh test installs python3-torch)\n");
+        skip();
+    }
+    assert_int_equal(rc, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_architecture_equals_an_independent_pytorch_program),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

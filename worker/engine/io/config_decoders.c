@@ -1,0 +1,137 @@
+/* config_decoders.c - config.json of decoders: GPT-2, Llama. */
+#include "worker/engine/io/config_parts.h"
+
+#include <string.h>
+
+static int read_gpt2(json_t *root, struct model_config *out, struct err *err)
+{
+    if (config_read_size(root, "n_positions", 1024, &out->context, err) < 0 ||
+        config_read_size(root, "n_embd", 768, &out->width, err) < 0 ||
+        config_read_size(root, "n_layer", 12, &out->layers, err) < 0 ||
+        config_read_size(root, "n_head", 12, &out->heads, err) < 0 ||
+        config_read_size(root, "n_inner", 4 * out->width, &out->ffn_width, err) < 0 ||
+        config_read_positive(root, "layer_norm_epsilon", 1e-5, &out->norm_eps, err) < 0 ||
+        config_read_bool(root, "tie_word_embeddings", true, &out->tied, err) < 0)
+        return -1;
+    out->kv_heads = out->heads;
+    if (config_expect_text(root, "activation_function", "gelu_new", "gelu_new", "gelu_pytorch_tanh",
+                    err) < 0 ||
+        config_expect_bool(root, "scale_attn_weights", true, err) < 0 ||
+        config_expect_bool(root, "scale_attn_by_inverse_layer_idx", false, err) < 0 ||
+        config_expect_bool(root, "add_cross_attention", false, err) < 0)
+        return -1;
+    if (!out->tied)
+        return err_set(err, ERR_INVALID, "tie_word_embeddings is false; true is accepted for gpt2");
+    return 0;
+}
+
+/* The rotary base: at the top level (4.x) and in rope_parameters (5.x). A reader that finds
+ * none would use its own default and give plausible, wrong numbers: so absence is refused. */
+static int read_rope(json_t *root, double *out, struct err *err)
+{
+    json_t *top = json_object_get(root, "rope_theta");
+    json_t *nested = json_object_get(root, "rope_parameters");
+    json_t *inner = json_object_get(nested, "rope_theta");
+    if (!config_is_absent(nested) &&
+        config_expect_text(nested, "rope_type", "default", "default", "default", err) < 0)
+        return err_wrap(err, "rope_parameters");
+    if (config_expect_null(root, "rope_scaling", err) < 0)
+        return -1;
+    if (config_is_absent(top) && config_is_absent(inner))
+        return err_set(err, ERR_INVALID, "rope_theta is missing, at the top level and in "
+                       "rope_parameters; at least one is needed");
+    json_t *value = config_is_absent(top) ? inner : top;
+    if (!json_is_number(value) || !(json_number_value(value) > 0))
+        return err_set(err, ERR_INVALID, "rope_theta is not a positive number");
+    *out = json_number_value(value);
+    if (!config_is_absent(top) && !config_is_absent(inner) && json_number_value(inner) != *out)
+        return err_set(err, ERR_INVALID, "rope_theta is %g at the top level but %g in "
+                       "rope_parameters", *out, json_number_value(inner));
+    return 0;
+}
+
+static int read_llama(json_t *root, struct model_config *out, struct err *err)
+{
+    if (config_read_size(root, "max_position_embeddings", 2048, &out->context, err) < 0 ||
+        config_read_size(root, "hidden_size", 0, &out->width, err) < 0 ||
+        config_read_size(root, "num_hidden_layers", 0, &out->layers, err) < 0 ||
+        config_read_size(root, "num_attention_heads", 0, &out->heads, err) < 0 ||
+        config_read_size(root, "num_key_value_heads", out->heads, &out->kv_heads, err) < 0 ||
+        config_read_size(root, "intermediate_size", 0, &out->ffn_width, err) < 0 ||
+        config_read_positive(root, "rms_norm_eps", 1e-6, &out->norm_eps, err) < 0 ||
+        config_read_bool(root, "tie_word_embeddings", false, &out->tied, err) < 0 ||
+        read_rope(root, &out->rope_theta, err) < 0)
+        return -1;
+    if (config_read_size(root, "head_dim", out->width / out->heads ? out->width / out->heads : 1,
+                  &out->head_width, err) < 0)
+        return -1;
+    if (config_expect_text(root, "hidden_act", "silu", "silu", "swish", err) < 0 ||
+        config_expect_bool(root, "attention_bias", false, err) < 0 ||
+        config_expect_bool(root, "mlp_bias", false, err) < 0 ||
+        config_expect_null(root, "sliding_window", err) < 0)
+        return -1;
+    if (out->heads % out->kv_heads != 0)
+        return err_set(err, ERR_INVALID, "num_attention_heads %lld is not a multiple of "
+                       "num_key_value_heads %lld", (long long)out->heads,
+                       (long long)out->kv_heads);
+    if (out->head_width % 2 != 0)
+        return err_set(err, ERR_INVALID, "head_dim is %lld; rotary embeddings need an even one",
+                       (long long)out->head_width);
+    return 0;
+}
+
+static void put_gpt2(json_t *root, const struct model_config *config)
+{
+    config_put(root, "n_positions", json_integer(config->context));
+    config_put(root, "n_ctx", json_integer(config->context));
+    config_put(root, "n_embd", json_integer(config->width));
+    config_put(root, "n_layer", json_integer(config->layers));
+    config_put(root, "n_head", json_integer(config->heads));
+    config_put(root, "n_inner", json_integer(config->ffn_width));
+    config_put(root, "activation_function", json_string("gelu_new"));
+    config_put(root, "layer_norm_epsilon", json_real(config->norm_eps));
+    static const char *const dropouts[] = {"attn_pdrop", "embd_pdrop", "resid_pdrop"};
+    for (size_t i = 0; i < ARRAY_COUNT(dropouts); i++)
+        config_put(root, dropouts[i], json_real(0));
+}
+
+static void put_llama(json_t *root, const struct model_config *config)
+{
+    config_put(root, "hidden_size", json_integer(config->width));
+    config_put(root, "intermediate_size", json_integer(config->ffn_width));
+    config_put(root, "num_hidden_layers", json_integer(config->layers));
+    config_put(root, "num_attention_heads", json_integer(config->heads));
+    config_put(root, "num_key_value_heads", json_integer(config->kv_heads));
+    config_put(root, "head_dim", json_integer(config->head_width));
+    config_put(root, "hidden_act", json_string("silu"));
+    config_put(root, "max_position_embeddings", json_integer(config->context));
+    config_put(root, "rms_norm_eps", json_real(config->norm_eps));
+    config_put(root, "attention_bias", json_false());
+    config_put(root, "mlp_bias", json_false());
+    config_put(root, "rope_theta", json_real(config->rope_theta));
+    config_put(root, "rope_scaling", json_null());
+    config_put(root, "rope_parameters", json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta",
+                                           config->rope_theta));
+}
+
+static const char *gpt2_architecture(const struct model_config *config)
+{
+    (void)config;
+    return "GPT2LMHeadModel";
+}
+
+static const char *llama_architecture(const struct model_config *config)
+{
+    (void)config;
+    return "LlamaForCausalLM";
+}
+
+const struct config_format config_gpt2 = {
+    .model_type = "gpt2", .family = MODEL_GPT2, .architecture = gpt2_architecture,
+    .read = read_gpt2, .put = put_gpt2,
+};
+
+const struct config_format config_llama = {
+    .model_type = "llama", .family = MODEL_LLAMA, .architecture = llama_architecture,
+    .read = read_llama, .put = put_llama,
+};

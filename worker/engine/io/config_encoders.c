@@ -1,0 +1,142 @@
+/* config_encoders.c - config.json of encoders: BERT, and kona (a format of our own). */
+#include "worker/engine/io/config_parts.h"
+
+#include <string.h>
+
+static const char *const bert_architectures[] = {
+    [MODEL_TOP_POOLER] = "BertModel",
+    [MODEL_TOP_TOKENS] = "BertForMaskedLM",
+    [MODEL_TOP_LABELS] = "BertForSequenceClassification",
+};
+
+/* What is above the blocks follows from the class that wrote the file; none: the bare model. */
+static int read_top(json_t *root, struct model_config *out, struct err *err)
+{
+    json_t *list = json_object_get(root, "architectures");
+    const char *name = json_string_value(json_array_get(list, 0));
+
+    for (size_t i = 0; name && i < ARRAY_COUNT(bert_architectures); i++)
+        if (strcmp(name, bert_architectures[i]) == 0) {
+            out->top = (enum model_top)i;
+            return 0;
+        }
+    if (!name && config_is_absent(list))
+        return 0;
+    return err_set(err, ERR_INVALID, "architectures[0] is %s; BertModel, BertForMaskedLM and "
+                   "BertForSequenceClassification are accepted", name ? name : "not a text");
+}
+
+/* transformers counts classes in id2label, or num_labels; it takes 2 when there are neither. */
+static int read_labels(json_t *root, struct model_config *out, struct err *err)
+{
+    json_t *names = json_object_get(root, "id2label");
+
+    if (out->top != MODEL_TOP_LABELS)
+        return 0;
+    if (json_is_object(names) && json_object_size(names) > 0) {
+        out->labels = (int64_t)json_object_size(names);
+        return 0;
+    }
+    return config_read_size(root, "num_labels", 2, &out->labels, err);
+}
+
+static int read_bert(json_t *root, struct model_config *out, struct err *err)
+{
+    if (config_read_size(root, "max_position_embeddings", 512, &out->context, err) < 0 ||
+        config_read_size(root, "hidden_size", 768, &out->width, err) < 0 ||
+        config_read_size(root, "num_hidden_layers", 12, &out->layers, err) < 0 ||
+        config_read_size(root, "num_attention_heads", 12, &out->heads, err) < 0 ||
+        config_read_size(root, "intermediate_size", 3072, &out->ffn_width, err) < 0 ||
+        config_read_size(root, "type_vocab_size", 2, &out->token_types, err) < 0 ||
+        config_read_positive(root, "layer_norm_eps", 1e-12, &out->norm_eps, err) < 0 ||
+        config_read_bool(root, "tie_word_embeddings", true, &out->tied, err) < 0 ||
+        config_read_activation(root, "hidden_act", ACTIVATION_GELU, &out->activation, err) < 0 ||
+        read_top(root, out, err) < 0 || read_labels(root, out, err) < 0)
+        return -1;
+    out->kv_heads = out->heads;
+    if (config_expect_text(root, "position_embedding_type", "absolute", "absolute", "absolute",
+                           err) < 0 ||
+        config_expect_bool(root, "is_decoder", false, err) < 0 ||
+        config_expect_bool(root, "tie_word_embeddings", true, err) < 0)
+        return -1;
+    return 0;
+}
+
+static void put_labels(json_t *root, int64_t labels)
+{
+    json_t *names = json_object(), *ids = json_object();
+
+    for (int64_t i = 0; i < labels; i++) {
+        char id[24], name[32];
+
+        snprintf(id, sizeof id, "%lld", (long long)i);
+        snprintf(name, sizeof name, "LABEL_%lld", (long long)i);
+        config_put(names, id, json_string(name));
+        config_put(ids, name, json_integer(i));
+    }
+    config_put(root, "id2label", names);
+    config_put(root, "label2id", ids);
+}
+
+static void put_bert(json_t *root, const struct model_config *config)
+{
+    config_put(root, "hidden_size", json_integer(config->width));
+    config_put(root, "num_hidden_layers", json_integer(config->layers));
+    config_put(root, "num_attention_heads", json_integer(config->heads));
+    config_put(root, "intermediate_size", json_integer(config->ffn_width));
+    config_put(root, "max_position_embeddings", json_integer(config->context));
+    config_put(root, "type_vocab_size", json_integer(config->token_types));
+    config_put(root, "hidden_act", json_string(config_activation_name(config->activation)));
+    config_put(root, "layer_norm_eps", json_real(config->norm_eps));
+    config_put(root, "position_embedding_type", json_string("absolute"));
+    config_put(root, "hidden_dropout_prob", json_real(0));
+    config_put(root, "attention_probs_dropout_prob", json_real(0));
+    config_put(root, "pad_token_id", json_integer(0));
+    if (config->top == MODEL_TOP_LABELS)
+        put_labels(root, config->labels);
+}
+
+static const char *bert_architecture(const struct model_config *config)
+{
+    return bert_architectures[config->top];
+}
+
+const struct config_format config_bert = {
+    .model_type = "bert", .family = MODEL_BERT, .architecture = bert_architecture,
+    .read = read_bert, .put = put_bert,
+};
+
+static int read_kona(json_t *root, struct model_config *out, struct err *err)
+{
+    if (config_read_size(root, "max_position_embeddings", 128, &out->context, err) < 0 ||
+        config_read_size(root, "hidden_size", 512, &out->width, err) < 0 ||
+        config_read_size(root, "num_hidden_layers", 1, &out->layers, err) < 0 ||
+        config_read_size(root, "num_attention_heads", 4, &out->heads, err) < 0 ||
+        config_read_size(root, "intermediate_size", 1536, &out->ffn_width, err) < 0 ||
+        config_read_positive(root, "layer_norm_eps", 1e-6, &out->norm_eps, err) < 0)
+        return -1;
+    out->tied = true;
+    out->kv_heads = out->heads;
+    return 0;
+}
+
+static void put_kona(json_t *root, const struct model_config *config)
+{
+    config_put(root, "hidden_size", json_integer(config->width));
+    config_put(root, "num_hidden_layers", json_integer(config->layers));
+    config_put(root, "num_attention_heads", json_integer(config->heads));
+    config_put(root, "intermediate_size", json_integer(config->ffn_width));
+    config_put(root, "max_position_embeddings", json_integer(config->context));
+    config_put(root, "layer_norm_eps", json_real(config->norm_eps));
+}
+
+static const char *kona_architecture(const struct model_config *config)
+{
+    (void)config;
+    return "KonaModel";
+}
+
+const struct config_format config_kona = {
+    .model_type = "kona", .family = MODEL_KONA, .architecture = kona_architecture,
+    .read = read_kona, .put = put_kona,
+};

@@ -1,0 +1,295 @@
+/* model_layout.c - from a table of weights to slices of one flat array, and their first values.
+ *
+ * Rows of a table are numbered in one sequence: those before the blocks, those of each block,
+ * those of each second block (a decoder's), those after. Rows that a configuration does not
+ * need keep their number but have no weight. */
+#include "worker/engine/models/table.h"
+
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Weights begin at multiples of this many floats (a cache line; 16 bf16 for tensor cores),
+ * except those that continue a joined matrix. */
+#define ALIGN_FLOATS 16
+
+static int64_t size_of(const struct model_config *c, enum dim dim)
+{
+    switch (dim) {
+    case DIM_NONE:
+        return 1;
+    case DIM_VOCAB:
+        return c->vocab_size;
+    case DIM_CONTEXT:
+        return c->context;
+    case DIM_WIDTH:
+        return c->width;
+    case DIM_QUERIES:
+        return c->heads * c->head_width;
+    case DIM_KEYS:
+        return c->kv_heads * c->head_width;
+    case DIM_QKV:
+        return (c->heads + 2 * c->kv_heads) * c->head_width;
+    case DIM_FFN:
+        return c->ffn_width;
+    case DIM_TYPES:
+        return c->token_types;
+    case DIM_LABELS:
+        return c->labels;
+    case DIM_HALF:
+        return c->width / 2;
+    case DIM_HALF_QKV:
+        return 3 * c->width / 2;
+    }
+    CHECK(!"dimension is known");
+    return 0;
+}
+
+static bool is_needed(const struct model_config *c, enum need need)
+{
+    switch (need) {
+    case NEED_ALWAYS:
+        return true;
+    case NEED_UNTIED:
+        return !c->tied;
+    case NEED_POOLER:
+        return c->top != MODEL_TOP_TOKENS;
+    case NEED_TOKENS:
+        return c->top == MODEL_TOP_TOKENS;
+    case NEED_LABELS:
+        return c->top == MODEL_TOP_LABELS;
+    }
+    CHECK(!"need is known");
+    return false;
+}
+
+static int64_t row_count(const struct model_config *c, const struct weight_row *row)
+{
+    if (!is_needed(c, row->need))
+        return 0;
+    return size_of(c, row->dim[0]) * size_of(c, row->dim[1]);
+}
+
+int64_t layout_rows(const struct model *model)
+{
+    const struct model_table *table = model->table;
+
+    return table->before_count + model->config.layers * table->block_count + table->after_count;
+}
+
+/* The row with this number, and which block it is in. */
+static const struct weight_row *row_at(const struct model_table *table,
+                                       const struct model_config *c, int64_t number,
+                                       int64_t *out_block)
+{
+    int64_t blocks = c->layers * table->block_count;
+
+    *out_block = 0;
+    if (number < table->before_count)
+        return &table->before[number];
+    number -= table->before_count;
+    if (number < blocks) {
+        *out_block = number / table->block_count;
+        return &table->block[number % table->block_count];
+    }
+    return &table->after[number - blocks];
+}
+
+int64_t layout_count(const struct model_table *table, const struct model_config *config)
+{
+    int64_t count = 0;
+
+    for (int i = 0; i < table->before_count; i++)
+        count += row_count(config, &table->before[i]);
+    for (int i = 0; i < table->block_count; i++)
+        count += config->layers * row_count(config, &table->block[i]);
+    for (int i = 0; i < table->after_count; i++)
+        count += row_count(config, &table->after[i]);
+    return count;
+}
+
+/* Copies a name of the table with "%d" replaced by the block's number. */
+static void expand_name(char out[MODEL_NAME_SIZE], const char *name, int64_t block)
+{
+    const char *mark = strstr(name, "%d");
+
+    if (mark)
+        snprintf(out, MODEL_NAME_SIZE, "%.*s%lld%s", (int)(mark - name), name, (long long)block,
+                 mark + 2);
+    else
+        snprintf(out, MODEL_NAME_SIZE, "%s", name);
+}
+
+/* While laying out: how many rows still continue the current joined matrix. */
+struct layout {
+    struct model *model;
+    int joining;
+};
+
+static int64_t align_up(int64_t count)
+{
+    return (count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+}
+
+static void add_weight(struct layout *layout, const struct weight_row *row, int64_t block)
+{
+    struct model *model = layout->model;
+    struct model_weight *weight = &model->weight[model->weight_count++];
+
+    *weight = (struct model_weight){.hf_transposed = row->hf_transposed,
+                                    .decays = row->dim[1] != DIM_NONE};
+    expand_name(weight->name, row->name, block);
+    expand_name(weight->hf_name, row->hf_name, block);
+    if (layout->joining == 0)
+        model->flat_count = align_up(model->flat_count);
+    else
+        layout->joining--;
+    if (row->joins)
+        layout->joining = row->joins - 1;
+    weight->offset = model->flat_count;
+    weight->tensor = (struct tensor){.dtype = DTYPE_F32, .rank = weight->decays ? 2 : 1,
+                                     .dim = {size_of(&model->config, row->dim[0]),
+                                             size_of(&model->config, row->dim[1]), 1, 1}};
+    model->flat_count += row_count(&model->config, row);
+}
+
+void layout_weights(struct model *model)
+{
+    struct layout layout = {.model = model};
+    int64_t rows = layout_rows(model);
+
+    model->weight = mem_array((size_t)rows, sizeof *model->weight);
+    model->row = mem_array((size_t)rows, sizeof *model->row);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t block;
+        const struct weight_row *row = row_at(model->table, &model->config, i, &block);
+
+        model->row[i] = -1;
+        if (row_count(&model->config, row) == 0)
+            continue;
+        model->row[i] = model->weight_count;
+        add_weight(&layout, row, block);
+    }
+    model->flat_count = align_up(model->flat_count);
+}
+
+static void point(struct model *model, struct tensor *tensor, int64_t offset)
+{
+    tensor->device = model->device;
+    tensor->values = tensor_f32(&model->flat) + offset;
+    tensor->grad = model->flat.grad ? model->flat.grad + offset : NULL;
+    tensor->wants_grad = tensor->grad_ready = tensor->is_weight = tensor->grad != NULL;
+}
+
+void layout_point(struct model *model)
+{
+    for (int64_t i = 0; i < model->weight_count; i++)
+        point(model, &model->weight[i].tensor, model->weight[i].offset);
+    for (int64_t i = 0; i < layout_rows(model); i++) {
+        int64_t block;
+        const struct weight_row *row = row_at(model->table, &model->config, i, &block);
+        struct model_weight *weight;
+
+        if (!row->joins || model->row[i] < 0)
+            continue;
+        weight = &model->weight[model->row[i]];
+        weight->joined = weight->tensor;
+        for (int k = 1; k < row->joins; k++)
+            weight->joined.dim[0] += weight[k].tensor.dim[0];
+        point(model, &weight->joined, weight->offset);
+    }
+}
+
+/* FNV-1a, then mixed: names differ in few characters, streams must not. */
+static uint64_t name_stream(const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (const char *c = name; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+    return rng_mix(hash);
+}
+
+static void fill_weight(float *out, int64_t count, double std, uint64_t seed, const char *name)
+{
+    struct rng rng;
+
+    rng_init(&rng, rng_at(seed, name_stream(name), 0));
+    for (int64_t i = 0; i < count; i++)
+        out[i] = (float)(std * rng_normal(&rng));
+}
+
+static void init_weight(const struct model *model, const struct weight_row *row,
+                        struct model_weight *weight, float *host, uint64_t seed)
+{
+    int64_t count = tensor_count(&weight->tensor);
+    double std = model->config.init_std;
+
+    if (row->init == INIT_RESIDUAL)
+        std /= sqrt(2.0 * (double)model->config.layers);
+    if (row->init == INIT_ZERO || row->init == INIT_ONE)
+        for (int64_t i = 0; i < count; i++)
+            host[i] = row->init == INIT_ONE ? 1.0f : 0.0f;
+    else
+        fill_weight(host, count, std, seed, weight->name);
+    tensor_write(&weight->tensor, host);
+    model->device->backend->finish(model->device);
+}
+
+void layout_init(struct model *model, uint64_t seed)
+{
+    int64_t largest = 0;
+    float *host;
+
+    for (int64_t i = 0; i < model->weight_count; i++)
+        largest = (int64_t)max_u64((uint64_t)largest,
+                                   (uint64_t)tensor_count(&model->weight[i].tensor));
+    host = mem_array((size_t)largest, sizeof *host);
+    for (int64_t i = 0; i < layout_rows(model); i++) {
+        int64_t block;
+        const struct weight_row *row = row_at(model->table, &model->config, i, &block);
+
+        if (model->row[i] >= 0)
+            init_weight(model, row, &model->weight[model->row[i]], host, seed);
+    }
+    mem_free(host);
+}
+
+static struct model_weight *weight_at(const struct model *model, int64_t number)
+{
+    return model->row[number] < 0 ? NULL : &model->weight[model->row[number]];
+}
+
+static struct tensor *tensor_at(const struct model *model, int64_t number)
+{
+    struct model_weight *weight = weight_at(model, number);
+
+    return weight ? &weight->tensor : NULL;
+}
+
+struct tensor *model_before(const struct model *model, int row)
+{
+    return tensor_at(model, row);
+}
+
+struct tensor *model_block(const struct model *model, int64_t i, int row)
+{
+    return tensor_at(model, model->table->before_count + i * model->table->block_count + row);
+}
+
+struct tensor *model_joined(const struct model *model, int64_t i, int row)
+{
+    struct model_weight *weight = weight_at(
+        model, model->table->before_count + i * model->table->block_count + row);
+
+    return weight ? &weight->joined : NULL;
+}
+
+struct tensor *model_after(const struct model *model, int row)
+{
+    return tensor_at(model, model->table->before_count +
+                                model->config.layers * model->table->block_count + row);
+}
