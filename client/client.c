@@ -268,6 +268,21 @@ int client_page(struct client *client, const char *name, const struct pairs *pai
     return EXIT_DONE;
 }
 
+int client_poll(struct client *client, const char *name, const struct pairs *pairs, uint64_t limit,
+                struct arena *arena, struct msg_table *out, struct err *err)
+{
+    struct message request = query_message(name, pairs, min_u64(limit, QUERY_ROWS_MAX), NULL);
+    struct message reply;
+    if (client_try(client, &request, arena, &reply, err) < 0)
+        return -1;
+    if (reply.tag == MSG_REFUSED)
+        return client_failf(client, EXIT_REFUSED, "%s", reply.u.refused.text);
+    if (reply.tag != MSG_TABLE || table_check(&reply.u.table, err) < 0)
+        return client_failf(client, EXIT_UNREACHABLE, "the answer is not understood");
+    *out = reply.u.table;
+    return EXIT_DONE;
+}
+
 int client_query(struct client *client, const char *name, const struct pairs *pairs, uint64_t limit,
                  struct msg_table *out)
 {

@@ -72,6 +72,11 @@ int client_query(struct client *client, const char *name, const struct pairs *pa
 int client_page(struct client *client, const char *name, const struct pairs *pairs, uint64_t limit,
                 const char *after, struct arena *arena, struct msg_table *out);
 
+/* The same for polling: -1 while the coordinator cannot be reached, with the reason in err and
+ * nothing printed. */
+int client_poll(struct client *client, const char *name, const struct pairs *pairs, uint64_t limit,
+                struct arena *arena, struct msg_table *out, struct err *err) WARN_UNUSED;
+
 /* The number of a job given by number, NAME or EXPERIMENT/NAME: a number is believed, a name means
  * its newest job. */
 int client_job_id(struct client *client, const char *word, const char **out);

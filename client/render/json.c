@@ -54,20 +54,24 @@ static int add_to_buf(const char *bytes, size_t length, void *user)
     return 0;
 }
 
+void table_print_json_row(const struct msg_table *table, size_t row, struct buf *out)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < table->columns_count; i++)
+        json_object_set_new(
+            object, table->columns[i].name,
+            cell_value(&table->columns[i], &table->cells[row * table->columns_count + i]));
+    CHECK(json_dump_callback(object, add_to_buf, out, JSON_COMPACT | JSON_REAL_PRECISION(17)) == 0);
+    json_decref(object);
+}
+
 void table_print_json(const struct msg_table *table, struct buf *out)
 {
     size_t rows = table_rows(table);
     buf_puts(out, "[");
     for (size_t row = 0; row < rows; row++) {
-        json_t *object = json_object();
-        for (size_t i = 0; i < table->columns_count; i++)
-            json_object_set_new(object, table->columns[i].name,
-                                cell_value(&table->columns[i],
-                                           &table->cells[row * table->columns_count + i]));
         buf_puts(out, row ? ",\n " : "");
-        CHECK(json_dump_callback(object, add_to_buf, out, JSON_COMPACT | JSON_REAL_PRECISION(17)) ==
-              0);
-        json_decref(object);
+        table_print_json_row(table, row, out);
     }
     buf_puts(out, "]\n");
 }

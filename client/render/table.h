@@ -43,6 +43,7 @@ void table_print_row(const struct msg_table *table, size_t row, const struct hea
 /* An array of objects: int and duration_ms as integers, float as reals ("NaN" and "Infinity" as
  * strings), bool, time in ISO 8601, json embedded. */
 void table_print_json(const struct msg_table *table, struct buf *out);
+void table_print_json_row(const struct msg_table *table, size_t row, struct buf *out); /* one {} */
 /* One column, one raw value a line. */
 void table_print_column(const struct msg_table *table, const char *column, struct buf *out);
 

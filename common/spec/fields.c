@@ -75,6 +75,9 @@ const struct field fields[] = {
              "(none), or >=N, >N, <=N, <N; of a list of mappings one must fit"},
     {"launcher", FIELD_CHOICE, SHARED, AT(launcher), .initial = "auto", .choices = "auto|fork|pmix",
      .json = "launcher", .help = "how ranks start: pmix for MPI, fork without; auto decides"},
+    {"pty", FIELD_FLAG, SHARED, AT(pty), .initial = "false", .json = "pty", .late = true,
+     .help = "give each rank a terminal as standard output, so that programs which hold back "
+             "output in blocks print line by line"},
     {"priority", FIELD_INT, SHARED, AT(priority), -1000, 1000, "0", .json = "priority",
      .help = "higher runs first"},
     {"queue", FIELD_NAME, SHARED, AT(queue), .initial = "default", .json = "queue",
@@ -91,6 +94,10 @@ const struct field fields[] = {
              "checkpoint when room is made for another job"},
     {"limits.stall", FIELD_DURATION, SHARED, AT(limits.stall_ms), SECOND, 7 * DAY, "none",
      .json = "limits.stall_ms", .help = "longest time without a report of progress"},
+    {"limits.log", FIELD_SIZE, SHARED, AT(limits.log_bytes), 4 * KIB, KIB * KIB * KIB * KIB,
+     .json = "limits.log_bytes", .late = true,
+     .help = "output kept of an attempt on each of its workers, which have a limit of their own; of "
+             "what exceeds it only the end is kept, with a note of how much was cut"},
     {"retry.attempts", FIELD_COUNT, SHARED, AT(retry.attempts), 1, 100, "3",
      .json = "retry.attempts", .help = "attempts in all, the first included"},
     {"retry.on", FIELD_CUSTOM, SHARED, .initial = "[worker_lost, shepherd_lost, preempted]",

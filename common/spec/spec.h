@@ -48,6 +48,7 @@ struct spec_limits {
     uint64_t wall_time_ms;  /* 0: none */
     uint64_t stop_grace_ms;
     uint64_t stall_ms;      /* 0: none */
+    uint64_t log_bytes;     /* of an attempt on a node; 0: the worker's limit alone */
 };
 
 struct spec_retry {
@@ -110,6 +111,7 @@ struct spec_job {
     bool hold;
     enum spec_disconnect on_disconnect;
     enum spec_launcher launcher;
+    bool pty; /* standard output of each rank is a terminal of its own */
     const struct spec_label *constraints;
     size_t constraint_count;
     struct spec_input *inputs; /* sorted by name */

@@ -324,6 +324,21 @@ static int launcher_read(struct plan *plan, const json_t *spec, struct err *err)
     return 0;
 }
 
+/* What earlier versions did not write: missing is off, and of two limits the lower one holds. */
+static int output_read(struct plan *plan, const json_t *spec, struct err *err)
+{
+    const json_t *pty = json_object_get(spec, "pty");
+    uint64_t log_bytes;
+    if (pty && !json_is_boolean(pty))
+        return err_set(err, ERR_PROTOCOL, "spec.pty: expected true or false");
+    plan->pty = json_is_true(pty);
+    if (u64_get(json_object_get(spec, "limits"), "log_bytes", 0, &log_bytes, err) < 0)
+        return err_wrap(err, "spec.limits");
+    if (log_bytes)
+        plan->log_bytes_max = min_u64(plan->log_bytes_max, log_bytes);
+    return 0;
+}
+
 static int spec_read(struct plan *plan, const json_t *root, struct err *err)
 {
     const json_t *spec = json_object_get(root, "spec");
@@ -334,7 +349,8 @@ static int spec_read(struct plan *plan, const json_t *root, struct err *err)
     if (!plan->kind[0])
         return err_set(err, ERR_PROTOCOL, "spec.kind: required");
     if (launcher_read(plan, spec, err) < 0 || command_read(plan, spec, err) < 0 ||
-        env_read(plan, spec, err) < 0 || inputs_read(plan, spec, err) < 0)
+        env_read(plan, spec, err) < 0 || inputs_read(plan, spec, err) < 0 ||
+        output_read(plan, spec, err) < 0)
         return -1;
     char *text = json_dumps(spec, JSON_COMPACT);
     CHECK(text); /* parsed a moment ago; only memory can be missing */

@@ -12,7 +12,8 @@
  *   "gang": {"node": 1, "nodes": [{"name": "w1", "address": "10.0.0.1", "first_rank": 0,
  *             "ranks": 2}, …], "master_port": 4711, "silence_ms": 30000,
  *            "own": {"endpoint": "", "public_key": "", "secret_key": ""}, "parent": {…}}
- * The command, its environment, the launcher and the inputs are read from `spec`. */
+ * The command, its environment, the launcher, `pty`, `limits.log_bytes` and the inputs are read from
+ * `spec`. */
 #ifndef ATHANOR_ATTEMPT_PLAN_H
 #define ATHANOR_ATTEMPT_PLAN_H
 
@@ -55,6 +56,7 @@ struct plan {
     unsigned first_rank, world_size; /* rank of ranks[0]; ranks on all nodes */
     struct gang_plan *gang;          /* NULL: one node */
     enum plan_launcher launcher;
+    bool pty;         /* a terminal as standard output of each rank */
     const char *spec; /* JSON text for ATHANOR_SPEC */
     const char *kind;
     char **command;        /* program and arguments, NULL-terminated */

@@ -10,8 +10,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -110,14 +112,34 @@ static void pipes_close(struct pipes *pipes)
             close(all[i / 2][i % 2]);
 }
 
-static int pipes_open(struct pipes *pipes, struct err *err)
+/* A terminal that passes bytes on as they are. False with errno. */
+static bool terminal_open(int ends[2])
+{
+    struct winsize size = {.ws_row = PTY_ROWS, .ws_col = PTY_COLUMNS};
+    struct termios mode;
+    char name[64];
+    ends[0] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (ends[0] < 0 || grantpt(ends[0]) < 0 || unlockpt(ends[0]) < 0)
+        return false;
+    errno = ptsname_r(ends[0], name, sizeof name);
+    if (errno)
+        return false;
+    ends[1] = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (ends[1] < 0 || tcgetattr(ends[1], &mode) < 0)
+        return false;
+    cfmakeraw(&mode);
+    return tcsetattr(ends[1], TCSANOW, &mode) == 0 && ioctl(ends[1], TIOCSWINSZ, &size) == 0;
+}
+
+static int pipes_open(struct pipes *pipes, bool pty, struct err *err)
 {
     *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}};
-    if (pipe2(pipes->out, O_CLOEXEC) == 0 && pipe2(pipes->error, O_CLOEXEC) == 0 &&
+    if ((pty ? terminal_open(pipes->out) : pipe2(pipes->out, O_CLOEXEC) == 0) &&
+        pipe2(pipes->error, O_CLOEXEC) == 0 &&
         pipe2(pipes->report, O_CLOEXEC) == 0 && fcntl(pipes->out[0], F_SETFL, O_NONBLOCK) == 0 &&
         fcntl(pipes->error[0], F_SETFL, O_NONBLOCK) == 0)
         return 0;
-    err_errno(err, "make pipes for a rank");
+    err_errno(err, "make %s for a rank", pty ? "a terminal and pipes" : "pipes");
     pipes_close(pipes);
     return -1;
 }
@@ -144,7 +166,7 @@ int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, in
                 struct err *err)
 {
     struct pipes pipes;
-    if (pipes_open(&pipes, err) < 0)
+    if (pipes_open(&pipes, launch->pty, err) < 0)
         return -1;
     bool inside;
     pid_t parent = getpid(), pid = cgroup_fork(launch->cgroup_fd, &inside);

@@ -13,10 +13,16 @@ struct launch {
     const unsigned *cpus;     /* to bind to; cpu_count 0: unbound */
     size_t cpu_count;
     int cgroup_fd; /* of cgroup_open: where the rank is born; -1: with us */
+    bool pty;      /* standard output is a terminal: raw, PTY_ROWS x PTY_COLUMNS, nobody's
+                      controlling one, so that it brings no signals */
 };
 
+#define PTY_ROWS    24u
+#define PTY_COLUMNS 120u
+
 /* The rank is the leader of its own process group, dies with us (also when we are killed), and
- * has /dev/null as input. *out_stdout, *out_stderr: reading ends, close-on-exec, non-blocking.
+ * has /dev/null as input. *out_stdout, *out_stderr: reading ends, close-on-exec, non-blocking; with
+ * `pty` the end of *out_stdout is told by EIO.
  * Returns when exec has succeeded. Errors: ERR_NOT_FOUND, ERR_IO naming the step that failed. */
 int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,
                 struct err *err) WARN_UNUSED;

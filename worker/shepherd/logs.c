@@ -23,6 +23,8 @@ struct stream {
     uint64_t newest_ms;
     char line[LOG_LINE_KEPT + 1], last_line[LOG_LINE_KEPT + 1]; /* in progress; newest whole one */
     size_t line_length;
+    struct buf kept; /* the newest LOG_END_BYTES at most of what came behind the limit */
+    uint64_t cut;    /* all that came behind it */
 };
 
 struct logs {
@@ -58,6 +60,7 @@ void logs_free(struct logs *logs)
         next = stream->next;
         stream_end(stream);
         buf_done(&stream->pending);
+        buf_done(&stream->kept);
         mem_free(stream);
     }
     mem_free(logs);
@@ -67,10 +70,43 @@ static void emit_note(struct logs *logs, const struct stream *stream)
 {
     char limit[PARSE_TEXT_SIZE], note[160];
     int length = snprintf(note, sizeof note,
-                          "[athanor] the log limit of %s for this attempt is reached; "
-                          "later output is not kept\n",
+                          "[athanor] the log limit of %s for this attempt is reached: "
+                          "only the end of later output is kept\n",
                           format_size_bytes(logs->bytes_max, limit));
     logs->emit(logs->user, stream->rank, stream->name, note, (size_t)length);
+}
+
+/* Behind the limit: the oldest go first, a fifth more than wanted at a time. */
+static void stream_cut(struct stream *stream, const char *bytes, size_t length)
+{
+    stream->cut += length;
+    buf_add(&stream->kept, bytes, length);
+    if (stream->kept.length > LOG_END_BYTES + LOG_END_BYTES / 4)
+        buf_drop(&stream->kept, stream->kept.length - LOG_END_BYTES);
+}
+
+/* The last words of a stream that was cut, from the beginning of a line on when one is there. */
+static void stream_end_emit(struct stream *stream)
+{
+    struct logs *logs = stream->logs;
+    char cut_text[PARSE_TEXT_SIZE], note[160];
+    if (stream->cut == 0)
+        return;
+    if (stream->kept.length > LOG_END_BYTES)
+        buf_drop(&stream->kept, stream->kept.length - LOG_END_BYTES);
+    const char *line = stream->cut > stream->kept.length
+                           ? memchr(stream->kept.bytes, '\n', stream->kept.length)
+                           : NULL;
+    if (line && line + 1 < stream->kept.bytes + stream->kept.length)
+        buf_drop(&stream->kept, (size_t)(line + 1 - stream->kept.bytes));
+    int length =
+        snprintf(note, sizeof note, "[athanor] %s of %s were cut here, the end of it follows\n",
+                 format_size_short(stream->cut - stream->kept.length, cut_text), stream->name);
+    if (stream->cut > stream->kept.length)
+        logs->emit(logs->user, stream->rank, stream->name, note, (size_t)length);
+    logs->emit(logs->user, stream->rank, stream->name, stream->kept.bytes, stream->kept.length);
+    buf_clear(&stream->kept);
+    stream->cut = 0;
 }
 
 /* Hands out the first `length` pending bytes, as chunks of the allowed size. */
@@ -83,6 +119,7 @@ static void stream_emit(struct stream *stream, size_t length)
             if (!logs->noted)
                 emit_note(logs, stream);
             logs->noted = true;
+            stream_cut(stream, stream->pending.bytes + at, length - at);
             break;
         }
         logs->emit(logs->user, stream->rank, stream->name, stream->pending.bytes + at, part);
@@ -145,7 +182,7 @@ static bool stream_read(struct stream *stream)
         got = read(stream->fd, bytes, sizeof bytes);
     while (got < 0 && errno == EINTR);
     if (got < 0 && errno == EAGAIN)
-        return false;
+        return false; /* a terminal whose last user has closed it says EIO: the end below */
     if (got > 0) {
         stream_take(stream, bytes, (size_t)got);
         return true;
@@ -208,6 +245,7 @@ void logs_drain(struct logs *logs)
         while (stream->fd >= 0 && stream_read(stream))
             continue;
         stream_emit(stream, stream->pending.length);
+        stream_end_emit(stream);
         lines_note(stream, "\n", 1);
     }
 }

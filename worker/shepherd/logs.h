@@ -2,8 +2,9 @@
  *
  * A chunk leaves when it holds LOG_CHUNK_BYTES, or LOG_WAIT_MS after its first byte: then up to
  * the last line end, or all of it when no line has ended for that long (a prompt, a progress
- * bar). Order is kept within a stream. After bytes_max of an attempt the rest is read and
- * dropped, and a note says so once. */
+ * bar). Order is kept within a stream. Behind bytes_max of an attempt a note says so once, the rest
+ * is read, and of each stream its newest LOG_END_BYTES, where the reason of a failure stands, are
+ * emitted by logs_drain behind a note of how much was cut before them. */
 #ifndef ATHANOR_SHEPHERD_LOGS_H
 #define ATHANOR_SHEPHERD_LOGS_H
 
@@ -11,6 +12,7 @@
 #include "worker/shepherd/poller.h"
 
 #define LOG_CHUNK_BYTES ((size_t)64 << 10) /* REPORT_TEXT_BYTES_MAX */
+#define LOG_END_BYTES   ((size_t)16 << 10) /* x 2 streams x 1,024 ranks of a node: 32 MiB */
 #define LOG_WAIT_MS     250u
 #define LOG_LINE_KEPT   300u /* of the last stderr line, for evidence */
 
@@ -26,7 +28,8 @@ void logs_add(struct logs *logs, int fd, unsigned rank, const char *stream);
 /* Emits what has waited long enough. Returns ms until the next is due, -1 when nothing waits. */
 int logs_tick(struct logs *logs, uint64_t now_ms);
 void logs_pause(struct logs *logs, bool paused);
-/* Reads all pipes to what is there now and emits everything. */
+/* Reads all pipes to what is there now and emits everything; last, for a stream that was cut, its
+ * end. */
 void logs_drain(struct logs *logs);
 /* Last line that is not empty on the rank's stderr; "" when there was none. */
 const char *logs_last_error(const struct logs *logs, unsigned rank);

@@ -70,6 +70,8 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
     struct rank *rank = &run->ranks[index];
     int out, error, rc = 0;
     environment_build(&run->plan, &run->places, index, &environment);
+    if (run->plan.pty && !environment_get(&environment, "TERM"))
+        environment_assign(&environment, "TERM=dumb"); /* lines, but neither colours nor cursors */
     if (run->pmix)
         rc = run->pmix->environment(run_rank(run, index), assign, &environment, err);
     struct launch launch = {.arguments = run->plan.command,
@@ -77,7 +79,8 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
                             .folder = run->places.run_dir,
                             .cpus = run->plan.ranks[index].cpus,
                             .cpu_count = run->plan.ranks[index].cpu_count,
-                            .cgroup_fd = cgroup_fd};
+                            .cgroup_fd = cgroup_fd,
+                            .pty = run->plan.pty};
     if (rc == 0)
         rc = launch_rank(&launch, &rank->pid, &out, &error, err);
     environment_done(&environment);

@@ -54,7 +54,7 @@ static void letters_may_be_joined_with_each_other_and_their_value(void **state)
     (void)state;
     assert_int_equal(PARSE(&f, "logs", "-fn5", "-r", "2", "job"), 0);
     assert_true(args_has(&f.args, "follow"));
-    assert_int_equal(args_count(&f.args, "lines", 0), 5);
+    assert_int_equal(args_count(&f.args, "tail", 0), 5);
     assert_int_equal(args_count(&f.args, "rank", 0), 2);
     assert_int_equal(args_count(&f.args, "attempt", 7), 7);
     args_done(&f.args);

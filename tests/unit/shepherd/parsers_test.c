@@ -1,5 +1,6 @@
 /* parsers_test.c - report lines, manifests and plans: what is accepted, what is refused and how. */
 #include "common/base/arena.h"
+#include "common/base/mem.h"
 #include "worker/attempt/plan.h"
 #include "worker/attempt/sweep.h"
 #include "worker/shepherd/checkpoint_check.h"
@@ -185,6 +186,29 @@ static void a_plan_is_complete_with_defaults(void **state)
     plan_done(&plan);
 }
 
+static void of_two_log_limits_the_lower_one_holds(void **state)
+{
+    static const struct {
+        const char *limits;
+        uint64_t bytes;
+    } cases[] = {{"{}", 5000}, {"{\"log_bytes\":4096}", 4096}, {"{\"log_bytes\":8192}", 5000}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct plan plan;
+        struct err err = {0};
+        char *text = mem_printf("{\"format\":1,\"attempt_id\":9,\"ranks\":1,\"job_dir\":\"/j\","
+                                "\"log_bytes_max\":5000,\"spec\":{\"kind\":\"command\","
+                                "\"pty\":true,\"command\":[\"true\"],\"limits\":%s}}",
+                                cases[i].limits);
+        if (plan_parse(text, strlen(text), &plan, &err) < 0)
+            fail_msg("%s", err.text);
+        assert_int_equal(plan.log_bytes_max, cases[i].bytes);
+        assert_true(plan.pty);
+        plan_done(&plan);
+        mem_free(text);
+    }
+}
+
 static void wrong_plans_are_refused_by_field(void **state)
 {
     static const struct {
@@ -205,6 +229,9 @@ static void wrong_plans_are_refused_by_field(void **state)
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":1,\"job_dir\":\"/j\","
          "\"spec\":{\"kind\":\"pretraining\"}}",
          "engine"},
+        {"{\"format\":1,\"attempt_id\":9,\"ranks\":1,\"job_dir\":\"/j\","
+         "\"spec\":{\"kind\":\"command\",\"command\":[\"x\"],\"pty\":1}}",
+         "spec.pty"},
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":0,\"job_dir\":\"/j\"}", "ranks"},
         {"{\"format\":1,\"attempt_id\":9,\"ranks\":5000,\"job_dir\":\"/j\"}", "ranks"},
     };
@@ -241,6 +268,7 @@ int main(void)
         TEST(a_manifest_sums_its_sizes),
         TEST(a_manifest_may_not_name_what_is_outside),
         TEST(a_plan_is_complete_with_defaults),
+        TEST(of_two_log_limits_the_lower_one_holds),
         TEST(wrong_plans_are_refused_by_field),
         TEST(a_pid_in_a_name_is_a_whole_number),
     };
