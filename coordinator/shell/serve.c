@@ -13,9 +13,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#define END_WAIT_MS 5000u
+#define END_WAIT_MS        5000u
+#define START_AGAIN_MS     500u
+#define START_REFUSALS_MAX 6u /* 3 s: it may have come back a moment ago, and be crowded */
 
 /* ---- whose keys are enrolled ---------------------------------------------------------------- */
 
@@ -251,9 +254,11 @@ static int read_keys(const char *path, struct keypair *out, struct err *err)
     return 0;
 }
 
-static int prepare(const struct options *options, struct keypair *keys, uint64_t *out_cluster_id,
-                   struct err *err)
+/* The schema, who we are, and whose keys are enrolled: a key that is not known yet would get no
+ * answer. */
+static int read_database(struct shell *shell, uint64_t *out_cluster_id, struct err *err)
 {
+    const struct options *options = shell->options;
     size_t applied;
 
     if (migrate(options->db, migrations_embedded, migrations_embedded_count, &applied, err) < 0)
@@ -264,7 +269,54 @@ static int prepare(const struct options *options, struct keypair *keys, uint64_t
         return 0;
     if (loader_cluster_id(options->db, out_cluster_id, err) < 0)
         return -1;
-    return read_keys(options->key, keys, err);
+    return principals_follow(shell, err);
+}
+
+/* False: we were asked to end. Nobody takes signals but us before the loop runs. */
+static bool pause_start(uint64_t ms)
+{
+    const struct timespec time = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    return sigtimedwait(&signals, NULL, &time) < 0;
+}
+
+/* A database that is away is waited for, as it is later: who starts during an outage is the one to
+ * lead after it. One that answers and does not let us in is no outage. */
+static int await_database(struct shell *shell, uint64_t *out_cluster_id, struct err *err)
+{
+    char said[sizeof err->text] = "";
+    unsigned refusals = 0;
+
+    while (read_database(shell, out_cluster_id, err) < 0) {
+        bool away = err->kind == ERR_CLOSED || err->kind == ERR_TIMEOUT;
+        refusals = away && !loader_is_answered(shell->options->db) ? 0 : refusals + 1;
+        if (!away || shell->options->migrate_only || refusals == START_REFUSALS_MAX)
+            return -1;
+        if (strcmp(said, err->text) != 0)
+            log_warn("waiting for the database: %s", err->text);
+        memcpy(said, err->text, sizeof said);
+        notify_status("waiting for the database");
+        if (!pause_start(START_AGAIN_MS)) {
+            shell->stopping = true;
+            return 0;
+        }
+    }
+    return 0;
+}
+
+static int prepare(struct shell *shell, struct keypair *keys, uint64_t *out_cluster_id,
+                   struct err *err)
+{
+    shell->principals = principals_new();
+    if (await_database(shell, out_cluster_id, err) < 0)
+        return -1;
+    return shell->stopping || shell->options->migrate_only
+               ? 0
+               : read_keys(shell->options->key, keys, err);
 }
 
 static int open_server(struct shell *shell, const struct keypair *keys, uint64_t cluster_id,
@@ -326,7 +378,6 @@ static int open_process(struct shell *shell, const struct keypair *keys, uint64_
                         struct err *err)
 {
     shell->loop = loop_new();
-    shell->principals = principals_new();
     shell->keeper_timer.fire = on_keeper_timer;
     shell->watchdog_timer.fire = on_watchdog;
     shell->keeper_timer.user = shell->watchdog_timer.user = shell;
@@ -334,7 +385,6 @@ static int open_process(struct shell *shell, const struct keypair *keys, uint64_
     term_init(shell);
     if (loop_add_signal(shell->loop, SIGTERM, on_signal, shell, err) < 0 ||
         loop_add_signal(shell->loop, SIGINT, on_signal, shell, err) < 0 ||
-        principals_follow(shell, err) < 0 || /* a key that is not known yet would get no answer */
         open_server(shell, keys, cluster_id, err) < 0)
         return -1;
     if (principals_count(shell->principals) == 0)
@@ -388,8 +438,8 @@ int serve(const struct options *options)
     uint64_t cluster_id = 0;
 
     hold_signals();
-    if (prepare(options, &keys, &cluster_id, &err) < 0 ||
-        (!options->migrate_only &&
+    if (prepare(&shell, &keys, &cluster_id, &err) < 0 ||
+        (!options->migrate_only && !shell.stopping &&
          (open_process(&shell, &keys, cluster_id, &err) < 0 || live(&shell, &err) < 0))) {
         log_error("%s", err.text);
         shell.exit_code = EXIT_START;

@@ -103,11 +103,6 @@ static void each_worker_device(struct load *load, const void *row)
     core_load_worker_device(load->core, row);
 }
 
-static void each_worker_incident(struct load *load, const void *row)
-{
-    core_load_worker_incident(load->core, row);
-}
-
 static void each_job(struct load *load, const void *row)
 {
     core_load_job(load->core, row);
@@ -188,8 +183,6 @@ static const struct load_part parts[] = {
     {ROW_TABLE_experiment, each_experiment, "ORDER BY t.experiment_id"},
     {ROW_TABLE_worker, each_worker, "ORDER BY t.worker_id"},
     {ROW_TABLE_worker_device, each_worker_device, "ORDER BY t.worker_id, t.device_index"},
-    {ROW_TABLE_worker_incident, each_worker_incident,
-     "WHERE t.cleared_at IS NULL ORDER BY t.worker_id, t.number"},
     {ROW_TABLE_job, each_job, "JOIN loaded USING (job_id) ORDER BY t.job_id"},
     {ROW_TABLE_job, each_submit, sql_submits},
     {ROW_TABLE_job_dependency, each_job_dependency,
@@ -402,6 +395,14 @@ int loader_principals(const char *conninfo, loader_principal_fn *each, void *use
     arena_done(&arena);
     mem_free(sql);
     return rc;
+}
+
+bool loader_is_answered(const char *conninfo)
+{
+    const char *keywords[] = {"dbname", "connect_timeout", NULL}, *values[] = {conninfo, "10", NULL};
+    PGPing ping = PQpingParams(keywords, values, 1);
+
+    return ping == PQPING_OK || ping == PQPING_NO_ATTEMPT;
 }
 
 int loader_prepare_history(const char *conninfo, struct err *err)

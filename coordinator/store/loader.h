@@ -34,6 +34,9 @@ typedef void loader_principal_fn(void *user, const struct row_principal *row);
 int loader_principals(const char *conninfo, loader_principal_fn *each, void *user,
                       struct err *err) WARN_UNUSED;
 
+/* Whether a server takes connections there, if only to refuse ours. Waits at most 10 s. */
+bool loader_is_answered(const char *conninfo);
+
 /* Partitions of history for now and the next weeks; also part of every start. */
 int loader_prepare_history(const char *conninfo, struct err *err) WARN_UNUSED;
 

@@ -18,6 +18,7 @@ static struct pg_server server;
 
 struct cluster {
     char folder[200], program[300], key[300], principals[300], db[512];
+    bool logs; /* to FOLDER/INDEX.log, else errors alone to our own stderr */
     char endpoints[COORDINATORS_MAX][256];
     pid_t pids[COORDINATORS_MAX];
     struct keypair server_keys, admin_keys, user_keys, worker_keys;
@@ -52,16 +53,25 @@ static void find_program(struct cluster *cluster)
     snprintf(cluster->program, sizeof cluster->program, "%s/../bin/athanor-coordinator", self);
 }
 
+static void log_path(const struct cluster *cluster, int index, char out[300])
+{
+    snprintf(out, 300, "%s/%d.log", cluster->folder, index);
+}
+
 static void spawn(struct cluster *cluster, int index, bool single)
 {
     cluster->pids[index] = fork();
     if (cluster->pids[index] != 0)
         return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    char log[300];
+    log_path(cluster, index, log);
+    if (cluster->logs && !freopen(log, "w", stderr))
+        _exit(126);
     execl(cluster->program, "athanor-coordinator", "--db", cluster->db, "--key", cluster->key,
           "--listen", cluster->endpoints[index], "--principals", cluster->principals,
-          "--leader-lease", "1s", "--heartbeat", "200ms", "--log-level", "error",
-          single ? "--single" : NULL, NULL);
+          "--leader-lease", "1s", "--heartbeat", "200ms", "--log-level",
+          cluster->logs ? "warn" : "error", single ? "--single" : NULL, NULL);
     _exit(127);
 }
 
@@ -695,6 +705,59 @@ static void a_crash_of_postgresql_costs_no_point(void **state)
     cluster_close(&cluster);
 }
 
+static void wait_for_log(const struct cluster *cluster, int index, const char *words)
+{
+    char log[300];
+
+    log_path(cluster, index, log);
+    for (int i = 0; i < PG_WAIT_TRIES; i++) {
+        char *text = NULL;
+        size_t length;
+        struct err err;
+        bool found = file_read(log, 1 << 20, &text, &length, &err) == 0 &&
+                     strstr(text, words) != NULL;
+        mem_free(text);
+        if (found)
+            return;
+        pg_pause();
+    }
+    fail_msg("'%s' is not in the log", words);
+}
+
+static void who_starts_while_postgresql_is_away_waits_and_leads(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+
+    cluster_open(&cluster);
+    cluster.logs = true;
+    pg_kill(&server, SIGQUIT);
+    spawn(&cluster, 0, false);
+    spawn(&cluster, 1, false); /* asked to end while it waits, it ends */
+    for (int i = 0; i < 2; i++)
+        wait_for_log(&cluster, i, "waiting for the database");
+    kill(cluster.pids[1], SIGTERM);
+    assert_int_equal(reap(&cluster, 1), 0);
+    assert_true(pg_launch(&server));
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    submit_one(&cluster, 1, NULL);
+    cluster_close(&cluster);
+}
+
+static void a_database_that_does_not_let_us_in_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+
+    cluster_open(&cluster);
+    strncat(cluster.db, " dbname=nowhere", sizeof cluster.db - strlen(cluster.db) - 1);
+    cluster.logs = true;
+    spawn(&cluster, 0, false);
+    assert_int_equal(reap(&cluster, 0), 1);
+    wait_for_log(&cluster, 0, "database \"nowhere\" does not exist");
+    cluster_close(&cluster);
+}
+
 static void sigterm_gives_the_lease_up(void **state)
 {
     (void)state;
@@ -726,6 +789,8 @@ int main(void)
         cmocka_unit_test(a_standby_takes_over_and_nothing_is_lost_or_doubled),
         cmocka_unit_test(a_leader_that_slept_through_its_lease_stands_by),
         cmocka_unit_test(a_crash_of_postgresql_costs_no_point),
+        cmocka_unit_test(who_starts_while_postgresql_is_away_waits_and_leads),
+        cmocka_unit_test(a_database_that_does_not_let_us_in_is_not_waited_for),
         cmocka_unit_test(sigterm_gives_the_lease_up),
     };
     return cmocka_run_group_tests(tests, start, stop);
