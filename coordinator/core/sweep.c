@@ -202,8 +202,8 @@ static uint64_t rung_at(const struct sweep *sweep, size_t rung)
  * cause `pruned`: that is no failure of anything. */
 static void trial_prune(struct core *core, struct job *job, const char *detail)
 {
-    if (!job->attempt || job->state == JOB_STOPPING)
-        return; /* somebody was faster */
+    if (!job->attempt)
+        return;
     text_set(&job->detail, detail);
     history_add(core, "pruned", job->job_id, job->attempt->attempt_id, 0, NULL, detail);
     job_move(core, job, JOB_ON_CANCEL);
@@ -248,6 +248,10 @@ static void trial_judge(struct core *core, struct sweep *sweep, struct job *job,
     struct trial *trial = &sweep->trials[index];
     const char *detail = NULL;
     bool goes_on = true;
+    /* Reports that were on their way when it was stopped are metrics like any others, but a trial
+     * that may not go on takes nobody's place at the rungs behind. */
+    if (job->state == JOB_STOPPING)
+        return;
     while (goes_on && trial->rung < sweep->rung_count &&
            trial->resource >= rung_at(sweep, trial->rung))
         goes_on = rung_judge(core, sweep, index, value, &detail);

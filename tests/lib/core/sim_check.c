@@ -739,9 +739,6 @@ static bool is_durable(const struct sim *sim, const struct message *message)
     case MSG_CHECKPOINT_DROP:
         checkpoint = checkpoint_row(sim, message->u.checkpoint_drop.checkpoint_id);
         return checkpoint && checkpoint->removed_at;
-    case MSG_NODE_ACK:
-        return worker_row(sim, message->u.node_ack.worker_id)->node_stamp >=
-               message->u.node_ack.stamp;
     case MSG_WORKER_WELCOME:
         return worker_row(sim, message->u.worker_welcome.worker_id) != NULL;
     case MSG_SUBMITTED:
@@ -885,6 +882,22 @@ static bool rung_keeps(const struct sim *sim, const struct row_sweep *sweep,
     return ahead < keep;
 }
 
+/* Who was stopped at a rung is judged at no other, unless a person brought the trial back. */
+static bool rung_is_open(const struct sim *sim, const struct row_trial_rung *judged)
+{
+    ROWS(sim, job_event, event)
+    {
+        if (event->job_id == judged->sweep_id + judged->trial &&
+            strcmp(event->name, "reopened") == 0)
+            return true;
+    }
+    struct row_trial_rung before = *judged;
+    before.rung--;
+    const struct row_trial_rung *row =
+        judged->rung ? memory_db_find(sim->database.rows, ROW_TABLE_trial_rung, &before) : NULL;
+    return judged->rung == 0 || (row && row->kept);
+}
+
 /* A sweep ends with its last trial, and whatever leaders it had, its trials were judged as one
  * leader would have. A person's retry may bring a trial back after that. */
 static void sweeps_check(struct sim *sim)
@@ -897,6 +910,9 @@ static void sweeps_check(struct sim *sim)
             sim_violation(sim, "sweep %llu: trial %llu at rung %llu is wrongly %s",
                           (ull)rung->sweep_id, (ull)rung->trial, (ull)rung->rung,
                           rung->kept ? "kept" : "stopped");
+        if (!rung_is_open(sim, rung))
+            sim_violation(sim, "sweep %llu: trial %llu was stopped and is judged at rung %llu",
+                          (ull)rung->sweep_id, (ull)rung->trial, (ull)rung->rung);
     }
 }
 
