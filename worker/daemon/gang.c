@@ -318,6 +318,23 @@ void gang_meet(struct daemon *daemon, const struct msg_start *start, uint64_t ep
     on_meeting_due(meeting);
 }
 
+/* The parent's daemon may have been restarted since, and be reached elsewhere now. */
+void gang_meet_again(struct daemon *daemon, const struct msg_start *start)
+{
+    struct meeting *meeting = *meeting_at(daemon, start->attempt_id);
+    if (start->nodes_count != meeting->start.nodes_count || start->node != meeting->start.node)
+        return;
+    struct rec_attempt_node *known = &meeting->start.nodes[tree_parent((unsigned)start->node)];
+    const struct rec_attempt_node *told = &start->nodes[tree_parent((unsigned)start->node)];
+    if (strcmp(known->endpoint, told->endpoint) == 0 &&
+        strcmp(known->public_key, told->public_key) == 0)
+        return;
+    known->endpoint = arena_strdup(&meeting->arena, told->endpoint);
+    known->public_key = arena_strdup(&meeting->arena, told->public_key);
+    peer_close(meeting->peer);
+    meeting->peer = NULL; /* the timer makes the next */
+}
+
 /* ---- our end --------------------------------------------------------------------------------- */
 
 static struct attempt_gang *gang_new(unsigned node, unsigned node_count)

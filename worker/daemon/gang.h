@@ -44,6 +44,8 @@ bool gang_has_parent(const struct msg_start *start);
 /* Asks the parent's daemon, then calls start_met; STOP and FENCE before that end it. */
 void gang_meet(struct daemon *daemon, const struct msg_start *start, uint64_t epoch);
 bool gang_is_meeting(const struct daemon *daemon, uint64_t attempt_id);
+/* START of an attempt that is meeting came again: it may name another place to meet at. */
+void gang_meet_again(struct daemon *daemon, const struct msg_start *start);
 void gang_meet_stop(struct daemon *daemon, uint64_t attempt_id, enum cause cause);
 void gang_meet_fence(struct daemon *daemon, uint64_t attempt_id);
 

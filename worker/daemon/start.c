@@ -405,8 +405,10 @@ void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_
     struct attempt *known = attempt_find(daemon, start->attempt_id);
     if (known) /* a repeat: its stream is the answer */
         pump_attempt(known);
+    else if (gang_is_meeting(daemon, start->attempt_id))
+        gang_meet_again(daemon, start);
     else if (attempt_remembered(daemon, start->attempt_id) ||
-             gang_is_meeting(daemon, start->attempt_id) || pending_has(daemon, start->attempt_id))
+             pending_has(daemon, start->attempt_id))
         return;
     else if (pending_must_wait(daemon, start))
         pending_add(daemon, start, epoch);

@@ -48,7 +48,7 @@ struct gang_end {
 struct gang_config {
     const struct gang_plan *plan; /* must stay */
     int listen_fd;                /* listens at own.endpoint; -1: no children */
-    int wake_fd;                  /* an eventfd, written when `lost` or `ended` has news */
+    int wake_fd; /* an eventfd, written when `lost`, `ended` or `met` has news */
     /* What does the local rank publish? `done` may be called later, from any thread. */
     void (*ask_local)(unsigned rank, gang_done *done, void *cookie);
 };
@@ -67,6 +67,8 @@ struct gang_host {
     void (*end)(const struct gang_end *end);
     /* The oldest end that is known, here or elsewhere. */
     bool (*ended)(struct gang_end *out);
+    /* Whether every child has been heard of. Until then nobody else knows that we were here. */
+    bool (*met)(void);
     /* Says good-bye and ends the thread. */
     void (*close)(void);
 };

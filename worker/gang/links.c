@@ -43,7 +43,7 @@ struct ask {
 struct neighbour { /* a child, or the parent */
     uint64_t peer_id; /* of the server; 0: not here */
     uint64_t heard_ms;
-    bool left;
+    bool met, left;
 };
 
 struct fence_waiter {
@@ -58,7 +58,7 @@ static struct {
     int command_fd;
     pthread_mutex_t lock; /* of what follows */
     struct command *commands, **commands_end;
-    bool is_lost;
+    bool is_lost, all_met;
     char lost_text[1000];
     bool has_end;
     struct gang_end end; /* the oldest one known */
@@ -372,6 +372,21 @@ static struct neighbour *child_of_peer(uint64_t peer_id, unsigned *out_node)
     return NULL;
 }
 
+static void meet(struct neighbour *child)
+{
+    bool all = true;
+    if (child->met)
+        return;
+    child->met = true;
+    for (unsigned i = 0; i < gang.child_count; i++)
+        all = all && gang.children[i].met;
+    pthread_mutex_lock(&gang.lock);
+    gang.all_met = all;
+    pthread_mutex_unlock(&gang.lock);
+    if (all)
+        wake();
+}
+
 static void child_beat(const struct server_source *from, const struct msg_gang_beat *beat)
 {
     if (beat->node < gang.first_child || beat->node - gang.first_child >= gang.child_count)
@@ -380,6 +395,7 @@ static void child_beat(const struct server_source *from, const struct msg_gang_b
     child->peer_id = from->peer_id;
     child->heard_ms = clock_steady_ms();
     child->left |= beat->leaving;
+    meet(child);
 }
 
 static void on_child(void *user, const struct server_source *from, const struct envelope *envelope,
@@ -601,6 +617,7 @@ static void neighbours_prepare(void)
     gang.children = mem_array(gang.child_count + 1, sizeof *gang.children);
     for (unsigned i = 0; i < gang.child_count; i++)
         gang.children[i] = (struct neighbour){.heard_ms = now_ms};
+    gang.all_met = gang.child_count == 0;
     gang.parent = (struct neighbour){.heard_ms = now_ms};
 }
 
@@ -690,6 +707,14 @@ static bool host_ended(struct gang_end *out)
     return ended;
 }
 
+static bool host_met(void)
+{
+    pthread_mutex_lock(&gang.lock);
+    bool met = gang.all_met;
+    pthread_mutex_unlock(&gang.lock);
+    return met;
+}
+
 /* The process ends afterwards; ranks that waited for an answer have ended before. */
 static void host_close(void)
 {
@@ -706,5 +731,5 @@ static void host_close(void)
 }
 
 extern const struct gang_host gang_host_module;
-const struct gang_host gang_host_module = {host_open, host_fence, host_ask,  host_lost,
-                                            host_end,  host_ended, host_close};
+const struct gang_host gang_host_module = {host_open, host_fence, host_ask, host_lost,
+                                            host_end,  host_ended, host_met, host_close};

@@ -84,6 +84,16 @@ static enum run_state settle(struct run *run)
     return RUN_OVER;
 }
 
+/* Ranks of short programs may succeed before the shepherds of other nodes know where we are. They
+ * would look for us in vain, and the attempt would fail. */
+static enum run_state linger(struct run *run)
+{
+    if (!run->links || run->failed || run->launch_error || run->links->met())
+        return settle(run);
+    run->deadline_ms = 0;
+    return RUN_LINGERING;
+}
+
 typedef enum run_state run_action_fn(struct run *run);
 
 /* The whole life of a run. A blank cell: the input changes nothing in this state. A run is over
@@ -92,7 +102,7 @@ static run_action_fn *const run_table[RUN_STATE_END][RUN_INPUT_END] = {
     [RUN_UP] = {[INPUT_STOP] = ask_ranks,
                 [INPUT_FAILED] = term_peers,
                 [INPUT_DONE] = term_peers,
-                [INPUT_EMPTY] = settle},
+                [INPUT_EMPTY] = linger},
     [RUN_ASKED] = {[INPUT_STOP] = hurry,
                    [INPUT_FAILED] = term_peers,
                    [INPUT_DONE] = term_peers,
@@ -100,6 +110,7 @@ static run_action_fn *const run_table[RUN_STATE_END][RUN_INPUT_END] = {
                    [INPUT_EMPTY] = settle},
     [RUN_TERMINATING] = {[INPUT_STOP] = hurry, [INPUT_DEADLINE] = kill_all, [INPUT_EMPTY] = settle},
     [RUN_KILLING] = {[INPUT_DEADLINE] = kill_all, [INPUT_EMPTY] = settle},
+    [RUN_LINGERING] = {[INPUT_STOP] = settle, [INPUT_FAILED] = settle, [INPUT_MET] = settle},
 };
 
 void run_input(struct run *run, enum run_input input)
@@ -163,6 +174,8 @@ static void on_wake(void *user, short events)
     peers_heard(run); /* first: a neighbour that has told its end is not lost */
     if (run->links && run->links->lost(lost, sizeof lost))
         run_stop(run, CAUSE_WORKER_LOST, 0, "%s", lost);
+    if (run->links && run->links->met())
+        run_input(run, INPUT_MET);
 }
 
 static int wait_ms(struct run *run, uint64_t now_ms)

@@ -36,13 +36,22 @@
 #define RUN_REFUSED_MAX   10u    /* refused lines that are told as events */
 #define RUN_PIDS_MAX      4096u  /* ended processes remembered for the sweep of /dev/shm */
 
-enum run_state { RUN_UP = 1, RUN_ASKED, RUN_TERMINATING, RUN_KILLING, RUN_OVER, RUN_STATE_END };
+enum run_state {
+    RUN_UP = 1,
+    RUN_ASKED,
+    RUN_TERMINATING,
+    RUN_KILLING,
+    RUN_LINGERING, /* no process is left, but other nodes have yet to find us */
+    RUN_OVER,
+    RUN_STATE_END,
+};
 enum run_input {
     INPUT_STOP = 1, /* someone, or a limit, wants it to end        */
     INPUT_FAILED,   /* a rank has ended badly                      */
     INPUT_DONE,     /* all ranks have ended, other processes not   */
     INPUT_DEADLINE, /* the time of this rung is over               */
     INPUT_EMPTY,    /* no process is left                          */
+    INPUT_MET,      /* all nodes that look for us have found us    */
     RUN_INPUT_END,
 };
 
