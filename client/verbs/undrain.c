@@ -17,8 +17,7 @@ const struct verb verb_undrain = {
     .name = "undrain",
     .words = "WORKER...",
     .summary = "let drained workers take jobs again",
-    .text = "Undoes 'athanor drain', and ends the quarantine of a worker that failed jobs: what "
-            "went wrong before no longer counts.",
+    .text = "Undoes 'athanor drain'.",
     .word_kind = WORD_WORKER,
     .words_min = 1,
     .words_max = UINT_MAX,
