@@ -17,7 +17,8 @@ const struct verb verb_undrain = {
     .name = "undrain",
     .words = "WORKER...",
     .summary = "let drained workers take jobs again",
-    .text = "Undoes 'athanor drain'.",
+    .text = "Undoes 'athanor drain', and ends the quarantine of a worker that failed jobs: what "
+            "went wrong before no longer counts.",
     .word_kind = WORD_WORKER,
     .words_min = 1,
     .words_max = UINT_MAX,

@@ -55,6 +55,11 @@ static const struct row_column columns_worker_device[] = {
 #include "coordinator/rows/worker_device.def"
 };
 #undef ROW
+#define ROW struct row_worker_incident
+static const struct row_column columns_worker_incident[] = {
+#include "coordinator/rows/worker_incident.def"
+};
+#undef ROW
 #define ROW struct row_job
 static const struct row_column columns_job[] = {
 #include "coordinator/rows/job.def"

@@ -47,6 +47,7 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(experiment) \
     TABLE(worker) \
     TABLE(worker_device) \
+    TABLE(worker_incident) \
     TABLE(job) \
     TABLE(job_dependency) \
     TABLE(sweep) \
@@ -104,6 +105,9 @@ struct row_worker {
 };
 struct row_worker_device {
 #include "coordinator/rows/worker_device.def"
+};
+struct row_worker_incident {
+#include "coordinator/rows/worker_incident.def"
 };
 struct row_job {
 #include "coordinator/rows/job.def"
