@@ -469,7 +469,7 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
     if (stale && job->state != JOB_STOPPING) /* one fewer to resume from each time: this ends */
         job_requeue(core, job, attempt->cause, attempt->evidence);
     else
-        job_after_attempt(core, job, attempt->cause, attempt->stop_cause, attempt->evidence);
+        job_after_attempt(core, job, attempt);
 }
 
 /* Of an attempt that no part has called failed. */

@@ -396,6 +396,8 @@ static void job_apply(struct control_pass *pass, struct job *job)
 static void worker_apply(struct control_pass *pass, struct worker *worker)
 {
     struct core *core = pass->core;
+    if (pass->action == ACTION_UNDRAIN)
+        quarantine_end(core, worker);
     worker->drained = pass->action == ACTION_DRAIN;
     text_set(&worker->drain_reason, worker->drained ? reason_of(pass) : NULL);
     worker->drain_by_at = worker->drained ? pass->event->control->deadline_us : 0;

@@ -7,6 +7,8 @@
 #define HEARTBEAT_MS_DEFAULT 2000u
 #define RESEND_MS_DEFAULT 5000u
 #define REASON_MS_DEFAULT 5000u
+#define INCIDENT_WINDOW_MS_DEFAULT 3600000u
+#define INCIDENTS_MAX_DEFAULT 3u
 #define JOBS_MAX_DEFAULT 2000000u
 #define WORKERS_MAX_DEFAULT 16384u
 #define EXPERIMENTS_MAX_DEFAULT 1000000u
@@ -101,6 +103,8 @@ struct core *core_new(const struct core_config *config)
     c->heartbeat_ms = or_default(c->heartbeat_ms, HEARTBEAT_MS_DEFAULT);
     c->resend_ms = or_default(c->resend_ms, RESEND_MS_DEFAULT);
     c->reason_ms = or_default(c->reason_ms, REASON_MS_DEFAULT);
+    c->incident_window_ms = or_default(c->incident_window_ms, INCIDENT_WINDOW_MS_DEFAULT);
+    c->incidents_max = (uint32_t)or_default(c->incidents_max, INCIDENTS_MAX_DEFAULT);
     c->jobs_max = (uint32_t)or_default(c->jobs_max, JOBS_MAX_DEFAULT);
     c->workers_max = (uint32_t)or_default(c->workers_max, WORKERS_MAX_DEFAULT);
     c->experiments_max = (uint32_t)or_default(c->experiments_max, EXPERIMENTS_MAX_DEFAULT);
@@ -216,6 +220,7 @@ static void attempt_write(struct core *core, struct attempt *attempt)
         .ended_at = attempt->ended_at,
         .stopping_at = attempt->stopping_at,
         .silent_at = attempt->silent_at,
+        .node_fault = attempt->node_fault,
     };
     effects_persist(core->effects, ROW_TABLE_attempt,
                     attempt->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);
@@ -291,6 +296,12 @@ static void worker_write(struct core *core, struct worker *worker)
         .ended_at = worker->ended_at,
         .endpoint = worker->endpoint,
         .public_key = worker->public_key,
+        .quarantine_reason = worker->quarantine_reason,
+        .quarantined_at = worker->quarantined_at,
+        .unhealthy = worker->unhealthy,
+        .health = worker->health_json,
+        .node_stamp = worker->node_stamp,
+        .incidents = worker->incident_count,
     };
     effects_persist(core->effects, ROW_TABLE_worker,
                     worker->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);
@@ -427,6 +438,9 @@ static void dispatch(struct core *core, const struct event *event)
     case EVENT_REPORTS:
         report_on_reports(core, &event->reports);
         break;
+    case EVENT_NODE_REPORT:
+        hygiene_on_report(core, &event->node_report);
+        break;
     case EVENT_END:
         break;
     }
@@ -473,6 +487,7 @@ bool core_worker_at(const struct core *core, size_t index, struct core_worker_vi
         .state = worker->state,
         .joined = worker->joined,
         .drained = worker->drained,
+        .kept_away = worker_kept_away(worker),
         .cores = worker->cores,
         .cores_used = worker->cores_used,
         .memory_bytes = worker->memory_bytes,

@@ -25,6 +25,8 @@ struct core_config {
     uint64_t heartbeat_ms;  /* asked of workers; SUSPECT after min(3 heartbeats, lease/2) */
     uint64_t resend_ms;     /* unconfirmed START and STOP are sent again; default 5000 */
     uint64_t reason_ms;     /* pending reasons are recorded at this pace; default 5000 */
+    uint64_t incident_window_ms; /* incidents of a node that count together; default an hour */
+    uint32_t incidents_max; /* of different jobs within it bring quarantine; default 3 */
     uint64_t seed;
     uint32_t jobs_max;      /* live jobs; default 2,000,000 (README.md: bytes per job) */
     uint32_t workers_max;   /* names that ever joined; default 16,384 */
@@ -56,6 +58,7 @@ void core_load_experiment(struct core *core, const struct row_experiment *row); 
 void core_load_worker(struct core *core, const struct row_worker *row);         /* all */
 /* The models of its GPUs. */
 void core_load_worker_device(struct core *core, const struct row_worker_device *row);
+void core_load_worker_incident(struct core *core, const struct row_worker_incident *row); /* open */
 /* Every job that has not ended, and every parent (job_dependency) of such a job. Order: job_id. */
 void core_load_job(struct core *core, const struct row_job *row);
 /* Jobs that ended lately, for repeats of their submit (invariant 10): the newest
@@ -172,6 +175,7 @@ struct core_worker_view {
     enum worker_state state;
     bool joined; /* since this leader began */
     bool drained;
+    const char *kept_away; /* by quarantine or failing health checks, why; NULL: it is not */
     uint64_t cores, cores_used, memory_bytes, memory_used, gpus, gpus_used;
     uint64_t attempt_count;
     uint64_t silent_ms; /* since the last sign of life */

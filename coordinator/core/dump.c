@@ -36,6 +36,7 @@ static void worker_dump(const struct worker *worker, struct buf *out)
                (ull)worker->joined_at, (ull)worker->ended_at);
     buf_printf(out, "  reached at '%s' key '%s' taken=%d\n", worker->endpoint, worker->public_key,
                worker->taken);
+    hygiene_dump(worker, out);
     for (size_t i = 0; i < worker->gpu_count; i++)
         buf_printf(out, "  gpu %llu %s\n", (ull)worker->gpu_list[i].device_index,
                    worker->gpu_list[i].model);
@@ -56,10 +57,11 @@ static void part_dump(const struct part *part, struct buf *out)
 static void attempt_dump(const struct attempt *a, struct buf *out)
 {
     buf_printf(out,
-               "  attempt %llu number=%llu %s epoch=%llu resume=%llu stop=%s cause=%s '%s' "
+               "  attempt %llu number=%llu %s epoch=%llu resume=%llu stop=%s cause=%s%s '%s' "
                "placed=%llu started=%llu stopping=%llu nodes=%zu\n",
                (ull)a->attempt_id, (ull)a->number, attempt_state_name(a->state), (ull)a->epoch,
                (ull)a->resume_checkpoint_id, cause_name(a->stop_cause), cause_name(a->cause),
+               a->node_fault ? " (node)" : "",
                or_empty(a->evidence), (ull)a->placed_at, (ull)a->started_at,
                (ull)a->stopping_at, a->part_count);
     for (size_t i = 0; i < a->part_count; i++)

@@ -18,6 +18,7 @@ enum event_kind {
     EVENT_WORKER_LEAVE,
     EVENT_REPORTS,
     EVENT_CONFIGURE,
+    EVENT_NODE_REPORT,
     EVENT_END,
 };
 
@@ -91,6 +92,12 @@ struct event_reports {
     const struct msg_report *reports;
 };
 
+struct event_node_report {
+    uint64_t peer;
+    uint64_t request_seq;
+    const struct msg_node_report *report;
+};
+
 struct event {
     enum event_kind kind;
     uint64_t now_ms;  /* steady: leases, timers; never goes back */
@@ -103,6 +110,7 @@ struct event {
         struct event_heartbeat heartbeat;
         struct event_leave leave;
         struct event_reports reports;
+        struct event_node_report node_report;
     };
 };
 

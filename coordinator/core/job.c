@@ -502,10 +502,11 @@ static void job_retry(struct core *core, struct job *job, enum cause cause, cons
                              (unsigned long long)wait, cause_name(cause), with));
 }
 
-void job_after_attempt(struct core *core, struct job *job, enum cause cause,
-                       enum cause stop_cause, const char *detail)
+void job_after_attempt(struct core *core, struct job *job, const struct attempt *attempt)
 {
-    bool listed = (job->retry.causes & SPEC_CAUSE_BIT(cause)) != 0;
+    enum cause cause = attempt->cause, stop_cause = attempt->stop_cause;
+    const char *detail = attempt->evidence;
+    bool listed = attempt->node_fault || (job->retry.causes & SPEC_CAUSE_BIT(cause)) != 0;
     if (cause == CAUSE_SUCCESS)
         job_end(core, job, JOB_ON_SUCCEED, cause, detail);
     else if (job->state == JOB_STOPPING && stop_cause == CAUSE_PRUNED)
@@ -516,7 +517,7 @@ void job_after_attempt(struct core *core, struct job *job, enum cause cause,
         job_requeue(core, job, cause, detail);
     else if (listed && memory_is_exhausted(job, cause))
         job_end(core, job, JOB_ON_FAIL, cause,
-                arena_printf(step_arena(core), "%s; it had retry.memory_max", detail));
+                arena_printf(step_arena(core), "%s; it had retry.memory_max", detail ? detail : ""));
     else if (listed && job->attempts_spent < job->retry.attempts)
         job_retry(core, job, cause, detail);
     else

@@ -58,6 +58,12 @@ void core_load_worker(struct core *core, const struct row_worker *row)
     worker->drain_by_at = row->drain_by_at;
     worker->joined_at = row->joined_at;
     worker->ended_at = row->ended_at;
+    text_set(&worker->quarantine_reason, row->quarantine_reason);
+    worker->quarantined_at = row->quarantined_at;
+    text_set(&worker->unhealthy, row->unhealthy);
+    text_set(&worker->health_json, row->health);
+    worker->node_stamp = row->node_stamp;
+    worker->incident_count = row->incidents;
 }
 
 void core_load_worker_device(struct core *core, const struct row_worker_device *row)
@@ -125,6 +131,7 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     attempt->stop_cause = cause_of(row->stop_cause);
     attempt->cause = cause_of(row->cause);
     attempt->code = row->code;
+    attempt->node_fault = row->node_fault;
     text_set(&attempt->evidence, row->evidence);
     text_set(&attempt->placement_json, row->placement);
     attempt->only.started_at = row->started_at;

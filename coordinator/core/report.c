@@ -28,8 +28,7 @@ static uint64_t clamp_time(const struct core *core, uint64_t time_us)
     return time_us;
 }
 
-/* Terminated, UTF-8, without zero bytes, bounded. */
-static char *text_clean(struct arena *arena, const char *bytes, size_t length, size_t most)
+char *text_clean(struct arena *arena, const char *bytes, size_t length, size_t most)
 {
     length = min_u64(length, most);
     char *text = arena_strndup(arena, bytes ? bytes : "", bytes ? length : 0);
@@ -122,6 +121,18 @@ static void event_take(struct core *core, const struct part *part, const struct 
                            EVENT_TEXT_MAX));
 }
 
+/* Another node may try; this one is remembered for it. */
+static void node_fault_note(struct core *core, struct part *part, const char *evidence)
+{
+    struct attempt *attempt = part->attempt;
+    if (!attempt->cause) {
+        attempt->node_fault = true;
+        attempt_mark(core, attempt);
+    }
+    incident_note(core, part->worker, "launch_failed", attempt->job->job_id, attempt->attempt_id,
+                  evidence, false);
+}
+
 static void finished_take(struct core *core, struct part *part, const struct rec_report *report)
 {
     struct err err;
@@ -136,6 +147,8 @@ static void finished_take(struct core *core, struct part *part, const struct rec
     }
     const char *usage =
         json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
+    if (cause == CAUSE_LAUNCH_FAILED && report->name && strcmp(report->name, "node") == 0)
+        node_fault_note(core, part, evidence);
     part_finished(core, part, cause, report->code, evidence, usage);
 }
 

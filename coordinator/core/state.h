@@ -41,6 +41,13 @@ struct gpu { /* of a worker */
     char *model;
 };
 
+/* What went wrong on a node by its own fault. */
+struct incident {
+    uint64_t number, at, job_id, attempt_id; /* at: wall us; ids 0: none */
+    char *kind, *evidence;
+};
+#define INCIDENTS_KEPT 16u /* x 1.1 kB, only of nodes that have any */
+
 struct worker {
     uint64_t worker_id;
     char *engine; /* hash of the engine's program, in hex; NULL or "": not known */
@@ -57,6 +64,13 @@ struct worker {
     uint32_t group[POLICY_LEVELS]; /* by its labels: which switch, which rack */
     bool drained;
     uint64_t drain_by_at; /* wall us: what still runs then is preempted; 0: never */
+    char *quarantine_reason; /* NULL: not in quarantine */
+    uint64_t quarantined_at; /* wall us */
+    char *unhealthy, *health_json; /* NULL: no check fails; nothing was told */
+    uint64_t node_stamp;     /* newest NODE_REPORT taken */
+    struct incident *incidents; /* oldest first; not cleared */
+    size_t incident_used;
+    uint64_t incident_count; /* ever: number of the newest */
     bool joined;   /* since this leader began */
     uint64_t peer; /* of the newest join */
     uint64_t seen_ms;
@@ -106,6 +120,7 @@ struct attempt {
     int64_t code;
     char *evidence, *placement_json, *usage_json;
     uint64_t placed_at, started_at, ended_at; /* wall us */
+    bool node_fault;     /* launch_failed, and not by the job */
     uint64_t stopping_at, silent_at; /* wall us: first STOP; last sign of life of a lost worker */
     uint64_t stop_ms;      /* steady time of the first STOP by this leader */
     uint64_t wall_due_ms;  /* backstop of the wall-time limit; 0: none */
@@ -497,8 +512,7 @@ void job_end(struct core *core, struct job *job, enum job_event event, enum caus
              const char *detail);
 void job_parents_check(struct core *core, struct job *job); /* WAITING: ready or broken? */
 /* stop_cause: why we asked it to stop, if we did. */
-void job_after_attempt(struct core *core, struct job *job, enum cause cause,
-                       enum cause stop_cause, const char *detail);
+void job_after_attempt(struct core *core, struct job *job, const struct attempt *attempt);
 uint64_t backoff_ms(const struct job *job);
 void job_backoff_due(struct core *core, struct job *job);
 void job_queue_update(struct core *core, struct job *job); /* in the queue iff it may be placed */
@@ -571,11 +585,28 @@ const char *worker_label(const struct worker *worker, const char *name); /* NULL
 void worker_gpu_set(struct worker *worker, uint64_t device_index, const char *model);
 uint64_t worker_gpus_of(const struct worker *worker, const char *model); /* spec_gpu_model_fits */
 void worker_free(struct worker *worker);
+/* Who may speak for the worker, else NULL: then it was told to join again. */
+struct worker *worker_speaking(struct core *core, uint64_t peer, uint64_t request_seq,
+                               uint64_t worker_id, uint64_t incarnation);
+
+/* ---- hygiene.c --------------------------------------------------------------------------- */
+void hygiene_on_report(struct core *core, const struct event_node_report *event);
+/* severe: it alone brings quarantine. Texts are copied. */
+void incident_note(struct core *core, struct worker *worker, const char *kind, uint64_t job_id,
+                   uint64_t attempt_id, const char *evidence, bool severe);
+/* Ends a quarantine; what was noted no longer counts. False: there was nothing to end. */
+bool quarantine_end(struct core *core, struct worker *worker);
+/* Why new work is kept away from a worker that is there; NULL: it is not. */
+const char *worker_kept_away(const struct worker *worker);
+void incidents_free(struct worker *worker);
+void hygiene_dump(const struct worker *worker, struct buf *out);
 uint64_t suspect_after_ms(const struct core *core);
 
 /* ---- report.c, checkpoint.c, input.c ------------------------------------------------------ */
 void report_on_reports(struct core *core, const struct event_reports *event);
 /* Foreign bytes as a text that a column takes; in the step's arena. */
+/* Foreign bytes as text: terminated, UTF-8, without zero bytes, bounded. */
+char *text_clean(struct arena *arena, const char *bytes, size_t length, size_t most);
 const char *report_text(struct core *core, const char *bytes, size_t length);
 void checkpoint_report(struct core *core, struct part *part, const struct rec_report *report);
 void checkpoint_retain(struct core *core, struct job *job);

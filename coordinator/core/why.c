@@ -29,6 +29,8 @@ const char *reason_name(enum reason reason)
 
 struct survey {
     size_t known, usable, drained, silent;    /* workers */
+    size_t kept_away;                         /* by quarantine or failing health checks */
+    const struct worker *kept_first;          /* the first of them */
     size_t allowed;                           /* usable, and labels and GPU model fit */
     struct policy_need free_most, total_most; /* of the allowed, each dimension alone */
     uint32_t *idle_ranks, *free_ranks; /* per allowed worker: that it takes empty, and as it is */
@@ -74,6 +76,8 @@ static void survey_make(const struct core *core, const struct class *class, stru
             survey->silent++;
         else if (worker->drained)
             survey->drained++;
+        else if (worker_kept_away(worker) && survey->kept_away++ == 0)
+            survey->kept_first = worker;
         if (!worker_is_usable(worker))
             continue;
         survey->usable++;
@@ -233,6 +237,16 @@ static void room_reasons(struct reasons *reasons, const struct class *class,
     }
 }
 
+static const char *no_worker_text(const struct survey *survey, struct arena *arena)
+{
+    const char *text = arena_printf(arena, "workers: %zu, of them silent: %zu, drained: %zu",
+                                    survey->known, survey->silent, survey->drained);
+    if (survey->kept_away)
+        text = arena_printf(arena, "%s, kept from work: %zu (%s: %s)", text, survey->kept_away,
+                            survey->kept_first->name, worker_kept_away(survey->kept_first));
+    return text;
+}
+
 size_t why_class(const struct core *core, const struct class *class, struct arena *arena,
                  struct core_reason *out, uint32_t *out_mask)
 {
@@ -242,9 +256,7 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
     uint64_t idle = ranks_at_most(core, class, survey.idle_ranks, survey.allowed);
     uint64_t free = ranks_at_most(core, class, survey.free_ranks, survey.allowed);
     if (survey.usable == 0)
-        reason_add(&reasons, REASON_NO_WORKER,
-                   arena_printf(arena, "workers: %zu, of them silent: %zu, drained: %zu",
-                                survey.known, survey.silent, survey.drained),
+        reason_add(&reasons, REASON_NO_WORKER, no_worker_text(&survey, arena),
                    "start a worker, or undrain one");
     else if (survey.allowed == 0)
         reason_add(&reasons, REASON_CONSTRAINT, disallowed_text(class, &survey, arena),

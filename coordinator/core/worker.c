@@ -62,6 +62,7 @@ void worker_free(struct worker *worker)
     mem_free(worker->labels_json);
     mem_free(worker->topology_json);
     mem_free(worker->drain_reason);
+    incidents_free(worker);
     mem_free(worker->engine);
     mem_free(worker);
 }
@@ -76,7 +77,8 @@ void worker_mark(struct core *core, struct worker *worker)
 
 bool worker_is_usable(const struct worker *worker)
 {
-    return worker->joined && worker->state == WORKER_OK && !worker->drained;
+    return worker->joined && worker->state == WORKER_OK && !worker->drained &&
+           !worker_kept_away(worker);
 }
 
 /* Room or usability grew: blocked classes look at it again. */
@@ -400,6 +402,7 @@ static void welcome(struct core *core, const struct worker *worker)
     welcome->epoch = core->config.epoch;
     welcome->lease_ms = core->config.lease_ms;
     welcome->heartbeat_ms = core->config.heartbeat_ms;
+    welcome->node_stamp = worker->node_stamp;
 }
 
 /* What the worker holds: ours are confirmed, all others are fenced (invariant 5). A part that has
@@ -465,8 +468,8 @@ void worker_on_join(struct core *core, const struct event_join *event)
 /* ---- beats and leave --------------------------------------------------------------------- */
 
 /* Only the daemon that joined this leader last may speak for the worker. */
-static struct worker *worker_speaking(struct core *core, uint64_t peer, uint64_t request_seq,
-                                      uint64_t worker_id, uint64_t incarnation)
+struct worker *worker_speaking(struct core *core, uint64_t peer, uint64_t request_seq,
+                               uint64_t worker_id, uint64_t incarnation)
 {
     struct worker *worker = worker_find(core, worker_id);
     if (worker && worker->joined && worker->incarnation == incarnation && worker->peer == peer &&

@@ -49,6 +49,16 @@ static void on_leave(struct shell *shell, const struct server_source *from, uint
     shell_step(shell, &event);
 }
 
+static void on_node_report(struct shell *shell, const struct server_source *from, uint64_t seq,
+                           const struct msg_node_report *report)
+{
+    struct event event = {.kind = EVENT_NODE_REPORT,
+                          .node_report = {.peer = from->peer_id,
+                                          .request_seq = seq,
+                                          .report = report}};
+    shell_step(shell, &event);
+}
+
 static void on_report(struct shell *shell, const struct server_source *from, uint64_t seq,
                       const struct msg_report *reports)
 {
@@ -260,6 +270,9 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_REPORT:
         on_report(shell, from, seq, &message->u.report);
         break;
+    case MSG_NODE_REPORT:
+        on_node_report(shell, from, seq, &message->u.node_report);
+        break;
     case MSG_HELLO: /* answered by the server */
     case MSG_WELCOME:
     case MSG_REFUSED:
@@ -275,6 +288,7 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_REPORT_ACK:
     case MSG_ATTEMPT_FENCE:
     case MSG_CHECKPOINT_DROP:
+    case MSG_NODE_ACK:
     case MSG_GANG_MEET:
     case MSG_GANG_MET:
     case MSG_GANG_BEAT:

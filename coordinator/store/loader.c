@@ -103,6 +103,11 @@ static void each_worker_device(struct load *load, const void *row)
     core_load_worker_device(load->core, row);
 }
 
+static void each_worker_incident(struct load *load, const void *row)
+{
+    core_load_worker_incident(load->core, row);
+}
+
 static void each_job(struct load *load, const void *row)
 {
     core_load_job(load->core, row);
@@ -183,6 +188,8 @@ static const struct load_part parts[] = {
     {ROW_TABLE_experiment, each_experiment, "ORDER BY t.experiment_id"},
     {ROW_TABLE_worker, each_worker, "ORDER BY t.worker_id"},
     {ROW_TABLE_worker_device, each_worker_device, "ORDER BY t.worker_id, t.device_index"},
+    {ROW_TABLE_worker_incident, each_worker_incident,
+     "WHERE t.cleared_at IS NULL ORDER BY t.worker_id, t.number"},
     {ROW_TABLE_job, each_job, "JOIN loaded USING (job_id) ORDER BY t.job_id"},
     {ROW_TABLE_job, each_submit, sql_submits},
     {ROW_TABLE_job_dependency, each_job_dependency,

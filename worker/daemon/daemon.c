@@ -330,6 +330,8 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_GANG_END:
     case MSG_ENROL:
     case MSG_ENROLLED:
+    case MSG_NODE_REPORT:
+    case MSG_NODE_ACK:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;

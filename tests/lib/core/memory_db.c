@@ -364,6 +364,11 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
     EACH(db, experiment, row) core_load_experiment(core, row);
     EACH(db, worker, row) core_load_worker(core, row);
     EACH(db, worker_device, row) core_load_worker_device(core, row);
+    EACH(db, worker_incident, row)
+    {
+        if (row->cleared_at == 0)
+            core_load_worker_incident(core, row);
+    }
     jobs_load(db, core);
     EACH(db, job_dependency, row)
     {

@@ -29,6 +29,8 @@ static void worker_put(const struct row_worker *row, uint64_t base_us, struct bu
     if (row->drained)
         buf_printf(out, " drained");
     text_put(out, "reason", row->drain_reason);
+    text_put(out, "quarantine", row->quarantine_reason);
+    text_put(out, "unhealthy", row->unhealthy);
     time_put(out, "by", row->drain_by_at, base_us);
     time_put(out, "ended", row->ended_at, base_us);
 }
@@ -62,6 +64,7 @@ static void attempt_put(const struct row_attempt *row, uint64_t base_us, struct 
     if (row->code)
         buf_printf(out, " code=%lld", (long long)row->code);
     text_put(out, "evidence", row->evidence);
+    buf_puts(out, row->node_fault ? " node_fault" : "");
     time_put(out, "ended", row->ended_at, base_us);
 }
 
@@ -196,6 +199,16 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
         const struct row_worker_device *row = persist->row;
         buf_printf(out, "device worker=%llu %llu %s", (ull)row->worker_id,
                    (ull)row->device_index, row->kind);
+        break;
+    }
+    case ROW_TABLE_worker_incident: {
+        const struct row_worker_incident *row = persist->row;
+        buf_printf(out, "incident worker=%llu #%llu %s", (ull)row->worker_id, (ull)row->number,
+                   row->kind);
+        number_put(out, "job", row->job_id);
+        number_put(out, "attempt", row->attempt_id);
+        text_put(out, "evidence", row->evidence);
+        time_put(out, "cleared", row->cleared_at, base_us);
         break;
     }
     case ROW_TABLE_job_dependency: {
@@ -340,6 +353,9 @@ void show_message(const struct message *message, struct buf *out)
         buf_printf(out, " a%llu %llu", (ull)message->u.report_ack.attempt_id,
                    (ull)message->u.report_ack.seq);
         number_put(out, "node", message->u.report_ack.node);
+        break;
+    case MSG_NODE_ACK:
+        number_put(out, "stamp", message->u.node_ack.stamp);
         break;
     case MSG_CHECKPOINT_NOW:
         buf_printf(out, " a%llu", (ull)message->u.checkpoint_now.attempt_id);

@@ -39,7 +39,10 @@
     X(CLOCK_DRIFT, 1000, "slow or fast steady clocks") \
     X(CONTROL, 30, "requests of people") \
     X(CONFIGURE, 10, "changes of the configuration") \
-    X(RESUBMIT, 300, "submits repeated")
+    X(RESUBMIT, 300, "submits repeated") \
+    X(NODE_UNFIT, 30, "starts that failed by the node's fault") \
+    X(NODE_INCIDENT, 2, "incidents of nodes") \
+    X(NODE_ILL, 3, "changes of health")
 
 enum sim_fault {
 #define X(tag, most, what) SIM_FAULT_##tag,

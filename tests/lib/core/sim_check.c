@@ -739,6 +739,9 @@ static bool is_durable(const struct sim *sim, const struct message *message)
     case MSG_CHECKPOINT_DROP:
         checkpoint = checkpoint_row(sim, message->u.checkpoint_drop.checkpoint_id);
         return checkpoint && checkpoint->removed_at;
+    case MSG_NODE_ACK:
+        return worker_row(sim, message->u.node_ack.worker_id)->node_stamp >=
+               message->u.node_ack.stamp;
     case MSG_WORKER_WELCOME:
         return worker_row(sim, message->u.worker_welcome.worker_id) != NULL;
     case MSG_SUBMITTED:

@@ -276,7 +276,7 @@ static void drained_undrain(struct sim *sim)
 {
     const struct row_worker *row;
     for (size_t i = 0; (row = memory_db_row(sim->database.rows, ROW_TABLE_worker, i)); i++)
-        if (row->drained)
+        if (row->drained || row->quarantine_reason)
             control_send(sim, "undrain", "worker", row->name);
 }
 

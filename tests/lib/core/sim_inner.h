@@ -103,6 +103,7 @@ struct sim_report {
     enum sim_report_what what;
     uint64_t step;
     enum cause cause;
+    bool node_fault;
 };
 
 /* What an attempt really did on one of its nodes, for ever: its reports in order; seq - 1 is the
@@ -154,6 +155,13 @@ struct sim_worker {
     uint64_t beat_ms, heard_ms, lease_ms, heartbeat_ms;
     uint64_t cores, gpus;
     bool is_met;         /* others can reach it: it takes parts of gangs */
+    bool ill, ill_told;  /* a health check fails; what the newest report of it said */
+    bool health_told;    /* this daemon has said anything of it */
+    bool incident;       /* an epilog has failed, and is to be told */
+    uint64_t stamp;      /* newest given to a NODE_REPORT, or told by the welcome */
+    uint64_t stamp_open; /* of the one that is not acknowledged; 0: none */
+    bool open_is_health;
+    uint64_t told_ms;
     struct sim_attempt *attempts;
     size_t attempt_count, attempt_capacity;
 };

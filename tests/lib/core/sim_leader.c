@@ -109,10 +109,28 @@ static void checks_after_step(struct sim *sim, const struct core *core)
         sim_violation(sim, "the core refused a placement of policy %s", sim->config.policy);
 }
 
+/* Nothing is placed on a node that is drained, in quarantine, or says that it is ill. */
+static void placements_check(struct sim *sim, const struct core *core,
+                             const struct effects *effects, size_t from)
+{
+    struct core_worker_view view;
+    for (size_t i = from; i < effects->persist_count; i++) {
+        const struct persist *persist = &effects->persist[i];
+        if (persist->table != ROW_TABLE_attempt || persist->op != PERSIST_INSERT)
+            continue;
+        const struct row_attempt *row = persist->row;
+        for (size_t k = 0; core_worker_at(core, k, &view); k++)
+            if (view.worker_id == row->worker_id && (view.drained || view.kept_away))
+                sim_violation(sim, "attempt %llu is placed on %s, which is kept from work",
+                              (unsigned long long)row->attempt_id, view.name);
+    }
+}
+
 static void step(struct sim *sim, struct sim_coordinator *coordinator, struct event *event)
 {
     static const char *const names[] = {"",          "tick",  "submit",  "control",  "join",
-                                        "heartbeat", "leave", "reports", "configure"};
+                                        "heartbeat", "leave", "reports", "configure",
+                                        "node report"};
     struct effects *effects = filling(coordinator);
     size_t rows = effects->persist_count, messages = effects->release_count;
     event->now_ms = clock_ms(sim, &coordinator->clock);
@@ -127,6 +145,7 @@ static void step(struct sim *sim, struct sim_coordinator *coordinator, struct ev
     sim->result->steps++;
     trace_effects(sim, coordinator->index, effects, rows, messages);
     checks_after_step(sim, coordinator->core);
+    placements_check(sim, coordinator->core, effects, rows);
 }
 
 void coordinator_on_packet(struct sim *sim, struct sim_coordinator *coordinator,
@@ -160,6 +179,11 @@ void coordinator_on_packet(struct sim *sim, struct sim_coordinator *coordinator,
     case MSG_WORKER_LEAVE:
         event.kind = EVENT_WORKER_LEAVE;
         event.leave = (struct event_leave){.peer = peer, .leave = &message->u.worker_leave};
+        break;
+    case MSG_NODE_REPORT:
+        event.kind = EVENT_NODE_REPORT;
+        event.node_report =
+            (struct event_node_report){.peer = peer, .report = &message->u.node_report};
         break;
     default:
         event.kind = EVENT_REPORTS;

@@ -188,6 +188,10 @@ static void attempt_start(struct sim *sim, struct sim_worker *worker, const stru
         report_add(&attempt, SIM_FINISHED, CAUSE_STALE_CHECKPOINT);
     else if (attempt.cores > worker->cores) /* it came back as a smaller machine */
         report_add(&attempt, SIM_FINISHED, CAUSE_LAUNCH_FAILED);
+    else if (sim_fault(sim, SIM_FAULT_NODE_UNFIT)) {
+        report_add(&attempt, SIM_FINISHED, CAUSE_LAUNCH_FAILED);
+        attempt.truth->reports[attempt.truth->count - 1].node_fault = true;
+    }
     VEC_RESERVE(worker->attempts, worker->attempt_count, worker->attempt_capacity);
     worker->attempts[worker->attempt_count++] = attempt;
 }
@@ -366,6 +370,7 @@ static void report_fill(struct sim *sim, const struct sim_worker *worker,
     case SIM_FINISHED:
         out->kind = REPORT_FINISHED;
         out->cause = cause_name(report->cause);
+        out->name = report->node_fault ? "node" : "";
         break;
     }
 }
@@ -408,6 +413,54 @@ static void beat_send(struct sim *sim, struct sim_worker *worker)
     worker_send(sim, worker, &message);
 }
 
+/* One at a time, again until it is acknowledged. */
+static void node_report_send(struct sim *sim, struct sim_worker *worker)
+{
+    uint64_t now_ms = node_ms(sim, worker);
+    struct message message = {.tag = MSG_NODE_REPORT};
+    struct msg_node_report *report = &message.u.node_report;
+    bool health = !worker->health_told || worker->ill != worker->ill_told;
+    if (!worker->stamp_open && !health && !worker->incident)
+        return;
+    if (worker->stamp_open && now_ms < worker->told_ms + RESEND_MS)
+        return;
+    if (!worker->stamp_open) {
+        worker->stamp_open = ++worker->stamp;
+        worker->open_is_health = health;
+        if (health) {
+            worker->health_told = true;
+            worker->ill_told = worker->ill;
+        }
+    }
+    *report = (struct msg_node_report){.worker_id = worker->worker_id,
+                                       .incarnation = worker->incarnation,
+                                       .stamp = worker->stamp_open,
+                                       .kind = worker->open_is_health ? "health" : "epilog",
+                                       .text = "epilog exited with code 1",
+                                       .severe = true};
+    if (worker->open_is_health)
+        report->text = worker->ill_told ? "disk: failed" : "";
+    worker->told_ms = now_ms;
+    worker_send(sim, worker, &message);
+}
+
+static void node_report_acked(struct sim_worker *worker, uint64_t stamp)
+{
+    if (!worker->stamp_open || stamp < worker->stamp_open)
+        return;
+    worker->stamp_open = 0;
+    if (!worker->open_is_health)
+        worker->incident = false;
+}
+
+/* A daemon that starts anew has forgotten what it told, and what it had to tell. */
+static void node_reports_forget(struct sim_worker *worker)
+{
+    worker->stamp = worker->stamp_open = 0;
+    worker->incident = false;
+    worker->health_told = false;
+}
+
 /* As the daemon does: only when nothing is left here. */
 static void leave(struct sim *sim, struct sim_worker *worker)
 {
@@ -416,6 +469,7 @@ static void leave(struct sim *sim, struct sim_worker *worker)
     message.u.worker_leave.incarnation = worker->incarnation;
     worker_send(sim, worker, &message);
     worker->incarnation = rng_next(&sim->rng);
+    node_reports_forget(worker);
     worker_cut(sim, worker);
     worker->up_ms += rng_below(&sim->rng, 2000);
 }
@@ -463,12 +517,17 @@ static void obey(struct sim *sim, struct sim_worker *worker, const struct messag
     case MSG_WORKER_WELCOME:
         worker->worker_id = message->u.worker_welcome.worker_id;
         worker->link = SIM_JOINED;
+        worker->stamp = max_u64(worker->stamp, message->u.worker_welcome.node_stamp);
+        node_report_acked(worker, message->u.worker_welcome.node_stamp);
         break;
     case MSG_START:
         attempt_start(sim, worker, &message->u.start);
         break;
     case MSG_STOP:
         on_stop(sim, worker, &message->u.stop);
+        break;
+    case MSG_NODE_ACK:
+        node_report_acked(worker, message->u.node_ack.stamp);
         break;
     case MSG_REPORT_ACK:
         on_ack(sim, worker, &message->u.report_ack);
@@ -533,6 +592,7 @@ static void node_lose(struct sim *sim, struct sim_worker *worker)
     worker->for_ever = worker->index >= SIM_STURDY && rng_below(&sim->rng, 4) == 0;
     worker->paused_until_ms = 0;
     worker->incarnation = rng_next(&sim->rng);
+    node_reports_forget(worker);
     worker->up_ms = node_ms(sim, worker) + rng_below(&sim->rng, 6000);
 }
 
@@ -541,6 +601,7 @@ static void daemon_restart(struct sim *sim, struct sim_worker *worker)
 {
     trace_line(sim, "w%u: daemon restarts", worker->index);
     worker->incarnation = rng_next(&sim->rng);
+    node_reports_forget(worker);
     worker->link = SIM_AWAY;
     worker->up_ms = node_ms(sim, worker) + rng_below(&sim->rng, 4000);
 }
@@ -560,6 +621,10 @@ static void faults(struct sim *sim, struct sim_worker *worker)
     } else if (sim_fault(sim, SIM_FAULT_CUT)) {
         worker_cut(sim, worker);
         worker->up_ms += rng_below(&sim->rng, 3000);
+    } else if (sim_fault(sim, SIM_FAULT_NODE_ILL)) {
+        worker->ill = !worker->ill;
+    } else if (sim_fault(sim, SIM_FAULT_NODE_INCIDENT)) {
+        worker->incident = true;
     } else if (worker_is_clean(worker) && sim_fault(sim, SIM_FAULT_DAEMON_LEAVE)) {
         leave(sim, worker);
     }
@@ -576,6 +641,7 @@ static void daemon_round(struct sim *sim, struct sim_worker *worker)
     if (worker->link != SIM_JOINED)
         return;
     beat_send(sim, worker);
+    node_report_send(sim, worker);
     for (size_t i = 0; i < worker->attempt_count; i++)
         reports_send(sim, worker, &worker->attempts[i]);
 }
@@ -597,4 +663,5 @@ void worker_heal(struct sim *sim, struct sim_worker *worker)
 {
     worker->paused_until_ms = min_u64(worker->paused_until_ms, sim->now_ms);
     worker->up_ms = min_u64(worker->up_ms, node_ms(sim, worker));
+    worker->ill = false;
 }

@@ -28,7 +28,7 @@ struct trace {
     struct effects effects;
     struct buf *out;
     struct arena arena; /* of one line */
-    uint64_t now_ms, wall_shift_us, request_seq;
+    uint64_t now_ms, wall_shift_us, request_seq, node_stamp;
     uint64_t wake_shown;
     struct {
         char name[32];
@@ -253,6 +253,35 @@ static int verb_leave(struct trace *trace, struct err *err)
     return step(trace, &event, err);
 }
 
+/* node W KIND [stamp=] [text=] [severe=1] [check=NAME:STATUS] */
+static int verb_node(struct trace *trace, struct err *err)
+{
+    size_t w = worker_index(trace, word_at(trace, 3));
+    struct rec_health_check check = {.name = arena_strdup(&trace->arena, option(trace, "check", "")),
+                                     .status = "",
+                                     .code = 1,
+                                     .text = option(trace, "text", ""),
+                                     .took_ms = 5};
+    char *colon = strchr(check.name, ':');
+    if (colon) {
+        *colon = '\0';
+        check.status = colon + 1;
+    }
+    struct msg_node_report report = {.worker_id = trace->workers[w].worker_id,
+                                     .incarnation = trace->workers[w].incarnation,
+                                     .stamp = option_number(trace, "stamp", ++trace->node_stamp),
+                                     .kind = word_at(trace, 4),
+                                     .severe = option_number(trace, "severe", 0) != 0,
+                                     .text = option(trace, "text", ""),
+                                     .checks = &check,
+                                     .checks_count = colon ? 1 : 0};
+    struct event event = {.kind = EVENT_NODE_REPORT,
+                          .node_report = {.peer = trace->workers[w].peer,
+                                          .request_seq = ++trace->request_seq,
+                                          .report = &report}};
+    return step(trace, &event, err);
+}
+
 static int verb_tick(struct trace *trace, struct err *err)
 {
     struct event event = {.kind = EVENT_TICK};
@@ -369,6 +398,7 @@ static void report_fill(struct trace *trace, struct rec_report *report)
         report->kind = REPORT_FINISHED;
         report->cause = fourth;
         report->code = (int64_t)option_number(trace, "code", 0);
+        report->name = option(trace, "fault", "");
         const char *text = option(trace, "text", "");
         report->text = (struct wire_bytes){text, strlen(text)};
     } else if (strcmp(verb, "metric") == 0) {
@@ -563,7 +593,7 @@ static const struct {
     {"cancel", verb_control},    {"hold", verb_control},    {"release", verb_control},
     {"retry", verb_control},     {"drain", verb_control},   {"undrain", verb_control},
     {"configure", verb_configure}, {"why", verb_why},           {"wall", verb_wall},
-    {"outlook", verb_outlook},
+    {"outlook", verb_outlook},   {"node", verb_node},
 };
 
 static int line_run(struct trace *trace, const char *line, const char *yaml, struct err *err)
