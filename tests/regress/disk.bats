@@ -24,7 +24,7 @@ on_disk() { nsenter -t "$(pid_of worker-1)" -m "$@"; }
 
 @test "an attempt that a full disk ends names the full disk" {
     on_disk dd if=/dev/zero of="$ATHANOR_HOME/workers/worker-1/fill" bs=4k 2>/dev/null || true
-    printf 'athanor: 1\nname: full\nkind: command\ncommand: ["true"]\n' >job.yaml
+    printf 'athanor: 1\nname: full\nkind: command\nretry: {attempts: 1}\ncommand: ["true"]\n' >job.yaml
     id=$(athanor submit job.yaml --ids)
     # Its end is told once there is room for the report.
     until_true 30 grep -q "No space left on device" "$ATHANOR_HOME/log/worker-1.log"
@@ -32,6 +32,10 @@ on_disk() { nsenter -t "$(pid_of worker-1)" -m "$@"; }
     run athanor wait "$id"
     [ "$status" -eq 1 ]
     [[ $(sql "SELECT cause || ': ' || evidence FROM athanor.runs WHERE job_id = $id") == "launch_failed: "*"No space left on device"* ]]
+    # The job is not to blame, the node is; once is no reason for quarantine.
+    [[ $(sql "SELECT kind || ' ' || evidence FROM athanor.worker_incidents WHERE job_id = $id") == "launch_failed "*"No space left on device"* ]]
+    [[ $(athanor workers --incidents) == *launch_failed*"No space left"* ]]
+    [ "$(sql "SELECT count(*) FROM athanor.workers WHERE quarantine_reason IS NULL")" = 1 ]
 }
 
 @test "a shepherd that dies on a full disk leaves evidence of the full disk" {

@@ -81,6 +81,7 @@ static int texts_read(struct plan *plan, const json_t *root, struct err *err)
         bool may_be_empty, is_path;
     } fields[] = {
         {"job_name", "", &plan->job_name, true, false},
+        {"account", "", &plan->account, true, false},
         {"job_dir", "", &plan->job_dir, false, true},
         {"resume", "", &plan->resume, true, true},
         {"engine", "", &plan->engine, true, true},

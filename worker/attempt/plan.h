@@ -44,7 +44,7 @@ struct plan_rank {
 struct plan {
     struct arena arena; /* holds everything below */
     uint64_t attempt_id, attempt, job_id, epoch;
-    const char *job_name;
+    const char *job_name, *account; /* account: of who submitted it; "" by hand */
     uint64_t memory_bytes;                          /* per rank; 0: unlimited */
     uint64_t cores;                                 /* per rank */
     uint64_t wall_time_ms, stop_grace_ms, stall_ms; /* 0: none, at once, none */

@@ -7,6 +7,7 @@
 #include "worker/attempt/folder.h"
 #include "worker/attempt/sweep.h"
 #include "worker/daemon/daemon.h"
+#include "worker/daemon/hook.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -52,7 +53,7 @@ struct attempt *attempt_add(struct daemon *daemon, uint64_t attempt_id, const ch
     attempt->cgroup = mem_strdup("");
     attempt->memory_cgroup = mem_strdup("");
     attempt->state = ATTEMPT_RUNNING;
-    attempt->pidfd = attempt->control_fd = -1;
+    attempt->pidfd = attempt->control_fd = attempt->listen_fd = -1;
     attempt->acked = folder_acked(folder);
     attempt->spool_watch = inotify_add_watch(daemon->inotify_fd, folder, IN_MODIFY | IN_CREATE);
     if (attempt->spool_watch < 0) /* the tick looks as well, only later */
@@ -77,6 +78,9 @@ static void attempt_free(struct attempt *attempt)
 {
     life_unwatch(attempt);
     control_close(attempt);
+    hook_cancel(attempt->hook);
+    if (attempt->listen_fd >= 0)
+        close(attempt->listen_fd);
     loop_timer_stop(&attempt->sweep_timer);
     loop_timer_stop(&attempt->control_timer);
     spool_reader_close(&attempt->reader);
@@ -133,15 +137,26 @@ static bool attempt_is_through(const struct attempt *attempt)
            attempt->reader.next_seq == attempt->acked + 1;
 }
 
-static void attempt_ended(struct attempt *attempt)
+void attempt_cleaned(struct attempt *attempt)
 {
-    attempt->state = ATTEMPT_ENDED;
     slots_release(&attempt->daemon->slots, attempt->attempt_id);
     pending_wake(attempt->daemon);
-    if (attempt_is_through(attempt))
+    health_look(attempt->daemon->health);
+    if (attempt->state == ATTEMPT_FENCED || attempt_is_through(attempt))
         attempt_remove(attempt);
     else
         pump_attempt(attempt);
+}
+
+static void attempt_ended(struct attempt *attempt)
+{
+    attempt->state = ATTEMPT_ENDED;
+    if (!care_is_wanted(attempt)) {
+        attempt_cleaned(attempt);
+        return;
+    }
+    care_after(attempt);
+    pump_attempt(attempt);
 }
 
 /* A job can remove its attempt's folder, and kill its shepherd: the end is told nevertheless, under
@@ -176,6 +191,7 @@ void attempt_finish(struct attempt *attempt, enum cause cause, const char *text)
     struct rec_report report = {.kind = REPORT_FINISHED,
                                 .time_us = clock_wall_us(),
                                 .cause = cause_name(cause),
+                                .name = attempt->node_fault ? "node" : "",
                                 .text = {text, strlen(text)},
                                 .meta = "{}"};
     log_warn("attempt %" PRIu64 ": %s: %s", attempt->attempt_id, cause_name(cause), text);
@@ -204,8 +220,10 @@ static void on_sweep(void *user)
     }
     if (sweep_places(attempt->folder, NULL, 0, 0, &err) < 0)
         log_warn("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
-    if (attempt->state == ATTEMPT_FENCED)
-        attempt_remove(attempt);
+    if (attempt->state == ATTEMPT_FENCED && care_is_wanted(attempt))
+        care_after(attempt);
+    else if (attempt->state == ATTEMPT_FENCED)
+        attempt_cleaned(attempt);
     else
         attempt_finish(attempt, attempt->lost_cause, attempt->lost_text);
 }
@@ -273,6 +291,7 @@ static void lost_set(struct attempt *attempt, uint64_t last_seq, const char *how
     attempt->lost_cause = last_seq == 0 ? CAUSE_LAUNCH_FAILED : CAUSE_SHEPHERD_LOST;
     attempt->lost_text =
         mem_printf("%s; its processes were swept%s%s%s", how, line[0] ? "; " : "", line, full);
+    attempt->node_fault = last_seq == 0 && full[0];
     mem_free(full);
     mem_free(line);
 }
@@ -346,10 +365,15 @@ void attempt_fence(struct attempt *attempt)
 {
     if (attempt->state == ATTEMPT_FENCED && attempt->pidfd >= 0)
         return; /* a repeat */
+    bool is_empty = attempt->cleaning && attempt->hook; /* the end of the epilog removes it */
     log_info("attempt %" PRIu64 " is fenced", attempt->attempt_id);
     attempt->state = ATTEMPT_FENCED;
     attempt->window_count = 0;
     control_close(attempt);
+    if (is_empty)
+        return;
+    hook_cancel(attempt->hook);
+    attempt->hook = NULL;
     if (attempt->pidfd >= 0)
         shepherd_kill(attempt);
     else
@@ -415,6 +439,7 @@ static void folder_found(struct daemon *daemon, uint64_t attempt_id, const char 
         attempt->memory_cgroup = mem_strdup(plan.memory_cgroup);
         attempt->gang = gang_from_plan(&plan);
         attempt->node = attempt->gang ? attempt->gang->node : 0;
+        attempt->cared_for = true;
         slots_restore(daemon, attempt_id, &plan);
         plan_done(&plan);
     }

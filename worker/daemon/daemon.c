@@ -106,7 +106,8 @@ static void join_held(struct daemon *daemon, struct arena *arena, struct msg_wor
         join->held[join->held_count++] =
             (struct rec_held_attempt){.attempt_id = attempt->attempt_id,
                                       .epoch = attempt->epoch,
-                                      .running = attempt->state == ATTEMPT_RUNNING,
+                                      .running = attempt->state == ATTEMPT_RUNNING ||
+                                                 attempt->state == ATTEMPT_PREPARING,
                                       .last_seq =
                                           max_u64(attempt->acked, attempt->reader.next_seq - 1)};
     }
@@ -195,6 +196,7 @@ static void on_welcome(struct daemon *daemon, const struct msg_worker_welcome *w
     daemon->worker_id = welcome->worker_id;
     daemon->heartbeat_ms = welcome->heartbeat_ms ? welcome->heartbeat_ms : 1000;
     daemon->lease_ms = welcome->lease_ms;
+    node_report_acked(daemon, welcome->node_stamp);
     loop_timer_stop(&daemon->join_timer);
     log_info("joined as worker %" PRIu64 " in epoch %" PRIu64 ", attempts held: %zu",
              welcome->worker_id, daemon->epoch, daemon->attempt_count);
@@ -218,7 +220,9 @@ static void on_stop(struct daemon *daemon, const struct msg_stop *stop)
     }
     gang_meet_stop(daemon, stop->attempt_id, cause);
     pending_stop(daemon, stop->attempt_id, cause);
-    if (attempt && attempt->state == ATTEMPT_RUNNING)
+    if (attempt && attempt->state == ATTEMPT_PREPARING)
+        care_stop(attempt, cause);
+    else if (attempt && attempt->state == ATTEMPT_RUNNING)
         control_stop(attempt, cause, stop->grace_ms);
     /* otherwise its FINISHED is on its way, or was acknowledged */
 }
@@ -287,6 +291,9 @@ static void on_message(void *user, const struct envelope *envelope, const struct
         if ((attempt = attempt_find(daemon, message->u.checkpoint_now.attempt_id)))
             control_checkpoint(attempt);
         break;
+    case MSG_NODE_ACK:
+        node_report_acked(daemon, message->u.node_ack.stamp);
+        break;
     case MSG_REPORT_ACK:
         if ((attempt = attempt_find(daemon, message->u.report_ack.attempt_id)))
             pump_ack(attempt, message->u.report_ack.seq);
@@ -331,7 +338,6 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_ENROL:
     case MSG_ENROLLED:
     case MSG_NODE_REPORT:
-    case MSG_NODE_ACK:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
@@ -375,9 +381,13 @@ static void leave_begin(struct daemon *daemon, bool stop_jobs)
         return;
     }
     log_info("attempts to stop: %zu", daemon->attempt_count);
-    for (struct attempt *attempt = daemon->attempts; attempt; attempt = attempt->next)
-        if (attempt->state == ATTEMPT_RUNNING)
+    for (struct attempt *attempt = daemon->attempts, *next; attempt; attempt = next) {
+        next = attempt->next;
+        if (attempt->state == ATTEMPT_PREPARING)
+            care_stop(attempt, CAUSE_WORKER_LOST);
+        else if (attempt->state == ATTEMPT_RUNNING)
             control_stop(attempt, CAUSE_WORKER_LOST, DAEMON_LEAVE_MS / 2);
+    }
     loop_timer_start(daemon->loop, &daemon->leave_timer, DAEMON_LEAVE_MS);
 }
 
@@ -405,6 +415,7 @@ static void on_tick(void *user)
     struct daemon *daemon = user;
     attempts_tick(daemon);
     pending_retry(daemon);
+    node_report_tick(daemon);
     loop_timer_start(daemon->loop, &daemon->tick_timer, DAEMON_TICK_MS);
 }
 
@@ -604,6 +615,24 @@ static void cgroups_prepare(struct daemon *daemon)
                                         : "looking at it");
 }
 
+static void on_health(void *user, const char *text)
+{
+    node_report_add(user, "health", false, text, 0, 0);
+}
+
+static void health_prepare(struct daemon *daemon)
+{
+    const struct options *options = daemon->options;
+    struct health_config config = {.loop = daemon->loop,
+                                   .folder = options->health,
+                                   .worker = options->name,
+                                   .every_ms = options->health_every_ms,
+                                   .timeout_ms = options->health_timeout_ms,
+                                   .on_change = on_health,
+                                   .user = daemon};
+    daemon->health = health_new(&config);
+}
+
 static int daemon_prepare(struct daemon *daemon, struct err *err)
 {
     if (account_find(daemon, err) < 0 || folders_make(daemon, err) < 0 ||
@@ -615,6 +644,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
     if (attempts_discover(daemon, err) < 0)
         return -1;
     strays_sweep(daemon);
+    health_prepare(daemon);
     return peer_prepare(daemon, err);
 }
 
@@ -623,6 +653,8 @@ static void daemon_free(struct daemon *daemon)
     gang_close(daemon);
     pending_close(daemon);
     attempts_close(daemon);
+    health_free(daemon->health);
+    node_reports_close(daemon);
     nursery_close(&daemon->nursery);
     peer_close(daemon->peer);
     if (daemon->loop)

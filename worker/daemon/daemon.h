@@ -3,10 +3,12 @@
  * daemon.c   joining, heartbeats, messages, leaving
  * attempt.c  the table of attempts: found again, started, ended, swept, removed
  * start.c    from a START message to a running shepherd
- * pending.c  STARTs that wait for cores of attempts that are being killed
+ * care.c     the operator's prolog and epilog around an attempt
+ * pending.c  STARTs that wait for cores of attempts that are being killed or cleaned up after
  * pump.c     spools to the coordinator, acknowledgements back
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
+ * node_report.c  what is wrong with this node, to the coordinator
  * enrol.c    the first key, by a one-time token
  *
  * The daemon keeps nothing that it could not find again: attempts are folders
@@ -23,6 +25,7 @@
 #include "worker/attempt/spool.h"
 #include "worker/daemon/claims.h"
 #include "worker/daemon/gang.h"
+#include "worker/daemon/health.h"
 #include "worker/daemon/inventory.h"
 #include "worker/daemon/nursery.h"
 #include "worker/daemon/options.h"
@@ -44,6 +47,7 @@
 
 enum attempt_state {
     ATTEMPT_RUNNING = 1, /* its shepherd lives                                     */
+    ATTEMPT_PREPARING,   /* the prolog runs; there is no shepherd yet               */
     ATTEMPT_SWEEPING,    /* the shepherd died; its processes are being killed       */
     ATTEMPT_ENDED,       /* FINISHED is in the spool, waiting to be acknowledged    */
     ATTEMPT_FENCED,      /* killed and removed without a word                       */
@@ -57,6 +61,13 @@ struct attempt {
     enum attempt_state state;
     char *folder, *cgroup, *memory_cgroup; /* cgroups "": none */
     struct attempt_gang *gang; /* NULL: on this node only */
+
+    struct hook *hook;  /* the prolog or epilog that runs; NULL: none */
+    bool cared_for;     /* prepared for its ranks: the epilog is due */
+    bool cleaning;      /* it has ended, but keeps its slots until the epilog has */
+    bool node_fault;    /* FINISHED is to say so */
+    int listen_fd;      /* for the shepherd, until it is started; -1: none */
+    bool is_single;     /* of one rank in all: the nursery's */
 
     pid_t pid; /* of the shepherd; 0: not known yet */
     bool is_child;
@@ -112,6 +123,11 @@ struct daemon {
     struct keypair keys;
     struct meeting *meetings;
     struct pending *pending; /* in order of arrival */
+    struct health *health;   /* NULL: no checks */
+    struct node_report *node_reports; /* oldest first */
+    size_t node_report_count;
+    uint64_t node_stamp;     /* newest given to one, or taken by the coordinator */
+    uint64_t node_report_ms; /* when one was sent last */
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;
@@ -140,6 +156,10 @@ struct attempt *attempt_add(struct daemon *daemon, uint64_t attempt_id, const ch
 void attempt_watch(struct attempt *attempt, pid_t pid, int pidfd, bool is_child);
 /* Writes FINISHED in the shepherd's stead and frees the slots. */
 void attempt_finish(struct attempt *attempt, enum cause cause, const char *text);
+/* Starts its shepherd. */
+int attempt_launch(struct attempt *attempt, struct err *err) WARN_UNUSED;
+/* The node is as before it: frees the slots; the attempt may be freed. */
+void attempt_cleaned(struct attempt *attempt);
 /* Kills everything at once and forgets it. */
 void attempt_fence(struct attempt *attempt);
 /* The coordinator has FINISHED: removes the folder. The attempt is freed. */
@@ -154,6 +174,19 @@ bool start_has_room(const struct daemon *daemon, const struct msg_start *start);
 /* A message is borrowed for its callback: this one is the arena's. */
 int start_copy(const struct msg_start *start, struct arena *arena, struct msg_start *out,
                struct err *err) WARN_UNUSED;
+
+/* care.c. Errors of care_before: what kept the shepherd from starting. */
+int care_before(struct attempt *attempt, struct err *err) WARN_UNUSED;
+void care_stop(struct attempt *attempt, enum cause cause); /* while PREPARING */
+bool care_is_wanted(const struct attempt *attempt);
+void care_after(struct attempt *attempt);
+
+/* node_report.c. kind: as in NODE_REPORT. */
+void node_report_add(struct daemon *daemon, const char *kind, bool severe, const char *text,
+                     uint64_t job_id, uint64_t attempt_id);
+void node_report_acked(struct daemon *daemon, uint64_t stamp);
+void node_report_tick(struct daemon *daemon);
+void node_reports_close(struct daemon *daemon);
 
 /* pending.c */
 bool pending_must_wait(const struct daemon *daemon, const struct msg_start *start);

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum option_kind { OPTION_TEXT = 1, OPTION_SIZE, OPTION_FLAG, OPTION_ENDPOINTS, OPTION_LABEL };
+enum option_kind { OPTION_TEXT = 1, OPTION_SIZE, OPTION_DURATION, OPTION_FLAG, OPTION_ENDPOINTS, OPTION_LABEL };
 
 #define ENDPOINTS_FILE_BYTES_MAX 4096u /* 16 endpoints of 255 characters */
 
@@ -60,6 +60,21 @@ static const struct option {
     {"--cgroups", "auto|v2|v1|none", OPTION_TEXT, AT(cgroups), NULL,
      "what holds attempts together: control groups of version 2 or 1, or only the shepherd "
      "(default: auto, the first that may be used)"},
+    {"--prolog", "FILE", OPTION_TEXT, AT(prolog), NULL,
+     "program to run before the ranks of each attempt start; if it fails the attempt is tried "
+     "elsewhere and this node goes into quarantine"},
+    {"--epilog", "FILE", OPTION_TEXT, AT(epilog), NULL,
+     "program to run when no process of an attempt is left, before its cores are given away; if "
+     "it fails this node goes into quarantine"},
+    {"--hook-timeout", "DURATION", OPTION_DURATION, AT(hook_timeout_ms), NULL,
+     "longest time of a prolog or epilog (default: 1m)"},
+    {"--health", "DIR", OPTION_TEXT, AT(health), NULL,
+     "programs that look after this node; while one fails nothing new starts here"},
+    {"--health-every", "DURATION", OPTION_DURATION, AT(health_every_ms), NULL,
+     "from the end of a round of health checks to the next; they run between attempts as well "
+     "(default: 1m)"},
+    {"--health-timeout", "DURATION", OPTION_DURATION, AT(health_timeout_ms), NULL,
+     "longest time of one health check (default: 10s)"},
     {"--log-limit", "SIZE", OPTION_SIZE, AT(log_bytes_max), NULL,
      "output kept of one attempt (default: 256MiB)"},
     {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
@@ -158,6 +173,8 @@ static int value_set(struct options *options, const struct option *option, const
         return 0;
     case OPTION_SIZE:
         return parse_size_bytes(value, field, err);
+    case OPTION_DURATION:
+        return parse_duration_ms(value, field, err);
     case OPTION_FLAG:
         *(bool *)field = true;
         return 0;
@@ -269,6 +286,10 @@ static void defaults_set(struct options *options)
     options->jobs_dir = options->jobs_dir[0]
                             ? absolute(options, options->jobs_dir)
                             : arena_printf(&options->arena, "%s/jobs", options->state);
+    const char **files[] = {&options->prolog, &options->epilog, &options->health};
+    for (size_t i = 0; i < ARRAY_COUNT(files); i++)
+        if ((*files[i])[0])
+            *files[i] = absolute(options, *files[i]);
     options->tmp = absolute(options, options->tmp[0] ? options->tmp : "/tmp");
     if (!options->engine[0])
         options->engine = program_beside(options, "athanor-engine");
@@ -310,6 +331,11 @@ static int required_check(const struct options *options, struct err *err)
                        options->endpoints_file);
     if (!options->state[0])
         return err_set(err, ERR_INVALID, "--state is required: a directory on a local disk");
+    if (options->hook_timeout_ms == 0 || options->health_every_ms == 0 ||
+        options->health_timeout_ms == 0)
+        return err_set(err, ERR_INVALID,
+                       "--hook-timeout, --health-every and --health-timeout: expected a duration "
+                       "above 0, such as 30s");
     if (options->job_user[0] && geteuid() != 0)
         return err_set(err, ERR_INVALID, "--job-user %s: only root can run jobs as another account",
                        options->job_user);
@@ -336,6 +362,12 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .job_user = "",
                               .links = "auto",
                               .cgroups = "auto",
+                              .prolog = "",
+                              .epilog = "",
+                              .health = "",
+                              .hook_timeout_ms = 60000,
+                              .health_every_ms = 60000,
+                              .health_timeout_ms = 10000,
                               .log_bytes_max = (uint64_t)256 << 20};
     int rc = environment_read(&options, err);
     for (int i = 1; rc == 0 && i < count;) {

@@ -38,6 +38,8 @@ struct options {
     enum cgroup_kind cgroup_kind;
     const char *job_user;
     uint64_t log_bytes_max;
+    const char *prolog, *epilog, *health; /* programs, and a folder of them; "": none */
+    uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms;
     bool allow_root_jobs, stop_jobs, verbose;
     bool help, man, version; /* print and leave */
 };

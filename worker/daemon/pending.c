@@ -19,7 +19,8 @@ struct pending {
 static bool somebody_is_dying(const struct daemon *daemon)
 {
     for (const struct attempt *attempt = daemon->attempts; attempt; attempt = attempt->next)
-        if (attempt->state == ATTEMPT_FENCED || attempt->state == ATTEMPT_SWEEPING)
+        if (attempt->state == ATTEMPT_FENCED || attempt->state == ATTEMPT_SWEEPING ||
+            attempt->cleaning)
             return true;
     return false;
 }

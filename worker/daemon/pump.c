@@ -62,11 +62,14 @@ static bool batch_has_room(const struct batch *batch, const struct rec_report *r
 }
 
 /* FINISHED in the spool means that no process is left: its cores may be given away at once, for
- * the coordinator may do so as soon as it reads this. */
+ * the coordinator may do so as soon as it reads this. Unless there is an epilog: STARTs wait. */
 static void note_finished(struct attempt *attempt)
 {
     attempt->finished_seen = true;
-    slots_release(&attempt->daemon->slots, attempt->attempt_id);
+    if (care_is_wanted(attempt))
+        attempt->cleaning = true;
+    else
+        slots_release(&attempt->daemon->slots, attempt->attempt_id);
 }
 
 static void spool_damaged(struct attempt *attempt, const struct err *why)
@@ -168,7 +171,7 @@ void pump_ack(struct attempt *attempt, uint64_t seq)
     }
     /* Everything up to FINISHED is durable there. While the shepherd lives, its end is awaited. */
     if (attempt->finished_seen && attempt->sent == seq && attempt->reader.next_seq == seq + 1 &&
-        attempt->state == ATTEMPT_ENDED) {
+        attempt->state == ATTEMPT_ENDED && !attempt->cleaning) {
         attempt_remove(attempt);
         return;
     }

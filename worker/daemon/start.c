@@ -247,21 +247,32 @@ static int plan_write(const struct starting *s, struct err *err)
 
 /* ---- the shepherd ---------------------------------------------------------------------------- */
 
-static int shepherd_start(struct starting *s, struct err *err)
+int attempt_launch(struct attempt *attempt, struct err *err)
 {
-    const struct options *options = s->daemon->options;
-    struct launch_shepherd launch = {.program = options->shepherd,
-                                     .user = options->job_user,
-                                     .folder = s->attempt->folder,
-                                     .listen_fd = s->listen_fd,
-                                     .cgroup = s->attempt->cgroup};
+    struct daemon *daemon = attempt->daemon;
+    struct launch_shepherd launch = {.program = daemon->options->shepherd,
+                                     .user = daemon->options->job_user,
+                                     .folder = attempt->folder,
+                                     .listen_fd = attempt->listen_fd,
+                                     .cgroup = attempt->cgroup};
     struct launched launched;
-    if (s->start->ranks == 1 && s->listen_fd < 0)
-        launch.nursery = &s->daemon->nursery;
-    if (launch_shepherd(&launch, &launched, err) < 0)
-        return -1;
-    attempt_watch(s->attempt, launched.pid, launched.pidfd, launched.is_child);
-    return 0;
+    if (attempt->is_single && attempt->listen_fd < 0)
+        launch.nursery = &daemon->nursery;
+    int rc = launch_shepherd(&launch, &launched, err);
+    if (attempt->listen_fd >= 0)
+        close(attempt->listen_fd); /* the shepherd has its own */
+    attempt->listen_fd = -1;
+    if (rc == 0)
+        attempt_watch(attempt, launched.pid, launched.pidfd, launched.is_child);
+    return rc;
+}
+
+static int launch_step(struct starting *s, struct err *err)
+{
+    s->attempt->listen_fd = s->listen_fd;
+    s->attempt->is_single = s->start->ranks == 1;
+    s->listen_fd = -1;
+    return care_before(s->attempt, err);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -289,8 +300,12 @@ static int plan_step(struct starting *s, struct err *err)
     return plan_write(s, err);
 }
 
-static step_fn *const steps[] = {check_step,  gang_step, slots_give,    job_dir_make,
-                                 cgroup_give, plan_step, shepherd_start};
+/* What a job cannot cause is the node's own fault. */
+static const struct {
+    step_fn *run;
+    bool node_fault;
+} steps[] = {{check_step, false},  {gang_step, false}, {slots_give, false}, {job_dir_make, true},
+             {cgroup_give, true}, {plan_step, true},  {launch_step, true}};
 
 /* A folder without an attempt is what a removal could not finish. */
 static int folder_make(const struct daemon *daemon, const char *folder, struct err *err)
@@ -316,6 +331,7 @@ static void refuse_start(struct daemon *daemon, const struct msg_start *start, e
                                 .kind = REPORT_FINISHED,
                                 .time_us = clock_wall_us(),
                                 .cause = cause_name(cause),
+                                .name = cause == CAUSE_LAUNCH_FAILED ? "node" : "",
                                 .text = {why, strlen(why)},
                                 .meta = "{}"};
     log_error("attempt %" PRIu64 ": %s", attempt_id, why);
@@ -342,11 +358,13 @@ static void start_in(struct daemon *daemon, const struct msg_start *start, const
     s.attempt->epoch = epoch;
     s.attempt->node = start->nodes_count > 1 ? start->node : 0;
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(steps); i++)
-        rc = steps[i](&s, &err);
+    for (size_t i = 0; rc == 0 && i < ARRAY_COUNT(steps); i++) {
+        rc = steps[i].run(&s, &err);
+        s.attempt->node_fault = rc < 0 && steps[i].node_fault;
+    }
     mem_free(s.job_dir);
     if (s.listen_fd >= 0)
-        close(s.listen_fd); /* the shepherd has its own */
+        close(s.listen_fd);
     if (rc < 0)
         attempt_finish(s.attempt, s.failure, err.text);
     else

@@ -145,7 +145,8 @@ static int pipes_open(struct pipes *pipes, bool pty, struct err *err)
 }
 
 /* Waits until exec has closed the report pipe, or the child has written why it could not. */
-static int exec_wait(int report_fd, const struct launch *launch, struct err *err)
+static int exec_wait(int report_fd, const struct launch *launch, bool *out_node_fault,
+                     struct err *err)
 {
     struct failure failure;
     ssize_t got;
@@ -156,6 +157,7 @@ static int exec_wait(int report_fd, const struct launch *launch, struct err *err
         return 0;
     if (got != (ssize_t)sizeof failure || failure.step <= 0 || failure.step >= STEP_END)
         return err_set(err, ERR_IO, "start '%s': no word from the child", launch->arguments[0]);
+    *out_node_fault = failure.step < STEP_FOLDER;
     errno = failure.error;
     err_errno(err, "%s '%s'", step_texts[failure.step],
               failure.step == STEP_FOLDER ? launch->folder : launch->arguments[0]);
@@ -163,9 +165,10 @@ static int exec_wait(int report_fd, const struct launch *launch, struct err *err
 }
 
 int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,
-                struct err *err)
+                bool *out_node_fault, struct err *err)
 {
     struct pipes pipes;
+    *out_node_fault = true;
     if (pipes_open(&pipes, launch->pty, err) < 0)
         return -1;
     bool inside;
@@ -179,7 +182,8 @@ int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, in
     }
     close(pipes.report[1]);
     pipes.report[1] = -1;
-    int rc = exec_wait(pipes.report[0], launch, err);
+    *out_node_fault = false;
+    int rc = exec_wait(pipes.report[0], launch, out_node_fault, err);
     if (rc < 0)
         waitpid(pid, NULL, 0);
     else {

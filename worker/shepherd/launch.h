@@ -23,8 +23,9 @@ struct launch {
 /* The rank is the leader of its own process group, dies with us (also when we are killed), and
  * has /dev/null as input. *out_stdout, *out_stderr: reading ends, close-on-exec, non-blocking; with
  * `pty` the end of *out_stdout is told by EIO.
- * Returns when exec has succeeded. Errors: ERR_NOT_FOUND, ERR_IO naming the step that failed. */
+ * Returns when exec has succeeded. Errors: ERR_NOT_FOUND, ERR_IO naming the step that failed;
+ * *out_node_fault: it was none that a job can make fail. */
 int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,
-                struct err *err) WARN_UNUSED;
+                bool *out_node_fault, struct err *err) WARN_UNUSED;
 
 #endif

@@ -82,7 +82,7 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
                             .cgroup_fd = cgroup_fd,
                             .pty = run->plan.pty};
     if (rc == 0)
-        rc = launch_rank(&launch, &rank->pid, &out, &error, err);
+        rc = launch_rank(&launch, &rank->pid, &out, &error, &run->node_fault, err);
     environment_done(&environment);
     if (rc < 0)
         return err_wrap(err, "rank %u", run_rank(run, index));

@@ -401,8 +401,10 @@ static void finished_write(struct run *run, const struct verdict *verdict)
 {
     struct err err = {0};
     char *usage = ranks_usage(run);
+    bool of_node = run->node_fault && verdict->cause == CAUSE_LAUNCH_FAILED;
     struct rec_report report = {.kind = REPORT_FINISHED,
                                 .cause = cause_name(verdict->cause),
+                                .name = of_node ? "node" : "",
                                 .code = verdict->code,
                                 .text = {verdict->text, strlen(verdict->text)},
                                 .meta = usage};
@@ -504,6 +506,7 @@ static int run_through(struct run *run, struct err *err)
     run->watch_ms = run->started_ms + RUN_WATCH_MS;
     run->sampled_ms = run->started_ms;
     if (run_prepare(run, &why) < 0) {
+        run->node_fault = true;
         launch_failed(run, &why);
         run_finish(run);
         return 0;

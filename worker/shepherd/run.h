@@ -101,6 +101,7 @@ struct run {
     char stop_text[800];
     uint64_t stop_grace_ms;
     char *launch_error;
+    bool node_fault; /* it was the node's fault */
     bool failed;
     unsigned failed_rank;
     uint64_t failed_ms; /* when the first failure here was noticed; 0: none, or heard of */

@@ -51,6 +51,14 @@ struct fixture {
     char labels[400], catalogue[200], name[64];
     struct entry *entries; /* without repeats, in order of arrival */
     size_t entry_count;
+    struct node_entry {
+        uint64_t stamp, attempt_id;
+        char kind[16], text[300], checks[300];
+        bool severe;
+    } nodes[16]; /* NODE_REPORTs without repeats */
+    size_t node_count;
+    bool withhold_node_acks;
+    unsigned node_repeats;
     uint64_t newest[64]; /* seq by attempt id */
     unsigned repeats;
 };
@@ -130,6 +138,32 @@ static void keep_reports(struct fixture *f, const struct msg_report *reports)
     send(f, &ack);
 }
 
+static void keep_node_report(struct fixture *f, const struct msg_node_report *report)
+{
+    struct node_entry *entry = &f->nodes[f->node_count];
+    if (f->node_count && report->stamp <= entry[-1].stamp) {
+        f->node_repeats++;
+    } else {
+        assert_true(f->node_count < ARRAY_COUNT(f->nodes));
+        *entry = (struct node_entry){.stamp = report->stamp,
+                                     .attempt_id = report->attempt_id,
+                                     .severe = report->severe};
+        snprintf(entry->kind, sizeof entry->kind, "%s", report->kind);
+        snprintf(entry->text, sizeof entry->text, "%s", report->text);
+        for (size_t i = 0; i < report->checks_count; i++)
+            snprintf(entry->checks + strlen(entry->checks),
+                     sizeof entry->checks - strlen(entry->checks), "%s %s %d '%s';",
+                     report->checks[i].name, report->checks[i].status, (int)report->checks[i].code,
+                     report->checks[i].text);
+        f->node_count++;
+    }
+    if (f->withhold_node_acks)
+        return;
+    struct message ack = {.tag = MSG_NODE_ACK};
+    ack.u.node_ack = (struct msg_node_ack){.worker_id = 3, .stamp = report->stamp};
+    send(f, &ack);
+}
+
 static void on_message(void *user, const struct server_source *from,
                        const struct envelope *envelope, const struct message *message)
 {
@@ -144,6 +178,8 @@ static void on_message(void *user, const struct server_source *from,
         keep_reports(f, &message->u.report);
     else if (message->tag == MSG_WORKER_LEAVE)
         f->leaves++;
+    else if (message->tag == MSG_NODE_REPORT)
+        keep_node_report(f, &message->u.node_report);
 }
 
 static void coordinator_up(struct fixture *f)
@@ -193,7 +229,7 @@ static char *in_home(const struct fixture *f, const char *name)
     return path;
 }
 
-static void worker_start_with(struct fixture *f, const char *extra, const char *value)
+static void worker_start_as(struct fixture *f, const char *const *extra)
 {
     char program[PATH_MAX], keys[128], state[128], log[128], tmp[128];
     program_path("athanor-worker", program);
@@ -201,7 +237,7 @@ static void worker_start_with(struct fixture *f, const char *extra, const char *
     snprintf(state, sizeof state, "%s/state", f->home);
     snprintf(log, sizeof log, "%s/worker.log", f->home);
     snprintf(tmp, sizeof tmp, "%s/tmp", f->home);
-    char *const arguments[] = {program,
+    char *arguments[40] = {program,
                                "--coordinator",
                                f->endpoint,
                                "--keys",
@@ -224,15 +260,24 @@ static void worker_start_with(struct fixture *f, const char *extra, const char *
                                "/bin/false",
                                "--tmp",
                                tmp,
-                               "--allow-root-jobs",
-                               (char *)extra,
-                               (char *)value,
-                               NULL};
+                               "--allow-root-jobs"};
+    size_t count = 0;
+    while (arguments[count])
+        count++;
+    for (; *extra; extra++) {
+        assert_true(count + 1 < ARRAY_COUNT(arguments));
+        arguments[count++] = (char *)*extra;
+    }
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 2, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     assert_int_equal(posix_spawn(&f->worker, program, &actions, NULL, arguments, environ), 0);
     posix_spawn_file_actions_destroy(&actions);
+}
+
+static void worker_start_with(struct fixture *f, const char *extra, const char *value)
+{
+    worker_start_as(f, (const char *const[]){extra, value, NULL});
 }
 
 static void worker_start(struct fixture *f, const char *extra)
@@ -684,6 +729,176 @@ static void a_fenced_attempt_is_killed_without_a_word(void **state)
 }
 
 /* The coordinator counts the cores of a fenced attempt as free at once. */
+/* ---- prolog, epilog, health ------------------------------------------------------------------ */
+
+static void program_write(struct fixture *f, const char *name, const char *script)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s", in_home(f, name));
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "#!/bin/sh\n%s\n", script);
+    fclose(file);
+    assert_int_equal(chmod(path, 0755), 0);
+}
+
+static char *home_text(struct fixture *f, const char *name)
+{
+    static char text[2000];
+    FILE *file = fopen(in_home(f, name), "r");
+    text[0] = '\0';
+    if (file) {
+        text[fread(text, 1, sizeof text - 1, file)] = '\0';
+        fclose(file);
+    }
+    return text;
+}
+
+static void worker_again(struct fixture *f, const char *const *extra)
+{
+    unsigned joins = f->joins;
+    worker_end(f, SIGKILL);
+    worker_start_as(f, extra);
+    UNTIL(f, joined, joins + 1);
+}
+
+static bool node_reported(struct fixture *f, uint64_t count)
+{
+    return f->node_count >= count;
+}
+
+static void prolog_and_epilog_run_around_the_ranks_with_the_facts(void **state)
+{
+    struct fixture *f = *state;
+    char prolog[256], epilog[256], script[512];
+    snprintf(prolog, sizeof prolog, "%s", in_home(f, "prolog"));
+    snprintf(epilog, sizeof epilog, "%s", in_home(f, "epilog"));
+    snprintf(script, sizeof script,
+             "echo $ATHANOR_HOOK $ATHANOR_ATTEMPT_ID $ATHANOR_JOB_ID $ATHANOR_JOB_NAME "
+             "$ATHANOR_ACCOUNT $ATHANOR_RANKS $ATHANOR_GPUS $ATHANOR_WORKER >> %s/order",
+             f->home);
+    program_write(f, "prolog", script);
+    program_write(f, "epilog", script);
+    worker_again(f, (const char *const[]){"--prolog", prolog, "--epilog", epilog, NULL});
+    struct message message = {.tag = MSG_START};
+    message.u.start = start_of(f, 1, "echo rank >> $HOME_DIR/order");
+    message.u.start.gpus = 2;
+    send(f, &message);
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+    assert_string_equal(home_text(f, "order"), "prolog 1 1 t ann 1 0,1 w1\nrank\n"
+                                               "epilog 1 1 t ann 1 0,1 w1\n");
+    assert_int_equal(f->node_count, 0);
+}
+
+static void a_failing_prolog_fails_the_start_by_the_nodes_fault(void **state)
+{
+    struct fixture *f = *state;
+    char prolog[256];
+    snprintf(prolog, sizeof prolog, "%s", in_home(f, "prolog"));
+    program_write(f, "prolog", "echo fine; echo scratch is not mounted >&2; exit 3");
+    f->withhold_node_acks = true;
+    worker_again(f, (const char *const[]){"--prolog", prolog, NULL});
+    start(f, 1, "touch $HOME_DIR/file-1");
+    assert_cause(f, 1, "launch_failed");
+    const struct entry *end = entry_find(f, 1, REPORT_FINISHED);
+    assert_string_equal(end->text, "the prolog exited with code 3: scratch is not mounted");
+    assert_string_equal(end->name, "node");
+    assert_false(file_is_there(f, 1));
+    UNTIL(f, node_reported, 1);
+    assert_string_equal(f->nodes[0].kind, "prolog");
+    assert_true(f->nodes[0].severe);
+    assert_int_equal(f->nodes[0].attempt_id, 1);
+    coordinator_down(f); /* not acknowledged: told again in the next session */
+    f->withhold_node_acks = false;
+    coordinator_up(f);
+    UNTIL(f, joined, 3);
+    while (f->node_repeats == 0)
+        UNTIL(f, heartbeats, f->heartbeats + 1);
+    assert_int_equal(f->node_count, 1);
+}
+
+static void cores_are_given_away_when_the_epilog_has_ended_and_a_hanging_one_is_told(void **state)
+{
+    struct fixture *f = *state;
+    char epilog[256], script[512];
+    snprintf(epilog, sizeof epilog, "%s", in_home(f, "epilog"));
+    snprintf(script, sizeof script,
+             "[ $ATHANOR_ATTEMPT_ID = 2 ] || exit 0\ncd %s; touch file-9\n"
+             "while [ ! -e file-1 ]; do sleep 0.02; done; sleep 600 & sleep 600",
+             f->home);
+    program_write(f, "epilog", script);
+    worker_again(f, (const char *const[]){"--epilog", epilog, "--hook-timeout", "1s", NULL});
+    start(f, 1, "while [ ! -e $HOME_DIR/file-2 ]; do sleep 0.02; done"); /* the other core */
+    start(f, 2, "true");
+    assert_cause(f, 2, "success"); /* told although the epilog still runs */
+    UNTIL(f, file_is_there, 9);
+    start(f, 3, "true");
+    UNTIL(f, heartbeats, f->heartbeats + 3);
+    assert_false(started(f, 3));
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    assert_cause(f, 3, "success");
+    UNTIL(f, node_reported, 1);
+    assert_string_equal(f->nodes[0].kind, "epilog");
+    assert_non_null(strstr(f->nodes[0].text, "the epilog did not end within"));
+    assert_true(f->nodes[0].severe);
+    fclose(fopen(in_home(f, "file-2"), "w"));
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 2);
+}
+
+static void attempts_stopped_or_fenced_during_the_prolog_end_without_ranks(void **state)
+{
+    struct fixture *f = *state;
+    char prolog[256], script[256];
+    snprintf(prolog, sizeof prolog, "%s", in_home(f, "prolog"));
+    snprintf(script, sizeof script, "touch %s/file-$ATHANOR_ATTEMPT_ID; exec sleep 600", f->home);
+    program_write(f, "prolog", script);
+    worker_again(f, (const char *const[]){"--prolog", prolog, NULL});
+    start(f, 1, "true");
+    start(f, 2, "true");
+    UNTIL(f, file_is_there, 1);
+    UNTIL(f, file_is_there, 2);
+    struct message message = {.tag = MSG_STOP};
+    message.u.stop = (struct msg_stop){.attempt_id = 1, .cause = "cancelled"};
+    send(f, &message);
+    assert_cause(f, 1, "cancelled");
+    message.tag = MSG_ATTEMPT_FENCE;
+    message.u.attempt_fence = (struct msg_attempt_fence){.attempt_id = 2};
+    send(f, &message);
+    UNTIL(f, removed, 1);
+    UNTIL(f, removed, 2);
+    assert_false(started(f, 1) || started(f, 2) || finished(f, 2));
+    assert_int_equal(f->node_count, 0);
+}
+
+static void failing_health_checks_are_told_with_evidence_and_again_when_they_succeed(void **state)
+{
+    struct fixture *f = *state;
+    char folder[256], script[256];
+    snprintf(folder, sizeof folder, "%s", in_home(f, "health"));
+    mkdir(folder, 0755);
+    snprintf(script, sizeof script, "[ -e %s/file-1 ] || { echo 3 ECC errors; exit 7; }", f->home);
+    program_write(f, "health/gpu", script);
+    program_write(f, "health/disk", "[ -z \"$ATHANOR_COORDINATOR\" ]");
+    snprintf(script, sizeof script, "[ -e %s/file-1 ] || sleep 600", f->home);
+    program_write(f, "health/net", script);
+    fclose(fopen(in_home(f, "health/README"), "w")); /* not executable: no check */
+    worker_again(f, (const char *const[]){"--health", folder, "--health-every", "50ms",
+                                          "--health-timeout", "500ms", NULL});
+    UNTIL(f, node_reported, 1);
+    assert_string_equal(f->nodes[0].kind, "health");
+    assert_non_null(strstr(f->nodes[0].text, "gpu exited with code 7: 3 ECC errors; net did not"));
+    assert_string_equal(f->nodes[0].checks,
+                        "disk ok 0 '';gpu failed 7 '3 ECC errors';net timeout 0 '';");
+    fclose(fopen(in_home(f, "file-1"), "w"));
+    UNTIL(f, node_reported, 2);
+    assert_string_equal(f->nodes[1].text, "");
+    assert_string_equal(f->nodes[1].checks, "disk ok 0 '';gpu ok 0 '';net ok 0 '';");
+    UNTIL(f, heartbeats, f->heartbeats + 5);
+    assert_int_equal(f->node_count, 2); /* nothing changed, nothing told */
+}
+
 /* ---- containment ----------------------------------------------------------------------------- */
 
 /* A child in a session of its own, a grandchild whose parent is gone, and the rank; each says its
@@ -1073,6 +1288,11 @@ int main(void)
         TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
         TEST(what_attempts_without_a_folder_left_is_swept_when_the_daemon_starts),
         TEST(a_fenced_attempt_is_killed_without_a_word),
+        TEST(prolog_and_epilog_run_around_the_ranks_with_the_facts),
+        TEST(a_failing_prolog_fails_the_start_by_the_nodes_fault),
+        TEST(cores_are_given_away_when_the_epilog_has_ended_and_a_hanging_one_is_told),
+        TEST(attempts_stopped_or_fenced_during_the_prolog_end_without_ranks),
+        TEST(failing_health_checks_are_told_with_evidence_and_again_when_they_succeed),
         TEST(double_forked_and_setsid_processes_die_however_attempts_are_held),
         TEST(a_job_that_eats_memory_ends_as_oom_and_its_neighbour_lives),
         TEST(fifty_attempts_ended_at_random_moments_leave_nothing_behind),
