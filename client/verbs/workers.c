@@ -15,6 +15,7 @@ static const struct heading columns[] = {
     {"host", NULL},
     {"runs", NULL},          {"cores", NULL}, {"cores_used", "USED"}, {"memory_bytes", "MEMORY"},
     {"memory_used", "USED"}, {"gpus", NULL},  {"gpus_used", "USED"},  {"joined_at", "JOINED"},
+    {"until_at", "UNTIL"},
     {"kept_away", "KEPT FROM WORK"},
 };
 
@@ -49,7 +50,8 @@ const struct verb verb_workers = {
             "kept from work while it is drained, while a health check of its node fails, and in "
             "quarantine: after an incident on the node itself, such as a failed epilog or a GPU that "
             "does not come free, or several that met different jobs. 'athanor undrain' ends a "
-            "quarantine.",
+            "quarantine. UNTIL: when its time is over, as in an allocation of another scheduler; jobs "
+            "start there only if their wall time is over before.",
     .word_kind = WORD_WORKER,
     .words_max = 1,
     VERB_OPTIONS(options),

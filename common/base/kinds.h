@@ -35,7 +35,8 @@ enum report_kind {
     X(PRUNED, "pruned")               /* its sweep gave its room to better trials        */ \
     X(REUSED, "reused")               /* an identical job had succeeded; nothing ran     */ \
     X(PEER_FAILED, "peer_failed")     /* of one node: another node of the attempt failed */ \
-    X(STALE_CHECKPOINT, "stale_checkpoint") /* its resume point is no longer what was saved */
+    X(STALE_CHECKPOINT, "stale_checkpoint") /* its resume point is no longer what was saved */ \
+    X(NODE_ENDED, "node_ended")       /* the time of its node was over                   */
 
 enum cause {
     CAUSE_NONE = 0,

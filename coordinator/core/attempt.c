@@ -225,7 +225,7 @@ static void part_send_stop(struct core *core, struct part *part)
         &effects_release(core->effects, ADDRESS_WORKER, part->worker->peer, MSG_STOP)->u.stop;
     stop->attempt_id = part->attempt->attempt_id;
     stop->cause = cause_name(part->attempt->stop_cause);
-    stop->grace_ms = part->attempt->job->limits.stop_grace_ms;
+    stop->grace_ms = attempt_grace_ms(core, part->attempt);
 }
 
 static void attempt_send_stop(struct core *core, struct attempt *attempt)
@@ -304,6 +304,8 @@ void attempt_place(struct core *core, struct job *job, const struct slot *slots,
                 arena_printf(step_arena(core), "attempt %llu on %s%s",
                              (unsigned long long)attempt->number, workers_text(core, attempt),
                              resume ? ", resuming" : ""));
+    if (attempt_left_ms(core, attempt) != UINT64_MAX)
+        windows_look(core);
     for (size_t i = 0; i < count; i++) {
         attempt->parts[i].is_new = attempt->parts[i].dirty = count > 1;
         part_send_start(core, &attempt->parts[i]);

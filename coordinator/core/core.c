@@ -302,6 +302,8 @@ static void worker_write(struct core *core, struct worker *worker)
         .health = worker->health_json,
         .node_stamp = worker->node_stamp,
         .incidents = worker->incident_count,
+        .until_at = worker->until_at,
+        .open_ended = worker->open_ended,
     };
     effects_persist(core->effects, ROW_TABLE_worker,
                     worker->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);

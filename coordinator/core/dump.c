@@ -34,8 +34,8 @@ static void worker_dump(const struct worker *worker, struct buf *out)
                worker->drained,
                or_empty(worker->drain_reason), (ull)worker->drain_by_at,
                (ull)worker->joined_at, (ull)worker->ended_at);
-    buf_printf(out, "  reached at '%s' key '%s' taken=%d\n", worker->endpoint, worker->public_key,
-               worker->taken);
+    buf_printf(out, "  reached at '%s' key '%s' taken=%d until=%llu open=%d\n", worker->endpoint,
+               worker->public_key, worker->taken, (ull)worker->until_at, worker->open_ended);
     hygiene_dump(worker, out);
     for (size_t i = 0; i < worker->gpu_count; i++)
         buf_printf(out, "  gpu %llu %s\n", (ull)worker->gpu_list[i].device_index,

@@ -56,6 +56,8 @@ void core_load_worker(struct core *core, const struct row_worker *row)
     worker->drained = row->drained;
     text_set(&worker->drain_reason, row->drain_reason);
     worker->drain_by_at = row->drain_by_at;
+    worker->until_at = row->until_at;
+    worker->open_ended = row->open_ended;
     worker->joined_at = row->joined_at;
     worker->ended_at = row->ended_at;
     text_set(&worker->quarantine_reason, row->quarantine_reason);

@@ -25,7 +25,8 @@ bool place_allows(const struct core *core, const struct class *class, size_t wor
     *out = (struct policy_fit){.gpus_unfit = class_gpus_unfit(class, worker)};
     return class_allows(class, worker) &&
            (class_nodes_max(core, class) == 1 || worker->endpoint[0]) &&
-           !reservation_against(core, class, worker, start_ms);
+           !reservation_against(core, class, worker, start_ms) &&
+           !worker_leaves_before(core, class, worker, start_ms);
 }
 
 static bool view_allows(const void *opaque, size_t class_index, size_t worker_index,
@@ -72,7 +73,7 @@ static void view_workers(struct core *core, struct arena *arena, struct policy_v
 {
     struct policy_worker *workers = arena_alloc(arena, core->worker_count * sizeof *workers);
     size_t *changed = arena_alloc(arena, core->changed.count * sizeof *changed);
-    core->meshed = false;
+    core->meshed = core->some_leave = false;
     for (size_t i = 0; i < core->worker_count; i++) {
         const struct worker *worker = core->workers[i];
         workers[i] = (struct policy_worker){
@@ -86,6 +87,7 @@ static void view_workers(struct core *core, struct arena *arena, struct policy_v
         };
         memcpy(workers[i].group, worker->group, sizeof worker->group);
         core->meshed = core->meshed || (workers[i].usable && worker->endpoint[0]);
+        core->some_leave = core->some_leave || worker->until_at;
     }
     for (size_t i = 0; i < core->changed.count; i++)
         changed[i] = ((struct worker *)core->changed.items[i])->index;
@@ -107,7 +109,8 @@ void place_class_view(const struct core *core, const struct class *class, struct
         .exclusive = ask->exclusive,
         .spread = ask->spread,
         .constrained =
-            ask->constraint_count > 0 || *ask->gpu_model || class_nodes_max(core, class) > 1,
+            ask->constraint_count > 0 || *ask->gpu_model || class_nodes_max(core, class) > 1 ||
+            core->some_leave,
         .blocked = class->blocked,
         .wall_time_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
         .ready_count = class->queue.count,
@@ -128,7 +131,7 @@ static void view_classes(const struct core *core, struct arena *arena, struct po
 }
 
 /* The worker enforces the limit; wall_due_ms lies a grace and a lease behind it. */
-static uint64_t attempt_ends_ms(const struct core *core, const struct attempt *attempt)
+uint64_t attempt_ends_ms(const struct core *core, const struct attempt *attempt)
 {
     const struct spec_limits *limits = &attempt->job->limits;
     if (attempt->state == ATTEMPT_STOPPING)
@@ -236,6 +239,7 @@ static bool share_is_sound(const struct core *core, const struct class *class,
             return false;
     return worker_is_usable(worker) && class_allows(class, worker) && !worker->taken &&
            !reservation_against(core, class, worker, core->now_ms) &&
+           !worker_leaves_before(core, class, worker, core->now_ms) &&
            (placement->share_count == 1 || worker->endpoint[0]) &&
            (!class->ask.exclusive || worker->part_count == 0) &&
            share->ranks <= class_ranks_on(class, worker, worker_free_need(worker));
@@ -286,7 +290,7 @@ static void eviction_apply(struct core *core, const struct policy_eviction *evic
         core->counts.placements_refused++;
         return;
     }
-    attempt_preempt(core, victim->attempt,
+    attempt_preempt(core, victim->attempt, CAUSE_PREEMPTED,
                     arena_printf(step_arena(core), "for job %llu (%s)",
                                  (unsigned long long)winner->job_id, winner->name));
 }

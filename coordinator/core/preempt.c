@@ -2,7 +2,7 @@
  *
  * The order to stop goes out when a checkpoint that was saved after the request has arrived, at
  * the latest after the job's stop grace. Nothing of it is in rows: whoever wanted the room (the
- * policy, the deadline of a drain, a window) wants it again after a change of leader. */
+ * policy, the deadline of a drain, a window, the end of a worker) wants it again after a change of leader. */
 #include "coordinator/core/state.h"
 
 #include <string.h>
@@ -23,18 +23,22 @@ static size_t checkpoint_ask(struct core *core, const struct attempt *attempt)
     return asked;
 }
 
-void attempt_preempt(struct core *core, struct attempt *attempt, const char *why)
+void attempt_preempt(struct core *core, struct attempt *attempt, enum cause cause, const char *why)
 {
     if (attempt->state == ATTEMPT_STOPPING || attempt->preempt_due_ms)
         return;
     history_add(core, "preempt", attempt->job->job_id, attempt->attempt_id,
                 attempt->parts[0].worker->worker_id, NULL, why);
-    if (attempt->state != ATTEMPT_RUNNING || attempt->job->limits.stop_grace_ms == 0 ||
+    /* Of a worker that leaves, half of the time is for saving and half for the stop. */
+    uint64_t patience_ms =
+        min_u64(attempt->job->limits.stop_grace_ms, attempt_left_ms(core, attempt) / 2);
+    attempt->preempt_cause = cause;
+    if (attempt->state != ATTEMPT_RUNNING || patience_ms == 0 ||
         checkpoint_ask(core, attempt) == 0) {
-        attempt_stop(core, attempt, CAUSE_PREEMPTED);
+        attempt_stop(core, attempt, cause);
         return;
     }
-    attempt->preempt_due_ms = core->now_ms + attempt->job->limits.stop_grace_ms;
+    attempt->preempt_due_ms = core->now_ms + patience_ms;
     attempt_timer_set(core, attempt);
 }
 
@@ -44,7 +48,7 @@ void attempt_preempt_go_on(struct core *core, struct attempt *attempt)
         return;
     attempt->preempt_due_ms = 0;
     if (attempt->state != ATTEMPT_STOPPING)
-        attempt_stop(core, attempt, CAUSE_PREEMPTED);
+        attempt_stop(core, attempt, attempt->preempt_cause);
 }
 
 /* It lost its place through no fault of its own: the attempt does not count against

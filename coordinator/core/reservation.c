@@ -126,7 +126,7 @@ static bool reservation_entitles(const struct reservation *reservation, const st
     return false;
 }
 
-static uint64_t wall_time_planned(const struct class *class)
+uint64_t class_wall_ms(const struct class *class)
 {
     return class->ask.wall_time_ms ? class->ask.wall_time_ms : class->queue_config->default_wall_ms;
 }
@@ -134,7 +134,7 @@ static uint64_t wall_time_planned(const struct class *class)
 const struct reservation *reservation_against(const struct core *core, const struct class *class,
                                               const struct worker *worker, uint64_t start_ms)
 {
-    uint64_t wall_ms = wall_time_planned(class);
+    uint64_t wall_ms = class_wall_ms(class);
     uint64_t start_us =
         core->wall_us + (start_ms > core->now_ms ? start_ms - core->now_ms : 0) * 1000;
     for (size_t i = 0; i < core->reservations.count; i++) {
@@ -212,7 +212,7 @@ const char *reservation_why(const struct core *core, const struct class *class, 
     return arena_printf(
         arena, "reservation '%s' begins in %s on %zu of %zu fitting workers, and the job %s",
         first->name, until_begin, kept, usable,
-        wall_time_planned(class) ? "may run longer" : "has no wall time limit");
+        class_wall_ms(class) ? "may run longer" : "has no wall time limit");
 }
 
 /* ---- beginnings and ends ----------------------------------------------------------------- */
@@ -234,7 +234,7 @@ static void worker_clear(struct core *core, struct worker *worker,
         struct attempt *attempt = part->attempt;
         next = part->next;
         if (!reservation || !reservation_entitles(reservation, attempt->job->class))
-            attempt_preempt(core, attempt, why);
+            attempt_preempt(core, attempt, CAUSE_PREEMPTED, why);
     }
 }
 
@@ -311,7 +311,7 @@ static void drains_due(struct core *core)
 /* The next moment in wall time that something here begins or ends; 0: none. */
 static uint64_t next_at(const struct core *core)
 {
-    uint64_t next = quotas_next_at(core);
+    uint64_t next = min_u64(quotas_next_at(core), untils_next_at(core));
     for (size_t i = 0; i < core->reservations.count; i++) {
         const struct reservation *reservation = core->reservations.items[i];
         next = min_u64(next, reservation->from_at > core->wall_us ? reservation->from_at
@@ -341,6 +341,7 @@ void windows_due(struct core *core)
 {
     reservations_due(core);
     drains_due(core);
+    untils_due(core);
     if (quotas_next_at(core) != UINT64_MAX)
         core_mark_placement(core); /* a period may have ended */
     windows_timer_set(core);

@@ -189,12 +189,32 @@ const struct reservation *reservation_against(const struct core *core, const str
 const char *reservation_why(const struct core *core, const struct class *class, struct arena *arena,
                             const char **out_remedy);
 void reservations_view(const struct core *core, struct arena *arena, struct policy_view *view);
+/* The limit of its jobs, or the default of their queue; 0: none. */
+uint64_t class_wall_ms(const struct class *class);
 void reservation_configure(struct configure_pass *pass);
 void windows_due(struct core *core);
 void windows_timer_set(struct core *core);
 void windows_look(struct core *core); /* with the next TICK */
 void reservations_dump(const struct core *core, struct buf *out);
 void reservations_free(struct core *core);
+
+/* ---- until.c: workers whose time is limited --------------------------------------------------- */
+
+#define UNTIL_MS_MAX (10ull * 366 * 86400 * 1000)
+
+/* Whether a job of the class that starts there then might outlast the worker. */
+bool worker_leaves_before(const struct core *core, const struct class *class,
+                          const struct worker *worker, uint64_t start_ms);
+/* What the first of its workers to leave has left; UINT64_MAX: none leaves. */
+uint64_t attempt_left_ms(const struct core *core, const struct attempt *attempt);
+uint64_t attempt_grace_ms(const struct core *core, const struct attempt *attempt); /* of a stop */
+/* ends_in_ms 0: its time is not limited. */
+void worker_until_set(struct core *core, struct worker *worker, uint64_t ends_in_ms,
+                      bool open_ended);
+void untils_due(struct core *core);
+uint64_t untils_next_at(const struct core *core); /* UINT64_MAX: nothing is to be done */
+const char *until_why(const struct core *core, const struct class *class, struct arena *arena,
+                      const char **out_remedy);
 
 /* ---- quota.c -------------------------------------------------------------------------------- */
 
@@ -223,8 +243,9 @@ void quotas_free(struct core *core);
 
 /* ---- preempt.c ------------------------------------------------------------------------------ */
 
-/* Asks to save, then stops it; its job is requeued. Nothing when it is stopping already. */
-void attempt_preempt(struct core *core, struct attempt *attempt, const char *why);
+/* Asks to save, then stops it with CAUSE_PREEMPTED or CAUSE_NODE_ENDED; its job is requeued. Nothing
+ * when it is stopping already. */
+void attempt_preempt(struct core *core, struct attempt *attempt, enum cause cause, const char *why);
 /* A checkpoint has arrived, or the time for one is over. */
 void attempt_preempt_go_on(struct core *core, struct attempt *attempt);
 void job_requeue(struct core *core, struct job *job, enum cause cause, const char *detail);

@@ -71,6 +71,8 @@ struct worker {
     struct incident *incidents; /* oldest first; not cleared */
     size_t incident_used;
     uint64_t incident_count; /* ever: number of the newest */
+    uint64_t until_at; /* wall us: when its time is over (until.c); 0: it is not limited */
+    bool open_ended;   /* takes jobs without a wall time all the same */
     bool joined;   /* since this leader began */
     uint64_t peer; /* of the newest join */
     uint64_t seen_ms;
@@ -126,6 +128,7 @@ struct attempt {
     uint64_t wall_due_ms;  /* backstop of the wall-time limit; 0: none */
     uint64_t resend_ms;    /* next repeat of START or STOP; 0: none */
     uint64_t preempt_due_ms; /* asked to save before it is stopped, at the latest then; 0: no */
+    enum cause preempt_cause; /* what it is stopped with then */
     bool dirty, is_new;
     struct timer timer;
     UT_hash_handle hh;
@@ -399,6 +402,7 @@ struct core {
     bool settling; /* job_end is walking core->ended */
     struct pointer_list changed; /* workers */
     bool topology_changed; /* labels of a worker: groups are to be numbered anew */
+    bool some_leave;       /* at the newest pass: the time of a worker is limited */
     bool meshed;           /* at the newest pass: a usable worker has an endpoint */
     bool placement_wanted;
     struct timer reason_timer;
@@ -649,6 +653,8 @@ void place_run(struct core *core);
 /* What a policy sees of now; and of a class, which need not be in core->classes. */
 void place_view(struct core *core, struct arena *arena, struct policy_view *out);
 void place_class_view(const struct core *core, const struct class *class, struct policy_class *out);
+/* When its own limit ends it, or its stop is over; POLICY_NEVER: no limit. Steady. */
+uint64_t attempt_ends_ms(const struct core *core, const struct attempt *attempt);
 bool place_allows(const struct core *core, const struct class *class, size_t worker_index,
                   uint64_t start_ms, struct policy_fit *out);
 /* outlook.c: when the job (id and key) would start in `class`, which may be imagined. */
@@ -660,7 +666,7 @@ void outlook_find(struct core *core, const struct class *class, struct policy_jo
     X(CONSTRAINT, "constraint") X(SIZE, "size") X(CORES, "cores") X(MEMORY, "memory") \
     X(GPUS, "gpus") X(FRAGMENTS, "fragments") X(NODES, "nodes") X(AT_ONCE, "at_once") \
     X(ORDER, "order") X(QUEUE, "queue") X(NODE_LOST, "node_lost") X(LIMIT, "limit") \
-    X(RESERVATION, "reservation")
+    X(RESERVATION, "reservation") X(NODE_TIME, "node_time")
 enum reason {
     REASON_NONE = 0,
 #define X(tag, name) REASON_##tag,

@@ -268,6 +268,9 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
     const char *remedy, *window = reservation_why(core, class, arena, &remedy);
     if (window)
         reason_add(&reasons, REASON_RESERVATION, window, remedy);
+    const char *leaving = until_why(core, class, arena, &remedy);
+    if (leaving)
+        reason_add(&reasons, REASON_NODE_TIME, leaving, remedy);
     *out_mask = reasons.mask;
     return reasons.count;
 }

@@ -377,6 +377,7 @@ static void join_take(struct core *core, struct worker *worker, const struct eve
     text_set(&worker->engine, is_hash ? join->engine : NULL);
     text_set(&worker->endpoint, given(join->endpoint));
     text_set(&worker->public_key, given(join->public_key));
+    worker_until_set(core, worker, join->ends_in_ms, join->open_ended);
     labels_take(worker, join);
     core->topology_changed = true;
     devices_take(core, worker, join);
@@ -488,8 +489,22 @@ void worker_on_heartbeat(struct core *core, const struct event_heartbeat *event)
     if (!worker)
         return;
     worker_seen(core, worker);
+    if (event->heartbeat->ends_in_ms)
+        worker_until_set(core, worker, event->heartbeat->ends_in_ms, worker->open_ended);
     effects_release(core->effects, ADDRESS_WORKER, event->peer, MSG_HEARTBEAT_ACK)
         ->u.heartbeat_ack.worker_id = worker->worker_id;
+}
+
+/* START and the leave have crossed: what it never began costs no attempt. */
+static void parts_return(struct core *core, struct worker *worker)
+{
+    struct part *next;
+    for (struct part *part = worker->parts; part; part = next) {
+        struct attempt *attempt = part->attempt;
+        next = part->next;
+        if (attempt->state != ATTEMPT_STOPPING && !part->confirmed)
+            attempt_stop(core, attempt, CAUSE_NODE_ENDED); /* its worker is gone: at once */
+    }
 }
 
 void worker_on_leave(struct core *core, const struct event_leave *event)
@@ -501,5 +516,6 @@ void worker_on_leave(struct core *core, const struct event_leave *event)
     worker->heard_at = core->wall_us;
     worker_move(core, worker, WORKER_ON_LEAVE);
     worker->joined = false;
+    parts_return(core, worker);
     worker_attempts_lose(core, worker, "the worker left", true);
 }

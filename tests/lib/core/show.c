@@ -32,6 +32,7 @@ static void worker_put(const struct row_worker *row, uint64_t base_us, struct bu
     text_put(out, "quarantine", row->quarantine_reason);
     text_put(out, "unhealthy", row->unhealthy);
     time_put(out, "by", row->drain_by_at, base_us);
+    time_put(out, "until", row->until_at, base_us);
     time_put(out, "ended", row->ended_at, base_us);
 }
 

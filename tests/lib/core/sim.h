@@ -82,6 +82,7 @@ enum sim_fault {
     X(NO_REQUEUE, 60, "as specified", "who is preempted fails") \
     X(NO_QUOTA, 100, "quota", "quotas are forgotten") \
     X(NO_WINDOW, 100, "window", "reservations are forgotten") \
+    X(NO_UNTIL, 40, "leaves before", "workers that leave are taken for ones that stay") \
     X(WRONG_END, 20, "as specified", "a failed attempt makes a job succeed")
 
 /* SIM_BUG_NONE and one for each line. */

@@ -62,6 +62,15 @@ static void workers_stretch(struct core *core, int64_t by)
         core->workers[i]->cores += (uint64_t)by;
 }
 
+#define FAR (1ull << 62)
+
+static void untils_move(struct core *core, bool away)
+{
+    for (size_t i = 0; i < core->worker_count; i++)
+        if (core->workers[i]->until_at)
+            core->workers[i]->until_at ^= away == !(core->workers[i]->until_at & FAR) ? FAR : 0;
+}
+
 static void sweeps_turn(struct core *core)
 {
     struct sweep *sweep, *next;
@@ -88,6 +97,8 @@ void bug_before_step(struct sim *sim, struct core *core, const struct event *eve
         sim->windows_hidden = core->reservations.count;
         core->reservations.count = 0;
     }
+    if (sim_has_bug(sim, SIM_BUG_NO_UNTIL) && only_places(core, event))
+        untils_move(core, true);
     if (sim_has_bug(sim, SIM_BUG_NO_LIMIT))
         core->config.jobs_max = UINT32_MAX;
     if (sim_has_bug(sim, SIM_BUG_DOUBLE_SUBMIT))
@@ -124,6 +135,7 @@ void bug_after_step(struct sim *sim, struct core *core, const struct event *even
     if (sim->windows_hidden)
         core->reservations.count = sim->windows_hidden;
     sim->windows_hidden = 0;
+    untils_move(core, false);
     if (sim->stretched)
         workers_stretch(core, -100);
     sim->stretched = false;

@@ -307,6 +307,18 @@ static void window_check(struct sim *sim, const struct effects *effects,
     }
 }
 
+/* Nobody starts on a worker that leaves before the job's time is over. */
+static void until_check(struct sim *sim, const struct effects *effects,
+                        const struct row_attempt *attempt, uint64_t worker_id)
+{
+    const struct row_job *job = job_in(sim, effects, attempt->job_id);
+    const struct row_worker *worker = &sim->judge->crowds[worker_id].size;
+    uint64_t wall_us = spec_of(sim, job)->limits.wall_time_ms * 1000;
+    if (worker->until_at && attempt->placed_at + wall_us > worker->until_at)
+        sim_violation(sim, "job %llu starts on %s, which leaves before its time is over",
+                      (ull)job->job_id, worker->name);
+}
+
 /* A gang is placed whole: as many nodes as its spec says, all its ranks, on different workers. */
 static void gang_check(struct sim *sim, const struct effects *effects, size_t at)
 {
@@ -325,10 +337,12 @@ static void gang_check(struct sim *sim, const struct effects *effects, size_t at
         workers |= (uint64_t)1 << row->worker_id;
         crowd_add(sim, effects, at, row->worker_id, job->gpus > 0);
         window_check(sim, effects, attempt, row->worker_id);
+        until_check(sim, effects, attempt, row->worker_id);
     }
     if (nodes == 0) {
         crowd_add(sim, effects, at, attempt->worker_id, job->gpus > 0);
         window_check(sim, effects, attempt, attempt->worker_id);
+        until_check(sim, effects, attempt, attempt->worker_id);
     }
     sim->result->gangs += nodes > 1;
     uint64_t least = max_u64(spec->resources.nodes_min, 1);
@@ -352,7 +366,8 @@ static void attempt_check(struct sim *sim, const struct effects *effects, size_t
     }
     if (row->ended_at && row->cause)
         cause_check(sim, row);
-    sim->result->preemptions += row->cause && strcmp(row->cause, "preempted") == 0;
+    sim->result->preemptions += row->cause && (strcmp(row->cause, "preempted") == 0 ||
+                                               strcmp(row->cause, "node_ended") == 0);
     sim->result->prunings += row->cause && strcmp(row->cause, "pruned") == 0;
 }
 
@@ -640,7 +655,7 @@ static const char *end_fault(const struct sim *sim, const struct row_job *job)
         return "no cause is given";
     if (cause == CAUSE_DEPENDENCY || (cause == CAUSE_LAUNCH_FAILED && job->detail))
         return NULL; /* parents_check and the inputs decide; see broken_check */
-    if (cause == CAUSE_PREEMPTED)
+    if (cause == CAUSE_PREEMPTED || cause == CAUSE_NODE_ENDED)
         return "who is preempted goes on";
     if (cause == CAUSE_STALE_CHECKPOINT)
         return "there are older checkpoints, or the start";

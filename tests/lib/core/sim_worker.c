@@ -318,6 +318,22 @@ static void join_held(struct sim *sim, const struct sim_worker *worker,
     }
 }
 
+/* Of every other worker that may be lost the time is limited, and what it says of it changes. */
+static bool leaves(const struct sim_worker *worker)
+{
+    return worker->index >= SIM_STURDY && worker->index % 2;
+}
+
+static uint64_t ends_in_ms(const struct sim *sim, const struct sim_worker *worker)
+{
+    uint64_t phase = node_ms(sim, worker) / 1000 % 5;
+    if (sim->healing)
+        return 86400000ull * 3660; /* the clock may jump by an hour and more */
+    if (phase == 0)
+        return 200 + worker->incarnation % 2000;
+    return phase == 2 ? 90000 + worker->incarnation % 3000 : 1000 + worker->incarnation % 4000;
+}
+
 static void join_send(struct sim *sim, struct sim_worker *worker)
 {
     struct message message = {.tag = MSG_WORKER_JOIN};
@@ -330,7 +346,9 @@ static void join_send(struct sim *sim, struct sim_worker *worker)
                                      .memory_bytes = (uint64_t)16 << 30,
                                      .endpoint = worker->is_met ? "tcp://sim" : "",
                                      .public_key = "",
-                                     .topology = "{}"};
+                                     .topology = "{}",
+                                     .ends_in_ms = leaves(worker) ? ends_in_ms(sim, worker) : 0,
+                                     .open_ended = worker->incarnation % 2};
     join_devices(sim, worker, join);
     join_held(sim, worker, join);
     worker->link = SIM_JOINING;
@@ -409,6 +427,8 @@ static void beat_send(struct sim *sim, struct sim_worker *worker)
     struct message message = {.tag = MSG_HEARTBEAT};
     message.u.heartbeat.worker_id = worker->worker_id;
     message.u.heartbeat.incarnation = worker->incarnation;
+    if (leaves(worker) && now_ms / 500 % 2)
+        message.u.heartbeat.ends_in_ms = ends_in_ms(sim, worker);
     worker->beat_ms = now_ms + worker->heartbeat_ms;
     worker_send(sim, worker, &message);
 }

@@ -212,6 +212,8 @@ static int verb_join(struct trace *trace, struct err *err)
         .topology = "{}",
         .endpoint = option(trace, "endpoint", ""),
         .public_key = "",
+        .ends_in_ms = option_number(trace, "ends", 0),
+        .open_ended = option_number(trace, "open", 0),
     };
     devices_read(trace, &join);
     if (option(trace, "engine", NULL)) { /* a digit stands for a whole hash */
@@ -233,7 +235,8 @@ static int verb_beat(struct trace *trace, struct err *err)
 {
     size_t w = worker_index(trace, word_at(trace, 3));
     struct msg_heartbeat beat = {.worker_id = trace->workers[w].worker_id,
-                                 .incarnation = trace->workers[w].incarnation};
+                                 .incarnation = trace->workers[w].incarnation,
+                                 .ends_in_ms = option_number(trace, "ends", 0)};
     struct event event = {.kind = EVENT_HEARTBEAT,
                           .heartbeat = {.peer = trace->workers[w].peer,
                                         .request_seq = ++trace->request_seq,
