@@ -257,7 +257,9 @@ static void other_kinds_of_tokenizer_are_refused_by_name(void **state)
                    "pre_tokenizer is Whitespace");
     assert_refused("{\"version\": \"1.0\", \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
                    "\"add_prefix_space\": true}}", "add_prefix_space");
-    assert_refused(HEAD "\"model\": {\"type\": \"Unigram\"}}", "Unigram");
+    assert_refused(HEAD "\"model\": {\"type\": \"WordLevel\"}}", "model.type is WordLevel");
+    assert_refused(HEAD "\"model\": {\"type\": \"Unigram\", \"unk_id\": 0}}",
+                   "for Unigram Metaspace");
     assert_refused(HEAD "\"model\": {\"type\": \"BPE\", \"byte_fallback\": true}}",
                    "byte_fallback");
     assert_refused(HEAD "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}}",

