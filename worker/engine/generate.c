@@ -1,10 +1,5 @@
-/* generate.c - sampling with a cache of keys and values.
- *
- * Prompts are fed padded to the longest; padding is stored past a row's count and then
- * overwritten by its next tokens, so ragged prompts need no mask. */
+/* generate.c - sampling with a cache. */
 #include "worker/engine/generate.h"
-
-#include "worker/engine/models/table.h"
 
 #include "common/base/mem.h"
 #include "common/base/rng.h"
@@ -12,119 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct kv_cache {
-    const struct model *model;
-    int64_t B, capacity;
-    struct tensor *k, *v; /* one of each per layer: (B, capacity, Hk d) */
-    int32_t *count;       /* tokens cached per row, on the host         */
-    struct tensor *start; /* the same on the device, of the current call */
-};
-
-static size_t layer_bytes(const struct kv_cache *cache)
-{
-    const struct model_config *c = &cache->model->config;
-
-    return 4 * (size_t)(cache->B * cache->capacity * c->kv_heads * c->head_width);
-}
-
-static int make_cached(struct kv_cache *cache, struct tensor *tensor, struct err *err)
-{
-    const struct model_config *c = &cache->model->config;
-    struct device *device = cache->model->device;
-
-    *tensor = (struct tensor){.device = device, .dtype = DTYPE_F32, .rank = 3,
-                              .dim = {cache->B, cache->capacity, c->kv_heads * c->head_width, 1}};
-    if (device_alloc(device, layer_bytes(cache), &tensor->values, err) < 0)
-        return err_wrap(err, "cache of keys and values");
-    device->backend->zero(device, tensor->values, layer_bytes(cache));
-    return 0;
-}
-
-int kv_cache_new(const struct model *model, int64_t B, int64_t capacity, struct kv_cache **out,
-                 struct err *err)
-{
-    struct kv_cache *cache = mem_zalloc(sizeof *cache);
-    size_t layers = (size_t)model->config.layers;
-
-    CHECK(B > 0 && capacity > 0);
-    *cache = (struct kv_cache){.model = model, .B = B, .capacity = capacity,
-                               .k = mem_array(layers, sizeof *cache->k),
-                               .v = mem_array(layers, sizeof *cache->v),
-                               .count = mem_array((size_t)B, sizeof *cache->count)};
-    for (size_t i = 0; i < layers; i++) {
-        if (make_cached(cache, &cache->k[i], err) < 0 ||
-            make_cached(cache, &cache->v[i], err) < 0) {
-            kv_cache_free(cache);
-            return -1;
-        }
-    }
-    *out = cache;
-    return 0;
-}
-
-void kv_cache_free(struct kv_cache *cache)
-{
-    if (!cache)
-        return;
-    cache->model->device->backend->finish(cache->model->device);
-    for (int64_t i = 0; i < cache->model->config.layers; i++) {
-        device_release(cache->model->device, cache->k[i].values, layer_bytes(cache));
-        device_release(cache->model->device, cache->v[i].values, layer_bytes(cache));
-    }
-    mem_free(cache->k);
-    mem_free(cache->v);
-    mem_free(cache->count);
-    mem_free(cache);
-}
-
-struct tensor *kv_cache_attend(struct tape *tape, struct kv_cache *cache, int64_t layer,
-                               struct tensor *qkv, int64_t B, int64_t T)
-{
-    return op_attention_cached(tape, qkv, cache->start, &cache->k[layer], &cache->v[layer],
-                               model_heads(&cache->model->config), B, T);
-}
-
-/* Positions go on from what is cached; padding past the context stays at its end. */
-static int32_t *next_positions(const struct kv_cache *cache, int64_t T)
-{
-    int32_t *position = mem_array((size_t)(cache->B * T), sizeof *position);
-    int32_t last = (int32_t)cache->model->config.context - 1;
-
-    for (int64_t n = 0; n < cache->B * T; n++) {
-        int32_t at = cache->count[n / T] + (int32_t)(n % T);
-
-        position[n] = at < last ? at : last;
-    }
-    return position;
-}
-
-int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *token, int64_t T,
-                    const int64_t *advance, struct tensor **out_hidden, struct err *err)
-{
-    struct model_batch batch = {.B = cache->B, .T = T, .token = token};
-    struct model_states states = {0};
-    int32_t *position;
-    int rc;
-
-    for (int64_t b = 0; b < cache->B; b++)
-        if (cache->count[b] + (advance ? advance[b] : T) > cache->capacity)
-            return err_set(err, ERR_LIMIT, "row %lld would hold %lld tokens, the cache holds %lld",
-                           (long long)b, (long long)(cache->count[b] + (advance ? advance[b] : T)),
-                           (long long)cache->capacity);
-    position = next_positions(cache, T);
-    batch.position = position;
-    cache->start = tape_i32(tape, cache->count, cache->B);
-    rc = model_run(tape, cache->model, &batch, cache, &states, err);
-    tape_device(tape)->backend->finish(tape_device(tape));
-    mem_free(position);
-    if (rc < 0)
-        return -1;
-    for (int64_t b = 0; b < cache->B; b++)
-        cache->count[b] += (int32_t)(advance ? advance[b] : T);
-    *out_hidden = states.hidden;
-    return 0;
-}
 
 struct candidate {
     int32_t token;
@@ -259,6 +141,9 @@ static int draw(struct run *run, struct tensor *hidden, const int32_t *row, stru
 
         if (run->ended[i])
             continue;
+        if (run->sampling->constrain)
+            run->sampling->constrain(run->sampling->context, text->index, text->token,
+                                     text->count, run->logits + i * V, V);
         token = sample_token(run->logits + i * V, V, run->sampling, unit);
         run->next[i] = token;
         if (token == run->sampling->stop_token)

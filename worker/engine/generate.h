@@ -1,11 +1,11 @@
-/* generate.h - continues prompts, with a cache of keys and values.
+/* generate.h - continues prompts by sampling or beams, and scores given continuations.
  *
  * Draws depend on (seed, sequence index, position) only, so a batch gives the same texts
  * as its members alone. */
 #ifndef ATHANOR_ENGINE_GENERATE_H
 #define ATHANOR_ENGINE_GENERATE_H
 
-#include "worker/engine/model.h"
+#include "worker/engine/cache.h"
 
 struct sampling {
     double temperature; /* 0: greedy (ties: lowest id)                    */
@@ -13,6 +13,11 @@ struct sampling {
     double top_p;       /* 0 or 1: all; else the smallest set of that mass */
     uint64_t seed;
     int32_t stop_token; /* -1: none. It ends a text and is not returned   */
+    /* Called before each draw of text `index`, which has `count` tokens so far: may change the
+     * V logits, say to -INFINITY what must not follow. One must stay finite. NULL: none. */
+    void (*constrain)(void *context, uint64_t index, const int32_t *token, int64_t count,
+                      float *logits, int64_t V);
+    void *context;
 };
 
 struct generation {
@@ -35,16 +40,32 @@ int generate(const struct model *model, const struct prompt *prompts, struct gen
 /* One draw from V logits, scaled and cut as `sampling` says; unit is uniform in [0, 1). */
 int32_t sample_token(const float *logits, int64_t V, const struct sampling *sampling, double unit);
 
-/* The cache itself, for recipes that score step by step. */
-struct kv_cache;
+struct beam_config {
+    int64_t beams;         /* texts kept at each step, and given; 1..1024             */
+    int64_t most_tokens;
+    int32_t stop_token;    /* -1: none                                                */
+    double length_power;   /* ranks by log p / count^power; 0: by log p alone         */
+};
 
-int kv_cache_new(const struct model *model, int64_t B, int64_t capacity, struct kv_cache **out,
-                 struct err *err) WARN_UNUSED;
-void kv_cache_free(struct kv_cache *cache);
-/* Appends T tokens to each of B rows (tape: TAPE_INFER) and gives hidden (B*T, D).
- * advance[b] <= T says how many of them count; the rest is padding. NULL: all. */
-int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *token, int64_t T,
-                    const int64_t *advance, struct tensor **out_hidden, struct err *err)
-    WARN_UNUSED;
+struct beam_text {
+    int32_t *token; /* given by the caller, room for most_tokens                      */
+    int64_t count;  /* out; without the stop token                                    */
+    double log_p;   /* out: of the tokens, and of the stop token where there was one  */
+    bool ended;     /* out: by the stop token                                         */
+};
+
+/* Fills `beams` texts, best first: at each step the likeliest extensions of all unfinished beams
+ * are kept (ties: lower beam, then lower id), until as many have ended and no other can pass
+ * them. With one beam: greedy decoding. Errors: as generate. */
+int beam_search(const struct model *model, const struct prompt *prompt,
+                const struct beam_config *config, struct beam_text *out_texts,
+                struct err *err) WARN_UNUSED;
+
+/* The sum of log p of each continuation's tokens after one prefix, which is computed once; and
+ * whether each token is the likeliest (greedy NULL: not asked for). Empty continuations give 0.
+ * Errors: ERR_INVALID (empty prefix, prefix and continuation over the context), ERR_MEMORY. */
+int score_continuations(const struct model *model, const struct prompt *prefix,
+                        const struct prompt *continuations, int64_t count, double *out_log_p,
+                        bool *out_greedy, struct err *err) WARN_UNUSED;
 
 #endif

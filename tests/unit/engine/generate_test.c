@@ -173,9 +173,162 @@ static void draws_follow_the_softmax(void **state)
     }
 }
 
+/* Log p of a continuation by one whole forward pass. */
+static double whole_log_p(struct model *model, const int32_t *token, int64_t prefix, int64_t count)
+{
+    struct tape *tape = small_tape(model->device, TAPE_INFER);
+    struct model_batch batch = {.B = 1, .T = count, .token = token};
+    struct model_states states = {0};
+    int32_t target[24];
+    float nll[24];
+    double sum = 0;
+    struct err err;
+
+    for (int64_t t = 0; t < count; t++)
+        target[t] = t + 1 < count && t + 1 >= prefix ? token[t + 1] : -1;
+    must(model_forward(tape, model, &batch, &states, &err));
+    must(loss_nll(tape, states.hidden, model->head, target, nll, &err));
+    for (int64_t t = 0; t < count; t++)
+        sum -= nll[t];
+    tape_free(tape);
+    return sum;
+}
+
+static void continuations_of_one_prefix_score_as_whole_texts(void **state)
+{
+    static const struct model_config *const configs[] = {&small_gpt2, &small_llama};
+    static const int32_t text[3][12] = {{3, 1, 4, 1, 5, 9, 2, 6}, {3, 1, 4, 1, 7}, {3, 1, 4, 1}};
+    static const int64_t count[3] = {8, 5, 4};
+
+    (void)state;
+    for (size_t k = 0; k < ARRAY_COUNT(configs); k++) {
+        struct device *device = small_device(BACKEND_CPU, 2);
+        struct model *model = small_model(device, configs[k], 4);
+        struct prompt prefix, continuation[3];
+        double log_p[3];
+        bool greedy[3];
+        struct err err;
+
+        for (int64_t length = 1; length <= 4; length += 3) {
+            prefix = (struct prompt){text[0], length};
+            for (int i = 0; i < 3; i++)
+                continuation[i] = (struct prompt){text[i] + length, count[i] - length};
+            must(score_continuations(model, &prefix, continuation, 3, log_p, greedy, &err));
+            for (int i = 0; i < 3; i++)
+                assert_true(fabs(log_p[i] - whole_log_p(model, text[i], length, count[i])) < 1e-4);
+            if (length == 4)
+                assert_true(log_p[2] == 0 && greedy[2]);
+        }
+        continuation[0].count = 30;
+        assert_int_equal(score_continuations(model, &prefix, continuation, 1, log_p, NULL, &err),
+                         -1);
+        assert_non_null(strstr(err.text, "continuation 0 of 30"));
+        model_free(model);
+        device_close(device);
+    }
+}
+
+/* All texts of two tokens, by whole passes: what beams that are wide enough must find. */
+static void wide_beams_find_the_likeliest_texts(void **state)
+{
+    enum { V = 53, K = V };
+    struct device *device = small_device(BACKEND_CPU, 2);
+    struct model *model = small_model(device, &small_llama, 4);
+    struct beam_config config = {.beams = K, .most_tokens = 2, .stop_token = -1};
+    struct prompt prompt = {words, 4};
+    struct beam_text texts[K];
+    int32_t token[K][2], best[6] = {3, 1, 4, 1};
+    double highest = -INFINITY;
+    struct err err;
+
+    (void)state;
+    for (int i = 0; i < K; i++)
+        texts[i].token = token[i];
+    must(beam_search(model, &prompt, &config, texts, &err));
+    for (int i = 0; i < 3; i++) {
+        memcpy(best + 4, texts[i].token, 8);
+        assert_int_equal(texts[i].count, 2);
+        assert_true(fabs(texts[i].log_p - whole_log_p(model, best, 4, 6)) < 1e-4);
+        assert_true(i == 0 || texts[i].log_p <= texts[i - 1].log_p);
+    }
+    for (int i = 0; i < V * V; i++) {
+        best[4] = i / V;
+        best[5] = i % V;
+        highest = fmax(highest, whole_log_p(model, best, 4, 6));
+    }
+    assert_true(fabs(highest - texts[0].log_p) < 1e-4);
+    model_free(model);
+    device_close(device);
+}
+
+static void one_beam_is_greedy_and_stops_where_greedy_stops(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_gpt2, 4);
+    struct prompt prompt = {words, 8};
+    int32_t greedy[10], beam[10];
+    struct generation generation = {.token = greedy};
+    struct sampling sampling = {.stop_token = -1};
+    struct beam_config config = {.beams = 1, .most_tokens = 10, .stop_token = -1};
+    struct beam_text text = {.token = beam};
+    struct err err;
+
+    (void)state;
+    must(generate(model, &prompt, &generation, 1, 10, &sampling, &err));
+    must(beam_search(model, &prompt, &config, &text, &err));
+    assert_int_equal(text.count, 10);
+    assert_memory_equal(greedy, beam, sizeof greedy);
+    config.stop_token = greedy[0];
+    must(beam_search(model, &prompt, &config, &text, &err));
+    assert_true(text.ended);
+    assert_int_equal(text.count, 0);
+    config.beams = 0;
+    assert_int_equal(beam_search(model, &prompt, &config, &text, &err), -1);
+    model_free(model);
+    device_close(device);
+}
+
+/* Only odd tokens may follow. */
+static void allow_odd(void *context, uint64_t index, const int32_t *token, int64_t count,
+                      float *logits, int64_t V)
+{
+    int64_t *calls = context;
+
+    (void)token;
+    assert_true(index == 5 && count == *calls);
+    for (int64_t i = 0; i < V; i += 2)
+        logits[i] = -INFINITY;
+    ++*calls;
+}
+
+static void constraints_hold_at_every_draw(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_llama, 4);
+    struct prompt prompt = {words, 8};
+    int32_t token[12];
+    int64_t calls = 0;
+    struct generation text = {.token = token, .index = 5};
+    struct sampling sampling = {.temperature = 1.5, .top_k = 20, .stop_token = -1,
+                                .constrain = allow_odd, .context = &calls};
+    struct err err;
+
+    (void)state;
+    must(generate(model, &prompt, &text, 1, 12, &sampling, &err));
+    assert_int_equal(calls, 12);
+    for (int i = 0; i < 12; i++)
+        assert_int_equal(token[i] % 2, 1);
+    model_free(model);
+    device_close(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(continuations_of_one_prefix_score_as_whole_texts),
+        cmocka_unit_test(wide_beams_find_the_likeliest_texts),
+        cmocka_unit_test(one_beam_is_greedy_and_stops_where_greedy_stops),
+        cmocka_unit_test(constraints_hold_at_every_draw),
         cmocka_unit_test(decoding_through_the_cache_equals_the_full_forward),
         cmocka_unit_test(greedy_texts_follow_the_full_forward),
         cmocka_unit_test(a_batch_of_ragged_prompts_gives_the_texts_of_its_members),

@@ -125,7 +125,8 @@ double kona_frequency(int64_t i, int64_t count);
 int model_run(struct tape *tape, const struct model *model, const struct model_batch *batch,
               struct kv_cache *cache, struct model_states *states, struct err *err) WARN_UNUSED;
 
-/* generate.c: attention of one layer through a cache. */
+/* cache.c: attention of one layer through a cache. Each layer keeps CACHE_KEPT tensors. */
+#define CACHE_KEPT 2
 struct tensor *kv_cache_attend(struct tape *tape, struct kv_cache *cache, int64_t layer,
                                struct tensor *qkv, int64_t B, int64_t T);
 

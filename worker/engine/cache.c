@@ -1,0 +1,208 @@
+/* cache.c - see cache.h.
+ *
+ * Prompts are fed padded to the longest; padding is stored past a row's count and then
+ * overwritten by its next tokens, so ragged prompts need no mask. */
+#include "worker/engine/cache.h"
+
+#include "worker/engine/models/table.h"
+
+#include "common/base/mem.h"
+
+#include <string.h>
+
+struct kv_cache {
+    const struct model *model;
+    int64_t B, capacity;
+    struct tensor *kept;  /* CACHE_KEPT of each layer, first dimension B; values NULL: none */
+    int32_t *count;       /* tokens cached per row, on the host           */
+    struct tensor *start; /* the same on the device, of the current call  */
+};
+
+static size_t kept_bytes(const struct tensor *tensor)
+{
+    return 4 * (size_t)tensor_count(tensor);
+}
+
+static char *kept_row(const struct tensor *tensor, int64_t b)
+{
+    return (char *)tensor->values + kept_bytes(tensor) / (size_t)tensor->dim[0] * (size_t)b;
+}
+
+static size_t row_bytes(const struct tensor *tensor)
+{
+    return kept_bytes(tensor) / (size_t)tensor->dim[0];
+}
+
+static int64_t kept_count(const struct kv_cache *cache)
+{
+    return CACHE_KEPT * cache->model->config.layers;
+}
+
+static int make_kept(struct kv_cache *cache, struct tensor *tensor, struct err *err)
+{
+    const struct model_config *c = &cache->model->config;
+    struct device *device = cache->model->device;
+
+    *tensor = (struct tensor){.device = device, .dtype = DTYPE_F32, .rank = 3,
+                              .dim = {cache->B, cache->capacity, c->kv_heads * c->head_width, 1}};
+    if (device_alloc(device, kept_bytes(tensor), &tensor->values, err) < 0)
+        return err_wrap(err, "cache of keys and values");
+    device->backend->zero(device, tensor->values, kept_bytes(tensor));
+    return 0;
+}
+
+int kv_cache_new(const struct model *model, int64_t B, int64_t capacity, struct kv_cache **out,
+                 struct err *err)
+{
+    struct kv_cache *cache;
+
+    CHECK(B > 0 && capacity > 0);
+    if (model->table->sees_both_ways)
+        return err_set(err, ERR_INVALID, "%s is an encoder: it cannot continue texts",
+                       model->table->name);
+    cache = mem_zalloc(sizeof *cache);
+    *cache = (struct kv_cache){.model = model, .B = B, .capacity = capacity};
+    cache->kept = mem_array((size_t)kept_count(cache), sizeof *cache->kept);
+    cache->count = mem_array((size_t)B, sizeof *cache->count);
+    for (int64_t i = 0; i < kept_count(cache); i++) {
+        if (make_kept(cache, &cache->kept[i], err) < 0) {
+            kv_cache_free(cache);
+            return -1;
+        }
+    }
+    *out = cache;
+    return 0;
+}
+
+void kv_cache_free(struct kv_cache *cache)
+{
+    if (!cache)
+        return;
+    cache->model->device->backend->finish(cache->model->device);
+    for (int64_t i = 0; i < kept_count(cache); i++)
+        device_release(cache->model->device, cache->kept[i].values, kept_bytes(&cache->kept[i]));
+    mem_free(cache->kept);
+    mem_free(cache->count);
+    mem_free(cache);
+}
+
+int64_t kv_cache_count(const struct kv_cache *cache, int64_t b)
+{
+    CHECK(b >= 0 && b < cache->B);
+    return cache->count[b];
+}
+
+int kv_cache_fork(const struct kv_cache *prefix, int64_t row, int64_t B, int64_t capacity,
+                  struct kv_cache **out, struct err *err)
+{
+    struct device *device = prefix->model->device;
+    struct kv_cache *cache;
+
+    CHECK(row >= 0 && row < prefix->B && capacity >= prefix->count[row]);
+    if (kv_cache_new(prefix->model, B, capacity, &cache, err) < 0)
+        return -1;
+    for (int64_t i = 0; i < kept_count(prefix); i++) {
+        const struct tensor *from = &prefix->kept[i];
+        size_t per_row = row_bytes(&cache->kept[i]);
+        size_t size_bytes = per_row < row_bytes(from) ? per_row : row_bytes(from);
+
+        for (int64_t b = 0; b < B; b++)
+            device->backend->copy(device, kept_row(&cache->kept[i], b), kept_row(from, row),
+                                  size_bytes);
+    }
+    for (int64_t b = 0; b < B; b++)
+        cache->count[b] = prefix->count[row];
+    *out = cache;
+    return 0;
+}
+
+/* Through scratch, since rows may go in circles. */
+static void select_rows(struct kv_cache *cache, const struct tensor *kept, const int32_t *source)
+{
+    struct device *device = cache->model->device;
+    size_t size_bytes = row_bytes(kept);
+
+    for (int64_t b = 0; b < cache->B; b++)
+        device->backend->copy(device, (char *)device->scratch + (size_t)b * size_bytes,
+                              kept_row(kept, source[b]), size_bytes);
+    device->backend->copy(device, kept->values, device->scratch, kept_bytes(kept));
+}
+
+int kv_cache_select(struct kv_cache *cache, const int32_t *source, struct err *err)
+{
+    int32_t *count;
+
+    for (int64_t i = 0; i < kept_count(cache); i++) {
+        if (device_scratch_reserve(cache->model->device, kept_bytes(&cache->kept[i]), err) < 0)
+            return -1;
+        select_rows(cache, &cache->kept[i], source);
+    }
+    count = mem_array((size_t)cache->B, sizeof *count);
+    for (int64_t b = 0; b < cache->B; b++) {
+        CHECK(source[b] >= 0 && source[b] < cache->B);
+        count[b] = cache->count[source[b]];
+    }
+    memcpy(cache->count, count, sizeof *count * (size_t)cache->B);
+    mem_free(count);
+    return 0;
+}
+
+struct tensor *kv_cache_attend(struct tape *tape, struct kv_cache *cache, int64_t layer,
+                               struct tensor *qkv, int64_t B, int64_t T)
+{
+    struct tensor *kept = &cache->kept[CACHE_KEPT * layer];
+
+    return op_attention_cached(tape, qkv, cache->start, &kept[0], &kept[1],
+                               model_heads(&cache->model->config), B, T);
+}
+
+/* Positions go on from what is cached; padding past the context stays at its end. */
+static int32_t *next_positions(const struct kv_cache *cache, int64_t T)
+{
+    int32_t *position = mem_array((size_t)(cache->B * T), sizeof *position);
+    int32_t last = (int32_t)cache->model->config.context - 1;
+
+    for (int64_t n = 0; n < cache->B * T; n++) {
+        int32_t at = cache->count[n / T] + (int32_t)(n % T);
+
+        position[n] = at < last ? at : last;
+    }
+    return position;
+}
+
+static int check_room(const struct kv_cache *cache, int64_t T, const int64_t *advance,
+                      struct err *err)
+{
+    for (int64_t b = 0; b < cache->B; b++) {
+        int64_t after = cache->count[b] + (advance ? advance[b] : T);
+
+        if (after > cache->capacity)
+            return err_set(err, ERR_LIMIT, "row %lld would hold %lld tokens, the cache holds %lld",
+                           (long long)b, (long long)after, (long long)cache->capacity);
+    }
+    return 0;
+}
+
+int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *token, int64_t T,
+                    const int64_t *advance, struct tensor **out_hidden, struct err *err)
+{
+    struct model_batch batch = {.B = cache->B, .T = T, .token = token};
+    struct model_states states = {0};
+    int32_t *position;
+    int rc;
+
+    if (check_room(cache, T, advance, err) < 0)
+        return -1;
+    position = next_positions(cache, T);
+    batch.position = position;
+    cache->start = tape_i32(tape, cache->count, cache->B);
+    rc = model_run(tape, cache->model, &batch, cache, &states, err);
+    tape_device(tape)->backend->finish(tape_device(tape));
+    mem_free(position);
+    if (rc < 0)
+        return -1;
+    for (int64_t b = 0; b < cache->B; b++)
+        cache->count[b] += (int32_t)(advance ? advance[b] : T);
+    *out_hidden = states.hidden;
+    return 0;
+}
