@@ -16,7 +16,9 @@ static const struct option options[] = {
     {"queued", 0, VALUE_TEXT, "N", "set: jobs that may wait; more are refused at submit; or none",
      false},
     {"gpu-hours", 0, VALUE_TEXT, "N/PERIOD",
-     "set: GPU hours in each day, week (from Monday) or month (30 days), or none", false},
+     "set: GPU hours in each day, week (from Monday) or month (30 days), or none; a job starts "
+     "only if its GPUs x limits.wall_time are left",
+     false},
     {"weight", 0, VALUE_TEXT, "N", "set: a user's part of the machine against the others", false},
     OPTION_COLUMN,
     OPTION_JSON,

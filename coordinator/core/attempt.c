@@ -86,7 +86,7 @@ static void vacate(struct core *core, struct part *part)
 }
 
 struct attempt *attempt_add(struct core *core, struct job *job, uint64_t attempt_id,
-                            const struct slot *slots, size_t count)
+                            const struct slot *slots, size_t count, const struct charge *charge)
 {
     CHECK(!job->attempt); /* invariant 1 */
     struct attempt *attempt = mem_zalloc(sizeof *attempt);
@@ -96,17 +96,23 @@ struct attempt *attempt_add(struct core *core, struct job *job, uint64_t attempt
     attempt->parts = count == 1 ? &attempt->only : mem_array(count, sizeof *attempt->parts);
     attempt->part_count = count;
     for (size_t i = 0; i < count; i++) {
-        attempt->parts[i] = (struct part){.attempt = attempt,
-                                          .worker = slots[i].worker,
-                                          .node = (uint32_t)i,
-                                          .first_rank = first_rank,
-                                          .ranks = slots[i].ranks};
+        attempt->parts[i] =
+            (struct part){.attempt = attempt,
+                          .worker = slots[i].worker,
+                          .node = (uint32_t)i,
+                          .first_rank = first_rank,
+                          .ranks = slots[i].ranks,
+                          .charge = charge ? *charge
+                                           : class_charge_on(job->class, slots[i].worker,
+                                                             slots[i].ranks)};
         first_rank += slots[i].ranks;
+        attempt->charge.cores += attempt->parts[i].charge.cores;
+        attempt->charge.gpus += attempt->parts[i].charge.gpus;
     }
     attempt->state = ATTEMPT_PLACED;
     attempt->timer = (struct timer){.kind = TIMER_ATTEMPT, .id = attempt_id};
     job->attempt = attempt;
-    limits_take(core, job->class);
+    limits_take(core, attempt);
     HASH_ADD(hh, core->attempts, attempt_id, sizeof attempt->attempt_id, attempt);
     return attempt;
 }
@@ -275,17 +281,17 @@ static const char *workers_text(struct core *core, const struct attempt *attempt
         text = arena_printf(step_arena(core), "%s%s%s", text, i ? ", " : "",
                             attempt->parts[i].worker->name);
     if (shown < attempt->part_count)
-        text = arena_printf(step_arena(core), "%s and %zu others", text,
-                            attempt->part_count - shown);
+        text =
+            arena_printf(step_arena(core), "%s and %zu others", text, attempt->part_count - shown);
     return text;
 }
 
 void attempt_place(struct core *core, struct job *job, const struct slot *slots, size_t count)
 {
     job_move(core, job, JOB_ON_PLACE);
-    struct attempt *attempt = attempt_add(core, job, ++core->ids.attempt, slots, count);
+    struct attempt *attempt = attempt_add(core, job, ++core->ids.attempt, slots, count, NULL);
     const struct checkpoint *resume = checkpoint_resume(job);
-    shares_take(core, job);
+    shares_take(core, attempt);
     attempt_occupy(core, attempt);
     attempt->number = ++job->attempt_count;
     job->attempts_spent++;
@@ -456,8 +462,8 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
     timer_clear(&core->timers, &attempt->timer);
     HASH_DEL(core->attempts, attempt);
     job->attempt = NULL;
-    shares_give(core, job);
-    limits_give(core, job->class);
+    shares_give(core, attempt);
+    limits_give(core, attempt);
     for (size_t i = 0; i < job->input_count; i++)
         job->inputs[i].resolved = false;
     evidence = attempt->evidence;
@@ -567,7 +573,6 @@ void attempt_timer_due(struct core *core, struct attempt *attempt)
             return;
     }
     parts_remind(core, attempt);
-    attempt->resend_ms =
-        attempt_wants_repeats(attempt) ? core->now_ms + core->config.resend_ms : 0;
+    attempt->resend_ms = attempt_wants_repeats(attempt) ? core->now_ms + core->config.resend_ms : 0;
     attempt_timer_set(core, attempt);
 }

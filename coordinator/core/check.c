@@ -157,8 +157,8 @@ static const char *limit_check(const struct core *core, const struct limit *limi
         for (size_t i = 0; i < class->limit_count; i++) {
             bool counts = class->limits[i] == limit;
             used += counts;
-            cores += counts ? class->need.cores : 0;
-            gpus += counts ? class->need.gpus : 0;
+            cores += counts ? attempt->charge.cores : 0;
+            gpus += counts ? attempt->charge.gpus : 0;
         }
     }
     BROKEN(cores == limit->cores_used && gpus == limit->gpus_used,

@@ -218,6 +218,42 @@ uint32_t class_nodes_max(const struct core *core, const struct class *class)
     return class->ask.nodes_min > 1 || core->meshed ? class->ask.nodes_max : 1;
 }
 
+struct charge class_charge_on(const struct class *class, const struct worker *worker,
+                              uint32_t ranks)
+{
+    if (class->ask.exclusive)
+        return (struct charge){.cores = worker->cores, .gpus = worker->gpus};
+    return (struct charge){.cores = ranks * class->ask.rank.cores,
+                           .gpus = ranks * class->ask.rank.gpus};
+}
+
+/* Of an exclusive job: the smallest worker that takes it, as often as it needs workers. */
+struct charge class_charge_least(const struct core *core, const struct class *class)
+{
+    struct charge least = {UINT64_MAX, UINT64_MAX};
+    uint32_t ranks = class_nodes_max(core, class) == 1 ? class->ask.ranks : 1;
+    for (size_t i = 0; class->ask.exclusive && i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
+        struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
+        if (!worker_is_usable(worker) || !class_allows(class, worker) ||
+            class_ranks_on(class, worker, total) < ranks)
+            continue;
+        least.cores = min_u64(least.cores, worker->cores);
+        least.gpus = min_u64(least.gpus, worker->gpus);
+    }
+    if (least.cores == UINT64_MAX)
+        return (struct charge){class->need.cores, class->need.gpus};
+    return (struct charge){max_u64(least.cores * class->ask.nodes_min, class->need.cores),
+                           max_u64(least.gpus * class->ask.nodes_min, class->need.gpus)};
+}
+
+/* By its limit alone: the default of a queue is a guess that nobody enforces. */
+uint64_t class_gpu_ms(const struct class *class, struct charge charge)
+{
+    uint64_t wall_ms = class->ask.wall_time_ms;
+    return policy_gpu_ms(charge.gpus, wall_ms ? wall_ms : UINT64_MAX);
+}
+
 static uint64_t times(uint64_t free, uint64_t each, uint64_t most)
 {
     return each ? min_u64(free / each, most) : most;

@@ -47,9 +47,10 @@ static void worker_dump(const struct worker *worker, struct buf *out)
 static void part_dump(const struct part *part, struct buf *out)
 {
     buf_printf(out,
-               "    node %u on %s ranks=%u+%u started=%llu seq=%llu ended=%d/%llu cause=%s "
-               "code=%lld '%s'\n",
+               "    node %u on %s ranks=%u+%u charge=%llu/%llu started=%llu seq=%llu ended=%d/%llu "
+               "cause=%s code=%lld '%s'\n",
                part->node, part->worker->name, part->first_rank, part->ranks,
+               (ull)part->charge.cores, (ull)part->charge.gpus,
                (ull)part->started_at, (ull)part->seq, part->ended, (ull)part->ended_at,
                cause_name(part->cause), (long long)part->code, or_empty(part->evidence));
 }
@@ -58,12 +59,12 @@ static void attempt_dump(const struct attempt *a, struct buf *out)
 {
     buf_printf(out,
                "  attempt %llu number=%llu %s epoch=%llu resume=%llu stop=%s cause=%s%s '%s' "
-               "placed=%llu started=%llu stopping=%llu nodes=%zu\n",
+               "placed=%llu started=%llu stopping=%llu nodes=%zu charge=%llu/%llu\n",
                (ull)a->attempt_id, (ull)a->number, attempt_state_name(a->state), (ull)a->epoch,
                (ull)a->resume_checkpoint_id, cause_name(a->stop_cause), cause_name(a->cause),
                a->node_fault ? " (node)" : "",
                or_empty(a->evidence), (ull)a->placed_at, (ull)a->started_at,
-               (ull)a->stopping_at, a->part_count);
+               (ull)a->stopping_at, a->part_count, (ull)a->charge.cores, (ull)a->charge.gpus);
     for (size_t i = 0; i < a->part_count; i++)
         part_dump(&a->parts[i], out);
 }

@@ -92,25 +92,27 @@ void limits_live(const struct class *class, bool more)
         class->limits[i]->live += more ? 1 : UINT64_MAX; /* one less */
 }
 
-static void limit_take(struct core *core, struct limit *limit, const struct class *class)
+static void limit_take(struct core *core, struct limit *limit, const struct attempt *attempt)
 {
     limit->jobs_used++;
-    limit->cores_used += class->need.cores;
-    limit->gpus_used += class->need.gpus;
-    quota_take(core, limit, class);
+    limit->cores_used += attempt->charge.cores;
+    limit->gpus_used += attempt->charge.gpus;
+    quota_take(core, limit, attempt);
 }
 
-void limits_take(struct core *core, const struct class *class)
+void limits_take(struct core *core, const struct attempt *attempt)
 {
+    const struct class *class = attempt->job->class;
     for (size_t i = 0; i < class->limit_count; i++)
-        limit_take(core, class->limits[i], class);
+        limit_take(core, class->limits[i], attempt);
 }
 
-void limits_retake(struct core *core, const struct class *class)
+void limits_retake(struct core *core, const struct attempt *attempt)
 {
+    const struct class *class = attempt->job->class;
     for (size_t i = 0; i < class->limit_count; i++)
         if (class->limits[i]->quota)
-            limit_take(core, class->limits[i], class);
+            limit_take(core, class->limits[i], attempt);
 }
 
 bool limit_is_over(const struct limit *limit)
@@ -119,15 +121,16 @@ bool limit_is_over(const struct limit *limit)
            limit->gpus_used > limit->gpus_max;
 }
 
-void limits_give(struct core *core, const struct class *class)
+void limits_give(struct core *core, const struct attempt *attempt)
 {
+    const struct class *class = attempt->job->class;
     for (size_t i = 0; i < class->limit_count; i++) {
         struct limit *limit = class->limits[i];
         CHECK(limit->jobs_used > 0);
-        quota_give(core, limit, class);
+        quota_give(core, limit, attempt);
         limit->jobs_used--;
-        limit->cores_used -= class->need.cores;
-        limit->gpus_used -= class->need.gpus;
+        limit->cores_used -= attempt->charge.cores;
+        limit->gpus_used -= attempt->charge.gpus;
         limit->over = limit->over && limit_is_over(limit);
     }
     if (class->limit_count > 0)
@@ -139,18 +142,18 @@ bool fits_below(uint64_t used, uint64_t need, uint64_t most)
     return need == 0 || (used <= most && need <= most - used);
 }
 
-bool limit_is_full(const struct limit *limit, const struct class *class)
+bool limit_is_full(const struct limit *limit, const struct class *class, struct charge charge)
 {
     return !fits_below(limit->jobs_used, 1, limit->jobs_max) ||
-           !fits_below(limit->cores_used, class->need.cores, limit->cores_max) ||
-           !fits_below(limit->gpus_used, class->need.gpus, limit->gpus_max) ||
-           (class->need.gpus && limit->gpu_ms_left == 0);
+           !fits_below(limit->cores_used, charge.cores, limit->cores_max) ||
+           !fits_below(limit->gpus_used, charge.gpus, limit->gpus_max) ||
+           class_gpu_ms(class, charge) > limit->gpu_ms_left;
 }
 
-const struct limit *limits_full(const struct class *class)
+const struct limit *limits_full(const struct class *class, struct charge charge)
 {
     for (size_t i = 0; i < class->limit_count; i++)
-        if (limit_is_full(class->limits[i], class))
+        if (limit_is_full(class->limits[i], class, charge))
             return class->limits[i];
     return NULL;
 }

@@ -121,7 +121,10 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     struct worker *worker = worker_find(core, row->worker_id);
     CHECK(job != NULL && worker != NULL);
     struct slot all = {.worker = worker, .ranks = job->ranks};
-    struct attempt *attempt = attempt_add(core, job, row->attempt_id, &all, 1);
+    struct charge charge = {.cores = row->cores, .gpus = row->gpus};
+    if (charge.cores == 0 && charge.gpus == 0) /* of a program that did not write them */
+        charge = (struct charge){job->class->need.cores, job->class->need.gpus};
+    struct attempt *attempt = attempt_add(core, job, row->attempt_id, &all, 1, &charge);
     attempt->state = attempt_state_from_name(row->state);
     CHECK(attempt->state != ATTEMPT_STATE_NONE && attempt->state != ATTEMPT_ENDED);
     attempt->number = row->number;
@@ -138,7 +141,7 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     text_set(&attempt->placement_json, row->placement);
     attempt->only.started_at = row->started_at;
     attempt->only.confirmed = row->started_at != 0;
-    shares_take_loaded(core, job);
+    shares_take_loaded(core, attempt);
 }
 
 /* Parts come one by one, in order, and replace the one that core_load_attempt made. */
@@ -151,8 +154,8 @@ void core_load_attempt_node(struct core *core, const struct row_attempt_node *ro
     size_t count = row->node == 0 ? 0 : attempt->part_count;
     CHECK(worker != NULL && row->node == count);
     if ((count & (count - 1)) == 0) /* grows at powers of two */
-        attempt->parts = mem_grow(count ? attempt->parts : NULL, count ? 2 * count : 1,
-                                  sizeof *attempt->parts);
+        attempt->parts =
+            mem_grow(count ? attempt->parts : NULL, count ? 2 * count : 1, sizeof *attempt->parts);
     struct part *part = &attempt->parts[count];
     *part = (struct part){
         .attempt = attempt,
@@ -160,6 +163,7 @@ void core_load_attempt_node(struct core *core, const struct row_attempt_node *ro
         .node = (uint32_t)row->node,
         .first_rank = (uint32_t)row->first_rank,
         .ranks = (uint32_t)row->ranks,
+        .charge = {.cores = row->cores, .gpus = row->gpus},
         .started_at = row->started_at,
         .confirmed = row->started_at != 0,
         .cause = cause_of(row->cause),

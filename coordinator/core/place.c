@@ -113,12 +113,13 @@ void place_class_view(const struct core *core, const struct class *class, struct
             core->some_leave,
         .blocked = class->blocked,
         .wall_time_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
+        .charged_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
         .ready_count = class->queue.count,
         .limit_count = class->limit_count,
     };
     rights_view(core, class, out);
     for (size_t i = 0; i < class->limit_count; i++)
-        out->limits[i] = (uint32_t)class->limits[i]->index;
+        out->limits[i] = (uint32_t) class->limits[i]->index;
 }
 
 static void view_classes(const struct core *core, struct arena *arena, struct policy_view *view)
@@ -249,16 +250,21 @@ static bool placement_is_sound(const struct core *core, const struct policy_plac
 {
     const struct job *job = job_find(core, placement->job_id);
     uint64_t ranks = 0;
-    if (!job_may_start(job) || limits_full(job->class) ||
-        placement->share_count < job->class->ask.nodes_min ||
+    struct charge charge = {0};
+    if (!job_may_start(job) || placement->share_count < job->class->ask.nodes_min ||
         placement->share_count > job->class->ask.nodes_max)
         return false;
     for (size_t i = 0; i < placement->share_count; i++) {
         if (!share_is_sound(core, job->class, placement, i))
             return false;
+        struct charge there =
+            class_charge_on(job->class, core->workers[placement->shares[i].worker_index],
+                            placement->shares[i].ranks);
         ranks += placement->shares[i].ranks;
+        charge.cores += there.cores;
+        charge.gpus += there.gpus;
     }
-    return ranks == job->ranks;
+    return ranks == job->ranks && !limits_full(job->class, charge);
 }
 
 static void placement_apply(struct core *core, const struct policy_placement *placement)

@@ -6,9 +6,13 @@
  * parts, so that with the cap of its array a job counts against at most POLICY_LIMITS_MAX.
  *
  * GPU time is metered per period of 1, 7 or 30 days, counted from Monday 1970-01-05 UTC. A meter
- * grows with the GPUs that run, so that its row changes only when an attempt begins or ends. A
- * job with GPUs starts while some of the period's time is left, after what the running ones may
- * still take by their wall times is set aside; so at most the last one started overdraws. */
+ * grows with the GPUs that are held, so that its row changes only when an attempt begins or ends.
+ * The cap is hard, as Slurm's GrpTRESMins with AccountingStorageEnforce=safe: a job starts only
+ * if GPUs x limits.wall_time is left after what the running ones may still take by theirs is set
+ * aside. So a job without a wall time of its own or by its queue's maximum never starts under one.
+ * With R set aside and U used, R + U never exceeds the cap by a start, and R only shrinks: what is
+ * overdrawn is the time between placing and the first instruction, and stop_grace of jobs that
+ * do not heed their limit. */
 #include "coordinator/core/state.h"
 
 #include "common/base/buf.h"
@@ -192,40 +196,37 @@ static bool is_metered(const struct limit *limit)
     return limit->quota && limit->quota->gpu_ms >= 0;
 }
 
-void quota_take(struct core *core, struct limit *limit, const struct class *class)
+void quota_take(struct core *core, struct limit *limit, const struct attempt *attempt)
 {
-    uint64_t wall_ms =
-        class->ask.wall_time_ms ? class->ask.wall_time_ms : class->queue_config->default_wall_ms;
-    if (!is_metered(limit) || class->need.gpus == 0)
+    if (!is_metered(limit) || attempt->charge.gpus == 0)
         return;
     if (core->effects) { /* else it is being loaded, and the row says it */
         meter_settle(core, limit->meter, limit->quota->period_ms);
-        limit->gpu_ms_left = wall_ms ? minus(limit->gpu_ms_left, class->need.gpus * wall_ms) : 0;
+        limit->gpu_ms_left =
+            minus(limit->gpu_ms_left, class_gpu_ms(attempt->job->class, attempt->charge));
     }
-    limit->meter->rate += class->need.gpus;
+    limit->meter->rate += attempt->charge.gpus;
 }
 
-void quota_give(struct core *core, struct limit *limit, const struct class *class)
+void quota_give(struct core *core, struct limit *limit, const struct attempt *attempt)
 {
-    if (!is_metered(limit) || class->need.gpus == 0)
+    if (!is_metered(limit) || attempt->charge.gpus == 0)
         return;
-    CHECK(limit->meter->rate >= class->need.gpus);
+    CHECK(limit->meter->rate >= attempt->charge.gpus);
     meter_settle(core, limit->meter, limit->quota->period_ms);
-    limit->meter->rate -= class->need.gpus;
+    limit->meter->rate -= attempt->charge.gpus;
 }
 
-/* What a running attempt may still take of the period: until its wall time is over. */
-static uint64_t attempt_reserve(const struct core *core, const struct attempt *attempt,
-                                const struct quota *quota)
+/* What a running attempt may still take until its limit. All of it is set aside, also what lies
+ * behind the end of the period: so what runs on into the next one has its place there. */
+static uint64_t attempt_reserve(const struct core *core, const struct attempt *attempt)
 {
-    const struct job *job = attempt->job;
-    uint64_t wall_ms =
-        job->limits.wall_time_ms ? job->limits.wall_time_ms : job->queue->default_wall_ms;
+    uint64_t wall_ms = attempt->job->limits.wall_time_ms;
     uint64_t began = attempt->started_at ? attempt->started_at : core->wall_us;
     uint64_t ends = began + wall_ms * 1000;
-    uint64_t window_ends = window_begin(core->wall_us, quota->period_ms) + quota->period_ms * 1000;
-    ends = min_u64(ends, window_ends);
-    return ends > core->wall_us ? (ends - core->wall_us) / 1000 * job->class->need.gpus : 0;
+    if (wall_ms == 0)
+        return UINT64_MAX;
+    return ends > core->wall_us ? (ends - core->wall_us) / 1000 * attempt->charge.gpus : 0;
 }
 
 /* One walk over the attempts, and only where GPU time is metered. */
@@ -244,11 +245,10 @@ void quotas_measure(struct core *core)
     for (attempt = any ? core->attempts : NULL; attempt; attempt = next) {
         const struct class *class = attempt->job->class;
         next = attempt->hh.next;
-        for (size_t i = 0; class->need.gpus && i < class->limit_count; i++)
+        for (size_t i = 0; attempt->charge.gpus && i < class->limit_count; i++)
             if (is_metered(class->limits[i]))
                 class->limits[i]->gpu_ms_left =
-                    minus(class->limits[i]->gpu_ms_left,
-                          attempt_reserve(core, attempt, class->limits[i]->quota));
+                    minus(class->limits[i]->gpu_ms_left, attempt_reserve(core, attempt));
     }
     if (any && !core->window_timer.slot)
         windows_timer_set(core);
@@ -266,7 +266,7 @@ static void limits_recount(struct core *core)
     struct attempt *attempt, *next;
     HASH_ITER(hh, core->attempts, attempt, next)
     {
-        limits_retake(core, attempt->job->class);
+        limits_retake(core, attempt);
     }
     for (size_t i = 0; i < core->limit_count; i++)
         core->limits[i]->over = limit_is_over(core->limits[i]);
@@ -622,31 +622,57 @@ static const char *amount_why(const struct limit *limit, const char *unit, uint6
                         (unsigned long long)allowed, unit, (unsigned long long)need);
 }
 
-const char *quota_why(const struct core *core, const struct limit *limit, const struct class *class,
-                      struct arena *arena, const char **out_remedy)
+static const char *gpu_time_why(const struct core *core, const struct limit *limit,
+                                const struct class *class, struct charge charge,
+                                struct arena *arena, const char **out_remedy)
 {
-    const struct policy_need *need = &class->need;
-    if (limit->jobs_used >= limit->jobs_max)
-        return amount_why(limit, "jobs", limit->jobs_used, 1, limit->jobs_max, arena, out_remedy);
-    if (!fits_below(limit->cores_used, need->cores, limit->cores_max))
-        return amount_why(limit, "cores", limit->cores_used, need->cores, limit->cores_max, arena,
-                          out_remedy);
-    if (!fits_below(limit->gpus_used, need->gpus, limit->gpus_max))
-        return amount_why(limit, "gpus", limit->gpus_used, need->gpus, limit->gpus_max, arena,
-                          out_remedy);
     const struct quota *quota = limit->quota;
+    uint64_t wanted = class_gpu_ms(class, charge), allowed = (uint64_t)quota->gpu_ms;
     uint64_t ends = window_begin(core->wall_us, quota->period_ms) + quota->period_ms * 1000;
-    char left[PARSE_TEXT_SIZE];
-    *out_remedy = arena_printf(arena,
-                               "the period ends in %s, or an operator raises it: athanor "
-                               "quota set%s --gpu-hours ...",
-                               format_duration_short((ends - core->wall_us) / 1000, left),
-                               option_text(quota, arena));
+    const char *raise =
+        arena_printf(arena, "an operator raises it: athanor quota set%s --gpu-hours ...",
+                     option_text(quota, arena));
+    if (wanted == UINT64_MAX) {
+        *out_remedy = arena_printf(arena,
+                                   "submit it with limits.wall_time, or an operator gives queue "
+                                   "'%s' a --max-time: waiting does not help",
+                                   class->queue_config->name);
+        return arena_printf(arena,
+                            "quota '%s' (%s) counts GPU time, and the job has no limits.wall_time "
+                            "to set aside",
+                            quota->scope, limit->meter->scope);
+    }
+    *out_remedy =
+        wanted > allowed
+            ? arena_printf(arena, "ask for less, or %s: waiting does not help", raise)
+            : arena_printf(arena,
+                           "running jobs end before their limits, the period ends in %s, or %s",
+                           gpu_time(arena, (ends - core->wall_us) / 1000), raise);
     return arena_printf(arena,
                         "quota '%s' (%s): of %s of GPU time in this period %s are used or set "
-                        "aside for what runs",
-                        quota->scope, limit->meter->scope, gpu_time(arena, (uint64_t)quota->gpu_ms),
-                        gpu_time(arena, (uint64_t)quota->gpu_ms - limit->gpu_ms_left));
+                        "aside for what runs, and the job may take %s",
+                        quota->scope, limit->meter->scope, gpu_time(arena, allowed),
+                        gpu_time(arena, allowed - limit->gpu_ms_left), gpu_time(arena, wanted));
+}
+
+const char *quota_why(const struct core *core, const struct limit *limit, const struct class *class,
+                      struct charge charge, struct arena *arena, const char **out_remedy)
+{
+    if (limit->jobs_used >= limit->jobs_max)
+        return amount_why(limit, "jobs", limit->jobs_used, 1, limit->jobs_max, arena, out_remedy);
+    if (!fits_below(limit->cores_used, charge.cores, limit->cores_max))
+        return amount_why(limit, "cores", limit->cores_used, charge.cores, limit->cores_max, arena,
+                          out_remedy);
+    if (!fits_below(limit->gpus_used, charge.gpus, limit->gpus_max))
+        return amount_why(limit, "gpus", limit->gpus_used, charge.gpus, limit->gpus_max, arena,
+                          out_remedy);
+    if (class_gpu_ms(class, charge) > limit->gpu_ms_left)
+        return gpu_time_why(core, limit, class, charge, arena, out_remedy);
+    *out_remedy = "smaller workers become free, or name them with constraint";
+    return arena_printf(arena,
+                        "quota '%s' (%s): an exclusive job is charged for all that its workers "
+                        "have, and those that are free have more than is left",
+                        limit->quota->scope, limit->meter->scope);
 }
 
 /* ---- dump -------------------------------------------------------------------------------- */

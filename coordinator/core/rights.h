@@ -218,12 +218,17 @@ const char *until_why(const struct core *core, const struct class *class, struct
 
 /* ---- quota.c -------------------------------------------------------------------------------- */
 
+/* What an attempt keeps from others and is charged for: of an exclusive job all of its workers. */
+struct charge {
+    uint64_t cores, gpus;
+};
+
 struct limit;
 void quota_configure(struct configure_pass *pass);
 void quotas_join(struct core *core,
                  struct class *class); /* the limits that its jobs count against */
-void quota_take(struct core *core, struct limit *limit, const struct class *class);
-void quota_give(struct core *core, struct limit *limit, const struct class *class);
+void quota_take(struct core *core, struct limit *limit, const struct attempt *attempt);
+void quota_give(struct core *core, struct limit *limit, const struct attempt *attempt);
 void quotas_measure(struct core *core);           /* before a pass: what is left of periods */
 uint64_t quotas_next_at(const struct core *core); /* end of a period; UINT64_MAX: none is metered */
 void quotas_load_end(struct core *core);
@@ -234,9 +239,9 @@ struct quota_asker {
 /* What speaks against so many more waiting jobs that a "submit" or "retry" adds; NULL: nothing. */
 const char *quota_waiting_fault(const struct core *core, const struct quota_asker *askers,
                                 size_t count, const char *what, struct arena *arena);
-/* Of a full limit. */
+/* Of a limit that has no room for what a job of the class would hold. */
 const char *quota_why(const struct core *core, const struct limit *limit, const struct class *class,
-                      struct arena *arena, const char **out_remedy);
+                      struct charge charge, struct arena *arena, const char **out_remedy);
 void meters_flush(struct core *core);
 void quotas_dump(const struct core *core, struct buf *out);
 void quotas_free(struct core *core);
@@ -256,9 +261,9 @@ void job_requeue(struct core *core, struct job *job, enum cause cause, const cha
 uint64_t decay_q32(uint64_t elapsed_ms, uint64_t half_life_ms);
 /* What a rate of 1 leaves behind after that time. */
 uint64_t decay_integral_ms(uint64_t elapsed_ms, uint64_t half_life_ms);
-void shares_take(struct core *core, const struct job *job); /* an attempt begins */
-void shares_give(struct core *core, const struct job *job); /* it has ended */
-void shares_take_loaded(struct core *core, const struct job *job);
+void shares_take(struct core *core, const struct attempt *attempt); /* it begins */
+void shares_give(struct core *core, const struct attempt *attempt); /* it has ended */
+void shares_take_loaded(struct core *core, const struct attempt *attempt);
 void shares_load_end(struct core *core);
 void shares_resettle(struct core *core, const int64_t wanted[SETTING_END]);
 bool share_weigh(struct core *core, const char *account, uint64_t weight); /* true: changed */

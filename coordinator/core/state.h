@@ -99,6 +99,7 @@ struct part {
     uint32_t first_rank, ranks;
     bool confirmed;      /* the worker is known to have it */
     bool held;           /* listed by the join being handled */
+    struct charge charge;    /* on this worker */
     uint64_t seq;        /* newest report that was taken */
     uint64_t started_at; /* wall us; 0: not yet */
     struct part *next, *previous; /* of the worker */
@@ -113,6 +114,7 @@ struct part {
 struct attempt {
     uint64_t attempt_id, number, epoch, resume_checkpoint_id;
     struct job *job;
+    struct charge charge;   /* since it was placed, whatever its workers become meanwhile */
     struct part *parts; /* in order of ranks; most have one, `only` */
     size_t part_count, live_count;
     struct part only;
@@ -451,23 +453,31 @@ uint32_t class_ranks_on(const struct class *class, const struct worker *worker,
 /* Jobs that may have one node keep to one while no worker has an endpoint. */
 uint32_t class_nodes_max(const struct core *core, const struct class *class);
 void class_free(struct class *class);
+/* What so many ranks of it hold there. */
+struct charge class_charge_on(const struct class *class, const struct worker *worker,
+                              uint32_t ranks);
+/* The least that a job of it may hold by the workers there are. */
+struct charge class_charge_least(const struct core *core, const struct class *class);
+/* GPU time that it is charged with at its start; UINT64_MAX: nobody can say. */
+uint64_t class_gpu_ms(const struct class *class, struct charge charge);
 
 /* ---- limit.c ----------------------------------------------------------------------------- */
 /* What a job counts against, as keys; the rest of the array is zero. */
 size_t limit_keys(const struct job *job, struct limit_key out[POLICY_LIMITS_MAX]);
 void limits_join(struct core *core, struct class *class, const struct job *job);
 void limits_leave(struct core *core, struct class *class);
-void limits_take(struct core *core, const struct class *class); /* an attempt begins */
-void limits_give(struct core *core, const struct class *class); /* an attempt ended */
-const struct limit *limits_full(const struct class *class); /* NULL: another job may start */
+void limits_take(struct core *core, const struct attempt *attempt); /* it begins */
+void limits_give(struct core *core, const struct attempt *attempt); /* it has ended */
+/* NULL: another job may start that holds so much. */
+const struct limit *limits_full(const struct class *class, struct charge charge);
 void limits_view(const struct core *core, struct arena *arena, struct policy_view *view);
 void limits_done(struct core *core);
 struct limit *limit_find(const struct core *core, enum limit_kind kind, uint64_t id);
 struct limit *limit_get(struct core *core, enum limit_kind kind, uint64_t id, uint64_t jobs_max);
-void limits_retake(struct core *core, const struct class *class); /* quotas only */
+void limits_retake(struct core *core, const struct attempt *attempt); /* quotas only */
 void limits_live(const struct class *class, bool more); /* a job joined or left the class */
 bool limit_is_over(const struct limit *limit);
-bool limit_is_full(const struct limit *limit, const struct class *class);
+bool limit_is_full(const struct limit *limit, const struct class *class, struct charge charge);
 bool fits_below(uint64_t used, uint64_t need, uint64_t most);
 void quotas_leave(struct core *core, struct class *class);
 
@@ -541,7 +551,7 @@ struct slot {
 struct attempt *attempt_find(const struct core *core, uint64_t attempt_id);
 /* In the indexes, occupying nothing yet (attempt_occupy). */
 struct attempt *attempt_add(struct core *core, struct job *job, uint64_t attempt_id,
-                            const struct slot *slots, size_t count);
+                            const struct slot *slots, size_t count, const struct charge *charge);
 void attempt_occupy(struct core *core, struct attempt *attempt);
 void attempt_free(struct attempt *attempt); /* in no index */
 bool attempt_is_gang(const struct attempt *attempt);

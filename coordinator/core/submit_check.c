@@ -62,11 +62,12 @@ static void starts_json(const struct core_outlook *outlook, struct buf *out)
 }
 
 /* Cost is at most what it asks for, for as long as it may. */
-static void cost_json(const struct class *class, struct buf *out)
+static void cost_json(const struct core *core, const struct class *class, struct buf *out)
 {
+    struct charge charge = class_charge_least(core, class);
     uint64_t own_ms = class->ask.wall_time_ms, default_ms = class->queue_config->default_wall_ms;
     buf_printf(out, ",\"cores\":%llu,\"gpus\":%llu,\"memory_bytes\":%llu,\"wall_time_ms\":%llu",
-               (unsigned long long)class->need.cores, (unsigned long long)class->need.gpus,
+               (unsigned long long)charge.cores, (unsigned long long)charge.gpus,
                (unsigned long long)class->need.memory_bytes,
                (unsigned long long)(own_ms ? own_ms : default_ms));
     buf_printf(out, ",\"wall_time_of\":%s", own_ms ? "\"job\"" : default_ms ? "\"queue\"" : "null");
@@ -109,7 +110,7 @@ static void checked_job_json(struct submit_pass *pass, size_t index, struct job 
     starts_json(outlook, out);
     buf_puts(out, ",\"waits_for\":");
     reasons_json(out, outlook->reasons, outlook->reason_count);
-    cost_json(job->class, out);
+    cost_json(pass->core, job->class, out);
     buf_printf(out, ",\"spec\":%s}", job->spec_json);
 }
 

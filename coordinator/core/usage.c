@@ -109,39 +109,41 @@ static void share_settle(struct core *core, struct share *share)
     share_mark(core, share);
 }
 
-static uint64_t job_rate(const struct core *core, const struct job *job)
+static uint64_t charge_rate(const struct core *core, struct charge charge)
 {
-    uint64_t gpu_cores = (uint64_t)core->settings[SETTING_GPU_CORES];
-    return job->ranks * (job->cores + job->gpus * gpu_cores);
+    return charge.cores + charge.gpus * (uint64_t)core->settings[SETTING_GPU_CORES];
 }
 
 /* ---- when attempts come and go ----------------------------------------------------------- */
 
-void shares_take(struct core *core, const struct job *job)
+void shares_take(struct core *core, const struct attempt *attempt)
 {
+    const struct job *job = attempt->job;
     struct share *both[] = {share_get(core, 'a', job->account),
                             share_get(core, 'p', job->project->name)};
     for (size_t i = 0; i < 2; i++) {
         share_settle(core, both[i]);
-        both[i]->rate += job_rate(core, job);
+        both[i]->rate += charge_rate(core, attempt->charge);
     }
 }
 
-void shares_give(struct core *core, const struct job *job)
+void shares_give(struct core *core, const struct attempt *attempt)
 {
+    const struct job *job = attempt->job;
     struct share *both[] = {share_get(core, 'a', job->account),
                             share_get(core, 'p', job->project->name)};
     for (size_t i = 0; i < 2; i++) {
         share_settle(core, both[i]);
-        CHECK(both[i]->rate >= job_rate(core, job));
-        both[i]->rate -= job_rate(core, job);
+        CHECK(both[i]->rate >= charge_rate(core, attempt->charge));
+        both[i]->rate -= charge_rate(core, attempt->charge);
     }
 }
 
-void shares_take_loaded(struct core *core, const struct job *job)
+void shares_take_loaded(struct core *core, const struct attempt *attempt)
 {
-    share_get(core, 'a', job->account)->rate += job_rate(core, job);
-    share_get(core, 'p', job->project->name)->rate += job_rate(core, job);
+    const struct job *job = attempt->job;
+    share_get(core, 'a', job->account)->rate += charge_rate(core, attempt->charge);
+    share_get(core, 'p', job->project->name)->rate += charge_rate(core, attempt->charge);
 }
 
 /* Before a setting changes all that was used is written down under the old ones. */
@@ -155,7 +157,7 @@ void shares_resettle(struct core *core, const int64_t wanted[SETTING_END])
     struct attempt *attempt, *next;
     HASH_ITER(hh, core->attempts, attempt, next)
     {
-        shares_take_loaded(core, attempt->job);
+        shares_take_loaded(core, attempt);
     }
 }
 

@@ -386,10 +386,14 @@ static void job_reasons(const struct core *core, const struct job *job, const st
                                 cause_name(job->cause)),
                    "the backoff ends (retry.backoff)");
     }
-    const struct limit *full = limits_full(class);
+    struct charge charge = class_charge_least(core, class);
+    const struct limit *full = limits_full(class, charge);
     const char *remedy;
+    if (!full && class->ask.exclusive && verdict->block == POLICY_BLOCK_LIMIT &&
+        verdict->by < core->limit_count && core->limits[verdict->by]->quota)
+        full = core->limits[verdict->by];
     if (full && full->quota && job->state == JOB_READY) {
-        const char *detail = quota_why(core, full, class, arena, &remedy);
+        const char *detail = quota_why(core, full, class, charge, arena, &remedy);
         reason_add(reasons, REASON_LIMIT, detail, remedy);
     } else if (full && job->state == JOB_READY)
         reason_add(reasons, REASON_AT_ONCE,

@@ -271,7 +271,9 @@ size_t gang_fit(const struct pass *pass, size_t class_index, const struct room *
         if (ranks)
             seats[count++] = seat_make(pass, class_index, i, ranks, &rooms[i].free);
     }
-    return gang_choose(class, seats, count, seats + view->worker_count, pass->plan->arena, out);
+    count = gang_choose(class, seats, count, seats + view->worker_count, pass->plan->arena, out);
+    size_t limit;
+    return count && workers_within_limits(pass, class_index, *out, count, &limit) ? count : 0;
 }
 
 bool gang_is_possible(const struct pass *pass, size_t class_index)

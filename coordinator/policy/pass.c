@@ -66,48 +66,6 @@ static void lane_advance(struct pass *pass, size_t class_index)
         heap_pop(pass);
 }
 
-/* ---- limits -------------------------------------------------------------------------------- */
-
-/* False: limit *out has not enough left for one more job of the class. */
-static bool limits_allow(const struct pass *pass, size_t class_index, size_t *out)
-{
-    const struct policy_class *class = &pass->view->classes[class_index];
-    const struct policy_need *need = &pass->lanes[class_index].need;
-    for (size_t i = 0; i < class->limit_count; i++) {
-        const struct policy_limit *limit = &pass->limits[class->limits[i]];
-        *out = class->limits[i];
-        if (limit->jobs == 0 || limit->cores < need->cores || limit->gpus < need->gpus ||
-            (need->gpus && limit->gpu_ms == 0))
-            return false;
-    }
-    return true;
-}
-
-static uint64_t minus(uint64_t left, uint64_t taken)
-{
-    return left == UINT64_MAX ? left : left - min_u64(left, taken);
-}
-
-static uint64_t gpu_ms(const struct policy_need *need, uint64_t wall_time_ms)
-{
-    if (need->gpus == 0)
-        return 0;
-    return wall_time_ms > UINT64_MAX / need->gpus ? UINT64_MAX : need->gpus * wall_time_ms;
-}
-
-static void limits_charge(struct pass *pass, size_t class_index)
-{
-    const struct policy_class *class = &pass->view->classes[class_index];
-    const struct policy_need *need = &pass->lanes[class_index].need;
-    for (size_t i = 0; i < class->limit_count; i++) {
-        struct policy_limit *limit = &pass->limits[class->limits[i]];
-        limit->jobs = minus(limit->jobs, 1);
-        limit->cores = minus(limit->cores, need->cores);
-        limit->gpus = minus(limit->gpus, need->gpus);
-        limit->gpu_ms = minus(limit->gpu_ms, gpu_ms(need, class->wall_time_ms));
-    }
-}
-
 /* ---- waiters ------------------------------------------------------------------------------- */
 
 static void verdict_set(struct pass *pass, size_t class_index, enum policy_block block, uint64_t by)
@@ -171,7 +129,7 @@ static void reserve_waiters(struct pass *pass)
     for (size_t i = 0; i < pass->view->class_count; i++) {
         pass->lanes[i].round = 0;
         pass->lanes[i].cursor = 0;
-        pass->lanes[i].delays = false;
+        pass->lanes[i].delays = pass->lanes[i].over = false;
     }
 }
 
@@ -215,7 +173,7 @@ static void start(struct pass *pass, size_t class_index, const struct policy_sha
     }
     if (pass->profile)
         profile_place(pass, class_index, shares, share_count);
-    limits_charge(pass, class_index);
+    limits_charge(pass, class_index, shares, share_count);
     plan_place(pass->plan,
                &(struct policy_placement){.job_id = pass->lanes[class_index].head.job_id,
                                           .class_index = class_index,
@@ -229,9 +187,9 @@ static void look_at(struct pass *pass, size_t class_index)
     struct lane *lane = &pass->lanes[class_index];
     const struct policy_share *shares;
     size_t share_count, limit;
-    if (!lane->stuck && !limits_allow(pass, class_index, &limit)) {
+    if (!lane->stuck && !limits_allow(pass, class_index, &lane->need, &limit)) {
         verdict_set(pass, class_index, POLICY_BLOCK_LIMIT, limit);
-        heap_pop(pass);
+        heap_pop(pass); /* what the limit keeps from it, others may use: no reservation */
         return;
     }
     enum start_answer answer =
@@ -247,6 +205,8 @@ static void look_at(struct pass *pass, size_t class_index)
     if (answer == START_WOULD_DELAY) {
         verdict_set(pass, class_index, POLICY_BLOCK_ORDER, delayed_job(pass, class_index));
         pass->refusals++;
+    } else if (answer == START_OVER_LIMIT) {
+        verdict_set(pass, class_index, POLICY_BLOCK_LIMIT, lane->over_limit);
     } else {
         verdict_set(pass, class_index, POLICY_BLOCK_ROOM, 0);
     }

@@ -35,6 +35,8 @@ struct lane {
     uint32_t round; /* candidates before round and cursor are known not to take the job; see */
     size_t cursor;  /* start.c */
     bool delays;    /* a worker before the cursor has room, but a reservation needs it */
+    bool over;      /* the same, but an exclusive job there would exceed a limit */
+    size_t over_limit; /* that one */
     bool stuck;     /* no job of it can start in this pass */
     bool open;      /* head is a job */
     bool possible, possible_known; /* it would fit if nothing ran */
@@ -68,6 +70,7 @@ struct pass {
     size_t reserved_count; /* of waiters: their reservations are in the profile */
     size_t ordinary_count; /* of waiters: those that do not evict */
     size_t refusals;       /* for the sake of reservations */
+    bool unlimited;        /* for the question what limits keep an exclusive job from */
     bool closed;           /* nobody else may start */
     uint64_t closed_by;    /* for the sake of this job */
 
@@ -100,6 +103,16 @@ void pass_run(const struct policy_rules *rules, const struct policy_view *view,
               struct policy_plan *plan);
 void pass_running_read(struct pass *pass);
 
+/* ---- limits.c: quotas ---------------------------------------------------------------------- */
+/* False: limit *out has not enough left for one more job of the class that holds so much. */
+bool limits_allow(const struct pass *pass, size_t class_index, const struct policy_need *held,
+                  size_t *out);
+/* Whether the whole of these workers may be charged to an exclusive class; others: always. */
+bool workers_within_limits(const struct pass *pass, size_t class_index,
+                           const struct policy_share *shares, size_t share_count, size_t *out);
+void limits_charge(struct pass *pass, size_t class_index, const struct policy_share *shares,
+                   size_t share_count);
+
 /* ---- room.c: what a worker takes of a job ------------------------------------------------- */
 /* Ranks of the class that fit, at most all of them and ranks_per_node. */
 uint32_t room_ranks(const struct policy_class *class, const struct room *room, uint64_t gpus_unfit);
@@ -107,6 +120,9 @@ void room_occupy(struct room *room, const struct policy_class *class, uint32_t r
 void room_release(struct room *room, const struct policy_class *class, uint32_t ranks,
                   const struct policy_need *total);
 /* Usable, and allowed to what starts at start_ms. */
+bool worker_admits(const struct pass *pass, size_t class_index, size_t worker_index,
+                   uint64_t start_ms, struct policy_fit *out);
+/* And within the limits of an exclusive job: where one may be. */
 bool worker_allows(const struct pass *pass, size_t class_index, size_t worker_index,
                    uint64_t start_ms, struct policy_fit *out);
 /* Whether allowed at now or at one of view->times. */
@@ -135,7 +151,7 @@ size_t gang_fit(const struct pass *pass, size_t class_index, const struct room *
 bool gang_is_possible(const struct pass *pass, size_t class_index);
 
 /* ---- start.c: can the first job of a class start now -------------------------------------- */
-enum start_answer { START_NO_ROOM, START_WOULD_DELAY, START_FITS };
+enum start_answer { START_NO_ROOM, START_WOULD_DELAY, START_OVER_LIMIT, START_FITS };
 enum start_answer start_find(struct pass *pass, size_t class_index, const struct policy_share **out,
                              size_t *out_count);
 

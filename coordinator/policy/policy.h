@@ -51,16 +51,18 @@ struct policy_class {
     bool evicts;             /* its queue may preempt those of a lower preemption class */
     uint32_t preemption;     /* class of preemption: evicts running ones of a lower number */
     uint64_t wall_time_ms;   /* limit or the default of its queue; POLICY_NEVER: none */
+    uint64_t charged_ms;     /* the limit, which is enforced, without the default */
     int64_t bonus;           /* fair share, size, queue: added to each job's key */
     uint64_t ready_count;
     uint32_t limits[POLICY_LIMITS_MAX]; /* indices into view->limits that its jobs count against */
     size_t limit_count;
 };
 
-/* What may still be started under one quota; UINT64_MAX where it says nothing. */
+/* What may still be started under one quota; UINT64_MAX where it says nothing. A job needs what it
+ * asks for, an exclusive one all that its workers have. */
 struct policy_limit {
     uint64_t jobs, cores, gpus;
-    uint64_t gpu_ms; /* left of the period: a job with GPUs needs some, what it takes is charged */
+    uint64_t gpu_ms; /* left of the period: a job is charged with its GPUs x charged_ms */
 };
 
 struct policy_share {
@@ -178,6 +180,8 @@ const struct policy *policy_find(const char *name);
 /* In order of policies.def; NULL behind the last. */
 const struct policy *policy_at(size_t index);
 
+/* What a run is charged with: UINT64_MAX when it has GPUs and no limit. */
+uint64_t policy_gpu_ms(uint64_t gpus, uint64_t charged_ms);
 bool policy_fits(const struct policy_need *need, const struct policy_need *free);
 
 #endif

@@ -161,7 +161,9 @@ bool reserve_one(struct pass *pass, size_t class_index, uint64_t job_id, bool fi
             moment_take(&sweep, &pass->moments[i]);
         const struct policy_share *shares;
         size_t share_count = may_fit(&sweep) ? choose_at(&sweep, at, &shares) : 0;
-        if (share_count == 0)
+        size_t limit;
+        if (share_count == 0 ||
+            !workers_within_limits(pass, class_index, shares, share_count, &limit))
             continue;
         reserve(pass, &(struct policy_reservation){.job_id = job_id,
                                                    .class_index = class_index,
@@ -207,6 +209,9 @@ bool reserve_claim(struct pass *pass, const struct waiter *waiter)
                            pass->coming_ms, &fit))
             return false;
         sweep.gpus_unfit[waiter->shares[i].worker_index] = fit.gpus_unfit;
+        if (!worker_allows(pass, waiter->class_index, waiter->shares[i].worker_index, start_ms,
+                           &fit)) /* a window closes it until then */
+            start_ms = pass->coming_ms;
     }
     do { /* until one time suits all; it only grows, from step to step */
         before = start_ms;

@@ -36,7 +36,7 @@ void room_release(struct room *room, const struct policy_class *class, uint32_t 
     room->exclusives -= class->exclusive && room->exclusives > 0;
 }
 
-bool worker_allows(const struct pass *pass, size_t class_index, size_t worker_index,
+bool worker_admits(const struct pass *pass, size_t class_index, size_t worker_index,
                    uint64_t start_ms, struct policy_fit *out)
 {
     const struct policy_view *view = pass->view;
@@ -45,6 +45,15 @@ bool worker_allows(const struct pass *pass, size_t class_index, size_t worker_in
         return false;
     return !view->classes[class_index].constrained ||
            view->allows(view->core, class_index, worker_index, start_ms, out);
+}
+
+bool worker_allows(const struct pass *pass, size_t class_index, size_t worker_index,
+                   uint64_t start_ms, struct policy_fit *out)
+{
+    struct policy_share all = {.worker_index = worker_index};
+    size_t limit;
+    return worker_admits(pass, class_index, worker_index, start_ms, out) &&
+           workers_within_limits(pass, class_index, &all, 1, &limit);
 }
 
 bool worker_allows_ever(const struct pass *pass, size_t class_index, size_t worker_index,

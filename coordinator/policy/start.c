@@ -66,10 +66,21 @@ static bool has_room(const struct pass *pass, size_t class_index, size_t worker_
     const struct room *room = &pass->rooms[worker_index];
     struct policy_fit fit;
     if (room->exclusives || (class->exclusive && room->jobs) || !policy_fits(need, &room->free) ||
-        !worker_allows(pass, class_index, worker_index, pass->view->now_ms, &fit))
+        !worker_admits(pass, class_index, worker_index, pass->view->now_ms, &fit))
         return false;
     *out_gpus_unfit = fit.gpus_unfit;
     return need->gpus == 0 || need->gpus + fit.gpus_unfit <= room->free.gpus;
+}
+
+/* Limits of exclusive jobs depend on the workers; those of others were looked at before. */
+static bool is_over_limit(struct pass *pass, size_t class_index, const struct policy_share *shares,
+                          size_t share_count)
+{
+    struct lane *lane = &pass->lanes[class_index];
+    if (workers_within_limits(pass, class_index, shares, share_count, &lane->over_limit))
+        return false;
+    lane->over = true;
+    return true;
 }
 
 /* Whether the lane's worker under the cursor takes the job. */
@@ -78,7 +89,8 @@ static bool takes(struct pass *pass, size_t class_index, size_t worker_index)
     struct lane *lane = &pass->lanes[class_index];
     uint64_t unfit;
     if (!is_of_round(pass, class_index, worker_index, lane->round) ||
-        !has_room(pass, class_index, worker_index, &unfit))
+        !has_room(pass, class_index, worker_index, &unfit) ||
+        is_over_limit(pass, class_index, &(struct policy_share){.worker_index = worker_index}, 1))
         return false;
     if (!is_booked(pass, worker_index) ||
         ranks_undelaying(pass, class_index, worker_index, unfit) ==
@@ -110,7 +122,7 @@ static enum start_answer find_one(struct pass *pass, size_t class_index,
             return START_FITS;
         }
     }
-    return lane->delays ? START_WOULD_DELAY : START_NO_ROOM;
+    return lane->delays ? START_WOULD_DELAY : lane->over ? START_OVER_LIMIT : START_NO_ROOM;
 }
 
 /* ---- several workers, or the least loaded one ----------------------------------------------- */
@@ -124,13 +136,13 @@ static bool may_have_room(const struct pass *pass, size_t class_index)
     struct policy_fit fit;
     for (size_t i = 0; class->blocked && i < view->changed_count; i++)
         if (room_ranks(class, &pass->rooms[view->changed[i]], 0) &&
-            worker_allows(pass, class_index, view->changed[i], view->now_ms, &fit))
+            worker_admits(pass, class_index, view->changed[i], view->now_ms, &fit))
             return true;
     return !class->blocked;
 }
 
 /* Seats that delay nobody; false when that took some away. */
-static bool seats_undelaying(const struct pass *pass, size_t class_index, struct seat *seats,
+static bool seats_undelaying(struct pass *pass, size_t class_index, struct seat *seats,
                              size_t *out_count)
 {
     const struct policy_view *view = pass->view;
@@ -140,11 +152,13 @@ static bool seats_undelaying(const struct pass *pass, size_t class_index, struct
     for (size_t i = 0; i < view->worker_count; i++) {
         struct policy_fit fit;
         if (room_ranks(class, &pass->rooms[i], 0) == 0 ||
-            !worker_allows(pass, class_index, i, view->now_ms, &fit))
+            !worker_admits(pass, class_index, i, view->now_ms, &fit))
             continue;
         uint32_t most = room_ranks(class, &pass->rooms[i], fit.gpus_unfit), ranks = most;
         if (most && is_booked(pass, i))
             ranks = (uint32_t)min_u64(most, ranks_undelaying(pass, class_index, i, fit.gpus_unfit));
+        if (most && is_over_limit(pass, class_index, &(struct policy_share){.worker_index = i}, 1))
+            continue;
         all &= ranks == most;
         if (ranks == 0)
             continue;
@@ -155,20 +169,32 @@ static bool seats_undelaying(const struct pass *pass, size_t class_index, struct
     return all;
 }
 
+static bool fits_without_limits(struct pass *pass, size_t class_index)
+{
+    const struct policy_share *shares;
+    pass->unlimited = true;
+    bool fits = gang_fit(pass, class_index, pass->rooms, pass->view->now_ms, &shares) > 0;
+    pass->unlimited = false;
+    return fits;
+}
+
 static enum start_answer find_gang(struct pass *pass, size_t class_index,
                                    const struct policy_share **out, size_t *out_count)
 {
     if (!may_have_room(pass, class_index))
         return START_NO_ROOM;
+    pass->lanes[class_index].over = false;
     size_t count;
     bool all = seats_undelaying(pass, class_index, pass->seats, &count);
     *out_count = gang_choose(&pass->view->classes[class_index], pass->seats, count,
                              pass->seats + pass->view->worker_count, pass->plan->arena, out);
     if (*out_count)
-        return START_FITS;
+        return is_over_limit(pass, class_index, *out, *out_count) ? START_OVER_LIMIT : START_FITS;
     if (!all && gang_fit(pass, class_index, pass->rooms, pass->view->now_ms, out))
         return START_WOULD_DELAY;
-    return START_NO_ROOM;
+    return pass->lanes[class_index].over && fits_without_limits(pass, class_index)
+               ? START_OVER_LIMIT
+               : START_NO_ROOM;
 }
 
 enum start_answer start_find(struct pass *pass, size_t class_index, const struct policy_share **out,

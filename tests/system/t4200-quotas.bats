@@ -180,3 +180,18 @@ waits_for() { athanor why "$1" | grep -q "$2"; }
     run athanor queue rm kept
     [[ $output == *"have not ended use it"* ]]
 }
+
+@test "an exclusive job is charged for the whole of its worker, everywhere" {
+    athanor quota set --user ada --cores 3
+    spec alone 'resources: {exclusive: true}' 'array: 2'
+    as ada submit alone.yaml
+    first=$(sql "SELECT job_id FROM athanor.jobs WHERE name = 'alone-0'")
+    until_true 30 is_running "$first"
+    [ "$(sql "SELECT cores_used FROM athanor.quota_uses WHERE scope = 'user=ada'")" = 2 ]
+    [ "$(sql "SELECT cores_now FROM athanor.shares WHERE name = 'ada'")" = 2 ]
+    [ "$(sql "SELECT cores, gpus FROM athanor.usage_ledger WHERE job_id = $first AND attempt_id IS NOT NULL")" = "2|0" ]
+    waits_for $((first + 1)) "quota 'user=ada' (user=ada): 2 of 3 cores are in use, and the job needs 2"
+    athanor check --json alone.yaml | grep -q '"cores": *2'
+    athanor quota rm --user ada
+    until_true 30 is_running $((first + 1))
+}

@@ -71,7 +71,7 @@ enum sim_fault {
     X(UNKNOWN_IS_DONE, 60, "", "an unknown commit is taken for done") \
     X(UNKNOWN_IS_NOT, 60, "", "an unknown commit is sent again without looking") \
     X(NO_START_AGAIN, 60, "liveness", "a lost START is not sent again") \
-    X(NO_STOP_AGAIN, 100, "liveness", "a lost STOP is not sent again") \
+    X(NO_STOP_AGAIN, 400, "liveness", "a lost STOP is not sent again") \
     X(NO_LEASE, 40, "liveness", "the silence of a worker is not noticed") \
     X(NO_BACKOFF_END, 20, "liveness", "a backoff does not end") \
     X(NO_PASS, 20, "liveness", "room that came free is not looked at") \

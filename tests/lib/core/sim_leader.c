@@ -249,6 +249,8 @@ static size_t settings_of(struct sim *sim, const struct sim_request *request,
     size_t count = 0;
     if (request->scope_part)
         out[count++] = (struct rec_name_value){request->scope_part, request->scope_name};
+    if (request->setting && strcmp(request->setting, "gpu_ms") == 0)
+        out[count++] = (struct rec_name_value){"period_ms", "86400000"};
     if (request->setting)
         out[count++] = (struct rec_name_value){request->setting, request->to};
     if (request->until_us) {

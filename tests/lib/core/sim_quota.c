@@ -19,13 +19,13 @@ static struct sim_request quota_request(const char *action, const char *part, co
     return request;
 }
 
-/* Large enough for any one job, so that nothing waits for ever: the largest asks for 12 cores. */
+/* Large enough for most jobs: the largest that share a worker ask for 12 cores. */
 struct sim_request quota_draw(struct sim *sim)
 {
     static const struct {
         const char *setting;
         uint64_t least, most;
-    } amounts[] = {{"jobs", 1, 5}, {"cores", 12, 16}, {"gpus", 6, 8}};
+    } amounts[] = {{"jobs", 1, 5}, {"cores", 12, 16}, {"gpus", 6, 8}, {"gpu_ms", 1000, 20000}};
     size_t scope = rng_below(&sim->rng, ARRAY_COUNT(scopes));
     size_t amount = rng_below(&sim->rng, ARRAY_COUNT(amounts));
     bool lifts = rng_below(&sim->rng, 4) == 0;
@@ -90,8 +90,8 @@ static void quota_check(struct sim *sim, const struct row_quota *quota, const st
             (each && strcmp(other->account, job->account) != 0))
             continue;
         jobs++;
-        cores += (int64_t)(other->ranks * other->cores);
-        gpus += (int64_t)(other->ranks * other->gpus);
+        cores += (int64_t)attempt->cores;
+        gpus += (int64_t)attempt->gpus;
     }
     bool too_many = (quota->jobs >= 0 && jobs > quota->jobs) ||
                     (quota->cores >= 0 && cores > quota->cores) ||
@@ -104,17 +104,50 @@ static void quota_check(struct sim *sim, const struct row_quota *quota, const st
                       (long long)quota->gpus);
 }
 
+/* Who shares pays for its ranks, who does not for no less; and who takes GPU time that is counted
+ * has a limit that fits into all there is. */
+static void charge_check(struct sim *sim, const struct row_quota *quota, const struct row_job *job,
+                         const struct row_attempt *attempt)
+{
+    const struct spec_job *spec = judge_spec(sim, job->job_id);
+    uint64_t cores = job->ranks * job->cores, gpus = job->ranks * job->gpus;
+    bool sound = spec->resources.exclusive ? attempt->cores >= cores && attempt->gpus >= gpus
+                                           : attempt->cores == cores && attempt->gpus == gpus;
+    if (!sound)
+        sim_violation(sim, "job %llu is charged for %llu cores and %llu gpus and asks for %llu "
+                           "and %llu",
+                      (ull)job->job_id, (ull)attempt->cores, (ull)attempt->gpus, (ull)cores,
+                      (ull)gpus);
+    if (quota->gpu_ms < 0 || attempt->gpus == 0)
+        return;
+    uint64_t wall_ms = spec->limits.wall_time_ms;
+    if (wall_ms == 0 || attempt->gpus * wall_ms > (uint64_t)quota->gpu_ms)
+        sim_violation(sim, "quota %s: job %llu may take %llu gpus for %llu ms of %lld",
+                      quota->scope, (ull)job->job_id, (ull)attempt->gpus, (ull)wall_ms,
+                      (long long)quota->gpu_ms);
+}
+
 void judge_quotas(struct sim *sim, const struct effects *effects, uint64_t job_id)
 {
     struct row_job key = {.job_id = job_id};
     const struct row_job *job = memory_db_find(sim->database.rows, ROW_TABLE_job, &key);
+    const struct row_attempt *attempt = NULL;
     const struct row_quota *quota;
+    const uint64_t *live;
+    size_t count = judge_live(sim, &live);
     if (batch_changes(effects))
         return; /* before or after it, nobody can tell */
-    for (size_t i = 0; (quota = memory_db_row(sim->database.rows, ROW_TABLE_quota, i)); i++)
-        if (!quota->removed_at && meets(quota, job, judge_spec(sim, job_id)) &&
-            !is_shadowed(sim, quota, job->account))
-            quota_check(sim, quota, job);
+    for (size_t i = 0; i < count && !(attempt && attempt->job_id == job_id); i++)
+        attempt = memory_db_find(sim->database.rows, ROW_TABLE_attempt,
+                                 &(struct row_attempt){.attempt_id = live[i]});
+    for (size_t i = 0; (quota = memory_db_row(sim->database.rows, ROW_TABLE_quota, i)); i++) {
+        if (quota->removed_at || !meets(quota, job, judge_spec(sim, job_id)) ||
+            is_shadowed(sim, quota, job->account))
+            continue;
+        quota_check(sim, quota, job);
+        if (attempt && attempt->job_id == job_id)
+            charge_check(sim, quota, job, attempt);
+    }
 }
 
 /* What is left to lift: the scope of the next quota from `from` on; false: none. */

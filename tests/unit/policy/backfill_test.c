@@ -238,15 +238,53 @@ static void gpu_hours_are_charged_by_the_limit_of_time(void **state)
 {
     struct world *w = *state;
     world_worker(w, 0, 8, 8);
-    w->limits[0] = (struct policy_limit){UINT64_MAX, UINT64_MAX, UINT64_MAX, 150};
+    w->limits[0] = (struct policy_limit){UINT64_MAX, UINT64_MAX, UINT64_MAX, 250};
     w->view.limit_count = 1;
     struct policy_class *class = world_class(w, 0, 1, 1, 1);
     class->limit_count = 1;
-    class->wall_time_ms = 100;
+    class->wall_time_ms = class->charged_ms = 100;
     for (uint64_t id = 1; id <= 4; id++)
         world_job(w, 0, id, 0);
     world_plan(w, policy_find("fair"));
-    assert_int_equal(w->plan.placement_count, 2); /* 100 of 150, then what is left */
+    assert_int_equal(w->plan.placement_count, 2); /* a third would overdraw by 50 */
+    assert_int_equal(w->plan.verdicts[0].block, POLICY_BLOCK_LIMIT);
+}
+
+static void gpu_hours_are_not_for_jobs_without_an_enforced_limit(void **state)
+{
+    struct world *w = *state;
+    world_worker(w, 0, 8, 8);
+    w->limits[0] = (struct policy_limit){UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX - 1};
+    w->view.limit_count = 1;
+    struct policy_class *class = world_class(w, 0, 1, 1, 1);
+    class->limit_count = 1;
+    class->wall_time_ms = 100; /* a default of its queue */
+    world_job(w, 0, 1, 0);
+    world_plan(w, policy_find("fair"));
+    assert_int_equal(w->plan.verdicts[0].block, POLICY_BLOCK_LIMIT);
+}
+
+/* Workers of 8 and 2 cores, the larger one first; 1 core is asked for and the quota has 4 left. */
+static void an_exclusive_job_is_charged_for_its_whole_worker(void **state)
+{
+    struct world *w = *state;
+    world_worker(w, 0, 8, 0);
+    world_worker(w, 1, 2, 0);
+    world_worker(w, 2, 2, 0);
+    world_worker(w, 3, 2, 0);
+    w->limits[0] = (struct policy_limit){UINT64_MAX, 5, UINT64_MAX, UINT64_MAX};
+    w->view.limit_count = 1;
+    struct policy_class *class = world_class(w, 0, 1, 1, 0);
+    class->limit_count = 1;
+    class->exclusive = true;
+    for (uint64_t id = 1; id <= 3; id++)
+        world_job(w, 0, id, 0);
+    world_plan(w, policy_find("fair"));
+    assert_int_equal(w->plan.placement_count, 2);
+    assert_int_equal(w->plan.placements[0].shares[0].worker_index, 1);
+    assert_int_equal(w->plan.placements[1].shares[0].worker_index, 2);
+    assert_int_equal(w->plan.verdicts[0].block, POLICY_BLOCK_LIMIT);
+    assert_false(w->plan.verdicts[0].exhausted);
 }
 
 /* ---- evictions ----------------------------------------------------------------------------- */
@@ -449,6 +487,8 @@ int main(void)
         WORLD_TEST(a_class_at_its_limit_waits_without_reserving),
         WORLD_TEST(classes_share_a_limit),
         WORLD_TEST(gpu_hours_are_charged_by_the_limit_of_time),
+        WORLD_TEST(gpu_hours_are_not_for_jobs_without_an_enforced_limit),
+        WORLD_TEST(an_exclusive_job_is_charged_for_its_whole_worker),
         WORLD_TEST(those_with_least_work_lost_make_room),
         WORLD_TEST(the_sum_of_losses_on_a_worker_decides),
         WORLD_TEST(those_that_are_not_needed_are_spared),

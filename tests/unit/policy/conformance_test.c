@@ -37,6 +37,7 @@ static void draw_class(struct world *w, struct rng *rng, size_t index)
     class->evicts = rng_below(rng, 3) == 0;
     class->preemption = (uint32_t)rng_below(rng, 3);
     class->wall_time_ms = rng_below(rng, 5) ? 1 + rng_below(rng, 100) : POLICY_NEVER;
+    class->charged_ms = rng_below(rng, 5) ? class->wall_time_ms : POLICY_NEVER;
     class->bonus = (int64_t)rng_below(rng, 3);
     for (uint32_t i = 0; i < LIMITS_MAX; i++)
         if (rng_below(rng, 4) == 0)
@@ -202,21 +203,41 @@ static void shares_must_be_a_gang(const struct judge *judge, size_t class_index,
     assert_int_equal(ranks, class->ranks);
 }
 
-static bool limit_allows(const struct policy_limit *limit, const struct policy_class *class)
+/* What a job is charged for: its ranks, or the whole of its workers. */
+static struct policy_need charge_of(const struct world *w, size_t class_index,
+                                    const struct policy_share *shares, size_t count)
 {
-    return limit->jobs >= 1 && limit->cores >= class->ranks * class->rank.cores &&
-           limit->gpus >= class->ranks * class->rank.gpus &&
-           (class->rank.gpus == 0 || limit->gpu_ms > 0);
+    const struct policy_class *class = &w->classes[class_index];
+    struct policy_need sum = {0};
+    for (size_t i = 0; class->exclusive && i < count; i++) {
+        sum.cores += w->workers[shares[i].worker_index].total.cores;
+        sum.gpus += w->workers[shares[i].worker_index].total.gpus;
+    }
+    if (!class->exclusive)
+        sum = (struct policy_need){.cores = class->ranks * class->rank.cores,
+                                   .gpus = class->ranks * class->rank.gpus};
+    return sum;
 }
 
-static void limit_take(struct policy_limit *limit, const struct policy_class *class)
+/* GPU time is counted in full before the start; without a limit it has no end. */
+static bool limit_allows(const struct policy_limit *limit, const struct policy_class *class,
+                         const struct policy_need *charge)
 {
-    uint64_t gpus = class->ranks * class->rank.gpus;
-    uint64_t wall = min_u64(class->wall_time_ms, 1000000);
+    bool time_left =
+        charge->gpus == 0 || limit->gpu_ms == UINT64_MAX ||
+        (class->charged_ms != POLICY_NEVER && charge->gpus * class->charged_ms <= limit->gpu_ms);
+    return limit->jobs >= 1 && limit->cores >= charge->cores && limit->gpus >= charge->gpus &&
+           time_left;
+}
+
+static void limit_take(struct policy_limit *limit, const struct policy_class *class,
+                       const struct policy_need *charge)
+{
     limit->jobs -= 1;
-    limit->cores -= limit->cores == UINT64_MAX ? 0 : class->ranks * class->rank.cores;
-    limit->gpus -= limit->gpus == UINT64_MAX ? 0 : gpus;
-    limit->gpu_ms -= limit->gpu_ms == UINT64_MAX ? 0 : min_u64(limit->gpu_ms, gpus * wall);
+    limit->cores -= limit->cores == UINT64_MAX ? 0 : charge->cores;
+    limit->gpus -= limit->gpus == UINT64_MAX ? 0 : charge->gpus;
+    limit->gpu_ms -=
+        limit->gpu_ms == UINT64_MAX || charge->gpus == 0 ? 0 : charge->gpus * class->charged_ms;
 }
 
 /* In the order of the plan; afterwards the judge's states are those behind it. */
@@ -230,9 +251,10 @@ static void placements_must_be_sound(struct judge *judge)
         assert_true(next < class->ready_count);
         assert_int_equal(p->job_id, w->jobs[p->class_index][next].job_id);
         shares_must_be_a_gang(judge, p->class_index, p->shares, p->share_count);
+        struct policy_need charge = charge_of(w, p->class_index, p->shares, p->share_count);
         for (size_t k = 0; k < class->limit_count; k++) {
-            assert_true(limit_allows(&judge->limits[class->limits[k]], class));
-            limit_take(&judge->limits[class->limits[k]], class);
+            assert_true(limit_allows(&judge->limits[class->limits[k]], class, &charge));
+            limit_take(&judge->limits[class->limits[k]], class, &charge);
         }
         for (size_t k = 0; k < p->share_count; k++) {
             struct state *state = &judge->states[p->shares[k].worker_index];
@@ -252,6 +274,32 @@ static bool is_ready_and_not_placed(const struct judge *judge, uint64_t job_id)
     return false;
 }
 
+static bool limits_allow_there(const struct judge *judge, size_t class_index, size_t worker_index)
+{
+    const struct policy_class *class = &judge->w->classes[class_index];
+    struct policy_share there = {.worker_index = worker_index};
+    struct policy_need charge = charge_of(judge->w, class_index, &there, 1);
+    for (size_t i = 0; i < class->limit_count; i++)
+        if (!limit_allows(&judge->limits[class->limits[i]], class, &charge))
+            return false;
+    return true;
+}
+
+/* A limit keeps the class from starting: its own need, or all workers that have room for an
+ * exclusive job (of several workers only those that do not suffice alone are looked at). */
+static void limit_must_be_in_the_way(const struct judge *judge, size_t class_index, size_t limit)
+{
+    const struct policy_class *class = &judge->w->classes[class_index];
+    struct policy_need own = {.cores = class->ranks * class->rank.cores,
+                              .gpus = class->ranks * class->rank.gpus};
+    if (!limit_allows(&judge->limits[limit], class, &own))
+        return;
+    assert_true(class->exclusive);
+    for (size_t i = 0; class->nodes_max == 1 && i < judge->w->view.worker_count; i++)
+        assert_false(rank_fits(judge, class_index, &judge->states[i], i, class->ranks, NOW) &&
+                     limits_allow_there(judge, class_index, i));
+}
+
 static void verdicts_must_be_true(const struct judge *judge)
 {
     const struct world *w = judge->w;
@@ -263,7 +311,7 @@ static void verdicts_must_be_true(const struct judge *judge)
         if (verdict->exhausted)
             assert_false(feasible(judge, c, judge->states, NOW));
         if (verdict->block == POLICY_BLOCK_LIMIT)
-            assert_false(limit_allows(&judge->limits[verdict->by], &w->classes[c]));
+            limit_must_be_in_the_way(judge, c, verdict->by);
         if (verdict->block == POLICY_BLOCK_ORDER)
             assert_true(is_ready_and_not_placed(judge, verdict->by));
     }
@@ -351,6 +399,8 @@ static void the_first_reservation_must_be_the_earliest(const struct judge *judge
     const struct policy_reservation *r = &w->plan.reservations[0];
     if (w->classes[r->class_index].evicts)
         return; /* waits for what it evicted, though something else may end before */
+    if (w->classes[r->class_index].exclusive && w->classes[r->class_index].limit_count)
+        return; /* waits for workers that its limits allow, though others are free before */
     for (uint64_t at = NOW; at < min_u64(r->start_ms, NOW + 300); at++) {
         struct state states[WORKERS_MAX];
         states_at(judge, at, 0, states);

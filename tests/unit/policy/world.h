@@ -117,7 +117,8 @@ static inline struct policy_class *world_class(struct world *w, size_t index, ui
                                               .ranks = ranks,
                                               .nodes_min = 1,
                                               .nodes_max = 1,
-                                              .wall_time_ms = POLICY_NEVER};
+                                              .wall_time_ms = POLICY_NEVER,
+                                              .charged_ms = POLICY_NEVER};
     if (w->view.class_count <= index)
         w->view.class_count = index + 1;
     return &w->classes[index];
