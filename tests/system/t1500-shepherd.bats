@@ -333,6 +333,17 @@ X
     nothing_is_left
 }
 
+@test "each rank is bound to its own cores, and takes memory from its node" {
+    [ "$(nproc)" -ge 2 ] || skip "two ranks on cores of their own need two cores"
+    run_plan 2 '["sh", "-c", "grep Cpus_allowed_list /proc/self/status; grep -q prefer.*:0 /proc/self/numa_maps && echo near"]' \
+        '"launcher": "fork", "cpus": [[0], [1]], "numa": [[0], [0]]'
+    [ "$(pick finished cause)" = success ]
+    pick log text | sort >"$home/seen"
+    [ "$(grep -c "Cpus_allowed_list:.0$" "$home/seen")" = 1 ]
+    [ "$(grep -c "Cpus_allowed_list:.1$" "$home/seen")" = 1 ]
+    [ "$(grep -c "^near$" "$home/seen")" = 2 ]
+}
+
 @test "ranks run on the cores of the plan only" {
     run_plan 1 '["python3", "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]' '"cpus": [[0]]'
     [ "$(pick log text)" = "[0]" ]

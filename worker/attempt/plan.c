@@ -118,6 +118,21 @@ static int cpus_read(struct plan *plan, const json_t *list, struct plan_rank *ra
     return 0;
 }
 
+static int numa_read(const json_t *list, struct plan_rank *rank, struct err *err)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *value = json_array_get(list, i);
+        if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+            json_integer_value(value) >= (json_int_t)PLAN_NUMA_MAX)
+            return err_set(err, ERR_PROTOCOL, "numa: expected numbers of nodes from 0 to %u",
+                           PLAN_NUMA_MAX - 1);
+        uint64_t node = (uint64_t)json_integer_value(value);
+        rank->numa[node / 64] |= (uint64_t)1 << node % 64;
+        rank->has_numa = true;
+    }
+    return 0;
+}
+
 static int gpus_read(struct plan *plan, const json_t *list, struct plan_rank *rank, struct err *err)
 {
     const char *text = "";
@@ -135,18 +150,22 @@ static int ranks_read(struct plan *plan, const json_t *root, struct err *err)
 {
     uint64_t count;
     const json_t *cpus = json_object_get(root, "cpus"), *gpus = json_object_get(root, "gpus");
+    const json_t *numa = json_object_get(root, "numa");
     if (u64_get(root, "ranks", 0, &count, err) < 0)
         return -1;
     if (count == 0 || count > PLAN_RANKS_MAX)
         return err_set(err, ERR_PROTOCOL, "ranks: expected 1 to %u", PLAN_RANKS_MAX);
-    if ((cpus && json_array_size(cpus) != count) || (gpus && json_array_size(gpus) != count))
-        return err_set(err, ERR_PROTOCOL, "cpus, gpus: expected one list for each of %u ranks",
+    if ((cpus && json_array_size(cpus) != count) || (gpus && json_array_size(gpus) != count) ||
+        (numa && json_array_size(numa) != count))
+        return err_set(err, ERR_PROTOCOL, "cpus, numa, gpus: expected one list for each of %u ranks",
                        (unsigned)count);
     plan->rank_count = (size_t)count;
     plan->ranks = arena_alloc(&plan->arena, plan->rank_count * sizeof *plan->ranks);
     for (size_t i = 0; i < plan->rank_count; i++) {
         plan->ranks[i].gpus = "";
         if (cpus && cpus_read(plan, json_array_get(cpus, i), &plan->ranks[i], err) < 0)
+            return -1;
+        if (numa && numa_read(json_array_get(numa, i), &plan->ranks[i], err) < 0)
             return -1;
         if (gpus && gpus_read(plan, json_array_get(gpus, i), &plan->ranks[i], err) < 0)
             return -1;

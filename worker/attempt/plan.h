@@ -5,7 +5,7 @@
  *   {"format": 1, "attempt_id": 9, "attempt": 1, "job_id": 7, "job_name": "glosses-base",
  *    "ranks": 2, "cores": 1, "memory_bytes": 1073741824,
  *    "wall_time_ms": 0, "stop_grace_ms": 30000, "stall_ms": 0, "log_bytes_max": 268435456,
- *    "cpus": [[0], [1]], "gpus": [["0"], ["1"]],
+ *    "cpus": [[0], [1]], "numa": [[0], [0]], "gpus": [["0"], ["1"]],
  *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
  *    "cgroup": "", "memory_cgroup": "", "tmp": "/tmp", "epoch": 3, "spec": { … worker/README.md … }}
  * Of an attempt on several nodes `ranks` are those of this node, and it has besides
@@ -24,6 +24,7 @@
 #define PLAN_BYTES_MAX             ((size_t)8 << 20) /* a spec of 1 MiB, inputs, CPU lists */
 #define PLAN_RANKS_MAX             1024u /* per node: 4 pipes and sockets each below 20,000 fds */
 #define PLAN_CPUS_MAX              4096u /* CPU_SETSIZE grown; numbers beyond are refused */
+#define PLAN_NUMA_MAX              1024u /* the kernel's own MAX_NUMNODES */
 #define PLAN_ARGUMENTS_MAX         16384u
 #define PLAN_LOG_BYTES_DEFAULT     ((uint64_t)256 << 20)
 #define PLAN_STOP_GRACE_MS_DEFAULT 30000u
@@ -38,6 +39,8 @@ struct plan_pair {
 struct plan_rank {
     unsigned *cpus; /* to bind to; none: unbound */
     size_t cpu_count;
+    uint64_t numa[PLAN_NUMA_MAX / 64]; /* bit n: memory from node n is wanted; all 0: from any */
+    bool has_numa;
     const char *gpus; /* CUDA_VISIBLE_DEVICES: "0,1"; "" for none */
 };
 

@@ -17,13 +17,19 @@
 
 /* ---- cores ----------------------------------------------------------------------------------- */
 
-static void core_fill(struct inventory *inventory, struct inventory_core *core, hwloc_obj_t object)
+static void core_fill(struct inventory *inventory, struct inventory_core *core,
+                      hwloc_topology_t topology, hwloc_obj_t object)
 {
     int count = hwloc_bitmap_weight(object->cpuset);
     core->cpus = arena_alloc(&inventory->arena, (size_t)(count + 1) * sizeof *core->cpus);
     int cpu;
     hwloc_bitmap_foreach_begin(cpu, object->cpuset) core->cpus[core->cpu_count++] = (unsigned)cpu;
     hwloc_bitmap_foreach_end();
+    hwloc_obj_t package = hwloc_get_ancestor_obj_by_type(topology, HWLOC_OBJ_PACKAGE, object);
+    int node = object->nodeset ? hwloc_bitmap_first(object->nodeset) : 0;
+    core->numa = node > 0 ? node : 0;
+    core->package = package ? (int)package->logical_index : 0;
+    inventory->numa_count = max_u64(inventory->numa_count, (uint64_t)core->numa + 1);
 }
 
 /* Hardware threads of one core share its arithmetic units: a core is offered once. */
@@ -41,7 +47,7 @@ static int cores_fill(struct inventory *inventory, hwloc_topology_t topology, st
     inventory->cores = arena_alloc(&inventory->arena, (size_t)count * sizeof *inventory->cores);
     inventory->core_count = (size_t)count;
     for (int i = 0; i < count; i++)
-        core_fill(inventory, &inventory->cores[i],
+        core_fill(inventory, &inventory->cores[i], topology,
                   hwloc_get_obj_by_type(topology, type, (unsigned)i));
     return 0;
 }
@@ -67,16 +73,56 @@ static const char *topology_text(struct inventory *inventory, hwloc_topology_t t
     return kept;
 }
 
-static int cores_take(struct inventory *inventory, struct err *err)
+/* Who starts us bound to some CPUs, as taskset and batch systems do, means those. */
+static void keep_to_binding(hwloc_topology_t topology)
+{
+    hwloc_cpuset_t set = hwloc_bitmap_alloc();
+    if (set && hwloc_topology_is_thissystem(topology) &&
+        hwloc_get_cpubind(topology, set, HWLOC_CPUBIND_PROCESS) == 0)
+        hwloc_topology_restrict(topology, set, 0); /* refused when nothing would be left */
+    hwloc_bitmap_free(set);
+}
+
+/* Probing for devices takes long: only where there are GPUs whose place is to be found. */
+static bool has_pci(const struct inventory *inventory)
+{
+    bool any = false;
+    for (size_t i = 0; i < inventory->gpu_count; i++)
+        any = any || inventory->gpus[i].pci;
+    return any;
+}
+
+/* The node of a device that is near to one; -1: near to several, or not found. */
+static int node_near(hwloc_topology_t topology, const char *pci)
+{
+    unsigned domain, bus, device, function;
+    if (sscanf(pci, "%x:%x:%x.%x", &domain, &bus, &device, &function) != 4)
+        return -1;
+    hwloc_obj_t object = hwloc_get_pcidev_by_busid(topology, domain, bus, device, function);
+    hwloc_obj_t above = object ? hwloc_get_non_io_ancestor_obj(topology, object) : NULL;
+    if (!above || !above->nodeset || hwloc_bitmap_weight(above->nodeset) != 1)
+        return -1;
+    return hwloc_bitmap_first(above->nodeset);
+}
+
+static int topology_take(struct inventory *inventory, struct err *err)
 {
     hwloc_topology_t topology;
-    /* Only processors and memory are looked at: probing for GPUs and file systems takes long. */
-    setenv("HWLOC_COMPONENTS", "-gl,-opencl,-cuda,-nvml,-rsmi,-levelzero", 0);
+    bool devices = has_pci(inventory);
+    if (!getenv("HWLOC_XMLFILE") && !getenv("HWLOC_SYNTHETIC")) /* which it would override */
+        setenv("HWLOC_COMPONENTS", "-gl,-opencl,-cuda,-nvml,-rsmi,-levelzero", 0);
     if (hwloc_topology_init(&topology) < 0)
         return err_errno(err, "hwloc");
-    hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
-    int rc = hwloc_topology_load(topology) < 0 ? err_errno(err, "hwloc: read the topology")
-                                               : cores_fill(inventory, topology, err);
+    hwloc_topology_set_io_types_filter(topology, devices ? HWLOC_TYPE_FILTER_KEEP_IMPORTANT
+                                                         : HWLOC_TYPE_FILTER_KEEP_NONE);
+    int rc = hwloc_topology_load(topology) < 0 ? err_errno(err, "hwloc: read the topology") : 0;
+    if (rc == 0) {
+        keep_to_binding(topology);
+        rc = cores_fill(inventory, topology, err);
+    }
+    for (size_t i = 0; rc == 0 && i < inventory->gpu_count; i++)
+        if (inventory->gpus[i].pci && inventory->gpus[i].numa < 0)
+            inventory->gpus[i].numa = node_near(topology, inventory->gpus[i].pci);
     if (rc == 0)
         inventory->topology = topology_text(inventory, topology);
     hwloc_topology_destroy(topology);
@@ -112,13 +158,18 @@ static uint64_t memory_take(void)
 static int gpus_fake(struct inventory *inventory, const char *number, struct err *err)
 {
     uint64_t count;
+    if (strchr(number, '/'))
+        return inventory_fake_gpus(number, inventory, err);
     if (parse_u64(number, &count, err) < 0 || count > INVENTORY_GPUS_MAX)
-        return err_set(err, ERR_INVALID, "--gpus fake:%s, expected fake:0 to fake:%u", number,
+        return err_set(err, ERR_INVALID,
+                       "--gpus fake:%s, expected fake:0 to fake:%u, or the path of a file", number,
                        INVENTORY_GPUS_MAX);
     inventory->gpu_count = (size_t)count;
     for (size_t i = 0; i < inventory->gpu_count; i++) {
         struct inventory_gpu *gpu = &inventory->gpus[i];
         gpu->model = "fake";
+        gpu->imaginary = true;
+        gpu->numa = -1;
         gpu->uuid = arena_printf(&inventory->arena, "fake-%zu", i);
         gpu->visible = arena_printf(&inventory->arena, "%zu", i);
         gpu->memory_bytes = (uint64_t)16 << 30;
@@ -139,6 +190,8 @@ static void gpus_real(struct inventory *inventory)
         gpu->uuid = arena_strdup(&inventory->arena, found[i].uuid);
         gpu->visible = gpu->uuid; /* the index depends on CUDA_DEVICE_ORDER */
         gpu->memory_bytes = found[i].memory_bytes;
+        gpu->pci = found[i].pci[0] ? arena_strdup(&inventory->arena, found[i].pci) : NULL;
+        gpu->numa = -1;
     }
     inventory->gpu_count = count;
 }
@@ -155,14 +208,14 @@ static int gpus_take(struct inventory *inventory, const char *wanted, struct err
     }
     if (strcmp(wanted, "none") == 0)
         return 0;
-    return err_set(err, ERR_INVALID, "--gpus '%s', expected auto, none or fake:N", wanted);
+    return err_set(err, ERR_INVALID, "--gpus '%s', expected auto, none, fake:N or fake:FILE", wanted);
 }
 
 int inventory_take(const char *gpus, struct inventory *out, struct err *err)
 {
     struct inventory inventory = {0};
     struct utsname machine;
-    if (cores_take(&inventory, err) < 0 || gpus_take(&inventory, gpus, err) < 0) {
+    if (gpus_take(&inventory, gpus, err) < 0 || topology_take(&inventory, err) < 0) {
         inventory_done(&inventory);
         return -1;
     }
@@ -201,6 +254,8 @@ static int choose_cpu(struct inventory *inventory, unsigned cpu, struct inventor
         return err_set(err, ERR_INVALID, "--cores: at most %u", INVENTORY_CORES_MAX);
     chosen[*count].cpus = arena_alloc(&inventory->arena, sizeof(unsigned));
     chosen[*count].cpus[0] = cpu;
+    chosen[*count].numa = core_of_cpu(inventory, cpu)->numa;
+    chosen[*count].package = core_of_cpu(inventory, cpu)->package;
     chosen[(*count)++].cpu_count = 1;
     return 0;
 }

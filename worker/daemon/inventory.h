@@ -12,18 +12,25 @@
 struct inventory_core {
     unsigned *cpus; /* operating system's numbers of its hardware threads; none: not to be bound */
     size_t cpu_count;
+    int numa, package; /* number of its NUMA node; index of its package */
 };
 
+/* A whole GPU, or a slice of one (MIG), which carries "MIG" in its model's name. */
 struct inventory_gpu {
     const char *model, *uuid;
     const char *visible; /* word for CUDA_VISIBLE_DEVICES */
     uint64_t memory_bytes;
+    const char *pci;     /* "0000:17:00.0"; NULL: not known */
+    int numa;            /* node that it is near to; -1: not known, or to all alike */
+    const char *used;    /* of an imaginary one: file with the bytes in use; NULL: none */
+    bool imaginary;
 };
 
 struct inventory {
     struct arena arena; /* holds everything below */
     struct inventory_core *cores;
     size_t core_count;
+    size_t numa_count; /* greatest number of a node, and one more */
     struct inventory_gpu *gpus;
     size_t gpu_count;
     uint64_t memory_bytes; /* of the machine, or what our cgroup allows when that is less */
@@ -32,9 +39,15 @@ struct inventory {
     char *gpu_note;        /* why no GPU was found, when that was asked for; "" */
 };
 
-/* gpus: "auto", "none", "fake:N". Errors: ERR_INVALID (gpus), ERR_IO (hwloc). */
+/* gpus: "auto", "none", "fake:N" or "fake:FILE" (fake_gpus.c). Only cores that our cpuset and our
+ * binding allow are there, and of each all its hardware threads that are online. hwloc's own
+ * variables (HWLOC_XMLFILE, HWLOC_SYNTHETIC) put another machine in place of this one. Errors:
+ * ERR_INVALID (gpus), ERR_NOT_FOUND, ERR_IO (hwloc, FILE). */
 int inventory_take(const char *gpus, struct inventory *out, struct err *err) WARN_UNUSED;
 void inventory_done(struct inventory *inventory);
+
+/* Imaginary GPUs from a file; appends to gpus. Errors: ERR_NOT_FOUND, ERR_INVALID, ERR_LIMIT. */
+int inventory_fake_gpus(const char *path, struct inventory *inventory, struct err *err) WARN_UNUSED;
 
 /* Reduces the cores to those offered. wanted: "" all; "N" that many; "0-3,8" those CPUs, each as
  * a core. Cores that `claim` refuses, because another worker of this machine binds to them, are

@@ -7,6 +7,12 @@
 typedef int nvml_status; /* nvmlReturn_t; 0 is success */
 typedef struct nvml_device *nvml_device;
 
+struct nvml_pci { /* nvmlPciInfo_t, version 3 */
+    char old_bus_id[16];
+    unsigned domain, bus, device, ids, subsystem;
+    char bus_id[32];
+};
+
 struct nvml_memory { /* nvmlMemory_t */
     unsigned long long total, free, used;
 };
@@ -21,7 +27,14 @@ struct nvml {
     nvml_status (*name)(nvml_device device, char *out, unsigned size);
     nvml_status (*uuid)(nvml_device device, char *out, unsigned size);
     nvml_status (*memory)(nvml_device device, struct nvml_memory *out);
+    /* Newer than the rest; NULL in old drivers. */
+    nvml_status (*pci)(nvml_device device, struct nvml_pci *out);
+    nvml_status (*mig_mode)(nvml_device device, unsigned *current, unsigned *pending);
+    nvml_status (*mig_count)(nvml_device device, unsigned *out);
+    nvml_status (*mig_handle)(nvml_device device, unsigned index, nvml_device *out);
 };
+
+#define NEEDED 8u /* of the symbols below: the driver is of no use without them */
 
 static int nvml_open(struct nvml *nvml, struct err *err)
 {
@@ -37,13 +50,17 @@ static int nvml_open(struct nvml *nvml, struct err *err)
         {"nvmlDeviceGetName", (void **)&nvml->name},
         {"nvmlDeviceGetUUID", (void **)&nvml->uuid},
         {"nvmlDeviceGetMemoryInfo", (void **)&nvml->memory},
+        {"nvmlDeviceGetPciInfo_v3", (void **)&nvml->pci},
+        {"nvmlDeviceGetMigMode", (void **)&nvml->mig_mode},
+        {"nvmlDeviceGetMaxMigDeviceCount", (void **)&nvml->mig_count},
+        {"nvmlDeviceGetMigDeviceHandleByIndex", (void **)&nvml->mig_handle},
     };
     nvml->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!nvml->library)
         return err_set(err, ERR_NOT_FOUND, "no NVIDIA driver: %s", dlerror());
     for (size_t i = 0; i < ARRAY_COUNT(symbols); i++) {
         *symbols[i].function = dlsym(nvml->library, symbols[i].name);
-        if (!*symbols[i].function) {
+        if (!*symbols[i].function && i < NEEDED) {
             dlclose(nvml->library);
             return err_set(err, ERR_IO, "libnvidia-ml.so.1 lacks %s", symbols[i].name);
         }
@@ -51,34 +68,79 @@ static int nvml_open(struct nvml *nvml, struct err *err)
     return 0;
 }
 
-static nvml_status gpu_read(const struct nvml *nvml, unsigned index, struct nvml_gpu *out)
+static nvml_status gpu_read(const struct nvml *nvml, nvml_device device, const char *pci,
+                            struct nvml_gpu *out)
 {
-    nvml_device device;
     struct nvml_memory memory;
-    nvml_status status = nvml->handle(index, &device);
-    if (status == 0)
-        status = nvml->name(device, out->model, sizeof out->model);
+    nvml_status status = nvml->name(device, out->model, sizeof out->model);
     if (status == 0)
         status = nvml->uuid(device, out->uuid, sizeof out->uuid);
     if (status == 0)
         status = nvml->memory(device, &memory);
     if (status == 0)
         out->memory_bytes = memory.total;
+    snprintf(out->pci, sizeof out->pci, "%s", pci);
     return status;
+}
+
+struct listing {
+    struct nvml_gpu *gpus;
+    size_t capacity, count;
+};
+
+static nvml_status listing_add(const struct nvml *nvml, nvml_device device, const char *pci,
+                               struct listing *list)
+{
+    nvml_status status = 0;
+    if (list->count < list->capacity)
+        status = gpu_read(nvml, device, pci, &list->gpus[list->count]);
+    list->count++; /* beyond the capacity it says how many there are */
+    return status;
+}
+
+/* Numbers of slices have gaps. A device without slices in MIG mode can run nothing. */
+static nvml_status slices_add(const struct nvml *nvml, nvml_device whole, const char *pci,
+                              struct listing *list)
+{
+    unsigned most = 0;
+    nvml_device slice;
+    nvml_status status = nvml->mig_count(whole, &most);
+    for (unsigned i = 0; status == 0 && i < most; i++)
+        if (nvml->mig_handle(whole, i, &slice) == 0)
+            status = listing_add(nvml, slice, pci, list);
+    return status;
+}
+
+static nvml_status device_add(const struct nvml *nvml, unsigned index, struct listing *list)
+{
+    nvml_device device;
+    struct nvml_pci pci = {.bus_id = ""};
+    unsigned mode = 0, pending;
+    nvml_status status = nvml->handle(index, &device);
+    if (status != 0)
+        return status;
+    if (nvml->pci && nvml->pci(device, &pci) != 0)
+        pci.bus_id[0] = '\0';
+    bool knows_mig = nvml->mig_mode && nvml->mig_count && nvml->mig_handle;
+    if (knows_mig && nvml->mig_mode(device, &mode, &pending) == 0 && mode)
+        return slices_add(nvml, device, pci.bus_id, list);
+    return listing_add(nvml, device, pci.bus_id, list);
 }
 
 static int gpus_read(const struct nvml *nvml, struct nvml_gpu *gpus, size_t capacity,
                      size_t *out_count, struct err *err)
 {
     unsigned count;
+    struct listing list = {gpus, capacity, 0};
     nvml_status status = nvml->count(&count);
-    if (status == 0 && count > capacity)
-        return err_set(err, ERR_LIMIT, "%u GPUs, at most %zu are known here", count, capacity);
     for (unsigned i = 0; status == 0 && i < count; i++)
-        status = gpu_read(nvml, i, &gpus[i]);
+        status = device_add(nvml, i, &list);
     if (status != 0)
         return err_set(err, ERR_IO, "NVML: %s", nvml->error_text(status));
-    *out_count = count;
+    if (list.count > capacity)
+        return err_set(err, ERR_LIMIT, "%zu GPUs and slices, at most %zu are known here",
+                       list.count, capacity);
+    *out_count = list.count;
     return 0;
 }
 

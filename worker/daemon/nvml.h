@@ -6,10 +6,11 @@
 
 struct nvml_gpu {
     char model[96], uuid[96];
+    char pci[32]; /* "00000000:17:00.0"; "": not told */
     uint64_t memory_bytes;
 };
 
-/* Errors: ERR_NOT_FOUND (no library: no driver), ERR_IO (the driver's word), ERR_LIMIT. */
+/* Whole GPUs; of one that is cut into slices (MIG) the slices in its place. Errors: ERR_NOT_FOUND (no library: no driver), ERR_IO (the driver's word), ERR_LIMIT. */
 int nvml_list(struct nvml_gpu *gpus, size_t capacity, size_t *out_count,
               struct err *err) WARN_UNUSED;
 

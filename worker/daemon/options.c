@@ -45,8 +45,9 @@ static const struct option {
      "cores offered: a number, or CPU numbers such as 0-3,8 or 2-2 (default: all)"},
     {"--memory", "SIZE", OPTION_SIZE, AT(memory_bytes), NULL,
      "memory offered, such as 64GiB (default: nine tenths of the machine)"},
-    {"--gpus", "auto|none|fake:N", OPTION_TEXT, AT(gpus), NULL,
-     "GPUs offered: those that NVML finds, none, or N imaginary ones for tests (default: auto)"},
+    {"--gpus", "auto|none|fake:N|fake:FILE", OPTION_TEXT, AT(gpus), NULL,
+     "GPUs offered: those that NVML finds, their slices where they are cut (MIG), none, or "
+     "imaginary ones for tests: N, or as FILE describes (default: auto)"},
     {"--links", "auto|none|ENDPOINT", OPTION_TEXT, AT(links), "ATHANOR_LINKS",
      "where workers of other nodes reach this one, for attempts on several nodes: "
      "tcp://ADDRESS:PORT, or the address that leads to the coordinator (default: auto)"},

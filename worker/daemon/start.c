@@ -96,8 +96,8 @@ static int slots_give(struct starting *s, struct err *err)
                        "%" PRIu64 " ranks of %" PRIu64 " cores: a worker runs at most %u ranks",
                        s->ranks, start->cores, PLAN_RANKS_MAX);
     char *model = gpu_model_of(start);
-    int rc = slots_take(&s->daemon->slots, start->attempt_id, s->ranks * start->cores,
-                        s->ranks * start->gpus, model, err);
+    struct slots_want want = {s->ranks, start->cores, start->gpus, model};
+    int rc = slots_take(&s->daemon->slots, start->attempt_id, &want, err);
     mem_free(model);
     return rc;
 }
@@ -110,7 +110,8 @@ bool start_has_room(const struct daemon *daemon, const struct msg_start *start)
         start->cores > INVENTORY_CORES_MAX || start->gpus > INVENTORY_GPUS_MAX)
         return true; /* the next step says what is wrong */
     char *model = gpu_model_of(start);
-    bool room = slots_have(&daemon->slots, ranks * start->cores, ranks * start->gpus, model);
+    struct slots_want want = {ranks, start->cores, start->gpus, model};
+    bool room = slots_have(&daemon->slots, &want);
     mem_free(model);
     return room;
 }
@@ -159,6 +160,25 @@ static json_t *cpus_json(const struct starting *s)
         if (!bound) /* part of its cores is not ours alone: let the kernel place it */
             json_array_clear(cpus);
         json_array_append_new(all, cpus);
+    }
+    return all;
+}
+
+/* Where each rank's memory should lie: the NUMA nodes of its cores. Nothing to say with one node. */
+static json_t *numa_json(const struct starting *s)
+{
+    json_t *all = json_array();
+    for (size_t rank = 0; rank < s->ranks; rank++) {
+        json_t *nodes = json_array();
+        for (size_t i = 0; i < s->start->cores; i++) {
+            const struct inventory_core *core = slots_core(
+                &s->daemon->slots, s->attempt->attempt_id, rank * (size_t)s->start->cores + i);
+            if (core && core->cpu_count > 0)
+                json_array_append_new(nodes, json_integer(core->numa));
+        }
+        if (json_array_size(nodes) < s->start->cores || s->daemon->inventory.numa_count < 2)
+            json_array_clear(nodes);
+        json_array_append_new(all, nodes);
     }
     return all;
 }
@@ -228,6 +248,7 @@ static int plan_write(const struct starting *s, struct err *err)
                   "tmp", options->tmp, "account", start->account, "spec", spec);
     if (!root)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
+    json_object_set_new(root, "numa", numa_json(s));
     if (s->attempt->memory_cgroup[0])
         json_object_set_new(root, "memory_cgroup", json_string(s->attempt->memory_cgroup));
     if (s->attempt->gang)

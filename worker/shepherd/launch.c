@@ -2,6 +2,7 @@
 #include "worker/shepherd/launch.h"
 
 #include "worker/attempt/cgroup.h"
+#include "worker/attempt/plan.h"
 #include "worker/attempt/procs.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -47,6 +49,16 @@ static bool bind_self(const struct launch *launch)
     return sched_setaffinity(0, sizeof set, set) == 0;
 }
 
+/* Preferred, not demanded: a node that is full must not end a rank while others have memory. Only
+ * the newest kernels can prefer several nodes (5.15); others, and containers that forbid it, place
+ * memory where the rank runs, which is much the same. */
+static void prefer_memory(const struct launch *launch)
+{
+    enum { PREFERRED_MANY = 5 }; /* MPOL_PREFERRED_MANY of linux/mempolicy.h */
+    if (launch->numa)
+        syscall(SYS_set_mempolicy, PREFERRED_MANY, launch->numa, PLAN_NUMA_MAX + 1);
+}
+
 static bool connect_files(int out, int error)
 {
     int in = open("/dev/null", O_RDONLY);
@@ -74,6 +86,7 @@ static int child_prepare(const struct launch *launch, bool inside, int out, int 
         return STEP_CGROUP;
     if (!bind_self(launch))
         return STEP_BIND;
+    prefer_memory(launch);
     if (!connect_files(out, error))
         return STEP_FILES;
     if (chdir(launch->folder) < 0)

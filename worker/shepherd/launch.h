@@ -12,6 +12,7 @@ struct launch {
     const char *folder;       /* working directory */
     const unsigned *cpus;     /* to bind to; cpu_count 0: unbound */
     size_t cpu_count;
+    const uint64_t *numa; /* bits of PLAN_NUMA_MAX nodes to take memory from first; NULL: any */
     int cgroup_fd; /* of cgroup_open: where the rank is born; -1: with us */
     bool pty;      /* standard output is a terminal: raw, PTY_ROWS x PTY_COLUMNS, nobody's
                       controlling one, so that it brings no signals */

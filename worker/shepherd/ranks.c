@@ -79,6 +79,8 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
                             .folder = run->places.run_dir,
                             .cpus = run->plan.ranks[index].cpus,
                             .cpu_count = run->plan.ranks[index].cpu_count,
+                            .numa = run->plan.ranks[index].has_numa ? run->plan.ranks[index].numa
+                                                                    : NULL,
                             .cgroup_fd = cgroup_fd,
                             .pty = run->plan.pty};
     if (rc == 0)
