@@ -1,4 +1,5 @@
 /* check.c - athanor check */
+#include "client/code.h"
 #include "client/render/reasons.h"
 #include "client/spec_file.h"
 #include "client/verbs.h"
@@ -273,6 +274,8 @@ static int run(struct client *client, const struct args *args)
     static const char no_key[16];
     struct message request, reply;
     int code = spec_file_message(client, args, &request);
+    if (code == EXIT_DONE)
+        code = code_attach(client, &request, false);
     if (code != EXIT_DONE)
         return code;
     request.u.submit.submit_key = (struct wire_bytes){no_key, sizeof no_key};

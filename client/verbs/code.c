@@ -1,90 +1,72 @@
-/* code.c - athanor code: what a snapshot of a folder would hold. */
-#include "client/client.h"
+/* code.c - athanor code: what jobs run, and what a snapshot of a folder would hold. */
+#include "client/code.h"
 #include "client/verbs.h"
-#include "common/base/parse.h"
-#include "common/snapshot/snapshot.h"
+#include "common/base/file.h"
 
+#include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-static const struct option options[] = {OPTION_JSON};
+static const struct option options[] = {
+    {"hash", 0, VALUE_NONE, NULL, "JOB is the hash of an archive, in hexadecimal", false},
+    OPTION_JSON};
 
-struct listing {
-    struct client *client;
-    struct rec_cell *cells;
-    size_t count, capacity;
-};
-
-#define LIST_COLUMNS 4u
-static struct rec_column columns[LIST_COLUMNS] = {
-    {"path", "text"}, {"size_bytes", "int"}, {"executable", "bool"}, {"link", "text"}};
-
-static int list_one(void *user, const struct snapshot_file *file, struct err *err)
+static int list_folder(struct client *client, const char *folder)
 {
-    struct listing *listing = user;
-    struct arena *arena = &listing->client->arena;
-    (void)err;
-    if (listing->count + LIST_COLUMNS > listing->capacity) {
-        size_t capacity = listing->capacity ? 2 * listing->capacity : 64 * LIST_COLUMNS;
-        struct rec_cell *cells = arena_alloc(arena, capacity * sizeof *cells);
-        if (listing->count)
-            memcpy(cells, listing->cells, listing->count * sizeof *cells);
-        listing->cells = cells;
-        listing->capacity = capacity;
-    }
-    struct rec_cell *row = &listing->cells[listing->count];
-    row[0] = (struct rec_cell){.text = arena_strdup(arena, file->path)};
-    row[1] = (struct rec_cell){
-        .text = arena_printf(arena, "%llu", (unsigned long long)file->size_bytes)};
-    row[2] = (struct rec_cell){.text = file->executable ? "true" : "false"};
-    row[3] = (struct rec_cell){.is_null = !file->link,
-                               .text = file->link ? arena_strdup(arena, file->link) : ""};
-    listing->count += LIST_COLUMNS;
-    return 0;
+    int fd = -1, code = code_pack(client, folder, &fd);
+    if (code != EXIT_DONE)
+        return code;
+    code = code_print(client, fd);
+    close(fd);
+    return code;
 }
 
-/* The files of an archive, and its hash. */
-static int print_archive(struct client *client, int fd)
+static int fetch(struct client *client, const struct args *args, const char *job, int *out_fd)
 {
-    static const struct heading headings[] = {
-        {"path", NULL}, {"size_bytes", "SIZE"}, {"executable", "RUNS"}, {"link", "LINK TO"}};
-    struct listing listing = {.client = client};
-    struct chunks *chunks = arena_alloc(&client->arena, sizeof *chunks);
-    char hex[HASH_HEX_SIZE];
-    struct err err;
-    if (chunks_of_file(fd, chunks, &err) < 0 ||
-        snapshot_list(fd, list_one, &listing, &err) < 0)
-        return client_fail(client, EXIT_LOCAL, &err);
-    struct msg_table table = {.columns = columns,
-                              .columns_count = LIST_COLUMNS,
-                              .cells = listing.cells,
-                              .cells_count = listing.count,
-                              .next = ""};
-    int code = client_table(client, &table, headings, ARRAY_COUNT(headings), "no files");
-    if (code != EXIT_DONE || !client_for_people(client))
+    const char *hex = job;
+    int code = args_has(args, "hash") ? EXIT_DONE : code_of_job(client, job, &hex);
+    return code == EXIT_DONE ? code_fetch(client, hex, out_fd) : code;
+}
+
+static int show_job(struct client *client, const struct args *args, const char *job)
+{
+    int fd = -1, code = fetch(client, args, job, &fd);
+    if (code != EXIT_DONE)
         return code;
+    code = code_print(client, fd);
+    close(fd);
+    return code;
+}
+
+/* Into a folder that is not there yet: nothing is ever written over, and a failure leaves none. */
+static int get_into(struct client *client, int fd, const char *folder)
+{
+    struct snapshot_counts counts;
     struct buf out = {0};
-    hash_to_hex(&chunks->whole, hex);
-    buf_printf(&out, "\n%zu files, %llu bytes packed, hash %s\n", listing.count / LIST_COLUMNS,
-               (unsigned long long)chunks->size_bytes, hex);
-    code = client_print(client, &out);
+    struct err err, trouble;
+    if (mkdir(folder, 0755) < 0) {
+        err_errno(&err, "make the folder '%s'", folder);
+        return client_fail(client, EXIT_LOCAL, &err);
+    }
+    if (snapshot_extract(fd, folder, false, &counts, &err) < 0) {
+        if (file_remove_tree(folder, &trouble) < 0)
+            err_wrap(&err, "%s", trouble.text);
+        return client_fail(client, EXIT_LOCAL, &err);
+    }
+    if (client_for_people(client))
+        buf_printf(&out, "%zu files in %s\n", counts.files, folder);
+    int code = client_print(client, &out);
     buf_done(&out);
     return code;
 }
 
-static int list_folder(struct client *client, const char *folder)
+static int get(struct client *client, const struct args *args, const char *job, const char *folder)
 {
-    struct snapshot_counts counts;
-    struct err err;
-    int fd = memfd_create("athanor-code", MFD_CLOEXEC);
-    if (fd < 0) {
-        err_errno(&err, "keep an archive in memory");
-        return client_fail(client, EXIT_LOCAL, &err);
-    }
-    int code = snapshot_pack(folder, fd, &counts, &err) < 0
-                   ? client_fail(client, EXIT_USAGE, &err)
-                   : print_archive(client, fd);
+    int fd = -1, code = fetch(client, args, job, &fd);
+    if (code != EXIT_DONE)
+        return code;
+    code = get_into(client, fd, folder);
     close(fd);
     return code;
 }
@@ -94,19 +76,27 @@ static int run(struct client *client, const struct args *args)
     const char *action = args->words[0];
     if (strcmp(action, "list") == 0 && args->word_count == 2)
         return list_folder(client, args->words[1]);
-    return client_failf(client, EXIT_USAGE, "expected: athanor code list DIR");
+    if (strcmp(action, "show") == 0 && args->word_count == 2)
+        return show_job(client, args, args->words[1]);
+    if (strcmp(action, "get") == 0 && args->word_count == 3)
+        return get(client, args, args->words[1], args->words[2]);
+    return client_failf(client, EXIT_USAGE,
+                        "expected: athanor code show JOB, code get JOB DIR, or code list DIR");
 }
 
 const struct verb verb_code = {
     .name = "code",
-    .words = "list DIR",
-    .summary = "what a snapshot of a folder holds",
-    .text = "`list DIR` prints what a snapshot of the folder would hold: its files without .git "
-            "and what .gitignore names, and the hash of the archive.",
-    .choices = "list",
+    .words = "show JOB | get JOB DIR | list DIR",
+    .summary = "the code that a job runs, and what a snapshot of a folder holds",
+    .text = "A job with code: {snapshot: DIR} in its spec runs the files of DIR as they were when "
+            "it was submitted, whatever becomes of them while it waits. `show JOB` lists them with "
+            "the hash of the archive; `get JOB DIR` writes them into DIR, a new folder; `list DIR` "
+            "prints what a snapshot of DIR would hold: its files without .git and what .gitignore "
+            "names, at most 64 MiB.",
+    .choices = "show get list",
     .word_kind = WORD_FILE,
     .words_min = 2,
-    .words_max = 2,
+    .words_max = 3,
     VERB_OPTIONS(options),
     .run = run,
 };

@@ -1,13 +1,17 @@
 /* show.c - athanor show */
 #include "client/client.h"
+#include "client/code.h"
 #include "client/render/reasons.h"
 #include "client/verbs.h"
 
 #include <strings.h>
+#include <unistd.h>
 
 static const struct option options[] = {
     {"spec", 0, VALUE_NONE, NULL, "print the resolved spec as JSON, nothing else", false},
     {"source", 0, VALUE_NONE, NULL, "print the YAML as it was submitted, nothing else", false},
+    {"code", 0, VALUE_NONE, NULL, "list the files of the code it runs, with the archive's hash",
+     false},
     OPTION_JSON,
 };
 
@@ -139,8 +143,23 @@ static int print_job(struct client *client, struct msg_table *table,
     return code;
 }
 
+static int print_code(struct client *client, const char *job)
+{
+    const char *hex = NULL;
+    int fd = -1, code = code_of_job(client, job, &hex);
+    if (code == EXIT_DONE)
+        code = code_fetch(client, hex, &fd);
+    if (code != EXIT_DONE)
+        return code;
+    code = code_print(client, fd);
+    close(fd);
+    return code;
+}
+
 static int run(struct client *client, const struct args *args)
 {
+    if (args_has(args, "code"))
+        return print_code(client, args->words[0]);
     struct pairs pairs = {0};
     struct msg_table table;
     struct buf out = {0};

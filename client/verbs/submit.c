@@ -1,4 +1,5 @@
 /* submit.c - athanor submit */
+#include "client/code.h"
 #include "client/follow.h"
 #include "client/spec_file.h"
 #include "client/verbs.h"
@@ -106,6 +107,8 @@ static int run(struct client *client, const struct args *args)
     int code = submit_key(client, args, key);
     if (code == EXIT_DONE)
         code = spec_file_message(client, args, &request);
+    if (code == EXIT_DONE)
+        code = code_attach(client, &request, true);
     if (code != EXIT_DONE)
         return code;
     request.u.submit.reuse = args_has(args, "reuse");
@@ -124,9 +127,10 @@ const struct verb verb_submit = {
         "is kept.\n\nWith --reuse a job ends at once with cause `reused` when one has succeeded "
         "that was identical: the same resolved spec (but for name, experiment, description, "
         "priority, hold, needs, queue and project), inputs of the same content, and the same "
-        "engine program. Only jobs of recipes whose inputs are datasets and checkpoints of "
-        "ended jobs are compared; what hangs on files or programs outside of Athanor always "
-        "runs, as do trials of a sweep with method asha.",
+        "engine program. Only jobs of recipes, and commands with code, whose inputs are datasets "
+        "and checkpoints of ended jobs are compared; what hangs on files or programs outside of "
+        "Athanor always runs, as do trials of a sweep with method asha. Folders named by code: "
+        "{snapshot: DIR} are packed and sent first, unless they are known already.",
     .word_kind = WORD_FILE,
     .words_min = 1,
     .words_max = 1,

@@ -12,7 +12,8 @@
 #include "common/base/err.h"
 #include "common/base/chunks.h"
 
-/* Code is text: 64 MiB (CHUNKED_BYTES_MAX). 65,536 files of 100 bytes of path are 7 MB of memory. */
+/* Code is text: 64 MiB, of CHUNKED_BYTES_MAX. 65,536 files of 100 bytes of path are 7 MB of
+ * memory. */
 #define SNAPSHOT_BYTES_MAX CHUNKED_BYTES_MAX
 #define SNAPSHOT_FILES_MAX 65536u
 #define SNAPSHOT_PATH_MAX  1000u /* bytes */

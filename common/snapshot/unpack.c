@@ -99,7 +99,8 @@ static const char *kind_fault(struct archive_entry *entry, bool is_link)
         return "is neither a file nor a symbolic link";
     if (archive_entry_sparse_count(entry) > 0)
         return "has holes";
-    if (!is_link && (archive_entry_perm(entry) & ~0755u || (archive_entry_perm(entry) & 0600) != 0600))
+    mode_t mode = archive_entry_perm(entry);
+    if (!is_link && mode != 0755 && mode != 0644)
         return "has a mode other than 0755 and 0644";
     if (archive_entry_size(entry) < 0 || (is_link && archive_entry_size(entry) > 0))
         return "has an impossible size";

@@ -148,7 +148,8 @@ char *spec_job_identity(const struct spec_job *job)
         "name",  "experiment", "description", "priority",    "hold",    "needs",   "array_count",
         "array_index", "at_once", "trial_count", "trial_index", "queue", "project", "inputs",
     };
-    if (strcmp(job->kind, "command") == 0 || strcmp(job->kind, "data") == 0)
+    bool has_code = job->code.hash && job->code.hash[0];
+    if ((strcmp(job->kind, "command") == 0 && !has_code) || strcmp(job->kind, "data") == 0)
         return NULL;
     for (size_t i = 0; i < job->input_count; i++)
         if (job->inputs[i].ref.kind == SPEC_REF_FILE)
@@ -156,6 +157,7 @@ char *spec_job_identity(const struct spec_job *job)
     json_t *object = job_to_json(job);
     for (size_t i = 0; i < ARRAY_COUNT(without); i++)
         json_object_del(object, without[i]);
+    json_object_del(json_object_get(object, "code"), "snapshot");
     return json_take(object);
 }
 

@@ -99,6 +99,13 @@ struct spec_variable {
     const char *name, *value;
 };
 
+/* Code that the job runs, as it was when it was submitted (common/snapshot). */
+struct spec_code {
+    const char *folder; /* absolute, on the submitter's machine; "": no code */
+    const char *hash;   /* of the archive, in hex */
+    const char *cwd;    /* where the program starts: a folder in it, "": its top, "-": not in it */
+};
+
 struct spec_job {
     const char *name, *experiment, *description;
     const char *kind, *recipe; /* recipe "" for command */
@@ -125,6 +132,7 @@ struct spec_job {
     size_t command_count;
     const struct spec_variable *env; /* sorted by name */
     size_t env_count;
+    struct spec_code code;
     uint32_t array_index, array_count; /* array_count 0: not of an array */
     uint32_t trial_index, trial_count; /* trial_count 0: not of a sweep */
     uint32_t at_once;                  /* of its array or sweep; 0: as many as fit */
@@ -161,6 +169,12 @@ struct spec_set { /* --set path=value; the value is YAML, such as 3e-4 or [a, b]
     const char *path, *value;
 };
 
+/* What a client has packed of a folder that a spec names. */
+struct spec_snapshot {
+    const char *folder; /* as spec_folders gives it */
+    const char *hash;   /* in hex */
+};
+
 struct spec_source {
     const char *name;   /* of the file, for messages */
     const char *bytes;
@@ -168,7 +182,14 @@ struct spec_source {
     const char *folder; /* absolute: base of relative paths; NULL refuses relative paths */
     const struct spec_set *sets;
     size_t set_count;
+    const struct spec_snapshot *snapshots; /* of every folder of code that the spec names */
+    size_t snapshot_count;
 };
+
+/* The folders of code that the spec names, each once, as absolute paths in arena: what is to be
+ * packed before the spec is read with their hashes. A text that is no spec has none: reading it
+ * says what is wrong. */
+size_t spec_folders(const struct spec_source *source, struct arena *arena, const char *const **out);
 
 /* Reads, checks and resolves. 0: *out is the caller's (spec_free) and errors is empty; -1: errors
  * holds at least one. catalogue may be empty: then only kind `command` is known. */
@@ -194,8 +215,9 @@ int spec_job_from_json(const char *text, struct arena *arena, struct spec_job *o
 
 /* What of the resolved job decides its result, as canonical JSON: without what names or schedules
  * it (name, experiment, description, priority, hold, needs, queue, project, place in an array or
- * sweep) and without its inputs, which are known by their content. NULL when the result also hangs
- * on files that no hash covers: kinds command and data, inputs file:PATH. mem_free. */
+ * sweep, where its code was packed) and without its inputs, which are known by their content. NULL
+ * when the result also hangs on files that no hash covers: kind data, kind command without code,
+ * inputs file:PATH. mem_free. */
 char *spec_job_identity(const struct spec_job *job);
 
 struct spec_place { /* where an input was found */

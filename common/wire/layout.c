@@ -77,6 +77,9 @@ bool msg_allowed(enum msg_tag tag, enum role role)
     switch (msg_sender(tag)) {
     case SENDER_ANY:
         return true;
+    case SENDER_MEMBER:
+        return role == ROLE_USER || role == ROLE_OPERATOR || role == ROLE_ADMIN ||
+               role == ROLE_WORKER;
     case SENDER_COORDINATOR:
         return false;
     case SENDER_CLIENT:

@@ -83,6 +83,7 @@ struct envelope {
 /* Who may send a message: the sender column of messages.def. */
 enum wire_sender {
     SENDER_ANY = 1,
+    SENDER_MEMBER, /* CLIENT or WORKER */
     SENDER_COORDINATOR,
     SENDER_CLIENT,
     SENDER_WORKER,

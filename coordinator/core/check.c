@@ -180,6 +180,8 @@ const char *core_check(const struct core *core, bool thorough, struct arena *are
         broken = limit_check(core, core->limits[i], arena);
     if (!broken)
         broken = sweeps_check(core, arena);
+    if (!broken && thorough)
+        broken = snapshots_check(core, arena);
     if (!thorough)
         return broken;
     const struct job *job, *next;

@@ -267,6 +267,16 @@ static void rights_reopen_check(struct control_pass *pass, const struct job *job
                             job->account, job->project->name, (unsigned long long)job->job_id));
 }
 
+/* What it ran may have been removed since it ended. */
+static void code_reopen_check(struct control_pass *pass, const struct job *job)
+{
+    const char *fault = job->code ? snapshot_fault(pass->core, job->code) : NULL;
+    if (fault)
+        refuse(pass, job->name,
+               arena_printf(pass->arena, "the code of job %llu %s: submit it anew",
+                            (unsigned long long)job->job_id, fault));
+}
+
 /* What is opened again waits again, and counts as a submit does. */
 static void limits_reopen_check(struct control_pass *pass)
 {
@@ -290,6 +300,7 @@ static void reopen_checks(struct control_pass *pass)
     for (size_t i = 0; i < pass->jobs.count; i++) {
         reopen_check(pass, pass->jobs.items[i]);
         rights_reopen_check(pass, pass->jobs.items[i]);
+        code_reopen_check(pass, pass->jobs.items[i]);
     }
     limits_reopen_check(pass);
 }

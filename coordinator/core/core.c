@@ -182,11 +182,13 @@ void core_free(struct core *core)
     memories_free(core);
     limits_done(core);
     sweeps_done(core);
+    snapshots_done(core);
     timers_done(&core->timers);
     list_done(&core->dirty_jobs);
     list_done(&core->dirty_attempts);
     list_done(&core->dirty_workers);
     list_done(&core->dirty_sweeps);
+    list_done(&core->dirty_snapshots);
     list_done(&core->ended);
     list_done(&core->changed);
     mem_free(core);
@@ -379,6 +381,7 @@ void core_flush(struct core *core)
     meters_flush(core);
     sweeps_flush(core);
     ended_flush(core);
+    snapshots_flush(core);
 }
 
 /* ---- the step ---------------------------------------------------------------------------- */
@@ -431,6 +434,12 @@ static void dispatch(struct core *core, const struct event *event)
         break;
     case EVENT_CONFIGURE:
         configure_on_configure(core, &event->configure);
+        break;
+    case EVENT_CODE_OFFER:
+        snapshot_on_offer(core, &event->code);
+        break;
+    case EVENT_CODE_PUT:
+        snapshot_on_put(core, &event->code);
         break;
     case EVENT_WORKER_JOIN:
         worker_on_join(core, &event->join);

@@ -19,6 +19,8 @@ enum event_kind {
     EVENT_REPORTS,
     EVENT_CONFIGURE,
     EVENT_NODE_REPORT,
+    EVENT_CODE_OFFER,
+    EVENT_CODE_PUT,
     EVENT_END,
 };
 
@@ -67,6 +69,15 @@ struct event_configure {
     size_t principal_count;
 };
 
+/* A client offers an archive of code, or sends a chunk of one. */
+struct event_code {
+    uint64_t client;
+    uint64_t request_seq;
+    const char *account;
+    const struct msg_code_offer *offer; /* EVENT_CODE_OFFER */
+    const struct msg_code_put *put;     /* EVENT_CODE_PUT */
+};
+
 struct event_join {
     uint64_t peer;
     uint64_t request_seq;  /* for REFUSED */
@@ -106,6 +117,7 @@ struct event {
         struct event_submit submit;
         struct event_control control;
         struct event_configure configure;
+        struct event_code code;
         struct event_join join;
         struct event_heartbeat heartbeat;
         struct event_leave leave;

@@ -145,7 +145,12 @@ struct job *job_new(struct core *core, uint64_t job_id, struct experiment *exper
     job->gpus = spec->resources.gpus;
     job->memory_bytes = spec->resources.memory_bytes;
     job->group_id = job_id - (spec->array_count > 0 ? spec->array_index : spec->trial_index);
-    struct hash spec_hash;
+    struct hash spec_hash, code;
+    struct err err;
+    if (spec->code.hash && spec->code.hash[0] && hash_from_hex(spec->code.hash, &code, &err) == 0) {
+        job->code = mem_alloc(sizeof *job->code);
+        *job->code = code;
+    }
     if (reuse_spec_hash(spec, &spec_hash)) {
         job->reuse = mem_zalloc(sizeof *job->reuse);
         job->reuse->spec_hash = spec_hash;
@@ -174,6 +179,8 @@ void job_add(struct core *core, struct job *job)
         job_make_maker(core, job);
     core->counts.jobs_by_state[job->state] += !job_state_is_terminal(job->state);
     core->live_count += !job_state_is_terminal(job->state);
+    if (job->code && !job_state_is_terminal(job->state))
+        snapshot_hold(core, job->code);
 }
 
 static void job_parts_free(struct job *job)
@@ -224,6 +231,7 @@ void job_free(struct job *job)
     mem_free(job->detail);
     mem_free(job->progress_phase);
     mem_free(job->reuse);
+    mem_free(job->code);
     mem_free(job->spec_json);
     mem_free(job->best_metric);
     mem_free(job);
@@ -341,6 +349,10 @@ void job_move(struct core *core, struct job *job, enum job_event event)
     core->counts.jobs_by_state[next] += !job_state_is_terminal(next);
     core->live_count -= job_state_is_terminal(next) && !job_state_is_terminal(job->state);
     core->live_count += job_state_is_terminal(job->state) && !job_state_is_terminal(next);
+    if (job->code && job_state_is_terminal(next) && !job_state_is_terminal(job->state))
+        snapshot_release(core, job->code);
+    if (job->code && job_state_is_terminal(job->state) && !job_state_is_terminal(next))
+        snapshot_hold(core, job->code);
     job->state = next;
     job_mark(core, job);
     if (job->class)

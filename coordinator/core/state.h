@@ -27,6 +27,10 @@
 #define WORKER_CORES_MAX 65536u
 #define WORKER_MEMORY_MAX ((uint64_t)1 << 50)
 #define SAVE_MS_MAX ((uint64_t)30 * 24 * 3600 * 1000) /* told by programs; longer is no saving */
+/* Archives of code: 100,000 x 300 B = 30 MB; of those being sent the hashes to come, too: 1,000 x
+ * 8 KiB = 8 MB. */
+#define SNAPSHOTS_MAX 100000u
+#define UPLOADS_MAX 1000u
 #define DROPS_MAX 64u      /* drops repeated at a join, per job */
 #define KEY_TEXT_LENGTH 40u /* Z85 of a CURVE key */
 #define TEXT_KEPT_MAX 1000u /* bytes of foreign evidence, names and the like */
@@ -279,6 +283,19 @@ struct reuse {
     struct hash spec_hash, identity; /* identity: zero until placed, or when it has none */
 };
 
+/* An archive of code that is stored, or being sent. */
+struct snapshot {
+    struct hash content;
+    uint64_t snapshot_id, size_bytes;
+    uint64_t chunks_stored, chunk_count;
+    struct hash *chunks;   /* what is still to come must be; NULL once all are stored */
+    char *account;
+    uint64_t created_at, used_at; /* wall us */
+    uint64_t jobs;         /* living ones that run it */
+    bool dirty, is_new;
+    UT_hash_handle hh;
+};
+
 struct job {
     uint64_t job_id;
     struct experiment *experiment;
@@ -300,6 +317,7 @@ struct job {
     char *spec_json;
     uint32_t ranks, cores, gpus; /* cores, gpus, memory: per rank */
     uint64_t memory_bytes;
+    struct hash *code;      /* the snapshot it runs; NULL: none */
     struct reuse *reuse;    /* NULL: no hash covers what decides its result */
     uint64_t reused_job_id; /* whose results it took; 0: its own */
     uint64_t group_id;    /* of an array or sweep: its first job */
@@ -384,6 +402,8 @@ struct core {
     struct limit **limits;
     size_t limit_count, limit_capacity;
     struct sweep *sweeps; /* that live */
+    struct snapshot *snapshots; /* by content */
+    uint64_t uploads;           /* of them, not complete */
     struct submit_memory *submits; /* uthash keeps order of insertion: the oldest go first */
     struct account *accounts;
     int64_t settings[SETTING_END];
@@ -400,7 +420,8 @@ struct core {
     struct job *makers;
     struct timers timers;
 
-    struct pointer_list dirty_jobs, dirty_attempts, dirty_workers, dirty_sweeps, ended;
+    struct pointer_list dirty_jobs, dirty_attempts, dirty_workers, dirty_sweeps, dirty_snapshots;
+    struct pointer_list ended;
     bool settling; /* job_end is walking core->ended */
     struct pointer_list changed; /* workers */
     bool topology_changed; /* labels of a worker: groups are to be numbered anew */
@@ -493,6 +514,19 @@ void sweeps_flush(struct core *core);
 void sweeps_done(struct core *core);
 void sweeps_dump(const struct core *core, struct buf *out);
 const char *sweeps_check(const struct core *core, struct arena *arena);
+
+/* ---- snapshot.c -------------------------------------------------------------------------- */
+void snapshot_on_offer(struct core *core, const struct event_code *event);
+void snapshot_on_put(struct core *core, const struct event_code *event);
+/* NULL when a job may run it, else what keeps it from that. */
+const char *snapshot_fault(const struct core *core, const struct hash *content);
+/* A job that runs it lives, or has ended. */
+void snapshot_hold(struct core *core, const struct hash *content);
+void snapshot_release(struct core *core, const struct hash *content);
+void snapshots_flush(struct core *core);
+void snapshots_done(struct core *core);
+void snapshots_dump(const struct core *core, struct buf *out);
+const char *snapshots_check(const struct core *core, struct arena *arena);
 
 /* ---- reuse.c ----------------------------------------------------------------------------- */
 /* False when the result hangs on more than hashes cover. */

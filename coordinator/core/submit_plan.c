@@ -260,6 +260,22 @@ static bool is_judged(const struct spec *spec, size_t index)
     return false;
 }
 
+/* A job waits as long as it must: what it will run has to be here before. */
+static void code_check(struct submit_pass *pass, const struct spec_job *spec)
+{
+    struct hash content;
+    struct err err;
+    if (!spec->code.hash || !spec->code.hash[0] || pass->event->check_only)
+        return;
+    const char *fault = hash_from_hex(spec->code.hash, &content, &err) < 0
+                            ? "is no hash"
+                            : snapshot_fault(pass->core, &content);
+    if (fault)
+        submit_refuse(pass, 0, 0, arena_printf(pass->arena, "jobs.%s.code.snapshot", spec->name),
+                      arena_printf(pass->arena, "the code of '%s' (%.12s) %s: submit again",
+                                   spec->code.folder, spec->code.hash, fault));
+}
+
 static void job_plan(struct submit_pass *pass, size_t index)
 {
     const struct spec_job *spec = &pass->event->spec->jobs[index];
@@ -271,6 +287,7 @@ static void job_plan(struct submit_pass *pass, size_t index)
         arena_alloc(pass->arena, (spec->need_count + spec->input_count) * sizeof *planned->edges);
     size_check(pass, spec);
     rights_check(pass, &planned->spec);
+    code_check(pass, spec);
     if (pass->event->reuse && !is_judged(pass->event->spec, index))
         planned->contents =
             arena_alloc(pass->arena, (spec->input_count + 1) * sizeof *planned->contents);

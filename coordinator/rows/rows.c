@@ -135,6 +135,16 @@ static const struct row_column columns_report_cursor[] = {
 #include "coordinator/rows/report_cursor.def"
 };
 #undef ROW
+#define ROW struct row_snapshot
+static const struct row_column columns_snapshot[] = {
+#include "coordinator/rows/snapshot.def"
+};
+#undef ROW
+#define ROW struct row_snapshot_chunk
+static const struct row_column columns_snapshot_chunk[] = {
+#include "coordinator/rows/snapshot_chunk.def"
+};
+#undef ROW
 #define ROW struct row_principal
 static const struct row_column columns_principal[] = {
 #include "coordinator/rows/principal.def"

@@ -63,6 +63,8 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(job_event) \
     TABLE(pending_reason) \
     TABLE(report_cursor) \
+    TABLE(snapshot) \
+    TABLE(snapshot_chunk) \
     TABLE(principal)
 
 enum row_table {
@@ -153,6 +155,12 @@ struct row_pending_reason {
 };
 struct row_report_cursor {
 #include "coordinator/rows/report_cursor.def"
+};
+struct row_snapshot {
+#include "coordinator/rows/snapshot.def"
+};
+struct row_snapshot_chunk {
+#include "coordinator/rows/snapshot_chunk.def"
 };
 struct row_principal {
 #include "coordinator/rows/principal.def"

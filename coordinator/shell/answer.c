@@ -7,6 +7,8 @@
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 
+#include <sodium.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -15,7 +17,8 @@
 struct asked {
     struct asked *next;
     uint64_t ticket, peer, request_seq;
-    bool why;
+    bool why, code;
+    struct msg_code_get get; /* of code */
     struct core_changes changes; /* of why --what-if; queue is owned */
 };
 
@@ -103,30 +106,53 @@ static unsigned asked_by(const struct shell *shell, uint64_t peer)
     return count;
 }
 
+/* Takes note of a question, or refuses it. Takes asked. */
+static void ask(struct shell *shell, const struct server_source *from, struct asked *asked,
+                const struct msg_query *query)
+{
+    struct err err;
+
+    asked->ticket = ++shell->last_ticket;
+    asked->peer = from->peer_id;
+    if (asked_by(shell, from->peer_id) >= ASKED_PER_PEER_MAX)
+        err_set(&err, ERR_LIMIT, "%u questions of yours are under way already", ASKED_PER_PEER_MAX);
+    else if ((!asked->why || changes_read(query, &asked->changes, &err) == 0) &&
+             reader_query(shell->reader, asked->ticket, query, from->role, &err) == 0) {
+        asked->next = shell->asked;
+        shell->asked = asked;
+        return;
+    }
+    shell_refuse(shell, from->peer_id, asked->request_seq, &err);
+    asked_free(asked);
+}
+
 void answer_query(struct shell *shell, const struct server_source *from, uint64_t request_seq,
                   const struct msg_query *query)
 {
-    struct err err;
-    uint64_t ticket = ++shell->last_ticket;
-
-    if (asked_by(shell, from->peer_id) >= ASKED_PER_PEER_MAX) {
-        err_set(&err, ERR_LIMIT, "%u questions of yours are under way already", ASKED_PER_PEER_MAX);
-        shell_refuse(shell, from->peer_id, request_seq, &err);
-        return;
-    }
     struct asked *asked = mem_zalloc(sizeof *asked);
-    *asked = (struct asked){.ticket = ticket,
-                            .peer = from->peer_id,
-                            .request_seq = request_seq,
-                            .why = strcmp(query->name, "why") == 0};
-    if ((asked->why && changes_read(query, &asked->changes, &err) < 0) ||
-        reader_query(shell->reader, ticket, query, from->role, &err) < 0) {
-        asked_free(asked);
-        shell_refuse(shell, from->peer_id, request_seq, &err);
-        return;
-    }
-    asked->next = shell->asked;
-    shell->asked = asked;
+
+    asked->request_seq = request_seq;
+    asked->why = strcmp(query->name, "why") == 0;
+    ask(shell, from, asked, query);
+}
+
+void answer_code(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                 const struct msg_code_get *get)
+{
+    struct asked *asked = mem_zalloc(sizeof *asked);
+    char hex[HASH_HEX_SIZE], chunk[24];
+
+    asked->request_seq = request_seq;
+    asked->code = true;
+    asked->get = *get;
+    hash_to_hex(&get->content, hex);
+    snprintf(chunk, sizeof chunk, "%llu", (unsigned long long)min_u64(get->chunk, INT32_MAX));
+    struct rec_name_value arguments[] = {{"hash", hex}, {"chunk", chunk}};
+    ask(shell, from, asked,
+        &(struct msg_query){.name = "snapshot_chunk",
+                            .arguments = arguments,
+                            .arguments_count = ARRAY_COUNT(arguments),
+                            .after = ""});
 }
 
 /* ---- why ------------------------------------------------------------------------------------ */
@@ -246,29 +272,66 @@ static struct asked *asked_take(struct shell *shell, uint64_t ticket)
     return NULL;
 }
 
+static int bytes_of_cell(const struct rec_cell *cell, struct arena *arena, struct wire_bytes *out,
+                         struct err *err)
+{
+    size_t length = strlen(cell->text) / 2;
+    unsigned char *bytes = arena_alloc(arena, length + 1);
+
+    if (sodium_hex2bin(bytes, length, cell->text, 2 * length, NULL, &out->length, NULL) < 0)
+        return err_set(err, ERR_PROTOCOL, "a chunk of code is not in hexadecimal");
+    out->bytes = (const char *)bytes;
+    return 0;
+}
+
+static int code_chunk(const struct asked *asked, const struct msg_table *table, struct arena *arena,
+                      struct msg_code_chunk *out, struct err *err)
+{
+    *out = (struct msg_code_chunk){.request_seq = asked->request_seq,
+                                   .content = asked->get.content,
+                                   .chunk = asked->get.chunk};
+    if (table->cells_count == 0)
+        return err_set(err, ERR_NOT_FOUND,
+                       "chunk %llu of this code is not stored: retention may have removed it",
+                       (unsigned long long)asked->get.chunk);
+    return parse_u64(table->cells[0].text, &out->size_bytes, err) < 0 ||
+                   bytes_of_cell(&table->cells[1], arena, &out->chunks, err) < 0 ||
+                   bytes_of_cell(&table->cells[2], arena, &out->data, err) < 0
+               ? -1
+               : 0;
+}
+
+/* The rows as the answer that was asked for. */
+static int answer_make(const struct shell *shell, const struct asked *asked,
+                       const struct msg_table *table, struct arena *arena, struct message *out,
+                       struct err *err)
+{
+    *out = (struct message){.tag = asked->code ? MSG_CODE_CHUNK : MSG_TABLE};
+    if (asked->code)
+        return code_chunk(asked, table, arena, &out->u.code_chunk, err);
+    if (asked->why && why_table(shell, asked, table, arena, &out->u.table, err) < 0)
+        return -1;
+    if (!asked->why)
+        out->u.table = *table;
+    out->u.table.request_seq = asked->request_seq;
+    return 0;
+}
+
 void answer_table(struct shell *shell, uint64_t ticket, const struct msg_table *table,
                   const struct err *err)
 {
     struct asked *asked = asked_take(shell, ticket);
     struct arena arena = {0};
+    struct message answer;
+    struct err why;
 
     CHECK(asked != NULL);
-    if (!table) {
+    if (!table)
         shell_refuse(shell, asked->peer, asked->request_seq, err);
-    } else {
-        struct message answer = {.tag = MSG_TABLE, .u.table = *table};
-        struct err why_err;
-        int rc = 0;
-        if (asked->why) {
-            answer.u.table = (struct msg_table){0};
-            rc = why_table(shell, asked, table, &arena, &answer.u.table, &why_err);
-        }
-        answer.u.table.request_seq = asked->request_seq;
-        if (rc < 0)
-            shell_refuse(shell, asked->peer, asked->request_seq, &why_err);
-        else
-            outbox_answer(shell->server, asked->peer, asked->request_seq, &answer);
-    }
+    else if (answer_make(shell, asked, table, &arena, &answer, &why) < 0)
+        shell_refuse(shell, asked->peer, asked->request_seq, &why);
+    else
+        outbox_answer(shell->server, asked->peer, asked->request_seq, &answer);
     arena_done(&arena);
     asked_free(asked);
 }

@@ -214,6 +214,19 @@ static void on_configure(struct shell *shell, const struct server_source *from, 
     arena_done(&arena);
 }
 
+static void on_code(struct shell *shell, const struct server_source *from, uint64_t seq,
+                    const struct message *message)
+{
+    bool offers = message->tag == MSG_CODE_OFFER;
+    struct event event = {.kind = offers ? EVENT_CODE_OFFER : EVENT_CODE_PUT,
+                          .code = {.client = from->peer_id,
+                                   .request_seq = seq,
+                                   .account = from->principal,
+                                   .offer = offers ? &message->u.code_offer : NULL,
+                                   .put = offers ? NULL : &message->u.code_put}};
+    shell_step(shell, &event);
+}
+
 /* Somebody has heard from a later leader: a look at the lease settles it. */
 static void on_newer_epoch(struct shell *shell, const struct envelope *envelope)
 {
@@ -258,6 +271,13 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_CONFIGURE:
         on_configure(shell, from, seq, &message->u.configure);
         break;
+    case MSG_CODE_OFFER:
+    case MSG_CODE_PUT:
+        on_code(shell, from, seq, message);
+        break;
+    case MSG_CODE_GET:
+        answer_code(shell, from, seq, &message->u.code_get);
+        break;
     case MSG_WORKER_JOIN:
         on_join(shell, from, seq, &message->u.worker_join);
         break;
@@ -298,6 +318,8 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_GANG_TELL:
     case MSG_GANG_END:
     case MSG_ENROLLED:
+    case MSG_CODE_STATE:
+    case MSG_CODE_CHUNK:
     case MSG_END:
         refuse_direction(shell, from, seq, message);
         break;

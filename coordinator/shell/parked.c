@@ -258,17 +258,27 @@ static int read_spec(struct shell *shell, const struct server_source *from, uint
 
     for (size_t i = 0; i < submit->sets_count; i++)
         sets[i] = (struct spec_set){submit->sets[i].name, submit->sets[i].value};
+    struct spec_snapshot *snapshots = mem_array(submit->snapshots_count + 1, sizeof *snapshots);
+    char (*hex)[HASH_HEX_SIZE] = mem_array(submit->snapshots_count + 1, sizeof *hex);
+    for (size_t i = 0; i < submit->snapshots_count; i++) {
+        hash_to_hex(&submit->snapshots[i].content, hex[i]);
+        snapshots[i] = (struct spec_snapshot){submit->snapshots[i].folder, hex[i]};
+    }
     struct spec_source source = {.name = submit->file,
                                  .bytes = submit->yaml.bytes,
                                  .length = submit->yaml.length,
                                  .folder = submit->folder[0] ? submit->folder : NULL,
                                  .sets = sets,
-                                 .set_count = submit->sets_count};
+                                 .set_count = submit->sets_count,
+                                 .snapshots = snapshots,
+                                 .snapshot_count = submit->snapshots_count};
     int rc = spec_read(&source, shell->catalogue, out, &errors);
     if (rc < 0)
         refuse_spec(shell, from->peer_id, request_seq, &errors);
     spec_errors_done(&errors);
     mem_free(sets);
+    mem_free(snapshots);
+    mem_free(hex);
     return rc;
 }
 

@@ -139,6 +139,9 @@ void parked_free(struct shell *shell);
 /* answer.c */
 void answer_query(struct shell *shell, const struct server_source *from, uint64_t request_seq,
                   const struct msg_query *query);
+/* A chunk of an archive of code. */
+void answer_code(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                 const struct msg_code_get *get);
 void answer_table(struct shell *shell, uint64_t ticket, const struct msg_table *table,
                   const struct err *err);
 void answer_free(struct shell *shell);

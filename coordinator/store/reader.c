@@ -94,7 +94,8 @@ static const char *const found_rest[STATEMENTS_MAX] = {
     "JOIN found USING (job_id) ORDER BY t.artifact_id"};
 
 static const char sql_maintain[] =
-    "SELECT athanor.history_prepare() + CASE WHEN $1::bigint = 0 THEN 0 ELSE"
+    "SELECT athanor.history_prepare() + athanor.snapshot_sweep() +"
+    " CASE WHEN $1::bigint = 0 THEN 0 ELSE"
     " athanor.history_drop('metric', now() - $1::bigint * interval '1 millisecond') +"
     " athanor.history_drop('log_chunk', now() - $1::bigint * interval '1 millisecond') END";
 

@@ -88,6 +88,7 @@ static int texts_read(struct plan *plan, const json_t *root, struct err *err)
         {"cgroup", "", &plan->cgroup, true, true},
         {"memory_cgroup", "", &plan->memory_cgroup, true, true},
         {"tmp", "/tmp", &plan->tmp, false, true},
+        {"code", "", &plan->code, true, true},
     };
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
         if (text_get(plan, root, fields[i].name, fields[i].fallback, fields[i].out, err) < 0)
@@ -359,6 +360,19 @@ static int output_read(struct plan *plan, const json_t *spec, struct err *err)
     return 0;
 }
 
+/* A program starts in its code, the engine in the run directory. */
+static int cwd_read(struct plan *plan, const json_t *spec, struct err *err)
+{
+    const char *cwd;
+    plan->cwd = "";
+    if (text_get(plan, json_object_get(spec, "code"), "cwd", "", &cwd, err) < 0)
+        return err_wrap(err, "spec.code");
+    if (!plan->code[0] || strcmp(plan->kind, "command") != 0 || strcmp(cwd, "-") == 0)
+        return 0;
+    plan->cwd = cwd[0] ? arena_printf(&plan->arena, "%s/%s", plan->code, cwd) : plan->code;
+    return 0;
+}
+
 static int spec_read(struct plan *plan, const json_t *root, struct err *err)
 {
     const json_t *spec = json_object_get(root, "spec");
@@ -370,7 +384,7 @@ static int spec_read(struct plan *plan, const json_t *root, struct err *err)
         return err_set(err, ERR_PROTOCOL, "spec.kind: required");
     if (launcher_read(plan, spec, err) < 0 || command_read(plan, spec, err) < 0 ||
         env_read(plan, spec, err) < 0 || inputs_read(plan, spec, err) < 0 ||
-        output_read(plan, spec, err) < 0)
+        output_read(plan, spec, err) < 0 || cwd_read(plan, spec, err) < 0)
         return -1;
     char *text = json_dumps(spec, JSON_COMPACT);
     CHECK(text); /* parsed a moment ago; only memory can be missing */

@@ -12,6 +12,7 @@
  *   "gang": {"node": 1, "nodes": [{"name": "w1", "address": "10.0.0.1", "first_rank": 0,
  *             "ranks": 2}, …], "master_port": 4711, "silence_ms": 30000,
  *            "own": {"endpoint": "", "public_key": "", "secret_key": ""}, "parent": {…}}
+ * With code of the job's own also "code", the folder it was unpacked to.
  * The command, its environment, the launcher, `pty`, `limits.log_bytes` and the inputs are read from
  * `spec`. */
 #ifndef ATHANOR_ATTEMPT_PLAN_H
@@ -60,6 +61,8 @@ struct plan {
     struct gang_plan *gang;          /* NULL: one node */
     enum plan_launcher launcher;
     bool pty;         /* a terminal as standard output of each rank */
+    const char *code; /* tree of the job's code; "": none */
+    const char *cwd;  /* where ranks start; "": in the run directory */
     const char *spec; /* JSON text for ATHANOR_SPEC */
     const char *kind;
     char **command;        /* program and arguments, NULL-terminated */

@@ -202,6 +202,7 @@ static void on_welcome(struct daemon *daemon, const struct msg_worker_welcome *w
              welcome->worker_id, daemon->epoch, daemon->attempt_count);
     notify_status("joined as worker %" PRIu64, welcome->worker_id);
     heartbeat_send(daemon);
+    code_on_up(daemon);
     for (struct attempt *attempt = daemon->attempts; attempt; attempt = attempt->next)
         pump_rewind(attempt);
     pump_all(daemon);
@@ -307,8 +308,12 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_CHECKPOINT_DROP:
         on_checkpoint_drop(daemon, &message->u.checkpoint_drop);
         break;
+    case MSG_CODE_CHUNK:
+        code_on_chunk(daemon, &message->u.code_chunk);
+        break;
     case MSG_REFUSED:
-        on_refused(daemon, &message->u.refused);
+        if (!code_on_refused(daemon, &message->u.refused))
+            on_refused(daemon, &message->u.refused);
         break;
     case MSG_HEARTBEAT_ACK:
     case MSG_DONE:
@@ -338,6 +343,10 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_ENROL:
     case MSG_ENROLLED:
     case MSG_NODE_REPORT:
+    case MSG_CODE_OFFER:
+    case MSG_CODE_STATE:
+    case MSG_CODE_PUT:
+    case MSG_CODE_GET:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
@@ -414,6 +423,7 @@ static void on_tick(void *user)
 {
     struct daemon *daemon = user;
     attempts_tick(daemon);
+    code_tick(daemon);
     pending_retry(daemon);
     node_report_tick(daemon);
     loop_timer_start(daemon->loop, &daemon->tick_timer, DAEMON_TICK_MS);
@@ -641,7 +651,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
         return -1;
     cgroups_prepare(daemon);
     epoch_load(daemon);
-    if (attempts_discover(daemon, err) < 0)
+    if (attempts_discover(daemon, err) < 0 || code_open(daemon, err) < 0)
         return -1;
     strays_sweep(daemon);
     health_prepare(daemon);
@@ -652,6 +662,7 @@ static void daemon_free(struct daemon *daemon)
 {
     gang_close(daemon);
     pending_close(daemon);
+    code_close(daemon);
     attempts_close(daemon);
     health_free(daemon->health);
     node_reports_close(daemon);

@@ -4,7 +4,9 @@
  * attempt.c  the table of attempts: found again, started, ended, swept, removed
  * start.c    from a START message to a running shepherd
  * care.c     the operator's prolog and epilog around an attempt
- * pending.c  STARTs that wait for cores of attempts that are being killed or cleaned up after
+ * pending.c  STARTs that wait for cores of attempts that are being killed or cleaned up after, or
+ *            for their code
+ * code.c     the code of jobs: fetched, cached, unpacked
  * pump.c     spools to the coordinator, acknowledgements back
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
@@ -24,6 +26,7 @@
 #include "worker/attempt/plan.h"
 #include "worker/attempt/spool.h"
 #include "worker/daemon/claims.h"
+#include "worker/daemon/code.h"
 #include "worker/daemon/gang.h"
 #include "worker/daemon/health.h"
 #include "worker/daemon/inventory.h"
@@ -128,6 +131,8 @@ struct daemon {
     size_t node_report_count;
     uint64_t node_stamp;     /* newest given to one, or taken by the coordinator */
     uint64_t node_report_ms; /* when one was sent last */
+    bool retrying;           /* pending ones: what they wait for has been said */
+    struct code *code;
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;

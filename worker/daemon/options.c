@@ -78,6 +78,8 @@ static const struct option {
      "longest time of one health check (default: 10s)"},
     {"--log-limit", "SIZE", OPTION_SIZE, AT(log_bytes_max), NULL,
      "output kept of one attempt (default: 256MiB)"},
+    {"--code-cache", "SIZE", OPTION_SIZE, AT(code_cache_bytes), NULL,
+     "archives of code kept for later attempts; the least recently used go (default: 2GiB)"},
     {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
     {"--allow-root-jobs", NULL, OPTION_FLAG, AT(allow_root_jobs), NULL,
      "as root without --job-user: run jobs as root"},
@@ -369,7 +371,8 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .hook_timeout_ms = 60000,
                               .health_every_ms = 60000,
                               .health_timeout_ms = 10000,
-                              .log_bytes_max = (uint64_t)256 << 20};
+                              .log_bytes_max = (uint64_t)256 << 20,
+                              .code_cache_bytes = (uint64_t)2 << 30};
     int rc = environment_read(&options, err);
     for (int i = 1; rc == 0 && i < count;) {
         int used = argument_read(&options, arguments + i, count - i, err);

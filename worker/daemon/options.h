@@ -37,7 +37,7 @@ struct options {
     const char *cgroups; /* as given */
     enum cgroup_kind cgroup_kind;
     const char *job_user;
-    uint64_t log_bytes_max;
+    uint64_t log_bytes_max, code_cache_bytes;
     const char *prolog, *epilog, *health; /* programs, and a folder of them; "": none */
     uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms;
     bool allow_root_jobs, stop_jobs, verbose;

@@ -1,4 +1,5 @@
-/* pending.c - STARTs whose cores or GPUs are still held by attempts that are being killed.
+/* pending.c - STARTs whose cores or GPUs are still held by attempts that are being killed, or whose
+ * code is being fetched (code.h).
  *
  * The coordinator gives away what a fenced attempt had as soon as it has decided so; here the
  * processes may take a moment to die. Starting the next one beside them would share its cores, and
@@ -47,8 +48,6 @@ void pending_add(struct daemon *daemon, const struct msg_start *start, uint64_t 
         mem_free(pending);
         return; /* it is sent again */
     }
-    log_info("attempt %" PRIu64 " waits for the cores of attempts that are ending",
-             start->attempt_id);
     pending->epoch = epoch;
     while (*end)
         end = &(*end)->next;
@@ -77,11 +76,13 @@ void pending_retry(struct daemon *daemon)
 {
     struct pending *list = daemon->pending;
     daemon->pending = NULL;
+    daemon->retrying = true;
     for (struct pending *next; list; list = next) {
         next = list->next;
         start_attempt(daemon, &list->start, list->epoch);
         pending_free(list);
     }
+    daemon->retrying = false;
 }
 
 /* Not at once: whoever calls may be walking through the attempts. */
@@ -96,6 +97,7 @@ void pending_stop(struct daemon *daemon, uint64_t attempt_id, enum cause cause)
     struct pending *pending = pending_unlink(daemon, attempt_id);
     if (!pending)
         return;
+    code_forget(daemon, attempt_id);
     start_failed(daemon, &pending->start, pending->epoch, cause,
                  "stopped before its ranks were started");
     pending_free(pending);
@@ -104,6 +106,7 @@ void pending_stop(struct daemon *daemon, uint64_t attempt_id, enum cause cause)
 void pending_forget(struct daemon *daemon, uint64_t attempt_id)
 {
     struct pending *pending = pending_unlink(daemon, attempt_id);
+    code_forget(daemon, attempt_id);
     if (pending)
         pending_free(pending);
 }

@@ -254,6 +254,10 @@ static int plan_write(const struct starting *s, struct err *err)
     if (s->attempt->gang)
         json_object_set_new(root, "gang",
                             gang_plan_json(s->daemon, start, s->met, s->attempt->gang));
+    char *code = folder_file(s->attempt->folder, FOLDER_CODE);
+    if (file_exists(code))
+        json_object_set_new(root, "code", json_string(code));
+    mem_free(code);
     char *text = json_dumps(root, JSON_COMPACT), *path;
     int rc = folder_write(s->attempt->folder, FOLDER_PLAN, text, err);
     if (rc == 0) {
@@ -316,6 +320,11 @@ static int gang_step(struct starting *s, struct err *err)
     return gang_prepare(s->daemon, s->start, s->met, &s->attempt->gang, &s->listen_fd, err);
 }
 
+static int code_step(struct starting *s, struct err *err)
+{
+    return code_take(s->daemon, s->start->attempt_id, s->attempt->folder, err);
+}
+
 static int plan_step(struct starting *s, struct err *err)
 {
     return plan_write(s, err);
@@ -326,7 +335,7 @@ static const struct {
     step_fn *run;
     bool node_fault;
 } steps[] = {{check_step, false},  {gang_step, false}, {slots_give, false}, {job_dir_make, true},
-             {cgroup_give, true}, {plan_step, true},  {launch_step, true}};
+             {cgroup_give, true}, {code_step, true},  {plan_step, true},  {launch_step, true}};
 
 /* A folder without an attempt is what a removal could not finish. */
 static int folder_make(const struct daemon *daemon, const char *folder, struct err *err)
@@ -383,6 +392,7 @@ static void start_in(struct daemon *daemon, const struct msg_start *start, const
         rc = steps[i].run(&s, &err);
         s.attempt->node_fault = rc < 0 && steps[i].node_fault;
     }
+    code_forget(daemon, start->attempt_id);
     mem_free(s.job_dir);
     if (s.listen_fd >= 0)
         close(s.listen_fd);
@@ -427,6 +437,7 @@ void start_failed(struct daemon *daemon, const struct msg_start *start, uint64_t
 {
     struct err err = {0};
     char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
+    code_forget(daemon, start->attempt_id);
     if (folder_make(daemon, folder, &err) < 0) {
         refuse_start(daemon, start, cause, text);
     } else {
@@ -437,6 +448,35 @@ void start_failed(struct daemon *daemon, const struct msg_start *start, uint64_t
         attempt_finish(attempt, cause, text);
     }
     mem_free(folder);
+}
+
+static void start_wait(struct daemon *daemon, const struct msg_start *start, uint64_t epoch,
+                       const char *what)
+{
+    if (!daemon->retrying)
+        log_info("attempt %" PRIu64 " waits for %s", start->attempt_id, what);
+    pending_add(daemon, start, epoch);
+}
+
+/* Whatever it takes to have the code here comes before the first step that is seen outside. */
+static void start_with_code(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
+{
+    struct err err = {0};
+    switch (code_prepare(daemon, start, &err)) {
+    case CODE_WAIT:
+        start_wait(daemon, start, epoch, "its code");
+        return;
+    case CODE_FAILED:
+        start_failed(daemon, start, epoch, CAUSE_LAUNCH_FAILED, err.text);
+        return;
+    case CODE_NONE:
+    case CODE_READY:
+        break;
+    }
+    if (gang_has_parent(start))
+        gang_meet(daemon, start, epoch);
+    else
+        start_met(daemon, start, epoch, NULL);
 }
 
 void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
@@ -450,9 +490,7 @@ void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_
              pending_has(daemon, start->attempt_id))
         return;
     else if (pending_must_wait(daemon, start))
-        pending_add(daemon, start, epoch);
-    else if (gang_has_parent(start))
-        gang_meet(daemon, start, epoch);
+        start_wait(daemon, start, epoch, "the cores of attempts that are ending");
     else
-        start_met(daemon, start, epoch, NULL);
+        start_with_code(daemon, start, epoch);
 }

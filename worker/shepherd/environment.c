@@ -200,7 +200,9 @@ static void set_contract(const struct plan *plan, const struct environment_place
     environment_set(out, "ATHANOR_JOB_DIR", "%s", plan->job_dir);
     environment_set(out, "ATHANOR_RESUME", "%s", plan->resume);
     environment_set(out, "TMPDIR", "%s", places->tmp);
-    environment_set(out, "PWD", "%s", places->run_dir);
+    environment_set(out, "PWD", "%s", plan->cwd[0] ? plan->cwd : places->run_dir);
+    if (plan->code[0])
+        environment_set(out, "ATHANOR_CODE", "%s", plan->code);
     environment_set(out, "CUDA_VISIBLE_DEVICES", "%s", plan->ranks[rank].gpus);
     for (size_t i = 0; i < plan->input_count; i++) {
         char *name = mem_printf("ATHANOR_INPUT_%s", plan->inputs[i].name);

@@ -25,7 +25,7 @@ enum step { STEP_GROUP = 1, STEP_CGROUP, STEP_BIND, STEP_FILES, STEP_FOLDER, STE
 static const char *const step_texts[STEP_END] = {
     [STEP_GROUP] = "make a process group",      [STEP_CGROUP] = "join the attempt's cgroup",
     [STEP_BIND] = "bind to the assigned cores", [STEP_FILES] = "connect input and output",
-    [STEP_FOLDER] = "enter the run directory",  [STEP_EXEC] = "run the program",
+    [STEP_FOLDER] = "enter the directory",  [STEP_EXEC] = "run the program",
 };
 
 struct failure {

@@ -76,7 +76,7 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
         rc = run->pmix->environment(run_rank(run, index), assign, &environment, err);
     struct launch launch = {.arguments = run->plan.command,
                             .environment = environment.items,
-                            .folder = run->places.run_dir,
+                            .folder = run->plan.cwd[0] ? run->plan.cwd : run->places.run_dir,
                             .cpus = run->plan.ranks[index].cpus,
                             .cpu_count = run->plan.ranks[index].cpu_count,
                             .numa = run->plan.ranks[index].has_numa ? run->plan.ranks[index].numa

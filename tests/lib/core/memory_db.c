@@ -320,6 +320,7 @@ static void ids_load(const struct memory_db *db, struct core *core)
     EACH(db, attempt, row) ids.attempt = max_u64(ids.attempt, row->attempt_id);
     EACH(db, checkpoint, row) ids.checkpoint = max_u64(ids.checkpoint, row->checkpoint_id);
     EACH(db, artifact, row) ids.artifact = max_u64(ids.artifact, row->artifact_id);
+    EACH(db, snapshot, row) ids.snapshot = max_u64(ids.snapshot, row->snapshot_id);
     EACH(db, job_event, row) ids.event = max_u64(ids.event, row->event_id);
     core_load_ids(core, &ids);
 }
@@ -369,6 +370,7 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
         if (row->cleared_at == 0)
             core_load_worker_incident(core, row);
     }
+    EACH(db, snapshot, row) core_load_snapshot(core, row);
     jobs_load(db, core);
     EACH(db, job_dependency, row)
     {

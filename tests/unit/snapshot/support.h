@@ -79,8 +79,8 @@ static inline struct hash hash_of(int fd)
 static inline int list_one(void *user, const struct snapshot_file *file, struct err *err)
 {
     (void)err;
-    buf_printf(user, "%s%s%s%s\n", file->path, file->executable ? "*" : "", file->link ? " -> " : "",
-               file->link ? file->link : "");
+    buf_printf(user, "%s%s%s%s\n", file->path, file->executable ? "*" : "",
+               file->link ? " -> " : "", file->link ? file->link : "");
     return 0;
 }
 

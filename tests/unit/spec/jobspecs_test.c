@@ -63,13 +63,25 @@ static int file_check(const char *path, const struct stat *status, int type, str
         return 0;
     assert_int_equal(file_read(path, SPEC_TEXT_BYTES_MAX, &bytes, &length, &err), 0);
     struct spec_errors errors = {0};
-    struct spec_source source = {.name = path, .bytes = bytes, .length = length};
+    struct arena arena = {0};
+    struct spec_source source = {
+        .name = path, .bytes = bytes, .length = length, .folder = "/somewhere"};
+    struct spec_snapshot snapshots[4];
+    const char *const *folders;
     struct spec *spec = NULL;
+    source.snapshots = snapshots;
+    source.snapshot_count = spec_folders(&source, &arena, &folders);
+    assert_true(source.snapshot_count <= ARRAY_COUNT(snapshots));
+    for (size_t i = 0; i < source.snapshot_count; i++) {
+        assert_int_equal(access(folders[i] + strlen("/somewhere/"), R_OK), 0); /* it is there */
+        snapshots[i] = (struct spec_snapshot){folders[i], "00"};
+    }
     if (spec_read(&source, catalogue, &spec, &errors) < 0)
         fail_msg("%s", spec_errors_text(&errors));
     file_count++;
     spec_free(spec);
     spec_errors_done(&errors);
+    arena_done(&arena);
     mem_free(bytes);
     return 0;
 }

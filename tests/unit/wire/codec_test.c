@@ -458,6 +458,8 @@ static void roles_may_send_what_the_sender_column_says(void **state)
         assert_true(msg_allowed((enum msg_tag)tag, ROLE_TOKEN) ==
                     (tag == MSG_HELLO || tag == MSG_ENROL));
     assert_false(msg_allowed(MSG_ENROL, ROLE_ADMIN));
+    assert_true(msg_allowed(MSG_CODE_GET, ROLE_WORKER) && msg_allowed(MSG_CODE_GET, ROLE_USER));
+    assert_false(msg_allowed(MSG_CODE_GET, ROLE_PILOT));
     for (int role = ROLE_USER; role < ROLE_END; role++) {
         assert_false(msg_allowed(MSG_START, (enum role)role));
         assert_false(msg_allowed(MSG_WELCOME, (enum role)role));
