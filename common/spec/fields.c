@@ -80,8 +80,10 @@ const struct field fields[] = {
      .read = read_constraint,
      .help = "what labels a worker must carry: a value or one of several, !value, * (any), !* "
              "(none), or >=N, >N, <=N, <N; of a list of mappings one must fit"},
-    {"launcher", FIELD_CHOICE, SHARED, AT(launcher), .initial = "auto", .choices = "auto|fork|pmix",
-     .json = "launcher", .help = "how ranks start: pmix for MPI, fork without; auto decides"},
+    {"launcher", FIELD_CHOICE, SHARED, AT(launcher), .initial = "auto",
+     .choices = "auto|fork|pmix|mpirun", .json = "launcher",
+     .help = "how ranks start: pmix for MPI, fork without; auto decides; mpirun for programs that "
+             "need Open MPI's own launcher, such as those that spawn others"},
     {"pty", FIELD_FLAG, SHARED, AT(pty), .initial = "false", .json = "pty", .late = true,
      .help = "give each rank a terminal as standard output, so that programs which hold back "
              "output in blocks print line by line"},

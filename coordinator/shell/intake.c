@@ -317,6 +317,7 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_GANG_ASK:
     case MSG_GANG_TELL:
     case MSG_GANG_END:
+    case MSG_GANG_EXEC:
     case MSG_ENROLLED:
     case MSG_CODE_STATE:
     case MSG_CODE_CHUNK:

@@ -16,7 +16,8 @@ why=$(hosts_possible) || { echo "SKIP: $why"; exit 77; }
 [ -x "$(pg_bin)/postgres" ] || { echo "SKIP: PostgreSQL's server programs are not installed"; exit 77; }
 command -v nft >/dev/null || { echo "SKIP: nft is not installed"; exit 77; }
 cases=("$@")
-[ $# -gt 0 ] || cases=(train hpcc netpipe rank shepherd daemon link mute mute-parent stopped)
+[ $# -gt 0 ] || cases=(train hpcc netpipe rank shepherd daemon link mute mute-parent stopped
+    mpirun spawn mpirun-killed mpirun-rank)
 lease=3
 
 state=$((seed % 2147483647))
@@ -30,6 +31,7 @@ nap() { read -rt "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))" <> <(:) || true;
 fail() {
     echo "WRONG ($what): $*"
     sql "SELECT attempt_id, number, state, cause, evidence FROM athanor.runs ORDER BY 1 DESC LIMIT 4" || true
+    sql "SELECT attempt_id, node, worker, cause, code, evidence, ended_at FROM athanor.run_nodes ORDER BY 1 DESC, 2 LIMIT 8" || true
     exit 1
 }
 
@@ -52,6 +54,7 @@ await() { until_true 90 sql_is "SELECT ended_at IS NOT NULL FROM athanor.jobs WH
 
 succeeds() { # JOB
     await "$1"
+    [ "$(job_state "$1")" = SUCCEEDED ] || cli logs "$1" | tail -30
     must "state of job $1" SUCCEEDED "$(job_state "$1")"
 }
 
@@ -159,6 +162,83 @@ command_job() { # NAME NODES RANKS SHELL [LINE...]
     printf '%s\n' "${@:5}" >>"$ATHANOR_HOME/specs/$1.yaml"
     submit "$ATHANOR_HOME/specs/$1.yaml"
 }
+
+mpi_program() { # NAME: builds it in the cluster's folder
+    [ -x "$ATHANOR_HOME/$1" ] || mpicc -o "$ATHANOR_HOME/$1" "$specs/$1.c"
+}
+
+# Under Open MPI's own launcher: ranks where and as they should be, with their own logs.
+case_mpirun() {
+    local id rank
+    mpi_program hello_mpi
+    id=$(command_job mpirun 4 8 "echo on \$(hostname) \$RANK \$LOCAL_RANK \$NODE_RANK; $ATHANOR_HOME/hello_mpi" "launcher: mpirun")
+    succeeds "$id"
+    for rank in 0 1 2 3 4 5 6 7; do
+        cli logs "$id" --rank $rank >"$ATHANOR_HOME/out"
+        grep -q "rank $rank of 8, sum 28" "$ATHANOR_HOME/out" || fail "rank $rank printed $(cat "$ATHANOR_HOME/out")"
+        must "place of rank $rank" "on $(host_of "$(newest_attempt "$id")" $((rank / 2))) $rank $((rank % 2)) $((rank / 2))" "$(grep '^on ' "$ATHANOR_HOME/out")"
+    done
+    echo "mpirun: eight ranks on four hosts, each with its own log"
+}
+
+# MPI_Comm_spawn needs a launcher that can start more: mpirun does, the embedded one says so. On one
+# host: Open MPI 4.1.4 with PMIx 4, as Debian has them, cannot spawn over several ("PML add procs
+# failed"), whoever starts it.
+case_spawn() {
+    local id
+    mpi_program spawn_mpi
+    id=$(command_job spawn 1 4 "$ATHANOR_HOME/spawn_mpi" "launcher: mpirun")
+    succeeds "$id"
+    cli logs "$id" | grep -q '6 of 6 are here' || fail "printed $(cli logs "$id")"
+    echo "spawn: four ranks have started two more"
+}
+
+is_looping() { [ "$(cli logs "$1" | grep -c 'is here')" = 4 ]; }
+
+process_of() { # ATTEMPT NODE PATTERN of the command line
+    local left
+    for left in $(ip netns pids "$tag-$(host_of "$1" "$2")"); do
+        tr '\0' ' ' <"/proc/$left/cmdline" 2>/dev/null | grep -Eq "$3" &&
+            tr '\0' '\n' <"/proc/$left/environ" | grep -q "^ATHANOR_ATTEMPT_ID=$1\$" && echo "$left" && return
+    done
+    fail "no '$3' on node $2"
+}
+
+# What mpirun has started dies with it, and with each of its daemons and ranks, at once.
+mpirun_ends() { # NODE PATTERN CAUSE EVIDENCE
+    local id attempt evidence
+    mpi_program loop_mpi
+    id=$(command_job loop 4 4 "exec $ATHANOR_HOME/loop_mpi" "launcher: mpirun" "retry: {attempts: 1}")
+    until_true 60 is_looping "$id" || fail "printed $(cli logs "$id")"
+    attempt=$(newest_attempt "$id")
+    if [ "$2" = shepherd ]; then
+        kill -KILL "$(pid_on "$attempt" "$1" shepherd_pid)"
+    else
+        kill -KILL "$(process_of "$attempt" "$1" "$2")"
+    fi
+    until_true $((4 * lease)) gone_everywhere || fail "left of attempt $attempt: $(for h in "${hosts[@]}"; do left_on "$h" "$attempt"; done)"
+    await "$id"
+    must "cause" "$3" "$(sql "SELECT cause FROM athanor.runs WHERE attempt_id = $attempt")"
+    evidence=$(sql "SELECT evidence FROM athanor.runs WHERE attempt_id = $attempt")
+    [[ $evidence =~ $4 ]] || fail "evidence is '$evidence', expected '$4'"
+    echo "  $3: $evidence"
+}
+
+case_mpirun-killed() {
+    local id
+    mpirun_ends 2 'loop_mpi *$' signal 'rank 2 died of SIGKILL'
+    mpirun_ends 1 '^[^ ]*orted ' signal 'node 1 \(.*\): orted, .* died of SIGKILL'
+    mpirun_ends 0 '^[^ ]*mpirun ' signal 'node 0 \(.*\): mpirun died of SIGKILL'
+    mpirun_ends 3 shepherd shepherd_lost 'node 3'
+    id=$(command_job exits 4 4 "exec $ATHANOR_HOME/loop_mpi 3 7" "launcher: mpirun")
+    await "$id"
+    must "end" "exit 7" "$(sql "SELECT cause || ' ' || code FROM athanor.runs WHERE job_id = $id")"
+    echo "mpirun-killed: ranks, orted, mpirun, a shepherd; nothing is left, the cause is told"
+}
+
+case_mpirun-rank() { disturbed mpirun-rank --set launcher=mpirun; }
+fault_mpirun-rank() { kill -KILL "$(process_of "$attempt" "$node" 'athanor-engine run')"; }
+cause_mpirun_rank=signal says_mpirun_rank='rank $node died of SIGKILL'
 
 case_train() {
     local id

@@ -339,9 +339,11 @@ static int launcher_read(struct plan *plan, const json_t *spec, struct err *err)
         plan->launcher = PLAN_FORK;
     else if (strcmp(name, "pmix") == 0)
         plan->launcher = PLAN_PMIX;
+    else if (strcmp(name, "mpirun") == 0)
+        plan->launcher = PLAN_MPIRUN;
     else
-        return err_set(err, ERR_PROTOCOL, "spec.launcher: '%.40s', expected auto, fork or pmix",
-                       name);
+        return err_set(err, ERR_PROTOCOL,
+                       "spec.launcher: '%.40s', expected auto, fork, pmix or mpirun", name);
     return 0;
 }
 

@@ -31,7 +31,7 @@
 #define PLAN_STOP_GRACE_MS_DEFAULT 30000u
 #define PLAN_SILENCE_MS_DEFAULT    30000u
 
-enum plan_launcher { PLAN_FORK = 1, PLAN_PMIX };
+enum plan_launcher { PLAN_FORK = 1, PLAN_PMIX, PLAN_MPIRUN };
 
 struct plan_pair {
     const char *name, *value;

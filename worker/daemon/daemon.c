@@ -340,6 +340,7 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_GANG_ASK:
     case MSG_GANG_TELL:
     case MSG_GANG_END:
+    case MSG_GANG_EXEC:
     case MSG_ENROL:
     case MSG_ENROLLED:
     case MSG_NODE_REPORT:

@@ -48,7 +48,7 @@ struct gang_end {
 struct gang_config {
     const struct gang_plan *plan; /* must stay */
     int listen_fd;                /* listens at own.endpoint; -1: no children */
-    int wake_fd; /* an eventfd, written when `lost`, `ended` or `met` has news */
+    int wake_fd; /* an eventfd, written when what follows `open` has news */
     /* What does the local rank publish? `done` may be called later, from any thread. */
     void (*ask_local)(unsigned rank, gang_done *done, void *cookie);
 };
@@ -69,6 +69,13 @@ struct gang_host {
     bool (*ended)(struct gang_end *out);
     /* Whether every child has been heard of. Until then nobody else knows that we were here. */
     bool (*met)(void);
+    /* Under mpirun: runs a command line on another node, once. done: ok and its exit code as text,
+     * or why it could not be run. */
+    void (*exec)(unsigned node, const char *words, gang_done *done, void *cookie);
+    /* What node 0 wants run here, told once; NULL: nothing. mem_free. */
+    char *(*wanted)(void);
+    /* How that ended; to be called once. */
+    void (*executed)(bool ok, const char *text);
     /* Says good-bye and ends the thread. */
     void (*close)(void);
 };

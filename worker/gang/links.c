@@ -15,7 +15,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum command_kind { COMMAND_FENCE = 1, COMMAND_ASK, COMMAND_TOLD, COMMAND_END, COMMAND_CLOSE };
+enum command_kind { COMMAND_FENCE = 1, COMMAND_ASK, COMMAND_TOLD, COMMAND_END, COMMAND_EXEC, COMMAND_EXECUTED,
+                    COMMAND_CLOSE };
 
 /* What other threads want, handed over under the lock. */
 struct command {
@@ -36,9 +37,14 @@ struct ask {
     struct ask *next;
     uint64_t ask_id;
     unsigned rank;
+    char *words; /* of an exec, which is asked of `target`; else NULL */
+    unsigned target;
     gang_done *done;
     void *cookie;
 };
+
+/* What node 0 has asked us to run. Its repeats are answered once there is an end. */
+enum errand_state { ERRAND_NONE = 0, ERRAND_NEW, ERRAND_RUNS, ERRAND_ENDED };
 
 struct neighbour { /* a child, or the parent */
     uint64_t peer_id; /* of the server; 0: not here */
@@ -62,6 +68,13 @@ static struct {
     char lost_text[1000];
     bool has_end;
     struct gang_end end; /* the oldest one known */
+    struct {
+        enum errand_state state;
+        uint64_t ask_id;
+        char *words;
+        bool ok;
+        char text[200];
+    } errand;
 
     /* of the thread */
     struct loop *loop;
@@ -277,6 +290,13 @@ static int fence_name_read(const char *key, uint64_t round, const struct wire_by
 
 static void ask_send(const struct ask *ask)
 {
+    struct message exec = {
+        .tag = MSG_GANG_EXEC,
+        .u.gang_exec = {gang.plan->node, ask->ask_id, ask->target, ask->words ? ask->words : ""}};
+    if (ask->words) {
+        send_towards(ask->target, &exec);
+        return;
+    }
     struct message message = {
         .tag = MSG_GANG_ASK,
         .u.gang_ask = {.node = gang.plan->node, .ask_id = ask->ask_id, .rank = ask->rank}};
@@ -286,7 +306,13 @@ static void ask_send(const struct ask *ask)
 static void ask_start(const struct command *command)
 {
     struct ask *ask = mem_alloc(sizeof *ask);
-    *ask = (struct ask){gang.asks, ++gang.ask_id, command->rank, command->done, command->cookie};
+    *ask = (struct ask){.next = gang.asks,
+                        .ask_id = ++gang.ask_id,
+                        .rank = command->rank,
+                        .words = command->kind == COMMAND_EXEC ? mem_strdup(command->key) : NULL,
+                        .target = (unsigned)command->node,
+                        .done = command->done,
+                        .cookie = command->cookie};
     gang.asks = ask;
     ask_send(ask);
 }
@@ -299,6 +325,7 @@ static void ask_settle(uint64_t ask_id, bool ok, const char *bytes, size_t lengt
             continue;
         *at = ask->next;
         ask->done(ask->cookie, ok, bytes, length);
+        mem_free(ask->words);
         mem_free(ask);
         return;
     }
@@ -353,6 +380,50 @@ static void tell(const struct command *command)
                                               .data = {command->bytes, command->length}}};
     if (command->node < gang.plan->node_count)
         send_towards((unsigned)command->node, &message);
+}
+
+/* ---- errands --------------------------------------------------------------------------------- */
+
+static void errand_tell(uint64_t ask_id, bool ok, const char *text)
+{
+    struct command told = {.kind = COMMAND_TOLD,
+                           .ask_id = ask_id,
+                           .ok = ok,
+                           .bytes = (char *)text, /* only read */
+                           .length = strlen(text)};
+    tell(&told);
+}
+
+static void on_exec(const struct msg_gang_exec *exec, const struct message *message)
+{
+    char text[200];
+    if (exec->target != gang.plan->node) {
+        if (exec->target < gang.plan->node_count)
+            send_towards((unsigned)exec->target, message);
+        return;
+    }
+    pthread_mutex_lock(&gang.lock);
+    bool fresh = gang.errand.state == ERRAND_NONE;
+    bool other = !fresh && gang.errand.ask_id != exec->ask_id;
+    bool ended = gang.errand.state == ERRAND_ENDED, ok = gang.errand.ok;
+    if (fresh) {
+        gang.errand.state = ERRAND_NEW;
+        gang.errand.ask_id = exec->ask_id;
+        gang.errand.words = mem_strdup(exec->words);
+    }
+    snprintf(text, sizeof text, "%s", gang.errand.text);
+    pthread_mutex_unlock(&gang.lock);
+    if (fresh)
+        wake();
+    else if (other)
+        errand_tell(exec->ask_id, false, "this node runs a daemon of mpirun already");
+    else if (ended)
+        errand_tell(exec->ask_id, ok, text);
+}
+
+static void errand_end(const struct command *command)
+{
+    errand_tell(command->ask_id, command->ok, command->bytes);
 }
 
 /* ---- messages -------------------------------------------------------------------------------- */
@@ -420,6 +491,8 @@ static void on_child(void *user, const struct server_source *from, const struct 
         on_ask(&message->u.gang_ask, message);
     else if (message->tag == MSG_GANG_TELL)
         on_tell(&message->u.gang_tell, message);
+    else if (message->tag == MSG_GANG_EXEC)
+        on_exec(&message->u.gang_exec, message);
     else if (message->tag == MSG_GANG_FENCE &&
              (fence_name_read(fence->key, fence->round, &fence->nodes, &name, &err) < 0 ||
               fences_from_child(gang.fences, node, &name, fence->data.bytes, fence->data.length,
@@ -442,6 +515,8 @@ static void on_parent(void *user, const struct envelope *envelope, const struct 
         on_ask(&message->u.gang_ask, message);
     else if (message->tag == MSG_GANG_TELL)
         on_tell(&message->u.gang_tell, message);
+    else if (message->tag == MSG_GANG_EXEC)
+        on_exec(&message->u.gang_exec, message);
     else if (message->tag == MSG_GANG_FENCED &&
              (fence_name_read(fenced->key, fenced->round, &fenced->nodes, &name, &err) < 0 ||
               fences_from_parent(gang.fences, &name, fenced->data.bytes, fenced->data.length,
@@ -520,7 +595,11 @@ static void command_do(const struct command *command)
         fence_start(command);
         break;
     case COMMAND_ASK:
+    case COMMAND_EXEC:
         ask_start(command);
+        break;
+    case COMMAND_EXECUTED:
+        errand_end(command);
         break;
     case COMMAND_TOLD:
         tell(command);
@@ -690,6 +769,45 @@ static bool host_lost(char *out_text, size_t size)
     return lost;
 }
 
+static void host_exec(unsigned node, const char *words, gang_done *done, void *cookie)
+{
+    struct command *command = mem_zalloc(sizeof *command);
+    command->kind = COMMAND_EXEC;
+    command->node = node;
+    command->key = mem_strdup(words);
+    command->done = done;
+    command->cookie = cookie;
+    command_post(command);
+}
+
+static char *host_wanted(void)
+{
+    char *words = NULL;
+    pthread_mutex_lock(&gang.lock);
+    if (gang.errand.state == ERRAND_NEW) {
+        gang.errand.state = ERRAND_RUNS;
+        words = gang.errand.words;
+        gang.errand.words = NULL;
+    }
+    pthread_mutex_unlock(&gang.lock);
+    return words;
+}
+
+static void host_executed(bool ok, const char *text)
+{
+    struct command *command = mem_zalloc(sizeof *command);
+    command->kind = COMMAND_EXECUTED;
+    command->ok = ok;
+    command->bytes = mem_strdup(text);
+    pthread_mutex_lock(&gang.lock);
+    gang.errand.state = ERRAND_ENDED;
+    gang.errand.ok = ok;
+    snprintf(gang.errand.text, sizeof gang.errand.text, "%s", text);
+    command->ask_id = gang.errand.ask_id;
+    pthread_mutex_unlock(&gang.lock);
+    command_post(command);
+}
+
 static void host_end(const struct gang_end *end)
 {
     struct command *command = mem_zalloc(sizeof *command);
@@ -731,5 +849,6 @@ static void host_close(void)
 }
 
 extern const struct gang_host gang_host_module;
-const struct gang_host gang_host_module = {host_open, host_fence, host_ask, host_lost,
-                                            host_end,  host_ended, host_met, host_close};
+const struct gang_host gang_host_module = {
+    host_open, host_fence, host_ask,  host_lost,   host_end,     host_ended,
+    host_met,  host_exec,  host_wanted, host_executed, host_close};

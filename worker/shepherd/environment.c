@@ -1,6 +1,7 @@
 /* environment.c - see environment.h. */
 #include "worker/shepherd/environment.h"
 
+#include "common/base/buf.h"
 #include "common/base/mem.h"
 
 #include <arpa/inet.h>
@@ -13,8 +14,6 @@
 #include <unistd.h>
 
 extern char **environ;
-
-#define NETWORK_TEXT_SIZE 64
 
 /* Inherited by name; a '*' ends a prefix. */
 static const char *const allowed[] = {
@@ -108,11 +107,11 @@ static uint32_t ipv4_of(const struct sockaddr *address)
 }
 
 /* The network that holds our address on this node, as "10.0.0.0/24". */
-static const char *network_find(const char *address, char out[NETWORK_TEXT_SIZE])
+static const char *network_find(const char *address, char out[ENVIRONMENT_NETWORK_SIZE])
 {
     struct ifaddrs *all = NULL;
     struct in_addr wanted;
-    snprintf(out, NETWORK_TEXT_SIZE, "%s/32", address);
+    snprintf(out, ENVIRONMENT_NETWORK_SIZE, "%s/32", address);
     if (inet_pton(AF_INET, address, &wanted) != 1 || getifaddrs(&all) < 0)
         return out;
     for (const struct ifaddrs *at = all; at; at = at->ifa_next) {
@@ -123,9 +122,17 @@ static const char *network_find(const char *address, char out[NETWORK_TEXT_SIZE]
         char text[INET_ADDRSTRLEN];
         if ((wanted.s_addr & mask) == network.s_addr &&
             inet_ntop(AF_INET, &network, text, sizeof text))
-            snprintf(out, NETWORK_TEXT_SIZE, "%s/%d", text, __builtin_popcount(mask));
+            snprintf(out, ENVIRONMENT_NETWORK_SIZE, "%s/%d", text, __builtin_popcount(mask));
     }
     freeifaddrs(all);
+    return out;
+}
+
+const char *environment_network(const struct plan *plan, char out[ENVIRONMENT_NETWORK_SIZE])
+{
+    if (plan->gang)
+        return network_find(plan->gang->nodes[plan->gang->node].address, out);
+    snprintf(out, ENVIRONMENT_NETWORK_SIZE, "127.0.0.0/8");
     return out;
 }
 
@@ -140,9 +147,8 @@ static const char *network_find(const char *address, char out[NETWORK_TEXT_SIZE]
 static void set_mpi(const struct plan *plan, const struct environment_places *places,
                     struct environment *out)
 {
-    char network[NETWORK_TEXT_SIZE] = "127.0.0.0/8";
-    if (plan->gang)
-        network_find(plan->gang->nodes[plan->gang->node].address, network);
+    char network[ENVIRONMENT_NETWORK_SIZE];
+    environment_network(plan, network);
     environment_assign(out, "JSM_JSRUN_PORT=1");
     environment_assign(out, "OMPI_MCA_mpi_yield_when_idle=1");
     environment_set(out, "OMPI_MCA_btl_tcp_if_include", "%s", network);
@@ -153,6 +159,42 @@ static void set_mpi(const struct plan *plan, const struct environment_places *pl
         environment_set(out, "OMPI_MCA_btl_sm_backing_directory", "%s", places->shared_memory);
     }
     environment_set(out, "OMPI_MCA_orte_tmpdir_base", "%s", places->tmp);
+}
+
+/* "0,1;2,3": of each rank of this node. */
+static void set_shares(const struct plan *plan, struct environment *out)
+{
+    struct buf cpus = {0}, gpus = {0};
+    for (size_t i = 0; i < plan->rank_count; i++) {
+        for (size_t k = 0; k < plan->ranks[i].cpu_count; k++)
+            buf_printf(&cpus, "%s%u", k ? "," : i ? ";" : "", plan->ranks[i].cpus[k]);
+        if (i && plan->ranks[i].cpu_count == 0)
+            buf_puts(&cpus, ";");
+        buf_printf(&gpus, "%s%s", i ? ";" : "", plan->ranks[i].gpus);
+    }
+    environment_set(out, "ATHANOR_RANK_CPUS", "%s", buf_text(&cpus));
+    environment_set(out, "ATHANOR_RANK_GPUS", "%s", buf_text(&gpus));
+    buf_done(&cpus);
+    buf_done(&gpus);
+}
+
+/* mpirun gives every variable of its own that begins with OMPI_ to ranks on all nodes: what is of
+ * one node only goes under a name of ours (rsh.c). */
+static void set_mpirun(const struct plan *plan, const struct environment_places *places,
+                       struct environment *out)
+{
+    static const char *const as_root[] = {"OMPI_ALLOW_RUN_AS_ROOT=1",
+                                          "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+                                          "PRTE_ALLOW_RUN_AS_ROOT=1",
+                                          "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1"};
+    for (size_t i = 0; geteuid() == 0 && i < ARRAY_COUNT(as_root); i++)
+        environment_assign(out, as_root[i]);
+    environment_set(out, "ATHANOR_LAUNCH", "%s/.launch", places->tmp);
+    environment_set(out, "ATHANOR_SET_OMPI_MCA_btl_vader_backing_directory", "%s",
+                    places->shared_memory);
+    environment_set(out, "ATHANOR_SET_OMPI_MCA_btl_sm_backing_directory", "%s",
+                    places->shared_memory);
+    set_shares(plan, out);
 }
 
 static void set_defaults(const struct plan *plan, const struct environment_places *places,
@@ -166,19 +208,23 @@ static void set_defaults(const struct plan *plan, const struct environment_place
     environment_assign(out, "PYTHONUNBUFFERED=1");
     if (plan->launcher == PLAN_PMIX)
         set_mpi(plan, places, out);
+    else if (plan->launcher == PLAN_MPIRUN)
+        set_mpirun(plan, places, out);
 }
 
 static void set_torch(const struct plan *plan, const struct environment_places *places,
                       unsigned rank, struct environment *out)
 {
     const char *master = plan->gang ? plan->gang->nodes[0].address : "127.0.0.1";
+    environment_set(out, "NODE_RANK", "%u", plan->gang ? plan->gang->node : 0);
+    environment_set(out, "MASTER_ADDR", "%s", master);
+    environment_set(out, "MASTER_PORT", "%u", places->master_port);
+    if (plan->launcher == PLAN_MPIRUN)
+        return; /* mpirun numbers its ranks */
     environment_set(out, "RANK", "%u", plan->first_rank + rank);
     environment_set(out, "WORLD_SIZE", "%u", plan->world_size);
     environment_set(out, "LOCAL_RANK", "%u", rank);
     environment_set(out, "LOCAL_WORLD_SIZE", "%zu", plan->rank_count);
-    environment_set(out, "NODE_RANK", "%u", plan->gang ? plan->gang->node : 0);
-    environment_set(out, "MASTER_ADDR", "%s", master);
-    environment_set(out, "MASTER_PORT", "%u", places->master_port);
     if (plan->launcher != PLAN_PMIX)
         return;
     environment_set(out, "OMPI_COMM_WORLD_RANK", "%u", plan->first_rank + rank);

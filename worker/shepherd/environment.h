@@ -25,7 +25,13 @@ struct environment_places {
     unsigned master_port;
 };
 
-/* Everything but PMIx. */
+#define ENVIRONMENT_NETWORK_SIZE 64
+
+/* Where the nodes of an attempt reach each other, as "10.0.0.0/24"; loopback on one node. */
+const char *environment_network(const struct plan *plan, char out[ENVIRONMENT_NETWORK_SIZE]);
+
+/* Everything but PMIx. Under mpirun: what mpirun and orted are started with, from which
+ * athanor-rsh --rank makes the rest; `rank` does not matter then. */
 void environment_build(const struct plan *plan, const struct environment_places *places,
                        unsigned rank, struct environment *out);
 

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 void peers_tell(struct run *run, uint64_t grace_ms)
@@ -48,6 +49,10 @@ void peers_heard(struct run *run)
     if (!run->links || !run->links->ended(&end) || end.node == run->plan.gang->node ||
         (run->failed_ms && run->failed_ms <= end.began_ms))
         return;
+    if (strcmp(end.cause, cause_name(CAUSE_SUCCESS)) == 0) {
+        mpirun_over(run);
+        return;
+    }
     snprintf(text, sizeof text, "%s at node %u (%s): %s", end.cause, end.node,
              run->plan.gang->nodes[end.node].name, end.text);
     if (run->failed)

@@ -123,8 +123,9 @@ int ranks_start(struct run *run, struct err *err)
     if (hosts_start(run, err) < 0)
         return -1;
     int cgroup_fd = run->plan.cgroup[0] ? cgroup_open(run->plan.cgroup, "ranks") : -1;
-    int rc = 0;
-    for (unsigned i = 0; rc == 0 && i < run->plan.rank_count; i++)
+    bool ours = run->plan.launcher != PLAN_MPIRUN;
+    int rc = ours ? 0 : mpirun_start(run, err);
+    for (unsigned i = 0; ours && rc == 0 && i < run->plan.rank_count; i++)
         rc = rank_start(run, i, cgroup_fd, err);
     if (cgroup_fd >= 0)
         close(cgroup_fd);
@@ -180,18 +181,21 @@ void ranks_reap(struct run *run)
         if (pid < 0 && errno == EINTR)
             continue;
         if (pid < 0) {
-            run_input(run, INPUT_EMPTY);
+            if (!mpirun_waits(run))
+                run_input(run, INPUT_EMPTY);
             return;
         }
         if (pid == 0)
             break;
         if (run->pid_count < RUN_PIDS_MAX)
             run->pids[run->pid_count++] = pid;
-        struct rank *rank = rank_of(run, pid);
+        /* What mpirun's daemons left to us says nothing about why: mpirun judges. */
+        struct rank *rank = run->plan.launcher == PLAN_MPIRUN ? NULL : rank_of(run, pid);
         if (rank)
             rank_ended(run, rank, status, &usage);
         else
             usage_add(&run->others, &usage);
+        mpirun_reaped(run, pid, status);
     }
     if (run->ended_count == run->plan.rank_count)
         run_input(run, INPUT_DONE);

@@ -171,6 +171,7 @@ static void on_wake(void *user, short events)
     char lost[1000];
     ssize_t got = read(run->wake_fd, &count, sizeof count);
     (void)got; /* what happened is asked for where it matters */
+    mpirun_wake(run);
     peers_heard(run); /* first: a neighbour that has told its end is not lost */
     if (run->links && run->links->lost(lost, sizeof lost))
         run_stop(run, CAUSE_WORKER_LOST, 0, "%s", lost);
@@ -292,7 +293,7 @@ static int places_make(struct run *run, struct err *err)
     run->places.run_dir = run_dir;
     run->places.spec = folder_file(run->folder, FOLDER_SPEC);
     run->places.shared_memory = mem_strdup("");
-    if (run->plan.launcher == PLAN_PMIX) {
+    if (run->plan.launcher != PLAN_FORK) {
         char *shared = place_make(run, "/dev/shm", err);
         if (!shared)
             return -1;
@@ -333,6 +334,7 @@ static void on_log(void *user, unsigned rank, const char *stream, const char *by
                                 .rank = run_rank(user, rank),
                                 .name = stream,
                                 .text = {bytes, length}};
+    mpirun_listen(user, bytes, length);
     reports_add(user, &report);
 }
 
@@ -350,6 +352,18 @@ static int run_prepare(struct run *run, struct err *err)
 #define FINISHED_RETRY_MS 2000
 
 /* ---- the end --------------------------------------------------------------------------------- */
+
+/* The exit code of mpirun is that of a rank, or of what it fell over; about signals it says more. */
+static void facts_of_mpirun(const struct run *run, struct verdict_facts *facts)
+{
+    facts->launcher = run->plan.first_rank == 0 ? "mpirun" : "orted, mpirun's daemon here,";
+    if (facts->by_signal ||
+        !mpirun_signal_told(run->launcher.said, &facts->rank, &facts->code))
+        return;
+    facts->launcher = NULL;
+    facts->by_signal = true;
+    facts->stderr_line = run->launcher.said;
+}
 
 static void facts_collect(struct run *run, struct verdict_facts *facts, char *abort_text,
                           size_t abort_size)
@@ -380,10 +394,13 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
         snprintf(abort_text, abort_size, "rank %u called MPI_Abort(%d) %s", aborted.rank,
                  aborted.status, aborted.text);
     if (run->failed) {
-        int status = run->ranks[run->failed_rank].status;
+        int status = run->launcher.failed ? run->launcher.status
+                                          : run->ranks[run->failed_rank].status;
         facts->by_signal = WIFSIGNALED(status);
         facts->code = facts->by_signal ? WTERMSIG(status) : WEXITSTATUS(status);
     }
+    if (run->launcher.failed)
+        facts_of_mpirun(run, facts);
 }
 
 void run_judge(struct run *run, struct verdict *out)
@@ -433,7 +450,8 @@ static void sweep(struct run *run)
     struct err err = {0};
     line_server_close(run->report);
     line_server_close(run->control);
-    run->report = run->control = NULL;
+    line_server_close(run->launcher.agents);
+    run->report = run->control = run->launcher.agents = NULL;
     if (run->plan.first_rank == 0)
         rmdir(run->plan.job_dir); /* only when the job keeps nothing: thousands of jobs do not */
     int own = own_places_remove(run, &err);
@@ -468,6 +486,7 @@ static void run_free(struct run *run)
 {
     line_server_close(run->report);
     line_server_close(run->control);
+    line_server_close(run->launcher.agents);
     logs_free(run->logs);
     poller_free(run->poller);
     spool_close(&run->spool);
@@ -489,7 +508,7 @@ static void run_free(struct run *run)
 }
 
 /* Failing to set up is an end of the attempt like any other: it is told through the spool. */
-static void launch_failed(struct run *run, const struct err *why)
+void run_launch_failed(struct run *run, const struct err *why)
 {
     if (run->launch_error)
         return;
@@ -507,12 +526,12 @@ static int run_through(struct run *run, struct err *err)
     run->sampled_ms = run->started_ms;
     if (run_prepare(run, &why) < 0) {
         run->node_fault = true;
-        launch_failed(run, &why);
+        run_launch_failed(run, &why);
         run_finish(run);
         return 0;
     }
     if (ranks_start(run, &why) < 0) {
-        launch_failed(run, &why);
+        run_launch_failed(run, &why);
         run_input(run, INPUT_FAILED);
     }
     ranks_reap(run); /* nobody may be left already */

@@ -16,6 +16,7 @@
 #include "worker/shepherd/environment.h"
 #include "worker/shepherd/line_server.h"
 #include "worker/shepherd/logs.h"
+#include "worker/shepherd/mpirun.h"
 #include "worker/shepherd/pmix_host.h"
 #include "worker/shepherd/poller.h"
 #include "worker/shepherd/report_line.h"
@@ -87,6 +88,7 @@ struct run {
     int signal_fd, wake_fd;
 
     struct rank *ranks;
+    struct launcher launcher; /* mpirun's, if the plan wants it */
     size_t ended_count;
     pid_t pids[RUN_PIDS_MAX]; /* that have ended, ours first */
     size_t pid_count;
@@ -144,6 +146,8 @@ void run_input(struct run *run, enum run_input input);
 void run_stop(struct run *run, enum cause cause, uint64_t grace_ms, const char *format, ...)
     FORMAT(4, 5);
 
+/* Nothing could be started; the first reason stays. */
+void run_launch_failed(struct run *run, const struct err *why);
 /* As far as it is known now. */
 void run_judge(struct run *run, struct verdict *out);
 

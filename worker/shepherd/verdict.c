@@ -18,6 +18,14 @@ static const char *signal_name(int number, char out[32])
     return out;
 }
 
+static void add_subject(struct buf *text, const struct verdict_facts *facts)
+{
+    if (facts->launcher)
+        buf_puts(text, facts->launcher);
+    else
+        buf_printf(text, "rank %u", facts->rank);
+}
+
 static void add_line(struct buf *text, const struct verdict_facts *facts)
 {
     if (facts->abort_text[0])
@@ -53,7 +61,8 @@ static enum cause by_stop(const struct verdict_facts *facts, struct buf *text)
 
 static enum cause by_oom(const struct verdict_facts *facts, struct buf *text)
 {
-    buf_printf(text, "rank %u was killed by the kernel for lack of memory %s", facts->rank,
+    add_subject(text, facts);
+    buf_printf(text, " was killed by the kernel for lack of memory %s",
                facts->cgroup_oom_kills ? "within its limit" : "on the machine");
     add_memory(text, facts);
     return CAUSE_OOM;
@@ -62,8 +71,8 @@ static enum cause by_oom(const struct verdict_facts *facts, struct buf *text)
 static enum cause by_signal(const struct verdict_facts *facts, struct buf *text)
 {
     char name[32];
-    buf_printf(text, "rank %u died of %s, which Athanor did not send", facts->rank,
-               signal_name(facts->code, name));
+    add_subject(text, facts);
+    buf_printf(text, " died of %s, which Athanor did not send", signal_name(facts->code, name));
     if (facts->code == SIGKILL)
         add_memory(text, facts);
     add_line(text, facts);
@@ -80,7 +89,8 @@ static enum cause by_divergence(const struct verdict_facts *facts, struct buf *t
 
 static enum cause by_exit(const struct verdict_facts *facts, struct buf *text)
 {
-    buf_printf(text, "rank %u exited with code %d", facts->rank, facts->code);
+    add_subject(text, facts);
+    buf_printf(text, " exited with code %d", facts->code);
     add_line(text, facts);
     return CAUSE_EXIT;
 }

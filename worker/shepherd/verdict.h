@@ -12,6 +12,7 @@ struct verdict_facts {
     const char *stop_text;    /* why, with figures: "ran for 20m, its wall_time" */
     bool failed;              /* a rank ended otherwise than with exit 0, and not through us */
     unsigned rank;            /* the first one that did */
+    const char *launcher;     /* it was no rank but this, such as mpirun; NULL: a rank */
     bool by_signal;
     int code;                /* exit code or signal number */
     const char *stderr_line; /* its last line on stderr; "" */

@@ -60,7 +60,10 @@ static bool is_silent(const struct run *run, uint64_t now_ms, unsigned *out_rank
 static void stack_report(struct run *run, unsigned index)
 {
     struct buf text = {0};
-    stack_describe(run->ranks[index].pid, &text);
+    if (run->ranks[index].pid)
+        stack_describe(run->ranks[index].pid, &text);
+    else
+        buf_puts(&text, "mpirun has not started this rank yet.\n");
     struct rec_report report = {.kind = REPORT_EVENT,
                                 .rank = run_rank(run, index),
                                 .name = "stack",
@@ -157,6 +160,7 @@ void watch_tick(struct run *run, uint64_t now_ms)
 {
     if (run->state != RUN_UP)
         return;
+    mpirun_tick(run);
     wall_time_check(run, now_ms);
     if (run->state == RUN_UP)
         stall_check(run, now_ms);
