@@ -25,7 +25,12 @@
 #define SPEC_NAME_BYTES_MAX 100u              /* job, experiment, dataset, label          */
 #define SPEC_EXTERNAL UINT32_MAX
 
-enum spec_launcher { SPEC_LAUNCHER_AUTO = 1, SPEC_LAUNCHER_FORK, SPEC_LAUNCHER_PMIX, SPEC_LAUNCHER_MPIRUN };
+enum spec_launcher {
+    SPEC_LAUNCHER_AUTO = 1,
+    SPEC_LAUNCHER_FORK,
+    SPEC_LAUNCHER_PMIX,
+    SPEC_LAUNCHER_MPIRUN
+};
 enum spec_disconnect { SPEC_DISCONNECT_WAIT = 1, SPEC_DISCONNECT_REPLACE };
 enum spec_condition { SPEC_ON_SUCCESS = 1, SPEC_ON_FAILURE, SPEC_ON_ANY, SPEC_ON_ARTIFACT };
 enum spec_best_mode { SPEC_BEST_MIN = 1, SPEC_BEST_MAX };

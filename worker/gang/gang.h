@@ -48,7 +48,7 @@ struct gang_end {
 struct gang_config {
     const struct gang_plan *plan; /* must stay */
     int listen_fd;                /* listens at own.endpoint; -1: no children */
-    int wake_fd; /* an eventfd, written when what follows `open` has news */
+    int wake_fd; /* an eventfd, written when lost, ended, met or wanted have news */
     /* What does the local rank publish? `done` may be called later, from any thread. */
     void (*ask_local)(unsigned rank, gang_done *done, void *cookie);
 };

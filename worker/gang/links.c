@@ -15,8 +15,15 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum command_kind { COMMAND_FENCE = 1, COMMAND_ASK, COMMAND_TOLD, COMMAND_END, COMMAND_EXEC, COMMAND_EXECUTED,
-                    COMMAND_CLOSE };
+enum command_kind {
+    COMMAND_FENCE = 1,
+    COMMAND_ASK,
+    COMMAND_TOLD,
+    COMMAND_END,
+    COMMAND_EXEC,
+    COMMAND_EXECUTED,
+    COMMAND_CLOSE
+};
 
 /* What other threads want, handed over under the lock. */
 struct command {

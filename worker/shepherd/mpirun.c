@@ -167,10 +167,10 @@ static int exec_ask(struct run *run, const json_t *root, struct err *err)
     const char *words = json_string_value(json_object_get(root, "words"));
     unsigned node;
     if (!host || !words || !run->links)
-        return err_set(err, ERR_INVALID, "expected {\"host\": …, \"words\": …} of an attempt on "
-                                         "several nodes");
+        return err_set(err, ERR_INVALID,
+                       "expected \"host\" and \"words\", of an attempt on several nodes");
     if (!mpirun_node_of(host, &node) || node == 0 || node >= run->plan.gang->node_count)
-        return err_set(err, ERR_NOT_FOUND, "host '%.100s': expected node-N-NAME with N from 1 to %u",
+        return err_set(err, ERR_NOT_FOUND, "host '%.100s': expected node-N-NAME, N from 1 to %u",
                        host, run->plan.gang->node_count - 1);
     struct word *word = mem_zalloc(sizeof *word);
     word->node = node;

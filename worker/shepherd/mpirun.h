@@ -1,5 +1,5 @@
-/* mpirun.h - `launcher: mpirun`: Open MPI's own launcher, for programs that need it (MPI_Comm_spawn,
- * tools that attach to it).
+/* mpirun.h - `launcher: mpirun`: Open MPI's own launcher, for programs that need it
+ * (MPI_Comm_spawn, tools that attach to it).
  *
  * mpirun runs on node 0 as a process of the attempt. Where it would call ssh it calls athanor-rsh,
  * which asks its shepherd (the socket ATHANOR_LAUNCH) to run orted on another node; the words go

@@ -353,7 +353,7 @@ static int run_prepare(struct run *run, struct err *err)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-/* The exit code of mpirun is that of a rank, or of what it fell over; about signals it says more. */
+/* mpirun's exit code is that of a rank, or of what it fell over; about signals it says more. */
 static void facts_of_mpirun(const struct run *run, struct verdict_facts *facts)
 {
     facts->launcher = run->plan.first_rank == 0 ? "mpirun" : "orted, mpirun's daemon here,";
