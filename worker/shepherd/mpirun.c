@@ -133,7 +133,7 @@ static int launcher_start(struct run *run, char *const *words, struct err *err)
                             .folder = run->places.run_dir,
                             .cgroup_fd =
                                 run->plan.cgroup[0] ? cgroup_open(run->plan.cgroup, "ranks") : -1};
-    int rc = launch_rank(&launch, &run->launcher.pid, &out, &error, err);
+    int rc = launch_rank(&launch, &run->launcher.pid, &out, &error, &run->node_fault, err);
     environment_done(&environment);
     if (launch.cgroup_fd >= 0)
         close(launch.cgroup_fd);
