@@ -34,7 +34,7 @@ static bool group_make(const char *path)
  * (DelegateSubgroup=). *out_controllers tells. */
 static char *group_above(bool *out_controllers)
 {
-    bool is_root;
+    bool is_root = false; /* also when we are in no such hierarchy */
     char *own = cgroup_own(NULL, &is_root);
     const char *name = own ? strrchr(own, '/') : NULL;
     bool leaf = name && strcmp(name, "/daemon") == 0;
@@ -67,7 +67,7 @@ static char *base_v2(void)
 
 static char *base_v1(const char *controller)
 {
-    bool is_root;
+    bool is_root = false;
     char *own = cgroup_own(controller, &is_root), *base = own ? base_below(own) : NULL;
     mem_free(own);
     return base;
