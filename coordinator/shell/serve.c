@@ -293,6 +293,10 @@ static int await_database(struct shell *shell, uint64_t *out_cluster_id, struct 
 
     while (read_database(shell, out_cluster_id, err) < 0) {
         bool away = err->kind == ERR_CLOSED || err->kind == ERR_TIMEOUT;
+        if (away && !pause_start(0)) { /* connecting takes its time, and so does what follows */
+            shell->stopping = true;
+            return 0;
+        }
         refusals = away && !loader_is_answered(shell->options->db) ? 0 : refusals + 1;
         if (!away || shell->options->migrate_only || refusals == START_REFUSALS_MAX)
             return -1;

@@ -414,7 +414,8 @@ int loader_principals(const char *conninfo, loader_principal_fn *each, void *use
 
 bool loader_is_answered(const char *conninfo)
 {
-    const char *keywords[] = {"dbname", "connect_timeout", NULL}, *values[] = {conninfo, "10", NULL};
+    const char *keywords[] = {"dbname", "connect_timeout", NULL};
+    const char *values[] = {conninfo, "10", NULL};
     PGPing ping = PQpingParams(keywords, values, 1);
 
     return ping == PQPING_OK || ping == PQPING_NO_ATTEMPT;
