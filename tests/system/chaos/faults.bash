@@ -57,7 +57,7 @@ schedule() { # COUNT PACE-MS: how far apart they begin, on average
 
 leads() { # sets $leader, a host whose process lives
     local name holder
-    holder=$(sql "SELECT name FROM athanor.coordinators WHERE state = 'leader'" 2>/dev/null | cut -d: -f2) || return 1
+    holder=$(timeout 1 psql -h "$ATHANOR_HOME" -U athanor -d athanor -At -c "SELECT name FROM athanor.coordinators WHERE state = 'leader'" 2>/dev/null | cut -d: -f2) || return 1
     for name in $coordinators; do
         [ -n "$holder" ] && [ "${pid[$name]}" = "$holder" ] && is_alive "$name" && leader=$name
     done
@@ -67,10 +67,13 @@ leads() { # sets $leader, a host whose process lives
 # The leader in SQL, else the last that was seen there: PostgreSQL may be away itself.
 leader=
 find_leader() {
-    local last=$leader
+    local last=$leader tries=0
     leader=
-    until_true 3 leads || true
-    leads || leader=${last:-c1}
+    until leads || [ $tries = 3 ]; do
+        tries=$((tries + 1))
+        nap 300
+    done
+    [ -n "$leader" ] || leader=${last:-c1}
 }
 
 declare -A on # number of a fault -> the host that it fell on
@@ -87,8 +90,9 @@ begin_fault() { # KIND HOST
 end_fault() { # KIND HOST
     case $1 in
         kill | power) restart "$2" ;;
-        end) # it may have been stopped meanwhile, as the leader
+        end) # it may have been stopped meanwhile, as the leader, or killed and started again
             kill -CONT "${pid[$2]}" 2>/dev/null || true
+            kill -TERM "${pid[$2]}" 2>/dev/null || true
             until_true 30 is_dead "$2" || { wrong=1; echo "WRONG: $2 does not end on SIGTERM"; kill_hard "$2" daemon; }
             restart "$2" ;;
         stop) if [ "$2" = db ]; then all_of db; else echo "${pid[$2]}"; fi | xargs -r kill -CONT 2>/dev/null || true ;;

@@ -142,9 +142,9 @@ person() { # FIRST COUNT PAUSE-MS
 
 had_to_make_room() { sql_is "SELECT count(*) >= $1 FROM athanor.runs WHERE cause = 'preempted'" t; } # TIMES
 
-configure() { # who may take whose place
-    client queue set low --priority -100 >/dev/null
-    client queue set high --priority 100 --preemption 10 --evicts true --evictable false >/dev/null
+configure() { # who may take whose place; a point of a job's own priority is 1000 of a queue's
+    client queue set low --priority -100000 >/dev/null
+    client queue set high --priority 100000 --preemption 10 --evicts true --evictable false >/dev/null
     client queue set default --evictable false >/dev/null
 }
 
