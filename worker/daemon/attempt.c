@@ -7,7 +7,6 @@
 #include "worker/attempt/folder.h"
 #include "worker/attempt/sweep.h"
 #include "worker/daemon/daemon.h"
-#include "worker/daemon/hook.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -78,7 +77,7 @@ static void attempt_free(struct attempt *attempt)
 {
     life_unwatch(attempt);
     control_close(attempt);
-    hook_cancel(attempt->hook);
+    care_cancel(attempt);
     if (attempt->listen_fd >= 0)
         close(attempt->listen_fd);
     loop_timer_stop(&attempt->sweep_timer);
@@ -365,15 +364,14 @@ void attempt_fence(struct attempt *attempt)
 {
     if (attempt->state == ATTEMPT_FENCED && attempt->pidfd >= 0)
         return; /* a repeat */
-    bool is_empty = attempt->cleaning && attempt->hook; /* the end of the epilog removes it */
+    bool is_empty = attempt->cleaning && (attempt->hook || attempt->care_timer.loop);
     log_info("attempt %" PRIu64 " is fenced", attempt->attempt_id);
     attempt->state = ATTEMPT_FENCED;
     attempt->window_count = 0;
     control_close(attempt);
     if (is_empty)
-        return;
-    hook_cancel(attempt->hook);
-    attempt->hook = NULL;
+        return; /* the end of the epilog removes it */
+    care_cancel(attempt);
     if (attempt->pidfd >= 0)
         shepherd_kill(attempt);
     else

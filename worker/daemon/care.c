@@ -1,12 +1,19 @@
 /* care.c - what is done to the node before an attempt's ranks start and after they have ended: the
- * operator's prolog and epilog.
+ * operator's prolog and epilog, and a look whether its GPUs are free.
  *
  * The prolog runs when everything else is prepared; until it has ended the attempt is PREPARING. If
  * it fails the attempt ends launch_failed by the node's fault, so that it is tried elsewhere, and
  * the node goes into quarantine. The epilog runs when no process of the attempt is left; until it
  * has ended the attempt keeps its cores and GPUs here, although its end is told already, and a
  * START that needs them waits (pending.c). It may run twice: a daemon that was killed meanwhile
- * does not know how far it got. */
+ * does not know how far it got.
+ *
+ * A GPU on which memory is in use although no attempt of ours is there may be held by a process that
+ * escaped, or that others started. Before the ranks start, and behind the epilog, each GPU is looked
+ * at, by a process of its own because a broken device may hang whoever asks, until it is free or its
+ * time is over. One that is not is withheld: offered no more, told as an incident, looked at again
+ * after twice that time, and offered when it has come free. */
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "worker/attempt/folder.h"
@@ -114,6 +121,128 @@ static void hook_run(struct attempt *attempt, const char *hook, const char *prog
     facts_done(&facts);
 }
 
+/* ---- GPUs ------------------------------------------------------------------------------------ */
+
+#define GPU_AGAIN_MS   500u
+#define GPU_TIMEOUT_MS 10000u /* of one look */
+
+static struct hook *gpu_look(struct daemon *daemon, const struct inventory_gpu *gpu,
+                             hook_end_fn *on_end, void *user)
+{
+    static char *const environment[] = {"PATH=/usr/bin:/bin", NULL};
+    const char *const arguments[] = {"--gpus", daemon->options->gpus, "--gpu-check", gpu->uuid,
+                                     NULL};
+    struct hook_config config = {.loop = daemon->loop,
+                                 .program = "/proc/self/exe",
+                                 .arguments = arguments,
+                                 .environment = environment,
+                                 .timeout_ms = GPU_TIMEOUT_MS,
+                                 .on_end = on_end,
+                                 .user = user};
+    return hook_start(&config);
+}
+
+static void gpus_done(struct attempt *attempt);
+static void gpu_next(struct attempt *attempt);
+
+static void gpu_withhold(struct attempt *attempt, const struct inventory_gpu *gpu, const char *text)
+{
+    struct daemon *daemon = attempt->daemon;
+    slots_withhold_gpu(&daemon->slots, gpu);
+    node_report_add(daemon, "device", false, text, attempt->job_id, attempt->attempt_id);
+    mem_free(attempt->gpu_fault);
+    attempt->gpu_fault = mem_strdup(text);
+    daemon->gpu_looked_ms = clock_steady_ms();
+    daemon_offer_anew(daemon);
+}
+
+static void on_gpu_again(void *user)
+{
+    gpu_next(user);
+}
+
+static void on_gpu_look(void *user, const struct hook_result *result)
+{
+    struct attempt *attempt = user;
+    const struct inventory_gpu *gpu =
+        slots_gpu(&attempt->daemon->slots, attempt->attempt_id, attempt->gpu_at);
+    attempt->hook = NULL;
+    if (result->status != HOOK_OK && clock_steady_ms() < attempt->gpu_until_ms) {
+        attempt->care_timer = (struct loop_timer){.fire = on_gpu_again, .user = attempt};
+        loop_timer_start(attempt->daemon->loop, &attempt->care_timer, GPU_AGAIN_MS);
+        return;
+    }
+    if (result->status != HOOK_OK && gpu) {
+        char *how = hook_text(result);
+        gpu_withhold(attempt, gpu, result->status == HOOK_FAILED ? result->text : how);
+        mem_free(how);
+    }
+    attempt->gpu_at++;
+    attempt->gpu_until_ms = clock_steady_ms() + attempt->daemon->options->gpu_free_timeout_ms;
+    gpu_next(attempt);
+}
+
+static void gpu_next(struct attempt *attempt)
+{
+    const struct inventory_gpu *gpu = NULL;
+    for (; attempt->gpu_at < attempt->gpu_count; attempt->gpu_at++) {
+        gpu = slots_gpu(&attempt->daemon->slots, attempt->attempt_id, attempt->gpu_at);
+        if (gpu && inventory_gpu_tells(gpu))
+            break;
+    }
+    if (attempt->gpu_at == attempt->gpu_count)
+        gpus_done(attempt);
+    else
+        attempt->hook = gpu_look(attempt->daemon, gpu, on_gpu_look, attempt);
+}
+
+static void gpus_look(struct attempt *attempt)
+{
+    attempt->gpu_at = 0;
+    attempt->gpu_count = slots_gpu_count(&attempt->daemon->slots, attempt->attempt_id);
+    attempt->gpu_until_ms = clock_steady_ms() + attempt->daemon->options->gpu_free_timeout_ms;
+    gpu_next(attempt);
+}
+
+static bool has_telling_gpus(const struct attempt *attempt)
+{
+    const struct slots *slots = &attempt->daemon->slots;
+    const struct inventory_gpu *gpu;
+    for (size_t i = 0; (gpu = slots_gpu(slots, attempt->attempt_id, i)); i++)
+        if (inventory_gpu_tells(gpu))
+            return true;
+    return false;
+}
+
+static void on_withheld_look(void *user, const struct hook_result *result)
+{
+    struct daemon *daemon = user;
+    const struct inventory_gpu *gpu = &daemon->inventory.gpus[daemon->gpu_look];
+    daemon->gpu_hook = NULL;
+    if (result->status != HOOK_OK)
+        return;
+    log_info("%s has come free", gpu->uuid);
+    slots_give_back_gpu(&daemon->slots, gpu);
+    daemon_offer_anew(daemon);
+}
+
+/* One at a time, in turn. */
+void care_tick(struct daemon *daemon)
+{
+    const struct inventory *inventory = &daemon->inventory;
+    if (daemon->gpu_hook || clock_steady_ms() - daemon->gpu_looked_ms < 2 * daemon->options->gpu_free_timeout_ms)
+        return;
+    daemon->gpu_looked_ms = clock_steady_ms();
+    for (size_t i = 0; i < inventory->gpu_count; i++) {
+        daemon->gpu_look = (daemon->gpu_look + 1) % inventory->gpu_count;
+        const struct inventory_gpu *gpu = &inventory->gpus[daemon->gpu_look];
+        if (!slots_gpu_is_withheld(&daemon->slots, gpu))
+            continue;
+        daemon->gpu_hook = gpu_look(daemon, gpu, on_withheld_look, daemon);
+        return;
+    }
+}
+
 /* ---- before ---------------------------------------------------------------------------------- */
 
 static void prepare_failed(struct attempt *attempt, const char *kind, const char *text)
@@ -126,7 +255,6 @@ static void prepare_failed(struct attempt *attempt, const char *kind, const char
 static void on_prolog_end(void *user, const struct hook_result *result)
 {
     struct attempt *attempt = user;
-    struct err err = {0};
     attempt->hook = NULL;
     if (result->status != HOOK_OK) {
         char *how = hook_text(result);
@@ -136,28 +264,46 @@ static void on_prolog_end(void *user, const struct hook_result *result)
         mem_free(how);
         return;
     }
+    gpus_look(attempt);
+}
+
+static void ranks_start(struct attempt *attempt)
+{
+    struct err err = {0};
     attempt->state = ATTEMPT_RUNNING;
-    if (attempt_launch(attempt, &err) < 0) {
-        attempt->node_fault = true;
-        attempt_finish(attempt, CAUSE_LAUNCH_FAILED, err.text);
-    }
+    if (attempt_launch(attempt, &err) == 0)
+        return;
+    attempt->node_fault = true;
+    attempt_finish(attempt, CAUSE_LAUNCH_FAILED, err.text);
 }
 
 int care_before(struct attempt *attempt, struct err *err)
 {
     const char *program = attempt->daemon->options->prolog;
+    bool gpus = has_telling_gpus(attempt);
     attempt->cared_for = true;
-    if (!program[0])
+    if (!program[0] && !gpus)
         return attempt_launch(attempt, err);
     attempt->state = ATTEMPT_PREPARING;
-    hook_run(attempt, "prolog", program, on_prolog_end);
+    if (program[0])
+        hook_run(attempt, "prolog", program, on_prolog_end);
+    else
+        gpus_look(attempt);
     return 0;
+}
+
+void care_cancel(struct attempt *attempt)
+{
+    hook_cancel(attempt->hook);
+    attempt->hook = NULL;
+    loop_timer_stop(&attempt->care_timer);
+    mem_free(attempt->gpu_fault);
+    attempt->gpu_fault = NULL;
 }
 
 void care_stop(struct attempt *attempt, enum cause cause)
 {
-    hook_cancel(attempt->hook);
-    attempt->hook = NULL;
+    care_cancel(attempt);
     attempt_finish(attempt, cause, "stopped before its ranks were started");
 }
 
@@ -165,7 +311,8 @@ void care_stop(struct attempt *attempt, enum cause cause)
 
 bool care_is_wanted(const struct attempt *attempt)
 {
-    return attempt->cared_for && attempt->daemon->options->epilog[0];
+    return attempt->cared_for &&
+           (attempt->daemon->options->epilog[0] || has_telling_gpus(attempt));
 }
 
 static void on_epilog_end(void *user, const struct hook_result *result)
@@ -180,12 +327,31 @@ static void on_epilog_end(void *user, const struct hook_result *result)
         mem_free(text);
         mem_free(how);
     }
-    attempt->cared_for = attempt->cleaning = false;
-    attempt_cleaned(attempt);
+    gpus_look(attempt);
+}
+
+static void gpus_done(struct attempt *attempt)
+{
+    char *fault = attempt->gpu_fault;
+    attempt->gpu_fault = NULL;
+    if (attempt->state != ATTEMPT_PREPARING) {
+        attempt->cared_for = attempt->cleaning = false;
+        attempt_cleaned(attempt);
+    } else if (fault) {
+        attempt->node_fault = true;
+        attempt_finish(attempt, CAUSE_LAUNCH_FAILED, fault);
+    } else {
+        ranks_start(attempt);
+    }
+    mem_free(fault);
 }
 
 void care_after(struct attempt *attempt)
 {
+    const char *program = attempt->daemon->options->epilog;
     attempt->cleaning = true;
-    hook_run(attempt, "epilog", attempt->daemon->options->epilog, on_epilog_end);
+    if (program[0])
+        hook_run(attempt, "epilog", program, on_epilog_end);
+    else
+        gpus_look(attempt);
 }

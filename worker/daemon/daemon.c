@@ -9,6 +9,7 @@
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
 #include "worker/attempt/sweep.h"
+#include "worker/daemon/hook.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -75,9 +76,9 @@ static void join_devices(struct daemon *daemon, struct arena *arena, struct msg_
 {
     const struct inventory *inventory = &daemon->inventory;
     join->devices = arena_alloc(arena, (inventory->gpu_count + 1) * sizeof *join->devices);
-    join->devices_count = inventory->gpu_count;
     for (size_t i = 0; i < inventory->gpu_count; i++)
-        join->devices[i] = (struct rec_device){.device_index = i,
+        if (!slots_gpu_is_withheld(&daemon->slots, &inventory->gpus[i]))
+            join->devices[join->devices_count++] = (struct rec_device){.device_index = i,
                                                .kind = "gpu",
                                                .model = inventory->gpus[i].model,
                                                .uuid = inventory->gpus[i].uuid,
@@ -140,6 +141,14 @@ static void join_send(void *user)
     send_or_log(daemon, &message);
     arena_done(&arena);
     loop_timer_start(daemon->loop, &daemon->join_timer, DAEMON_JOIN_AGAIN_MS);
+}
+
+void daemon_offer_anew(struct daemon *daemon)
+{
+    if (!daemon->worker_id)
+        return; /* the next join says it */
+    daemon->worker_id = 0;
+    loop_timer_start(daemon->loop, &daemon->join_timer, 0);
 }
 
 static void heartbeat_send(void *user)
@@ -427,6 +436,7 @@ static void on_tick(void *user)
     code_tick(daemon);
     pending_retry(daemon);
     node_report_tick(daemon);
+    care_tick(daemon);
     loop_timer_start(daemon->loop, &daemon->tick_timer, DAEMON_TICK_MS);
 }
 
@@ -665,6 +675,7 @@ static void daemon_free(struct daemon *daemon)
     pending_close(daemon);
     code_close(daemon);
     attempts_close(daemon);
+    hook_cancel(daemon->gpu_hook);
     health_free(daemon->health);
     node_reports_close(daemon);
     nursery_close(&daemon->nursery);

@@ -65,7 +65,11 @@ struct attempt {
     char *folder, *cgroup, *memory_cgroup; /* cgroups "": none */
     struct attempt_gang *gang; /* NULL: on this node only */
 
-    struct hook *hook;  /* the prolog or epilog that runs; NULL: none */
+    struct hook *hook;  /* the prolog, epilog or look at a GPU that runs; NULL: none */
+    struct loop_timer care_timer; /* until the next look */
+    size_t gpu_at, gpu_count;     /* the one looked at */
+    uint64_t gpu_until_ms;
+    char *gpu_fault;    /* what was found; NULL: nothing */
     bool cared_for;     /* prepared for its ranks: the epilog is due */
     bool cleaning;      /* it has ended, but keeps its slots until the epilog has */
     bool node_fault;    /* FINISHED is to say so */
@@ -126,6 +130,9 @@ struct daemon {
     struct keypair keys;
     struct meeting *meetings;
     struct pending *pending; /* in order of arrival */
+    struct hook *gpu_hook;   /* a look at a withheld GPU */
+    size_t gpu_look;         /* which */
+    uint64_t gpu_looked_ms;
     struct health *health;   /* NULL: no checks */
     struct node_report *node_reports; /* oldest first */
     size_t node_report_count;
@@ -149,6 +156,8 @@ struct daemon {
 int daemon_run(const struct options *options, struct err *err) WARN_UNUSED;
 /* enrol.c: makes and enrols this worker's key by a one-time token. Errors: as enrol_run. */
 int daemon_enrol(const struct options *options, struct err *err) WARN_UNUSED;
+/* What is offered has changed: the coordinator is told by a join. */
+void daemon_offer_anew(struct daemon *daemon);
 /* Called when an attempt is gone for good: a leaving daemon may be able to end. */
 void daemon_attempt_gone(struct daemon *daemon);
 
@@ -185,6 +194,9 @@ int care_before(struct attempt *attempt, struct err *err) WARN_UNUSED;
 void care_stop(struct attempt *attempt, enum cause cause); /* while PREPARING */
 bool care_is_wanted(const struct attempt *attempt);
 void care_after(struct attempt *attempt);
+void care_cancel(struct attempt *attempt);
+/* Looks whether withheld GPUs have come free. */
+void care_tick(struct daemon *daemon);
 
 /* node_report.c. kind: as in NODE_REPORT. */
 void node_report_add(struct daemon *daemon, const char *kind, bool severe, const char *text,

@@ -41,9 +41,13 @@ const char *hook_status_name(enum hook_status status)
 
 /* ---- in the child: only async-signal-safe calls, because ZeroMQ has threads ------------------ */
 
+#define ARGUMENTS_MAX 8u
+
 static void child_run(const struct hook_config *config, pid_t parent, int out)
 {
-    char *const arguments[] = {(char *)config->program, NULL};
+    char *arguments[ARGUMENTS_MAX + 2] = {(char *)config->program};
+    for (size_t i = 0; config->arguments && config->arguments[i] && i < ARGUMENTS_MAX; i++)
+        arguments[i + 1] = (char *)config->arguments[i];
     int in = open("/dev/null", O_RDONLY);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && setsid() >= 0 && in >= 0 &&
         dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&

@@ -21,7 +21,8 @@ typedef void hook_end_fn(void *user, const struct hook_result *result);
 
 struct hook_config {
     struct loop *loop;
-    const char *program;           /* absolute path; run without arguments */
+    const char *program;           /* absolute path */
+    const char *const *arguments;  /* behind its name, NULL-terminated; NULL: none */
     char *const *environment;      /* all of it, "NAME=value"; copied by the fork */
     uint64_t timeout_ms;
     hook_end_fn *on_end;

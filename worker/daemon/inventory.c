@@ -196,6 +196,38 @@ static void gpus_real(struct inventory *inventory)
     inventory->gpu_count = count;
 }
 
+#define DRIVER_BYTES ((uint64_t)256 << 20)
+
+bool inventory_gpu_tells(const struct inventory_gpu *gpu)
+{
+    return !gpu->imaginary || gpu->used;
+}
+
+static int fake_used(const char *path, uint64_t *out_used, struct err *err)
+{
+    char *text;
+    size_t length;
+    *out_used = 0;
+    if (file_read(path, 64, &text, &length, err) < 0)
+        return err->kind == ERR_NOT_FOUND ? 0 : -1;
+    text[strcspn(text, "\n")] = '\0';
+    int rc = text[0] ? parse_u64(text, out_used, err) : 0;
+    mem_free(text);
+    return rc;
+}
+
+int inventory_gpu_is_free(const struct inventory_gpu *gpu, struct err *err)
+{
+    uint64_t used, most = gpu->memory_bytes / 64 + DRIVER_BYTES;
+    char used_text[PARSE_TEXT_SIZE], all_text[PARSE_TEXT_SIZE];
+    int rc = gpu->imaginary ? fake_used(gpu->used, &used, err) : nvml_used(gpu->uuid, &used, err);
+    if (rc < 0 || used <= most)
+        return rc;
+    return err_set(err, ERR_EXISTS, "%s (%s) is not free: %s of %s are in use, by no attempt",
+                   gpu->uuid, gpu->model, format_size_short(used, used_text),
+                   format_size_short(gpu->memory_bytes, all_text));
+}
+
 static int gpus_take(struct inventory *inventory, const char *wanted, struct err *err)
 {
     inventory->gpus = arena_alloc(&inventory->arena, INVENTORY_GPUS_MAX * sizeof *inventory->gpus);
@@ -221,6 +253,17 @@ int inventory_take(const char *gpus, struct inventory *out, struct err *err)
     }
     inventory.memory_bytes = memory_take();
     inventory.machine = arena_strdup(&inventory.arena, uname(&machine) == 0 ? machine.machine : "");
+    *out = inventory;
+    return 0;
+}
+
+int inventory_take_gpus(const char *gpus, struct inventory *out, struct err *err)
+{
+    struct inventory inventory = {0};
+    if (gpus_take(&inventory, gpus, err) < 0) {
+        inventory_done(&inventory);
+        return -1;
+    }
     *out = inventory;
     return 0;
 }

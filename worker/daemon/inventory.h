@@ -44,7 +44,16 @@ struct inventory {
  * variables (HWLOC_XMLFILE, HWLOC_SYNTHETIC) put another machine in place of this one. Errors:
  * ERR_INVALID (gpus), ERR_NOT_FOUND, ERR_IO (hwloc, FILE). */
 int inventory_take(const char *gpus, struct inventory *out, struct err *err) WARN_UNUSED;
+/* The GPUs alone, without a look at their places. */
+int inventory_take_gpus(const char *gpus, struct inventory *out, struct err *err) WARN_UNUSED;
 void inventory_done(struct inventory *inventory);
+
+/* Whether anybody holds memory on the device: more than drivers keep for themselves, for which 1/64
+ * of it and 256 MiB are allowed. May hang where a device does: to be called in a process of its own.
+ * Errors: ERR_EXISTS (held, with the figures), ERR_NOT_FOUND, ERR_IO. */
+int inventory_gpu_is_free(const struct inventory_gpu *gpu, struct err *err) WARN_UNUSED;
+/* Whether that can be known. */
+bool inventory_gpu_tells(const struct inventory_gpu *gpu);
 
 /* Imaginary GPUs from a file; appends to gpus. Errors: ERR_NOT_FOUND, ERR_INVALID, ERR_LIMIT. */
 int inventory_fake_gpus(const char *path, struct inventory *inventory, struct err *err) WARN_UNUSED;

@@ -3,6 +3,26 @@
 #include "worker/daemon/daemon.h"
 
 #include <stdio.h>
+#include <string.h>
+
+/* 0: nobody holds memory on it; 1: somebody does, or it cannot be known; said on stdout. */
+static int gpu_check(const struct options *options)
+{
+    struct inventory inventory;
+    struct err err = {0};
+    int rc = inventory_take_gpus(options->gpus, &inventory, &err);
+    size_t at = 0;
+    while (rc == 0 && at < inventory.gpu_count &&
+           strcmp(inventory.gpus[at].uuid, options->gpu_check) != 0)
+        at++;
+    if (rc == 0)
+        rc = at < inventory.gpu_count
+                 ? inventory_gpu_is_free(&inventory.gpus[at], &err)
+                 : err_set(&err, ERR_NOT_FOUND, "%s is not there any more", options->gpu_check);
+    if (rc < 0)
+        puts(err.text);
+    return rc < 0 ? 1 : 0;
+}
 
 int main(int count, char **arguments)
 {
@@ -21,6 +41,11 @@ int main(int count, char **arguments)
             puts("athanor-worker " ATHANOR_VERSION);
         options_done(&options);
         return 0;
+    }
+    if (options.gpu_check[0]) {
+        int held = gpu_check(&options);
+        options_done(&options);
+        return held;
     }
     log_init("athanor-worker", options.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
     int rc = options.enrol[0] ? daemon_enrol(&options, &err) : daemon_run(&options, &err);

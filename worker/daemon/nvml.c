@@ -31,10 +31,11 @@ struct nvml {
     nvml_status (*pci)(nvml_device device, struct nvml_pci *out);
     nvml_status (*mig_mode)(nvml_device device, unsigned *current, unsigned *pending);
     nvml_status (*mig_count)(nvml_device device, unsigned *out);
+    nvml_status (*by_uuid)(const char *uuid, nvml_device *out);
     nvml_status (*mig_handle)(nvml_device device, unsigned index, nvml_device *out);
 };
 
-#define NEEDED 8u /* of the symbols below: the driver is of no use without them */
+#define NEEDED 9u /* of the symbols below: the driver is of no use without them */
 
 static int nvml_open(struct nvml *nvml, struct err *err)
 {
@@ -50,6 +51,7 @@ static int nvml_open(struct nvml *nvml, struct err *err)
         {"nvmlDeviceGetName", (void **)&nvml->name},
         {"nvmlDeviceGetUUID", (void **)&nvml->uuid},
         {"nvmlDeviceGetMemoryInfo", (void **)&nvml->memory},
+        {"nvmlDeviceGetHandleByUUID", (void **)&nvml->by_uuid},
         {"nvmlDeviceGetPciInfo_v3", (void **)&nvml->pci},
         {"nvmlDeviceGetMigMode", (void **)&nvml->mig_mode},
         {"nvmlDeviceGetMaxMigDeviceCount", (void **)&nvml->mig_count},
@@ -152,6 +154,34 @@ int nvml_list(struct nvml_gpu *gpus, size_t capacity, size_t *out_count, struct 
     nvml_status status = nvml.init();
     int rc = status != 0 ? err_set(err, ERR_IO, "NVML: %s", nvml.error_text(status))
                          : gpus_read(&nvml, gpus, capacity, out_count, err);
+    if (status == 0)
+        nvml.shutdown();
+    dlclose(nvml.library);
+    return rc;
+}
+
+static int used_read(const struct nvml *nvml, const char *uuid, uint64_t *out_used,
+                     struct err *err)
+{
+    nvml_device device;
+    struct nvml_memory memory;
+    nvml_status status = nvml->by_uuid(uuid, &device);
+    if (status == 0)
+        status = nvml->memory(device, &memory);
+    if (status != 0)
+        return err_set(err, ERR_IO, "NVML: %s: %s", uuid, nvml->error_text(status));
+    *out_used = memory.used;
+    return 0;
+}
+
+int nvml_used(const char *uuid, uint64_t *out_used, struct err *err)
+{
+    struct nvml nvml;
+    if (nvml_open(&nvml, err) < 0)
+        return -1;
+    nvml_status status = nvml.init();
+    int rc = status != 0 ? err_set(err, ERR_IO, "NVML: %s", nvml.error_text(status))
+                         : used_read(&nvml, uuid, out_used, err);
     if (status == 0)
         nvml.shutdown();
     dlclose(nvml.library);

@@ -14,4 +14,7 @@ struct nvml_gpu {
 int nvml_list(struct nvml_gpu *gpus, size_t capacity, size_t *out_count,
               struct err *err) WARN_UNUSED;
 
+/* Bytes in use on the device, slices too. Errors: as nvml_list. */
+int nvml_used(const char *uuid, uint64_t *out_used, struct err *err) WARN_UNUSED;
+
 #endif

@@ -48,6 +48,11 @@ static const struct option {
     {"--gpus", "auto|none|fake:N|fake:FILE", OPTION_TEXT, AT(gpus), NULL,
      "GPUs offered: those that NVML finds, their slices where they are cut (MIG), none, or "
      "imaginary ones for tests: N, or as FILE describes (default: auto)"},
+    {"--gpu-free-timeout", "DURATION", OPTION_DURATION, AT(gpu_free_timeout_ms), NULL,
+     "how long a GPU may take to come free before and after an attempt; one that does not is kept "
+     "from work until it is (default: 30s)"},
+    {"--gpu-check", "UUID", OPTION_TEXT, AT(gpu_check), NULL,
+     "say whether nobody holds memory on this device of --gpus, and leave"},
     {"--links", "auto|none|ENDPOINT", OPTION_TEXT, AT(links), "ATHANOR_LINKS",
      "where workers of other nodes reach this one, for attempts on several nodes: "
      "tcp://ADDRESS:PORT, or the address that leads to the coordinator (default: auto)"},
@@ -368,6 +373,8 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .prolog = "",
                               .epilog = "",
                               .health = "",
+                              .gpu_check = "",
+                              .gpu_free_timeout_ms = 30000,
                               .hook_timeout_ms = 60000,
                               .health_every_ms = 60000,
                               .health_timeout_ms = 10000,
@@ -380,7 +387,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
             rc = -1;
         i += used;
     }
-    if (rc == 0 && !options.help && !options.man && !options.version) {
+    if (rc == 0 && !options.help && !options.man && !options.version && !options.gpu_check[0]) {
         rc = endpoints_default(&options, err);
         if (rc == 0)
             rc = required_check(&options, err) < 0 ? -1 : cgroups_read(&options, err);

@@ -39,7 +39,8 @@ struct options {
     const char *job_user;
     uint64_t log_bytes_max, code_cache_bytes;
     const char *prolog, *epilog, *health; /* programs, and a folder of them; "": none */
-    uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms;
+    uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms, gpu_free_timeout_ms;
+    const char *gpu_check; /* UUID: say whether it is free and leave; "" */
     bool allow_root_jobs, stop_jobs, verbose;
     bool help, man, version; /* print and leave */
 };

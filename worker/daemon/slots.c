@@ -220,6 +220,28 @@ void slots_mark_unbound(struct slots *slots, uint64_t attempt_id, size_t count)
         }
 }
 
+#define WITHHELD UINT64_MAX /* no attempt has this number: they are signed in rows */
+
+void slots_withhold_gpu(struct slots *slots, const struct inventory_gpu *gpu)
+{
+    slots->gpu_owner[gpu - slots->inventory->gpus] = WITHHELD;
+}
+
+void slots_give_back_gpu(struct slots *slots, const struct inventory_gpu *gpu)
+{
+    slots->gpu_owner[gpu - slots->inventory->gpus] = 0;
+}
+
+bool slots_gpu_is_withheld(const struct slots *slots, const struct inventory_gpu *gpu)
+{
+    return slots->gpu_owner[gpu - slots->inventory->gpus] == WITHHELD;
+}
+
+size_t slots_gpu_count(const struct slots *slots, uint64_t attempt_id)
+{
+    return owned_count(slots->gpu_owner, slots->inventory->gpu_count, attempt_id);
+}
+
 static void owner_clear(uint64_t *owners, size_t count, uint64_t owner)
 {
     for (size_t i = 0; i < count; i++)

@@ -34,6 +34,11 @@ void slots_mark_cpu(struct slots *slots, uint64_t attempt_id, unsigned cpu);
 void slots_mark_gpu(struct slots *slots, uint64_t attempt_id, const char *visible);
 /* Marks `count` cores that are not bound to CPUs. */
 void slots_mark_unbound(struct slots *slots, uint64_t attempt_id, size_t count);
+/* Keeps a GPU from everybody, its owner included, until it is given back. */
+void slots_withhold_gpu(struct slots *slots, const struct inventory_gpu *gpu);
+void slots_give_back_gpu(struct slots *slots, const struct inventory_gpu *gpu);
+bool slots_gpu_is_withheld(const struct slots *slots, const struct inventory_gpu *gpu);
+size_t slots_gpu_count(const struct slots *slots, uint64_t attempt_id);
 void slots_release(struct slots *slots, uint64_t attempt_id);
 
 /* The index-th core or GPU of the attempt; NULL when it has fewer. */

@@ -899,6 +899,96 @@ static void failing_health_checks_are_told_with_evidence_and_again_when_they_suc
     assert_int_equal(f->node_count, 2); /* nothing changed, nothing told */
 }
 
+/* ---- GPUs that are not free ------------------------------------------------------------------ */
+
+static void text_write(struct fixture *f, const char *name, const char *text)
+{
+    FILE *file = fopen(in_home(f, name), "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static bool devices_offered(struct fixture *f, uint64_t count)
+{
+    return f->devices == count;
+}
+
+static void worker_with_gpus(struct fixture *f)
+{
+    char json[600], option[300];
+    snprintf(json, sizeof json,
+             "[{\"memory\": \"16GiB\", \"used\": \"%s/used-0\"},"
+             " {\"memory\": \"16GiB\", \"used\": \"%s/used-1\"}]",
+             f->home, f->home);
+    text_write(f, "gpus.json", json);
+    snprintf(option, sizeof option, "fake:%s", in_home(f, "gpus.json"));
+    worker_again(f, (const char *const[]){"--gpus", option, "--gpu-free-timeout", "600ms", NULL});
+    assert_int_equal(f->devices, 2);
+}
+
+static void start_on_gpus(struct fixture *f, uint64_t attempt_id, uint64_t gpus,
+                          const char *script)
+{
+    struct message message = {.tag = MSG_START};
+    message.u.start = start_of(f, attempt_id, script);
+    message.u.start.gpus = gpus;
+    send(f, &message);
+}
+
+static void a_gpu_that_somebody_holds_is_not_given_to_an_attempt(void **state)
+{
+    struct fixture *f = *state;
+    text_write(f, "used-0", "9000000000\n");
+    worker_with_gpus(f);
+    start_on_gpus(f, 1, 2, "touch $HOME_DIR/file-1");
+    assert_cause(f, 1, "launch_failed");
+    const struct entry *end = entry_find(f, 1, REPORT_FINISHED);
+    assert_string_equal(end->name, "node");
+    assert_non_null(strstr(end->text, "GPU-fake-0 (fake) is not free: 8."));
+    assert_false(file_is_there(f, 1));
+    UNTIL(f, node_reported, 1);
+    assert_string_equal(f->nodes[0].kind, "device");
+    UNTIL(f, devices_offered, 1);
+    start_on_gpus(f, 2, 1, "echo $CUDA_VISIBLE_DEVICES");
+    assert_cause(f, 2, "success");
+    assert_string_equal(entry_find(f, 2, REPORT_LOG)->text, "GPU-fake-1\n");
+    text_write(f, "used-0", "");
+    UNTIL(f, devices_offered, 2); /* it came free */
+    start_on_gpus(f, 3, 2, "true");
+    assert_cause(f, 3, "success");
+}
+
+static void a_gpu_that_does_not_come_free_behind_an_attempt_is_withheld(void **state)
+{
+    struct fixture *f = *state;
+    worker_with_gpus(f);
+    start_on_gpus(f, 1, 1, "echo 9000000000 > $HOME_DIR/used-0");
+    assert_cause(f, 1, "success");
+    UNTIL(f, node_reported, 1);
+    assert_string_equal(f->nodes[0].kind, "device");
+    assert_int_equal(f->nodes[0].attempt_id, 1);
+    UNTIL(f, devices_offered, 1);
+    UNTIL(f, removed, 1);
+    start_on_gpus(f, 2, 1, "echo $CUDA_VISIBLE_DEVICES");
+    assert_cause(f, 2, "success");
+    assert_string_equal(entry_find(f, 2, REPORT_LOG)->text, "GPU-fake-1\n");
+}
+
+static void a_gpu_that_takes_a_moment_to_come_free_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    worker_with_gpus(f);
+    text_write(f, "used-1", "9000000000");
+    start_on_gpus(f, 1, 2, "touch $HOME_DIR/file-1");
+    UNTIL(f, heartbeats, f->heartbeats + 2);
+    text_write(f, "used-1", "300000000"); /* what a driver keeps */
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+    assert_int_equal(f->node_count, 0);
+    assert_int_equal(f->devices, 2);
+}
+
 /* ---- containment ----------------------------------------------------------------------------- */
 
 /* A child in a session of its own, a grandchild whose parent is gone, and the rank; each says its
@@ -1293,6 +1383,9 @@ int main(void)
         TEST(cores_are_given_away_when_the_epilog_has_ended_and_a_hanging_one_is_told),
         TEST(attempts_stopped_or_fenced_during_the_prolog_end_without_ranks),
         TEST(failing_health_checks_are_told_with_evidence_and_again_when_they_succeed),
+        TEST(a_gpu_that_somebody_holds_is_not_given_to_an_attempt),
+        TEST(a_gpu_that_does_not_come_free_behind_an_attempt_is_withheld),
+        TEST(a_gpu_that_takes_a_moment_to_come_free_is_waited_for),
         TEST(double_forked_and_setsid_processes_die_however_attempts_are_held),
         TEST(a_job_that_eats_memory_ends_as_oom_and_its_neighbour_lives),
         TEST(fifty_attempts_ended_at_random_moments_leave_nothing_behind),
