@@ -203,6 +203,16 @@ static int segment_end(int fd, uint64_t first, uint64_t *out_bytes, uint64_t *ou
     return rc;
 }
 
+/* A folder that cannot be listed cannot be written either: then the backlog is the bound. */
+static void segments_count(struct spool_writer *spool)
+{
+    uint64_t *list = NULL;
+    struct err err;
+    if (segments_list(spool->folder, &list, &spool->segment_count, &err) < 0)
+        spool->segment_count = 0;
+    mem_free(list);
+}
+
 static int segment_open(struct spool_writer *spool, uint64_t first, int flags, struct err *err)
 {
     char *path = segment_path(spool->folder, first);
@@ -219,6 +229,7 @@ static int segment_open(struct spool_writer *spool, uint64_t first, int flags, s
     spool->fd = fd;
     spool->segment_first = first;
     spool->segment_bytes = 0;
+    segments_count(spool);
     return 0;
 }
 
@@ -253,6 +264,7 @@ int spool_open(const char *folder, uint64_t attempt_id, struct spool_writer *out
     struct spool_writer spool = {.folder = mem_strdup(folder),
                                  .fd = -1,
                                  .next_seq = 1,
+                                 .segment_max = SPOOL_SEGMENTS_MAX,
                                  .attempt_id = attempt_id};
     uint64_t *segments = NULL;
     size_t count = 0;
@@ -331,9 +343,14 @@ int spool_sync(struct spool_writer *spool, struct err *err)
     return 0;
 }
 
-bool spool_is_full(const struct spool_writer *spool)
+bool spool_is_full(struct spool_writer *spool)
 {
-    return spool->backlog.length >= SPOOL_BACKLOG_BYTES_MAX;
+    if (spool->segment_count >= spool->segment_max) /* old ones may be gone by now */
+        segments_count(spool);
+    return spool->backlog.length >= SPOOL_BACKLOG_BYTES_MAX ||
+           spool->segment_count > spool->segment_max ||
+           (spool->segment_count == spool->segment_max &&
+            spool->segment_bytes >= SPOOL_SEGMENT_BYTES);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */

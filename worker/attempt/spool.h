@@ -12,6 +12,9 @@
 #include "common/wire/wire.h"
 
 #define SPOOL_SEGMENT_BYTES    ((uint64_t)8 << 20)
+/* 4 GiB of one attempt on one node that nobody has acknowledged. A report of ten values takes about
+ * 340 bytes, so these are 120 million values: two weeks of a hundred a second. */
+#define SPOOL_SEGMENTS_MAX     512u
 #define SPOOL_RECORD_BYTES_MAX (REPORT_BYTES_MAX + REPORT_TEXT_BYTES_MAX)
 #define SPOOL_HEADER_BYTES     40u
 /* What a writer keeps in memory while the disk refuses writes; then spool_is_full. */
@@ -23,6 +26,8 @@ struct spool_writer {
     uint64_t next_seq; /* of the next report */
     uint64_t segment_bytes;
     uint64_t segment_first; /* sequence in the segment's name */
+    size_t segment_count;   /* when a segment was last begun; the daemon removes old ones */
+    size_t segment_max;     /* SPOOL_SEGMENTS_MAX */
     uint64_t attempt_id;
     struct buf backlog;     /* encoded records that are not in the file yet */
     uint64_t backlog_first; /* first sequence of the backlog */
@@ -41,8 +46,9 @@ int spool_append(struct spool_writer *spool, struct rec_report *reports, size_t 
                  struct err *err) WARN_UNUSED;
 int spool_flush(struct spool_writer *spool, struct err *err) WARN_UNUSED;
 int spool_sync(struct spool_writer *spool, struct err *err) WARN_UNUSED; /* flush and fdatasync */
-/* The backlog has reached its bound: stop taking reports until a flush succeeds. */
-bool spool_is_full(const struct spool_writer *spool);
+/* The backlog, or what is on disk, has reached its bound: stop taking reports until a flush
+ * succeeds, or the coordinator has taken some. What must be said is appended nevertheless. */
+bool spool_is_full(struct spool_writer *spool);
 
 struct spool_reader {
     char *folder;

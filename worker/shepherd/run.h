@@ -98,6 +98,7 @@ struct run {
     uint64_t started_ms, started_us;
     uint64_t deadline_ms; /* of the present rung; 0: none */
     uint64_t watch_ms;    /* next look */
+    uint64_t full_ms;     /* when the spool was last seen full: then programs wait for us */
     uint64_t sampled_ms;  /* newest sample of what ranks use */
     enum cause stop_cause;
     char stop_text[800];

@@ -24,12 +24,12 @@ static void wall_time_check(struct run *run, uint64_t now_ms)
 
 /* The newest sign of life of a rank: an accepted report line, or, of a program that has never
  * reported anything, output. A rank that reports is judged by its reports alone: a hung rank may
- * still print warnings. */
+ * still print warnings. While the spool is full, programs are silent because of us. */
 static uint64_t beacon_of(const struct run *run, unsigned index)
 {
     const struct rank *rank = &run->ranks[index];
     uint64_t beacon = rank->spoke_ms ? rank->spoke_ms : logs_newest_ms(run->logs, index);
-    return max_u64(beacon, run->started_ms);
+    return max_u64(beacon, max_u64(run->started_ms, run->full_ms));
 }
 
 /* Programs report from rank 0 only, or from all ranks. So the attempt as a whole must show life,

@@ -225,6 +225,26 @@ static void segments_follow_each_other_and_go_when_acknowledged(void **state)
     spool_close(&spool);
 }
 
+static void a_spool_that_nobody_acknowledges_has_a_bound(void **state)
+{
+    struct spool_writer spool = open_writer();
+    struct err err = {0};
+    (void)state;
+    assert_int_equal(spool.segment_max, SPOOL_SEGMENTS_MAX);
+    spool.segment_max = 2;
+    write_metrics(&spool, 4);
+    spool.segment_bytes = SPOOL_SEGMENT_BYTES; /* as if it were full */
+    write_metrics(&spool, 4);
+    assert_false(spool_is_full(&spool));
+    spool.segment_bytes = SPOOL_SEGMENT_BYTES;
+    assert_true(spool_is_full(&spool));
+    write_metrics(&spool, 1); /* an end can be told all the same */
+    assert_true(spool_is_full(&spool));
+    assert_int_equal(spool_drop(folder, 8, &err), 0);
+    assert_false(spool_is_full(&spool));
+    spool_close(&spool);
+}
+
 static void numbers_that_were_acknowledged_are_never_used_again(void **state)
 {
     struct spool_writer spool = open_writer();
@@ -316,6 +336,7 @@ int main(void)
         TEST(every_torn_end_is_cut_and_its_numbers_are_used_again),
         TEST(every_flipped_bit_of_a_record_is_noticed),
         TEST(segments_follow_each_other_and_go_when_acknowledged),
+        TEST(a_spool_that_nobody_acknowledges_has_a_bound),
         TEST(numbers_that_were_acknowledged_are_never_used_again),
         TEST(the_last_report_is_found_by_kind),
         TEST(a_removed_folder_is_made_again_and_the_numbers_go_on),
