@@ -16,7 +16,7 @@ why=$(hosts_possible) || { echo "SKIP: $why"; exit 77; }
 [ -x "$(pg_bin)/postgres" ] || { echo "SKIP: PostgreSQL's server programs are not installed"; exit 77; }
 command -v nft >/dev/null || { echo "SKIP: nft is not installed"; exit 77; }
 cases=("$@")
-[ $# -gt 0 ] || cases=(train hpcc netpipe rank shepherd daemon link mute mute-parent stopped
+[ $# -gt 0 ] || cases=(train hpcc netpipe torch rank shepherd daemon link mute mute-parent stopped
     mpirun spawn mpirun-killed mpirun-rank)
 lease=3
 
@@ -167,6 +167,14 @@ mpi_program() { # NAME: builds it in the cluster's folder
     [ -x "$ATHANOR_HOME/$1" ] || mpicc -o "$ATHANOR_HOME/$1" "$specs/$1.c"
 }
 
+case_torch() {
+    local id
+    id=$(command_job torch 4 4 "python3 $specs/torch_style.py" "launcher: fork")
+    succeeds "$id"
+    cli logs "$id" --rank 0 | grep -qF "['1@1', '2@2', '3@3']" || fail "printed $(cli logs "$id")"
+    echo "torch: programs without MPI find node 0 through the variables that torch reads"
+}
+
 # Under Open MPI's own launcher: ranks where and as they should be, with their own logs.
 case_mpirun() {
     local id rank
@@ -191,6 +199,13 @@ case_spawn() {
     succeeds "$id"
     cli logs "$id" | grep -q '6 of 6 are here' || fail "printed $(cli logs "$id")"
     echo "spawn: four ranks have started two more"
+    id=$(command_job spawn-embedded 2 2 "$ATHANOR_HOME/spawn_mpi")
+    await "$id"
+    must "state of spawning under the embedded launcher" FAILED "$(job_state "$id")"
+    sql "SELECT evidence FROM athanor.runs WHERE job_id = $id" >"$ATHANOR_HOME/out"
+    grep -q "asked for new processes (MPI_Comm_spawn), .* use 'launcher: mpirun'" "$ATHANOR_HOME/out" ||
+        fail "evidence is '$(cat "$ATHANOR_HOME/out")'"
+    echo "  $(cat "$ATHANOR_HOME/out")"
 }
 
 is_looping() { [ "$(cli logs "$1" | grep -c 'is here')" = 4 ]; }

@@ -26,6 +26,7 @@ static struct {
     pthread_mutex_t lock; /* of what follows; the library's thread writes it */
     bool aborted;
     struct pmix_abort abort;
+    char refused[200];
 } host = {.wake_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- what the library asks of us (on its thread) --------------------------------------------- */
@@ -217,7 +218,55 @@ static pmix_status_t on_direct_modex(const pmix_proc_t *proc, const pmix_info_t 
     return PMIX_SUCCESS;
 }
 
+/* ---- what is not offered ---------------------------------------------------------------------- */
+
+/* For the attempt's evidence: the program itself says little more than "error". */
+static pmix_status_t refuse(const pmix_proc_t *proc, const char *what)
+{
+    pthread_mutex_lock(&host.lock);
+    if (!host.refused[0])
+        snprintf(host.refused, sizeof host.refused,
+                 "rank %u asked for %s, which the embedded launcher does not offer: use "
+                 "'launcher: mpirun'",
+                 proc->rank, what);
+    pthread_mutex_unlock(&host.lock);
+    return PMIX_ERR_NOT_SUPPORTED;
+}
+
+static pmix_status_t on_spawn(const pmix_proc_t *proc, const pmix_info_t job_info[],
+                              size_t job_info_count, const pmix_app_t apps[], size_t app_count,
+                              pmix_spawn_cbfunc_t done, void *cookie)
+{
+    (void)job_info, (void)job_info_count, (void)apps, (void)app_count, (void)done, (void)cookie;
+    return refuse(proc, "new processes (MPI_Comm_spawn)");
+}
+
+static pmix_status_t on_publish(const pmix_proc_t *proc, const pmix_info_t info[],
+                                size_t info_count, pmix_op_cbfunc_t done, void *cookie)
+{
+    (void)info, (void)info_count, (void)done, (void)cookie;
+    return refuse(proc, "a public name (MPI_Publish_name, MPI_Comm_accept)");
+}
+
+static pmix_status_t on_lookup(const pmix_proc_t *proc, char **keys, const pmix_info_t info[],
+                               size_t info_count, pmix_lookup_cbfunc_t done, void *cookie)
+{
+    (void)keys, (void)info, (void)info_count, (void)done, (void)cookie;
+    return refuse(proc, "a public name (MPI_Lookup_name, MPI_Comm_connect)");
+}
+
+static pmix_status_t on_unpublish(const pmix_proc_t *proc, char **keys, const pmix_info_t info[],
+                                  size_t info_count, pmix_op_cbfunc_t done, void *cookie)
+{
+    (void)keys, (void)info, (void)info_count, (void)done, (void)cookie;
+    return refuse(proc, "the end of a public name (MPI_Unpublish_name)");
+}
+
 static pmix_server_module_t module = {
+    .spawn = on_spawn,
+    .publish = on_publish,
+    .lookup = on_lookup,
+    .unpublish = on_unpublish,
     .client_finalized = on_finalized,
     .abort = on_abort,
     .fence_nb = on_fence,
@@ -424,5 +473,15 @@ static bool host_aborted(struct pmix_abort *out)
     return aborted;
 }
 
+/* Written once; read when no rank is left, or by one that may miss what is being written. */
+static const char *host_refused(void)
+{
+    pthread_mutex_lock(&host.lock);
+    bool refused = host.refused[0] != '\0';
+    pthread_mutex_unlock(&host.lock);
+    return refused ? host.refused : NULL;
+}
+
 extern const struct pmix_host pmix_host_module;
-const struct pmix_host pmix_host_module = {host_open, host_ask, host_environment, host_aborted};
+const struct pmix_host pmix_host_module = {host_open, host_ask, host_environment, host_aborted,
+                                           host_refused};

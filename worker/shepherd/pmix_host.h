@@ -39,6 +39,8 @@ struct pmix_host {
                        struct err *err);
     /* The first MPI_Abort, if there was one. */
     bool (*aborted)(struct pmix_abort *out);
+    /* What a rank asked for first that is not offered here, as a sentence; NULL: nothing. */
+    const char *(*refused)(void);
 };
 
 #define PMIX_HOST_MODULE "athanor-pmix.so" /* found by file_module */

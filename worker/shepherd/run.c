@@ -193,6 +193,8 @@ static int wait_ms(struct run *run, uint64_t now_ms)
 static void backpressure(struct run *run)
 {
     bool full = spool_is_full(&run->spool);
+    if (full)
+        run->full_ms = clock_steady_ms();
     logs_pause(run->logs, full);
     line_server_pause(run->report, full);
 }
@@ -393,6 +395,8 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
     if (run->pmix && run->pmix->aborted(&aborted))
         snprintf(abort_text, abort_size, "rank %u called MPI_Abort(%d) %s", aborted.rank,
                  aborted.status, aborted.text);
+    if (run->pmix && run->pmix->refused())
+        snprintf(abort_text, abort_size, "%s", run->pmix->refused());
     if (run->failed) {
         int status = run->launcher.failed ? run->launcher.status
                                           : run->ranks[run->failed_rank].status;
