@@ -70,6 +70,8 @@ const char *field_accepts(struct arena *arena, const struct field *field)
     case FIELD_FACTOR:
         return arena_printf(arena, "a number from %g to %g", (double)field->min / 1000,
                             (double)field->max / 1000);
+    case FIELD_REAL:
+        return "a number, or none";
     case FIELD_TEXT:
         return arena_printf(arena, "text of at most %" PRId64 " bytes", field->max);
     case FIELD_NAME:
@@ -100,6 +102,8 @@ static size_t field_size(const struct field *field)
     case FIELD_DURATION:
     case FIELD_SIZE:
         return sizeof(uint64_t);
+    case FIELD_REAL:
+        return sizeof(double);
     default:
         return sizeof(uint32_t);
     }
@@ -187,6 +191,13 @@ static bool scalar_read(struct arena *arena, const struct field *field, const st
             return false;
         *(uint32_t *)at = (uint32_t)lround(real * 1000);
         return true;
+    case FIELD_REAL:
+        if (strcmp(text, "none") == 0)
+            real = (double)NAN;
+        else if (!node->plain || parse_f64(text, &real, &err) < 0)
+            return false;
+        *(double *)at = real;
+        return true;
     case FIELD_TEXT:
     case FIELD_NAME:
         if (field->type == FIELD_NAME ? !name_fits(field, text)
@@ -214,7 +225,8 @@ static const char *scalar_remark(const struct field *field, const struct node *n
     double real;
     bool is_number = parse_f64(node->text, &real, &err) == 0;
     bool wants_number = field->type == FIELD_COUNT || field->type == FIELD_STEPS ||
-                        field->type == FIELD_INT || field->type == FIELD_FACTOR;
+                        field->type == FIELD_INT || field->type == FIELD_FACTOR ||
+                        field->type == FIELD_REAL;
     if ((wants_number || field->type == FIELD_FLAG) && !node->plain)
         return ", without quotes";
     if (field->type == FIELD_DURATION && (is_number || strchr(node->text, ':')))
@@ -481,6 +493,8 @@ static json_t *field_to_json(const struct field *field, const struct spec_job *j
         return json_integer((json_int_t) * (const uint64_t *)at);
     case FIELD_INT:
         return json_integer(*(const int32_t *)at);
+    case FIELD_REAL:
+        return json_real(*(const double *)at);
     case FIELD_FLAG:
         return json_boolean(*(const bool *)at);
     case FIELD_TEXT:
@@ -579,6 +593,9 @@ static bool field_from_json(const struct field *field, const json_t *value, stru
     case FIELD_INT:
         *(int32_t *)at = (int32_t)number;
         return json_is_integer(value) && number >= INT32_MIN && number <= INT32_MAX;
+    case FIELD_REAL:
+        *(double *)at = json_number_value(value);
+        return json_is_number(value);
     case FIELD_FLAG:
         *(bool *)at = json_is_true(value);
         return json_is_boolean(value);

@@ -19,6 +19,7 @@ enum field_type {
     FIELD_DURATION,  /* uint64_t, milliseconds; "none" is 0 where min > 0 */
     FIELD_SIZE,      /* uint64_t, bytes */
     FIELD_FACTOR,    /* uint32_t, thousandths */
+    FIELD_REAL,      /* double, finite; "none" is NAN */
     FIELD_TEXT,      /* const char *; max: its bytes */
     FIELD_NAME,      /* const char *; spec_name_is_valid */
     FIELD_CHOICE,    /* enum, from 1 in the order of `choices` */

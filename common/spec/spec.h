@@ -36,6 +36,8 @@ enum spec_condition { SPEC_ON_SUCCESS = 1, SPEC_ON_FAILURE, SPEC_ON_ANY, SPEC_ON
 enum spec_best_mode { SPEC_BEST_MIN = 1, SPEC_BEST_MAX };
 enum spec_sweep_method { SPEC_SWEEP_GRID = 1, SPEC_SWEEP_RANDOM, SPEC_SWEEP_ASHA };
 
+enum spec_diverge_then { SPEC_DIVERGE_FAIL = 1, SPEC_DIVERGE_REWIND };
+
 enum spec_placement { SPEC_PLACEMENT_PACK = 1, SPEC_PLACEMENT_SPREAD };
 
 struct spec_resources {
@@ -47,6 +49,16 @@ struct spec_resources {
     bool exclusive;                /* nobody else on those workers */
     enum spec_placement placement; /* fewest workers, or as many as allowed */
     const char *gpu_model;         /* part of the model's name; "" or NULL: any */
+};
+
+/* When a job's numbers say that going on is pointless. */
+struct spec_diverge {
+    const char *metric;   /* "": no rule; "*": any, against which only not being finite counts */
+    double above, below;  /* bounds that are still good; NAN: none */
+    bool nan;             /* not finite is bad too */
+    uint32_t reports;     /* in a row that must be bad */
+    enum spec_diverge_then then;
+    uint64_t skip;        /* batches of data beyond the one where it diverged; after a rewind */
 };
 
 struct spec_limits {
@@ -119,6 +131,7 @@ struct spec_job {
     struct spec_limits limits;
     struct spec_retry retry;
     struct spec_checkpoint checkpoint;
+    struct spec_diverge diverge;
     int32_t priority;          /* -1000..1000, higher first */
     bool hold;
     enum spec_disconnect on_disconnect;

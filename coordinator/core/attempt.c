@@ -213,6 +213,7 @@ void part_send_start(struct core *core, struct part *part)
     start->stop_grace_ms = job->limits.stop_grace_ms;
     start->stall_ms = job->limits.stall_ms;
     start->node = part->node;
+    start->data_skip = attempt->data_skip;
     const struct checkpoint *resume = checkpoint_by_id(job, attempt->resume_checkpoint_id);
     if (resume) {
         start->resume_path = arena_strdup(arena, resume->path);
@@ -297,6 +298,7 @@ void attempt_place(struct core *core, struct job *job, const struct slot *slots,
     job->attempts_spent++;
     attempt->epoch = core->config.epoch;
     attempt->resume_checkpoint_id = resume ? resume->checkpoint_id : 0;
+    attempt->data_skip = job->data_skip;
     attempt->placed_at = core->wall_us;
     attempt->is_new = true;
     attempt->resend_ms = core->now_ms + core->config.resend_ms;
@@ -471,6 +473,8 @@ void attempt_end(struct core *core, struct attempt *attempt, enum attempt_event 
                 attempt->parts[0].worker->worker_id, NULL,
                 arena_printf(step_arena(core), "%s%s%s", cause_name(attempt->cause),
                              evidence && *evidence ? ": " : "", evidence ? evidence : ""));
+    if (attempt->cause == CAUSE_DIVERGED && job->rewinds)
+        checkpoint_rewind(core, job, attempt);
     bool stale = attempt->cause == CAUSE_STALE_CHECKPOINT && attempt->resume_checkpoint_id;
     if (stale)
         checkpoint_discard(core, job, attempt->resume_checkpoint_id);

@@ -157,6 +157,35 @@ void checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_
     }
 }
 
+static void discard_newest(struct core *core, struct job *job)
+{
+    checkpoint_discard(core, job, job->checkpoints[job->checkpoint_count - 1].checkpoint_id);
+}
+
+/* What was saved at the step where the numbers went bad, or later, holds them. An attempt that
+ * resumed from what is left and went bad nevertheless says that this is too late as well, as long
+ * as there is an earlier one. The data goes on behind the batch of the bad step: a batch once seen
+ * is not seen again (Chowdhery et al. 2022, section 5.1, skip 200 to 500 of them). */
+void checkpoint_rewind(struct core *core, struct job *job, const struct attempt *attempt)
+{
+    uint64_t bad = attempt->diverged_step, step, more;
+    while (job->checkpoint_count && checkpoint_resume(job)->step >= bad)
+        discard_newest(core, job);
+    if (job->checkpoint_count > 1 &&
+        checkpoint_resume(job)->checkpoint_id == attempt->resume_checkpoint_id)
+        discard_newest(core, job);
+    step = job->checkpoint_count ? checkpoint_resume(job)->step : 0;
+    more = (bad > step ? bad - step : 0) + job->skip_more;
+    job->data_skip = min_u64(job->data_skip + more, INT64_MAX / 2);
+    job_mark(core, job);
+    history_add(core, "rewound", job->job_id, attempt->attempt_id, 0, NULL,
+                arena_printf(step_arena(core),
+                             "diverged at step %llu: goes on from step %llu, %llu batches of data "
+                             "are left out",
+                             (unsigned long long)bad, (unsigned long long)step,
+                             (unsigned long long)job->data_skip));
+}
+
 /* A living job reads it, or will: chosen at its dispatch, or asked for by step. */
 static bool is_wanted_by(const struct job *child, uint64_t job_id,
                          const struct checkpoint *checkpoint)

@@ -225,6 +225,8 @@ static void attempt_write(struct core *core, struct attempt *attempt)
         .stopping_at = attempt->stopping_at,
         .silent_at = attempt->silent_at,
         .node_fault = attempt->node_fault,
+        .data_skip = attempt->data_skip,
+        .diverged_step = attempt->diverged_step,
     };
     effects_persist(core->effects, ROW_TABLE_attempt,
                     attempt->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);
@@ -265,6 +267,7 @@ static void job_write(struct core *core, struct job *job)
         .detail = job->detail,
         .attempt_count = job->attempt_count,
         .attempts_spent = job->attempts_spent,
+        .data_skip = job->data_skip,
         .eligible_at = job->eligible_at,
         .started_at = job->started_at,
         .ended_at = job->ended_at,

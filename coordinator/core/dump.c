@@ -65,6 +65,9 @@ static void attempt_dump(const struct attempt *a, struct buf *out)
                a->node_fault ? " (node)" : "",
                or_empty(a->evidence), (ull)a->placed_at, (ull)a->started_at,
                (ull)a->stopping_at, a->part_count, (ull)a->charge.cores, (ull)a->charge.gpus);
+    if (a->data_skip || a->diverged_step)
+        buf_printf(out, "    data_skip=%llu diverged=%llu\n", (ull)a->data_skip,
+                   (ull)a->diverged_step);
     for (size_t i = 0; i < a->part_count; i++)
         part_dump(&a->parts[i], out);
 }
@@ -159,6 +162,8 @@ static void job_dump(const struct job *job, struct buf *out)
         (ull)job->memory_bytes, (ull)job->submitted_at, (ull)job->eligible_at, (ull)job->started_at,
         (ull)job->ended_at, (ull)job->progress_step, (ull)job->progress_total,
         or_empty(job->progress_phase), job->queue->name, job->project->name);
+    if (job->data_skip)
+        buf_printf(out, "  data_skip=%llu\n", (ull)job->data_skip);
     if (job->reuse) {
         buf_puts(out, "  identity");
         hash_put(out, &job->reuse->identity);

@@ -160,6 +160,8 @@ struct job *job_new(struct core *core, uint64_t job_id, struct experiment *exper
     job->limits = spec->limits;
     job->retry = spec->retry;
     job->on_disconnect = spec->on_disconnect;
+    job->rewinds = spec->diverge.then == SPEC_DIVERGE_REWIND;
+    job->skip_more = spec->diverge.skip;
     job->keep_last = spec->checkpoint.keep_last;
     job->keep_best = spec->checkpoint.keep_best;
     job->best_metric = mem_strdup(spec->checkpoint.best_metric ? spec->checkpoint.best_metric : "");
@@ -518,7 +520,9 @@ void job_after_attempt(struct core *core, struct job *job, const struct attempt 
 {
     enum cause cause = attempt->cause, stop_cause = attempt->stop_cause;
     const char *detail = attempt->evidence;
-    bool listed = attempt->node_fault || (job->retry.causes & SPEC_CAUSE_BIT(cause)) != 0;
+    bool rewound = cause == CAUSE_DIVERGED && job->rewinds;
+    bool listed =
+        attempt->node_fault || rewound || (job->retry.causes & SPEC_CAUSE_BIT(cause)) != 0;
     if (cause == CAUSE_SUCCESS)
         job_end(core, job, JOB_ON_SUCCEED, cause, detail);
     else if (job->state == JOB_STOPPING && stop_cause == CAUSE_PRUNED)

@@ -137,6 +137,8 @@ void core_load_attempt(struct core *core, const struct row_attempt *row)
     attempt->cause = cause_of(row->cause);
     attempt->code = row->code;
     attempt->node_fault = row->node_fault;
+    attempt->data_skip = row->data_skip;
+    attempt->diverged_step = row->diverged_step;
     text_set(&attempt->evidence, row->evidence);
     text_set(&attempt->placement_json, row->placement);
     attempt->only.started_at = row->started_at;

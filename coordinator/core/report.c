@@ -149,6 +149,8 @@ static void finished_take(struct core *core, struct part *part, const struct rec
         json_is_storable(report->meta, REPORT_TEXT_BYTES_MAX) ? report->meta : "{}";
     if (cause == CAUSE_LAUNCH_FAILED && report->name && strcmp(report->name, "node") == 0)
         node_fault_note(core, part, evidence);
+    if (cause == CAUSE_DIVERGED && !part->attempt->diverged_step)
+        part->attempt->diverged_step = clamp_bigint(report->step); /* written with the end */
     part_finished(core, part, cause, report->code, evidence, usage);
 }
 

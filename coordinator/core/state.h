@@ -133,6 +133,8 @@ struct attempt {
     uint64_t stop_ms;      /* steady time of the first STOP by this leader */
     uint64_t wall_due_ms;  /* backstop of the wall-time limit; 0: none */
     uint64_t resend_ms;    /* next repeat of START or STOP; 0: none */
+    uint64_t data_skip;      /* of the job when it was placed */
+    uint64_t diverged_step;  /* 0: it has not, or nobody knows where */
     uint64_t preempt_due_ms; /* asked to save before it is stopped, at the latest then; 0: no */
     enum cause preempt_cause; /* what it is stopped with then */
     bool dirty, is_new;
@@ -326,6 +328,9 @@ struct job {
     struct spec_limits limits;
     struct spec_retry retry;
     enum spec_disconnect on_disconnect;
+    bool rewinds;        /* after it diverged */
+    uint64_t skip_more;  /* batches left out at each rewind, besides those between */
+    uint64_t data_skip;  /* of all rewinds: the data step is the step and this */
     uint32_t keep_last, keep_best;
     char *best_metric;
     enum spec_best_mode best_mode;
@@ -660,6 +665,8 @@ void checkpoint_report(struct core *core, struct part *part, const struct rec_re
 void checkpoint_retain(struct core *core, struct job *job);
 /* It is not what was saved: never resume from it again. */
 void checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_id);
+/* Back to before its divergence: what it must not resume from is discarded, data_skip grows. */
+void checkpoint_rewind(struct core *core, struct job *job, const struct attempt *attempt);
 void checkpoint_drops_send(struct core *core, struct worker *worker);
 void checkpoint_load(struct core *core, struct job *job, const struct row_checkpoint *row);
 const struct checkpoint *checkpoint_resume(const struct job *job);

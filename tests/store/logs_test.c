@@ -42,9 +42,10 @@ static void attempts_add(void)
     run_sql("SET session_replication_role = replica;"
             "INSERT INTO athanor.attempt (attempt_id, job_id, number, worker_id, epoch, placed_at,"
             "                             state, cause, ended_at)"
-            " SELECT a, 1, a - 100, 1, 1, now(), 'ENDED', 'exit', now() FROM generate_series(101, 103) a;"
-            "INSERT INTO athanor.attempt_node (attempt_id, node, worker_id, first_rank, ranks, state,"
-            "                                  cause, ended_at)"
+            " SELECT a, 1, a - 100, 1, 1, now(), 'ENDED', 'exit', now()"
+            "   FROM generate_series(101, 103) a;"
+            "INSERT INTO athanor.attempt_node"
+            "       (attempt_id, node, worker_id, first_rank, ranks, state, cause, ended_at)"
             " SELECT 103, n, n + 1, n, 1, 'ENDED', 'exit', now() FROM generate_series(0, 1) n");
 }
 

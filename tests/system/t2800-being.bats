@@ -69,3 +69,45 @@ S
     [ "$status" -eq 2 ]
     [ "$(sql "SELECT string_agg(DISTINCT attempt || ' ' || superseded, ',') FROM athanor.logs WHERE job_id = $id")" = "1 true,2 false" ]
 }
+
+@test "a job whose metric passes its bound is rewound to before it and goes on with other data" {
+    # Batch 6 is poisoned: a program that reads batch step + skip meets it unless it is left out.
+    cat >train.sh <<'S'
+step=0; [ -z "$ATHANOR_RESUME" ] || step=$(cat "$ATHANOR_RESUME/step")
+echo "from $step skip $ATHANOR_DATA_SKIP"
+while [ "$step" -lt 9 ]; do
+    step=$((step + 1)); loss=1; [ $((step - 1 + ATHANOR_DATA_SKIP)) -lt 6 ] || [ "$ATHANOR_DATA_SKIP" -gt 0 ] || loss=99
+    athanor report metric --step $step loss=$loss
+    mkdir -p "$ATHANOR_JOB_DIR/c$step"; echo $step >"$ATHANOR_JOB_DIR/c$step/step"
+    [ $((step % 2)) = 1 ] || athanor report checkpoint --step $step "$ATHANOR_JOB_DIR/c$step"
+done
+S
+    id=$(job poisoned "command: [sh, $PWD/train.sh]" "env: {PATH: \"$PATH\"}" "retry: {attempts: 2, backoff: 0s}" \
+        "limits: {stop_grace: 1s}" "checkpoint: {keep: last 9}" \
+        "diverge: {metric: loss, above: 20, for: 2, then: rewind, skip: 3}")
+    athanor wait "$id"
+    # Bad since step 7: back to 6, and batches 6 to 9 are left out.
+    [ "$(athanor logs "$id" --all --stream out | grep "^from")" = "from 0 skip 0
+from 6 skip 4" ]
+    [ "$(sql "SELECT string_agg(concat_ws(' ', number, cause, diverged_step, resume_step, data_skip), ',' ORDER BY number) FROM athanor.runs WHERE job_id = $id")" \
+        = "1 diverged 7 0,2 success 6 4" ]
+    sql "SELECT evidence FROM athanor.runs WHERE job_id = $id AND number = 1" | grep -q '^loss is above its bound: 99 at step 8'
+}
+
+@test "pretraining whose learning rate explodes ends as diverged, each attempt from before and with other data" {
+    awk 'BEGIN { srand(7); split("cat dog bird fish fox hen", n); split("sees eats likes finds", v)
+        for (i = 0; i < 600; i++) printf "the %s %s the %s\n\n", n[1+int(rand()*6)], v[1+int(rand()*4)], n[1+int(rand()*6)] }' >corpus.txt
+    sed "s|@corpus@|$PWD/corpus.txt|" "$specs/kill-data.yaml" >data.yaml
+    athanor wait "$(athanor submit data.yaml --ids)"
+    id=$(athanor submit "$specs/kill-train.yaml" --ids --set resources.ranks=1 --set retry.attempts=2 \
+        --set params.learning_rate=1 --set params.warmup=60 --set params.steps=60 --set params.d_model=32 \
+        --set "checkpoint={every: 1 steps, keep: last 60}" \
+        --set "diverge={metric: loss, above: 6.5, then: rewind, skip: 10}")
+    run athanor wait "$id"
+    [ "$status" -eq 1 ]
+    [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id AND cause = 'diverged' AND diverged_step > 1")" = 2 ]
+    [ "$(sql "SELECT b.resume_step < a.diverged_step AND b.data_skip = a.diverged_step - b.resume_step + 10
+                FROM athanor.runs a JOIN athanor.runs b USING (job_id)
+               WHERE job_id = $id AND a.number = 1 AND b.number = 2")" = t ]
+    [ "$(athanor show "$id" --json | jq -r '.[0].cause')" = diverged ]
+}

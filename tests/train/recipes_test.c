@@ -482,6 +482,31 @@ static void a_loss_that_is_not_finite_ends_the_job_as_diverged(void **state)
     mem_free(expanded);
 }
 
+/* Without learning a step's loss is that of its batch: behind a skip of three, step 1 reads what
+ * step 4 would have read. */
+static void a_skip_of_batches_shifts_the_data_and_nothing_else(void **state)
+{
+    static const char still[] =
+        "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
+            "train") "}, \"params\": {" SHAPE ", \"steps\": 6, \"batch\": 8, "
+                     "\"learning_rate\": 0}";
+    char *spec = expand(*state, still);
+    struct job_run job = {.name = "still", .spec = spec};
+    struct trace all = {0}, skipped = {0};
+
+    run_job_in(*state, &job, &all);
+    setenv("ATHANOR_DATA_SKIP", "3", 1);
+    job.name = "skipping";
+    run_job_in(*state, &job, &skipped);
+    unsetenv("ATHANOR_DATA_SKIP");
+    for (uint64_t step = 1; step <= 3; step++)
+        assert_true(trace_at(&skipped, "loss", step) == trace_at(&all, "loss", step + 3));
+    assert_true(trace_at(&skipped, "loss", 1) != trace_at(&all, "loss", 1));
+    trace_done(&skipped);
+    trace_done(&all);
+    mem_free(spec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,6 +524,7 @@ int main(void)
         cmocka_unit_test(unlearning_ends_at_the_oracles_loss),
         cmocka_unit_test(a_job_that_cannot_be_is_refused),
         cmocka_unit_test(a_loss_that_is_not_finite_ends_the_job_as_diverged),
+        cmocka_unit_test(a_skip_of_batches_shifts_the_data_and_nothing_else),
     };
 
     return cmocka_run_group_tests(tests, with_base, place_close);

@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <jansson.h>
+#include <math.h>
 #include <string.h>
 
 /* ---- single values --------------------------------------------------------------------------- */
@@ -61,6 +62,7 @@ static int numbers_read(struct plan *plan, const json_t *root, struct err *err)
         {"wall_time_ms", 0, &plan->wall_time_ms},
         {"stop_grace_ms", PLAN_STOP_GRACE_MS_DEFAULT, &plan->stop_grace_ms},
         {"stall_ms", 0, &plan->stall_ms},
+        {"data_skip", 0, &plan->data_skip},
         {"log_bytes_max", PLAN_LOG_BYTES_DEFAULT, &plan->log_bytes_max},
     };
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
@@ -375,6 +377,31 @@ static int cwd_read(struct plan *plan, const json_t *spec, struct err *err)
     return 0;
 }
 
+static int bound_read(const json_t *rule, const char *name, double *out, struct err *err)
+{
+    const json_t *value = json_object_get(rule, name);
+    *out = value ? json_number_value(value) : (double)NAN;
+    return !value || json_is_number(value)
+               ? 0
+               : err_set(err, ERR_PROTOCOL, "spec.diverge.%s: expected a number", name);
+}
+
+static int diverge_read(struct plan *plan, const json_t *spec, struct err *err)
+{
+    struct plan_diverge *diverge = &plan->diverge;
+    const json_t *rule = json_object_get(spec, "diverge"), *nan = json_object_get(rule, "nan");
+    if (rule && (!json_is_object(rule) || (nan && !json_is_boolean(nan))))
+        return err_set(err, ERR_PROTOCOL, "spec.diverge: expected an object, and nan a bool");
+    if (text_get(plan, rule, "metric", "", &diverge->metric, err) < 0 ||
+        bound_read(rule, "above", &diverge->above, err) < 0 ||
+        bound_read(rule, "below", &diverge->below, err) < 0 ||
+        u64_get(rule, "for", 1, &diverge->reports, err) < 0)
+        return err_wrap(err, "spec.diverge");
+    diverge->nan = !json_is_false(nan);
+    diverge->reports = max_u64(diverge->reports, 1);
+    return 0;
+}
+
 static int spec_read(struct plan *plan, const json_t *root, struct err *err)
 {
     const json_t *spec = json_object_get(root, "spec");
@@ -386,7 +413,8 @@ static int spec_read(struct plan *plan, const json_t *root, struct err *err)
         return err_set(err, ERR_PROTOCOL, "spec.kind: required");
     if (launcher_read(plan, spec, err) < 0 || command_read(plan, spec, err) < 0 ||
         env_read(plan, spec, err) < 0 || inputs_read(plan, spec, err) < 0 ||
-        output_read(plan, spec, err) < 0 || cwd_read(plan, spec, err) < 0)
+        output_read(plan, spec, err) < 0 || cwd_read(plan, spec, err) < 0 ||
+        diverge_read(plan, spec, err) < 0)
         return -1;
     char *text = json_dumps(spec, JSON_COMPACT);
     CHECK(text); /* parsed a moment ago; only memory can be missing */

@@ -13,8 +13,8 @@
  *             "ranks": 2}, …], "master_port": 4711, "silence_ms": 30000,
  *            "own": {"endpoint": "", "public_key": "", "secret_key": ""}, "parent": {…}}
  * With code of the job's own also "code", the folder it was unpacked to.
- * The command, its environment, the launcher, `pty`, `limits.log_bytes` and the inputs are read from
- * `spec`. */
+ * The command, its environment, the launcher, `pty`, `diverge`, `limits.log_bytes` and the inputs
+ * are read from `spec`. */
 #ifndef ATHANOR_ATTEMPT_PLAN_H
 #define ATHANOR_ATTEMPT_PLAN_H
 
@@ -45,6 +45,13 @@ struct plan_rank {
     const char *gpus; /* CUDA_VISIBLE_DEVICES: "0,1"; "" for none */
 };
 
+struct plan_diverge { /* jobspecs/README.md */
+    const char *metric;  /* "": no rule; "*": any */
+    double above, below; /* NAN: none */
+    bool nan;
+    uint64_t reports; /* in a row */
+};
+
 struct plan {
     struct arena arena; /* holds everything below */
     uint64_t attempt_id, attempt, job_id, epoch;
@@ -60,6 +67,8 @@ struct plan {
     unsigned first_rank, world_size; /* rank of ranks[0]; ranks on all nodes */
     struct gang_plan *gang;          /* NULL: one node */
     enum plan_launcher launcher;
+    struct plan_diverge diverge;
+    uint64_t data_skip; /* ATHANOR_DATA_SKIP */
     bool pty;         /* a terminal as standard output of each rank */
     const char *code; /* tree of the job's code; "": none */
     const char *cwd;  /* where ranks start; "": in the run directory */

@@ -235,7 +235,7 @@ static int plan_write(const struct starting *s, struct err *err)
     json_t *root =
         json_pack("{s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, "
                   "s:s, s:s, s:s, "
-                  "s:s, s:s, s:s, s:o}",
+                  "s:s, s:s, s:s, s:I, s:o}",
                   "format", 1, "attempt_id", (json_int_t)start->attempt_id, "attempt",
                   (json_int_t)start->attempt_number, "job_id", (json_int_t)start->job_id,
                   "job_name", start->job_name, "epoch", (json_int_t)s->attempt->epoch, "ranks",
@@ -245,7 +245,8 @@ static int plan_write(const struct starting *s, struct err *err)
                   (json_int_t)start->stall_ms, "log_bytes_max", (json_int_t)options->log_bytes_max,
                   "cpus", cpus_json(s), "gpus", gpus_json(s), "job_dir", s->job_dir, "resume",
                   start->resume_path, "engine", options->engine, "cgroup", s->attempt->cgroup,
-                  "tmp", options->tmp, "account", start->account, "spec", spec);
+                  "tmp", options->tmp, "account", start->account, "data_skip",
+                  (json_int_t)start->data_skip, "spec", spec);
     if (!root)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
     json_object_set_new(root, "numa", numa_json(s));

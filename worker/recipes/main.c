@@ -1,6 +1,7 @@
 /* main.c - athanor-engine: prints the recipe catalogue, or runs one job as one rank. */
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "common/base/parse.h"
 #include "worker/recipes/job.h"
 #include "worker/recipes/page.h"
 #include "worker/recipes/registry.h"
@@ -86,11 +87,18 @@ static int run_verb(int argc, char **argv)
                 "no job: give --spec FILE or set ATHANOR_SPEC", usage);
         return 2;
     }
+    struct err err;
+    uint64_t data_skip;
+    if (parse_u64(or_env(NULL, "ATHANOR_DATA_SKIP", "0"), &data_skip, &err) < 0) {
+        (void)!err_wrap(&err, "ATHANOR_DATA_SKIP");
+        return fail(&err);
+    }
     struct run_options run = {
         .job_dir = or_env(out, "ATHANOR_JOB_DIR", "."),
         .run_dir = or_env(NULL, "ATHANOR_RUN_DIR", "."),
         .resume = or_env(resume, "ATHANOR_RESUME", NULL),
         .report_path = getenv("ATHANOR_REPORT"),
+        .data_skip = data_skip,
     };
     return run_spec(spec, &run);
 }

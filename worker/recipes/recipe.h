@@ -99,6 +99,7 @@ struct run {
     struct comm *comm;
     unsigned rank, rank_count;
     uint64_t step;        /* steps completed, those before the resume included */
+    uint64_t data_skip;   /* batches left out after divergence: step s reads batch s + data_skip */
     uint64_t step_count;  /* steps in all; set by open */
     const char *name;     /* the job's name */
     const char *job_dir;  /* durable: checkpoints and artifacts; exists */
@@ -127,8 +128,10 @@ void run_metric(struct run *run, const char *name, double value);
 /* Announces an artifact directory or file (rank 0 sends). meta_json: an object's text, or NULL. */
 int run_artifact(struct run *run, const char *kind, const char *name, const char *path,
                  const char *meta_json, struct err *err) WARN_UNUSED;
-/* An event for people and for failure policy. */
+/* An event for people. */
 void run_event(struct run *run, const char *name, const char *text);
+/* The numbers of this step are none: a rewind goes back to before it. The recipe ends itself. */
+void run_diverged(struct run *run, uint64_t step, const char *text);
 /* One line on stdout from rank 0: becomes part of the job's log. */
 void run_note(struct run *run, const char *format, ...) FORMAT(2, 3);
 

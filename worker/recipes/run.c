@@ -156,15 +156,25 @@ int run_artifact(struct run *run, const char *kind, const char *name, const char
     return report_artifact(run->driver->report, kind, name, path, meta_json, err);
 }
 
-void run_event(struct run *run, const char *name, const char *text)
+static void event_send(struct run *run, const char *name, const char *text, uint64_t step)
 {
     struct driver *driver = run->driver;
     if (run->rank != 0)
         return;
     run_note(run, "%s: %s", name, text);
     if (driver->failure.kind == ERR_NONE &&
-        report_event(driver->report, name, text, &driver->failure) < 0)
+        report_event(driver->report, name, text, step, &driver->failure) < 0)
         err_wrap(&driver->failure, "event '%s'", name);
+}
+
+void run_event(struct run *run, const char *name, const char *text)
+{
+    event_send(run, name, text, 0);
+}
+
+void run_diverged(struct run *run, uint64_t step, const char *text)
+{
+    event_send(run, "diverged", text, step);
 }
 
 void run_note(struct run *run, const char *format, ...)
@@ -323,7 +333,7 @@ static void note_time(struct driver *driver)
 static int refuse_diverged(struct driver *driver, struct err *err)
 {
     driver->together = true;
-    run_event(&driver->run, "diverged", driver->diverged);
+    run_diverged(&driver->run, driver->run.step, driver->diverged);
     return err_set(err, ERR_LIMIT, "diverged: %s", driver->diverged);
 }
 
@@ -451,7 +461,8 @@ int run_job(const struct job *job, const struct run_options *options, struct err
     struct driver driver = {
         .run = {.recipe = job->recipe, .comm = comm, .rank = (unsigned)comm->rank,
                 .rank_count = (unsigned)comm->size, .name = job->name,
-                .job_dir = options->job_dir, .run_dir = options->run_dir, .phase = "run"},
+                .job_dir = options->job_dir, .run_dir = options->run_dir, .phase = "run",
+                .data_skip = options->data_skip},
         .job = job,
         .options = options,
         .saved_step = UINT64_MAX,

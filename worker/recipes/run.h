@@ -10,6 +10,7 @@ struct run_options {
     const char *job_dir;     /* checkpoints and artifacts; made if missing */
     const char *run_dir;     /* scratch */
     const char *resume;      /* checkpoint directory; NULL or "": a fresh start */
+    uint64_t data_skip;      /* batches of data to leave out */
     const char *report_path; /* report socket; NULL or "": metrics are printed on stdout */
 };
 

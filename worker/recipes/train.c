@@ -121,10 +121,11 @@ int64_t trainer_pass_most(const struct trainer *trainer)
 void trainer_share(const struct trainer *trainer, int64_t pass, uint64_t *out_first,
                    int64_t *out_count)
 {
+    uint64_t data_step = trainer->run->step + trainer->run->data_skip;
     uint64_t first, count;
     int64_t from, to;
 
-    sampler_share(trainer->run->step, (uint64_t)trainer->batch, trainer->run->rank,
+    sampler_share(data_step, (uint64_t)trainer->batch, trainer->run->rank,
                   trainer->run->rank_count, &first, &count);
     from = (int64_t)count * pass / trainer->pass_count;
     to = (int64_t)count * (pass + 1) / trainer->pass_count;
@@ -172,7 +173,7 @@ int trainer_apply(struct trainer *trainer, struct err *err)
 
     if (optim_step(trainer->optim, rate, &norm, err) < 0) {
         if (err->kind == ERR_LIMIT)
-            run_event(run, "diverged", err->text);
+            run_diverged(run, run->step + 1, err->text);
         return err_wrap(err, "step %llu", (unsigned long long)run->step + 1);
     }
     run_metric(run, "lr", rate);

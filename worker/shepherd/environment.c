@@ -245,6 +245,7 @@ static void set_contract(const struct plan *plan, const struct environment_place
     environment_set(out, "ATHANOR_RUN_DIR", "%s", places->run_dir);
     environment_set(out, "ATHANOR_JOB_DIR", "%s", plan->job_dir);
     environment_set(out, "ATHANOR_RESUME", "%s", plan->resume);
+    environment_set(out, "ATHANOR_DATA_SKIP", "%" PRIu64, plan->data_skip);
     environment_set(out, "TMPDIR", "%s", places->tmp);
     environment_set(out, "PWD", "%s", plan->cwd[0] ? plan->cwd : places->run_dir);
     if (plan->code[0])

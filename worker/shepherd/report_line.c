@@ -243,7 +243,8 @@ static int artifact_read(struct reading *r)
 static int event_read(struct reading *r)
 {
     if (text_get(r, "name", true, REPORT_NAME_BYTES_MAX, &r->line->name) < 0 ||
-        text_get(r, "text", false, (size_t)64 << 10, &r->line->text) < 0)
+        text_get(r, "text", false, (size_t)64 << 10, &r->line->text) < 0 ||
+        count_get(r, "step", false, &r->line->step) < 0)
         return -1;
     return object_get(r, "fields", &r->line->meta);
 }

@@ -31,7 +31,7 @@ struct report_line {
     enum report_line_kind kind;
     bool has_rank, reply;
     uint64_t rank;
-    uint64_t step, total;      /* metric, progress, checkpoint */
+    uint64_t step, total;      /* metric, progress, checkpoint; event: 0 when not told */
     uint64_t save_ms;          /* checkpoint: how long saving it took; 0: not told */
     const char *name;          /* phase; artifact and event names; "" */
     const char *path;          /* checkpoint, artifact */

@@ -104,6 +104,9 @@ static int accept_metric(struct run *run, unsigned rank, const struct report_lin
                                     .value = line->values[i].value};
         reports_add(run, &report);
     }
+    run->newest_step = max_u64(run->newest_step, line->step);
+    for (size_t i = 0; i < line->value_count; i++)
+        diverge_metric(run, rank, line->values[i].name, line->step, line->values[i].value);
     return 0;
 }
 
@@ -115,6 +118,7 @@ static int accept_progress(struct run *run, unsigned index, const struct report_
     (void)err;
     rank->progress_ms = now_ms;
     rank->progress_count++;
+    run->newest_step = max_u64(run->newest_step, line->step);
     rank->step = line->step;
     rank->total = line->total;
     snprintf(rank->phase, sizeof rank->phase, "%s", line->name);
@@ -168,6 +172,8 @@ static int accept_event(struct run *run, unsigned rank, const struct report_line
     if (strcmp(line->name, "diverged") == 0 && !run->diverged) {
         run->diverged = true;
         run->diverged_text = mem_strdup(line->text);
+        if (!run->diverged_step)
+            run->diverged_step = line->step ? line->step : run->newest_step;
     }
     struct rec_report report = {.kind = REPORT_EVENT,
                                 .rank = run_rank(run, rank),

@@ -427,6 +427,7 @@ static void finished_write(struct run *run, const struct verdict *verdict)
                                 .cause = cause_name(verdict->cause),
                                 .name = of_node ? "node" : "",
                                 .code = verdict->code,
+                                .step = verdict->cause == CAUSE_DIVERGED ? run->diverged_step : 0,
                                 .text = {verdict->text, strlen(verdict->text)},
                                 .meta = usage};
     reports_add(run, &report);

@@ -5,6 +5,7 @@
  * peers.c   what ends an attempt of several nodes everywhere
  * reports.c accepting report lines, writing the stream into the spool
  * watch.c   wall time, stall, memory
+ * diverge.c metrics against the spec's bounds
  * usage.c   processor time, memory and I/O of ranks as metrics */
 #ifndef ATHANOR_SHEPHERD_RUN_H
 #define ATHANOR_SHEPHERD_RUN_H
@@ -108,8 +109,11 @@ struct run {
     bool failed;
     unsigned failed_rank;
     uint64_t failed_ms; /* when the first failure here was noticed; 0: none, or heard of */
-    bool diverged;
+    bool diverged; /* the program says so */
     char *diverged_text;
+    uint64_t diverged_step;             /* where it did, or we found it; 0: not known */
+    uint64_t newest_step;               /* of any line */
+    uint64_t bad_reports, bad_since;    /* in a row, of the spec's rule; step of the first */
     uint64_t oom_kills_before, memory_peak;
     bool memory_joined; /* ranks are in the group that limits their memory */
     unsigned refused;
@@ -169,6 +173,9 @@ int reports_open(struct run *run, struct err *err) WARN_UNUSED; /* both sockets 
 
 /* watch.c */
 void watch_tick(struct run *run, uint64_t now_ms);
+
+/* diverge.c: looks at a metric; may begin the ladder. */
+void diverge_metric(struct run *run, unsigned index, const char *name, uint64_t step, double value);
 
 /* usage.c */
 void usage_tick(struct run *run, uint64_t now_ms);

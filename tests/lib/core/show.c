@@ -44,6 +44,7 @@ static void job_put(const struct row_job *row, uint64_t base_us, struct buf *out
         buf_puts(out, " held");
     if (row->attempt_count)
         buf_printf(out, " attempts=%llu/%llu", (ull)row->attempts_spent, (ull)row->attempt_count);
+    number_put(out, "data_skip", row->data_skip);
     text_put(out, "cause", row->cause);
     text_put(out, "detail", row->detail);
     time_put(out, "eligible", row->eligible_at, base_us);

@@ -623,8 +623,10 @@ static const struct row_attempt *last_attempt(const struct sim *sim, uint64_t jo
 
 static bool retries(const struct sim *sim, const struct row_job *job, enum cause cause)
 {
-    const struct spec_retry *retry = &judge_spec(sim, job->job_id)->retry;
-    return (retry->causes & SPEC_CAUSE_BIT(cause)) && job->attempts_spent < retry->attempts;
+    const struct spec_job *spec = judge_spec(sim, job->job_id);
+    bool rewinds = cause == CAUSE_DIVERGED && spec->diverge.then == SPEC_DIVERGE_REWIND;
+    return ((spec->retry.causes & SPEC_CAUSE_BIT(cause)) || rewinds) &&
+           job->attempts_spent < spec->retry.attempts;
 }
 
 /* A rung at which its trial was not kept. */

@@ -2,6 +2,7 @@
  * other or jobs of earlier submits, arrays with a cap, sweeps that stop bad trials early. */
 #include "tests/lib/core/sim_inner.h"
 
+#include <math.h>
 #include <string.h>
 
 const char *const sim_queues[SIM_QUEUES] = {"default", "high", "low"};
@@ -70,6 +71,13 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
         .limits = {.stop_grace_ms = 50},
         .retry = retry_draw(sim),
         .checkpoint = checkpoint_draw(sim),
+        .diverge = {.metric = "",
+                    .above = (double)NAN,
+                    .below = (double)NAN,
+                    .nan = true,
+                    .reports = 1,
+                    .then = rng_below(&sim->rng, 2) ? SPEC_DIVERGE_REWIND : SPEC_DIVERGE_FAIL,
+                    .skip = rng_below(&sim->rng, 3)},
         .priority = (int32_t)rng_below(&sim->rng, 5) - 2,
         .hold = sim_permille(sim, sim->swarm.held_jobs),
         .on_disconnect = rng_below(&sim->rng, 2) ? SPEC_DISCONNECT_WAIT : SPEC_DISCONNECT_REPLACE,

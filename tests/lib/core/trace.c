@@ -402,6 +402,7 @@ static void report_fill(struct trace *trace, struct rec_report *report)
         report->cause = fourth;
         report->code = (int64_t)option_number(trace, "code", 0);
         report->name = option(trace, "fault", "");
+        report->step = option_number(trace, "step", 0);
         const char *text = option(trace, "text", "");
         report->text = (struct wire_bytes){text, strlen(text)};
     } else if (strcmp(verb, "metric") == 0) {

@@ -105,7 +105,7 @@ static void every_kind_of_line_is_sent_as_the_contract_says(void **state)
     assert_int_equal(report_artifact(report, "dataset", "n", "/d", "{\"a\": 1}", &err), 0);
     assert_string_equal(next_line(f), "{\"type\":\"artifact\",\"kind\":\"dataset\",\"name\":\"n\","
                                       "\"path\":\"/d\",\"reply\":true,\"meta\":{\"a\":1}}");
-    assert_int_equal(report_event(report, "diverged", "why", &err), 0);
+    assert_int_equal(report_event(report, "diverged", "why", 0, &err), 0);
     assert_string_equal(next_line(f), "{\"type\":\"event\",\"name\":\"diverged\",\"text\":\"why\","
                                       "\"fields\":{}}");
     report_close(report);
@@ -227,7 +227,7 @@ static void standalone_reports_go_nowhere(void **state)
     struct report *report;
     struct report_order order;
     assert_int_equal(report_open(NULL, 0, &report, &err), 0);
-    assert_int_equal(report_event(report, "a", "b", &err), 0);
+    assert_int_equal(report_event(report, "a", "b", 0, &err), 0);
     assert_int_equal(report_poll(report, &order, &err), 0);
     assert_int_equal(order.kind, ORDER_NONE);
     assert_int_equal(report_flush(report, 0, &err), 0);
@@ -240,13 +240,13 @@ static void bad_reports_and_bad_orders_are_refused(void **state)
     struct err err = {0};
     struct report *report = connected(f);
     struct report_order order;
-    assert_int_equal(report_event(report, "name", "\xFF", &err), -1);
+    assert_int_equal(report_event(report, "name", "\xFF", 0, &err), -1);
     assert_int_equal(report_artifact(report, "k", "n", "/p", "[1]", &err), -1);
     assert_non_null(strstr(err.text, "not a JSON object"));
     char *huge = mem_alloc(REPORT_LINE_MAX + 1);
     memset(huge, 'a', REPORT_LINE_MAX);
     huge[REPORT_LINE_MAX] = 0;
-    assert_int_equal(report_event(report, "name", huge, &err), -1);
+    assert_int_equal(report_event(report, "name", huge, 0, &err), -1);
     assert_int_equal(err.kind, ERR_LIMIT);
     mem_free(huge);
     assert_int_equal(report_order_parse("[]", 2, &order, &err), -1);

@@ -237,10 +237,14 @@ int report_artifact(struct report *report, const char *kind, const char *name, c
                  err);
 }
 
-int report_event(struct report *report, const char *name, const char *text, struct err *err)
+int report_event(struct report *report, const char *name, const char *text, uint64_t step,
+                 struct err *err)
 {
-    return queue(report, json_pack("{s:s, s:s, s:s, s:{}}", "type", "event", "name", name, "text",
-                                   text, "fields"), err);
+    json_t *line =
+        json_pack("{s:s, s:s, s:s, s:{}}", "type", "event", "name", name, "text", text, "fields");
+    if (line && step)
+        json_object_set_new(line, "step", json_integer((json_int_t)step));
+    return queue(report, line, err);
 }
 
 static void order_text(json_t *value, struct report_order *out)

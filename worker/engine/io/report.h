@@ -52,7 +52,8 @@ int report_checkpoint(struct report *report, uint64_t step, const char *path, ui
 /* meta_json: text of an object, or NULL. ERR_INVALID when it is not one. */
 int report_artifact(struct report *report, const char *kind, const char *name, const char *path,
                     const char *meta_json, struct err *err) WARN_UNUSED;
-int report_event(struct report *report, const char *name, const char *text,
+/* step: what it is about; 0: nothing of the kind. */
+int report_event(struct report *report, const char *name, const char *text, uint64_t step,
                  struct err *err) WARN_UNUSED;
 /* Sends what the socket takes and reads the next order; ORDER_NONE when there is none. */
 int report_poll(struct report *report, struct report_order *out, struct err *err) WARN_UNUSED;
