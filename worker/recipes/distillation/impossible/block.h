@@ -1,0 +1,59 @@
+/* block.h - what became of a block of contexts, as a file of one line a context.
+ *
+ * The first line names the settings (settings hash), the others are JSON objects in order of
+ * their context's number. Ranks write their lines to files of their own, rank 0 merges them and
+ * renames: a block is whole or absent, and the same bytes whatever the ranks.
+ *
+ *   {"context": 17, "origin": "contexts.77.2", "text": "...", "samples": ["...", ""],
+ *    "distinct": [0, 3], "verdicts": ["CL", "LC"], "pool": {"malformed": 38, ...},
+ *    "kept": [{"x": 0, "y": 3, "forward": 1, "reverse": 1, "rouge": 0.53}]}
+ *
+ * verdicts has a row for each distinct x and a letter (verdicts.def) for each distinct y; '-' is
+ * no pair of the pool. */
+#ifndef ATHANOR_BLOCK_H
+#define ATHANOR_BLOCK_H
+
+#include "common/base/err.h"
+#include "worker/recipes/distillation/impossible/filter.h"
+
+struct outcome {
+    uint64_t context;
+    char *origin, *text;
+    char **samples;
+    size_t sample_count;
+    struct filtered filtered;
+};
+void outcome_done(struct outcome *outcome); /* a zeroed struct is fine */
+/* Appends the line of an outcome, newline included. */
+void outcome_write(const struct outcome *outcome, struct buf *out);
+
+/* A line read back: what the build needs. */
+struct kept_text {
+    char *x, *y;
+    size_t x_sample, y_sample;
+    double forward, reverse, rouge;
+};
+struct block_line {
+    uint64_t context;
+    size_t context_sentences;
+    uint64_t count[VERDICT_END];
+    struct kept_text *kept;
+    size_t kept_count;
+    char *dropped_x, *dropped_y; /* an example of a pair that was dropped; NULL: none */
+    enum verdict dropped;
+};
+/* Errors: ERR_PROTOCOL naming file and line. */
+typedef int (*block_visit)(void *argument, const struct block_line *line, struct err *err);
+/* Calls visit for each line in order. ERR_NOT_FOUND: no such block; ERR_STALE: of other settings. */
+int block_read(const char *path, const char *settings, block_visit visit, void *argument,
+               struct err *err) WARN_UNUSED;
+
+/* This rank's lines (each complete, any order by rank but ascending within one). */
+int block_write_part(const char *path, unsigned rank, const struct buf *lines,
+                     struct err *err) WARN_UNUSED;
+/* Rank 0, after all have written: merges in order of contexts first .. first+count-1, where context
+ * c was written by rank c % ranks, renames and removes the parts. */
+int block_merge(const char *path, const char *settings, uint64_t first, uint64_t count,
+                unsigned ranks, struct err *err) WARN_UNUSED;
+
+#endif

@@ -1,0 +1,160 @@
+/* critic_lm_mi.c - pointwise mutual information of two sentences under a language model.
+ *
+ * x and y are put as prompt and response are in training: <|endoftext|> x newline y. Without x
+ * the newline stays, so that both probabilities are of a text that begins after one. */
+#include "worker/recipes/distillation/impossible/critic.h"
+
+#include "common/base/mem.h"
+#include "worker/engine/comm.h"
+#include "worker/recipes/score.h"
+
+#include <string.h>
+
+struct lm_mi {
+    struct critic critic;
+    const struct model *model;
+    const struct tokenizer *tokenizer;
+    int32_t newline;
+    struct comm alone; /* a rank scores its own contexts */
+    struct scorer scorer;
+};
+
+/* Items 0 .. pair_count-1 are y after x; the next ones each distinct y by itself. */
+struct question {
+    const struct lm_mi *critic;
+    const struct critic_pair *pairs;
+    size_t pair_count;
+    const char **alone;
+    size_t alone_count;
+    size_t *alone_of;        /* (pair_count) index into alone */
+    struct token_list x, y;  /* of the item at hand           */
+};
+
+static void encode(const struct lm_mi *critic, const char *text, struct token_list *out)
+{
+    out->count = 0;
+    tokenizer_encode(critic->tokenizer, text, strlen(text), out);
+}
+
+static int64_t fill(void *argument, int64_t number, int64_t T, int32_t *token, int32_t *target)
+{
+    struct question *question = argument;
+    bool paired = (size_t)number < question->pair_count;
+    int64_t count = 0, kept, skip;
+
+    encode(question->critic, paired ? question->pairs[number].x : "", &question->x);
+    encode(question->critic, paired ? question->pairs[number].y
+                                    : question->alone[(size_t)number - question->pair_count],
+           &question->y);
+    kept = (int64_t)min_u64(question->y.count, (uint64_t)T - 1);
+    skip = (int64_t)question->x.count + 1 + kept - T; /* 1: end of text; newline is an input */
+    skip = skip > 0 ? skip : 0;
+    token[count++] = (int32_t)tokenizer_end_of_text(question->critic->tokenizer);
+    for (int64_t i = skip; i < (int64_t)question->x.count && count < T - kept; i++)
+        token[count++] = (int32_t)question->x.ids[i];
+    for (int64_t i = 0; i < count; i++)
+        target[i] = -1;
+    for (int64_t i = 0; i < kept; i++) {
+        token[count] = i ? (int32_t)question->y.ids[i - 1] : question->critic->newline;
+        target[count++] = (int32_t)question->y.ids[i];
+    }
+    return count;
+}
+
+static void find_alone(struct question *question)
+{
+    for (size_t p = 0; p < question->pair_count; p++) {
+        size_t a = 0;
+        while (a < question->alone_count &&
+               strcmp(question->alone[a], question->pairs[p].y) != 0)
+            a++;
+        if (a == question->alone_count)
+            question->alone[question->alone_count++] = question->pairs[p].y;
+        question->alone_of[p] = a;
+    }
+}
+
+static size_t token_count(struct question *question, const char *text)
+{
+    encode(question->critic, text, &question->y);
+    return question->y.count;
+}
+
+static int score_question(struct lm_mi *critic, struct question *question, double *out,
+                          struct err *err)
+{
+    int64_t items = (int64_t)(question->pair_count + question->alone_count);
+    struct score_source source = {items, items, fill, question};
+    double *nll = mem_array((size_t)items, sizeof *nll);
+    int rc = score_each(&critic->scorer, &source, critic->model, nll, err);
+
+    for (size_t p = 0; p < question->pair_count && rc == 0; p++) {
+        double alone = nll[question->pair_count + question->alone_of[p]];
+        size_t tokens = token_count(question, question->pairs[p].y);
+        out[p] = tokens ? (alone - nll[p]) / (double)tokens : 0;
+    }
+    mem_free(nll);
+    return rc;
+}
+
+static int lm_mi_score(struct critic *base, const struct critic_pair *pairs, size_t count,
+                       double *out, struct err *err)
+{
+    struct lm_mi *critic = (struct lm_mi *)base;
+    struct question question = {.critic = critic, .pairs = pairs, .pair_count = count};
+
+    question.alone = mem_array(count, sizeof *question.alone);
+    question.alone_of = mem_array(count, sizeof *question.alone_of);
+    find_alone(&question);
+    int rc = score_question(critic, &question, out, err);
+    mem_free(question.alone);
+    mem_free(question.alone_of);
+    token_list_done(&question.x);
+    token_list_done(&question.y);
+    return rc;
+}
+
+static void lm_mi_free(struct critic *base)
+{
+    struct lm_mi *critic = (struct lm_mi *)base;
+
+    scorer_close(&critic->scorer);
+    mem_free(critic);
+}
+
+static int find_newline(struct lm_mi *critic, struct err *err)
+{
+    struct token_list tokens = {0};
+
+    tokenizer_encode(critic->tokenizer, "\n", 1, &tokens);
+    size_t count = tokens.count;
+    critic->newline = count == 1 ? (int32_t)tokens.ids[0] : -1;
+    token_list_done(&tokens);
+    if (count == 1 && tokenizer_end_of_text(critic->tokenizer) < TOKENIZER_VOCAB_MAX)
+        return 0;
+    return err_set(err, ERR_INVALID,
+                   "the critic's tokenizer cuts a newline into %zu tokens or has no "
+                   TOKENIZER_END_OF_TEXT "; it needs one token for each",
+                   count);
+}
+
+int critic_lm_mi(const struct model *model, const struct tokenizer *tokenizer, struct critic **out,
+                 struct err *err)
+{
+    static const struct critic_class class = {"lm_mi", lm_mi_score, lm_mi_free};
+    struct lm_mi *critic;
+
+    critic = mem_zalloc(sizeof *critic);
+    critic->critic.class = &class;
+    critic->model = model;
+    critic->tokenizer = tokenizer;
+    critic->alone.size = 1;
+    if (find_newline(critic, err) < 0 ||
+        scorer_open(&critic->alone, model->device, model->config.context, &critic->scorer, err) <
+            0) {
+        mem_free(critic);
+        return -1;
+    }
+    *out = &critic->critic;
+    return 0;
+}

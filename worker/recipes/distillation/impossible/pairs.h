@@ -1,0 +1,109 @@
+/* pairs.h - stages 0 to 3 of Impossible Distillation: contexts, samples, critics, a dataset.
+ *
+ * After each context a model writes many sentences; what continues the same context tends to mean
+ * the same, so pairs of them that frozen critics accept become training data for a task that the
+ * model itself cannot do (Jung et al. 2024, sections 2 and 3). With a student, the same critics
+ * judge what it makes of the model's sentences instead: one round of self-distillation.
+ *
+ * Work is dealt by context: context c belongs to rank c % ranks, every draw depends on the context's
+ * number, and blocks of contexts are written as whole files. So the dataset is the same bytes for
+ * any number of ranks and size of blocks, and a killed run goes on after its last whole block. */
+#ifndef ATHANOR_PAIRS_H
+#define ATHANOR_PAIRS_H
+
+#include "common/base/hash.h"
+#include "worker/engine/data/dataset.h"
+#include "worker/recipes/distillation/impossible/block.h"
+#include "worker/recipes/distillation/impossible/sampler.h"
+#include "worker/recipes/train.h"
+
+struct pairs {
+    struct run *run;
+    struct device *device;
+    struct model *teacher, *student;           /* student: NULL in the first round */
+    struct tokenizer *tokenizer, *student_tokenizer;
+    struct sentence_sampler contexts, sentences, rewrites;
+    struct critic *critic;
+    struct filter filter;
+    struct dataset *source;      /* of contexts; NULL: the teacher writes them */
+    struct dataset_texts texts;
+    size_t *usable;              /* texts that are no repetition of an earlier one */
+    size_t usable_count, repeated;
+    uint64_t context_first, context_count; /* numbers first .. first + count - 1 */
+    uint64_t block_contexts, block_count;
+    size_t samples;
+    uint64_t target;             /* pairs after which to stop */
+    char settings[HASH_HEX_SIZE];
+    char *folder;                /* of blocks */
+    struct pairs_sum {
+        uint64_t contexts, count[VERDICT_END];
+        uint64_t kept_after_target; /* of contexts that the build leaves out */
+    } sum;
+    uint64_t tokens, sample_us, critic_us; /* of this rank and this attempt */
+};
+
+/* Opens models, critic and contexts, and finds what an earlier attempt left. */
+int pairs_open(struct run *run, struct pairs *pairs, struct err *err) WARN_UNUSED;
+void pairs_close(struct pairs *pairs); /* a zeroed struct is fine */
+
+/* Sets the critic's threshold, from pairs of different contexts where it has no scale of its own. */
+int pairs_calibrate(struct pairs *pairs, struct err *err) WARN_UNUSED;
+/* Makes one block unless it is there, and reports. *out_enough: the target is reached. */
+int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough, struct err *err) WARN_UNUSED;
+/* Rank 0 writes and announces the dataset. */
+int pairs_build(struct pairs *pairs, struct err *err) WARN_UNUSED;
+
+char *pairs_block_path(const struct pairs *pairs, uint64_t number); /* mem_free */
+
+/* Rows of the parameter table of every recipe that makes pairs. */
+/* clang-format off */
+#define PAIRS_PARAMS \
+    {"task", PARAM_CHOICE, "paraphrase", 0, 0, "paraphrase|summarize", \
+     "what a pair must be: the same said differently, or less of it"}, \
+    {"samples", PARAM_INT, "100", 1, FILTER_SAMPLES_MAX, NULL, \
+     "sentences after each context; with a student: rewrites of each sentence"}, \
+    {"temperature", PARAM_FLOAT, "0.7", 0.1, 2, NULL, "of these samples"}, \
+    {"top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"}, \
+    {"max_tokens", PARAM_INT, "100", 4, 4096, NULL, "most tokens of a sample"}, \
+    {"separator", PARAM_CHOICE, "newline", 0, 0, "newline|none", \
+     "what stands between a context and its sentence, as the teacher was trained"}, \
+    {"context_sentences", PARAM_INT, "5", 1, 16, NULL, \
+     "most sentences of a context that the teacher writes; each number from 1 is as likely"}, \
+    {"context_temperature", PARAM_FLOAT, "1.0", 0.1, 2, NULL, "of these contexts"}, \
+    {"context_top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"}, \
+    {"source_temperature", PARAM_FLOAT, "1.0", 0.1, 2, NULL, \
+     "of the teacher's sentences that a student rewrites"}, \
+    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|oracle", \
+     "who judges entailment: the teacher's mutual information, or the micro-world's truth"}, \
+    {"tau", PARAM_FLOAT, "0", 0, 100, NULL, \
+     "least score of an entailment; 0: 0.75 for the oracle, for lm_mi what false_pass gives"}, \
+    {"false_pass", PARAM_FLOAT, "0.05", 0.0001, 0.5, NULL, \
+     "share of pairs from different contexts that a calibrated threshold lets pass"}, \
+    {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a paraphrase"}, \
+    {"length_ratio_min", PARAM_FLOAT, "0.8", 0, 10, NULL, "least characters of y for one of x"}, \
+    {"length_ratio_max", PARAM_FLOAT, "1.5", 0, 10, NULL, "most characters of y for one of x"}, \
+    {"compression", PARAM_FLOAT, "0.8", 0.05, 1, NULL, \
+     "a summary has fewer characters than this for one of its source"}, \
+    {"numbers", PARAM_CHOICE, "both", 0, 0, "both|one_way|off", \
+     "whose numerals must be in the other: one_way: only the target's in the source"}, \
+    {"diversity", PARAM_BOOL, "true", 0, 0, NULL, \
+     "keep one pair of each component of entailing sentences of a context"}, \
+    {"diversity_tau", PARAM_FLOAT, "0", 0, 100, NULL, \
+     "least score of an edge there; 0: 0.5 for the oracle, tau for lm_mi"}, \
+    {"keep", PARAM_CHOICE, "max_entail", 0, 0, "max_entail|min_reverse|min_rouge", \
+     "which pair stands for a component"}, \
+    {"target_pairs", PARAM_INT, "400000", 1, 1e12, NULL, "stop when so many are kept"}, \
+    {"max_contexts", PARAM_INT, "10000000", 1, 1e12, NULL, "stop after so many contexts"}, \
+    {"first_context", PARAM_INT, "0", 0, 1e12, NULL, \
+     "number of the first context: a later round takes fresh ones"}, \
+    {"min_yield", PARAM_FLOAT, "1e-5", 0, 1, NULL, \
+     "end as failed when, after 200 contexts, less of the pool than this is kept"}, \
+    {"block", PARAM_INT, "64", 1, 65536, NULL, "contexts of a step, and of a file"}, \
+    {"holdout_share", PARAM_FLOAT, "0.1", 0, 0.9, NULL, \
+     "share of the contexts whose pairs form the part valid"}, \
+    {"name", PARAM_STRING, "", 0, 0, NULL, "name of the dataset; empty: the job's name"}, \
+    {"seed", PARAM_INT, "1337", 0, 9e15, NULL, "of every draw"}, \
+    DEVICE_PARAMS
+/* clang-format on */
+
+#endif

@@ -1,0 +1,303 @@
+/* pairs_block.c - a block of contexts: sample, judge, write; and the critic's threshold. */
+#include "worker/recipes/distillation/impossible/pairs.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "worker/engine/comm.h"
+#include "worker/recipes/distillation/impossible/sentence.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define YIELD_CONTEXTS 200      /* before min_yield is asked */
+#define CALIBRATION_CONTEXTS 32 /* 32 x 31 pairs of different contexts */
+
+/* ---- one context ------------------------------------------------------------------------------ */
+
+static int write_context(struct pairs *pairs, uint64_t context, char **out, struct err *err)
+{
+    uint64_t most = (uint64_t)run_int(pairs->run, "context_sentences");
+    uint64_t sentences = 1 + rng_at(pairs->contexts.sampling.seed, context, 1) % most;
+
+    if (sampler_sentences(&pairs->contexts, "", context, 1, true, out, &pairs->tokens, err) < 0)
+        return -1;
+    size_t written;
+    (*out)[sentence_prefix(*out, (size_t)sentences, &written)] = 0;
+    return 0;
+}
+
+/* Text and origin of a context by number. */
+static int find_context(struct pairs *pairs, uint64_t context, struct outcome *out, struct err *err)
+{
+    out->context = context;
+    if (!pairs->source) {
+        out->origin = mem_strdup("teacher");
+        return write_context(pairs, context, &out->text, err);
+    }
+    const struct dataset_text *item = &pairs->texts.items[pairs->usable[context]];
+    out->origin = mem_strdup(item->id);
+    out->text = mem_strdup(item->text);
+    return 0;
+}
+
+/* samples after the context or, with a student, a sentence after it and its rewrites. */
+static int sample(struct pairs *pairs, struct outcome *out, struct err *err)
+{
+    size_t rewrites = pairs->student ? pairs->samples : 0;
+
+    out->sample_count = pairs->student ? 1 + rewrites : pairs->samples;
+    out->samples = mem_array(out->sample_count, sizeof *out->samples);
+    if (sampler_sentences(&pairs->sentences, out->text, out->context,
+                          out->sample_count - rewrites, false, out->samples, &pairs->tokens,
+                          err) < 0)
+        return -1;
+    if (rewrites && *out->samples[0])
+        return sampler_sentences(&pairs->rewrites, out->samples[0], out->context, rewrites, false,
+                                 out->samples + 1, &pairs->tokens, err);
+    for (size_t i = 1; i <= rewrites; i++)
+        out->samples[i] = mem_strdup("");
+    return 0;
+}
+
+static int do_context(struct pairs *pairs, uint64_t context, struct buf *lines, struct err *err)
+{
+    struct outcome outcome = {0};
+    uint64_t began = clock_steady_us(), sampled = began;
+    int rc = find_context(pairs, context, &outcome, err);
+
+    if (rc == 0)
+        rc = sample(pairs, &outcome, err);
+    sampled = clock_steady_us();
+    if (rc == 0)
+        rc = filter_context(&pairs->filter, pairs->critic, context,
+                            (const char *const *)outcome.samples, outcome.sample_count,
+                            &outcome.filtered, err);
+    if (rc == 0)
+        outcome_write(&outcome, lines);
+    pairs->sample_us += sampled - began;
+    pairs->critic_us += clock_steady_us() - sampled;
+    outcome_done(&outcome);
+    return rc < 0 ? err_wrap(err, "context %llu", (unsigned long long)context) : 0;
+}
+
+/* ---- the critic's threshold ------------------------------------------------------------------- */
+
+static int compare(const void *a, const void *b)
+{
+    double left = *(const double *)a, right = *(const double *)b;
+
+    return (left > right) - (left < right);
+}
+
+/* First sentences of the first contexts, "" where there was none. */
+static int calibration_sentences(struct pairs *pairs, size_t count, char **out, struct err *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct outcome outcome = {0};
+        int rc = find_context(pairs, pairs->context_first + i, &outcome, err);
+        if (rc == 0)
+            rc = sampler_sentences(&pairs->sentences, outcome.text, outcome.context, 1, false,
+                                   &out[i], &pairs->tokens, err);
+        outcome_done(&outcome);
+        if (rc < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The score that a share of false_pass of the pairs of different contexts reaches. */
+static int threshold(struct pairs *pairs, char *const *texts, size_t count, double *out,
+                     struct err *err)
+{
+    struct critic_pair *asked = mem_array(count * count + 1, sizeof *asked);
+    double *score = mem_array(count * count + 1, sizeof *score);
+    size_t pairs_asked = 0;
+
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < count; j++)
+            if (i != j && *texts[i] && *texts[j] && strcmp(texts[i], texts[j]) != 0)
+                asked[pairs_asked++] = (struct critic_pair){texts[i], texts[j]};
+    int rc = critic_score(pairs->critic, asked, pairs_asked, score, err);
+    if (rc == 0 && pairs_asked == 0)
+        rc = err_set(err, ERR_LIMIT, "no_sentences: after the first %zu contexts the teacher wrote "
+                     "no two different sentences, so the critic cannot be calibrated; see "
+                     "max_tokens and separator, or give tau", count);
+    if (rc == 0) {
+        qsort(score, pairs_asked, sizeof *score, compare);
+        double above = run_float(pairs->run, "false_pass") * (double)pairs_asked;
+        *out = score[pairs_asked - 1 - min_u64((uint64_t)above, pairs_asked - 1)];
+    }
+    mem_free(asked);
+    mem_free(score);
+    return rc;
+}
+
+static int calibrate(struct pairs *pairs, double *out, struct err *err)
+{
+    size_t count = (size_t)min_u64(CALIBRATION_CONTEXTS, pairs->context_count);
+    char *texts[CALIBRATION_CONTEXTS] = {0};
+    int rc = calibration_sentences(pairs, count, texts, err);
+
+    if (rc == 0)
+        rc = threshold(pairs, texts, count, out, err);
+    for (size_t i = 0; i < count; i++)
+        mem_free(texts[i]);
+    return rc;
+}
+
+int pairs_calibrate(struct pairs *pairs, struct err *err)
+{
+    struct run *run = pairs->run;
+    bool scaled = strcmp(run_string(run, "critic"), "oracle") == 0;
+    double tau = run_float(run, "tau"), edge = run_float(run, "diversity_tau");
+
+    run->phase = "calibrate";
+    if (tau == 0 && scaled)
+        tau = 0.75;
+    if (tau == 0 && calibrate(pairs, &tau, err) < 0)
+        return -1;
+    pairs->filter.tau = tau;
+    if (isfinite(pairs->filter.diversity_tau))
+        pairs->filter.diversity_tau = edge != 0 ? edge : scaled ? 0.5 : tau;
+    run_metric(run, "tau", tau);
+    return 0;
+}
+
+/* ---- a block ---------------------------------------------------------------------------------- */
+
+static uint64_t block_size(const struct pairs *pairs, uint64_t number)
+{
+    return min_u64(pairs->block_contexts, pairs->context_count - number * pairs->block_contexts);
+}
+
+static int make_block(struct pairs *pairs, uint64_t number, const char *path, struct err *err)
+{
+    struct run *run = pairs->run;
+    uint64_t first = pairs->context_first + number * pairs->block_contexts;
+    uint64_t count = block_size(pairs, number);
+    struct buf lines = {0};
+    int rc = 0;
+
+    for (uint64_t c = first; c < first + count && rc == 0; c++)
+        if (c % run->rank_count == run->rank)
+            rc = do_context(pairs, c, &lines, err);
+    if (rc == 0)
+        rc = block_write_part(path, run->rank, &lines, err);
+    buf_done(&lines);
+    if (rc < 0)
+        return -1;
+    comm_barrier(run->comm);
+    if (run->rank == 0)
+        rc = block_merge(path, pairs->settings, first, count, run->rank_count, err);
+    comm_barrier(run->comm);
+    return rc;
+}
+
+static int add_line(void *argument, const struct block_line *line, struct err *err)
+{
+    struct pairs_sum *sum = argument;
+
+    (void)err;
+    sum->contexts++;
+    for (enum verdict v = 0; v < VERDICT_END; v++)
+        sum->count[v] += line->count[v];
+    return 0;
+}
+
+/* Rank 0 looks, all hear: 0 there, 1 to be made. */
+static int find_block(struct pairs *pairs, const char *path, struct pairs_sum *sum, bool *out_make,
+                      struct err *err)
+{
+    struct run *run = pairs->run;
+    double state = 0;
+
+    if (run->rank == 0 && block_read(path, pairs->settings, add_line, sum, err) < 0) {
+        if (err->kind != ERR_NOT_FOUND && err->kind != ERR_STALE && err->kind != ERR_PROTOCOL)
+            return -1;
+        err_clear(err);
+        *sum = (struct pairs_sum){0};
+        state = 1;
+    }
+    comm_max_f64(run->comm, &state, 1);
+    *out_make = state > 0;
+    return 0;
+}
+
+static uint64_t pool_of(const struct pairs_sum *sum)
+{
+    uint64_t pool = 0;
+
+    for (enum verdict v = 0; v < VERDICT_END; v++)
+        pool += sum->count[v];
+    return pool;
+}
+
+static void report(struct pairs *pairs)
+{
+    struct run *run = pairs->run;
+    const struct pairs_sum *sum = &pairs->sum;
+    double pool = (double)pool_of(sum);
+    double own[] = {(double)pairs->tokens, (double)pairs->sample_us, (double)pairs->critic_us,
+                    (double)critic_pair_count(pairs->critic)};
+
+    comm_sum_f64(run->comm, own, ARRAY_COUNT(own));
+    run_metric(run, "contexts", (double)sum->contexts);
+    run_metric(run, "pool", pool);
+    for (enum verdict v = 0; v < VERDICT_END; v++) {
+        char name[64];
+        snprintf(name, sizeof name, "share_%s", verdict_name(v));
+        run_metric(run, name, pool > 0 ? (double)sum->count[v] / pool : 0);
+    }
+    run_metric(run, "pairs", (double)sum->count[VERDICT_KEPT]);
+    if (own[1] + own[2] > 0) {
+        run_metric(run, "sampled_tokens_per_s", own[0] / (own[1] + 1) * 1e6 * run->rank_count);
+        run_metric(run, "critic_pairs_per_s", own[3] / (own[2] + 1) * 1e6 * run->rank_count);
+        run_metric(run, "critic_time_share", own[2] / (own[1] + own[2]));
+    }
+}
+
+static int check_yield(const struct pairs *pairs, struct err *err)
+{
+    const struct pairs_sum *sum = &pairs->sum;
+    double pool = (double)pool_of(sum), least = run_float(pairs->run, "min_yield");
+    double yield = pool > 0 ? (double)sum->count[VERDICT_KEPT] / pool : 0;
+    enum verdict most = 0;
+
+    if (sum->contexts < YIELD_CONTEXTS || yield >= least)
+        return 0;
+    for (enum verdict v = 1; v < VERDICT_KEPT; v++)
+        most = sum->count[v] > sum->count[most] ? v : most;
+    return err_set(err, ERR_LIMIT,
+                   "min_yield: after %llu contexts %.3g of %.0f pairs are kept, less than %.3g; most "
+                   "(%.1f %%) are dropped as '%s'",
+                   (unsigned long long)sum->contexts, yield, pool, least,
+                   100 * (double)sum->count[most] / (pool > 0 ? pool : 1), verdict_name(most));
+}
+
+int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough, struct err *err)
+{
+    struct run *run = pairs->run;
+    char *path = pairs_block_path(pairs, number);
+    struct pairs_sum sum = {0};
+    bool make = false;
+    int rc = find_block(pairs, path, &sum, &make, err);
+
+    run->phase = pairs->student ? "rewrite and judge" : "sample and judge";
+    if (rc == 0 && make)
+        rc = make_block(pairs, number, path, err);
+    if (rc == 0 && make && run->rank == 0)
+        rc = block_read(path, pairs->settings, add_line, &sum, err);
+    mem_free(path);
+    if (rc < 0)
+        return -1;
+    comm_broadcast(run->comm, &sum, sizeof sum, 0);
+    pairs->sum.contexts += sum.contexts;
+    for (enum verdict v = 0; v < VERDICT_END; v++)
+        pairs->sum.count[v] += sum.count[v];
+    report(pairs);
+    *out_enough = pairs->sum.count[VERDICT_KEPT] >= pairs->target;
+    return check_yield(pairs, err);
+}

@@ -1,0 +1,329 @@
+/* pairs_build.c - from blocks to a dataset: exact duplicates out, contexts split, card written. */
+#include "worker/recipes/distillation/impossible/pairs.h"
+
+#include "common/base/arena.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "worker/engine/data/bytemap.h"
+#include "worker/engine/data/dataset_write.h"
+#include "worker/recipes/text/overlap.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CARD_SAMPLES 10
+#define CARD_LENGTHS 17 /* contexts of 0 .. 15 sentences, and of more */
+#define SHARD_TOKENS 100000000
+
+struct build {
+    struct pairs *pairs;
+    struct arena arena;
+    struct dataset_document *documents;
+    size_t count, capacity;
+    uint64_t *train, *valid;
+    size_t train_count, valid_count;
+    struct byte_map seen;
+    struct pairs_sum sum;
+    uint64_t duplicates;
+    struct {
+        uint64_t contexts, pool, kept;
+    } length[CARD_LENGTHS];
+    struct buf export; /* pairs.jsonl */
+    json_t *kept_samples, *dropped_samples;
+};
+
+/* A context's pairs are all in train or all in valid. */
+static bool is_held_out(const struct pairs *pairs, uint64_t context)
+{
+    return rng_unit_at(pairs->filter.seed, context, UINT64_MAX) <
+           run_float(pairs->run, "holdout_share");
+}
+
+static json_t *pair_object(const struct block_line *line, const struct kept_text *pair)
+{
+    return json_pack("{s:I, s:s, s:s, s:f, s:o, s:f}", "context", (json_int_t)line->context, "x",
+                     pair->x, "y", pair->y, "forward", pair->forward, "reverse",
+                     isnan(pair->reverse) ? json_null() : json_real(pair->reverse), "rouge",
+                     pair->rouge);
+}
+
+static void export_pair(struct build *build, const char *id, const struct block_line *line,
+                        const struct kept_text *pair)
+{
+    json_t *object = pair_object(line, pair);
+    char *text;
+
+    if (json_array_size(build->kept_samples) < CARD_SAMPLES)
+        json_array_append(build->kept_samples, object);
+    json_object_set_new(object, "id", json_string(id));
+    text = json_dumps(object, JSON_COMPACT);
+    CHECK(text);
+    buf_puts(&build->export, text);
+    buf_putc(&build->export, '\n');
+    free(text);
+    json_decref(object);
+}
+
+static void add_pair(struct build *build, const struct block_line *line,
+                     const struct kept_text *pair)
+{
+    char *text = mem_printf("%s\n%s", pair->x, pair->y);
+    size_t known = build->seen.count, length = strlen(text);
+    char id[80];
+
+    byte_map_put(&build->seen, text, length);
+    if (build->seen.count == known) {
+        build->duplicates++;
+    } else {
+        snprintf(id, sizeof id, "%llu.%zu.%zu", (unsigned long long)line->context, pair->x_sample,
+                 pair->y_sample);
+        VEC_RESERVE(build->documents, build->count, build->capacity);
+        build->documents[build->count] = (struct dataset_document){
+            .id = arena_strdup(&build->arena, id),
+            .text = arena_strndup(&build->arena, text, length),
+            .length = length};
+        export_pair(build, id, line, pair);
+        build->count++;
+    }
+    mem_free(text);
+}
+
+static void add_dropped(struct build *build, const struct block_line *line)
+{
+    if (!line->dropped_x || json_array_size(build->dropped_samples) >= CARD_SAMPLES)
+        return;
+    json_array_append_new(build->dropped_samples,
+                          json_pack("{s:I, s:s, s:s, s:s}", "context", (json_int_t)line->context,
+                                    "x", line->dropped_x, "y", line->dropped_y, "dropped",
+                                    verdict_name(line->dropped)));
+}
+
+static int add_line(void *argument, const struct block_line *line, struct err *err)
+{
+    struct build *build = argument;
+    size_t length = line->context_sentences < CARD_LENGTHS ? line->context_sentences
+                                                            : CARD_LENGTHS - 1;
+
+    (void)err;
+    if (build->count >= build->pairs->target) /* wherever blocks end, the dataset ends here */
+        return 0;
+    build->sum.contexts++;
+    build->length[length].contexts++;
+    for (enum verdict v = 0; v < VERDICT_END; v++) {
+        build->sum.count[v] += line->count[v];
+        build->length[length].pool += line->count[v];
+    }
+    build->length[length].kept += line->kept_count;
+    for (size_t i = 0; i < line->kept_count; i++)
+        add_pair(build, line, &line->kept[i]);
+    add_dropped(build, line);
+    return 0;
+}
+
+static int read_blocks(struct build *build, struct err *err)
+{
+    for (uint64_t b = 0; b < build->pairs->block_count; b++) {
+        char *path = pairs_block_path(build->pairs, b);
+        int rc = build->count < build->pairs->target
+                     ? block_read(path, build->pairs->settings, add_line, build, err)
+                     : 0;
+        mem_free(path);
+        if (rc < 0)
+            return -1;
+    }
+    if (build->count > 0)
+        return 0;
+    return err_set(err, ERR_LIMIT,
+                   "min_yield: no pair of %llu contexts was kept; the metrics share_* and the "
+                   "blocks in '%s' say why each was dropped",
+                   (unsigned long long)build->sum.contexts, build->pairs->folder);
+}
+
+static void split(struct build *build)
+{
+    build->train = mem_array(build->count + 1, sizeof *build->train);
+    build->valid = mem_array(build->count + 1, sizeof *build->valid);
+    for (size_t i = 0; i < build->count; i++) {
+        uint64_t context = strtoull(build->documents[i].id, NULL, 10);
+        if (is_held_out(build->pairs, context))
+            build->valid[build->valid_count++] = i;
+        else
+            build->train[build->train_count++] = i;
+    }
+    if (build->train_count == 0) { /* a handful of contexts: better all of them than none */
+        uint64_t *held = build->train;
+        build->train = build->valid;
+        build->valid = held;
+        build->train_count = build->valid_count;
+        build->valid_count = 0;
+    }
+}
+
+/* ---- the card --------------------------------------------------------------------------------- */
+
+static json_t *yields(const struct build *build)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < CARD_LENGTHS; i++)
+        if (build->length[i].contexts)
+            json_array_append_new(
+                list, json_pack("{s:I, s:I, s:I, s:I}", "sentences", (json_int_t)i, "contexts",
+                                (json_int_t)build->length[i].contexts, "pool",
+                                (json_int_t)build->length[i].pool, "kept",
+                                (json_int_t)build->length[i].kept));
+    return list;
+}
+
+/* Distinct n-grams of the targets, and how alike at most 200 of them are. */
+static json_t *diversity(const struct build *build)
+{
+    struct words *words = mem_array(build->count + 1, sizeof *words);
+    const struct words **list = mem_array(build->count + 1, sizeof *list);
+    size_t few = build->count < 200 ? build->count : 200;
+
+    for (size_t i = 0; i < build->count; i++) {
+        const char *y = strchr(build->documents[i].text, '\n') + 1;
+        words_split(&words[i], WORDS_ROUGE, y, strlen(y));
+        list[i] = &words[i];
+    }
+    json_t *out = json_pack("{s:f, s:f, s:f, s:I}", "distinct_1", distinct_n(list, build->count, 1),
+                            "distinct_2", distinct_n(list, build->count, 2), "self_bleu",
+                            self_bleu(list, few), "self_bleu_texts", (json_int_t)few);
+    for (size_t i = 0; i < build->count; i++)
+        words_done(&words[i]);
+    mem_free(words);
+    mem_free(list);
+    return out;
+}
+
+static json_t *lineage(const struct pairs *pairs)
+{
+    json_t *out = json_object();
+
+    for (size_t i = 0; i < pairs->run->recipe->input_count; i++) {
+        const struct run_input *input = run_input(pairs->run, pairs->run->recipe->inputs[i].name);
+        if (input)
+            json_object_set_new(out, input->input->name,
+                                json_pack("{s:s, s:s}", "ref", input->ref, "hash", input->hash));
+    }
+    json_object_set_new(out, "seed", json_integer(run_int(pairs->run, "seed")));
+    json_object_set_new(out, "settings", json_string(pairs->settings));
+    return out;
+}
+
+static char *card(const struct build *build)
+{
+    const struct run *run = build->pairs->run;
+    json_t *pool = json_object();
+
+    for (enum verdict v = 0; v < VERDICT_END; v++)
+        json_object_set_new(pool, verdict_name(v), json_integer((json_int_t)build->sum.count[v]));
+    json_t *root = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:o, s:o, s:o, s:O, s:O}", "task",
+        run_string(run, "task"), "contexts", (json_int_t)build->sum.contexts, "pairs",
+        (json_int_t)build->count, "duplicates", (json_int_t)build->duplicates, "held_out",
+        (json_int_t)build->valid_count, "verdicts", pool, "temperature",
+        run_float(run, "temperature"), "top_p", run_float(run, "top_p"), "tau",
+        build->pairs->filter.tau, "by_context_length", yields(build), "diversity", diversity(build),
+        "lineage", lineage(build->pairs), "kept", build->kept_samples, "dropped",
+        build->dropped_samples);
+    CHECK(root);
+    json_t *wrapped = json_pack("{s:o}", "pairs", root);
+    char *text = json_dumps(wrapped, JSON_COMPACT);
+    CHECK(text);
+    char *out = mem_strdup(text);
+    free(text);
+    json_decref(wrapped);
+    return out;
+}
+
+/* ---- the dataset ------------------------------------------------------------------------------ */
+
+static int write_export(const struct build *build, const char *folder, struct err *err)
+{
+    char *path = mem_printf("%s/pairs.jsonl", folder);
+    int rc = file_replace(path, buf_text(&build->export), build->export.length, 0644, err);
+
+    mem_free(path);
+    return rc;
+}
+
+static int write_dataset(struct build *build, const char *folder, const char *name, struct err *err)
+{
+    struct dataset_writer *writer = NULL;
+    char *meta = card(build);
+    int rc = dataset_writer_open(folder, name, build->pairs->tokenizer, build->documents,
+                                 build->count, SHARD_TOKENS, &writer, err);
+
+    if (rc == 0)
+        rc = dataset_writer_part(writer, "train", build->train, build->train_count, err);
+    if (rc == 0 && build->valid_count)
+        rc = dataset_writer_part(writer, "valid", build->valid, build->valid_count, err);
+    if (rc == 0)
+        rc = write_export(build, dataset_writer_folder(writer), err);
+    if (rc == 0)
+        rc = dataset_writer_index(writer, meta, err);
+    if (rc == 0)
+        rc = dataset_writer_commit(writer, err);
+    if (rc == 0)
+        rc = run_artifact(build->pairs->run, "dataset", name, folder, meta, err);
+    dataset_writer_close(writer);
+    mem_free(meta);
+    return rc;
+}
+
+static int build_dataset(struct build *build, struct err *err)
+{
+    struct run *run = build->pairs->run;
+    const char *name = *run_string(run, "name") ? run_string(run, "name") : run->name;
+    char *parent = mem_printf("%s/datasets", run->job_dir);
+    char *folder = mem_printf("%s/%s", parent, name);
+    int rc = file_make_folders(parent, 0755, err);
+
+    if (rc == 0)
+        rc = read_blocks(build, err);
+    if (rc == 0) {
+        split(build);
+        rc = write_dataset(build, folder, name, err);
+    }
+    mem_free(parent);
+    mem_free(folder);
+    return rc;
+}
+
+static void build_done(struct build *build)
+{
+    arena_done(&build->arena);
+    byte_map_done(&build->seen);
+    buf_done(&build->export);
+    mem_free(build->documents);
+    mem_free(build->train);
+    mem_free(build->valid);
+    json_decref(build->kept_samples);
+    json_decref(build->dropped_samples);
+}
+
+int pairs_build(struct pairs *pairs, struct err *err)
+{
+    struct run *run = pairs->run;
+    struct build build = {
+        .pairs = pairs, .kept_samples = json_array(), .dropped_samples = json_array()};
+    int rc = 0;
+
+    run->phase = "build";
+    if (run->rank == 0)
+        rc = build_dataset(&build, err);
+    if (rc == 0 && run->rank == 0) {
+        run_metric(run, "dataset_pairs", (double)build.count);
+        run_metric(run, "dataset_duplicates", (double)build.duplicates);
+        run_note(run, "%zu pairs of %llu contexts, %zu of them held out", build.count,
+                 (unsigned long long)build.sum.contexts, build.valid_count);
+    }
+    build_done(&build);
+    return rc;
+}

@@ -1,0 +1,80 @@
+/* sampler.c - see sampler.h. */
+#include "worker/recipes/distillation/impossible/sampler.h"
+
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+#include "worker/recipes/distillation/impossible/sentence.h"
+
+#include <string.h>
+
+#define SAMPLES_PER_CONTEXT 4096 /* numbers of a context's texts: FILTER_SAMPLES_MAX and room */
+
+/* <|endoftext|>, as much of the end of the text as leaves room for an answer, a newline. */
+static void encode_prompt(const struct sentence_sampler *sampler, const char *text,
+                          struct token_list *out)
+{
+    int64_t room = sampler->model->config.context - sampler->max_tokens - 1;
+
+    VEC_RESERVE(out->ids, out->count, out->capacity);
+    out->ids[out->count++] = tokenizer_end_of_text(sampler->tokenizer);
+    tokenizer_encode(sampler->tokenizer, text, strlen(text), out);
+    if (sampler->newline)
+        tokenizer_encode(sampler->tokenizer, "\n", 1, out);
+    if ((int64_t)out->count - 1 > room && room > 0) {
+        size_t drop = out->count - 1 - (size_t)room;
+        memmove(out->ids + 1, out->ids + 1 + drop, (size_t)room * sizeof *out->ids);
+        out->count -= drop;
+    }
+}
+
+static char *text_of(const struct sentence_sampler *sampler, const struct generation *generation,
+                     bool whole)
+{
+    struct buf text = {0};
+
+    tokenizer_decode(sampler->tokenizer, (const uint32_t *)generation->token,
+                     (size_t)generation->count, &text);
+    const char *start = buf_text(&text);
+    size_t length = text.length;
+    while (length && (*start == ' ' || *start == '\t')) {
+        start++;
+        length--;
+    }
+    if (whole) {
+        while (length && strchr(" \t\r\n", start[length - 1]))
+            length--;
+        length = text_is_utf8(start, length) ? length : 0;
+    } else {
+        length = sentence_first(start, length);
+    }
+    char *out = mem_strndup(start, length);
+    buf_done(&text);
+    return out;
+}
+
+int sampler_sentences(const struct sentence_sampler *sampler, const char *text, uint64_t context,
+                      size_t count, bool whole, char **out, uint64_t *out_tokens, struct err *err)
+{
+    struct token_list tokens = {0};
+    struct prompt *prompts = mem_array(count + 1, sizeof *prompts);
+    struct generation *texts = mem_array(count + 1, sizeof *texts);
+    int32_t *memory = mem_array(count * (size_t)sampler->max_tokens + 1, sizeof *memory);
+
+    encode_prompt(sampler, text, &tokens);
+    for (size_t i = 0; i < count; i++) {
+        prompts[i] = (struct prompt){(const int32_t *)tokens.ids, (int64_t)tokens.count};
+        texts[i] = (struct generation){.token = memory + i * (size_t)sampler->max_tokens,
+                                       .index = context * SAMPLES_PER_CONTEXT + i};
+    }
+    int rc = generate(sampler->model, prompts, texts, (int64_t)count, sampler->max_tokens,
+                      &sampler->sampling, err);
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        out[i] = text_of(sampler, &texts[i], whole);
+        *out_tokens += (uint64_t)texts[i].count;
+    }
+    token_list_done(&tokens);
+    mem_free(prompts);
+    mem_free(texts);
+    mem_free(memory);
+    return rc;
+}
