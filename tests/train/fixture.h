@@ -416,9 +416,9 @@ static inline char *job_command(const struct place *place, const struct job_run 
     return line;
 }
 
-static inline int spawn_job(const struct place *place, const struct job_run *job)
+/* Runs a shell line; frees it. */
+static inline int spawn_line(char *line)
 {
-    char *line = job_command(place, job);
     char *arguments[] = {"sh", "-c", line, NULL};
     int status = -1;
     pid_t pid;
@@ -455,7 +455,7 @@ static inline int run_job_in(const struct place *place, const struct job_run *jo
     setenv("ATHANOR_REPORT", socket_path, 1);
     setenv("OMP_NUM_THREADS", "1", 1);
     listener_open(&listener, socket_path, trace ? trace : &own);
-    status = spawn_job(place, job);
+    status = spawn_line(job_command(place, job));
     listener_close(&listener);
     if (!job->may_fail && status != 0) {
         show_log(place, job->name);

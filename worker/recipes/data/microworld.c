@@ -57,11 +57,12 @@ static int add_documents(struct run *run, struct microworld_recipe *state, unsig
     return rc;
 }
 
-/* Contexts of `sentences_min`..4 sentences to sample after, and sentences to rewrite. */
+/* Contexts to sample after, and sentences to rewrite. */
 static int add_tasks(struct run *run, struct microworld_recipe *state, unsigned test,
                      unsigned trained, struct rng *rng, struct err *err)
 {
     unsigned least = (unsigned)run_int(run, "context_min");
+    unsigned more = (unsigned)run_int(run, "context_max") - least;
     struct buf text = {0};
     int rc = 0;
 
@@ -69,9 +70,7 @@ static int add_tasks(struct run *run, struct microworld_recipe *state, unsigned 
         unsigned number = state->order[test + rng_below(rng, trained)];
         struct fact fact = microworld_fact(number);
         buf_clear(&text);
-        microworld_context(&fact,
-                           least + (unsigned)rng_below(rng, MICROWORLD_SENTENCES - least + 1), rng,
-                           &text);
+        microworld_context(&fact, least + (unsigned)rng_below(rng, more + 1), rng, &text);
         rc = add(state, "contexts", number, i, &text, err);
     }
     for (unsigned i = 0; i < test && rc == 0; i++) {
@@ -112,6 +111,10 @@ static int microworld_open(struct run *run, void *state, struct err *err)
         return err_set(err, ERR_INVALID,
                        "test_facts and train_facts are %lld together; the world has %d facts",
                        (long long)facts, MICROWORLD_FACTS);
+    if (run_int(run, "context_min") > run_int(run, "context_max"))
+        return err_set(err, ERR_INVALID, "context_min is %lld, more than context_max, %lld",
+                       (long long)run_int(run, "context_min"),
+                       (long long)run_int(run, "context_max"));
     return 0;
 }
 
@@ -140,7 +143,8 @@ static const struct param microworld_params[] = {
      "other facts, one sentence each, in the part test"},
     {"contexts", PARAM_INT, "200", 1, 1e7, NULL, "contexts without a sentence"},
     {"context_min", PARAM_INT, "3", 1, MICROWORLD_SENTENCES, NULL,
-     "fewest sentences of a context in the part contexts; the most are 4"},
+     "fewest sentences of a context in the part contexts"},
+    {"context_max", PARAM_INT, "4", 1, MICROWORLD_SENTENCES, NULL, "most sentences there"},
     PREPARE_PARAMS,
 };
 

@@ -24,7 +24,7 @@ void outcome_done(struct outcome *outcome)
     *outcome = (struct outcome){0};
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ---------------------------------------------------------------------------- */
 
 static json_t *verdict_rows(const struct filtered *filtered)
 {
@@ -151,7 +151,7 @@ int block_merge(const char *path, const char *settings, uint64_t first, uint64_t
     return rc;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------- */
 
 static const char *sample_at(const json_t *line, json_int_t index)
 {
@@ -254,8 +254,8 @@ static bool settings_are(const char *text, size_t length, const char *settings)
     return same;
 }
 
-static int visit_lines(const char *bytes, const char *settings, block_visit visit, void *argument,
-                       struct err *err)
+static int visit_lines(const char *bytes, const char *settings, uint64_t count, block_visit visit,
+                       void *argument, struct err *err)
 {
     unsigned number = 1;
 
@@ -266,18 +266,20 @@ static int visit_lines(const char *bytes, const char *settings, block_visit visi
         if (number > 1 && visit_line(at, length, visit, argument, err) < 0)
             return err_wrap(err, "line %u", number);
     }
-    return 0;
+    return number == count + 2 ? 0
+                               : err_set(err, ERR_PROTOCOL, "has %u lines instead of %llu",
+                                         number - 1, (unsigned long long)count + 1);
 }
 
-int block_read(const char *path, const char *settings, block_visit visit, void *argument,
-               struct err *err)
+int block_read(const char *path, const char *settings, uint64_t count, block_visit visit,
+               void *argument, struct err *err)
 {
     char *bytes;
     size_t length;
 
     if (file_read(path, BLOCK_BYTES_MAX, &bytes, &length, err) < 0)
         return -1;
-    int rc = visit_lines(bytes, settings, visit, argument, err);
+    int rc = visit_lines(bytes, settings, count, visit, argument, err);
     mem_free(bytes);
     return rc < 0 ? err_wrap(err, "block '%s'", path) : 0;
 }

@@ -44,9 +44,10 @@ struct block_line {
 };
 /* Errors: ERR_PROTOCOL naming file and line. */
 typedef int (*block_visit)(void *argument, const struct block_line *line, struct err *err);
-/* Calls visit for each line in order. ERR_NOT_FOUND: no such block; ERR_STALE: of other settings. */
-int block_read(const char *path, const char *settings, block_visit visit, void *argument,
-               struct err *err) WARN_UNUSED;
+/* Calls visit for each of `count` lines. ERR_NOT_FOUND: no such block; ERR_STALE: made with
+ * other settings; ERR_PROTOCOL: damaged, or of another number of contexts. */
+int block_read(const char *path, const char *settings, uint64_t count, block_visit visit,
+               void *argument, struct err *err) WARN_UNUSED;
 
 /* This rank's lines (each complete, any order by rank but ascending within one). */
 int block_write_part(const char *path, unsigned rank, const struct buf *lines,

@@ -8,6 +8,7 @@
 #include "worker/recipes/text/overlap.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -54,7 +55,7 @@ static size_t cell(const struct work *work, size_t x, size_t y)
     return x * work->count + y;
 }
 
-/* ---- distinct texts --------------------------------------------------------------------------- */
+/* ---- distinct texts --------------------------------------------------------------------- */
 
 static void add_sample(struct work *work, const char *bytes, size_t sample)
 {
@@ -102,7 +103,7 @@ static void work_done(struct work *work)
     mem_free(work->rouge);
 }
 
-/* ---- cheap filters ---------------------------------------------------------------------------- */
+/* ---- cheap filters ---------------------------------------------------------------------- */
 
 static bool lengths_fit(const struct filter *filter, const struct text *x, const struct text *y)
 {
@@ -142,7 +143,7 @@ static enum verdict judge_cheaply(struct work *work, size_t i, size_t j)
     return VERDICT_KEPT;
 }
 
-/* ---- the critic ------------------------------------------------------------------------------- */
+/* ---- the critic ------------------------------------------------------------------------- */
 
 struct asked {
     size_t *cell;
@@ -197,7 +198,7 @@ static int judge_entailment(struct work *work, bool reversed, double tau, struct
     return rc;
 }
 
-/* ---- diversity -------------------------------------------------------------------------------- */
+/* ---- diversity -------------------------------------------------------------------------- */
 
 /* Nodes are "text t as x" (t) and "text t as y" (count + t); a pair ties its two nodes together,
  * an entailment ties two texts of one side. The components of pairs are those of the nodes, with
@@ -295,7 +296,34 @@ static int judge_diversity(struct work *work, struct err *err)
     return rc;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------- */
+static int compare_draws(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+    return (left > right) - (left < right);
+}
+
+/* The pairs with the smallest draws stay. */
+static void judge_surplus(struct work *work)
+{
+    size_t cells = work->count * work->count, kept = 0;
+    uint64_t *draw = mem_array(cells + 1, sizeof *draw);
+    uint64_t seed = rng_mix(work->filter->seed); /* not the draws that broke ties */
+
+    for (size_t i = 0; i < cells; i++)
+        if (work->verdict[i] == VERDICT_KEPT)
+            draw[kept++] = rng_at(seed, work->context, i);
+    if (kept > work->filter->most) {
+        qsort(draw, kept, sizeof *draw, compare_draws);
+        for (size_t i = 0; i < cells; i++)
+            if (work->verdict[i] == VERDICT_KEPT &&
+                rng_at(seed, work->context, i) >= draw[work->filter->most])
+                work->verdict[i] = VERDICT_SURPLUS;
+    }
+    mem_free(draw);
+}
+
+/* ---- the whole -------------------------------------------------------------------------- */
 
 static int judge(struct work *work, struct err *err)
 {
@@ -311,7 +339,11 @@ static int judge(struct work *work, struct err *err)
     if (both ? judge_entailment(work, true, filter->tau, err) < 0
              : filter->keep == KEEP_MIN_REVERSE && judge_entailment(work, true, -1e300, err) < 0)
         return -1;
-    return isfinite(filter->diversity_tau) ? judge_diversity(work, err) : 0;
+    if (isfinite(filter->diversity_tau) && judge_diversity(work, err) < 0)
+        return -1;
+    if (filter->most)
+        judge_surplus(work);
+    return 0;
 }
 
 static void take_kept(const struct work *work, size_t i, struct filtered *out)

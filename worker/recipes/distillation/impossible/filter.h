@@ -31,9 +31,10 @@ struct filter {
     enum numbers_rule numbers;   /* one way: y has no numeral that x lacks */
     double rouge_max;            /* ROUGE-L F; paraphrases only */
     double tau;                  /* least score of an entailment */
-    double diversity_tau;        /* least score of an edge; above every score: no diversity filter */
+    double diversity_tau;        /* least score of an edge; INFINITY: no diversity filter */
     enum keep_rule keep;
-    uint64_t seed;               /* breaks ties, with the context's number */
+    size_t most;                 /* pairs of a context, a random choice of them; 0: all */
+    uint64_t seed;               /* breaks ties and chooses, with the context's number */
 };
 
 #define FILTER_SAMPLES_MAX 1024 /* 1024^2 scores of 8 bytes: 8 MiB a context */

@@ -5,9 +5,10 @@
  * model itself cannot do (Jung et al. 2024, sections 2 and 3). With a student, the same critics
  * judge what it makes of the model's sentences instead: one round of self-distillation.
  *
- * Work is dealt by context: context c belongs to rank c % ranks, every draw depends on the context's
- * number, and blocks of contexts are written as whole files. So the dataset is the same bytes for
- * any number of ranks and size of blocks, and a killed run goes on after its last whole block. */
+ * Work is dealt by context: context c belongs to rank c % ranks, every draw depends on the number
+ * of its context, and blocks of contexts are written as whole files. So the dataset is the same
+ * bytes for any number of ranks and size of blocks, and a killed run goes on after its last
+ * whole block. */
 #ifndef ATHANOR_PAIRS_H
 #define ATHANOR_PAIRS_H
 
@@ -33,7 +34,8 @@ struct pairs {
     uint64_t block_contexts, block_count;
     size_t samples;
     uint64_t target;             /* pairs after which to stop */
-    char settings[HASH_HEX_SIZE];
+    char settings[HASH_HEX_SIZE];          /* what every outcome depends on */
+    char header[HASH_HEX_SIZE + 24];       /* of block files: settings, and contexts a block */
     char *folder;                /* of blocks */
     struct pairs_sum {
         uint64_t contexts, count[VERDICT_END];
@@ -46,13 +48,15 @@ struct pairs {
 int pairs_open(struct run *run, struct pairs *pairs, struct err *err) WARN_UNUSED;
 void pairs_close(struct pairs *pairs); /* a zeroed struct is fine */
 
-/* Sets the critic's threshold, from pairs of different contexts where it has no scale of its own. */
+/* Sets the critic's threshold: from pairs of different contexts where it has no scale. */
 int pairs_calibrate(struct pairs *pairs, struct err *err) WARN_UNUSED;
 /* Makes one block unless it is there, and reports. *out_enough: the target is reached. */
-int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough, struct err *err) WARN_UNUSED;
+int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough,
+                struct err *err) WARN_UNUSED;
 /* Rank 0 writes and announces the dataset. */
 int pairs_build(struct pairs *pairs, struct err *err) WARN_UNUSED;
 
+uint64_t pairs_block_size(const struct pairs *pairs, uint64_t number); /* contexts */
 char *pairs_block_path(const struct pairs *pairs, uint64_t number); /* mem_free */
 
 /* Rows of the parameter table of every recipe that makes pairs. */
@@ -70,13 +74,15 @@ char *pairs_block_path(const struct pairs *pairs, uint64_t number); /* mem_free 
     {"context_sentences", PARAM_INT, "5", 1, 16, NULL, \
      "most sentences of a context that the teacher writes; each number from 1 is as likely"}, \
     {"context_temperature", PARAM_FLOAT, "1.0", 0.1, 2, NULL, "of these contexts"}, \
-    {"context_top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"}, \
+    {"context_top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, \
+     "mass of the tokens they are drawn from"}, \
     {"source_temperature", PARAM_FLOAT, "1.0", 0.1, 2, NULL, \
      "of the teacher's sentences that a student rewrites"}, \
     {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|oracle", \
      "who judges entailment: the teacher's mutual information, or the micro-world's truth"}, \
-    {"tau", PARAM_FLOAT, "0", 0, 100, NULL, \
-     "least score of an entailment; 0: 0.75 for the oracle, for lm_mi what false_pass gives"}, \
+    {"tau", PARAM_FLOAT, "0", -100, 100, NULL, \
+     "least score of an entailment; 0: 0.75 for the oracle, for lm_mi what false_pass gives; " \
+     "-100: no semantic critic"}, \
     {"false_pass", PARAM_FLOAT, "0.05", 0.0001, 0.5, NULL, \
      "share of pairs from different contexts that a calibrated threshold lets pass"}, \
     {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a paraphrase"}, \
@@ -92,6 +98,8 @@ char *pairs_block_path(const struct pairs *pairs, uint64_t number); /* mem_free 
      "least score of an edge there; 0: 0.5 for the oracle, tau for lm_mi"}, \
     {"keep", PARAM_CHOICE, "max_entail", 0, 0, "max_entail|min_reverse|min_rouge", \
      "which pair stands for a component"}, \
+    {"pairs_per_context", PARAM_INT, "0", 0, 1e6, NULL, \
+     "most pairs of a context, chosen at random; 0: all"}, \
     {"target_pairs", PARAM_INT, "400000", 1, 1e12, NULL, "stop when so many are kept"}, \
     {"max_contexts", PARAM_INT, "10000000", 1, 1e12, NULL, "stop after so many contexts"}, \
     {"first_context", PARAM_INT, "0", 0, 1e12, NULL, \

@@ -15,7 +15,7 @@
 #define YIELD_CONTEXTS 200      /* before min_yield is asked */
 #define CALIBRATION_CONTEXTS 32 /* 32 x 31 pairs of different contexts */
 
-/* ---- one context ------------------------------------------------------------------------------ */
+/* ---- one context ------------------------------------------------------------------------ */
 
 static int write_context(struct pairs *pairs, uint64_t context, char **out, struct err *err)
 {
@@ -83,7 +83,7 @@ static int do_context(struct pairs *pairs, uint64_t context, struct buf *lines, 
     return rc < 0 ? err_wrap(err, "context %llu", (unsigned long long)context) : 0;
 }
 
-/* ---- the critic's threshold ------------------------------------------------------------------- */
+/* ---- the critic's threshold ------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {
@@ -166,9 +166,9 @@ int pairs_calibrate(struct pairs *pairs, struct err *err)
     return 0;
 }
 
-/* ---- a block ---------------------------------------------------------------------------------- */
+/* ---- a block ---------------------------------------------------------------------------- */
 
-static uint64_t block_size(const struct pairs *pairs, uint64_t number)
+uint64_t pairs_block_size(const struct pairs *pairs, uint64_t number)
 {
     return min_u64(pairs->block_contexts, pairs->context_count - number * pairs->block_contexts);
 }
@@ -177,7 +177,7 @@ static int make_block(struct pairs *pairs, uint64_t number, const char *path, st
 {
     struct run *run = pairs->run;
     uint64_t first = pairs->context_first + number * pairs->block_contexts;
-    uint64_t count = block_size(pairs, number);
+    uint64_t count = pairs_block_size(pairs, number);
     struct buf lines = {0};
     int rc = 0;
 
@@ -191,7 +191,7 @@ static int make_block(struct pairs *pairs, uint64_t number, const char *path, st
         return -1;
     comm_barrier(run->comm);
     if (run->rank == 0)
-        rc = block_merge(path, pairs->settings, first, count, run->rank_count, err);
+        rc = block_merge(path, pairs->header, first, count, run->rank_count, err);
     comm_barrier(run->comm);
     return rc;
 }
@@ -208,13 +208,14 @@ static int add_line(void *argument, const struct block_line *line, struct err *e
 }
 
 /* Rank 0 looks, all hear: 0 there, 1 to be made. */
-static int find_block(struct pairs *pairs, const char *path, struct pairs_sum *sum, bool *out_make,
-                      struct err *err)
+static int find_block(struct pairs *pairs, uint64_t number, const char *path,
+                      struct pairs_sum *sum, bool *out_make, struct err *err)
 {
     struct run *run = pairs->run;
     double state = 0;
 
-    if (run->rank == 0 && block_read(path, pairs->settings, add_line, sum, err) < 0) {
+    if (run->rank == 0 && block_read(path, pairs->header, pairs_block_size(pairs, number), add_line,
+                                     sum, err) < 0) {
         if (err->kind != ERR_NOT_FOUND && err->kind != ERR_STALE && err->kind != ERR_PROTOCOL)
             return -1;
         err_clear(err);
@@ -271,8 +272,8 @@ static int check_yield(const struct pairs *pairs, struct err *err)
     for (enum verdict v = 1; v < VERDICT_KEPT; v++)
         most = sum->count[v] > sum->count[most] ? v : most;
     return err_set(err, ERR_LIMIT,
-                   "min_yield: after %llu contexts %.3g of %.0f pairs are kept, less than %.3g; most "
-                   "(%.1f %%) are dropped as '%s'",
+                   "min_yield: after %llu contexts %.3g of %.0f pairs are kept, less than %.3g; "
+                   "most (%.1f %%) are dropped as '%s'",
                    (unsigned long long)sum->contexts, yield, pool, least,
                    100 * (double)sum->count[most] / (pool > 0 ? pool : 1), verdict_name(most));
 }
@@ -283,13 +284,13 @@ int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough, struct e
     char *path = pairs_block_path(pairs, number);
     struct pairs_sum sum = {0};
     bool make = false;
-    int rc = find_block(pairs, path, &sum, &make, err);
+    int rc = find_block(pairs, number, path, &sum, &make, err);
 
     run->phase = pairs->student ? "rewrite and judge" : "sample and judge";
     if (rc == 0 && make)
         rc = make_block(pairs, number, path, err);
     if (rc == 0 && make && run->rank == 0)
-        rc = block_read(path, pairs->settings, add_line, &sum, err);
+        rc = block_read(path, pairs->header, pairs_block_size(pairs, number), add_line, &sum, err);
     mem_free(path);
     if (rc < 0)
         return -1;

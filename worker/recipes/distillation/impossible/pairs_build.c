@@ -129,7 +129,8 @@ static int read_blocks(struct build *build, struct err *err)
     for (uint64_t b = 0; b < build->pairs->block_count; b++) {
         char *path = pairs_block_path(build->pairs, b);
         int rc = build->count < build->pairs->target
-                     ? block_read(path, build->pairs->settings, add_line, build, err)
+                     ? block_read(path, build->pairs->header, pairs_block_size(build->pairs, b),
+                                  add_line, build, err)
                      : 0;
         mem_free(path);
         if (rc < 0)
@@ -163,7 +164,7 @@ static void split(struct build *build)
     }
 }
 
-/* ---- the card --------------------------------------------------------------------------------- */
+/* ---- the card --------------------------------------------------------------------------- */
 
 static json_t *yields(const struct build *build)
 {
@@ -242,7 +243,7 @@ static char *card(const struct build *build)
     return out;
 }
 
-/* ---- the dataset ------------------------------------------------------------------------------ */
+/* ---- the dataset ------------------------------------------------------------------------ */
 
 static int write_export(const struct build *build, const char *folder, struct err *err)
 {

@@ -8,6 +8,7 @@
 #include "worker/recipes/train.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Streams of random numbers: what is drawn for one purpose says nothing about another. */
@@ -44,8 +45,8 @@ static int set_sampler(const struct run *run, const struct model *model,
 
     if (most + 2 > model->config.context)
         return err_set(err, ERR_INVALID,
-                       "parameter 'max_tokens' is %lld, but the model's context of %lld leaves room "
-                       "for at most %lld after a prompt",
+                       "parameter 'max_tokens' is %lld, but the model's context of %lld leaves "
+                       "room for at most %lld after a prompt",
                        (long long)most, (long long)model->config.context,
                        (long long)model->config.context - 2);
     *out = (struct sentence_sampler){
@@ -122,6 +123,7 @@ static void set_filter(struct pairs *pairs)
         .rouge_max = run_float(run, "rouge_max"),
         .diversity_tau = run_bool(run, "diversity") ? 0 : INFINITY, /* set by pairs_calibrate */
         .keep = keep_rule(run_string(run, "keep")),
+        .most = (size_t)run_int(run, "pairs_per_context"),
         .seed = rng_at((uint64_t)run_int(run, "seed"), STREAM_TIES, 0)};
 }
 
@@ -177,14 +179,13 @@ static void set_numbers(struct pairs *pairs)
  * the identity of inputs. */
 static void hash_settings(struct pairs *pairs)
 {
-    static const char *const others[] = {"block",     "target_pairs",  "max_contexts", "min_yield",
-                                         "device",    "bf16",          "name",         "holdout_share"};
+    static const char *const others[] = {"block",  "target_pairs", "max_contexts", "min_yield",
+                                         "device", "bf16",         "name",         "holdout_share"};
     const struct run *run = pairs->run;
     struct buf text = {0};
     struct hash hash;
 
-    buf_printf(&text, "%s %d block %llu\n", run->recipe->name, run->recipe->version,
-               (unsigned long long)pairs->block_contexts);
+    buf_printf(&text, "%s %d\n", run->recipe->name, run->recipe->version);
     for (size_t i = 0; i < run->recipe->param_count; i++) {
         const struct param *param = &run->recipe->params[i];
         bool counts = true;
@@ -210,6 +211,8 @@ static void hash_settings(struct pairs *pairs)
     }
     hash_bytes(buf_text(&text), text.length, &hash);
     hash_to_hex(&hash, pairs->settings);
+    snprintf(pairs->header, sizeof pairs->header, "%s/%llu", pairs->settings,
+             (unsigned long long)pairs->block_contexts);
     buf_done(&text);
 }
 

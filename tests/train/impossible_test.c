@@ -1,0 +1,412 @@
+/* impossible_test.c - Impossible Distillation in the micro-world, where truth can be computed.
+ *
+ * Card distillation-impossible, section 9: the gates of its acceptance by number, with the arms
+ * that its table has. One seed and the main arms by default, three seeds and all arms in the long
+ * mode. The method's shape is what is gated, not the figures of one machine. */
+#include "tests/train/fixture.h"
+
+#define TEACHER_STEPS 3000
+#define STUDENT_STEPS 300
+#define AGAIN_STEPS   250
+
+static bool long_mode(void)
+{
+    const char *mode = getenv("ATHANOR_TEST_MODE");
+
+    return mode && strcmp(mode, "long") == 0;
+}
+
+/* ---- jobs ------------------------------------------------------------------------------- */
+
+static char *part_of(const struct place *place, const char *job, const char *part)
+{
+    return mem_printf("{\"ref\": \"dataset:%s/%s\", \"path\": \"%s/%s/datasets/%s\", "
+                      "\"part\": \"%s\"}", job, part, place->folder, job, job, part);
+}
+
+static char *model_of(const struct place *place, const char *job, int steps)
+{
+    return mem_printf("{\"ref\": \"job:%s/checkpoint:last\", \"path\": "
+                      "\"%s/%s/checkpoints/step-%010d\"}", job, place->folder, job, steps);
+}
+
+static void make_world(const struct place *place, const char *name, int contexts, int least,
+                       int most)
+{
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"microworld\", \"params\": "
+                            "{\"contexts\": %d, \"context_min\": %d, \"context_max\": %d}",
+                            contexts, least, most);
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+static void finetune(const struct place *place, const char *name, const char *init,
+                     const char *data, const char *params)
+{
+    char *spec = mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": "
+                            "{%s%s%s\"data\": %s}, \"params\": {\"weight_decay\": 0.01, "
+                            "\"eval_every\": 0, %s}", init ? "\"init\": " : "", init ? init : "",
+                            init ? ", " : "", data, params);
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+static void make_teacher(const struct place *place, const char *name, int seed, int steps)
+{
+    char *data = part_of(place, "world", "train");
+    char *params = mem_printf("\"layers\": 2, \"d_model\": 64, \"heads\": 4, \"context\": 64, "
+                              "\"steps\": %d, \"warmup\": 50, \"learning_rate\": 0.003, "
+                              "\"beta2\": 0.999, \"seed\": %d", steps, seed);
+
+    finetune(place, name, NULL, data, params);
+    mem_free(data);
+    mem_free(params);
+}
+
+/* A student from a model, on the pairs of a job; its name is the model's input afterwards. */
+static char *teach(const struct place *place, const char *name, const char *init, const char *pairs,
+                   int steps, const char *rate)
+{
+    char *data = part_of(place, pairs, "train");
+    char *params = mem_printf("\"steps\": %d, \"learning_rate\": %s, \"schedule\": \"constant\"",
+                              steps, rate);
+
+    finetune(place, name, init, data, params);
+    mem_free(data);
+    mem_free(params);
+    return model_of(place, name, steps);
+}
+
+/* samples, critic and limits that all arms share; more are added after a comma */
+#define ORACLE                                                                                     \
+    "\"critic\": \"oracle\", \"length_ratio_min\": 0, \"length_ratio_max\": 10, "                  \
+    "\"holdout_share\": 0"
+#define SAMPLING     ORACLE ", \"max_tokens\": 40"
+#define FIRST_ROUND  SAMPLING ", \"samples\": 20, \"max_contexts\": 200"
+#define SECOND_ROUND SAMPLING ", \"samples\": 10, \"max_contexts\": 600, \"first_context\": 200"
+
+struct sampled {
+    double pairs, equivalent; /* share of ordered pairs; with rouge_max 1 and no diversity */
+};
+
+static struct sampled sample(const struct place *place, const char *name, const char *teacher,
+                             const char *student, const char *world, const char *params, int ranks)
+{
+    char *contexts = part_of(place, world, "contexts");
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": "
+                            "%s, %s%s%s\"contexts\": %s}, \"params\": {%s}", teacher,
+                            student ? "\"student\": " : "", student ? student : "",
+                            student ? ", " : "", contexts, params);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+    struct trace trace = {0};
+    struct sampled out = {0};
+
+    run_job_in(place, &job, &trace);
+    for (size_t i = 0; i < trace.count; i++) { /* the last of each name */
+        const struct point *point = &trace.points[i];
+        if (strcmp(point->name, "pairs") == 0)
+            out.pairs = point->value;
+    }
+    for (size_t i = 0; i < trace.count; i++)
+        if (trace.points[i].step == trace.points[trace.count - 1].step - 1 &&
+            (strcmp(trace.points[i].name, "share_kept") == 0 ||
+             strcmp(trace.points[i].name, "share_copy") == 0))
+            out.equivalent += trace.points[i].value;
+    trace_done(&trace);
+    mem_free(contexts);
+    mem_free(spec);
+    return out;
+}
+
+struct rewritten {
+    double success, rouge, both;
+};
+
+static struct rewritten evaluate(const struct place *place, const char *name, const char *model,
+                                 const char *params)
+{
+    char *data = part_of(place, "world", "test");
+    char *spec = mem_printf("\"kind\": \"eval\", \"recipe\": \"rewrite\", \"inputs\": {\"model\": "
+                            "%s, \"data\": %s}, \"params\": {\"critic\": \"oracle\", "
+                            "\"max_tokens\": 30, \"bootstrap\": 0%s}", model, data, params);
+    struct job_run job = {.name = name, .spec = spec};
+    struct trace trace = {0};
+    uint64_t last;
+
+    run_job_in(place, &job, &trace);
+    last = trace.points[trace.count - 1].step;
+    struct rewritten out = {trace_at(&trace, "success", last), trace_at(&trace, "rouge_l", last),
+                            trace_at(&trace, "entailed", last)};
+    print_message("%-22s success %.3f  ROUGE-L %.3f  entailed %.3f\n", name, out.success, out.rouge,
+                  out.both);
+    trace_done(&trace);
+    mem_free(data);
+    mem_free(spec);
+    return out;
+}
+
+/* ---- gates ------------------------------------------------------------------------------ */
+
+static char *named(const char *what, int seed)
+{
+    return mem_printf("%s-%d", what, seed);
+}
+
+/* Pairs, a student from the teacher, its success: one arm of the table. */
+static struct rewritten arm(const struct place *place, const char *what, int seed,
+                            const char *teacher, const char *params, const char *eval_params)
+{
+    char *pairs = named(what, seed), *student = mem_printf("student-%s-%d", what, seed);
+    char *eval = mem_printf("eval-%s-%d", what, seed);
+
+    sample(place, pairs, teacher, NULL, "world", params, 1);
+    char *model = teach(place, student, teacher, pairs, STUDENT_STEPS, "0.002");
+    struct rewritten out = evaluate(place, eval, model, eval_params);
+    mem_free(model);
+    mem_free(pairs);
+    mem_free(student);
+    mem_free(eval);
+    return out;
+}
+
+/* Gate 4: another round on accepted rewrites helps, and neither more steps nor more data do. */
+struct rounds {
+    double filtered, unfiltered, control;
+};
+
+static double second_round(const struct place *place, const char *what, int seed,
+                           const char *student, const char *pairs)
+{
+    char *name = mem_printf("again-%s-%d", what, seed), *eval = mem_printf("eval-again-%s-%d", what,
+                                                                          seed);
+    char *model = teach(place, name, student, pairs, AGAIN_STEPS, "0.001");
+    double success = evaluate(place, eval, model, "").success;
+
+    mem_free(model);
+    mem_free(name);
+    mem_free(eval);
+    return success;
+}
+
+static struct rounds second_rounds(const struct place *place, int seed, const char *teacher,
+                                   const char *student, const char *first_pairs)
+{
+    char *own = named("own", seed), *raw = named("raw", seed);
+    struct rounds out;
+
+    sample(place, own, teacher, student, "world", SECOND_ROUND ", \"keep\": \"min_rouge\"", 1);
+    out.filtered = second_round(place, "filtered", seed, student, own);
+    out.control = second_round(place, "control", seed, student, first_pairs);
+    out.unfiltered = NAN;
+    if (long_mode()) {
+        sample(place, raw, teacher, student, "world",
+               SECOND_ROUND ", \"tau\": -100, \"rouge_max\": 1, \"diversity\": false, "
+                            "\"pairs_per_context\": 1", 1);
+        out.unfiltered = second_round(place, "raw", seed, student, raw);
+    }
+    mem_free(own);
+    mem_free(raw);
+    return out;
+}
+
+/* Gates 3 and 5, in the long mode. */
+static void check_ablations(const struct place *place, int seed, const char *teacher,
+                            const struct rewritten *full)
+{
+    struct rewritten alike =
+        arm(place, "alike", seed, teacher, FIRST_ROUND ", \"rouge_max\": 1", "");
+    struct rewritten summary = arm(place, "summary", seed, teacher,
+                                   FIRST_ROUND ", \"task\": \"summarize\"",
+                                   ", \"task\": \"summarize\"");
+    struct rewritten careless =
+        arm(place, "careless", seed, teacher,
+            FIRST_ROUND ", \"task\": \"summarize\", \"tau\": -100, \"diversity\": false, "
+                        "\"pairs_per_context\": 2",
+            ", \"task\": \"summarize\"");
+
+    assert_true(alike.rouge >= full->rouge + 0.03 && alike.success < full->success);
+    assert_true(summary.success >= careless.success + 0.10);
+}
+
+/* Gates 0 and 1: sentences after longer contexts and at lower temperatures are more often alike. */
+static void check_proximity(const struct place *place, int seed, const char *teacher)
+{
+    static const char *const temperatures[] = {"0.3", "0.7", "1.3"};
+    double by_length[5] = {0}, by_temperature[3];
+
+    for (int n = 1; n <= 4; n++) {
+        char *world = mem_printf("world-%d", n), *name = mem_printf("near-%d-%d", n, seed);
+        if (seed == 0)
+            make_world(place, world, 60, n, n);
+        by_length[n] = sample(place, name, teacher, NULL, world,
+                              SAMPLING ", \"samples\": 20, \"max_contexts\": 40, \"rouge_max\": 1, "
+                                       "\"diversity\": false, \"min_yield\": 0", 1)
+                           .equivalent;
+        mem_free(world);
+        mem_free(name);
+    }
+    for (int t = 0; t < 3; t++) {
+        char *name = mem_printf("warm-%d-%d", t, seed);
+        char *params = mem_printf(SAMPLING ", \"samples\": 20, \"max_contexts\": 60, "
+                                           "\"rouge_max\": 1, \"diversity\": false, "
+                                           "\"temperature\": %s", temperatures[t]);
+        by_temperature[t] =
+            sample(place, name, teacher, NULL, "world-4", params, 1).equivalent;
+        mem_free(params);
+        mem_free(name);
+    }
+    print_message("seed %d: equivalent after 1, 2, 3, 4 sentences %.3f %.3f %.3f %.3f; at .3, .7, "
+                  "1.3 %.3f %.3f %.3f\n", seed, by_length[1], by_length[2], by_length[3],
+                  by_length[4], by_temperature[0], by_temperature[1], by_temperature[2]);
+    assert_true(by_length[4] >= 0.4);
+    for (int n = 1; n < 4; n++)
+        assert_true(by_length[n] < by_length[n + 1]);
+    assert_true(by_length[4] >= 50 * by_length[1]);
+    assert_true(by_temperature[0] > by_temperature[2]);
+}
+
+static struct rounds check_seed(const struct place *place, int seed, double *out_start)
+{
+    char *teacher_name = named("teacher", seed), *pairs = named("full", seed);
+    char *student_name = named("student", seed), *eval = named("eval-student", seed);
+    char *eval_teacher = named("eval-teacher", seed), *params;
+
+    make_teacher(place, teacher_name, seed, TEACHER_STEPS);
+    char *teacher = model_of(place, teacher_name, TEACHER_STEPS);
+    struct sampled full = sample(place, pairs, teacher, NULL, "world", FIRST_ROUND, 1);
+    print_message("seed %d: %.0f pairs\n", seed, full.pairs);
+    char *student = teach(place, student_name, teacher, pairs, STUDENT_STEPS, "0.002");
+    struct rewritten before = evaluate(place, eval_teacher, teacher, "");
+    struct rewritten after = evaluate(place, eval, student, "");
+    /* Gate 2: as many distinct pairs that no semantic critic has seen. */
+    params = mem_printf(FIRST_ROUND ", \"tau\": -100, \"diversity\": false, \"pairs_per_context\": "
+                                    "3, \"target_pairs\": %.0f", full.pairs);
+    struct rewritten blind = arm(place, "blind", seed, teacher, params, "");
+    struct rounds rounds = second_rounds(place, seed, teacher, student, pairs);
+
+    assert_true(before.success <= 0.03);
+    assert_true(after.success >= 0.60);
+    assert_true(after.success >= blind.success + 0.25);
+    assert_true(rounds.filtered > after.success && rounds.filtered > rounds.control);
+    if (long_mode()) {
+        assert_true(rounds.unfiltered < rounds.filtered);
+        assert_true(fabs(rounds.unfiltered - after.success) <= 0.10);
+        check_ablations(place, seed, teacher, &after);
+        check_proximity(place, seed, teacher);
+    }
+    *out_start = after.success;
+    mem_free(params);
+    mem_free(teacher);
+    mem_free(student);
+    mem_free(teacher_name);
+    mem_free(pairs);
+    mem_free(student_name);
+    mem_free(eval);
+    mem_free(eval_teacher);
+    return rounds;
+}
+
+static void a_model_that_cannot_paraphrase_teaches_one_that_can(void **state)
+{
+    const struct place *place = *state;
+    int seeds = long_mode() ? 3 : 1;
+    double over_start = 0, over_control = 0, over_raw = 0;
+
+    for (int seed = 0; seed < seeds; seed++) {
+        double start;
+        struct rounds rounds = check_seed(place, seed, &start);
+        over_start += (rounds.filtered - start) / seeds;
+        over_control += (rounds.filtered - rounds.control) / seeds;
+        over_raw += (rounds.filtered - rounds.unfiltered) / seeds;
+    }
+    print_message("self-distillation: %+.3f over the start, %+.3f over equal steps\n", over_start,
+                  over_control);
+    assert_true(over_start >= 0.05 && over_control >= 0.05);
+    assert_true(!long_mode() || over_raw >= 0.05);
+}
+
+/* ---- gate 8 ----------------------------------------------------------------------------- */
+
+static void assert_same_pairs(const struct place *place, const char *a, const char *b)
+{
+    static const char *const files[] = {"pairs.jsonl", "train-00000.aths", "train.jsonl"};
+    char *left = mem_printf("%s/%s/datasets/%s", place->folder, a, a);
+    char *right = mem_printf("%s/%s/datasets/%s", place->folder, b, b);
+
+    for (size_t i = 0; i < ARRAY_COUNT(files); i++)
+        assert_same_file(left, right, files[i]);
+    mem_free(left);
+    mem_free(right);
+}
+
+#define SMALL                                                                                      \
+    ORACLE ", \"samples\": 8, \"max_contexts\": 40, \"tau\": -100, \"min_yield\": 0, "           \
+             "\"temperature\": 1, \"pairs_per_context\": 3, \"max_tokens\": 24"
+
+static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
+{
+    const struct place *place = *state;
+
+    make_teacher(place, "little", 5, 60);
+    char *teacher = model_of(place, "little", 60);
+    sample(place, "one", teacher, NULL, "world", SMALL ", \"block\": 16", 1);
+    sample(place, "two", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
+    sample(place, "four", teacher, NULL, "world", SMALL ", \"block\": 7", 4);
+    assert_same_pairs(place, "one", "two");
+    assert_same_pairs(place, "one", "four");
+    /* What a run killed in its second block leaves: the first, and a part of the second. */
+    char *line = mem_printf("cd '%s' && mkdir killed && cp -r one/pairs killed/ && cd killed/pairs "
+                            "&& mv block-000001.jsonl block-000001.jsonl.part-0 && "
+                            "truncate -s 100 block-000001.jsonl.part-0 && "
+                            "truncate -s 700 block-000002.jsonl", place->folder);
+    assert_int_equal(spawn_line(line), 0);
+    sample(place, "killed", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
+    assert_same_pairs(place, "one", "killed");
+    mem_free(teacher);
+}
+
+/* ---- what cannot work ends with a reason ------------------------------------------------ */
+
+static void a_run_without_yield_says_why(void **state)
+{
+    const struct place *place = *state;
+    char *teacher = model_of(place, "little", 60), *contexts = part_of(place, "world", "contexts");
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": "
+                            "%s, \"contexts\": %s}, \"params\": {" ORACLE ", \"samples\": 4, "
+                            "\"max_contexts\": 260, \"max_tokens\": 8}", teacher, contexts);
+    struct job_run job = {.name = "barren", .spec = spec, .may_fail = true};
+    char *log_path = job_path(place, "barren", ".log"), *log;
+    size_t length;
+
+    assert_int_not_equal(run_job_in(place, &job, NULL), 0);
+    OK(file_read(log_path, 1 << 20, &log, &length, &fixture_err));
+    assert_non_null(strstr(log, "min_yield: after 256 contexts"));
+    assert_non_null(strstr(log, "dropped as 'malformed'"));
+    mem_free(log);
+    mem_free(log_path);
+    mem_free(spec);
+    mem_free(contexts);
+    mem_free(teacher);
+}
+
+static int open_world(void **state)
+{
+    place_open(state);
+    make_world(*state, "world", 1200, 3, 4);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_dataset_does_not_show_ranks_blocks_or_kills),
+        cmocka_unit_test(a_run_without_yield_says_why),
+        cmocka_unit_test(a_model_that_cannot_paraphrase_teaches_one_that_can),
+    };
+
+    return cmocka_run_group_tests(tests, open_world, place_close);
+}

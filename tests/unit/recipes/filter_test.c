@@ -1,0 +1,313 @@
+/* filter_test.c - the filters of Impossible Distillation against independent accounts of them
+ * (card distillation-impossible, gates 6 and 7). */
+#include "common/base/mem.h"
+#include "worker/recipes/distillation/impossible/block.h"
+#include "worker/recipes/distillation/impossible/components.h"
+#include "worker/recipes/distillation/impossible/sentence.h"
+#include "worker/recipes/text/microworld.h"
+#include "worker/recipes/text/overlap.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define SAMPLES 24
+
+/* Sentences of a few facts, some of them broken, some twice. */
+static void draw(struct rng *rng, char *samples[SAMPLES])
+{
+    unsigned fact_number = (unsigned)rng_below(rng, MICROWORLD_FACTS);
+
+    for (size_t i = 0; i < SAMPLES; i++) {
+        struct fact fact = microworld_fact(fact_number);
+        struct buf text = {0};
+        if (rng_below(rng, 3) == 0)
+            fact.value[SLOT_AGENT] = (fact.value[SLOT_AGENT] + 1) % 10;
+        microworld_sentence(&fact, rng, &text);
+        samples[i] = rng_below(rng, 8) == 0 ? mem_strdup("")
+                     : i && rng_below(rng, 8) == 0 && *samples[i - 1] ? mem_strdup(samples[i - 1])
+                                                                      : mem_strdup(buf_text(&text));
+        buf_done(&text);
+    }
+}
+
+static bool entails(const char *x, const char *y)
+{
+    struct fact a, b;
+
+    return microworld_parse(x, strlen(x), &a) && microworld_parse(y, strlen(y), &b) &&
+           microworld_entails(&a, &b);
+}
+
+static double rouge(const char *x, const char *y)
+{
+    struct words a = {0}, b = {0};
+    struct lcs_pattern pattern;
+
+    words_split(&a, WORDS_ROUGE, x, strlen(x));
+    words_split(&b, WORDS_ROUGE, y, strlen(y));
+    lcs_pattern_init(&a, &pattern);
+    double f = rouge_l(&pattern, &b).f;
+    lcs_pattern_done(&pattern);
+    words_done(&a);
+    words_done(&b);
+    return f;
+}
+
+static void check_kept(const struct filter *filter, char *const *samples,
+                       const struct filtered *out)
+{
+    for (size_t i = 0; i < out->kept_count; i++) {
+        const char *x = samples[out->kept[i].x], *y = samples[out->kept[i].y];
+        assert_true(*x && *y && strcmp(x, y) != 0);
+        assert_true(entails(x, y) && entails(y, x));
+        assert_true(rouge(x, y) <= filter->rouge_max);
+    }
+}
+
+/* Two kept pairs are never of one component: breadth first over pairs that pass every filter. */
+static void check_components(const struct filter *filter, char *const *samples,
+                             const struct filtered *out)
+{
+    struct {
+        const char *x, *y;
+        int component;
+    } pairs[SAMPLES * SAMPLES];
+    size_t count = 0, queue[SAMPLES * SAMPLES];
+    int components = 0;
+    bool used[SAMPLES * SAMPLES] = {0};
+
+    for (size_t i = 0; i < SAMPLES; i++)
+        for (size_t j = 0; j < SAMPLES; j++)
+            if (*samples[i] && *samples[j] && strcmp(samples[i], samples[j]) != 0 &&
+                entails(samples[i], samples[j]) && entails(samples[j], samples[i]) &&
+                rouge(samples[i], samples[j]) <= filter->rouge_max) {
+                pairs[count].x = samples[i];
+                pairs[count].y = samples[j];
+                pairs[count++].component = -1;
+            }
+    for (size_t start = 0; start < count; start++) {
+        size_t head = 0, tail = 0;
+        if (pairs[start].component >= 0)
+            continue;
+        pairs[start].component = components;
+        for (queue[tail++] = start; head < tail; head++)
+            for (size_t next = 0; next < count; next++) {
+                const char *x = pairs[queue[head]].x, *y = pairs[queue[head]].y;
+                if (pairs[next].component < 0 &&
+                    (entails(x, pairs[next].x) || entails(pairs[next].x, x) ||
+                     entails(y, pairs[next].y) || entails(pairs[next].y, y))) {
+                    pairs[next].component = components;
+                    queue[tail++] = next;
+                }
+            }
+        components++;
+    }
+    assert_int_equal(out->kept_count, components);
+    for (size_t i = 0; i < out->kept_count; i++)
+        for (size_t p = 0; p < count; p++)
+            if (strcmp(pairs[p].x, samples[out->kept[i].x]) == 0 &&
+                strcmp(pairs[p].y, samples[out->kept[i].y]) == 0) {
+                assert_false(used[pairs[p].component]);
+                used[pairs[p].component] = true;
+                break;
+            }
+}
+
+static uint64_t sum(const struct filtered *out)
+{
+    uint64_t total = 0;
+
+    for (enum verdict v = 0; v < VERDICT_END; v++)
+        total += out->count[v];
+    return total;
+}
+
+static struct filter paraphrases(void)
+{
+    return (struct filter){.task = TASK_PARAPHRASE, .ratio_min = 0, .ratio_max = 10,
+                           .numbers = NUMBERS_BOTH, .rouge_max = 0.75, .tau = 0.75,
+                           .diversity_tau = 0.5, .keep = KEEP_MAX_ENTAIL, .seed = 3};
+}
+
+static void every_kept_pair_passes_every_critic_and_stands_for_its_component_alone(void **state)
+{
+    struct critic *critic = critic_oracle();
+    struct filter filter = paraphrases();
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, 11);
+    for (uint64_t context = 0; context < 60; context++) {
+        char *samples[SAMPLES];
+        struct filtered out;
+        struct err err;
+        draw(&rng, samples);
+        assert_int_equal(filter_context(&filter, critic, context, (const char *const *)samples,
+                                        SAMPLES, &out, &err), 0);
+        assert_int_equal(sum(&out), SAMPLES * (SAMPLES - 1));
+        check_kept(&filter, samples, &out);
+        check_components(&filter, samples, &out);
+        filtered_done(&out);
+        for (size_t i = 0; i < SAMPLES; i++)
+            mem_free(samples[i]);
+    }
+    critic_free(critic);
+}
+
+/* What the filter says of two texts, the second as y. */
+static enum verdict verdict_of(const struct filter *filter, const char *x, const char *y)
+{
+    const char *samples[] = {x, y};
+    struct critic *critic = critic_oracle();
+    struct filtered out;
+    struct err err;
+
+    assert_int_equal(filter_context(filter, critic, 0, samples, 2, &out, &err), 0);
+    enum verdict verdict = out.verdict[1];
+    assert_int_equal(sum(&out), filter->source_only ? 1 : 2);
+    filtered_done(&out);
+    critic_free(critic);
+    return verdict;
+}
+
+static void a_summary_must_be_shorter_than_the_bound_not_as_long(void **state)
+{
+    struct filter filter = paraphrases();
+
+    (void)state;
+    filter.task = TASK_SUMMARIZE;
+    filter.ratio_max = 0.8;
+    filter.diversity_tau = INFINITY;
+    /* 50 characters, of which 40 are not less than 0.8 and 39 are; the oracle calls both false. */
+    const char *x = "0123456789012345678901234567890123456789012345678.";
+    assert_int_equal(verdict_of(&filter, x, "012345678901234567890123456789012345678."),
+                     VERDICT_LENGTH);
+    filter.numbers = NUMBERS_OFF;
+    assert_int_equal(verdict_of(&filter, x, "01234567890123456789012345678901234567."),
+                     VERDICT_FORWARD);
+    /* Characters, not bytes. */
+    assert_int_equal(verdict_of(&filter, "0123456789", "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+                                                       "\xc3\xa9."), VERDICT_FORWARD);
+    assert_int_equal(verdict_of(&filter, "near the forest , the doctor buy the car .",
+                                "the doctor buy the car ."), VERDICT_KEPT);
+}
+
+static void numerals_must_agree_as_the_rule_says(void **state)
+{
+    struct filter filter = paraphrases();
+
+    (void)state;
+    filter.rouge_max = 1;
+    assert_int_equal(verdict_of(&filter, "He has 3 cats.", "3 cats has he."), VERDICT_FORWARD);
+    assert_int_equal(verdict_of(&filter, "He has 3 cats.", "He has 4 cats."), VERDICT_NUMBERS);
+    assert_int_equal(verdict_of(&filter, "It costs 1,000.5 now.", "Now 1,000.5 it costs."),
+                     VERDICT_FORWARD);
+    assert_int_equal(verdict_of(&filter, "He has 3 cats.", "He has cats."), VERDICT_NUMBERS);
+    filter.numbers = NUMBERS_ONE_WAY;
+    assert_int_equal(verdict_of(&filter, "He has 3 cats.", "He has cats."), VERDICT_FORWARD);
+    assert_int_equal(verdict_of(&filter, "He has cats.", "He has 3 cats."), VERDICT_NUMBERS);
+}
+
+static void a_rewritten_source_is_paired_only_as_the_source(void **state)
+{
+    const char *samples[] = {"the doctor buy the car .",
+                             "the automobile is purchase by the physician .",
+                             "the car is buy by the physician .", ""};
+    struct filter filter = paraphrases();
+    struct critic *critic = critic_oracle();
+    struct filtered out;
+    struct err err;
+
+    (void)state;
+    filter.source_only = true;
+    filter.keep = KEEP_MIN_ROUGE;
+    assert_int_equal(filter_context(&filter, critic, 0, samples, 4, &out, &err), 0);
+    assert_int_equal(sum(&out), 3);
+    assert_int_equal(out.count[VERDICT_MALFORMED], 1);
+    assert_int_equal(out.kept_count, 1);
+    assert_int_equal(out.kept[0].x, 0);
+    assert_int_equal(out.kept[0].y, 1); /* shares fewer words */
+    filtered_done(&out);
+    critic_free(critic);
+}
+
+static void of_many_pairs_a_random_choice_is_taken(void **state)
+{
+    struct critic *critic = critic_oracle();
+    struct filter filter = paraphrases();
+    char *samples[SAMPLES];
+    struct filtered all, few;
+    struct rng rng;
+    struct err err;
+
+    (void)state;
+    rng_init(&rng, 4);
+    draw(&rng, samples);
+    filter.diversity_tau = INFINITY;
+    assert_int_equal(filter_context(&filter, critic, 1, (const char *const *)samples, SAMPLES, &all,
+                                    &err), 0);
+    filter.most = 3;
+    assert_int_equal(filter_context(&filter, critic, 1, (const char *const *)samples, SAMPLES, &few,
+                                    &err), 0);
+    assert_true(all.kept_count > 3);
+    assert_int_equal(few.kept_count, 3);
+    assert_int_equal(sum(&few), sum(&all));
+    filtered_done(&all);
+    filtered_done(&few);
+    for (size_t i = 0; i < SAMPLES; i++)
+        mem_free(samples[i]);
+    critic_free(critic);
+}
+
+static void nothing_to_pair_is_no_error(void **state)
+{
+    const char *none[] = {"", "", ""};
+    struct filter filter = paraphrases();
+    struct critic *critic = critic_oracle();
+    struct filtered out;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(filter_context(&filter, critic, 0, none, 3, &out, &err), 0);
+    assert_int_equal(out.count[VERDICT_MALFORMED], 6);
+    assert_int_equal(out.kept_count, 0);
+    filtered_done(&out);
+    critic_free(critic);
+}
+
+static void a_sentence_ends_where_its_mark_is_followed_by_space_or_nothing(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t length;
+    } cases[] = {{"He left. She stayed.", 8},
+                 {"It is 3.5 metres. Long.", 17},
+                 {"He asked \"why?\" Then.", 15},
+                 {"No end here", 0},
+                 {"New\nline.", 0},
+                 {"a.", 0},
+                 {"Hm!", 3},
+                 {"", 0},
+                 {"\xff\xfe.", 0}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
+        assert_int_equal(sentence_first(cases[i].text, strlen(cases[i].text)), cases[i].length);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kept_pair_passes_every_critic_and_stands_for_its_component_alone),
+        cmocka_unit_test(a_summary_must_be_shorter_than_the_bound_not_as_long),
+        cmocka_unit_test(numerals_must_agree_as_the_rule_says),
+        cmocka_unit_test(a_rewritten_source_is_paired_only_as_the_source),
+        cmocka_unit_test(of_many_pairs_a_random_choice_is_taken),
+        cmocka_unit_test(nothing_to_pair_is_no_error),
+        cmocka_unit_test(a_sentence_ends_where_its_mark_is_followed_by_space_or_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

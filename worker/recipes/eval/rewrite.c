@@ -1,0 +1,398 @@
+/* rewrite.c - recipe eval/rewrite: how well a model says sentences again, otherwise or shorter.
+ *
+ * Each source is rewritten once; a critic says whether both entail each other. A document may be
+ * a source alone, or a source, a newline and a reference. */
+#include "common/base/buf.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "worker/engine/comm.h"
+#include "worker/recipes/distillation/impossible/block.h"
+#include "worker/recipes/distillation/impossible/sampler.h"
+#include "worker/recipes/distillation/impossible/sentence.h"
+#include "worker/recipes/eval/interval.h"
+#include "worker/recipes/eval/results.h"
+#include "worker/recipes/text/overlap.h"
+#include "worker/recipes/train.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SOURCES_A_STEP 64
+#define SAMPLES_SHOWN 10
+
+struct rewrite {
+    struct device *device;
+    struct model *model, *judge;
+    struct tokenizer *tokenizer, *judge_tokenizer;
+    struct critic *critic;
+    struct sentence_sampler sampler;
+    struct dataset *dataset;
+    struct dataset_texts texts;
+    struct buf lines; /* of this rank */
+    char *path;
+    bool summary;
+    double tau, rouge_max, compression;
+};
+
+/* ---- opening ---------------------------------------------------------------------------- */
+
+static int open_tokenizer(const struct run *run, const char *input, struct tokenizer **out,
+                          struct err *err)
+{
+    if (tokenizer_read(run_input(run, input)->path, out, err) < 0)
+        return err_wrap(err, "input '%s'", input);
+    return 0;
+}
+
+static int open_sources(struct run *run, struct rewrite *state, struct err *err)
+{
+    const struct run_input *given = run_input(run, "data");
+    const struct dataset_part *part;
+
+    if (dataset_open(given->path, &state->dataset, err) < 0 ||
+        dataset_part(state->dataset, given->part, &part, err) < 0 ||
+        dataset_texts_read(part, &state->texts, err) < 0)
+        return err_wrap(err, "input 'data' (%s)", given->ref);
+    if (state->texts.count == 0)
+        return err_set(err, ERR_INVALID, "input 'data' (%s) holds no documents", given->ref);
+    return 0;
+}
+
+static int open_critic(struct run *run, struct rewrite *state, struct err *err)
+{
+    double tau = run_float(run, "tau");
+
+    if (strcmp(run_string(run, "critic"), "oracle") == 0) {
+        state->critic = critic_oracle();
+        state->tau = tau > 0 ? tau : 0.75;
+        return 0;
+    }
+    if (!run_input(run, "judge") || tau == 0)
+        return err_set(err, ERR_INVALID, "critic lm_mi needs the input 'judge' and the parameter "
+                                         "'tau': the job that made the pairs reports the one it "
+                                         "calibrated as metric tau");
+    state->tau = tau;
+    if (run_model_open(run, "judge", state->device, false, &state->judge, err) < 0 ||
+        open_tokenizer(run, "judge", &state->judge_tokenizer, err) < 0)
+        return -1;
+    return critic_lm_mi(state->judge, state->judge_tokenizer, &state->critic, err);
+}
+
+static int rewrite_open(struct run *run, void *opaque, struct err *err)
+{
+    struct rewrite *state = opaque;
+
+    state->summary = strcmp(run_string(run, "task"), "summarize") == 0;
+    state->rouge_max = run_float(run, "rouge_max");
+    state->compression = run_float(run, "compression");
+    state->path = mem_printf("%s/rewrites.jsonl", run->job_dir);
+    if (run_device_open(run, &state->device, err) < 0 ||
+        run_model_open(run, "model", state->device, false, &state->model, err) < 0 ||
+        open_tokenizer(run, "model", &state->tokenizer, err) < 0 ||
+        open_critic(run, state, err) < 0 || open_sources(run, state, err) < 0)
+        return -1;
+    state->sampler = (struct sentence_sampler){
+        .model = state->model,
+        .tokenizer = state->tokenizer,
+        .newline = true,
+        .max_tokens = min_u64((uint64_t)run_int(run, "max_tokens"),
+                              (uint64_t)state->model->config.context / 2),
+        .sampling = {.temperature = run_float(run, "temperature"),
+                     .top_p = run_float(run, "top_p"),
+                     .seed = (uint64_t)run_int(run, "seed"),
+                     .stop_token = (int32_t)tokenizer_end_of_text(state->tokenizer)}};
+    run->step_count = (state->texts.count + SOURCES_A_STEP - 1) / SOURCES_A_STEP + 1;
+    return 0;
+}
+
+/* ---- rewriting -------------------------------------------------------------------------- */
+
+static double rouge_of(const char *candidate, const char *reference)
+{
+    struct words a = {0}, b = {0};
+    struct lcs_pattern pattern;
+
+    words_split(&a, WORDS_ROUGE, candidate, strlen(candidate));
+    words_split(&b, WORDS_ROUGE, reference, strlen(reference));
+    lcs_pattern_init(&a, &pattern);
+    double f = rouge_l(&pattern, &b).f;
+    lcs_pattern_done(&pattern);
+    words_done(&a);
+    words_done(&b);
+    return f;
+}
+
+static int judge(struct rewrite *state, const char *x, const char *y, double out[2],
+                 struct err *err)
+{
+    struct critic_pair pairs[] = {{x, y}, {y, x}};
+
+    out[0] = out[1] = -INFINITY;
+    return *y ? critic_score(state->critic, pairs, 2, out, err) : 0;
+}
+
+static void write_line(struct rewrite *state, const char *x, const char *reference, const char *y,
+                       const double score[2])
+{
+    bool forward = score[0] >= state->tau, back = score[1] >= state->tau;
+    double rouge = rouge_of(y, x);
+    double ratio = (double)sentence_characters(y) / (double)(sentence_characters(x) + !*x);
+    bool success = state->summary ? forward && ratio < state->compression
+                                  : forward && back && rouge <= state->rouge_max;
+    json_t *line = json_pack("{s:s, s:s?, s:s, s:b, s:b, s:b, s:b, s:f, s:f}", "source", x,
+                             "reference", reference, "rewrite", y, "well_formed", *y != 0,
+                             "entailed", forward, "entails", back, "success", success, "rouge_l",
+                             rouge, "length_ratio", ratio);
+    CHECK(line);
+    char *text = json_dumps(line, JSON_COMPACT);
+    CHECK(text);
+    buf_puts(&state->lines, text);
+    buf_putc(&state->lines, '\n');
+    free(text);
+    json_decref(line);
+}
+
+static int rewrite_one(struct run *run, struct rewrite *state, size_t index, struct err *err)
+{
+    const char *document = state->texts.items[index].text, *end = strchr(document, '\n');
+    char *x = mem_strndup(document, end ? (size_t)(end - document) : strlen(document));
+    char *prompt = mem_printf("%s%s", run_string(run, "prompt"), x), *y = NULL;
+    uint64_t tokens = 0;
+    double score[2];
+    int rc = sampler_sentences(&state->sampler, prompt, index, 1, false, &y, &tokens, err);
+
+    if (rc == 0)
+        rc = judge(state, x, y, score, err);
+    if (rc == 0)
+        write_line(state, x, end ? end + 1 : NULL, y, score);
+    mem_free(x);
+    mem_free(y);
+    mem_free(prompt);
+    return rc;
+}
+
+/* ---- measuring, on rank 0 --------------------------------------------------------------- */
+
+static const char *const means[] = {"success",  "entailed", "entails",
+                                    "rouge_l", "length_ratio", "well_formed"};
+
+struct measured {
+    double *value[ARRAY_COUNT(means)]; /* one a source */
+    struct words *rewrites, *source_words;
+    const struct words **list;
+    struct bleu to_source, to_reference;
+    size_t count, references;
+    json_t *samples;
+};
+
+static void add_texts(struct measured *measured, json_t *line)
+{
+    const char *y = json_string_value(json_object_get(line, "rewrite"));
+    const char *x = json_string_value(json_object_get(line, "source"));
+    const char *reference = json_string_value(json_object_get(line, "reference"));
+    struct words *mine = &measured->rewrites[measured->count];
+    struct words theirs = {0};
+    const struct words *one = &theirs;
+
+    measured->list[measured->count] = mine;
+    words_split(mine, WORDS_13A, y, strlen(y));
+    words_split(&theirs, WORDS_13A, x, strlen(x));
+    bleu_add(&measured->to_source, mine, &one, 1);
+    if (reference) {
+        words_split(&theirs, WORDS_13A, reference, strlen(reference));
+        bleu_add(&measured->to_reference, mine, &one, 1);
+        measured->references++;
+    }
+    words_done(&theirs);
+}
+
+static double number_of(const json_t *value)
+{
+    return json_is_boolean(value) ? json_is_true(value) : json_number_value(value);
+}
+
+static void add_measured(struct measured *measured, json_t *line)
+{
+    for (size_t m = 0; m < ARRAY_COUNT(means); m++)
+        measured->value[m][measured->count] = number_of(json_object_get(line, means[m]));
+    add_texts(measured, line);
+    if (json_array_size(measured->samples) < SAMPLES_SHOWN)
+        json_array_append(measured->samples, line);
+    measured->count++;
+}
+
+static int read_lines(const struct rewrite *state, struct measured *measured, struct err *err)
+{
+    char *bytes, *at, *end;
+    size_t length;
+
+    if (file_read(state->path, (size_t)1 << 33, &bytes, &length, err) < 0)
+        return -1;
+    at = strchr(bytes, '\n') + 1; /* past the settings */
+    for (; (end = strchr(at, '\n')); at = end + 1) {
+        json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
+        CHECK(line && measured->count < state->texts.count); /* written a moment ago */
+        add_measured(measured, line);
+        json_decref(line);
+    }
+    mem_free(bytes);
+    return 0;
+}
+
+static void put_mean(struct run *run, struct results *results, const char *name,
+                     const double *values, size_t count)
+{
+    struct interval interval = mean_interval(values, count, (uint64_t)run_int(run, "seed"),
+                                             (unsigned)run_int(run, "bootstrap"));
+    char full[64];
+
+    results_add(results, name, mean_of(values, count));
+    snprintf(full, sizeof full, "%s_low", name);
+    results_add(results, full, interval.low);
+    snprintf(full, sizeof full, "%s_high", name);
+    results_add(results, full, interval.high);
+}
+
+static int report(struct run *run, const struct rewrite *state, struct measured *measured,
+                  struct err *err)
+{
+    size_t few = measured->count < 200 ? measured->count : 200;
+    double to_source = bleu_score(&measured->to_source, false);
+    double to_reference = measured->references ? bleu_score(&measured->to_reference, false) : NAN;
+    struct results results;
+    char *samples = json_dumps(measured->samples, 0);
+
+    results_init(&results, run);
+    results_text(&results, "model", run_input(run, "model")->ref);
+    results_text(&results, "split", run_input(run, "data")->ref);
+    results_text(&results, "critic", run_string(run, "critic"));
+    results_number(&results, "tau", state->tau);
+    results_raw(&results, "samples", samples);
+    for (size_t m = 0; m < ARRAY_COUNT(means); m++)
+        put_mean(run, &results, means[m], measured->value[m], measured->count);
+    results_add(&results, "bleu_source", to_source);
+    results_add(&results, "bleu", to_reference);
+    results_add(&results, "ibleu",
+                ibleu(to_reference, to_source, run_float(run, "ibleu_alpha")));
+    results_add(&results, "self_bleu", self_bleu(measured->list, few));
+    results_add(&results, "distinct_1", distinct_n(measured->list, measured->count, 1));
+    results_add(&results, "distinct_2", distinct_n(measured->list, measured->count, 2));
+    int rc = results_write(&results, "rewrite", err);
+    results_done(&results);
+    free(samples);
+    return rc;
+}
+
+static int measure(struct run *run, const struct rewrite *state, struct err *err)
+{
+    struct measured measured = {.samples = json_array()};
+
+    measured.rewrites = mem_array(state->texts.count + 1, sizeof *measured.rewrites);
+    measured.list = mem_array(state->texts.count + 1, sizeof *measured.list);
+    for (size_t m = 0; m < ARRAY_COUNT(means); m++)
+        measured.value[m] = mem_array(state->texts.count + 1, sizeof *measured.value[m]);
+    int rc = read_lines(state, &measured, err);
+    if (rc == 0)
+        rc = report(run, state, &measured, err);
+    for (size_t i = 0; i < measured.count; i++)
+        words_done(&measured.rewrites[i]);
+    for (size_t m = 0; m < ARRAY_COUNT(means); m++)
+        mem_free(measured.value[m]);
+    mem_free(measured.rewrites);
+    mem_free(measured.list);
+    json_decref(measured.samples);
+    return rc;
+}
+
+static int finish(struct run *run, struct rewrite *state, struct err *err)
+{
+    int rc = block_write_part(state->path, run->rank, &state->lines, err);
+
+    if (rc < 0)
+        return -1;
+    comm_barrier(run->comm);
+    if (run->rank != 0)
+        return 0;
+    if (block_merge(state->path, "rewrites", 0, state->texts.count, run->rank_count, err) < 0 ||
+        measure(run, state, err) < 0)
+        return -1;
+    return run_artifact(run, "texts", "rewrites", state->path, NULL, err);
+}
+
+static int rewrite_step(struct run *run, void *opaque, struct err *err)
+{
+    struct rewrite *state = opaque;
+    size_t first = (size_t)run->step * SOURCES_A_STEP;
+
+    run->phase = "rewrite";
+    if (run->step + 1 == run->step_count)
+        return finish(run, state, err);
+    for (size_t i = first; i < first + SOURCES_A_STEP && i < state->texts.count; i++)
+        if (i % run->rank_count == run->rank && rewrite_one(run, state, i, err) < 0)
+            return err_wrap(err, "document %zu", i);
+    return 0;
+}
+
+static void rewrite_close(struct run *run, void *opaque)
+{
+    struct rewrite *state = opaque;
+
+    (void)run;
+    critic_free(state->critic);
+    dataset_texts_done(&state->texts);
+    dataset_close(state->dataset);
+    model_free(state->judge);
+    model_free(state->model);
+    tokenizer_free(state->judge_tokenizer);
+    tokenizer_free(state->tokenizer);
+    device_close(state->device);
+    buf_done(&state->lines);
+    mem_free(state->path);
+}
+
+static const struct param rewrite_params[] = {
+    {"task", PARAM_CHOICE, "paraphrase", 0, 0, "paraphrase|summarize",
+     "what a success is: entailment both ways in other words, or of less by its source"},
+    {"prompt", PARAM_STRING, "", 0, 0, NULL, "put before each source, as control codes are"},
+    {"temperature", PARAM_FLOAT, "0.7", 0, 2, NULL, "of the rewrites; 0: greedy"},
+    {"top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"},
+    {"max_tokens", PARAM_INT, "100", 4, 4096, NULL,
+     "most tokens of a rewrite; at most half of the model's context"},
+    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|oracle",
+     "who judges entailment: the mutual information of the input judge, or exact truth"},
+    {"tau", PARAM_FLOAT, "0", 0, 100, NULL,
+     "least score of an entailment; 0: 0.75 for the oracle"},
+    {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a successful paraphrase"},
+    {"compression", PARAM_FLOAT, "0.8", 0.05, 1, NULL,
+     "a successful summary has fewer characters than this for one of its source"},
+    {"ibleu_alpha", PARAM_FLOAT, "0.8", 0, 1, NULL, "weight of the reference in ibleu"},
+    {"bootstrap", PARAM_INT, "1000", 0, 100000, NULL, "draws of the 95 % intervals over sources"},
+    {"seed", PARAM_INT, "0", 0, 9e15, NULL, "of samples and intervals"},
+    DEVICE_PARAMS,
+};
+
+static const struct input rewrite_inputs[] = {
+    {"model", INPUT_CHECKPOINT, true, "model that rewrites"},
+    {"data", INPUT_DATASET, true, "sources, each alone or with a newline and a reference after it"},
+    {"judge", INPUT_CHECKPOINT, false, "language model of the critic lm_mi"},
+};
+
+const struct recipe recipe_eval_rewrite = {
+    .name = "rewrite",
+    .kind = RECIPE_EVAL,
+    .version = 1,
+    .summary = "Measures paraphrases or summaries: entailment, overlap, length, diversity.",
+    .source = "Jung et al. 2024; BLEU, ROUGE, iBLEU, self-BLEU as text/overlap.h states",
+    .params = rewrite_params,
+    .param_count = ARRAY_COUNT(rewrite_params),
+    .inputs = rewrite_inputs,
+    .input_count = ARRAY_COUNT(rewrite_inputs),
+    .outputs = "metrics",
+    .state_size = sizeof(struct rewrite),
+    .open = rewrite_open,
+    .step = rewrite_step,
+    .close = rewrite_close,
+};
