@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -474,27 +473,12 @@ static void on_inotify(void *user, unsigned events)
     }
 }
 
-static int account_find(struct daemon *daemon, struct err *err)
-{
-    daemon->job_uid = geteuid();
-    daemon->job_gid = getegid();
-    if (!daemon->options->job_user[0])
-        return 0;
-    const struct passwd *account = getpwnam(daemon->options->job_user);
-    if (!account)
-        return err_set(err, ERR_NOT_FOUND, "--job-user %s: no such account",
-                       daemon->options->job_user);
-    daemon->job_uid = account->pw_uid;
-    daemon->job_gid = account->pw_gid;
-    return 0;
-}
-
 static int folders_make(struct daemon *daemon, struct err *err)
 {
     const struct options *options = daemon->options;
     daemon->attempts_dir = folder_file(options->state, "attempts");
     /* Jobs of another account must be able to pass through, not to look around. */
-    unsigned mode = options->job_user[0] ? 0711 : 0700;
+    unsigned mode = options->job_user[0] || options->job_accounts[0] ? 0711 : 0700;
     if (file_make_folders(options->state, mode, err) < 0 ||
         file_make_folders(daemon->attempts_dir, mode, err) < 0 ||
         file_make_folders(options->jobs_dir, 0755, err) < 0)
@@ -656,7 +640,11 @@ static void health_prepare(struct daemon *daemon)
 
 static int daemon_prepare(struct daemon *daemon, struct err *err)
 {
-    if (account_find(daemon, err) < 0 || folders_make(daemon, err) < 0 ||
+    struct account account;
+    if (daemon->options->job_user[0] &&
+        account_find(daemon->options, "anybody", &account, err) < 0)
+        return err_wrap(err, "--job-user"); /* said now, not by the first job */
+    if (folders_make(daemon, err) < 0 ||
         state_lock(daemon, err) < 0 || inventory_prepare(daemon, err) < 0 ||
         loop_prepare(daemon, err) < 0)
         return -1;

@@ -25,6 +25,7 @@
 #include "common/net/peer.h"
 #include "worker/attempt/plan.h"
 #include "worker/attempt/spool.h"
+#include "worker/daemon/account.h"
 #include "worker/daemon/claims.h"
 #include "worker/daemon/code.h"
 #include "worker/daemon/gang.h"
@@ -73,6 +74,7 @@ struct attempt {
     bool cared_for;     /* prepared for its ranks: the epilog is due */
     bool cleaning;      /* it has ended, but keeps its slots until the epilog has */
     bool node_fault;    /* FINISHED is to say so */
+    struct account account; /* that its ranks run as */
     int listen_fd;      /* for the shepherd, until it is started; -1: none */
     bool is_single;     /* of one rank in all: the nursery's */
 
@@ -117,9 +119,6 @@ struct daemon {
     char *cgroup_base, *cgroup_memory_base; /* NULL: none */
     struct nursery nursery;
     char *attempts_dir;
-    uid_t job_uid;
-    gid_t job_gid;
-
     uint64_t incarnation;
     uint64_t epoch;     /* newest seen; older ones are refused; kept in <state>/epoch */
     uint64_t worker_id; /* 0: not joined in this session */

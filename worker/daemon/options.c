@@ -86,8 +86,11 @@ static const struct option {
     {"--code-cache", "SIZE", OPTION_SIZE, AT(code_cache_bytes), NULL,
      "archives of code kept for later attempts; the least recently used go (default: 2GiB)"},
     {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
+    {"--job-accounts", "same|FILE", OPTION_TEXT, AT(job_accounts), NULL,
+     "run each job as the account named as who submitted it, or as FILE says: lines of a principal, "
+     "or *, and an account; needs root"},
     {"--allow-root-jobs", NULL, OPTION_FLAG, AT(allow_root_jobs), NULL,
-     "as root without --job-user: run jobs as root"},
+     "as root: jobs may run as root"},
     {"--stop-jobs", NULL, OPTION_FLAG, AT(stop_jobs), NULL,
      "stop jobs on SIGTERM (default: they run on and are found again)"},
     {"--verbose", NULL, OPTION_FLAG, AT(verbose), NULL, "log every message"},
@@ -295,6 +298,8 @@ static void defaults_set(struct options *options)
                             ? absolute(options, options->jobs_dir)
                             : arena_printf(&options->arena, "%s/jobs", options->state);
     const char **files[] = {&options->prolog, &options->epilog, &options->health};
+    if (strcmp(options->job_accounts, "same") != 0 && options->job_accounts[0])
+        options->job_accounts = absolute(options, options->job_accounts);
     for (size_t i = 0; i < ARRAY_COUNT(files); i++)
         if ((*files[i])[0])
             *files[i] = absolute(options, *files[i]);
@@ -347,10 +352,17 @@ static int required_check(const struct options *options, struct err *err)
     if (options->job_user[0] && geteuid() != 0)
         return err_set(err, ERR_INVALID, "--job-user %s: only root can run jobs as another account",
                        options->job_user);
-    if (geteuid() == 0 && !options->job_user[0] && !options->allow_root_jobs)
+    if (options->job_accounts[0] && geteuid() != 0)
         return err_set(err, ERR_INVALID,
-                       "running as root: name the account of jobs with "
-                       "--job-user, or say --allow-root-jobs");
+                       "--job-accounts %s: only root can run jobs as other accounts",
+                       options->job_accounts);
+    if (options->job_accounts[0] && options->job_user[0])
+        return err_set(err, ERR_INVALID, "--job-user and --job-accounts exclude each other");
+    if (geteuid() == 0 && !options->job_user[0] && !options->job_accounts[0] &&
+        !options->allow_root_jobs)
+        return err_set(err, ERR_INVALID,
+                       "running as root: name the account of jobs with --job-user, let them run as "
+                       "who submitted them with --job-accounts, or say --allow-root-jobs");
     return 0;
 }
 
@@ -368,6 +380,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .shepherd = "",
                               .tmp = "",
                               .job_user = "",
+                              .job_accounts = "",
                               .links = "auto",
                               .cgroups = "auto",
                               .prolog = "",

@@ -31,12 +31,12 @@ struct starting {
 
 /* ---- what must be there ---------------------------------------------------------------------- */
 
-static int folder_give(const struct daemon *daemon, const char *path, struct err *err)
+static int folder_give(const struct account *account, const char *path, struct err *err)
 {
-    if (daemon->job_uid == geteuid())
+    if (account->uid == geteuid())
         return 0;
-    return chown(path, daemon->job_uid, daemon->job_gid) < 0
-               ? err_errno(err, "give '%s' to the job's account", path)
+    return chown(path, account->uid, account->gid) < 0
+               ? err_errno(err, "give '%s' to the account '%s'", path, account->name)
                : 0;
 }
 
@@ -45,7 +45,7 @@ static int job_dir_make(struct starting *s, struct err *err)
     s->job_dir = mem_printf("%s/%" PRIu64, s->daemon->options->jobs_dir, s->start->job_id);
     if (mkdir(s->job_dir, 0755) < 0 && errno != EEXIST)
         return err_errno(err, "make job directory '%s'", s->job_dir);
-    return folder_give(s->daemon, s->job_dir, err);
+    return folder_give(&s->attempt->account, s->job_dir, err);
 }
 
 /* A checkpoint that changed since it was registered must not be resumed from. */
@@ -125,15 +125,15 @@ static int cgroup_give(struct starting *s, struct err *err)
     folder_tag(daemon->attempts_dir, tag);
     snprintf(name, sizeof name, "%s-%" PRIu64, tag, s->start->attempt_id);
     if (daemon->cgroup_memory_base && memory_bytes) {
-        if (cgroup_memory_make(daemon->cgroup_memory_base, name, memory_bytes, daemon->job_uid,
-                               daemon->job_gid, &path, err) < 0)
+        if (cgroup_memory_make(daemon->cgroup_memory_base, name, memory_bytes, s->attempt->account.uid,
+                               s->attempt->account.gid, &path, err) < 0)
             return -1;
         mem_free(s->attempt->memory_cgroup);
         s->attempt->memory_cgroup = path;
     }
     if (!daemon->cgroup_base)
         return 0;
-    if (cgroup_make(daemon->cgroup_base, name, memory_bytes, daemon->job_uid, daemon->job_gid,
+    if (cgroup_make(daemon->cgroup_base, name, memory_bytes, s->attempt->account.uid, s->attempt->account.gid,
                     &path, err) < 0)
         return -1;
     mem_free(s->attempt->cgroup);
@@ -263,7 +263,7 @@ static int plan_write(const struct starting *s, struct err *err)
     int rc = folder_write(s->attempt->folder, FOLDER_PLAN, text, err);
     if (rc == 0) {
         path = folder_file(s->attempt->folder, FOLDER_PLAN);
-        rc = folder_give(s->daemon, path, err);
+        rc = folder_give(&s->attempt->account, path, err);
         mem_free(path);
     }
     mem_free(text);
@@ -277,7 +277,7 @@ int attempt_launch(struct attempt *attempt, struct err *err)
 {
     struct daemon *daemon = attempt->daemon;
     struct launch_shepherd launch = {.program = daemon->options->shepherd,
-                                     .user = daemon->options->job_user,
+                                     .user = attempt->account.name,
                                      .folder = attempt->folder,
                                      .listen_fd = attempt->listen_fd,
                                      .cgroup = attempt->cgroup};
@@ -339,7 +339,8 @@ static const struct {
              {cgroup_give, true}, {code_step, true},  {plan_step, true},  {launch_step, true}};
 
 /* A folder without an attempt is what a removal could not finish. */
-static int folder_make(const struct daemon *daemon, const char *folder, struct err *err)
+static int folder_make(const struct daemon *daemon, const struct account *account,
+                       const char *folder, struct err *err)
 {
     if (daemon->attempt_count >= DAEMON_ATTEMPTS_MAX)
         return err_set(err, ERR_LIMIT, "%zu attempts wait on this worker for the coordinator",
@@ -347,7 +348,7 @@ static int folder_make(const struct daemon *daemon, const char *folder, struct e
     if (mkdir(folder, 0700) < 0 &&
         (errno != EEXIST || file_remove_tree(folder, err) < 0 || mkdir(folder, 0700) < 0))
         return err_errno(err, "make '%s'", folder);
-    return folder_give(daemon, folder, err);
+    return folder_give(account, folder, err);
 }
 
 /* Without a folder there is no spool: the word is sent once, straight away. If it is lost, the
@@ -375,8 +376,9 @@ static void refuse_start(struct daemon *daemon, const struct msg_start *start, e
         log_error("attempt %" PRIu64 ": %s", attempt_id, err.text);
 }
 
-static void start_in(struct daemon *daemon, const struct msg_start *start, const char *folder,
-                     uint64_t epoch, const struct msg_gang_met *met)
+static void start_in(struct daemon *daemon, const struct msg_start *start,
+                     const struct account *account, const char *folder, uint64_t epoch,
+                     const struct msg_gang_met *met)
 {
     struct err err = {0};
     struct starting s = {.daemon = daemon,
@@ -385,6 +387,7 @@ static void start_in(struct daemon *daemon, const struct msg_start *start, const
                          .met = met,
                          .failure = CAUSE_LAUNCH_FAILED,
                          .listen_fd = -1};
+    s.attempt->account = *account;
     s.attempt->job_id = start->job_id;
     s.attempt->epoch = epoch;
     s.attempt->node = start->nodes_count > 1 ? start->node : 0;
@@ -424,11 +427,16 @@ void start_met(struct daemon *daemon, const struct msg_start *start, uint64_t ep
                const struct msg_gang_met *met)
 {
     struct err err = {0};
+    struct account account;
+    if (account_find(daemon->options, start->account, &account, &err) < 0) {
+        start_failed(daemon, start, epoch, CAUSE_LAUNCH_FAILED, err.text);
+        return;
+    }
     char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
-    if (folder_make(daemon, folder, &err) < 0)
+    if (folder_make(daemon, &account, folder, &err) < 0)
         refuse_start(daemon, start, CAUSE_LAUNCH_FAILED, err.text);
     else
-        start_in(daemon, start, folder, epoch, met);
+        start_in(daemon, start, &account, folder, epoch, met);
     mem_free(folder);
 }
 
@@ -439,7 +447,8 @@ void start_failed(struct daemon *daemon, const struct msg_start *start, uint64_t
     struct err err = {0};
     char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
     code_forget(daemon, start->attempt_id);
-    if (folder_make(daemon, folder, &err) < 0) {
+    const struct account own = {.uid = geteuid(), .gid = getegid()};
+    if (folder_make(daemon, &own, folder, &err) < 0) {
         refuse_start(daemon, start, cause, text);
     } else {
         struct attempt *attempt = attempt_add(daemon, start->attempt_id, folder);

@@ -6,6 +6,8 @@
 #include "worker/attempt/procs.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/close_range.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -78,6 +81,19 @@ static void offer_to_oom_killer(void)
     close(fd);
 }
 
+/* A core file of every crashed rank fills disks that nobody looks at: the limit is lowered, and who
+ * wants one raises it again. Descriptors of ours, and what we may have been started with, end at
+ * exec. */
+static void keep_to_itself(void)
+{
+    struct rlimit core;
+    if (getrlimit(RLIMIT_CORE, &core) == 0) {
+        core.rlim_cur = 0;
+        setrlimit(RLIMIT_CORE, &core);
+    }
+    close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC); /* Linux 5.11; ours are already */
+}
+
 static int child_prepare(const struct launch *launch, bool inside, int out, int error)
 {
     if (setpgid(0, 0) < 0)
@@ -91,6 +107,7 @@ static int child_prepare(const struct launch *launch, bool inside, int out, int 
         return STEP_FILES;
     if (chdir(launch->folder) < 0)
         return STEP_FOLDER;
+    keep_to_itself();
     return 0;
 }
 

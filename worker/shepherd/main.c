@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -52,7 +53,11 @@ static int user_become(const char *name, struct err *err)
         setresgid(account->pw_gid, account->pw_gid, account->pw_gid) < 0 ||
         setresuid(account->pw_uid, account->pw_uid, account->pw_uid) < 0)
         return err_errno(err, "--user %s", name);
+    /* What follows from here on cannot gain rights, also not by setuid programs. */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return err_errno(err, "--user %s: give up new privileges", name);
     prctl(PR_SET_DUMPABLE, 1); /* the change took our own /proc entries from us */
+    umask(022);                /* the daemon's own says nothing about this account */
     setenv("HOME", account->pw_dir, 1);
     setenv("USER", name, 1);
     setenv("LOGNAME", name, 1);

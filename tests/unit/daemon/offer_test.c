@@ -1,4 +1,5 @@
 /* offer_test.c - options, inventory and slots: what a worker offers and gives away. */
+#include "worker/daemon/account.h"
 #include "worker/daemon/claims.h"
 #include "worker/daemon/inventory.h"
 #include "worker/daemon/options.h"
@@ -88,6 +89,31 @@ static void root_must_say_as_whom_jobs_run(void **state)
         skip();
     assert_int_equal(options_read(ARRAY_COUNT(words), words, &options, &err), -1);
     assert_non_null(strstr(err.text, "--job-user"));
+}
+
+static void the_line_of_a_principal_names_the_account_of_its_jobs(void **state)
+{
+    static const char text[] = "# who  as\n\n*  shared\nann alice # of the first floor\n  bob bobby\n";
+    static const struct {
+        const char *text, *mention;
+    } wrong[] = {{"ann\n", "line 1: expected a principal and an account"},
+                 {"bob b\nann a b\n", "line 2: expected"},
+                 {"bob b\n", "no line for 'ann'"},
+                 {"", "no line for 'ann'"}};
+    char name[ACCOUNT_NAME_MAX + 1];
+    struct err err = {0};
+    (void)state;
+    assert_int_equal(account_line(text, "ann", name, &err), 0);
+    assert_string_equal(name, "alice");
+    assert_int_equal(account_line(text, "bob", name, &err), 0);
+    assert_string_equal(name, "bobby");
+    assert_int_equal(account_line(text, "carl", name, &err), 0);
+    assert_string_equal(name, "shared");
+    for (size_t i = 0; i < ARRAY_COUNT(wrong); i++) {
+        assert_int_equal(account_line(wrong[i].text, "ann", name, &err), -1);
+        if (!strstr(err.text, wrong[i].mention))
+            fail_msg("'%s' does not mention '%s'", err.text, wrong[i].mention);
+    }
 }
 
 /* ---- inventory ------------------------------------------------------------------------------- */
@@ -459,6 +485,7 @@ int main(void)
         TEST(options_have_defaults_beside_what_is_given),
         TEST(wrong_options_are_refused_by_name),
         TEST(root_must_say_as_whom_jobs_run),
+        TEST(the_line_of_a_principal_names_the_account_of_its_jobs),
         TEST(this_machine_has_cores_and_memory),
         TEST(cores_that_another_worker_has_are_passed_over),
         TEST(a_list_means_exactly_these),

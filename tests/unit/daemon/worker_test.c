@@ -58,6 +58,7 @@ struct fixture {
     } nodes[16]; /* NODE_REPORTs without repeats */
     size_t node_count;
     bool withhold_node_acks;
+    bool no_root_jobs; /* start the worker without --allow-root-jobs */
     unsigned node_repeats;
     uint64_t newest[64]; /* seq by attempt id */
     unsigned repeats;
@@ -260,7 +261,7 @@ static void worker_start_as(struct fixture *f, const char *const *extra)
                                "/bin/false",
                                "--tmp",
                                tmp,
-                               "--allow-root-jobs"};
+                               f->no_root_jobs ? NULL : "--allow-root-jobs"};
     size_t count = 0;
     while (arguments[count])
         count++;
@@ -1349,6 +1350,50 @@ static void as_root_jobs_run_as_the_job_user_and_are_swept_all_the_same(void **s
     assert_int_equal(rmdir(in_home(f, "tmp")), 0);
 }
 
+static void start_of_account(struct fixture *f, uint64_t attempt_id, const char *account,
+                             const char *script)
+{
+    struct message message = {.tag = MSG_START};
+    message.u.start = start_of(f, attempt_id, script);
+    message.u.start.account = account;
+    send(f, &message);
+}
+
+static void as_root_each_job_runs_as_who_submitted_it_and_never_as_root(void **state)
+{
+    struct fixture *f = *state;
+    char accounts[256];
+    if (geteuid() != 0)
+        skip();
+    snprintf(accounts, sizeof accounts, "%s", in_home(f, "accounts"));
+    text_write(f, "accounts", "# who as\nann nobody\nbob root\ncarl nobody-at-all\n* daemon\n");
+    chmod(f->home, 0755);
+    chmod(in_home(f, "tmp"), 01777);
+    f->no_root_jobs = true;
+    worker_again(f, (const char *const[]){"--job-accounts", accounts, NULL});
+    start_of_account(f, 1, "ann",
+                     "echo $(id -un) $(id -G) $(umask) $(ulimit -c) $(exec ls /proc/self/fd) "
+                     "$(grep NoNewPrivs /proc/self/status) $HOME; "
+                     "[ $(id -G) = $(id -G nobody) ] && touch $ATHANOR_JOB_DIR/mine");
+    assert_cause(f, 1, "success");
+    assert_string_equal(entry_find(f, 1, REPORT_LOG)->text,
+                        "nobody 65534 0022 0 0 1 2 3 NoNewPrivs: 1 /nonexistent\n"); /* 3 is of ls */
+    start_of_account(f, 2, "dora", "id -un");
+    assert_cause(f, 2, "success");
+    assert_string_equal(entry_find(f, 2, REPORT_LOG)->text, "daemon\n");
+    start_of_account(f, 3, "bob", "id -un");
+    assert_cause(f, 3, "launch_failed");
+    assert_non_null(strstr(entry_find(f, 3, REPORT_FINISHED)->text, "would run as root here"));
+    start_of_account(f, 4, "carl", "id -un");
+    assert_cause(f, 4, "launch_failed");
+    assert_non_null(strstr(entry_find(f, 4, REPORT_FINISHED)->text, "'nobody-at-all' here: no such"));
+    text_write(f, "accounts", "ann nobody\nbob\n");
+    start_of_account(f, 5, "dora", "id -un");
+    assert_cause(f, 5, "launch_failed");
+    assert_non_null(strstr(entry_find(f, 5, REPORT_FINISHED)->text, "line 2: expected a principal"));
+    UNTIL(f, removed, 1);
+}
+
 static void a_second_daemon_on_the_same_state_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -1399,6 +1444,7 @@ int main(void)
         TEST(sigterm_leaves_jobs_running_and_says_goodbye_only_when_there_are_none),
         TEST(with_stop_jobs_a_leaving_worker_stops_them_first),
         TEST(as_root_jobs_run_as_the_job_user_and_are_swept_all_the_same),
+        TEST(as_root_each_job_runs_as_who_submitted_it_and_never_as_root),
         TEST(a_second_daemon_on_the_same_state_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
