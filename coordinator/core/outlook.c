@@ -5,6 +5,8 @@
  * state. What the plan cannot know is what will be submitted later. */
 #include "coordinator/core/state.h"
 
+#include "common/base/parse.h"
+
 #include <string.h>
 
 #define WORKERS_TOLD 4u /* in a sentence */
@@ -159,6 +161,24 @@ void outlook_find(struct core *core, const struct class *class, struct policy_jo
 
 /* ---- a job that asks for something else --------------------------------------------------- */
 
+/* Its longest time and its quotas are those of the new queue. */
+static int queue_change(struct core *core, const char *name, struct class *class, struct err *err)
+{
+    char asked[PARSE_TEXT_SIZE], most[PARSE_TEXT_SIZE];
+    struct queue_config *queue = queue_config_find(core, name);
+    if (!queue)
+        return err_set(err, ERR_NOT_FOUND, "there is no queue '%s'", name);
+    if (queue->max_wall_ms && class->ask.wall_time_ms > queue->max_wall_ms)
+        return err_set(err, ERR_INVALID, "wall_time is %s, and queue '%s' takes jobs of at most %s",
+                       format_duration_ms(class->ask.wall_time_ms, asked), name,
+                       format_duration_ms(queue->max_wall_ms, most));
+    if (class->ask.wall_time_ms == 0)
+        class->ask.wall_time_ms = queue->max_wall_ms;
+    class->queue_config = queue;
+    quotas_swap(core, class);
+    return 0;
+}
+
 static int change(struct core *core, const struct core_changes *changes, struct class *class,
                   struct err *err)
 {
@@ -182,12 +202,7 @@ static int change(struct core *core, const struct core_changes *changes, struct 
     class->need = (struct policy_need){.cores = ask->ranks * ask->rank.cores,
                                        .memory_bytes = ask->ranks * ask->rank.memory_bytes,
                                        .gpus = ask->ranks * ask->rank.gpus};
-    if (!changes->queue)
-        return 0;
-    class->queue_config = queue_config_find(core, changes->queue);
-    if (!class->queue_config)
-        return err_set(err, ERR_NOT_FOUND, "there is no queue '%s'", changes->queue);
-    return 0;
+    return changes->queue ? queue_change(core, changes->queue, class, err) : 0;
 }
 
 int core_outlook(struct core *core, uint64_t job_id, const struct core_changes *changes,
@@ -198,6 +213,7 @@ int core_outlook(struct core *core, uint64_t job_id, const struct core_changes *
         return err_set(err, ERR_NOT_FOUND, "job %llu does not wait: it has ended, or never was",
                        (unsigned long long)job_id);
     struct class changed = *job->class; /* in no index: it borrows all of it */
+    changed.job_count = 0;
     struct policy_verdict verdict;
     struct core_outlook outlook = {0};
     if (change(core, changes, &changed, err) < 0)
@@ -207,6 +223,8 @@ int core_outlook(struct core *core, uint64_t job_id, const struct core_changes *
     outlook.reasons = arena_alloc(arena, REASON_END * sizeof *outlook.reasons);
     outlook.reason_count = why_job(core, job, &changed, &verdict, arena, outlook.reasons);
     outlook.ready = job->state == JOB_READY && !job->held;
+    if (changes->queue)
+        quotas_leave(core, &changed);
     *out = outlook;
     return 0;
 }

@@ -186,6 +186,14 @@ void quotas_join(struct core *core, struct class *class)
     buf_done(&instance);
 }
 
+void quotas_swap(struct core *core, struct class *copy)
+{
+    while (copy->limit_count > 0 && copy->limits[copy->limit_count - 1]->quota)
+        copy->limit_count--; /* the original's: not ours to leave */
+    quotas_join(core, copy);
+    quotas_measure(core);
+}
+
 static uint64_t minus(uint64_t left, uint64_t taken)
 {
     return left - min_u64(left, taken);

@@ -227,6 +227,8 @@ struct limit;
 void quota_configure(struct configure_pass *pass);
 void quotas_join(struct core *core,
                  struct class *class); /* the limits that its jobs count against */
+/* The same for a copy of a class that is asked about and counts nowhere: quotas_leave undoes it. */
+void quotas_swap(struct core *core, struct class *copy);
 void quota_take(struct core *core, struct limit *limit, const struct attempt *attempt);
 void quota_give(struct core *core, struct limit *limit, const struct attempt *attempt);
 void quotas_measure(struct core *core);           /* before a pass: what is left of periods */

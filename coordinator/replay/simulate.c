@@ -17,11 +17,14 @@
 #define IDLE_WAKES_MAX 10000u /* timers that may fire while nothing runs and nothing comes */
 #define ASK_NODES_MAX 4096u /* of one job, in a spec */
 
-/* An attempt that runs: when and how it will end. */
+/* A node of an attempt that runs: when it will end. All nodes of one begin and end together. */
 struct running {
-    uint64_t end_ms, attempt_id, peer; /* ordered by end, then by start */
-    uint32_t job;
+    uint64_t end_ms, attempt_id, peer; /* ordered by end, then by start, then by node */
+    uint32_t job, node;
 };
+
+/* Made-up workers can be reached by each other, so that jobs are placed on several. */
+#define NODE_KEY "0000000000000000000000000000000000000000"
 
 struct simulation {
     const struct trace *trace;
@@ -46,7 +49,9 @@ struct simulation {
 
 static bool running_before(const struct running *a, const struct running *b)
 {
-    return a->end_ms != b->end_ms ? a->end_ms < b->end_ms : a->attempt_id < b->attempt_id;
+    if (a->end_ms != b->end_ms)
+        return a->end_ms < b->end_ms;
+    return a->attempt_id != b->attempt_id ? a->attempt_id < b->attempt_id : a->node < b->node;
 }
 
 static void heap_swap(struct running *heap, size_t a, size_t b)
@@ -103,7 +108,8 @@ static void keep_start(struct simulation *sim, const struct outgoing *outgoing)
     VEC_RESERVE(sim->starts, sim->start_count, sim->start_capacity);
     sim->starts[sim->start_count++] = (struct running){.attempt_id = start->attempt_id,
                                                        .peer = outgoing->peer,
-                                                       .job = sim->job_of_id[start->job_id - 1]};
+                                                       .job = sim->job_of_id[start->job_id - 1],
+                                                       .node = (uint32_t)start->node};
 }
 
 static void keep_refusal(struct simulation *sim, const struct msg_refused *refused)
@@ -146,8 +152,10 @@ static void report(struct simulation *sim, const struct running *running,
     report->time_us = WALL_START_US + sim->now_ms * 1000;
     report->name = report->path = "";
     report->meta = "{}";
-    struct msg_report message = {
-        .attempt_id = running->attempt_id, .reports = report, .reports_count = 1};
+    struct msg_report message = {.attempt_id = running->attempt_id,
+                                 .node = running->node,
+                                 .reports = report,
+                                 .reports_count = 1};
     struct event event = {.kind = EVENT_REPORTS,
                           .reports = {.peer = running->peer, .reports = &message}};
     step(sim, &event);
@@ -180,6 +188,8 @@ static void worker_join(struct simulation *sim, size_t index)
         .labels = &label,
         .labels_count = node->gpu_model != NULL,
         .topology = "{}",
+        .endpoint = arena_printf(&sim->arena, "tcp://%s:1", name),
+        .public_key = NODE_KEY,
     };
     struct event event = {.kind = EVENT_WORKER_JOIN, .join = {.peer = index + 1, .join = &join}};
     step(sim, &event);
@@ -191,7 +201,9 @@ static void attempt_began(struct simulation *sim, struct running *running)
     const struct trace_job *job = &sim->trace->jobs[running->job];
     struct simulated *out = sim->out;
     report(sim, running, &(struct rec_report){.seq = 1, .kind = REPORT_STARTED, .cause = ""});
-    if (out->start_ms[running->job] == SIMULATED_NEVER) {
+    if (running->node > 0) {
+        /* counted with the first */
+    } else if (out->start_ms[running->job] == SIMULATED_NEVER) {
         out->start_ms[running->job] = sim->now_ms;
         out->order[out->started++] = running->job;
     } else {
@@ -210,7 +222,7 @@ static void attempt_ended(struct simulation *sim, size_t at, enum cause cause)
                                 .cause = cause_name(cause),
                                 .code = cause == CAUSE_EXIT});
     sim->out->end_ms[running.job] = sim->now_ms;
-    sim->ended++;
+    sim->ended += running.node == 0;
 }
 
 /* Linear in what runs: stops are rare (preemption). */
@@ -219,8 +231,8 @@ static void stops_take(struct simulation *sim)
     for (size_t i = 0; i < sim->stop_count; i++)
         for (size_t k = 0; k < sim->heap_count; k++)
             if (sim->heap[k].attempt_id == sim->stops[i]) {
+                sim->ended -= sim->heap[k].node == 0; /* it will run again */
                 attempt_ended(sim, k, CAUSE_PREEMPTED);
-                sim->ended--; /* it will run again */
                 break;
             }
     sim->stop_count = 0;

@@ -179,6 +179,36 @@ static void outcomes_print_as_json_table_and_starts(void **state)
     buf_done(&starts);
 }
 
+/* On 3 nodes of 4 cores, as `athanor history` writes them. 1 takes two nodes for 100 s and 2 the
+ * third from 10 to 110 s; 3 wants all three; 4 would last beyond the start of 3, 5 would not. */
+static void gangs_of_our_own_history_are_placed_on_several_nodes(void **state)
+{
+    static const struct {
+        const char *policy;
+        uint64_t starts[5];
+    } golden[] = {{"easy", {0, 10000, 110000, 160000, 100000}},
+                  {"fcfs", {0, 10000, 110000, 160000, 160000}},
+                  {"fifo", {0, 10000, 130000, 100000, 100000}}};
+    (void)state;
+    load("job_id,account,submitted_at,ran_ms,ranks,nodes,cores,gpus,wall_time_ms,state\n"
+         "1,ann,2026-01-01T00:00:00Z,100000,8,2,1,0,100000,SUCCEEDED\n"
+         "2,bob,2026-01-01T00:00:10Z,100000,4,,1,0,100000,SUCCEEDED\n"
+         "3,ann,2026-01-01T00:00:20Z,50000,12,3,1,0,50000,SUCCEEDED\n"
+         "4,bob,2026-01-01T00:00:30Z,30000,1,,1,0,30000,FAILED\n"
+         "5,bob,2026-01-01T00:00:40Z,10000,6,2,1,0,10000,SUCCEEDED\n");
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(trace_add_node(&trace, "t", i + 1, &(struct trace_node){.cores = 4}, &err),
+                         0);
+    for (size_t i = 0; i < 3; i++) {
+        run(golden[i].policy);
+        assert_int_equal(simulated.started, 5);
+        assert_int_equal(simulated.preempted, 0);
+        for (size_t k = 0; k < 5; k++)
+            assert_int_equal(simulated.start_ms[k], golden[i].starts[k]);
+        assert_int_equal(simulated.end_ms[0], 100000);
+    }
+}
+
 static void an_unknown_policy_is_refused_with_the_list(void **state)
 {
     (void)state;
@@ -196,6 +226,7 @@ int main(void)
         cmocka_unit_test_teardown(a_job_larger_than_the_machine_never_starts_and_is_counted,
                                   release),
         cmocka_unit_test_teardown(gpu_models_bind_jobs_to_nodes, release),
+        cmocka_unit_test_teardown(gangs_of_our_own_history_are_placed_on_several_nodes, release),
         cmocka_unit_test_teardown(the_same_trace_gives_the_same_starts, release),
         cmocka_unit_test_teardown(load_brings_submits_closer, release),
         cmocka_unit_test_teardown(outcomes_print_as_json_table_and_starts, release),
