@@ -9,8 +9,8 @@
 
 #include "coordinator/policy/policy.h"
 
-/* Jobs of one pass that get a reservation where the policy reserves for all: each costs a sweep
- * over the ends of what runs (reserve.c). Also how many get a forecast with view->estimate. */
+/* Jobs of one pass that get a forecast with view->estimate, and that may evict: each costs a sweep
+ * over the ends of what runs (reserve.c). */
 #define POLICY_DEPTH 64u
 /* Classes that fit now and are refused for the sake of a reservation, in one pass: each costs a
  * walk over the workers. Those behind them wait for the next pass. */

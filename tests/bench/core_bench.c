@@ -129,12 +129,9 @@ static void submit(struct bench *bench, const struct spec *spec)
     uint8_t key[16] = {0};
     uint64_t number = ++bench->submit_count;
     memcpy(key, &number, sizeof number);
-    struct event event = {.kind = EVENT_SUBMIT,
-                          .submit = {.client = 1,
-                                     .account = "ann",
-                                     .submit_key = key,
-                                     .spec = spec,
-                                     .source = ""}};
+    struct event event = {
+        .kind = EVENT_SUBMIT,
+        .submit = {.client = 1, .account = "ann", .submit_key = key, .spec = spec, .source = ""}};
     step(bench, &event);
     release(bench);
 }
@@ -144,12 +141,17 @@ static void workers_finish(struct bench *bench, size_t count)
 {
     struct rec_report reports[2] = {
         {.seq = 1, .kind = REPORT_STARTED, .name = "", .path = "", .meta = "{}", .cause = ""},
-        {.seq = 2, .kind = REPORT_FINISHED, .name = "", .path = "", .meta = "{}",
+        {.seq = 2,
+         .kind = REPORT_FINISHED,
+         .name = "",
+         .path = "",
+         .meta = "{}",
          .cause = "success"}};
     for (size_t i = 0; i < count; i++) {
         size_t last = --bench->running_count;
-        struct msg_report message = {
-            .attempt_id = bench->running[last], .reports = reports, .reports_count = 2};
+        struct msg_report message = {.attempt_id = bench->running[last],
+                                     .reports = reports,
+                                     .reports_count = 2};
         struct event event = {.kind = EVENT_REPORTS,
                               .reports = {.peer = bench->peers[last], .reports = &message}};
         step(bench, &event);
@@ -248,12 +250,50 @@ static void mixed_pass(uint64_t queued, uint64_t workers)
     mem_free(spec);
 }
 
+/* Wide jobs first in the queue, and behind them small ones that fit where one ended: each wide one
+ * may want a reservation beside all before it, which is the worst that a pass can meet. Limits are
+ * all different, so that each of the running jobs is a step of its own. */
+static void deep_pass(uint64_t workers)
+{
+    struct bench bench;
+    struct spec *running = spec_make(workers * 4), *wide = spec_make(2000);
+    for (size_t i = 0; i < running->job_count; i++)
+        running->jobs[i].limits.wall_time_ms = 3600000 + 977 * i;
+    for (size_t i = 0; i < wide->job_count; i++) {
+        bool small = i >= wide->job_count / 2;
+        wide->jobs[i].resources.cores = small ? 1 : 4;
+        wide->jobs[i].priority = small ? 0 : 1;
+        wide->jobs[i].limits.wall_time_ms = small ? 3600000 : 60000 * (i % 20 + 1);
+    }
+    bench_open(&bench, workers, 4);
+    submit(&bench, running);
+    tick_ms(&bench);
+    submit(&bench, wide);
+    double sum = tick_ms(&bench), worst = 0;
+    for (int i = 0; i < 10; i++) {
+        workers_finish(&bench, 1);
+        double took = tick_ms(&bench);
+        sum += took;
+        worst = took > worst ? took : worst;
+    }
+    printf(
+        "core: 1000 wide jobs before 1000 small ones, %llu workers with %zu jobs: pass after one "
+        "end %.2f ms, the slowest %.2f ms\n",
+        (unsigned long long)workers, running->job_count, sum / 11, worst);
+    bench_close(&bench);
+    arena_done(&running->arena);
+    arena_done(&wide->arena);
+    mem_free(running);
+    mem_free(wide);
+}
+
 int main(int argc, char **argv)
 {
     policy = argc > 1 ? argv[1] : NULL;
     throughput();
     queue_and_pass(100000, 1000);
     mixed_pass(100000, 1000);
+    deep_pass(1000);
     const char *mode = getenv("ATHANOR_TEST_MODE");
     if (mode && strcmp(mode, "long") == 0)
         queue_and_pass(1000000, 10000);

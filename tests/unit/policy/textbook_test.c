@@ -187,13 +187,13 @@ static void on_drawn_workloads_fcfs_and_easy_equal_the_textbook(void **state)
     }
 }
 
-/* Conservative reserves for POLICY_DEPTH (64) jobs; with no more waiting it is the textbook's. */
+/* Conservative reserves for 256 jobs; with no more waiting it is the textbook's. */
 static void on_drawn_workloads_conservative_equals_the_textbook(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 20; seed++) {
         struct workload workload = {0};
-        workload_draw(&workload, seed, 60);
+        workload_draw(&workload, seed, 250);
         reference_run(REFERENCE_CONSERVATIVE, PROCESSORS, workload.jobs, workload.count);
         policy_figures("conservative", &workload, PROCESSORS, true);
         mem_free(workload.jobs);
