@@ -45,13 +45,14 @@ const struct verb verb_workers = {
     .name = "workers",
     .words = "[WORKER]",
     .summary = "list workers, what they offer and what is used",
-    .text = "States: ok; suspect (silent for a while: gets nothing new, nothing is stopped); lost "
-            "(its lease ran out, its attempts count as worker_lost); left (stopped). A worker is "
-            "kept from work while it is drained, while a health check of its node fails, and in "
-            "quarantine: after an incident on the node itself, such as a failed epilog or a GPU that "
-            "does not come free, or several that met different jobs. 'athanor undrain' ends a "
-            "quarantine. UNTIL: when its time is over, as in an allocation of another scheduler; jobs "
-            "start there only if their wall time is over before.",
+    .text =
+        "States: ok; suspect (silent for a while: gets nothing new, nothing is stopped); lost "
+        "(its lease ran out, its attempts count as worker_lost); left (stopped). A worker is "
+        "kept from work while it is drained, while a health check of its node fails, and in "
+        "quarantine: after an incident on the node itself, such as a failed epilog or a GPU that "
+        "does not come free, or several that met different jobs. 'athanor undrain' ends a "
+        "quarantine. UNTIL: when its time is over, as in an allocation of another scheduler; jobs "
+        "start there only if their wall time is over before.",
     .word_kind = WORD_WORKER,
     .words_max = 1,
     VERB_OPTIONS(options),

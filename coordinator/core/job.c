@@ -533,7 +533,8 @@ void job_after_attempt(struct core *core, struct job *job, const struct attempt 
         job_requeue(core, job, cause, detail);
     else if (listed && memory_is_exhausted(job, cause))
         job_end(core, job, JOB_ON_FAIL, cause,
-                arena_printf(step_arena(core), "%s; it had retry.memory_max", detail ? detail : ""));
+                arena_printf(step_arena(core), "%s; it had retry.memory_max",
+                             detail ? detail : ""));
     else if (listed && job->attempts_spent < job->retry.attempts)
         job_retry(core, job, cause, detail);
     else

@@ -6,9 +6,9 @@
  * alive, killing the whole sweeps what a dead shepherd left behind.
  *
  * Version 2 needs no controllers; with `memory` delegated the limit and the evidence of an
- * out-of-memory kill come from the kernel. Where only version 1 is there, the same layout is made in
- * the freezer's hierarchy. Where version 2 cannot limit memory and version 1 can, an attempt has a
- * second group there. Without any of them everything here is a no-op and the shepherd relies on
+ * out-of-memory kill come from the kernel. Where only version 1 is there, the same layout is made
+ * in the freezer's hierarchy. Where version 2 cannot limit memory and version 1 can, an attempt has
+ * a second group there. Without any of them everything here is a no-op and the shepherd relies on
  * being the subreaper of its ranks and on looking at what they use. */
 #ifndef ATHANOR_ATTEMPT_CGROUP_H
 #define ATHANOR_ATTEMPT_CGROUP_H

@@ -5,8 +5,8 @@
 #include "common/base/err.h"
 
 /* The directory of our own group (mem_free): in version 2 (controller NULL), or in the hierarchy of
- * version 1 that has the controller. *out_is_root: it is the top of what is mounted. NULL when there
- * is no such mount. */
+ * version 1 that has the controller. *out_is_root: it is the top of what is mounted. NULL when
+ * there is no such mount. */
 char *cgroup_own(const char *controller, bool *out_is_root);
 
 /* "<path>[/<leaf>]/<file>" (mem_free). */

@@ -160,7 +160,8 @@ static int ranks_read(struct plan *plan, const json_t *root, struct err *err)
         return err_set(err, ERR_PROTOCOL, "ranks: expected 1 to %u", PLAN_RANKS_MAX);
     if ((cpus && json_array_size(cpus) != count) || (gpus && json_array_size(gpus) != count) ||
         (numa && json_array_size(numa) != count))
-        return err_set(err, ERR_PROTOCOL, "cpus, numa, gpus: expected one list for each of %u ranks",
+        return err_set(err, ERR_PROTOCOL,
+                       "cpus, numa, gpus: expected one list for each of %u ranks",
                        (unsigned)count);
     plan->rank_count = (size_t)count;
     plan->ranks = arena_alloc(&plan->arena, plan->rank_count * sizeof *plan->ranks);

@@ -7,7 +7,8 @@
  *    "wall_time_ms": 0, "stop_grace_ms": 30000, "stall_ms": 0, "log_bytes_max": 268435456,
  *    "cpus": [[0], [1]], "numa": [[0], [0]], "gpus": [["0"], ["1"]],
  *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
- *    "cgroup": "", "memory_cgroup": "", "tmp": "/tmp", "epoch": 3, "spec": { … worker/README.md … }}
+ *    "cgroup": "", "memory_cgroup": "", "tmp": "/tmp", "epoch": 3,
+ *    "spec": { … worker/README.md … }}
  * Of an attempt on several nodes `ranks` are those of this node, and it has besides
  *   "gang": {"node": 1, "nodes": [{"name": "w1", "address": "10.0.0.1", "first_rank": 0,
  *             "ranks": 2}, …], "master_port": 4711, "silence_ms": 30000,

@@ -199,7 +199,8 @@ static void stray_group(struct strays *strays, const char *base, const char *nam
     char *folder = stray_folder(strays, id, tag), *path = mem_printf("%s/%s", base, name);
     if (folder) {
         stray_kill(folder, path);
-        cgroup_remove(path); /* a dead one that nobody has reaped keeps it: cgroup_tidy comes back */
+        cgroup_remove(
+            path); /* a dead one that nobody has reaped keeps it: cgroup_tidy comes back */
         strays->found++;
     }
     mem_free(path);

@@ -20,8 +20,9 @@ int sweep_places(const char *folder, const pid_t *pids, size_t pid_count, uint64
 /* What attempts below `attempts_dir` (a real path) left whose folder is gone, with the list of what
  * to sweep in it: a node whose state was lost, or a job that removed its folder, shepherd and all.
  * Kills their processes and removes their private directories from `places`, and their groups from
- * the cgroup bases (some may be NULL). Returns how many directories and groups were found. Called before
- * anything is started; waits up to 2 s for the killed to be gone. Errors: as sweep_places. */
+ * the cgroup bases (some may be NULL). Returns how many directories and groups were found. Called
+ * before anything is started; waits up to 2 s for the killed to be gone. Errors: as sweep_places.
+ */
 size_t sweep_strays(const char *attempts_dir, const char *const *places, size_t place_count,
                     const char *const *bases, size_t base_count, struct err *err);
 

@@ -1,4 +1,5 @@
-/* account.c - see account.h. The file is read for each start: an operator's change counts at once. */
+/* account.c - see account.h. The file is read for each start: an operator's change counts at once.
+ */
 #include "worker/daemon/account.h"
 
 #include "common/base/file.h"

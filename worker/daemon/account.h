@@ -20,7 +20,8 @@ struct account {
 int account_find(const struct options *options, const char *principal, struct account *out,
                  struct err *err) WARN_UNUSED;
 
-/* Looks up the line of `principal` in the text of a file: "principal account" lines, # comments, and
+/* Looks up the line of `principal` in the text of a file: "principal account" lines, # comments,
+ * and
  * * for everybody else. Errors: ERR_INVALID, ERR_NOT_FOUND. */
 int account_line(const char *text, const char *principal, char name[ACCOUNT_NAME_MAX + 1],
                  struct err *err) WARN_UNUSED;

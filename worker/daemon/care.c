@@ -8,11 +8,11 @@
  * START that needs them waits (pending.c). It may run twice: a daemon that was killed meanwhile
  * does not know how far it got.
  *
- * A GPU on which memory is in use although no attempt of ours is there may be held by a process that
- * escaped, or that others started. Before the ranks start, and behind the epilog, each GPU is looked
- * at, by a process of its own because a broken device may hang whoever asks, until it is free or its
- * time is over. One that is not is withheld: offered no more, told as an incident, looked at again
- * after twice that time, and offered when it has come free. */
+ * A GPU on which memory is in use although no attempt of ours is there may be held by a process
+ * that escaped, or that others started. Before the ranks start, and behind the epilog, each GPU is
+ * looked at, by a process of its own because a broken device may hang whoever asks, until it is
+ * free or its time is over. One that is not is withheld: offered no more, told as an incident,
+ * looked at again after twice that time, and offered when it has come free. */
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -230,7 +230,8 @@ static void on_withheld_look(void *user, const struct hook_result *result)
 void care_tick(struct daemon *daemon)
 {
     const struct inventory *inventory = &daemon->inventory;
-    if (daemon->gpu_hook || clock_steady_ms() - daemon->gpu_looked_ms < 2 * daemon->options->gpu_free_timeout_ms)
+    if (daemon->gpu_hook ||
+        clock_steady_ms() - daemon->gpu_looked_ms < 2 * daemon->options->gpu_free_timeout_ms)
         return;
     daemon->gpu_looked_ms = clock_steady_ms();
     for (size_t i = 0; i < inventory->gpu_count; i++) {

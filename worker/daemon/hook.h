@@ -7,7 +7,14 @@
 
 #define HOOK_TEXT_MAX 1000u /* the last bytes of its output that are kept */
 
-enum hook_status { HOOK_OK = 1, HOOK_FAILED, HOOK_SIGNAL, HOOK_TIMEOUT, HOOK_ERROR, HOOK_STATUS_END };
+enum hook_status {
+    HOOK_OK = 1,
+    HOOK_FAILED,
+    HOOK_SIGNAL,
+    HOOK_TIMEOUT,
+    HOOK_ERROR,
+    HOOK_STATUS_END
+};
 
 struct hook_result {
     enum hook_status status;
@@ -38,7 +45,8 @@ struct hook *hook_start(const struct hook_config *config);
 /* Kills it; on_end is not called. NULL is fine. */
 void hook_cancel(struct hook *hook);
 
-const char *hook_status_name(enum hook_status status); /* "ok" "failed" "signal" "timeout" "error" */
+const char *
+hook_status_name(enum hook_status status); /* "ok" "failed" "signal" "timeout" "error" */
 /* "exited with code 3: last line", mem_free. */
 char *hook_text(const struct hook_result *result);
 

@@ -240,7 +240,8 @@ static int gpus_take(struct inventory *inventory, const char *wanted, struct err
     }
     if (strcmp(wanted, "none") == 0)
         return 0;
-    return err_set(err, ERR_INVALID, "--gpus '%s', expected auto, none, fake:N or fake:FILE", wanted);
+    return err_set(err, ERR_INVALID, "--gpus '%s', expected auto, none, fake:N or fake:FILE",
+                   wanted);
 }
 
 int inventory_take(const char *gpus, struct inventory *out, struct err *err)

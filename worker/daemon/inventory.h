@@ -49,8 +49,8 @@ int inventory_take_gpus(const char *gpus, struct inventory *out, struct err *err
 void inventory_done(struct inventory *inventory);
 
 /* Whether anybody holds memory on the device: more than drivers keep for themselves, for which 1/64
- * of it and 256 MiB are allowed. May hang where a device does: to be called in a process of its own.
- * Errors: ERR_EXISTS (held, with the figures), ERR_NOT_FOUND, ERR_IO. */
+ * of it and 256 MiB are allowed. May hang where a device does: to be called in a process of its
+ * own. Errors: ERR_EXISTS (held, with the figures), ERR_NOT_FOUND, ERR_IO. */
 int inventory_gpu_is_free(const struct inventory_gpu *gpu, struct err *err) WARN_UNUSED;
 /* Whether that can be known. */
 bool inventory_gpu_tells(const struct inventory_gpu *gpu);

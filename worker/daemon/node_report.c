@@ -1,7 +1,7 @@
 /* node_report.c - what the daemon finds wrong with its own node, told one at a time.
  *
- * A report keeps its stamp until it is acknowledged, so that a repeat is known for one. Stamps go on
- * from what the coordinator has taken (WORKER_WELCOME). What is waiting when the daemon ends is
+ * A report keeps its stamp until it is acknowledged, so that a repeat is known for one. Stamps go
+ * on from what the coordinator has taken (WORKER_WELCOME). What is waiting when the daemon ends is
  * lost: health is told anew by the next one, and epilogs run again for attempts that are still
  * here. */
 #include "common/base/clock.h"

@@ -10,7 +10,8 @@ struct nvml_gpu {
     uint64_t memory_bytes;
 };
 
-/* Whole GPUs; of one that is cut into slices (MIG) the slices in its place. Errors: ERR_NOT_FOUND (no library: no driver), ERR_IO (the driver's word), ERR_LIMIT. */
+/* Whole GPUs; of one that is cut into slices (MIG) the slices in its place. Errors: ERR_NOT_FOUND
+ * (no library: no driver), ERR_IO (the driver's word), ERR_LIMIT. */
 int nvml_list(struct nvml_gpu *gpus, size_t capacity, size_t *out_count,
               struct err *err) WARN_UNUSED;
 

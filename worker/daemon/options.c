@@ -11,7 +11,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum option_kind { OPTION_TEXT = 1, OPTION_SIZE, OPTION_DURATION, OPTION_FLAG, OPTION_ENDPOINTS, OPTION_LABEL };
+enum option_kind {
+    OPTION_TEXT = 1,
+    OPTION_SIZE,
+    OPTION_DURATION,
+    OPTION_FLAG,
+    OPTION_ENDPOINTS,
+    OPTION_LABEL
+};
 
 #define ENDPOINTS_FILE_BYTES_MAX 4096u /* 16 endpoints of 255 characters */
 
@@ -87,7 +94,8 @@ static const struct option {
      "archives of code kept for later attempts; the least recently used go (default: 2GiB)"},
     {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
     {"--job-accounts", "same|FILE", OPTION_TEXT, AT(job_accounts), NULL,
-     "run each job as the account named as who submitted it, or as FILE says: lines of a principal, "
+     "run each job as the account named as who submitted it, or as FILE says: lines of a "
+     "principal, "
      "or *, and an account; needs root"},
     {"--allow-root-jobs", NULL, OPTION_FLAG, AT(allow_root_jobs), NULL,
      "as root: jobs may run as root"},

@@ -125,16 +125,16 @@ static int cgroup_give(struct starting *s, struct err *err)
     folder_tag(daemon->attempts_dir, tag);
     snprintf(name, sizeof name, "%s-%" PRIu64, tag, s->start->attempt_id);
     if (daemon->cgroup_memory_base && memory_bytes) {
-        if (cgroup_memory_make(daemon->cgroup_memory_base, name, memory_bytes, s->attempt->account.uid,
-                               s->attempt->account.gid, &path, err) < 0)
+        if (cgroup_memory_make(daemon->cgroup_memory_base, name, memory_bytes,
+                               s->attempt->account.uid, s->attempt->account.gid, &path, err) < 0)
             return -1;
         mem_free(s->attempt->memory_cgroup);
         s->attempt->memory_cgroup = path;
     }
     if (!daemon->cgroup_base)
         return 0;
-    if (cgroup_make(daemon->cgroup_base, name, memory_bytes, s->attempt->account.uid, s->attempt->account.gid,
-                    &path, err) < 0)
+    if (cgroup_make(daemon->cgroup_base, name, memory_bytes, s->attempt->account.uid,
+                    s->attempt->account.gid, &path, err) < 0)
         return -1;
     mem_free(s->attempt->cgroup);
     s->attempt->cgroup = path;
@@ -164,7 +164,7 @@ static json_t *cpus_json(const struct starting *s)
     return all;
 }
 
-/* Where each rank's memory should lie: the NUMA nodes of its cores. Nothing to say with one node. */
+/* Where each rank's memory should lie: the NUMA nodes of its cores, where there are several. */
 static json_t *numa_json(const struct starting *s)
 {
     json_t *all = json_array();

@@ -91,7 +91,8 @@ static void keep_to_itself(void)
         core.rlim_cur = 0;
         setrlimit(RLIMIT_CORE, &core);
     }
-    close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC); /* Linux 5.11; ours are already */
+    close_range(STDERR_FILENO + 1, UINT_MAX,
+                CLOSE_RANGE_CLOEXEC); /* Linux 5.11; ours are already */
 }
 
 static int child_prepare(const struct launch *launch, bool inside, int out, int error)

@@ -260,7 +260,8 @@ static int verb_leave(struct trace *trace, struct err *err)
 static int verb_node(struct trace *trace, struct err *err)
 {
     size_t w = worker_index(trace, word_at(trace, 3));
-    struct rec_health_check check = {.name = arena_strdup(&trace->arena, option(trace, "check", "")),
+    struct rec_health_check check = {.name =
+                                         arena_strdup(&trace->arena, option(trace, "check", "")),
                                      .status = "",
                                      .code = 1,
                                      .text = option(trace, "text", ""),

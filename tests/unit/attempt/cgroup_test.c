@@ -188,7 +188,8 @@ static pid_t eater_start(size_t bytes, int *out_go)
         close(go[1]);
         if (read(go[0], &byte, 1) != 1)
             _exit(1);
-        char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char *memory =
+            mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
             _exit(2);
         memset(memory, 1, bytes);

@@ -93,7 +93,8 @@ static void root_must_say_as_whom_jobs_run(void **state)
 
 static void the_line_of_a_principal_names_the_account_of_its_jobs(void **state)
 {
-    static const char text[] = "# who  as\n\n*  shared\nann alice # of the first floor\n  bob bobby\n";
+    static const char text[] =
+        "# who  as\n\n*  shared\nann alice # of the first floor\n  bob bobby\n";
     static const struct {
         const char *text, *mention;
     } wrong[] = {{"ann\n", "line 1: expected a principal and an account"},
@@ -283,7 +284,8 @@ static struct inventory topology_of(const char *variable, const char *value, con
 {
     struct inventory inventory;
     struct err err = {0};
-    assert_int_equal(unsetenv("HWLOC_COMPONENTS"), 0); /* as the daemon sets it: it would override */
+    assert_int_equal(unsetenv("HWLOC_COMPONENTS"),
+                     0); /* as the daemon sets it: it would override */
     assert_int_equal(setenv(variable, value, 1), 0);
     if (inventory_take(gpus, &inventory, &err) < 0)
         fail_msg("%s", err.text);

@@ -1073,9 +1073,10 @@ static void a_job_that_eats_memory_ends_as_oom_and_its_neighbour_lives(void **st
         worker_with_cgroups(f, kinds[i]);
         start(f, ++id, "while [ ! -e $HOME_DIR/file-1 ]; do sleep 0.02; done");
         UNTIL(f, started, id);
-        message.u.start = start_of(f, id + 1,
-                                   "perl -e 'my @kept; my $n = 0; while ($n++ < 400) { push @kept, "
-                                   "chr(65) x 1048576; select undef, undef, undef, 0.01 } sleep 60'");
+        message.u.start =
+            start_of(f, id + 1,
+                     "perl -e 'my @kept; my $n = 0; while ($n++ < 400) { push @kept, "
+                     "chr(65) x 1048576; select undef, undef, undef, 0.01 } sleep 60'");
         message.u.start.memory_bytes = (uint64_t)64 << 20;
         send(f, &message);
         assert_cause(f, ++id, "oom");
@@ -1376,8 +1377,9 @@ static void as_root_each_job_runs_as_who_submitted_it_and_never_as_root(void **s
                      "$(grep NoNewPrivs /proc/self/status) $HOME; "
                      "[ $(id -G) = $(id -G nobody) ] && touch $ATHANOR_JOB_DIR/mine");
     assert_cause(f, 1, "success");
-    assert_string_equal(entry_find(f, 1, REPORT_LOG)->text,
-                        "nobody 65534 0022 0 0 1 2 3 NoNewPrivs: 1 /nonexistent\n"); /* 3 is of ls */
+    assert_string_equal(
+        entry_find(f, 1, REPORT_LOG)->text,
+        "nobody 65534 0022 0 0 1 2 3 NoNewPrivs: 1 /nonexistent\n"); /* 3 is of ls */
     start_of_account(f, 2, "dora", "id -un");
     assert_cause(f, 2, "success");
     assert_string_equal(entry_find(f, 2, REPORT_LOG)->text, "daemon\n");
@@ -1386,11 +1388,13 @@ static void as_root_each_job_runs_as_who_submitted_it_and_never_as_root(void **s
     assert_non_null(strstr(entry_find(f, 3, REPORT_FINISHED)->text, "would run as root here"));
     start_of_account(f, 4, "carl", "id -un");
     assert_cause(f, 4, "launch_failed");
-    assert_non_null(strstr(entry_find(f, 4, REPORT_FINISHED)->text, "'nobody-at-all' here: no such"));
+    assert_non_null(
+        strstr(entry_find(f, 4, REPORT_FINISHED)->text, "'nobody-at-all' here: no such"));
     text_write(f, "accounts", "ann nobody\nbob\n");
     start_of_account(f, 5, "dora", "id -un");
     assert_cause(f, 5, "launch_failed");
-    assert_non_null(strstr(entry_find(f, 5, REPORT_FINISHED)->text, "line 2: expected a principal"));
+    assert_non_null(
+        strstr(entry_find(f, 5, REPORT_FINISHED)->text, "line 2: expected a principal"));
     UNTIL(f, removed, 1);
 }
 
