@@ -16,7 +16,7 @@ why=$(hosts_possible) || { echo "SKIP: $why"; exit 77; }
 [ -x "$(pg_bin)/postgres" ] || { echo "SKIP: PostgreSQL's server programs are not installed"; exit 77; }
 command -v nft >/dev/null || { echo "SKIP: nft is not installed"; exit 77; }
 cases=("$@")
-[ $# -gt 0 ] || cases=(train hpcc netpipe torch rank shepherd daemon link mute mute-parent stopped
+[ $# -gt 0 ] || cases=(train hpcc netpipe torch rank shepherd daemon link mute mute-parent stopped hangs
     mpirun spawn mpirun-killed mpirun-rank)
 lease=3
 
@@ -289,6 +289,29 @@ case_netpipe() {
 
 # Outlives the lease, by which alone a daemon that stays away is missed.
 case_daemon() { steps=250 disturbed daemon --set on_disconnect=replace; }
+
+# Of a program that reports nothing: only the stacks tell who waits and who is waited for.
+hang() { # NAME FINDING WORDS of the program; then a command with the pid of rank 2
+    local id attempt evidence
+    mpi_program loop_mpi
+    id=$(command_job "$1" 4 4 "exec $ATHANOR_HOME/loop_mpi $3" "limits: {stall: 2s, stop_grace: 1s}")
+    until_true 60 is_looping "$id" || fail "printed $(cli logs "$id")"
+    attempt=$(newest_attempt "$id")
+    [ $# = 3 ] || "${@:4}" "$(process_of "$attempt" 2 'loop_mpi')"
+    await "$id"
+    must "cause" stalled "$(sql "SELECT cause FROM athanor.runs WHERE attempt_id = $attempt")"
+    evidence=$(sql "SELECT evidence FROM athanor.runs WHERE attempt_id = $attempt")
+    [[ $evidence =~ "rank 2 $2" ]] || fail "evidence is '$evidence', expected 'rank 2 $2'"
+    must "ranks whose stacks are there" "0 1 2 3" "$(sql "SELECT string_agg(DISTINCT substring(detail FROM '^Rank ([0-9]+)'), ' ') FROM athanor.events WHERE attempt_id = $attempt AND name = 'stack'")"
+    echo "  stalled: $evidence"
+}
+
+case_hangs() {
+    command -v gdb >/dev/null || command -v eu-stack >/dev/null || { echo "hangs: SKIP, neither gdb nor eu-stack is installed"; return; }
+    hang stopped-rank 'is stopped by a signal' '' kill -STOP
+    hang looping-rank 'is outside of MPI' '2 loop'
+    echo "hangs: the rank that the others wait for is named, with the stacks of all"
+}
 
 case_stopped() { disturbed stopped --set limits.stall=2s --set limits.stop_grace=1s; }
 

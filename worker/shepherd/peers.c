@@ -53,6 +53,8 @@ void peers_heard(struct run *run)
         mpirun_over(run);
         return;
     }
+    if (strcmp(end.cause, cause_name(CAUSE_STALLED)) == 0)
+        watch_stacks(run, 0); /* while they still are there */
     snprintf(text, sizeof text, "%s at node %u (%s): %s", end.cause, end.node,
              run->plan.gang->nodes[end.node].name, end.text);
     if (run->failed)

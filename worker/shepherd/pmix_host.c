@@ -218,7 +218,7 @@ static pmix_status_t on_direct_modex(const pmix_proc_t *proc, const pmix_info_t 
     return PMIX_SUCCESS;
 }
 
-/* ---- what is not offered ---------------------------------------------------------------------- */
+/* ---- what is not offered --------------------------------------------------------------------- */
 
 /* For the attempt's evidence: the program itself says little more than "error". */
 static pmix_status_t refuse(const pmix_proc_t *proc, const char *what)

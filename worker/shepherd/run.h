@@ -21,6 +21,7 @@
 #include "worker/shepherd/pmix_host.h"
 #include "worker/shepherd/poller.h"
 #include "worker/shepherd/report_line.h"
+#include "worker/shepherd/stack.h"
 #include "worker/shepherd/verdict.h"
 
 #include <sys/resource.h>
@@ -36,6 +37,8 @@
 #define RUN_PROGRESS_MS   250u   /* at most one progress entry a rank in this time */
 #define RUN_SYNC_MS       10000u /* a run this long has its end synced to the disk */
 #define RUN_REFUSED_MAX   10u    /* refused lines that are told as events */
+#define WATCH_STACKS_MAX  8u     /* ranks of a node whose stacks are taken, STACK_WAIT_MS each */
+#define WATCH_OTHERS_MS   10000u /* ranks that wait leave it to another node to name the culprit */
 #define RUN_PIDS_MAX      4096u  /* ended processes remembered for the sweep of /dev/shm */
 
 enum run_state {
@@ -99,6 +102,10 @@ struct run {
     uint64_t started_ms, started_us;
     uint64_t deadline_ms; /* of the present rung; 0: none */
     uint64_t watch_ms;    /* next look */
+    uint64_t stalled_ms;  /* since when there is no progress; 0: there is */
+    bool stacks_taken, others_wait; /* of this stall; a rank here waits for others */
+    size_t culprit;                 /* index of the rank they wait for; rank_count: not here */
+    enum stack_finding culprit_finding;
     uint64_t full_ms;     /* when the spool was last seen full: then programs wait for us */
     uint64_t sampled_ms;  /* newest sample of what ranks use */
     enum cause stop_cause;
@@ -173,6 +180,9 @@ int reports_open(struct run *run, struct err *err) WARN_UNUSED; /* both sockets 
 
 /* watch.c */
 void watch_tick(struct run *run, uint64_t now_ms);
+/* Where the ranks are, as events, once in a stall: here, or on another node of the attempt. The
+ * suspect first. */
+void watch_stacks(struct run *run, unsigned suspect);
 
 /* diverge.c: looks at a metric; may begin the ladder. */
 void diverge_metric(struct run *run, unsigned index, const char *name, uint64_t step, double value);

@@ -96,6 +96,20 @@ static bool debugger_ask(const char *const *words, pid_t pid, uint64_t until_ms,
     return out->length > before;
 }
 
+enum stack_finding stack_find(const char *description)
+{
+    static const char *const waits[] = {"opal_progress", "PMPI_", " MPI_", "ompi_request",
+                                        "nccl", "gloo"};
+    const char *state = strstr(description, "State:");
+    if (state && (strncmp(state, "State:\tT", 8) == 0 || strncmp(state, "State:\tt", 8) == 0))
+        return STACK_STOPPED;
+    for (size_t i = 0; i < ARRAY_COUNT(waits); i++)
+        if (strstr(description, waits[i]))
+            return STACK_WAITING;
+    bool has_stack = strstr(description, "#0") || strstr(description, "#1");
+    return has_stack ? STACK_ELSEWHERE : STACK_UNKNOWN;
+}
+
 void stack_describe(pid_t pid, struct buf *out)
 {
     uint64_t until_ms = clock_steady_ms() + STACK_WAIT_MS;

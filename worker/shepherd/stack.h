@@ -13,4 +13,13 @@
  * installed and may look, the stack of each thread. Waits at most STACK_WAIT_MS. */
 void stack_describe(pid_t pid, struct buf *out);
 
+/* What a description says about a rank of a job that makes no progress. Pure. */
+enum stack_finding {
+    STACK_UNKNOWN = 1, /* no stack could be had */
+    STACK_WAITING,     /* within MPI, NCCL or Gloo: it waits for another rank */
+    STACK_STOPPED,     /* by a signal */
+    STACK_ELSEWHERE,   /* in code of its own: the others wait for it */
+};
+enum stack_finding stack_find(const char *description);
+
 #endif

@@ -57,9 +57,10 @@ static bool is_silent(const struct run *run, uint64_t now_ms, unsigned *out_rank
 }
 
 /* Before anything is signalled: afterwards it would be somewhere else. */
-static void stack_report(struct run *run, unsigned index)
+static enum stack_finding stack_report(struct run *run, unsigned index)
 {
     struct buf text = {0};
+    buf_printf(&text, "Rank %u\n", run_rank(run, index));
     if (run->ranks[index].pid)
         stack_describe(run->ranks[index].pid, &text);
     else
@@ -69,28 +70,100 @@ static void stack_report(struct run *run, unsigned index)
                                 .name = "stack",
                                 .text = {text.bytes, text.length}};
     reports_add(run, &report);
+    enum stack_finding finding = stack_find(buf_text(&text));
     buf_done(&text);
+    return finding;
+}
+
+/* A stopped rank before one that is outside of MPI, and otherwise the one that was seen first. */
+static void finding_take(struct run *run, unsigned index, enum stack_finding finding)
+{
+    bool known = run->culprit < run->plan.rank_count;
+    if (finding == STACK_WAITING)
+        run->others_wait = true;
+    if ((finding == STACK_STOPPED && (!known || run->culprit_finding != STACK_STOPPED)) ||
+        (finding == STACK_ELSEWHERE && !known)) {
+        run->culprit = index;
+        run->culprit_finding = finding;
+    }
+}
+
+void watch_stacks(struct run *run, unsigned suspect)
+{
+    unsigned count = (unsigned)min_u64(run->plan.rank_count, WATCH_STACKS_MAX);
+    if (run->stacks_taken)
+        return;
+    run->stacks_taken = true;
+    run->culprit = run->plan.rank_count;
+    enum stack_finding finding = STACK_UNKNOWN;
+    if (!run->ranks[suspect].ended)
+        finding = stack_report(run, suspect);
+    finding_take(run, suspect, finding);
+    /* One whose steps accuse it is not cleared by having no stack. */
+    bool accused = finding == STACK_UNKNOWN && run->ranks[suspect].progress_count > 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (i == suspect || run->ranks[i].ended)
+            continue;
+        finding = stack_report(run, i);
+        if (!accused || finding != STACK_ELSEWHERE)
+            finding_take(run, i, finding);
+    }
+}
+
+static void silence_describe(const struct run *run, unsigned index, uint64_t now_ms,
+                             struct buf *out)
+{
+    static const char *const findings[] = {[STACK_STOPPED] = "is stopped by a signal",
+                                           [STACK_ELSEWHERE] = "is outside of MPI (its stack is an "
+                                                               "event)"};
+    const struct rank *rank = &run->ranks[index];
+    char silence[PARSE_TEXT_SIZE];
+    bool known = run->culprit == index;
+    format_duration_short(now_ms - beacon_of(run, index), silence);
+    const char *finding = known ? findings[run->culprit_finding] : "";
+    if (rank->progress_count)
+        buf_printf(out, "rank %u is silent since step %" PRIu64 " of %" PRIu64 ", %s ago%s%s",
+                   run_rank(run, index), rank->step, rank->total, silence, known ? ", and " : "",
+                   finding);
+    else if (known)
+        buf_printf(out, "rank %u %s; nothing was reported or printed here for %s",
+                   run_rank(run, index), finding, silence);
+    else
+        buf_printf(out, "no rank has reported or printed anything for %s", silence);
+}
+
+/* A collective hangs on all nodes at once, but only one of them has the rank for which the others
+ * wait. A node whose ranks all wait gives that one the time to say so. */
+static bool is_for_another_node(const struct run *run, uint64_t now_ms)
+{
+    return run->plan.gang && run->others_wait && run->culprit == run->plan.rank_count &&
+           now_ms - run->stalled_ms < WATCH_OTHERS_MS;
 }
 
 static void stall_check(struct run *run, uint64_t now_ms)
 {
     unsigned index;
-    char limit[PARSE_TEXT_SIZE], silence[PARSE_TEXT_SIZE];
-    if (!run->plan.stall_ms || !is_silent(run, now_ms, &index))
+    char limit[PARSE_TEXT_SIZE];
+    struct buf text = {0};
+    if (!run->plan.stall_ms)
         return;
-    const struct rank *rank = &run->ranks[index];
+    if (!is_silent(run, now_ms, &index)) {
+        run->stalled_ms = 0;
+        run->stacks_taken = run->others_wait = false;
+        return;
+    }
+    if (!run->stalled_ms)
+        run->stalled_ms = now_ms;
+    watch_stacks(run, index);
+    if (is_for_another_node(run, now_ms))
+        return;
+    if (run->culprit < run->plan.rank_count)
+        index = (unsigned)run->culprit;
     format_duration_ms(run->plan.stall_ms, limit);
-    format_duration_short(now_ms - beacon_of(run, index), silence);
-    stack_report(run, index);
-    if (rank->progress_count)
-        run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms,
-                 "no progress within %s: rank %u is silent since step %" PRIu64 " of %" PRIu64
-                 ", %s ago",
-                 limit, run_rank(run, index), rank->step, rank->total, silence);
-    else
-        run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms,
-                 "no progress within %s: no rank has reported or printed anything for %s", limit,
-                 silence);
+    silence_describe(run, index, now_ms, &text);
+    run_stop(run, CAUSE_STALLED, run->plan.stop_grace_ms, "no progress within %s: %s", limit,
+             buf_text(&text));
+    buf_done(&text);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */

@@ -1,7 +1,10 @@
-/* loop_mpi.c - ranks that meet in a barrier for ever; "loop_mpi RANK CODE": that rank exits. */
+/* loop_mpi.c - ranks that meet in a barrier for ever; "loop_mpi RANK CODE": that rank exits after
+ * ten rounds, "loop_mpi RANK loop": it computes for ever. */
 #include <mpi.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 int main(int argc, char **argv)
@@ -13,8 +16,11 @@ int main(int argc, char **argv)
     fflush(stdout);
     for (long round = 0;; round++) {
         MPI_Barrier(MPI_COMM_WORLD);
-        if (argc == 3 && rank == atoi(argv[1]) && round == 10)
+        bool ours = argc == 3 && rank == atoi(argv[1]) && round == 10;
+        if (ours && strcmp(argv[2], "loop") != 0)
             _exit(atoi(argv[2]));
+        for (volatile unsigned long count = 0; ours; count++)
+            continue;
         usleep(1000);
     }
 }
