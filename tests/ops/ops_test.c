@@ -20,7 +20,7 @@
 #include <string.h>
 
 enum fill { NO_TENSOR = 0, NORMAL, POSITIVE, BELOW, DISTINCT, TARGET, DOCUMENT, DOCUMENT_END,
-            STRETCH, ANGLE, GRADIENT };
+            STRETCH, ASCENDING, HOLES, ANGLE, GRADIENT };
 
 struct slot {
     enum fill fill;
@@ -49,6 +49,8 @@ struct test_case {
 #define FIRST(B, T) {DOCUMENT, 2, {B, T}}
 #define LAST(B, T) {DOCUMENT_END, 2, {B, T}}
 #define BOUNDS(S, most) {STRETCH, 2, {S, 2}, most}
+#define STARTS(n, most) {ASCENDING, 1, {n}, most}
+#define SLOTS(n, most) {HOLES, 1, {n}, most}
 #define TURNS(P, d) {ANGLE, 2, {P, d}}
 #define KEEP(r, c) {GRADIENT, 2, {r, c}}
 #define NONE {NO_TENSOR, 0, {0}}
@@ -108,7 +110,8 @@ static int64_t slot_count(const struct slot *slot)
 static bool slot_is_integer(const struct slot *slot)
 {
     return slot->fill == BELOW || slot->fill == DISTINCT || slot->fill == TARGET ||
-           slot->fill == DOCUMENT || slot->fill == DOCUMENT_END || slot->fill == STRETCH;
+           slot->fill == DOCUMENT || slot->fill == DOCUMENT_END || slot->fill == STRETCH ||
+           slot->fill == ASCENDING || slot->fill == HOLES;
 }
 
 static void fill_integers(const struct slot *slot, int32_t *out)
@@ -126,6 +129,10 @@ static void fill_integers(const struct slot *slot, int32_t *out)
         if (slot->fill == DOCUMENT_END)
             out[i] = (int32_t)min_u64((uint64_t)(i % slot->dim[1] / 23 * 23 + 22),
                                       (uint64_t)slot->dim[1] - 1);
+        if (slot->fill == ASCENDING)
+            out[i] = (int32_t)(i * slot->limit / (count - 1));
+        if (slot->fill == HOLES)
+            out[i] = i % 5 == 3 ? -1 : (int32_t)(i * 3 % slot->limit);
         if (slot->fill == STRETCH) /* growing stretches with gaps, the last one empty */
             out[i] = (int32_t)(i / 2 * slot->limit / slot->dim[0] + i % 2 * (i / 2 + 1) -
                                (i == count - 1 ? i / 2 + 1 : 0));
@@ -431,6 +438,12 @@ static double objective(struct device *device, const struct test_case *c,
     tensor_read(&b.out[0], y);
     if (c->op == OP_HEAD)
         tensor_read(&b.out[1], kd);
+    if (c->op == OP_ROUTE) {
+        float stats[ROUTE_STATS];
+
+        tensor_read(&b.out[4], stats);
+        sum += c->real[0] * stats[ROUTE_STAT_BALANCE] + c->real[1] * stats[ROUTE_STAT_Z];
+    }
     for (int64_t i = 0; i < count; i++) {
         if (c->op != OP_HEAD)
             sum += (double)inputs->dy[i] * y[i];

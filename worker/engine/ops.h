@@ -105,6 +105,78 @@ struct tensor *op_scale(struct tape *tape, struct tensor *x, double factor);
 /* Columns from..from+count-1 of every row. */
 struct tensor *op_slice(struct tape *tape, struct tensor *x, int64_t from, int64_t count);
 
+/* y = [a | b | c] in each row; c may be NULL. */
+struct tensor *op_join(struct tape *tape, struct tensor *a, struct tensor *b, struct tensor *c);
+
+/* Mixture of experts: each token goes to its `choices` best experts, by logits (N, E).
+ *   route = op_route(..);  x' = op_dispatch(x, route): the rows each expert wants, in order;
+ *   y' = op_experts(x', w, route): row r of expert e times its matrix;
+ *   y = op_combine(y', route): y[n] = sum of gate * y' over the token's choices.
+ * The gates are softmax of the chosen logits (ROUTE_AFTER: Mixtral), or the chosen part of the
+ * softmax of all, not renormalised (ROUTE_BEFORE: Switch, OLMoE). Of more than `capacity`
+ * assignments to one expert (0: no limit) the weakest gates or the latest tokens are dropped:
+ * they add nothing. Added to the tape's loss, with f_i the share of assignments to expert i and
+ * P_i the mean of its probability:
+ *   balance_weight * E sum_i f_i P_i + z_weight * mean_n (log-sum-exp of logits n)^2
+ * Sources: Shazeer et al. 2017, Fedus et al. 2022 (eq. 4), Zoph et al. 2022 (eq. 5). */
+enum { ROUTE_AFTER = 0, ROUTE_BEFORE };
+enum { ROUTE_DROP_WEAK = 0, ROUTE_DROP_LATE };
+#define ROUTE_CHOICES_MAX 16
+/* route.stats, (4): the terms without their weights; the most loaded expert's share times E; the
+ * share of assignments that were dropped. */
+enum {
+    ROUTE_STAT_BALANCE,
+    ROUTE_STAT_Z,
+    ROUTE_STAT_HIGHEST_LOAD,
+    ROUTE_STAT_DROPPED,
+    ROUTE_STATS,
+};
+
+struct route_config {
+    int64_t choices, mode, capacity, drop;
+    double balance_weight, z_weight;
+};
+
+struct route {
+    struct tensor *gate;   /* (N, k)                                        */
+    struct tensor *expert; /* (N, k) i32                                    */
+    struct tensor *slot;   /* (N, k) i32: row among x', -1: dropped         */
+    struct tensor *starts; /* (E + 1) i32: rows of expert e in x'           */
+    struct tensor *stats;
+    int64_t experts, choices;
+};
+
+/* False once the tape has failed. */
+bool op_route(struct tape *tape, struct tensor *logits, const struct route_config *config,
+              struct route *out);
+struct tensor *op_dispatch(struct tape *tape, struct tensor *x, const struct route *route);
+/* w (E * M, K): the experts' [out, in] matrices, one below the other. */
+struct tensor *op_experts(struct tape *tape, struct tensor *x, struct tensor *w,
+                          const struct route *route);
+struct tensor *op_combine(struct tape *tape, struct tensor *y, const struct route *route);
+
+/* Linear attention with decay, no softmax and no scale: for each head
+ *   y_t = sum_{first[t] <= j <= t} exp(-slope (t - j)) (q_t k_j) v_j
+ * qkv (B*T, H (2 dk + e)): q heads, k heads (dk wide), v heads (e wide); slope (H) >= 0; first
+ * (B*T) i32 as in op_attention, of packed documents; y (B*T, H e). Time linear in T.
+ * Qin et al. 2024 (TransNormerLLM, eq. 10; Lightning Attention-2). */
+struct lightning {
+    int64_t H, dk, e, B;
+    struct tensor *slope, *first;
+};
+struct tensor *op_lightning(struct tape *tape, struct tensor *qkv, const struct lightning *l);
+/* The same token by token: state (B, H dk e) holds sum_j exp(-slope (t - j)) k_j v_j' and goes on
+ * by take[b] of the T tokens of row b; y of the rest is 0. No backward. */
+struct tensor *op_lightning_step(struct tape *tape, struct tensor *qkv,
+                                 const struct lightning *l, struct tensor *take,
+                                 struct tensor *state);
+
+/* x (N, ..) begins with q heads, k heads and v heads, d wide each; y has f(q), f(k), v. With theta
+ * (H, d), q and k are twice as wide: f(q) cos(p theta), then f(q) sin(p theta), p the position
+ * (N) i32, so that products of q and k depend on differences of positions. */
+struct tensor *op_lrpe(struct tape *tape, struct tensor *x, struct tensor *position,
+                       struct tensor *theta, int64_t H, int64_t d, enum activation f);
+
 /* y[s] = mean of rows bound[2s]..bound[2s+1]-1 of x (an empty range gives zeros);
  * bound (2 S) i32; y (S, C). Ranges must not overlap when x wants a gradient. */
 struct tensor *op_pool(struct tape *tape, struct tensor *x, struct tensor *bound);

@@ -24,6 +24,42 @@ void reference_slice_backward(struct device *device, const struct op_call *call)
             dx[n * C + call->whole[0] + i] += call->out[0]->grad[n * M + i];
 }
 
+/* Where input k begins in a row of the output. */
+static int64_t join_from(const struct op_call *call, int k)
+{
+    int64_t from = 0;
+
+    for (int i = 0; i < k; i++)
+        from += tensor_columns(call->in[i]);
+    return from;
+}
+
+void reference_join_forward(struct device *device, const struct op_call *call)
+{
+    int64_t M = tensor_columns(call->out[0]);
+
+    (void)device;
+    for (int k = 0; k < 3 && call->in[k]; k++) {
+        int64_t C = tensor_columns(call->in[k]), from = join_from(call, k);
+
+        for (int64_t i = 0; i < tensor_count(call->in[k]); i++)
+            tensor_f32(call->out[0])[i / C * M + from + i % C] = tensor_f32(call->in[k])[i];
+    }
+}
+
+void reference_join_backward(struct device *device, const struct op_call *call)
+{
+    int64_t M = tensor_columns(call->out[0]);
+
+    for (int k = 0; k < 3 && call->in[k]; k++) {
+        int64_t C = tensor_columns(call->in[k]), from = join_from(call, k);
+        float *dx = call->in[k]->grad ? device_grad(device, call->in[k], NULL) : NULL;
+
+        for (int64_t i = 0; dx && i < tensor_count(call->in[k]); i++)
+            dx[i] += call->out[0]->grad[i / C * M + from + i % C];
+    }
+}
+
 void reference_pool_forward(struct device *device, const struct op_call *call)
 {
     const int32_t *bound = tensor_i32(call->in[1]);

@@ -27,6 +27,14 @@ REFERENCE_PAIR(scale);
 REFERENCE_PAIR(slice);
 REFERENCE_PAIR(pool);
 REFERENCE_PAIR(nll);
+REFERENCE_PAIR(join);
+REFERENCE_PAIR(route);
+REFERENCE_PAIR(dispatch);
+REFERENCE_PAIR(experts);
+REFERENCE_PAIR(combine);
+REFERENCE_PAIR(lrpe);
+REFERENCE_PAIR(lightning);
+void reference_lightning_step_forward(struct device *device, const struct op_call *call);
 REFERENCE_PAIR(head);
 void reference_attention_cached_forward(struct device *device, const struct op_call *call);
 void reference_sum_squares_forward(struct device *device, const struct op_call *call);
@@ -34,6 +42,7 @@ void reference_adamw_forward(struct device *device, const struct op_call *call);
 
 /* Scratch, in bytes. */
 size_t reference_attention_scratch(const struct device *device, const struct op_call *call);
+size_t reference_route_scratch(const struct device *device, const struct op_call *call);
 size_t reference_attend_scratch(const struct device *device, const struct op_call *call);
 size_t reference_head_scratch(const struct device *device, const struct op_call *call);
 

@@ -52,6 +52,54 @@ void KERNEL(slice_backward)(struct device *device, const struct op_call *call)
     threads_run(device->threads, tensor_rows(call->in[0]), ROWS_LEAST, slice_back_share, &p);
 }
 
+/* One input of JOIN: rows of C columns, from column `from` of rows of M. */
+static void join_share(void *argument, int64_t from, int64_t to, unsigned thread)
+{
+    const struct pool *p = argument;
+
+    (void)thread;
+    for (int64_t n = from; n < to; n++)
+        memcpy(p->y + n * p->M + p->from, p->x + n * p->C, 4 * (size_t)p->C);
+}
+
+void KERNEL(join_forward)(struct device *device, const struct op_call *call)
+{
+    struct pool p = {.y = tensor_f32(call->out[0]), .M = tensor_columns(call->out[0])};
+
+    for (int k = 0; k < 3 && call->in[k]; k++) {
+        p.x = tensor_f32(call->in[k]);
+        p.C = tensor_columns(call->in[k]);
+        threads_run(device->threads, tensor_rows(call->in[k]), ROWS_LEAST, join_share, &p);
+        p.from += p.C;
+    }
+}
+
+static void join_back_share(void *argument, int64_t from, int64_t to, unsigned thread)
+{
+    const struct pool *p = argument;
+
+    (void)thread;
+    for (int64_t n = from; n < to; n++)
+        FOR_VECTORS(0, p->C, i, part, {
+            put(p->dx + n * p->C + i, load(p->dy + n * p->M + p->from + i, part), part, false);
+        })
+}
+
+void KERNEL(join_backward)(struct device *device, const struct op_call *call)
+{
+    struct pool p = {.dy = call->out[0]->grad, .M = tensor_columns(call->out[0])};
+
+    for (int k = 0; k < 3 && call->in[k]; k++) {
+        p.C = tensor_columns(call->in[k]);
+        if (call->in[k]->grad) {
+            p.dx = device_grad(device, call->in[k], NULL);
+            threads_run(device->threads, tensor_rows(call->in[k]), ROWS_LEAST, join_back_share,
+                        &p);
+        }
+        p.from += p.C;
+    }
+}
+
 /* y of `part` columns = mean of the rows begin..end. */
 static vec mean_of(const struct pool *p, int64_t begin, int64_t end, int64_t i, int64_t part)
 {

@@ -1,0 +1,127 @@
+/* ops_more.c - calls of the ops of experts and of linear attention; see ops.h. */
+#include "worker/engine/ops.h"
+
+static struct tensor *run(struct tape *tape, struct op_call *call)
+{
+    if (!call->out[0])
+        return NULL;
+    tape_run(tape, call);
+    return tape_failed(tape) ? NULL : call->out[0];
+}
+
+struct tensor *op_join(struct tape *tape, struct tensor *a, struct tensor *b, struct tensor *c)
+{
+    struct op_call call = {.op = OP_JOIN, .in = {a, b, c}};
+
+    if (tape_failed(tape) || !a || !b)
+        return NULL;
+    CHECK(tensor_rows(a) == tensor_rows(b) && (!c || tensor_rows(a) == tensor_rows(c)));
+    call.out[0] = tape_matrix(tape, tensor_rows(a), tensor_columns(a) + tensor_columns(b) +
+                                                        (c ? tensor_columns(c) : 0));
+    return run(tape, &call);
+}
+
+bool op_route(struct tape *tape, struct tensor *logits, const struct route_config *config,
+              struct route *out)
+{
+    struct op_call call = {.op = OP_ROUTE, .in = {logits},
+                           .whole = {config->choices, config->mode, config->capacity,
+                                     config->drop},
+                           .real = {config->balance_weight, config->z_weight}};
+    int64_t cells, starts, stats = ROUTE_STATS;
+
+    if (tape_failed(tape) || !logits)
+        return false;
+    CHECK(config->choices >= 1 && config->choices <= ROUTE_CHOICES_MAX &&
+          config->choices <= tensor_columns(logits));
+    cells = tensor_rows(logits) * config->choices;
+    starts = tensor_columns(logits) + 1;
+    call.out[1] = tape_tensor(tape, DTYPE_I32, 1, &cells);
+    call.out[2] = tape_tensor(tape, DTYPE_I32, 1, &cells);
+    call.out[3] = tape_tensor(tape, DTYPE_I32, 1, &starts);
+    call.out[4] = tape_tensor(tape, DTYPE_F32, 1, &stats);
+    call.out[0] = tape_matrix(tape, tensor_rows(logits), config->choices);
+    if (!run(tape, &call))
+        return false;
+    *out = (struct route){call.out[0], call.out[1], call.out[2], call.out[3], call.out[4],
+                          starts - 1, config->choices};
+    return true;
+}
+
+struct tensor *op_dispatch(struct tape *tape, struct tensor *x, const struct route *route)
+{
+    struct op_call call = {.op = OP_DISPATCH, .in = {x, route->slot}, .whole = {route->choices}};
+
+    if (tape_failed(tape) || !x)
+        return NULL;
+    CHECK(tensor_rows(x) * route->choices == tensor_count(route->slot));
+    call.out[0] = tape_matrix(tape, tensor_count(route->slot), tensor_columns(x));
+    return run(tape, &call);
+}
+
+struct tensor *op_experts(struct tape *tape, struct tensor *x, struct tensor *w,
+                          const struct route *route)
+{
+    struct op_call call = {.op = OP_EXPERTS, .in = {x, w, route->starts},
+                           .whole = {route->experts}};
+
+    if (tape_failed(tape) || !x || !w)
+        return NULL;
+    CHECK(tensor_columns(x) == tensor_columns(w) && tensor_rows(w) % route->experts == 0);
+    call.out[0] = tape_matrix(tape, tensor_rows(x), tensor_rows(w) / route->experts);
+    return run(tape, &call);
+}
+
+struct tensor *op_combine(struct tape *tape, struct tensor *y, const struct route *route)
+{
+    struct op_call call = {.op = OP_COMBINE, .in = {y, route->slot, route->gate},
+                           .whole = {route->choices}};
+
+    if (tape_failed(tape) || !y)
+        return NULL;
+    CHECK(tensor_rows(y) == tensor_count(route->slot));
+    call.out[0] = tape_matrix(tape, tensor_rows(y) / route->choices, tensor_columns(y));
+    return run(tape, &call);
+}
+
+struct tensor *op_lightning(struct tape *tape, struct tensor *qkv, const struct lightning *l)
+{
+    struct op_call call = {.op = OP_LIGHTNING, .in = {qkv, l->slope, l->first},
+                           .whole = {l->H, l->dk, l->e, l->B}};
+
+    if (tape_failed(tape) || !qkv || !l->slope)
+        return NULL;
+    CHECK(tensor_columns(qkv) == l->H * (2 * l->dk + l->e) && tensor_count(l->slope) == l->H);
+    CHECK(tensor_rows(qkv) % l->B == 0);
+    call.out[0] = tape_matrix(tape, tensor_rows(qkv), l->H * l->e);
+    return run(tape, &call);
+}
+
+struct tensor *op_lightning_step(struct tape *tape, struct tensor *qkv,
+                                 const struct lightning *l, struct tensor *take,
+                                 struct tensor *state)
+{
+    struct op_call call = {.op = OP_LIGHTNING_STEP, .in = {qkv, l->slope, take, state},
+                           .whole = {l->H, l->dk, l->e, l->B}};
+
+    if (tape_failed(tape) || !qkv || !l->slope || !take)
+        return NULL;
+    CHECK(tensor_columns(qkv) == l->H * (2 * l->dk + l->e) && tensor_count(take) == l->B);
+    CHECK(tensor_count(state) == l->B * l->H * l->dk * l->e);
+    call.out[0] = tape_matrix(tape, tensor_rows(qkv), l->H * l->e);
+    return run(tape, &call);
+}
+
+struct tensor *op_lrpe(struct tape *tape, struct tensor *x, struct tensor *position,
+                       struct tensor *theta, int64_t H, int64_t d, enum activation f)
+{
+    struct op_call call = {.op = OP_LRPE, .in = {x, theta ? position : NULL, theta},
+                           .whole = {H, d, f}};
+
+    if (tape_failed(tape) || !x || (theta && !position))
+        return NULL;
+    CHECK(tensor_columns(x) >= 3 * H * d && (!theta || tensor_count(theta) == H * d));
+    CHECK(f == ACTIVATION_NONE || f == ACTIVATION_SILU || f == ACTIVATION_ELU1);
+    call.out[0] = tape_matrix(tape, tensor_rows(x), H * d * (theta ? 5 : 3));
+    return run(tape, &call);
+}
