@@ -220,7 +220,165 @@ def kona(case):
     return y / y.norm(dim=-1, keepdim=True)
 
 
-MODELS = {"gpt2": gpt2, "llama": llama, "bert": bert, "kona": kona}
+def moe(case):
+    """Mixtral, OLMoE, and ours with shared experts: experts are called one token at a time."""
+    c, eps = case.config, case.config["rms_norm_eps"]
+    kind = c["model_type"]
+    own_norms = kind == "olmoe" or c.get("qk_norm", False)
+    before = c.get("gate_before_choice", False) or c.get("norm_topk_prob") is False
+    count = c["num_local_experts"] if kind == "mixtral" else c["num_experts"]
+    ffn, names = (("mlp.", ("gate_proj", "up_proj", "down_proj")) if own_norms else
+                  ("block_sparse_moe.", ("w1", "w3", "w2")))
+    case.losses = []
+
+    def expert(x, name, parts):
+        h = F.silu(case.linear(x, name + parts[0])) * case.linear(x, name + parts[1])
+        return case.linear(h, name + parts[2])
+
+    def experts(x, name):
+        logits = case.linear(x, name + ffn + "gate")
+        chosen = torch.topk(logits, c["num_experts_per_tok"], -1)
+        p = torch.softmax(logits, -1)
+        gate = p.gather(-1, chosen.indices) if before else torch.softmax(chosen.values, -1)
+        rows = []
+        for n in range(x.shape[0]):
+            rows.append(sum(gate[n, j] * expert(x[n], f"{name}{ffn}experts.{int(e)}.", names)
+                            for j, e in enumerate(chosen.indices[n])))
+        share = torch.bincount(chosen.indices.flatten(), minlength=count).double()
+        balance = count * (share / share.sum() * p.mean(0)).sum()
+        z = (torch.logsumexp(logits, -1) ** 2).mean()
+        case.losses += [c["router_aux_loss_coef"] * balance,
+                        float(case.numbers["z_loss"][0]) * z]
+        y = torch.stack(rows)
+        if c.get("num_shared_experts", 0):
+            y = y + expert(x, name + "mlp.shared_experts.", ("gate_proj", "up_proj", "down_proj"))
+        return y
+
+    x = case["model.embed_tokens.weight"][case.token]
+    for i in range(c["num_hidden_layers"]):
+        name = f"model.layers.{i}."
+        h = rms_norm(x, case[name + "input_layernorm.weight"], eps)
+        q, k, v = (case.linear(h, f"{name}self_attn.{part}_proj") for part in "qkv")
+        if own_norms:
+            q = rms_norm(q, case[name + "self_attn.q_norm.weight"], eps)
+            k = rms_norm(k, case[name + "self_attn.k_norm.weight"], eps)
+        q = rotate(heads_of(q, c["num_attention_heads"]), c["rope_theta"])
+        k = rotate(heads_of(k, c["num_key_value_heads"]), c["rope_theta"])
+        v = heads_of(v, c["num_key_value_heads"])
+        x = x + case.linear(attention(q, k, v, causal(T)), name + "self_attn.o_proj")
+        h = rms_norm(x, case[name + "post_attention_layernorm.weight"], eps)
+        x = x + experts(h.reshape(B * T, -1), name).view_as(x)
+    x = rms_norm(x, case["model.norm.weight"], eps)
+    return x @ case["lm_head.weight"].t()
+
+
+def alibi_slopes(count):
+    power = 2 ** int(math.log2(count))
+    slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    return slopes + [2 ** (-4 * (h + 1) / power) for h in range(0, 2 * (count - power), 2)]
+
+
+def transnormer(case):
+    """The naive form: all pairs of positions, masked by powers of the decay."""
+    c, eps = case.config, case.config["norm_eps"]
+    width, count, layers = c["decoder_embed_dim"], c["decoder_attention_heads"], c["decoder_layers"]
+    steps = torch.arange(T, dtype=torch.float64)
+    distance = steps[:, None] - steps[None, :]
+    x = case["model.embed_tokens.weight"][case.token]
+    if not c["no_scale_embedding"]:
+        x = x * math.sqrt(width)
+    for i in range(layers):
+        name = f"model.layers.{i}."
+        if c["decay"] == "alibi":
+            slope = [m * (1 - i / (layers - 1) + 1e-5) for m in alibi_slopes(count)]
+        elif c["decay"] == "paper":
+            slope = [8 * h / count * (1 - i / layers) for h in range(count)]
+        else:
+            slope = [0.0] * count
+        decay = torch.exp(-torch.tensor(slope, dtype=torch.float64)[:, None, None] *
+                          distance.clamp(min=0)) * (distance >= 0)
+        h = case.linear(rms_norm(x, 1, eps), name + "token_mixer.qkvu_proj")
+        q, k, v, u = h.chunk(4, -1)
+        q, k, v = heads_of(F.silu(q), count), heads_of(F.silu(k), count), heads_of(v, count)
+        if c["linear_use_lrpe_list"][i]:
+            angle = steps[None, :, None] * case[name + "token_mixer.lrpe.theta"][:, None, :]
+            q = torch.cat([q * angle.cos(), q * angle.sin()], -1)
+            k = torch.cat([k * angle.cos(), k * angle.sin()], -1)
+        y = (q @ k.transpose(-1, -2) * decay) @ v
+        y = rms_norm(y.transpose(1, 2).reshape(B, T, width), 1, eps)
+        x = x + case.linear(y if c["ungated"] else u * y, name + "token_mixer.out_proj")
+        h = rms_norm(x, 1, eps)
+        h = (case.linear(h, name + "channel_mixer.l1") * case.linear(h, name + "channel_mixer.l2"))
+        x = x + case.linear(h, name + "channel_mixer.l3")
+    head = "model.embed_tokens" if c["tie_word_embeddings"] else "lm_head"
+    return rms_norm(x, 1, eps) @ case[head + ".weight"].t()
+
+
+def t5_buckets(c, length, both_ways):
+    """(query, key) to the row of the table of biases."""
+    count, span = c["relative_attention_num_buckets"], c["relative_attention_max_distance"]
+    relative = torch.arange(length)[None, :] - torch.arange(length)[:, None]
+    base = torch.zeros_like(relative)
+    if both_ways:
+        count //= 2
+        base = (relative > 0).long() * count
+        relative = relative.abs()
+    else:
+        relative = (-relative).clamp(min=0)
+    exact = count // 2
+    far = exact + (torch.log(relative.float().clamp(min=1) / exact) / math.log(span / exact) *
+                   (count - exact)).long()
+    return base + torch.where(relative < exact, relative, far.clamp(max=count - 1))
+
+
+def t5(case):
+    c, eps = case.config, case.config["layer_norm_epsilon"]
+    source = case.ids("source").view(B, -1)
+    S, H = source.shape[1], c["num_heads"]
+    seen = (torch.arange(S)[None, :] < case.ids("source_length")[:, None])[:, None, None, :]
+    act = {"relu": torch.relu, "gelu": gelu_tanh, "silu": F.silu}[
+        c["feed_forward_proj"].split("-")[-1]]
+
+    def norm(x, name):
+        return rms_norm(x, case[name + ".weight"], eps)
+
+    def attend(x, keys, name, mask, bias=0):
+        q, k, v = (heads_of(case.linear(y, name + part), H)
+                   for y, part in ((x, "q"), (keys, "k"), (keys, "v")))
+        return case.linear(attention(q, k, v, mask, 1.0, bias), name + "o")
+
+    def feed(x, name):
+        if c["feed_forward_proj"].startswith("gated"):
+            return case.linear(act(case.linear(x, name + "wi_0")) * case.linear(x, name + "wi_1"),
+                               name + "wo")
+        return case.linear(act(case.linear(x, name + "wi")), name + "wo")
+
+    def biases(side, length):
+        table = case[side + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+        return table[t5_buckets(c, length, side == "encoder")].permute(2, 0, 1)
+
+    x = case["shared.weight"][source]
+    for i in range(c["num_layers"]):
+        name = f"encoder.block.{i}.layer."
+        h = norm(x, name + "0.layer_norm")
+        x = x + attend(h, h, name + "0.SelfAttention.", seen, biases("encoder", S))
+        x = x + feed(norm(x, name + "1.layer_norm"), name + "1.DenseReluDense.")
+    encoded = norm(x, "encoder.final_layer_norm")
+    x = case["shared.weight"][case.token]
+    for i in range(c["num_decoder_layers"]):
+        name = f"decoder.block.{i}.layer."
+        h = norm(x, name + "0.layer_norm")
+        x = x + attend(h, h, name + "0.SelfAttention.", causal(T), biases("decoder", T))
+        x = x + attend(norm(x, name + "1.layer_norm"), encoded, name + "1.EncDecAttention.", seen)
+        x = x + feed(norm(x, name + "2.layer_norm"), name + "2.DenseReluDense.")
+    x = norm(x, "decoder.final_layer_norm")
+    if c["tie_word_embeddings"]:
+        return x / math.sqrt(c["d_model"]) @ case["shared.weight"].t()
+    return x @ case["lm_head.weight"].t()
+
+
+MODELS = {"gpt2": gpt2, "llama": llama, "bert": bert, "kona": kona, "mixtral": moe, "olmoe": moe,
+          "athanor_moe": moe, "transnormer": transnormer, "t5": t5}
 
 
 def weights_as_seen(y):

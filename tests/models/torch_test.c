@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define SMALL_S 17
+
 enum output { LOGITS, HIDDEN, OWN_VECTOR, MEAN_VECTOR, TOKENS, LABELS };
 
 struct torch_case {
@@ -28,6 +30,9 @@ struct torch_case {
               .eos_token = -1
 #define BERT .family = MODEL_BERT, SMALL, .width = 32, .heads = 4, .labels = 5
 
+#define MOE .width = 24, .heads = 6, .head_width = 4, .ffn_width = 16, .experts = 5
+#define T5 .width = 24, .heads = 3, .head_width = 10, .ffn_width = 40
+
 static const struct torch_case cases[] = {
     {"gpt2", {.family = MODEL_GPT2, SMALL, .width = 32, .heads = 4, .tied = true}, LOGITS, false},
     {"llama", {.family = MODEL_LLAMA, SMALL, .width = 24, .heads = 6, .kv_heads = 2,
@@ -37,6 +42,23 @@ static const struct torch_case cases[] = {
     {"bert-mean", {BERT, .activation = ACTIVATION_GELU_TANH}, MEAN_VECTOR, true},
     {"bert-tokens", {BERT, .top = MODEL_TOP_TOKENS}, TOKENS, true},
     {"bert-labels", {BERT, .top = MODEL_TOP_LABELS, .activation = ACTIVATION_RELU}, LABELS, true},
+    {"mixtral", {.family = MODEL_MOE, SMALL, MOE, .kv_heads = 2, .balance_loss = 0.3}, LOGITS,
+     false},
+    {"olmoe", {.family = MODEL_MOE, SMALL, MOE, .choices = 3, .gate_before = true,
+               .qk_norm = true, .balance_loss = 0.2, .z_loss = 0.1}, LOGITS, false},
+    {"moe-shared", {.family = MODEL_MOE, SMALL, MOE, .choices = 1, .shared_experts = 2}, LOGITS,
+     false},
+    {"transnormer", {.family = MODEL_TRANSNORMER, SMALL, .width = 32, .heads = 4,
+                     .ffn_width = 48, .tied = true}, LOGITS, false},
+    {"transnormer-paper", {.family = MODEL_TRANSNORMER, SMALL, .width = 24, .heads = 3,
+                           .ffn_width = 40, .lrpe = LRPE_ALL, .decay = DECAY_PAPER,
+                           .plain_embedding = true}, LOGITS, false},
+    {"transnormer-plain", {.family = MODEL_TRANSNORMER, SMALL, .width = 24, .heads = 3,
+                           .ffn_width = 40, .lrpe = LRPE_NONE, .decay = DECAY_NONE,
+                           .ungated = true, .tied = true}, LOGITS, false},
+    {"t5", {.family = MODEL_T5, SMALL, T5, .tied = true, .decoder_layers = 3}, LOGITS, true},
+    {"t5-gated", {.family = MODEL_T5, SMALL, T5, .gated = true, .buckets = 8, .bucket_span = 12},
+     LOGITS, true},
     {"kona", {.family = MODEL_KONA, SMALL, .width = 32, .heads = 4, .ffn_width = 48}, OWN_VECTOR,
      true},
 };
@@ -44,15 +66,18 @@ static const struct torch_case cases[] = {
 /* The named numbers of one case, written as safetensors. */
 struct sheet {
     struct named_array array[200];
+    char name[200][MODEL_NAME_SIZE];
     size_t count;
 };
 
 static float *sheet_add(struct sheet *sheet, const char *name, uint64_t rows, uint64_t columns)
 {
     struct named_array *array = &sheet->array[sheet->count++];
+    char *own = sheet->name[sheet->count - 1];
 
     assert_true(sheet->count < ARRAY_COUNT(sheet->array));
-    *array = (struct named_array){.name = name, .dim_count = columns ? 2 : 1,
+    snprintf(own, MODEL_NAME_SIZE, "%s", name);
+    *array = (struct named_array){.name = own, .dim_count = columns ? 2 : 1,
                                   .shape = {rows, columns}};
     array->values = mem_array((size_t)(rows * (columns ? columns : 1)), sizeof(float));
     return array->values;
@@ -90,7 +115,7 @@ static void shake_weights(struct model *model)
         rng_init(&rng, (uint64_t)w + 100);
         model_weight_read(weight, host);
         for (int64_t i = 0; i < count; i++)
-            host[i] += weight->decays ? 0 : (float)(0.2 * rng_normal(&rng));
+            host[i] += weight->tensor.rank == 2 ? 0 : (float)(0.2 * rng_normal(&rng));
         model_weight_write(weight, host);
         mem_free(host);
     }
@@ -146,24 +171,36 @@ static void run_case(const struct torch_case *c, struct model *model, struct sma
 
 static void write_gradients(const struct model *model, const char *folder)
 {
-    struct sheet sheet = {0};
+    struct sheet *sheet = mem_zalloc(sizeof *sheet);
     float *grads = small_grads(model);
 
     for (int64_t w = 0; w < model->weight_count; w++) {
         const struct model_weight *weight = &model->weight[w];
-        float *values = sheet_add(&sheet, weight->hf_name, (uint64_t)weight->tensor.dim[0],
-                                  weight->decays ? (uint64_t)weight->tensor.dim[1] : 0);
+        int64_t parts = model_weight_parts(weight), count = tensor_count(&weight->tensor) / parts;
 
-        sheet.array[sheet.count - 1].transposed = weight->hf_transposed;
-        memcpy(values, grads + weight->offset, 4 * (size_t)tensor_count(&weight->tensor));
+        for (int64_t k = 0; k < parts; k++) {
+            uint64_t rows = (uint64_t)(weight->tensor.dim[0] / parts);
+            char name[MODEL_NAME_SIZE];
+            float *values;
+
+            model_weight_part_name(weight, k, name);
+            values = sheet_add(sheet, name, rows,
+                               weight->tensor.rank == 2 ? (uint64_t)weight->tensor.dim[1] : 0);
+            sheet->array[sheet->count - 1].transposed = weight->hf_transposed;
+            memcpy(values, grads + weight->offset + k * count, 4 * (size_t)count);
+        }
     }
-    sheet_write(&sheet, folder, "gradients.safetensors");
+    sheet_write(sheet, folder, "gradients.safetensors");
+    mem_free(sheet);
     mem_free(grads);
 }
 
 static void write_case(const struct torch_case *c, const char *root)
 {
     static const int32_t lengths[SMALL_B] = {SMALL_T, 7, 13}, types[SMALL_N] = {[3] = 1, [30] = 1};
+    static const int32_t source_lengths[SMALL_B] = {9, SMALL_S, 4};
+    int32_t source[SMALL_B * SMALL_S];
+    bool reads = c->config.family == MODEL_T5;
     struct device *device = small_device(BACKEND_CPU, 2);
     struct model *model = small_model(device, &c->config, 3);
     char *folder = mem_printf("%s/%s", root, c->name);
@@ -175,11 +212,22 @@ static void write_case(const struct torch_case *c, const char *root)
     shake_weights(model);
     must(model_files_write(folder, model, &err));
     small_batch_fill(&b, c->config.vocab_size, 5);
-    b.batch.length = c->padded ? lengths : NULL;
+    b.batch.length = c->padded && !reads ? lengths : NULL;
+    b.batch.share = 1;
+    for (int i = 0; i < SMALL_B * SMALL_S; i++)
+        source[i] = (i * 7 + 3) % 61;
+    if (reads) {
+        b.batch.source = source;
+        b.batch.S = SMALL_S;
+        b.batch.source_length = source_lengths;
+    }
     b.batch.type = c->config.family == MODEL_BERT ? types : NULL;
     run_case(c, model, &b, &numbers);
     sheet_add_ids(&numbers, "token", b.token, SMALL_N);
     sheet_add_ids(&numbers, "length", b.batch.length, SMALL_B);
+    sheet_add_ids(&numbers, "source", b.batch.source, SMALL_B * SMALL_S);
+    sheet_add_ids(&numbers, "source_length", b.batch.source_length, SMALL_B);
+    sheet_add(&numbers, "z_loss", 1, 0)[0] = (float)c->config.z_loss;
     sheet_add_ids(&numbers, "type", b.batch.type, SMALL_N);
     *sheet_add(&numbers, "what", 1, 0) = (float)c->output;
     sheet_write(&numbers, folder, "numbers.safetensors");

@@ -16,6 +16,8 @@ struct kv_cache {
     struct tensor *kept;  /* CACHE_KEPT of each layer, first dimension B; values NULL: none */
     int32_t *count;       /* tokens cached per row, on the host           */
     struct tensor *start; /* the same on the device, of the current call  */
+    struct tensor *take;  /* tokens of the current call that count        */
+    int32_t *source_length; /* of kv_cache_read; NULL: all                */
 };
 
 static size_t kept_bytes(const struct tensor *tensor)
@@ -33,22 +35,41 @@ static size_t row_bytes(const struct tensor *tensor)
     return kept_bytes(tensor) / (size_t)tensor->dim[0];
 }
 
-static int64_t kept_count(const struct kv_cache *cache)
+static bool default_kept(const struct model_config *c, int which, int64_t capacity,
+                         int64_t out[2])
 {
-    return CACHE_KEPT * cache->model->config.layers;
+    out[0] = capacity;
+    out[1] = c->kv_heads * c->head_width;
+    return which < 2;
 }
 
-static int make_kept(struct kv_cache *cache, struct tensor *tensor, struct err *err)
+static int make_kept(struct kv_cache *cache, int64_t layer, int which, struct err *err)
 {
-    const struct model_config *c = &cache->model->config;
-    struct device *device = cache->model->device;
+    const struct model *model = cache->model;
+    struct tensor *tensor = &cache->kept[CACHE_KEPT * layer + which];
+    int64_t dim[2];
+    bool there = model->table->kept ? model->table->kept(&model->config, layer, which,
+                                                         cache->capacity, dim)
+                                    : default_kept(&model->config, which, cache->capacity, dim);
 
-    *tensor = (struct tensor){.device = device, .dtype = DTYPE_F32, .rank = 3,
-                              .dim = {cache->B, cache->capacity, c->kv_heads * c->head_width, 1}};
-    if (device_alloc(device, kept_bytes(tensor), &tensor->values, err) < 0)
-        return err_wrap(err, "cache of keys and values");
-    device->backend->zero(device, tensor->values, kept_bytes(tensor));
+    *tensor = (struct tensor){.device = model->device, .dtype = DTYPE_F32, .rank = 3,
+                              .dim = {cache->B, there ? dim[0] : 0, there ? dim[1] : 0, 1}};
+    if (!there)
+        return 0;
+    if (device_alloc(model->device, kept_bytes(tensor), &tensor->values, err) < 0)
+        return err_wrap(err, "cache of the tokens read");
+    model->device->backend->zero(model->device, tensor->values, kept_bytes(tensor));
     return 0;
+}
+
+static int64_t layer_count(const struct model *model)
+{
+    return model->table->second_count ? model->config.decoder_layers : model->config.layers;
+}
+
+static int64_t kept_count(const struct kv_cache *cache)
+{
+    return CACHE_KEPT * layer_count(cache->model);
 }
 
 int kv_cache_new(const struct model *model, int64_t B, int64_t capacity, struct kv_cache **out,
@@ -62,10 +83,10 @@ int kv_cache_new(const struct model *model, int64_t B, int64_t capacity, struct 
                        model->table->name);
     cache = mem_zalloc(sizeof *cache);
     *cache = (struct kv_cache){.model = model, .B = B, .capacity = capacity};
-    cache->kept = mem_array((size_t)kept_count(cache), sizeof *cache->kept);
+    cache->kept = mem_zalloc((size_t)kept_count(cache) * sizeof *cache->kept);
     cache->count = mem_array((size_t)B, sizeof *cache->count);
     for (int64_t i = 0; i < kept_count(cache); i++) {
-        if (make_kept(cache, &cache->kept[i], err) < 0) {
+        if (make_kept(cache, i / CACHE_KEPT, (int)(i % CACHE_KEPT), err) < 0) {
             kv_cache_free(cache);
             return -1;
         }
@@ -82,6 +103,7 @@ void kv_cache_free(struct kv_cache *cache)
     for (int64_t i = 0; i < kept_count(cache); i++)
         device_release(cache->model->device, cache->kept[i].values, kept_bytes(&cache->kept[i]));
     mem_free(cache->kept);
+    mem_free(cache->source_length);
     mem_free(cache->count);
     mem_free(cache);
 }
@@ -90,6 +112,17 @@ int64_t kv_cache_count(const struct kv_cache *cache, int64_t b)
 {
     CHECK(b >= 0 && b < cache->B);
     return cache->count[b];
+}
+
+/* Room for a source that kv_cache_read left in another cache. */
+static int widen_like(struct kv_cache *cache, struct tensor *tensor, const struct tensor *from,
+                      struct err *err)
+{
+    tensor->dim[1] = from->dim[1];
+    tensor->dim[2] = from->dim[2];
+    if (device_alloc(cache->model->device, kept_bytes(tensor), &tensor->values, err) < 0)
+        return err_wrap(err, "cache of the source");
+    return 0;
 }
 
 int kv_cache_fork(const struct kv_cache *prefix, int64_t row, int64_t B, int64_t capacity,
@@ -103,6 +136,13 @@ int kv_cache_fork(const struct kv_cache *prefix, int64_t row, int64_t B, int64_t
         return -1;
     for (int64_t i = 0; i < kept_count(prefix); i++) {
         const struct tensor *from = &prefix->kept[i];
+
+        if (!from->values)
+            continue;
+        if (!cache->kept[i].values && widen_like(cache, &cache->kept[i], from, err) < 0) {
+            kv_cache_free(cache);
+            return -1;
+        }
         size_t per_row = row_bytes(&cache->kept[i]);
         size_t size_bytes = per_row < row_bytes(from) ? per_row : row_bytes(from);
 
@@ -112,7 +152,39 @@ int kv_cache_fork(const struct kv_cache *prefix, int64_t row, int64_t B, int64_t
     }
     for (int64_t b = 0; b < B; b++)
         cache->count[b] = prefix->count[row];
+    if (prefix->source_length) {
+        cache->source_length = mem_array((size_t)B, sizeof *cache->source_length);
+        for (int64_t b = 0; b < B; b++)
+            cache->source_length[b] = prefix->source_length[row];
+    }
     *out = cache;
+    return 0;
+}
+
+int kv_cache_read(struct tape *tape, struct kv_cache *cache, const int32_t *source, int64_t S,
+                  const int32_t *length, struct err *err)
+{
+    struct device *device = cache->model->device;
+    struct model_batch batch = {.B = cache->B, .source = source, .S = S, .source_length = length};
+
+    if (cache->model->config.family != MODEL_T5)
+        return err_set(err, ERR_INVALID, "%s reads no source", cache->model->table->name);
+    for (int64_t i = 0; i < layer_count(cache->model); i++) {
+        struct tensor *kept = &cache->kept[CACHE_KEPT * i + 2];
+        struct tensor shape = {.dim = {cache->B, S, 2 * cache->model->config.heads *
+                                                        cache->model->config.head_width, 1}};
+
+        CHECK(!kept->values);
+        if (widen_like(cache, kept, &shape, err) < 0)
+            return -1;
+    }
+    if (t5_read(tape, cache->model, &batch, cache, err) < 0)
+        return -1;
+    device->backend->finish(device);
+    if (length) {
+        cache->source_length = mem_array((size_t)cache->B, sizeof *length);
+        memcpy(cache->source_length, length, sizeof *length * (size_t)cache->B);
+    }
     return 0;
 }
 
@@ -133,6 +205,8 @@ int kv_cache_select(struct kv_cache *cache, const int32_t *source, struct err *e
     int32_t *count;
 
     for (int64_t i = 0; i < kept_count(cache); i++) {
+        if (!cache->kept[i].values)
+            continue;
         if (device_scratch_reserve(cache->model->device, kept_bytes(&cache->kept[i]), err) < 0)
             return -1;
         select_rows(cache, &cache->kept[i], source);
@@ -147,13 +221,50 @@ int kv_cache_select(struct kv_cache *cache, const int32_t *source, struct err *e
     return 0;
 }
 
+struct tensor *kv_cache_kept(struct kv_cache *cache, int64_t layer, int which)
+{
+    struct tensor *kept = &cache->kept[CACHE_KEPT * layer + which];
+
+    return kept->values ? kept : NULL;
+}
+
+struct tensor *kv_cache_start(const struct kv_cache *cache)
+{
+    return cache->start;
+}
+
+struct tensor *kv_cache_take(const struct kv_cache *cache)
+{
+    return cache->take;
+}
+
+int64_t kv_cache_capacity(const struct kv_cache *cache)
+{
+    return cache->capacity;
+}
+
+const int32_t *kv_cache_source_length(const struct kv_cache *cache)
+{
+    return cache->source_length;
+}
+
 struct tensor *kv_cache_attend(struct tape *tape, struct kv_cache *cache, int64_t layer,
                                struct tensor *qkv, int64_t B, int64_t T)
 {
-    struct tensor *kept = &cache->kept[CACHE_KEPT * layer];
-
-    return op_attention_cached(tape, qkv, cache->start, &kept[0], &kept[1],
+    return op_attention_cached(tape, qkv, cache->start, kv_cache_kept(cache, layer, 0),
+                               kv_cache_kept(cache, layer, 1),
                                model_heads(&cache->model->config), B, T);
+}
+
+/* How many of the T tokens of each row count, on the device. */
+static struct tensor *taken(struct tape *tape, const struct kv_cache *cache, int64_t T,
+                            const int64_t *advance)
+{
+    int32_t *host = mem_array((size_t)cache->B, sizeof *host);
+
+    for (int64_t b = 0; b < cache->B; b++)
+        host[b] = (int32_t)(advance ? advance[b] : T);
+    return model_take_i32(tape, host, cache->B);
 }
 
 /* Positions go on from what is cached; padding past the context stays at its end. */
@@ -196,6 +307,7 @@ int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *to
     position = next_positions(cache, T);
     batch.position = position;
     cache->start = tape_i32(tape, cache->count, cache->B);
+    cache->take = taken(tape, cache, T, advance);
     rc = model_run(tape, cache->model, &batch, cache, &states, err);
     tape_device(tape)->backend->finish(tape_device(tape));
     mem_free(position);

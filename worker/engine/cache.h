@@ -19,6 +19,10 @@ void kv_cache_free(struct kv_cache *cache);
 int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *token, int64_t T,
                     const int64_t *advance, struct tensor **out_hidden, struct err *err)
     WARN_UNUSED;
+/* T5, once and first: the encoder reads S source tokens in each of B rows (length[b] of which
+ * count; NULL: all), for the decoder to look at. Errors as model_forward. */
+int kv_cache_read(struct tape *tape, struct kv_cache *cache, const int32_t *source, int64_t S,
+                  const int32_t *length, struct err *err) WARN_UNUSED;
 /* Tokens that row b holds. */
 int64_t kv_cache_count(const struct kv_cache *cache, int64_t b);
 

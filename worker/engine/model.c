@@ -177,8 +177,35 @@ void model_remember(struct model_states *states, int64_t i, struct tensor *x)
         states->layer[i] = x;
 }
 
+struct tensor *model_take_f32(struct tape *tape, float *host, int64_t rows, int64_t columns)
+{
+    struct tensor *tensor = tape_f32(tape, host, rows, columns);
+
+    tape_device(tape)->backend->finish(tape_device(tape));
+    mem_free(host);
+    return tensor;
+}
+
+struct tensor *model_ones(struct tape *tape, int64_t C)
+{
+    float *host = mem_array((size_t)C, sizeof *host);
+
+    for (int64_t i = 0; i < C; i++)
+        host[i] = 1;
+    return model_take_f32(tape, host, 1, C);
+}
+
+struct tensor *model_causal_last(struct tape *tape, int64_t B, int64_t T)
+{
+    int32_t *host = mem_array((size_t)(B * T), sizeof *host);
+
+    for (int64_t n = 0; n < B * T; n++)
+        host[n] = (int32_t)(n % T);
+    return model_take_i32(tape, host, B * T);
+}
+
 /* A tensor of the step from numbers that are freed here. */
-static struct tensor *take_i32(struct tape *tape, int32_t *host, int64_t count)
+struct tensor *model_take_i32(struct tape *tape, int32_t *host, int64_t count)
 {
     struct tensor *tensor = tape_i32(tape, host, count);
 
@@ -199,7 +226,7 @@ struct tensor *model_last_by_length(struct tape *tape, const int32_t *length, in
         last[n] = length[n / Tq] - 1;
         CHECK(last[n] >= 0 && last[n] < Tk);
     }
-    return take_i32(tape, last, B * Tq);
+    return model_take_i32(tape, last, B * Tq);
 }
 
 struct tensor *model_attend_heads(struct tape *tape, const struct model_batch *batch,
@@ -226,7 +253,7 @@ struct tensor *model_types(struct tape *tape, const struct model_batch *batch)
 
     if (batch->type)
         return tape_i32(tape, batch->type, N);
-    return take_i32(tape, mem_zalloc((size_t)N * sizeof(int32_t)), N);
+    return model_take_i32(tape, mem_zalloc((size_t)N * sizeof(int32_t)), N);
 }
 
 struct tensor *model_first_rows(struct tape *tape, const struct model_batch *batch)
@@ -235,7 +262,7 @@ struct tensor *model_first_rows(struct tape *tape, const struct model_batch *bat
 
     for (int64_t b = 0; b < batch->B; b++)
         row[b] = (int32_t)(b * batch->T);
-    return take_i32(tape, row, batch->B);
+    return model_take_i32(tape, row, batch->B);
 }
 
 struct tensor *model_positions(struct tape *tape, const struct model_batch *batch)
@@ -248,7 +275,7 @@ struct tensor *model_positions(struct tape *tape, const struct model_batch *batc
     position = mem_array((size_t)N, sizeof *position);
     for (int64_t n = 0; n < N; n++)
         position[n] = (int32_t)(n % batch->T);
-    return take_i32(tape, position, N);
+    return model_take_i32(tape, position, N);
 }
 
 static int refuse_cell(const char *what, int32_t value, int64_t n, int64_t T, int64_t least,
@@ -286,6 +313,25 @@ static int check_lengths(const struct model_batch *batch, struct err *err)
     return 0;
 }
 
+static int check_source(const struct model_config *c, const struct model_batch *batch,
+                        struct err *err)
+{
+    if (!batch->source)
+        return 0;
+    if (batch->S < 1 || batch->S > c->context)
+        return err_set(err, ERR_INVALID, "source of %lld tokens, expected 1..%lld",
+                       (long long)batch->S, (long long)c->context);
+    for (int64_t n = 0; n < batch->B * batch->S; n++)
+        if (batch->source[n] < 0 || batch->source[n] >= c->vocab_size)
+            return refuse_cell("source token", batch->source[n], n, batch->S, 0,
+                               c->vocab_size - 1, err);
+    for (int64_t b = 0; batch->source_length && b < batch->B; b++)
+        if (batch->source_length[b] < 1 || batch->source_length[b] > batch->S)
+            return err_set(err, ERR_INVALID, "source length %d of row %lld, expected 1..%lld",
+                           (int)batch->source_length[b], (long long)b, (long long)batch->S);
+    return 0;
+}
+
 static int check_batch(const struct model *model, const struct model_batch *batch,
                        struct err *err)
 {
@@ -306,7 +352,9 @@ static int check_batch(const struct model *model, const struct model_batch *batc
         if (check_reach(model, batch, n, err) < 0)
             return -1;
     }
-    return check_lengths(batch, err);
+    if (check_lengths(batch, err) < 0)
+        return -1;
+    return check_source(c, batch, err);
 }
 
 int model_run(struct tape *tape, const struct model *model, const struct model_batch *batch,

@@ -14,6 +14,9 @@ enum model_family {
     MODEL_LLAMA,
     MODEL_BERT, /* encoder; see encoder.h                                            */
     MODEL_KONA, /* the small sentence encoder that npm installs; see models/kona.c   */
+    MODEL_MOE,  /* Llama with experts for feed-forward blocks: Mixtral, OLMoE        */
+    MODEL_TRANSNORMER, /* linear attention with decay                                */
+    MODEL_T5,   /* encoder and decoder; hidden states are the decoder's              */
     MODEL_FAMILY_END,
 };
 
@@ -23,6 +26,11 @@ enum model_top {
     MODEL_TOP_TOKENS,     /* predictions of masked tokens                            */
     MODEL_TOP_LABELS,     /* the pooler, and a linear map of it to classes           */
 };
+
+/* Blocks of a TransNormer whose queries and keys carry learned angles, and its decay by head:
+ * the slopes of ALiBi that its code has, or those that its paper prints. */
+enum model_lrpe { LRPE_FIRST = 0, LRPE_NONE, LRPE_ALL };
+enum model_decay { DECAY_ALIBI = 0, DECAY_PAPER, DECAY_NONE };
 
 struct model_config {
     enum model_family family;
@@ -43,7 +51,24 @@ struct model_config {
     int64_t token_types; /* BERT; 0: 2                                                    */
     enum model_top top;  /* BERT                                                          */
     int64_t labels;      /* BERT with MODEL_TOP_LABELS                                    */
-    enum activation activation; /* BERT; 0: gelu                                          */
+    enum activation activation; /* BERT; 0: gelu. T5; 0: relu, or gelu_tanh when gated    */
+    int64_t decoder_layers;  /* T5; 0: layers                                             */
+    bool gated;              /* T5: feed-forward blocks of version 1.1                    */
+    int64_t buckets;         /* T5; 0: 32 relative positions, of distances                */
+    int64_t bucket_span;     /* T5; 0: up to 128                                          */
+    int64_t experts;         /* MoE; 0: 8. ffn_width is that of one expert                */
+    int64_t choices;         /* MoE; 0: 2. Experts of each token                          */
+    int64_t shared_experts;  /* MoE: experts of every token, beside                       */
+    bool gate_before;        /* MoE: gates are parts of the softmax over all experts      */
+    bool qk_norm;            /* MoE: RMS norms of all queries and of all keys (OLMoE)     */
+    double capacity_factor;  /* MoE; 0: no limit. In training an expert takes this times its
+                                equal share of tokens; the weakest gates over it are dropped  */
+    double balance_loss;     /* MoE: weights of the losses of op_route, sums over layers  */
+    double z_loss;
+    enum model_lrpe lrpe;    /* TransNormer                                               */
+    enum model_decay decay;
+    bool plain_embedding;    /* TransNormer: embeddings are not multiplied by sqrt(width) */
+    bool ungated;            /* TransNormer: without the gate on attention's output       */
 };
 
 /* Fills zeros with the defaults above and refuses what no model can be: ERR_INVALID. */
@@ -58,6 +83,7 @@ struct model_weight {
     char name[MODEL_NAME_SIZE];    /* "block.3.qkv.weight"                               */
     char hf_name[MODEL_NAME_SIZE]; /* "transformer.h.3.attn.c_attn.weight"               */
     bool hf_transposed;            /* the file holds [in, out] (GPT-2's Conv1D)          */
+    int64_t experts;               /* files hold the rows in this many groups of pieces  */
     bool decays;                   /* weight decay applies (matrices only)               */
     int64_t offset;                /* elements into the flat arrays                      */
     struct tensor tensor;          /* slice of weights and, unless frozen, of gradients  */
@@ -95,6 +121,11 @@ struct model_weight *model_weight_find(struct model *model, const char *name);
 void model_weight_read(const struct model_weight *weight, float *out_host);
 void model_weight_write(struct model_weight *weight, const float *host);
 void model_zero_grad(struct model *model);
+/* A weight may be several tensors in files, equal stretches of its rows: how many, and the Hugging
+ * Face name of each. */
+int64_t model_weight_parts(const struct model_weight *weight);
+void model_weight_part_name(const struct model_weight *weight, int64_t part,
+                            char out[MODEL_NAME_SIZE]);
 
 struct model_batch {
     int64_t B, T;
@@ -106,12 +137,19 @@ struct model_batch {
     const int32_t *length;   /* B, or NULL: tokens of each row that count; the rest is padding,
                                 which nobody sees. Encoders only; decoders need none        */
     const int32_t *type;     /* B*T, or NULL: 0. Token types of BERT                        */
+    int64_t S;               /* T5: the encoder's tokens, B*S, and how many of each row count
+                                (NULL: all)                                               */
+    const int32_t *source, *source_length;
+    double share;            /* in training, this batch's share of the step (1 / passes over all
+                                ranks): weighs losses that layers add. 0: none, no capacity   */
 };
 
 struct model_states {
     struct tensor *hidden;   /* (B*T, D) after the final norm: what loss.h and logits take  */
     struct tensor **layer;   /* in: NULL, or room for layers+1; out: (B*T, D) residual stream
                                 before block i, [layers] after the last, before the norm    */
+    struct tensor **route;   /* in: NULL, or room for layers; out: MoE: ROUTE_STATS numbers    */
+    struct tensor *encoded;  /* out: T5: (B*S, D) the encoder's states                        */
 };
 
 /* Runs the model. Frozen models record nothing that flows into their weights.

@@ -12,6 +12,9 @@ static const struct model_table *const model_tables[MODEL_FAMILY_END] = {
     [MODEL_LLAMA] = &model_table_llama,
     [MODEL_BERT] = &model_table_bert,
     [MODEL_KONA] = &model_table_kona,
+    [MODEL_MOE] = &model_table_moe,
+    [MODEL_TRANSNORMER] = &model_table_transnormer,
+    [MODEL_T5] = &model_table_t5,
 };
 
 const struct model_table *model_table_of(enum model_family family)

@@ -43,12 +43,28 @@ static int64_t size_of(const struct model_config *c, enum dim dim)
         return c->width / 2;
     case DIM_HALF_QKV:
         return 3 * c->width / 2;
+    case DIM_HEADS:
+        return c->heads;
+    case DIM_HEAD_WIDTH:
+        return c->head_width;
+    case DIM_BUCKETS:
+        return c->buckets;
+    case DIM_EXPERTS:
+        return c->experts;
+    case DIM_EXPERTS_IN:
+        return 2 * c->experts * c->ffn_width;
+    case DIM_EXPERTS_OUT:
+        return c->experts * c->width;
+    case DIM_SHARED:
+        return c->shared_experts * c->ffn_width;
+    case DIM_QKVU:
+        return 4 * c->width;
     }
     CHECK(!"dimension is known");
     return 0;
 }
 
-static bool is_needed(const struct model_config *c, enum need need)
+static bool is_needed(const struct model_config *c, enum need need, int64_t block)
 {
     switch (need) {
     case NEED_ALWAYS:
@@ -61,23 +77,37 @@ static bool is_needed(const struct model_config *c, enum need need)
         return c->top == MODEL_TOP_TOKENS;
     case NEED_LABELS:
         return c->top == MODEL_TOP_LABELS;
+    case NEED_GATED:
+        return c->gated;
+    case NEED_PLAIN:
+        return !c->gated;
+    case NEED_SHARED:
+        return c->shared_experts > 0;
+    case NEED_QK_NORM:
+        return c->qk_norm;
+    case NEED_ANGLES:
+        return c->lrpe == LRPE_ALL || (c->lrpe == LRPE_FIRST && block == 0);
     }
     CHECK(!"need is known");
     return false;
 }
 
-static int64_t row_count(const struct model_config *c, const struct weight_row *row)
+static int64_t row_count(const struct model_config *c, const struct weight_row *row, int64_t block)
 {
-    if (!is_needed(c, row->need))
+    if (!is_needed(c, row->need, block))
         return 0;
     return size_of(c, row->dim[0]) * size_of(c, row->dim[1]);
 }
 
+static int64_t rows_of(const struct model_table *table, const struct model_config *c)
+{
+    return table->before_count + c->layers * table->block_count +
+           c->decoder_layers * table->second_count + table->after_count;
+}
+
 int64_t layout_rows(const struct model *model)
 {
-    const struct model_table *table = model->table;
-
-    return table->before_count + model->config.layers * table->block_count + table->after_count;
+    return rows_of(model->table, &model->config);
 }
 
 /* The row with this number, and which block it is in. */
@@ -86,6 +116,7 @@ static const struct weight_row *row_at(const struct model_table *table,
                                        int64_t *out_block)
 {
     int64_t blocks = c->layers * table->block_count;
+    int64_t seconds = c->decoder_layers * table->second_count;
 
     *out_block = 0;
     if (number < table->before_count)
@@ -95,32 +126,36 @@ static const struct weight_row *row_at(const struct model_table *table,
         *out_block = number / table->block_count;
         return &table->block[number % table->block_count];
     }
-    return &table->after[number - blocks];
+    number -= blocks;
+    if (number < seconds) {
+        *out_block = number / table->second_count;
+        return &table->second[number % table->second_count];
+    }
+    return &table->after[number - seconds];
 }
 
 int64_t layout_count(const struct model_table *table, const struct model_config *config)
 {
     int64_t count = 0;
 
-    for (int i = 0; i < table->before_count; i++)
-        count += row_count(config, &table->before[i]);
-    for (int i = 0; i < table->block_count; i++)
-        count += config->layers * row_count(config, &table->block[i]);
-    for (int i = 0; i < table->after_count; i++)
-        count += row_count(config, &table->after[i]);
+    for (int64_t i = 0; i < rows_of(table, config); i++) {
+        int64_t block;
+        const struct weight_row *row = row_at(table, config, i, &block);
+
+        count += row_count(config, row, block);
+    }
     return count;
 }
 
-/* Copies a name of the table with "%d" replaced by the block's number. */
+/* Copies a name of the table with each "%d" replaced by the block's number. */
 static void expand_name(char out[MODEL_NAME_SIZE], const char *name, int64_t block)
 {
-    const char *mark = strstr(name, "%d");
+    size_t used = 0;
 
-    if (mark)
-        snprintf(out, MODEL_NAME_SIZE, "%.*s%lld%s", (int)(mark - name), name, (long long)block,
-                 mark + 2);
-    else
-        snprintf(out, MODEL_NAME_SIZE, "%s", name);
+    for (const char *mark; (mark = strstr(name, "%d")); name = mark + 2)
+        used += (size_t)snprintf(out + used, MODEL_NAME_SIZE - used, "%.*s%lld",
+                                 (int)(mark - name), name, (long long)block);
+    snprintf(out + used, MODEL_NAME_SIZE - used, "%s", name);
 }
 
 /* While laying out: how many rows still continue the current joined matrix. */
@@ -140,9 +175,12 @@ static void add_weight(struct layout *layout, const struct weight_row *row, int6
     struct model_weight *weight = &model->weight[model->weight_count++];
 
     *weight = (struct model_weight){.hf_transposed = row->hf_transposed,
-                                    .decays = row->dim[1] != DIM_NONE};
+                                    .decays = row->dim[1] != DIM_NONE && !row->no_decay};
+    const char *hf_name = model->config.qk_norm && row->hf_other ? row->hf_other : row->hf_name;
+
     expand_name(weight->name, row->name, block);
-    expand_name(weight->hf_name, row->hf_name, block);
+    expand_name(weight->hf_name, hf_name, block);
+    weight->experts = strstr(hf_name, "%e") ? model->config.experts : 1;
     if (layout->joining == 0)
         model->flat_count = align_up(model->flat_count);
     else
@@ -150,10 +188,10 @@ static void add_weight(struct layout *layout, const struct weight_row *row, int6
     if (row->joins)
         layout->joining = row->joins - 1;
     weight->offset = model->flat_count;
-    weight->tensor = (struct tensor){.dtype = DTYPE_F32, .rank = weight->decays ? 2 : 1,
+    weight->tensor = (struct tensor){.dtype = DTYPE_F32, .rank = row->dim[1] != DIM_NONE ? 2 : 1,
                                      .dim = {size_of(&model->config, row->dim[0]),
                                              size_of(&model->config, row->dim[1]), 1, 1}};
-    model->flat_count += row_count(&model->config, row);
+    model->flat_count += row_count(&model->config, row, block);
 }
 
 void layout_weights(struct model *model)
@@ -168,7 +206,7 @@ void layout_weights(struct model *model)
         const struct weight_row *row = row_at(model->table, &model->config, i, &block);
 
         model->row[i] = -1;
-        if (row_count(&model->config, row) == 0)
+        if (row_count(&model->config, row, block) == 0)
             continue;
         model->row[i] = model->weight_count;
         add_weight(&layout, row, block);
@@ -222,19 +260,40 @@ static void fill_weight(float *out, int64_t count, double std, uint64_t seed, co
         out[i] = (float)(std * rng_normal(&rng));
 }
 
+/* Standard deviation of a random first value. */
+static double spread_of(const struct model_config *c, const struct weight_row *row,
+                        const struct tensor *tensor)
+{
+    double columns = (double)tensor->dim[1];
+
+    switch (row->init) {
+    case INIT_RESIDUAL:
+        return c->init_std / sqrt(2.0 * (double)c->layers);
+    case INIT_UNIT:
+        return 1;
+    case INIT_FAN_IN:
+        return 1 / sqrt(columns);
+    case INIT_QUERY:
+        return 1 / sqrt(columns * (double)c->head_width);
+    default:
+        return c->init_std;
+    }
+}
+
 static void init_weight(const struct model *model, const struct weight_row *row,
                         struct model_weight *weight, float *host, uint64_t seed)
 {
-    int64_t count = tensor_count(&weight->tensor);
-    double std = model->config.init_std;
+    int64_t count = tensor_count(&weight->tensor), columns = weight->tensor.dim[1];
 
-    if (row->init == INIT_RESIDUAL)
-        std /= sqrt(2.0 * (double)model->config.layers);
-    if (row->init == INIT_ZERO || row->init == INIT_ONE)
-        for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) {
+        if (row->init == INIT_ZERO || row->init == INIT_ONE)
             host[i] = row->init == INIT_ONE ? 1.0f : 0.0f;
-    else
-        fill_weight(host, count, std, seed, weight->name);
+        if (row->init == INIT_ANGLES)
+            host[i] = (float)pow(10000, -2.0 * (double)(i % columns) / (double)columns);
+    }
+    if (row->init != INIT_ZERO && row->init != INIT_ONE && row->init != INIT_ANGLES)
+        fill_weight(host, count, spread_of(&model->config, row, &weight->tensor), seed,
+                    weight->name);
     tensor_write(&weight->tensor, host);
     model->device->backend->finish(model->device);
 }
@@ -270,6 +329,23 @@ static struct tensor *tensor_at(const struct model *model, int64_t number)
     return weight ? &weight->tensor : NULL;
 }
 
+static struct tensor *joined_at(const struct model *model, int64_t number)
+{
+    struct model_weight *weight = weight_at(model, number);
+
+    return weight ? &weight->joined : NULL;
+}
+
+static int64_t block_number(const struct model *model, int64_t i, int row)
+{
+    return model->table->before_count + i * model->table->block_count + row;
+}
+
+static int64_t second_number(const struct model *model, int64_t i, int row)
+{
+    return block_number(model, model->config.layers, 0) + i * model->table->second_count + row;
+}
+
 struct tensor *model_before(const struct model *model, int row)
 {
     return tensor_at(model, row);
@@ -277,19 +353,56 @@ struct tensor *model_before(const struct model *model, int row)
 
 struct tensor *model_block(const struct model *model, int64_t i, int row)
 {
-    return tensor_at(model, model->table->before_count + i * model->table->block_count + row);
+    return tensor_at(model, block_number(model, i, row));
 }
 
 struct tensor *model_joined(const struct model *model, int64_t i, int row)
 {
-    struct model_weight *weight = weight_at(
-        model, model->table->before_count + i * model->table->block_count + row);
+    return joined_at(model, block_number(model, i, row));
+}
 
-    return weight ? &weight->joined : NULL;
+struct tensor *model_second(const struct model *model, int64_t i, int row)
+{
+    return tensor_at(model, second_number(model, i, row));
+}
+
+struct tensor *model_second_joined(const struct model *model, int64_t i, int row)
+{
+    return joined_at(model, second_number(model, i, row));
 }
 
 struct tensor *model_after(const struct model *model, int row)
 {
-    return tensor_at(model, model->table->before_count +
-                                model->config.layers * model->table->block_count + row);
+    return tensor_at(model, second_number(model, model->config.decoder_layers, row));
+}
+
+static int64_t pieces_of(const struct model_weight *weight)
+{
+    int64_t pieces = 1;
+
+    for (const char *c = weight->hf_name; *c; c++)
+        pieces += *c == '|';
+    return pieces;
+}
+
+int64_t model_weight_parts(const struct model_weight *weight)
+{
+    return pieces_of(weight) * weight->experts;
+}
+
+void model_weight_part_name(const struct model_weight *weight, int64_t part,
+                            char out[MODEL_NAME_SIZE])
+{
+    int64_t pieces = pieces_of(weight);
+    const char *piece = weight->hf_name, *end, *mark;
+
+    for (int64_t i = 0; i < part % pieces; i++)
+        piece = strchr(piece, '|') + 1;
+    end = piece + strcspn(piece, "|");
+    mark = strstr(piece, "%e");
+    if (mark && mark < end)
+        snprintf(out, MODEL_NAME_SIZE, "%.*s%lld%.*s", (int)(mark - piece), piece,
+                 (long long)(part / pieces), (int)(end - mark - 2), mark + 2);
+    else
+        snprintf(out, MODEL_NAME_SIZE, "%.*s", (int)(end - piece), piece);
 }

@@ -82,6 +82,17 @@ struct attend {
 };
 struct tensor *op_attend(struct tape *tape, struct tensor *x, const struct attend *attend);
 
+/* op_attention_cached in general: scale (0: 1/sqrt(d)); a query sees the last `window` keys up to
+ * its own (0: all); bias (R, H) or NULL by distance: bias[min(query - key, R-1), h] is added. */
+struct attend_cached {
+    struct tensor *start, *k, *v, *bias;
+    struct heads heads;
+    int64_t B, window;
+    double scale;
+};
+struct tensor *op_attend_cached(struct tape *tape, struct tensor *qkv,
+                                const struct attend_cached *attend);
+
 /* y = f(x), and y = f(gate) * up for x (N, 2F) that holds gate then up in each row.
  * gelu is x/2 (1 + erf(x/sqrt 2)), gelu_tanh its approximation (op_gelu), silu x sigmoid(x),
  * elu1 1 + elu(x). Gated units: Shazeer 2020, eq. 5 and 6; ACTIVATION_NONE is the bilinear one. */

@@ -1,6 +1,8 @@
 /* ops_more.c - calls of the ops of experts and of linear attention; see ops.h. */
 #include "worker/engine/ops.h"
 
+#include <math.h>
+
 static struct tensor *run(struct tape *tape, struct op_call *call)
 {
     if (!call->out[0])
@@ -18,6 +20,24 @@ struct tensor *op_join(struct tape *tape, struct tensor *a, struct tensor *b, st
     CHECK(tensor_rows(a) == tensor_rows(b) && (!c || tensor_rows(a) == tensor_rows(c)));
     call.out[0] = tape_matrix(tape, tensor_rows(a), tensor_columns(a) + tensor_columns(b) +
                                                         (c ? tensor_columns(c) : 0));
+    return run(tape, &call);
+}
+
+struct tensor *op_attend_cached(struct tape *tape, struct tensor *qkv,
+                                const struct attend_cached *a)
+{
+    int64_t H = a->heads.heads, Hk = a->heads.kv_heads, d = a->heads.head_width;
+    struct op_call call = {.op = OP_ATTEND_CACHED, .in = {qkv, a->start, a->k, a->v, a->bias},
+                           .whole = {H, Hk, d, a->B, a->window}, .real = {a->scale}};
+
+    if (tape_failed(tape) || !qkv || !a->start)
+        return NULL;
+    CHECK(tensor_columns(qkv) == (H + 2 * Hk) * d && H % Hk == 0);
+    CHECK(tensor_count(a->start) == a->B && a->k->dim[0] == a->B && a->k->dim[2] == Hk * d);
+    CHECK(!a->bias || tensor_columns(a->bias) == H);
+    if (a->scale == 0)
+        call.real[0] = 1 / sqrt((double)d);
+    call.out[0] = tape_matrix(tape, tensor_rows(qkv), H * d);
     return run(tape, &call);
 }
 

@@ -25,31 +25,6 @@ static int read_gpt2(json_t *root, struct model_config *out, struct err *err)
     return 0;
 }
 
-/* The rotary base: at the top level (4.x) and in rope_parameters (5.x). A reader that finds
- * none would use its own default and give plausible, wrong numbers: so absence is refused. */
-static int read_rope(json_t *root, double *out, struct err *err)
-{
-    json_t *top = json_object_get(root, "rope_theta");
-    json_t *nested = json_object_get(root, "rope_parameters");
-    json_t *inner = json_object_get(nested, "rope_theta");
-    if (!config_is_absent(nested) &&
-        config_expect_text(nested, "rope_type", "default", "default", "default", err) < 0)
-        return err_wrap(err, "rope_parameters");
-    if (config_expect_null(root, "rope_scaling", err) < 0)
-        return -1;
-    if (config_is_absent(top) && config_is_absent(inner))
-        return err_set(err, ERR_INVALID, "rope_theta is missing, at the top level and in "
-                       "rope_parameters; at least one is needed");
-    json_t *value = config_is_absent(top) ? inner : top;
-    if (!json_is_number(value) || !(json_number_value(value) > 0))
-        return err_set(err, ERR_INVALID, "rope_theta is not a positive number");
-    *out = json_number_value(value);
-    if (!config_is_absent(top) && !config_is_absent(inner) && json_number_value(inner) != *out)
-        return err_set(err, ERR_INVALID, "rope_theta is %g at the top level but %g in "
-                       "rope_parameters", *out, json_number_value(inner));
-    return 0;
-}
-
 static int read_llama(json_t *root, struct model_config *out, struct err *err)
 {
     if (config_read_size(root, "max_position_embeddings", 2048, &out->context, err) < 0 ||
@@ -60,7 +35,7 @@ static int read_llama(json_t *root, struct model_config *out, struct err *err)
         config_read_size(root, "intermediate_size", 0, &out->ffn_width, err) < 0 ||
         config_read_positive(root, "rms_norm_eps", 1e-6, &out->norm_eps, err) < 0 ||
         config_read_bool(root, "tie_word_embeddings", false, &out->tied, err) < 0 ||
-        read_rope(root, &out->rope_theta, err) < 0)
+        config_read_rope(root, &out->rope_theta, err) < 0)
         return -1;
     if (config_read_size(root, "head_dim", out->width / out->heads ? out->width / out->heads : 1,
                   &out->head_width, err) < 0)
@@ -108,10 +83,7 @@ static void put_llama(json_t *root, const struct model_config *config)
     config_put(root, "rms_norm_eps", json_real(config->norm_eps));
     config_put(root, "attention_bias", json_false());
     config_put(root, "mlp_bias", json_false());
-    config_put(root, "rope_theta", json_real(config->rope_theta));
-    config_put(root, "rope_scaling", json_null());
-    config_put(root, "rope_parameters", json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta",
-                                           config->rope_theta));
+    config_put_rope(root, config->rope_theta);
 }
 
 static const char *gpt2_architecture(const struct model_config *config)

@@ -20,6 +20,8 @@ struct config_format {
 };
 
 extern const struct config_format config_gpt2, config_llama, config_bert, config_kona;
+extern const struct config_format config_mixtral, config_olmoe, config_moe;
+extern const struct config_format config_transnormer, config_t5;
 
 bool config_is_absent(json_t *value); /* also null */
 /* A positive size; `fallback` when absent or null, which is refused when fallback is 0. */
@@ -41,6 +43,10 @@ int config_expect_text(json_t *root, const char *field, const char *fallback,
                        struct err *err) WARN_UNUSED;
 int config_expect_bool(json_t *root, const char *field, bool accepted, struct err *err) WARN_UNUSED;
 int config_expect_null(json_t *root, const char *field, struct err *err) WARN_UNUSED;
+
+/* At the top level and in rope_parameters; refused when absent or contradictory. */
+int config_read_rope(json_t *root, double *out, struct err *err) WARN_UNUSED;
+void config_put_rope(json_t *root, double theta);
 
 json_t *config_token_json(int32_t token);
 /* Takes value, which must not be NULL. */

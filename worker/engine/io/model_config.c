@@ -11,7 +11,8 @@
 #define CONFIG_BYTES_MAX ((size_t)1 << 20)
 
 static const struct config_format *const formats[] = {
-    &config_gpt2, &config_llama, &config_bert, &config_kona,
+    &config_gpt2,    &config_llama, &config_bert, &config_kona,        &config_mixtral,
+    &config_olmoe, &config_moe,   &config_transnormer, &config_t5,
 };
 
 static const struct config_format *format_named(const char *model_type)

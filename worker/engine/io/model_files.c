@@ -5,6 +5,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "worker/engine/io/safetensors.h"
+#include "worker/engine/models/table.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -189,7 +190,9 @@ static bool is_ignored(const char *name, bool tied)
 {
     return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
            ends_with(name, ".rotary_emb.inv_freq") || ends_with(name, "embeddings.position_ids") ||
-           is_top(name) || (tied && strcmp(name, "lm_head.weight") == 0);
+           is_top(name) || strcmp(name, "encoder.embed_tokens.weight") == 0 ||
+           strcmp(name, "decoder.embed_tokens.weight") == 0 || /* T5's copies of shared.weight */
+           (tied && strcmp(name, "lm_head.weight") == 0);
 }
 
 static int check_known(const struct file_set *set, bool tied, const struct named_array *arrays,
@@ -271,38 +274,59 @@ int arrays_read(const char *folder, bool tied, const struct named_array *arrays,
     return rc < 0 ? err_wrap(err, "weights of '%s'", folder) : 0;
 }
 
-/* Host copies of all weights of a model, as named arrays. */
+/* Host copies of all weights of a model, as named arrays: one a part. */
 struct host_weights {
     struct named_array *arrays;
+    char (*names)[MODEL_NAME_SIZE]; /* of the parts */
+    float **values;                 /* of each weight, its parts side by side */
     size_t count;
+    int64_t weight_count;
 };
 
 static void host_weights_done(struct host_weights *host)
 {
-    for (size_t i = 0; i < host->count; i++)
-        free(host->arrays[i].values);
+    for (int64_t i = 0; i < host->weight_count; i++)
+        free(host->values[i]);
+    mem_free(host->values);
+    mem_free(host->names);
     mem_free(host->arrays);
+}
+
+static void add_parts(struct host_weights *host, const struct model_weight *weight, float *values)
+{
+    int64_t parts = model_weight_parts(weight), rows = weight->tensor.dim[0] / parts;
+    for (int64_t k = 0; k < parts; k++) {
+        struct named_array *array = &host->arrays[host->count];
+        model_weight_part_name(weight, k, host->names[host->count]);
+        *array = (struct named_array){host->names[host->count], weight->hf_transposed,
+                                      (unsigned)weight->tensor.rank,
+                                      {(uint64_t)rows, (uint64_t)weight->tensor.dim[1]},
+                                      values + k * rows * weight->tensor.dim[1]};
+        host->count++;
+    }
 }
 
 static int host_weights_init(struct host_weights *host, const struct model *model, bool filled,
                              struct err *err)
 {
-    *host = (struct host_weights){.arrays = mem_array((size_t)model->weight_count + 1,
-                                                      sizeof *host->arrays)};
+    size_t parts = 1;
+    for (int64_t i = 0; i < model->weight_count; i++)
+        parts += (size_t)model_weight_parts(&model->weight[i]);
+    *host = (struct host_weights){.arrays = mem_array(parts, sizeof *host->arrays),
+                                  .names = mem_array(parts, sizeof *host->names),
+                                  .values = mem_array((size_t)model->weight_count + 1,
+                                                      sizeof *host->values)};
     for (int64_t i = 0; i < model->weight_count; i++) {
         const struct model_weight *weight = &model->weight[i];
-        struct named_array *array = &host->arrays[i];
         size_t bytes = (size_t)tensor_count(&weight->tensor) * sizeof(float);
-        *array = (struct named_array){weight->hf_name, weight->hf_transposed,
-                                      (unsigned)weight->tensor.rank, {0}, malloc(bytes)};
-        host->count++;
-        if (!array->values)
+        float *values = malloc(bytes);
+        host->values[host->weight_count++] = values;
+        if (!values)
             return err_set(err, ERR_MEMORY, "a host copy of '%s' needs %zu bytes",
                            weight->hf_name, bytes);
-        for (int d = 0; d < weight->tensor.rank; d++)
-            array->shape[d] = (uint64_t)weight->tensor.dim[d];
+        add_parts(host, weight, values);
         if (filled)
-            model_weight_read(weight, array->values);
+            model_weight_read(weight, values);
     }
     return 0;
 }
@@ -348,12 +372,25 @@ static int check_same(const struct model_config *have, const struct model_config
         {"top (architectures)", have->top, want->top},
         {"labels", (double)have->labels, (double)want->labels},
         {"activation", have->activation, want->activation},
+        {"decoder layers", (double)have->decoder_layers, (double)want->decoder_layers},
+        {"gated units", have->gated, want->gated},
+        {"buckets", (double)have->buckets, (double)want->buckets},
+        {"bucket span", (double)have->bucket_span, (double)want->bucket_span},
+        {"experts", (double)have->experts, (double)want->experts},
+        {"choices", (double)have->choices, (double)want->choices},
+        {"shared experts", (double)have->shared_experts, (double)want->shared_experts},
+        {"gates before the choice", have->gate_before, want->gate_before},
+        {"norms of queries and keys", have->qk_norm, want->qk_norm},
+        {"lrpe", have->lrpe, want->lrpe},
+        {"decay", have->decay, want->decay},
+        {"plain embedding", have->plain_embedding, want->plain_embedding},
+        {"missing gate", have->ungated, want->ungated},
     };
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
         if (fields[i].have != fields[i].want)
             return err_set(err, ERR_INVALID, "its %s is %g, but %g is wanted", fields[i].name,
                            fields[i].have, fields[i].want);
-    if (want->family == MODEL_LLAMA && have->rope_theta != want->rope_theta)
+    if (model_table_of(want->family)->rotary && have->rope_theta != want->rope_theta)
         return err_set(err, ERR_INVALID, "its rope_theta is %g, but %g is wanted",
                        have->rope_theta, want->rope_theta);
     return 0;
@@ -366,7 +403,7 @@ static int fill_model(const char *folder, struct model *model, struct err *err)
     if (rc == 0)
         rc = arrays_read(folder, model->config.tied, host.arrays, host.count, err);
     for (int64_t i = 0; i < model->weight_count && rc == 0; i++)
-        model_weight_write(&model->weight[i], host.arrays[i].values);
+        model_weight_write(&model->weight[i], host.values[i]);
     host_weights_done(&host);
     return rc;
 }

@@ -20,6 +20,14 @@ enum dim {
     DIM_LABELS,
     DIM_HALF,      /* width / 2                         */
     DIM_HALF_QKV,  /* 3 width / 2                       */
+    DIM_HEADS,
+    DIM_HEAD_WIDTH,
+    DIM_BUCKETS,
+    DIM_EXPERTS,
+    DIM_EXPERTS_IN,  /* experts * 2 * ffn_width         */
+    DIM_EXPERTS_OUT, /* experts * width                 */
+    DIM_SHARED,      /* shared_experts * ffn_width      */
+    DIM_QKVU,        /* 4 width                         */
 };
 
 /* When a row is there at all. */
@@ -29,19 +37,36 @@ enum need {
     NEED_POOLER, /* config.top is not MODEL_TOP_TOKENS  */
     NEED_TOKENS, /* config.top is MODEL_TOP_TOKENS      */
     NEED_LABELS,
+    NEED_GATED,  /* config.gated; or not               */
+    NEED_PLAIN,
+    NEED_SHARED, /* shared experts                      */
+    NEED_QK_NORM,
+    NEED_ANGLES, /* this block has LRPE                 */
 };
 
-enum init { INIT_ZERO = 1, INIT_ONE, INIT_NORMAL, INIT_RESIDUAL /* normal / sqrt(2 layers) */ };
+enum init {
+    INIT_ZERO = 1,
+    INIT_ONE,
+    INIT_NORMAL,
+    INIT_RESIDUAL, /* normal / sqrt(2 layers)                          */
+    INIT_UNIT,     /* standard deviation 1                             */
+    INIT_FAN_IN,   /* 1 / sqrt(columns)                                */
+    INIT_QUERY,    /* 1 / sqrt(columns * head width): T5 has no scale  */
+    INIT_ANGLES,   /* 10000^(-2 j / columns) in column j               */
+};
 
 struct kv_cache;
 
 struct weight_row {
     const char *name;    /* "%d" is the block's number */
-    const char *hf_name;
+    const char *hf_name; /* "a|b" and "%e": rows of the matrix are pieces of their own in files:
+                            for each expert e, a and then b                              */
     enum dim dim[2];     /* [out, in], or [width]      */
     enum init init;
     bool hf_transposed;
     enum need need;
+    bool no_decay;
+    const char *hf_other; /* the name in the family's other format (config.qk_norm), or NULL */
     int joins;           /* this and the next joins-1 rows are also used as one matrix */
 };
 
@@ -49,8 +74,8 @@ struct weight_row {
 struct model_table {
     enum model_family family;
     const char *name; /* HF model_type */
-    const struct weight_row *before, *block, *after;
-    int before_count, block_count, after_count;
+    const struct weight_row *before, *block, *second, *after; /* second: a decoder's blocks */
+    int before_count, block_count, second_count, after_count;
     bool rotary;         /* positions are rotations (model->turns)                        */
     bool sees_both_ways; /* an encoder: tokens see the whole row unless the batch says so */
     void (*defaults)(struct model_config *config);                       /* or NULL */
@@ -58,6 +83,10 @@ struct model_table {
     /* cache NULL: a whole batch. Fills states; failures go to the tape. */
     void (*forward)(struct tape *tape, const struct model *model, const struct model_batch *batch,
                     struct kv_cache *cache, struct model_states *states);
+    /* Numbers that a cache keeps of each row in tensor `which` of a layer, as [a, b]; false: no
+     * such tensor. NULL: keys and values, [capacity, kv width] in 0 and 1. */
+    bool (*kept)(const struct model_config *config, int64_t layer, int which, int64_t capacity,
+                 int64_t out[2]);
     /* Encoders: their own vector of each row (B, width) from the last states. */
     struct tensor *(*pooled)(struct tape *tape, const struct model *model,
                              const struct model_batch *batch, struct tensor *hidden);
@@ -67,6 +96,9 @@ extern const struct model_table model_table_gpt2;
 extern const struct model_table model_table_llama;
 extern const struct model_table model_table_bert;
 extern const struct model_table model_table_kona;
+extern const struct model_table model_table_moe;
+extern const struct model_table model_table_transnormer;
+extern const struct model_table model_table_t5;
 
 const struct model_table *model_table_of(enum model_family family);
 
@@ -87,6 +119,8 @@ void layout_init(struct model *model, uint64_t seed);
 struct tensor *model_before(const struct model *model, int row);
 struct tensor *model_block(const struct model *model, int64_t i, int row);
 struct tensor *model_joined(const struct model *model, int64_t i, int row);
+struct tensor *model_second(const struct model *model, int64_t i, int row);
+struct tensor *model_second_joined(const struct model *model, int64_t i, int row);
 struct tensor *model_after(const struct model *model, int row);
 
 struct heads model_heads(const struct model_config *config);
@@ -118,6 +152,9 @@ struct tensor *model_last_by_length(struct tape *tape, const int32_t *length, in
 /* bert.c, for encoder.c. */
 struct tensor *bert_tokens(struct tape *tape, const struct model *model, struct tensor *states);
 struct tensor *bert_labels(struct tape *tape, const struct model *model, struct tensor *pooled);
+/* t5.c, for cache.c: the encoder's states as keys and values of every decoder layer, kept. */
+int t5_read(struct tape *tape, const struct model *model, const struct model_batch *batch,
+            struct kv_cache *cache, struct err *err) WARN_UNUSED;
 /* kona.c: frequency i of its sine table. */
 double kona_frequency(int64_t i, int64_t count);
 
@@ -125,8 +162,19 @@ double kona_frequency(int64_t i, int64_t count);
 int model_run(struct tape *tape, const struct model *model, const struct model_batch *batch,
               struct kv_cache *cache, struct model_states *states, struct err *err) WARN_UNUSED;
 
-/* cache.c: attention of one layer through a cache. Each layer keeps CACHE_KEPT tensors. */
-#define CACHE_KEPT 2
+/* Constants of a step: C ones; the row 0..T-1 of each token, for causal op_attend. */
+struct tensor *model_ones(struct tape *tape, int64_t C);
+struct tensor *model_causal_last(struct tape *tape, int64_t B, int64_t T);
+struct tensor *model_take_f32(struct tape *tape, float *host, int64_t rows, int64_t columns);
+struct tensor *model_take_i32(struct tape *tape, int32_t *host, int64_t count);
+
+/* cache.c: one layer through a cache. Each layer keeps up to CACHE_KEPT tensors. */
+#define CACHE_KEPT 3
+struct tensor *kv_cache_kept(struct kv_cache *cache, int64_t layer, int which); /* NULL: none */
+struct tensor *kv_cache_start(const struct kv_cache *cache); /* (B) tokens held before the call */
+struct tensor *kv_cache_take(const struct kv_cache *cache);  /* (B) tokens of it that count     */
+int64_t kv_cache_capacity(const struct kv_cache *cache);
+const int32_t *kv_cache_source_length(const struct kv_cache *cache); /* NULL: all */
 struct tensor *kv_cache_attend(struct tape *tape, struct kv_cache *cache, int64_t layer,
                                struct tensor *qkv, int64_t B, int64_t T);
 

@@ -21,7 +21,7 @@ static struct shape shape_of(const struct op_call *call)
 size_t reference_attention_scratch(const struct device *device, const struct op_call *call)
 {
     (void)device;
-    if (call->op == OP_ATTENTION_CACHED)
+    if (call->op != OP_ATTENTION)
         return sizeof(double) * (size_t)call->in[2]->dim[1];
     return 2 * sizeof(double) * (size_t)call->whole[4];
 }
@@ -163,6 +163,52 @@ void reference_attention_cached_forward(struct device *device, const struct op_c
         count = count < capacity ? count : capacity;
         probabilities(q, tensor_f32(call->in[2]) + at, width, count, s.d, device->scratch);
         weigh(device->scratch, tensor_f32(call->in[3]) + at, width, count, s.d,
+              tensor_f32(call->out[0]) + ((b * s.T + t) * s.H + head) * s.d);
+    }
+}
+
+/* Scores of the keys from low to the query's own, with biases by distance, to probabilities. */
+static void cached_probabilities(const struct op_call *call, const float *q, const float *k,
+                                 int64_t low, int64_t at, int64_t head, double *p)
+{
+    int64_t width = call->whole[1] * call->whole[2], d = call->whole[2];
+    const struct tensor *bias = call->in[4];
+    double highest = -INFINITY, sum = 0;
+
+    for (int64_t j = low; j <= at; j++) {
+        double dot = 0;
+
+        for (int64_t i = 0; i < d; i++)
+            dot += (double)q[i] * k[j * width + i];
+        p[j] = call->real[0] * dot;
+        if (bias)
+            p[j] += tensor_f32(bias)[(int64_t)fmin((double)(at - j), (double)bias->dim[0] - 1) *
+                                         call->whole[0] + head];
+        highest = fmax(highest, p[j]);
+    }
+    for (int64_t j = low; j <= at; j++)
+        sum += exp(p[j] - highest);
+    for (int64_t j = low; j <= at; j++)
+        p[j] = exp(p[j] - highest) / sum;
+}
+
+void reference_attend_cached_forward(struct device *device, const struct op_call *call)
+{
+    struct shape s = shape_of(call);
+    int64_t capacity = call->in[2]->dim[1], width = s.Hk * s.d, window = call->whole[4];
+
+    for (int64_t b = 0; b < s.B; b++)
+        append(call, &s, b);
+    for (int64_t unit = 0; unit < s.B * s.T * s.H; unit++) {
+        int64_t head = unit % s.H, t = unit / s.H % s.T, b = unit / s.H / s.T;
+        int64_t in = b * capacity * width + head / (s.H / s.Hk) * s.d;
+        int64_t at = (int64_t)fmin(tensor_i32(call->in[1])[b] + (double)t, (double)capacity - 1);
+        int64_t low = window > 0 && at >= window ? at + 1 - window : 0;
+        const float *q = tensor_f32(call->in[0]) + (b * s.T + t) * s.width + head * s.d;
+        double *p = device->scratch;
+
+        cached_probabilities(call, q, tensor_f32(call->in[2]) + in, low, at, head, p);
+        weigh(p + low, tensor_f32(call->in[3]) + in + low * width, width, at + 1 - low, s.d,
               tensor_f32(call->out[0]) + ((b * s.T + t) * s.H + head) * s.d);
     }
 }

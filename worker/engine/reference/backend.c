@@ -21,6 +21,8 @@ static const struct op_kernels ops[OP_END] = {
     [OP_ATTENTION_CACHED] = {.forward = reference_attention_cached_forward,
                              .scratch = reference_attention_scratch},
     [OP_ATTEND] = {PAIR(attend), .scratch = reference_attend_scratch},
+    [OP_ATTEND_CACHED] = {.forward = reference_attend_cached_forward,
+                          .scratch = reference_attention_scratch},
     [OP_ACTIVATE] = {PAIR(activate)},
     [OP_GLU] = {PAIR(glu)},
     [OP_MUL] = {PAIR(mul)},

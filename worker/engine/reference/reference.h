@@ -36,6 +36,7 @@ REFERENCE_PAIR(lrpe);
 REFERENCE_PAIR(lightning);
 void reference_lightning_step_forward(struct device *device, const struct op_call *call);
 REFERENCE_PAIR(head);
+void reference_attend_cached_forward(struct device *device, const struct op_call *call);
 void reference_attention_cached_forward(struct device *device, const struct op_call *call);
 void reference_sum_squares_forward(struct device *device, const struct op_call *call);
 void reference_adamw_forward(struct device *device, const struct op_call *call);

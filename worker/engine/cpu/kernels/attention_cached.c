@@ -12,6 +12,8 @@ struct cached {
     float *scratch; /* (threads, capacity) */
     int64_t capacity;
     int64_t B, T, H, Hk, d;
+    const float *bias; /* (bias_rows, H) by distance, or NULL */
+    int64_t bias_rows, window;
     float scale;
 };
 
@@ -38,20 +40,38 @@ static void cached_append(const struct cached *c, int64_t b)
     }
 }
 
+/* Scores of keys low..at; with biases they are scaled here. */
+static float cached_scores(const struct cached *c, const float *q, const float *k, int64_t low,
+                           int64_t at, int64_t head, float *score)
+{
+    int64_t kv_width = c->Hk * c->d;
+
+    for (int64_t j = low; j <= at; j++)
+        score[j] = cblas_sdot((int)c->d, q, 1, k + j * kv_width, 1);
+    if (!c->bias)
+        return c->scale;
+    for (int64_t j = low; j <= at; j++) {
+        int64_t distance = at - j < c->bias_rows ? at - j : c->bias_rows - 1;
+
+        score[j] = score[j] * c->scale + c->bias[distance * c->H + head];
+    }
+    return 1;
+}
+
 static void cached_query(const struct cached *c, int64_t b, int64_t t, int64_t head, float *score)
 {
-    int64_t kv_width = c->Hk * c->d, keys = c->start[b] + t + 1, row = b * c->T + t;
-    int64_t at = b * c->capacity * kv_width + head / (c->H / c->Hk) * c->d;
+    int64_t kv_width = c->Hk * c->d, row = b * c->T + t, last = c->start[b] + t, low;
+    int64_t in = b * c->capacity * kv_width + head / (c->H / c->Hk) * c->d;
     const float *q = c->qkv + row * row_width(c) + head * c->d;
-    float *y = c->y + row * c->H * c->d + head * c->d;
+    float *y = c->y + row * c->H * c->d + head * c->d, scale;
 
-    keys = keys < c->capacity ? keys : c->capacity; /* padding beyond the end sees what is there */
-    for (int64_t j = 0; j < keys; j++)
-        score[j] = cblas_sdot((int)c->d, q, 1, c->k + at + j * kv_width, 1);
-    softmax_row(score, 0, keys, keys, c->scale);
+    last = last < c->capacity ? last : c->capacity - 1; /* padding sees what is there */
+    low = c->window > 0 && last >= c->window ? last + 1 - c->window : 0;
+    scale = cached_scores(c, q, c->k + in, low, last, head, score);
+    softmax_row(score, low, last + 1, last + 1, scale);
     memset(y, 0, 4 * (size_t)c->d);
-    for (int64_t j = 0; j < keys; j++) {
-        const float *v = c->v + at + j * kv_width;
+    for (int64_t j = low; j <= last; j++) {
+        const float *v = c->v + in + j * kv_width;
 
         for (int64_t i = 0; i < c->d; i++)
             y[i] += score[j] * v[i];
@@ -71,7 +91,7 @@ static void cached_share(void *argument, int64_t from, int64_t to, unsigned thre
     }
 }
 
-void KERNEL(attention_cached_forward)(struct device *device, const struct op_call *call)
+static struct cached cached_of(struct device *device, const struct op_call *call)
 {
     struct cached c = {.qkv = tensor_f32(call->in[0]), .k = tensor_f32(call->in[2]),
                        .v = tensor_f32(call->in[3]), .start = tensor_i32(call->in[1]),
@@ -80,6 +100,26 @@ void KERNEL(attention_cached_forward)(struct device *device, const struct op_cal
                        .B = call->whole[3], .scratch = device->scratch};
 
     c.T = tensor_rows(call->in[0]) / c.B;
+    return c;
+}
+
+void KERNEL(attention_cached_forward)(struct device *device, const struct op_call *call)
+{
+    struct cached c = cached_of(device, call);
+
     c.scale = 1.0f / sqrtf((float)c.d);
+    threads_run(device->threads, c.B, 1, cached_share, &c);
+}
+
+void KERNEL(attend_cached_forward)(struct device *device, const struct op_call *call)
+{
+    struct cached c = cached_of(device, call);
+
+    c.scale = (float)call->real[0];
+    c.window = call->whole[4];
+    if (call->in[4]) {
+        c.bias = tensor_f32(call->in[4]);
+        c.bias_rows = tensor_rows(call->in[4]);
+    }
     threads_run(device->threads, c.B, 1, cached_share, &c);
 }

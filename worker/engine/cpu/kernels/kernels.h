@@ -48,6 +48,7 @@ FORWARD_AND_BACKWARD(lrpe);
 FORWARD_AND_BACKWARD(lightning);
 void KERNEL(lightning_step_forward)(struct device *device, const struct op_call *call);
 FORWARD_AND_BACKWARD(head);
+void KERNEL(attend_cached_forward)(struct device *device, const struct op_call *call);
 void KERNEL(attention_cached_forward)(struct device *device, const struct op_call *call);
 void KERNEL(sum_squares_forward)(struct device *device, const struct op_call *call);
 void KERNEL(adamw_forward)(struct device *device, const struct op_call *call);

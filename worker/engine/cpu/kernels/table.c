@@ -17,6 +17,8 @@ const struct op_kernels KERNEL(cpu_ops)[OP_END] = {
     [OP_ATTENTION_CACHED] = {.forward = KERNEL(attention_cached_forward),
                              .scratch = KERNEL(attention_cached_scratch)},
     [OP_ATTEND] = {PAIR(attend), .scratch = KERNEL(attention_scratch)},
+    [OP_ATTEND_CACHED] = {.forward = KERNEL(attend_cached_forward),
+                          .scratch = KERNEL(attention_cached_scratch)},
     [OP_ACTIVATE] = {PAIR(activate)},
     [OP_GLU] = {PAIR(glu)},
     [OP_MUL] = {PAIR(mul)},

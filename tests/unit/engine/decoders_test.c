@@ -1,0 +1,298 @@
+/* decoders_test.c - experts, TransNormer and T5: gradients, caches, what is conserved, refusals. */
+#include "tests/unit/engine/model_checks.h"
+#include "worker/engine/generate.h"
+
+#define SMALL .vocab_size = 53, .context = 24, .layers = 2, .init_std = 0.2, .bos_token = -1, \
+              .eos_token = -1
+
+static const struct model_config small_moe = {
+    .family = MODEL_MOE, SMALL, .width = 24, .heads = 6, .kv_heads = 2, .head_width = 8,
+    .ffn_width = 16, .experts = 4, .choices = 4, .shared_experts = 1, .qk_norm = true};
+
+static const struct model_config small_transnormer = {
+    .family = MODEL_TRANSNORMER, SMALL, .width = 24, .heads = 3, .ffn_width = 40};
+
+static const struct model_config small_t5 = {
+    .family = MODEL_T5, SMALL, .width = 24, .heads = 3, .head_width = 10, .ffn_width = 40,
+    .gated = true, .buckets = 8, .bucket_span = 12};
+
+#define SMALL_S 17
+
+static void give_source(struct small_batch *b)
+{
+    static int32_t source[SMALL_B * SMALL_S];
+    static const int32_t length[SMALL_B] = {SMALL_S, 5, 11};
+
+    for (int i = 0; i < SMALL_B * SMALL_S; i++)
+        source[i] = (i * 7 + 3) % 53;
+    b->batch.source = source;
+    b->batch.S = SMALL_S;
+    b->batch.source_length = length;
+}
+
+static double loss_with_source(struct tape *tape, struct model *model, struct small_batch *b)
+{
+    give_source(b);
+    return small_loss(tape, model, b);
+}
+
+/* All experts are chosen, so that no step changes the choice. */
+static void gradients_match_differences_of_the_loss(void **state)
+{
+    struct model_config all = small_transnormer;
+
+    (void)state;
+    check_gradients(&small_moe, small_loss);
+    check_gradients(&small_transnormer, small_loss);
+    all.lrpe = LRPE_ALL;
+    all.tied = true;
+    check_gradients(&all, small_loss);
+    check_gradients(&small_t5, loss_with_source);
+}
+
+static void cpu_backend_agrees_with_the_reference(void **state)
+{
+    (void)state;
+    check_agreement(&small_moe, small_loss);
+    check_agreement(&small_transnormer, small_loss);
+    check_agreement(&small_t5, loss_with_source);
+}
+
+/* Feeds a sequence in uneven parts, the last with padding, then forks and goes on. */
+static void check_cache(const struct model_config *config, float tolerance)
+{
+    static const int64_t parts[] = {7, 1, 1, 5, 6};
+    struct device *device = small_device(BACKEND_CPU, 2);
+    struct model *model = small_model(device, config, 4);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct kv_cache *cache = NULL, *fork = NULL;
+    int64_t D = config->width, at = 0;
+    float *whole = mem_array((size_t)(SMALL_N * D), 4), *part = mem_array((size_t)(SMALL_N * D), 4);
+    struct model_states states = {0};
+    struct small_batch b;
+    struct err err;
+
+    small_batch_fill(&b, config->vocab_size, 6);
+    if (config->family == MODEL_T5)
+        give_source(&b);
+    must(model_forward(tape, model, &b.batch, &states, &err));
+    tensor_read(states.hidden, whole);
+    must(kv_cache_new(model, SMALL_B, SMALL_T, &cache, &err));
+    tape_reset(tape);
+    if (config->family == MODEL_T5)
+        must(kv_cache_read(tape, cache, b.batch.source, SMALL_S, b.batch.source_length, &err));
+    for (size_t p = 0; p < ARRAY_COUNT(parts); p++) {
+        int64_t T = parts[p], fed = T + (p == 3 ? 3 : 0), advance[SMALL_B] = {T, T, T};
+        int32_t token[SMALL_N];
+        struct tensor *hidden;
+
+        for (int64_t i = 0; i < SMALL_B * fed; i++)
+            token[i] = i % fed < T ? b.token[i / fed * SMALL_T + at + i % fed] : 1;
+        tape_reset(tape);
+        must(kv_cache_extend(tape, cache, token, fed, advance, &hidden, &err));
+        tensor_read(hidden, part);
+        for (int64_t i = 0; i < SMALL_B * fed * D; i++) {
+            int64_t row = i / D / fed * SMALL_T + at + i / D % fed;
+
+            if (i / D % fed < T && !(fabsf(part[i] - whole[row * D + i % D]) < tolerance))
+                fail_msg("part %zu: %g, expected %g", p, (double)part[i],
+                         (double)whole[row * D + i % D]);
+        }
+        at += T;
+        if (p == 2) { /* row 1 alone, twice, then all again in another order and back */
+            must(kv_cache_fork(cache, 1, 2, SMALL_T, &fork, &err));
+            must(kv_cache_select(cache, (int32_t[]){2, 0, 1}, &err));
+            must(kv_cache_select(cache, (int32_t[]){1, 2, 0}, &err));
+        }
+    }
+    assert_int_equal(kv_cache_count(fork, 1), 9);
+    int32_t pair[2] = {b.token[SMALL_T + 9], b.token[SMALL_T + 9]};
+    tape_reset(tape);
+    must(kv_cache_extend(tape, fork, pair, 1, NULL, &states.hidden, &err));
+    tensor_read(states.hidden, part);
+    for (int64_t i = 0; i < 2 * D; i++)
+        assert_true(fabsf(part[i] - whole[(SMALL_T + 9) * D + i % D]) < tolerance);
+    mem_free(whole);
+    mem_free(part);
+    kv_cache_free(fork);
+    kv_cache_free(cache);
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+}
+
+static void steps_through_the_cache_equal_the_full_forward(void **state)
+{
+    struct model_config moe = small_moe, plain = small_transnormer;
+
+    (void)state;
+    moe.choices = 2;
+    plain.lrpe = LRPE_NONE;
+    check_cache(&moe, 1e-4f);
+    check_cache(&small_transnormer, 1e-4f);
+    check_cache(&plain, 1e-4f);
+    check_cache(&small_t5, 1e-4f);
+}
+
+/* A state that leaks between documents would show here. */
+static void documents_in_one_row_do_not_see_each_other(void **state)
+{
+    static const struct model_config *const configs[] = {&small_moe, &small_transnormer};
+
+    (void)state;
+    for (size_t k = 0; k < ARRAY_COUNT(configs); k++) {
+        struct device *device = small_device(BACKEND_CPU, 1);
+        struct model *model = small_model(device, configs[k], 3);
+        struct tape *tape = small_tape(device, TAPE_INFER);
+        float packed[20 * 53], apart[20 * 53];
+        int32_t position[20], first[20];
+        struct small_batch b;
+
+        small_batch_fill(&b, 53, 2);
+        for (int i = 0; i < 20; i++) {
+            position[i] = i % 10;
+            first[i] = i / 10 * 10;
+        }
+        b.batch = (struct model_batch){
+            .B = 1, .T = 20, .token = b.token, .position = position, .first = first};
+        read_logits(tape, model, &b, packed);
+        b.batch = (struct model_batch){.B = 2, .T = 10, .token = b.token};
+        read_logits(tape, model, &b, apart);
+        for (int i = 0; i < 20 * 53; i++)
+            assert_true(fabsf(packed[i] - apart[i]) < 1e-4f);
+        tape_free(tape);
+        model_free(model);
+        device_close(device);
+    }
+}
+
+/* Every assignment is in one place, or dropped where the capacity says so. */
+static void tokens_are_conserved(void **state)
+{
+    enum { N = 40, E = 5, K = 2, CAPACITY = 6 };
+    struct device *device = small_device(BACKEND_CPU, 2);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    float logits[N * E], stats[ROUTE_STATS];
+    int32_t slot[N * K], expert[N * K], starts[E + 1];
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, 4);
+    for (int i = 0; i < N * E; i++)
+        logits[i] = (float)rng_normal(&rng) + (i % E == 0 ? 3 : 0);
+    for (int capacity = 0; capacity <= CAPACITY; capacity += CAPACITY) {
+        struct route_config config = {.choices = K, .capacity = capacity};
+        struct route route;
+        bool taken[N * K] = {0};
+        int kept = 0, load[E] = {0};
+
+        tape_reset(tape);
+        assert_true(op_route(tape, tape_f32(tape, logits, N, E), &config, &route));
+        tensor_read(route.slot, slot);
+        tensor_read(route.expert, expert);
+        tensor_read(route.starts, starts);
+        tensor_read(route.stats, stats);
+        for (int a = 0; a < N * K; a++) {
+            load[expert[a]]++;
+            if (slot[a] < 0)
+                continue;
+            assert_false(taken[slot[a]]);
+            taken[slot[a]] = true;
+            assert_true(slot[a] >= starts[expert[a]] && slot[a] < starts[expert[a] + 1]);
+            kept++;
+        }
+        assert_int_equal(kept, starts[E]);
+        for (int e = 0; e < E; e++)
+            assert_int_equal(starts[e + 1] - starts[e],
+                             capacity && load[e] > capacity ? capacity : load[e]);
+        assert_true(fabsf(stats[ROUTE_STAT_DROPPED] - (float)(N * K - kept) / (N * K)) < 1e-6f);
+    }
+    tape_free(tape);
+    device_close(device);
+}
+
+/* The balance loss alone spreads tokens that all went to one expert. */
+static void the_balance_loss_heals_a_collapsed_router(void **state)
+{
+    enum { N = 256, D = 16, E = 8 };
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct tape *tape = small_tape(device, TAPE_TRAIN);
+    float x[N * D], w[E * D], grad[E * D], stats[ROUTE_STATS], first = 0;
+    struct rng rng;
+    struct err err;
+
+    (void)state;
+    rng_init(&rng, 3);
+    for (int i = 0; i < N * D; i++)
+        x[i] = i % D == 0 ? 1 : (float)rng_normal(&rng);
+    for (int i = 0; i < E * D; i++)
+        w[i] = (float)(0.3 * rng_normal(&rng)) + (i == 0 ? 5 : 0);
+    for (int step = 0; step < 60; step++) {
+        struct route_config config = {.choices = 2, .balance_weight = 1};
+        struct route route;
+        struct tensor *weight;
+        float zero[N * 2] = {0};
+
+        tape_reset(tape);
+        weight = tape_f32(tape, w, E, D);
+        weight->wants_grad = true;
+        assert_true(op_route(tape, op_linear(tape, tape_f32(tape, x, N, D), weight, NULL),
+                             &config, &route));
+        tensor_read(route.stats, stats);
+        first = step == 0 ? stats[ROUTE_STAT_BALANCE] : first;
+        tape_seed(tape, route.gate, zero);
+        must(tape_backward(tape, &err));
+        tensor_read_grad(weight, grad);
+        for (int i = 0; i < E * D; i++)
+            w[i] -= 0.5f * grad[i];
+    }
+    assert_true(first > 2 && stats[ROUTE_STAT_BALANCE] < 1.05f);
+    assert_true(stats[ROUTE_STAT_HIGHEST_LOAD] < 1.6f);
+    tape_free(tape);
+    device_close(device);
+}
+
+static void impossible_shapes_are_refused(void **state)
+{
+    struct model_config config = small_moe;
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_t5, 3);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct model_states states = {0};
+    struct small_batch b;
+    struct err err;
+
+    (void)state;
+    config.choices = 5;
+    assert_int_equal(model_config_complete(&config, &err), -1);
+    assert_non_null(strstr(err.text, "choices is 5, expected 1..4"));
+    config = small_t5;
+    config.buckets = 6;
+    assert_int_equal(model_config_complete(&config, &err), -1);
+    small_batch_fill(&b, 53, 2);
+    assert_int_equal(model_forward(tape, model, &b.batch, &states, &err), -1);
+    assert_non_null(strstr(err.text, "needs a source"));
+    tape_reset(tape);
+    give_source(&b);
+    b.batch.source_length = (int32_t[]){1, 18, 1};
+    assert_int_equal(model_forward(tape, model, &b.batch, &states, &err), -1);
+    assert_non_null(strstr(err.text, "source length 18 of row 1"));
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_match_differences_of_the_loss),
+        cmocka_unit_test(cpu_backend_agrees_with_the_reference),
+        cmocka_unit_test(steps_through_the_cache_equal_the_full_forward),
+        cmocka_unit_test(documents_in_one_row_do_not_see_each_other),
+        cmocka_unit_test(tokens_are_conserved),
+        cmocka_unit_test(the_balance_loss_heals_a_collapsed_router),
+        cmocka_unit_test(impossible_shapes_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
