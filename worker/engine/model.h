@@ -77,6 +77,8 @@ const char *model_family_name(enum model_family family); /* "gpt2", …: HF mode
 int model_family_parse(const char *name, enum model_family *out, struct err *err) WARN_UNUSED;
 int64_t model_weight_count(const struct model_config *config); /* trainable numbers */
 
+int64_t model_active_count(const struct model_config *config); /* those that one token uses */
+
 #define MODEL_NAME_SIZE 160
 
 struct model_weight {

@@ -141,6 +141,13 @@ int64_t model_weight_count(const struct model_config *config)
     return layout_count(model_table_of(config->family), config);
 }
 
+int64_t model_active_count(const struct model_config *c)
+{
+    int64_t idle = c->family == MODEL_MOE ? c->layers * (c->experts - c->choices) : 0;
+
+    return model_weight_count(c) - idle * 3 * c->width * c->ffn_width;
+}
+
 struct heads model_heads(const struct model_config *config)
 {
     return (struct heads){config->heads, config->kv_heads, config->head_width};

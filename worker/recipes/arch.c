@@ -1,6 +1,32 @@
 /* arch.c - see arch.h. */
 #include "worker/recipes/arch.h"
 
+#include <string.h>
+
+static void read_experts(const struct run *run, struct model_config *config)
+{
+    config->rope_theta = run_float(run, "rope_theta");
+    config->experts = run_int(run, "experts");
+    config->choices = run_int(run, "experts_per_token");
+    config->shared_experts = run_int(run, "shared_experts");
+    config->gate_before = strcmp(run_string(run, "gate"), "before") == 0;
+    config->balance_loss = run_float(run, "balance_loss");
+    config->z_loss = run_float(run, "z_loss");
+    config->capacity_factor = run_float(run, "capacity_factor");
+}
+
+static void read_transnormer(const struct run *run, struct model_config *config)
+{
+    const char *lrpe = run_string(run, "lrpe"), *decay = run_string(run, "decay");
+
+    config->lrpe = strcmp(lrpe, "none") == 0 ? LRPE_NONE
+                   : strcmp(lrpe, "all") == 0 ? LRPE_ALL
+                                              : LRPE_FIRST;
+    config->decay = strcmp(decay, "none") == 0    ? DECAY_NONE
+                    : strcmp(decay, "paper") == 0 ? DECAY_PAPER
+                                                  : DECAY_ALIBI;
+}
+
 int arch_config(const struct run *run, const struct corpus *corpus, struct model_config *out,
                 struct err *err)
 {
@@ -21,6 +47,10 @@ int arch_config(const struct run *run, const struct corpus *corpus, struct model
         return -1;
     if (config.family == MODEL_LLAMA)
         config.rope_theta = run_float(run, "rope_theta");
+    if (config.family == MODEL_MOE)
+        read_experts(run, &config);
+    if (config.family == MODEL_TRANSNORMER)
+        read_transnormer(run, &config);
     if (model_config_complete(&config, err) < 0)
         return err_wrap(err, "shape of the new model");
     *out = config;

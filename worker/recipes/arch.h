@@ -6,18 +6,36 @@
 
 /* clang-format off */
 #define ARCH_PARAMS_SIZED(layers, width, heads, context) \
-    {"arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|llama", "architecture of a new model"}, \
+    {"arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|llama|moe|transnormer", \
+     "architecture of a new model"}, \
     {"layers", PARAM_INT, layers, 0, 1000, NULL, "blocks of a new model"}, \
     {"d_model", PARAM_INT, width, 0, 65536, NULL, "width of the residual stream"}, \
     {"heads", PARAM_INT, heads, 0, 1024, NULL, "attention heads; divides d_model"}, \
     {"kv_heads", PARAM_INT, "0", 0, 1024, NULL, \
      "heads of keys and values (llama), a divisor of heads; 0: as many as heads"}, \
     {"d_ff", PARAM_INT, "0", 0, 1048576, NULL, \
-     "width inside a feed-forward block; 0: 4 (gpt2) or 8/3 (llama) times d_model"}, \
+     "width inside a feed-forward block, or an expert; 0: 4 (gpt2), 8/3 (llama), 11/4 " \
+     "(transnormer) times d_model, or 8/3 shared by the experts of a token (moe)"}, \
     {"context", PARAM_INT, context, 0, 1048576, NULL, "most tokens the model sees at once"}, \
     {"tied", PARAM_BOOL, "true", 0, 0, NULL, \
      "the output matrix is the embedding (gpt2: always)"}, \
-    {"rope_theta", PARAM_FLOAT, "10000", 0, 1e9, NULL, "base of the rotary angles (llama)"}
+    {"rope_theta", PARAM_FLOAT, "10000", 0, 1e9, NULL, \
+     "base of the rotary angles (llama, moe)"}, \
+    {"experts", PARAM_INT, "8", 1, 1024, NULL, "experts of a block (moe)"}, \
+    {"experts_per_token", PARAM_INT, "2", 1, 16, NULL, "experts that a token goes to (moe)"}, \
+    {"shared_experts", PARAM_INT, "0", 0, 64, NULL, "experts that every token goes to (moe)"}, \
+    {"gate", PARAM_CHOICE, "after", 0, 0, "after|before", \
+     "softmax over the chosen experts, or its chosen part over all (moe; one expert: before)"}, \
+    {"balance_loss", PARAM_FLOAT, "0.01", 0, 10, NULL, \
+     "weight of the loss that spreads tokens over experts (moe)"}, \
+    {"z_loss", PARAM_FLOAT, "0.001", 0, 10, NULL, \
+     "weight of the loss that keeps the router's logits small (moe)"}, \
+    {"capacity_factor", PARAM_FLOAT, "0", 0, 100, NULL, \
+     "in training an expert takes this times its equal share of tokens; 0: all (moe)"}, \
+    {"lrpe", PARAM_CHOICE, "first", 0, 0, "first|none|all", \
+     "blocks with learned angles (transnormer)"}, \
+    {"decay", PARAM_CHOICE, "alibi", 0, 0, "alibi|paper|none", \
+     "decay of linear attention by head (transnormer)"}
 
 #define ARCH_PARAMS ARCH_PARAMS_SIZED("4", "128", "4", "128")
 /* clang-format on */

@@ -2,6 +2,7 @@
 #include "worker/recipes/train.h"
 
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 #include "worker/engine/comm.h"
 
 #include <math.h>
@@ -153,16 +154,52 @@ void trainer_documents(const struct trainer *trainer, struct corpus *corpus, uin
     free(cells);
 }
 
+/* Adds up what the routers of a pass say of themselves: means over layers and passes. */
+static void note_experts(struct trainer *trainer, struct tensor *const *route)
+{
+    double share = 1 / (double)(trainer->pass_count * trainer->model->config.layers);
+    float stats[ROUTE_STATS];
+
+    for (int64_t i = 0; i < trainer->model->config.layers; i++) {
+        tensor_read(route[i], stats);
+        for (int k = 0; k < ROUTE_STATS; k++)
+            trainer->route[k] += share * stats[k];
+    }
+}
+
+/* Means over the ranks too: each balances the tokens that it sees. */
+static void report_experts(struct trainer *trainer)
+{
+    if (trainer->model->config.family != MODEL_MOE)
+        return;
+    comm_sum_f64(trainer->run->comm, trainer->route, ROUTE_STATS);
+    for (int k = 0; k < ROUTE_STATS; k++)
+        trainer->route[k] /= (double)trainer->run->rank_count;
+    run_metric(trainer->run, "balance_loss", trainer->route[ROUTE_STAT_BALANCE]);
+    run_metric(trainer->run, "router_z", trainer->route[ROUTE_STAT_Z]);
+    run_metric(trainer->run, "highest_load", trainer->route[ROUTE_STAT_HIGHEST_LOAD]);
+    run_metric(trainer->run, "dropped", trainer->route[ROUTE_STAT_DROPPED]);
+    memset(trainer->route, 0, sizeof trainer->route);
+}
+
 int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
                     struct tensor **out_hidden, struct err *err)
 {
+    bool routes = trainer->model->config.family == MODEL_MOE;
     struct model_states states = {0};
+    struct model_batch batch = *rows;
+    int rc;
 
+    batch.share = 1 / (double)(trainer->pass_count * (int64_t)trainer->run->rank_count);
+    if (routes)
+        states.route = mem_array((size_t)trainer->model->config.layers, sizeof *states.route);
     tape_reset(trainer->tape);
-    if (model_forward(trainer->tape, trainer->model, rows, &states, err) < 0)
-        return -1;
+    rc = model_forward(trainer->tape, trainer->model, &batch, &states, err);
+    if (rc == 0 && routes)
+        note_experts(trainer, states.route);
+    mem_free(states.route);
     *out_hidden = states.hidden;
-    return 0;
+    return rc;
 }
 
 int trainer_apply(struct trainer *trainer, struct err *err)
@@ -178,6 +215,7 @@ int trainer_apply(struct trainer *trainer, struct err *err)
     }
     run_metric(run, "lr", rate);
     run_metric(run, "grad_norm", norm);
+    report_experts(trainer);
     return 0;
 }
 
@@ -194,7 +232,7 @@ static double token_operations(const struct model_config *config)
     double attention = 12.0 * (double)config->layers * (double)config->heads *
                        (double)config->head_width * (double)config->context;
 
-    return 6.0 * (double)model_weight_count(config) + attention;
+    return 6.0 * (double)model_active_count(config) + attention;
 }
 
 void trainer_speed(struct trainer *trainer, int64_t tokens)
