@@ -36,6 +36,7 @@ foreach(program athanor athanor-coordinator athanor-worker athanor-shepherd atha
     install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   endif()
 endforeach()
+install(PROGRAMS deploy/slurm/athanor-allocation DESTINATION lib/athanor)
 if(TARGET athanor-pmix)
   install(TARGETS athanor-pmix athanor-gang LIBRARY DESTINATION lib/athanor)
 endif()
@@ -44,7 +45,7 @@ if(TARGET engine-cuda)
 endif()
 
 # The units name programs below /usr/bin; another prefix gets units of its own.
-foreach(unit athanor-coordinator athanor-worker)
+foreach(unit athanor-coordinator athanor-worker athanor-pilot)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
                                          ${PROJECT_SOURCE_DIR}/systemd/${unit}.service)
   file(READ ${PROJECT_SOURCE_DIR}/systemd/${unit}.service text)
@@ -56,4 +57,5 @@ endforeach()
 install(FILES README.md DESTINATION ${doc})
 install(FILES systemd/README.md DESTINATION ${doc}/systemd)
 install(FILES worker/README.md DESTINATION ${doc}/worker)
+install(FILES deploy/slurm/README.md DESTINATION ${doc}/slurm)
 install(DIRECTORY jobspecs DESTINATION ${doc} USE_SOURCE_PERMISSIONS)

@@ -10,6 +10,7 @@
 
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/net/notify.h"
 
 #include <stdio.h>
 
@@ -55,6 +56,8 @@ int main(int argc, char **argv)
         puts("athanor-coordinator " ATHANOR_VERSION);
         return EXIT_ENDED;
     }
+    if (options.alive)
+        return notify_health() ? EXIT_START : EXIT_ENDED;
     if (options.simulate)
         return simulate_trace(&options);
     log_init("coordinator", (enum log_level)options.log_level);

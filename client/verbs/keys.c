@@ -102,9 +102,8 @@ static int keys_ls(struct client *client, const struct args *args)
 /* ---- one-time tokens ------------------------------------------------------------------------ */
 
 static const struct heading token_columns[] = {
-    {"name", "TOKEN"},          {"grants", "ROLE"},       {"grants_name", "FOR"},
-    {"state", NULL},            {"made_at", "MADE"},      {"expires_at", "EXPIRES"},
-    {"used_at", "USED"},        {"used_by", "KEY"},
+    {"name", "TOKEN"},   {"grants", "ROLE"},        {"grants_name", "FOR"}, {"state", NULL},
+    {"made_at", "MADE"}, {"expires_at", "EXPIRES"}, {"used_at", "USED"},    {"used_by", "KEY"},
 };
 
 static int token_places(struct client *client, const struct args *args, struct token *token,
@@ -228,7 +227,8 @@ static int run_named(struct client *client, const struct args *args, const char 
         return keys_enrol(client, args);
     if (strcmp(action, "accept") == 0)
         return keys_accept(client, args);
-    return key_change(client, (struct msg_key_change){.action = "revoke", .principal = args->words[1]});
+    return key_change(client,
+                      (struct msg_key_change){.action = "revoke", .principal = args->words[1]});
 }
 
 static int run(struct client *client, const struct args *args)
@@ -246,9 +246,8 @@ static int run(struct client *client, const struct args *args)
             return args->word_count > 1
                        ? run_named(client, args, action)
                        : client_failf(client, EXIT_USAGE, "'keys %s' needs %s", action,
-                                      strcmp(action, "accept") == 0
-                                          ? "a file with a token, or '-'"
-                                          : "the name of a principal");
+                                      strcmp(action, "accept") == 0 ? "a file with a token, or '-'"
+                                                                    : "the name of a principal");
     return client_failf(client, EXIT_USAGE,
                         "there is no 'keys %s', expected ls, new, enrol, revoke, token, tokens or "
                         "accept",
@@ -267,8 +266,9 @@ const struct verb verb_keys = {
         "(changes all jobs and workers), admin (also keys), worker (a worker daemon of that "
         "name), pilot (asks, and brings in workers whose names begin with its own and a '-'). keys "
         "revoke PRINCIPAL shuts it out at once, open connections included, with tokens for it.\n\n"
-        "keys token makes a one-time token: whoever has it may enrol one key, with --role, once, "
-        "within --ttl. It is shown once and holds the coordinators' address and public key. keys "
+        "keys token makes a one-time token: whoever has it may enrol one key, with --role, "
+        "once, within --ttl. It is shown once and holds the coordinators' address and public key. "
+        "keys "
         "tokens lists the tokens, and what became of them; keys revoke TOKEN-NAME ends one. keys "
         "accept FILE (or - for standard input) makes this home a client of the token's cluster.\n\n"
         "To add a machine: 'athanor keys token --role worker --name NAME --out token', bring the "

@@ -46,8 +46,7 @@ static int cluster_write(const struct enrol *enrol, struct err *err)
 {
     const struct token *token = enrol->token;
     struct buf text = {0};
-    buf_printf(&text, "# public key of the coordinators\npublic-key = \"%s\"\n",
-               token->server_key);
+    buf_printf(&text, "# public key of the coordinators\npublic-key = \"%s\"\n", token->server_key);
     int rc = file_replace(enrol->server_key, text.bytes, text.length, 0644, err);
     buf_clear(&text);
     for (size_t i = 0; i < token->endpoint_count; i++)
@@ -78,7 +77,8 @@ static int ask(const struct enrol *enrol, const struct keypair *keys, struct are
                                  .keys = &token->keys,
                                  .program = enrol->program,
                                  .version = enrol->version};
-    struct message request = {.tag = MSG_ENROL, .u.enrol = {.public_key = keys->public_key,
+    struct message request = {.tag = MSG_ENROL,
+                              .u.enrol = {.public_key = keys->public_key,
                                           .name = enrol->name,
                                           .otherwise = enrol->otherwise}};
     struct loop *loop = loop_new();

@@ -497,6 +497,7 @@ void part_finished(struct core *core, struct part *part, enum cause cause, int64
                    const char *evidence, const char *usage_json)
 {
     struct attempt *attempt = part->attempt;
+    cause = until_cause(core, part, cause, code, true);
     if (!attempt_is_gang(attempt)) {
         attempt_end(core, attempt, ATTEMPT_ON_FINISH, cause, code, evidence, usage_json);
         return;
@@ -513,6 +514,7 @@ void part_finished(struct core *core, struct part *part, enum cause cause, int64
 void part_lose(struct core *core, struct part *part, enum cause cause, const char *evidence)
 {
     struct attempt *attempt = part->attempt;
+    cause = until_cause(core, part, cause, 0, false);
     if (cause == CAUSE_WORKER_LOST)
         attempt->silent_at = max_u64(part->worker->heard_at, attempt->placed_at);
     if (attempt->live_count == 1) {

@@ -529,7 +529,7 @@ void job_after_attempt(struct core *core, struct job *job, const struct attempt 
         job_end(core, job, JOB_ON_STOPPED, CAUSE_PRUNED, job->detail);
     else if (job->state == JOB_STOPPING)
         job_end(core, job, JOB_ON_STOPPED, CAUSE_CANCELLED, detail);
-    else if (cause == stop_cause && (cause == CAUSE_PREEMPTED || cause == CAUSE_NODE_ENDED))
+    else if (cause == CAUSE_NODE_ENDED || (cause == CAUSE_PREEMPTED && stop_cause == cause))
         job_requeue(core, job, cause, detail);
     else if (listed && memory_is_exhausted(job, cause))
         job_end(core, job, JOB_ON_FAIL, cause,

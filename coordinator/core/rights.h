@@ -211,6 +211,10 @@ uint64_t attempt_grace_ms(const struct core *core, const struct attempt *attempt
 /* ends_in_ms 0: its time is not limited. */
 void worker_until_set(struct core *core, struct worker *worker, uint64_t ends_in_ms,
                       bool open_ended);
+struct part;
+/* What an end means on such a worker. told: the worker said so; else it is gone. */
+enum cause until_cause(const struct core *core, const struct part *part, enum cause cause,
+                       int64_t code, bool told);
 void untils_due(struct core *core);
 uint64_t untils_next_at(const struct core *core); /* UINT64_MAX: nothing is to be done */
 const char *until_why(const struct core *core, const struct class *class, struct arena *arena,

@@ -65,6 +65,25 @@ void worker_until_set(struct core *core, struct worker *worker, uint64_t ends_in
     windows_look(core);
 }
 
+#define SIGTERM_NUMBER 15
+#define END_NEAR_US    30000000u
+
+/* Whoever takes a node back ends all its processes, shepherds and ranks too: what they say then is
+ * no fault of theirs. One that is lost before its time is lost like any other. */
+enum cause until_cause(const struct core *core, const struct part *part, enum cause cause,
+                       int64_t code, bool told)
+{
+    uint64_t until_at = part->worker->until_at;
+    if (!until_at)
+        return cause == CAUSE_NODE_ENDED && part->attempt->stop_cause != cause ? CAUSE_WORKER_LOST
+                                                                               : cause;
+    bool is_over = until_at <= core->wall_us;
+    bool is_near = until_at <= core->wall_us + END_NEAR_US;
+    bool taken = (cause == CAUSE_WORKER_LOST && (told || is_over)) ||
+                 (cause == CAUSE_SIGNAL && code == SIGTERM_NUMBER && is_near);
+    return taken ? CAUSE_NODE_ENDED : cause;
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 static uint64_t saves_at(const struct worker *worker, const struct attempt *attempt)
@@ -136,8 +155,9 @@ const char *until_why(const struct core *core, const struct class *class, struct
     if (!leaving)
         return NULL;
     const char *most = why_span_text(arena, most_ms);
-    *out_remedy = arena_printf(arena, "state a limits.wall_time shorter than %s, or other workers "
-                                      "have room",
+    *out_remedy = arena_printf(arena,
+                               "state a limits.wall_time shorter than %s, or other workers "
+                               "have room",
                                most);
     return arena_printf(arena, "%zu of %zu fitting workers leave, the last in %s, and the job %s",
                         leaving, fitting, most,

@@ -85,6 +85,8 @@ static const struct option_row rows[] = {
      "with --simulate: print JSON instead of a table"},
     {"--log-level", "LEVEL", "ATHANOR_LOG_LEVEL", OPTION_LEVEL, AT(log_level), 0, 0,
      "error, warn, info or debug (default info)"},
+    {"--alive", NULL, NULL, OPTION_FLAG, AT(alive), 0, 0,
+     "say how the coordinator that writes $ATHANOR_HEALTH_FILE fares; exit 0: it is alive"},
     {"--version", NULL, NULL, OPTION_FLAG, AT(version), 0, 0, "print the version and end"},
     {"--man", NULL, NULL, OPTION_FLAG, AT(man), 0, 0,
      "print athanor-coordinator(8) as roff and end"},
@@ -258,7 +260,8 @@ int options_parse(int argc, char **argv, struct options *out, struct err *err)
     options.heartbeat_ms = options.heartbeat_ms ? options.heartbeat_ms : 2000;
     options.queue = options.queue ? options.queue : 20000;
     options.log_level = options.log_level ? options.log_level : LOG_LEVEL_INFO;
-    if (!options.help && !options.man && !options.version && check(&options, err) < 0)
+    if (!options.help && !options.man && !options.version && !options.alive &&
+        check(&options, err) < 0)
         return -1;
     *out = options;
     return 0;

@@ -19,7 +19,7 @@ struct options {
     const char *principals; /* file: lines of NAME ROLE KEY */
     bool single;
     bool migrate_only;
-    bool help, man, version;
+    bool help, man, version, alive;
     uint64_t leader_ms;    /* leader lease */
     uint64_t worker_ms;    /* worker lease; 0: the core's default */
     uint64_t heartbeat_ms; /* asked of workers */

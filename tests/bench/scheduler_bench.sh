@@ -4,14 +4,14 @@
 #   scheduler_bench.sh [--quick]    ATHANOR_BUILD names the build folder (default build/)
 #
 # References: PostgreSQL's own multi-row INSERT, a bare posix_spawn loop, mpirun, and Slurm (package
-# slurm-wlm), which slurm.bash sets up on loopback when it is installed and we are root. Figures of
+# slurm-wlm), which tests/lib/slurm.bash sets up on loopback when it is installed and we are root. Figures of
 # a busy machine are worth little in themselves: compare within a run. Nothing fails for being slow.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
 build=${ATHANOR_BUILD:-$PWD/build}
 export ATHANOR_BUILD=$build
-source "$here/slurm.bash"
+source "$here/../lib/slurm.bash"
 jobs=50000 points=1000000 history=1000000 processes=1000 array=200 sruns=20
 export ATHANOR_TEST_MODE=long
 if [ "${1:-}" = --quick ]; then

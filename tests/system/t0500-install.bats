@@ -31,7 +31,7 @@ teardown_file() {
         program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
         [ -x "$tree$program" ]
     done
-    [ "$(find "$tree" -name 'athanor-*.service' | wc -l)" = 2 ]
+    [ "$(find "$tree" -name 'athanor-*.service' | wc -l)" = 3 ]
 }
 
 @test "manual pages render without warnings" {

@@ -133,7 +133,9 @@ static void join_send(void *user)
                                      .engine = daemon->engine_hash,
                                      .topology = daemon->inventory.topology,
                                      .endpoint = gang_endpoint(daemon),
-                                     .public_key = gang_public_key(daemon)};
+                                     .public_key = gang_public_key(daemon),
+                                     .ends_in_ms = until_ends_in_ms(daemon),
+                                     .open_ended = daemon->options->open_ended};
     join_devices(daemon, &arena, join);
     join_labels(daemon, &arena, host, join);
     join_held(daemon, &arena, join);
@@ -374,12 +376,16 @@ static void leave_send(struct daemon *daemon)
     send_or_log(daemon, &message);
 }
 
-static void leave_now(void *user)
+void daemon_leave(struct daemon *daemon)
 {
-    struct daemon *daemon = user;
     if (daemon->attempt_count == 0)
         leave_send(daemon);
     loop_stop(daemon->loop);
+}
+
+static void leave_now(void *user)
+{
+    daemon_leave(user);
 }
 
 void daemon_attempt_gone(struct daemon *daemon)
@@ -413,7 +419,8 @@ static void on_signal(void *user, int number)
 {
     struct daemon *daemon = user;
     if (daemon->leaving) { /* asked again while stopping jobs: do not wait any longer */
-        loop_stop(daemon->loop);
+        if (!daemon->options->until_us) /* Slurm sends it to each process, and so does a script */
+            loop_stop(daemon->loop);
         return;
     }
     if (number == SIGINT && !daemon->interrupted && daemon->attempt_count > 0) {
@@ -423,7 +430,8 @@ static void on_signal(void *user, int number)
         loop_timer_start(daemon->loop, &daemon->leave_timer, 3000);
         return;
     }
-    leave_begin(daemon, daemon->options->stop_jobs || daemon->interrupted);
+    if (!until_leave(daemon))
+        leave_begin(daemon, daemon->options->stop_jobs || daemon->interrupted);
 }
 
 /* ---- setting up ------------------------------------------------------------------------------ */
@@ -436,6 +444,7 @@ static void on_tick(void *user)
     pending_retry(daemon);
     node_report_tick(daemon);
     care_tick(daemon);
+    until_tick(daemon);
     loop_timer_start(daemon->loop, &daemon->tick_timer, DAEMON_TICK_MS);
 }
 
@@ -695,6 +704,7 @@ int daemon_run(const struct options *options, struct err *err)
                  options->name, daemon->inventory.core_count, daemon->inventory.gpu_count,
                  daemon->attempt_count);
         notify_ready();
+        until_open(daemon);
         rc = loop_run(daemon->loop, err);
     }
     daemon_free(daemon);

@@ -12,6 +12,7 @@
  * control.c  stop and checkpoint requests to shepherds
  * node_report.c  what is wrong with this node, to the coordinator
  * enrol.c    the first key, by a one-time token
+ * until.c    nodes that are ours for a while
  *
  * The daemon keeps nothing that it could not find again: attempts are folders
  * (worker/attempt/README.md), running ones are known by their locks. */
@@ -142,6 +143,10 @@ struct daemon {
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;
+    uint64_t until_ms; /* steady: nothing is left running then; 0: no end */
+    uint64_t busy_ms;  /* steady: when there was something to do */
+    bool forced;       /* attempts were stopped without the coordinator's word */
+    struct loop_timer until_timer;
     uint64_t complained_ms; /* when we last said that nobody can be reached; 0: never */
 
     struct attempt *attempts; /* newest first */
@@ -157,6 +162,12 @@ int daemon_run(const struct options *options, struct err *err) WARN_UNUSED;
 int daemon_enrol(const struct options *options, struct err *err) WARN_UNUSED;
 /* What is offered has changed: the coordinator is told by a join. */
 void daemon_offer_anew(struct daemon *daemon);
+void daemon_leave(struct daemon *daemon); /* ends; says goodbye when nothing is left */
+/* until.c */
+void until_open(struct daemon *daemon);
+uint64_t until_ends_in_ms(const struct daemon *daemon); /* for WORKER_JOIN */
+bool until_leave(struct daemon *daemon); /* on SIGTERM; false: the node is ours for good */
+void until_tick(struct daemon *daemon);
 /* Called when an attempt is gone for good: a leaving daemon may be able to end. */
 void daemon_attempt_gone(struct daemon *daemon);
 

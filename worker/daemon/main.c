@@ -1,5 +1,6 @@
 /* main.c - athanor-worker: see README.md, and --help. */
 #include "common/base/log.h"
+#include "common/net/notify.h"
 #include "worker/daemon/daemon.h"
 
 #include <stdio.h>
@@ -31,6 +32,10 @@ int main(int count, char **arguments)
     if (options_read(count, arguments, &options, &err) < 0) {
         fprintf(stderr, "athanor-worker: %s\n", err.text);
         return 2;
+    }
+    if (options.alive) {
+        options_done(&options);
+        return notify_health();
     }
     if (options.help || options.man || options.version) {
         if (options.help)

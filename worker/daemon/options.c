@@ -1,6 +1,7 @@
 /* options.c - see options.h. */
 #include "worker/daemon/options.h"
 
+#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/parse.h"
@@ -20,6 +21,8 @@ enum option_kind {
     OPTION_LABEL
 };
 
+#define UNTIL_SPAN_MS_MAX 315360000000u /* ten years */
+#define UNTIL_S_MAX       253402300799u /* 9999-12-31 */
 #define ENDPOINTS_FILE_BYTES_MAX 4096u /* 16 endpoints of 255 characters */
 
 #define AT(field) offsetof(struct options, field)
@@ -101,9 +104,20 @@ static const struct option {
      "as root: jobs may run as root"},
     {"--stop-jobs", NULL, OPTION_FLAG, AT(stop_jobs), NULL,
      "stop jobs on SIGTERM (default: they run on and are found again)"},
+    {"--until", "TIME", OPTION_TEXT, AT(until), NULL,
+     "this node is ours until then: seconds since 1970, or +DURATION from now; jobs start only if "
+     "they are over before, and SIGTERM means that the end has come"},
+    {"--margin", "DURATION", OPTION_DURATION, AT(margin_ms), NULL,
+     "so long before --until everything is over (default: 30s)"},
+    {"--open-ended", NULL, OPTION_FLAG, AT(open_ended), NULL,
+     "with --until: take jobs without a wall time too; they are requeued at the end"},
+    {"--idle", "DURATION", OPTION_DURATION, AT(idle_ms), NULL,
+     "leave when there was nothing to do for so long (default: stay)"},
     {"--verbose", NULL, OPTION_FLAG, AT(verbose), NULL, "log every message"},
     {"--help", NULL, OPTION_FLAG, AT(help), NULL, "this text"},
     {"--man", NULL, OPTION_FLAG, AT(man), NULL, "print athanor-worker(8) as roff"},
+    {"--alive", NULL, OPTION_FLAG, AT(alive), NULL,
+     "say how the worker that writes $ATHANOR_HEALTH_FILE fares; exit 0: it is alive"},
     {"--version", NULL, OPTION_FLAG, AT(version), NULL, "print the version"},
 };
 
@@ -338,6 +352,22 @@ static int cgroups_read(struct options *options, struct err *err)
                    options->cgroups);
 }
 
+/* Slurm's SLURM_JOB_END_TIME is in seconds since 1970. */
+static int until_read(struct options *options, struct err *err)
+{
+    uint64_t number;
+    bool relative = options->until[0] == '+';
+    if (!options->until[0])
+        return 0;
+    if ((relative ? parse_duration_ms(options->until + 1, &number, err)
+                  : parse_u64(options->until, &number, err)) < 0)
+        return err_wrap(err, "--until: expected seconds since 1970, or +DURATION");
+    if (number > (relative ? UNTIL_SPAN_MS_MAX : UNTIL_S_MAX))
+        return err_set(err, ERR_INVALID, "--until '%s' is centuries away", options->until);
+    options->until_us = relative ? clock_wall_us() + number * 1000 : number * 1000000;
+    return 0;
+}
+
 static int required_check(const struct options *options, struct err *err)
 {
     if (!options->keys[0])
@@ -380,6 +410,8 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .server_key = "",
                               .name = "",
                               .enrol = "",
+                              .until = "",
+                              .margin_ms = 30000,
                               .state = "",
                               .jobs_dir = "",
                               .cores = "",
@@ -408,10 +440,14 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
             rc = -1;
         i += used;
     }
-    if (rc == 0 && !options.help && !options.man && !options.version && !options.gpu_check[0]) {
+    bool serves = !options.help && !options.man && !options.version && !options.alive &&
+                  !options.gpu_check[0];
+    if (rc == 0 && serves) {
         rc = endpoints_default(&options, err);
         if (rc == 0)
-            rc = required_check(&options, err) < 0 ? -1 : cgroups_read(&options, err);
+            rc = required_check(&options, err) < 0 || until_read(&options, err) < 0
+                     ? -1
+                     : cgroups_read(&options, err);
         if (rc == 0)
             defaults_set(&options);
     }

@@ -24,6 +24,10 @@ struct options {
     const char *server_key; /* as given: file or key; "" = coordinator.pub beside keys */
     const char *name;       /* "": whom the key was enrolled for */
     const char *enrol;      /* "": run; else the token's file, or "-" */
+    const char *until;      /* as given; "": this node is ours for good */
+    uint64_t until_us, margin_ms; /* wall clock; 0: no end */
+    uint64_t idle_ms;       /* 0: stay */
+    bool open_ended;
     const char *endpoints_file; /* coordinator.endpoints beside keys */
     const char *state, *jobs_dir; /* absolute */
     const char *cores;            /* "" all, "4" that many, "0-3,8" these */
@@ -42,7 +46,7 @@ struct options {
     uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms, gpu_free_timeout_ms;
     const char *gpu_check; /* UUID: say whether it is free and leave; "" */
     bool allow_root_jobs, stop_jobs, verbose;
-    bool help, man, version; /* print and leave */
+    bool help, man, version, alive; /* print and leave */
 };
 
 /* Errors: ERR_INVALID naming the option, its value and what is accepted. */

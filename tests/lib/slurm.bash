@@ -1,6 +1,6 @@
 # slurm.bash - a private Slurm on loopback: one controller, one node, munge with a key of its own,
-# everything below one temporary directory. Sourced by scheduler_bench.sh; needs root and the
-# packages of the group `bench` (deploy/packages.txt).
+# everything below one temporary directory. Sourced by bench/scheduler_bench.sh and long/slurm.sh;
+# needs root and the packages of the group `bench` (deploy/packages.txt).
 
 slurm_missing() { # prints why Slurm cannot be measured here; nothing when it can
     [ "$(id -u)" = 0 ] || { echo "needs root"; return; }
