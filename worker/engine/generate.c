@@ -179,10 +179,48 @@ static int feed_prompts(struct run *run, int64_t longest, int32_t *row, struct e
     return draw(run, hidden, row, err);
 }
 
-static int run_texts(struct run *run, int64_t longest, struct err *err)
+/* One array for all: it is read once, and every row goes on from what was kept of it. */
+static bool is_shared(const struct run *run)
+{
+    for (int64_t i = 1; i < run->count; i++)
+        if (run->prompts[i].token != run->prompts[0].token ||
+            run->prompts[i].count != run->prompts[0].count)
+            return false;
+    return run->count > 1;
+}
+
+static int feed_shared(struct run *run, int64_t capacity, int32_t *row, struct err *err)
+{
+    const struct prompt *prompt = &run->prompts[0];
+    struct kv_cache *prefix = NULL;
+    struct tensor *hidden;
+    int rc = kv_cache_new(run->model, 1, prompt->count, &prefix, err);
+
+    if (rc == 0)
+        rc = kv_cache_extend(run->tape, prefix, prompt->token, prompt->count, NULL, &hidden, err);
+    if (rc == 0)
+        rc = kv_cache_fork(prefix, 0, run->count, capacity, &run->cache, err);
+    for (int64_t i = 0; i < run->count; i++)
+        row[i] = (int32_t)prompt->count - 1;
+    if (rc == 0)
+        rc = draw(run, hidden, row, err);
+    kv_cache_free(prefix);
+    return rc;
+}
+
+static int feed(struct run *run, int64_t longest, int64_t capacity, int32_t *row, struct err *err)
+{
+    if (is_shared(run))
+        return feed_shared(run, capacity, row, err);
+    if (kv_cache_new(run->model, run->count, capacity, &run->cache, err) < 0)
+        return -1;
+    return feed_prompts(run, longest, row, err);
+}
+
+static int run_texts(struct run *run, int64_t longest, int64_t capacity, struct err *err)
 {
     int32_t *row = mem_array((size_t)run->count, sizeof *row);
-    int rc = feed_prompts(run, longest, row, err);
+    int rc = feed(run, longest, capacity, row, err);
 
     for (int64_t i = 0; i < run->count; i++)
         row[i] = (int32_t)i;
@@ -220,9 +258,8 @@ int generate(const struct model *model, const struct prompt *prompts, struct gen
     run.advance = mem_array((size_t)count, sizeof *run.advance);
     run.ended = mem_array((size_t)count, sizeof *run.ended);
     run.logits = mem_array((size_t)(count * model->config.vocab_size), sizeof *run.logits);
-    if (tape_new(model->device, TAPE_INFER, &run.tape, err) == 0 &&
-        kv_cache_new(model, count, capacity, &run.cache, err) == 0)
-        rc = run_texts(&run, longest, err);
+    if (tape_new(model->device, TAPE_INFER, &run.tape, err) == 0)
+        rc = run_texts(&run, longest, capacity, err);
     kv_cache_free(run.cache);
     tape_free(run.tape);
     mem_free(run.next);

@@ -116,6 +116,34 @@ static void a_batch_of_ragged_prompts_gives_the_texts_of_its_members(void **stat
     device_close(device);
 }
 
+static void samples_of_one_shared_prompt_are_those_of_copies_of_it(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_llama, 4);
+    struct sampling sampling = {.temperature = 1, .top_p = 0.9, .seed = 7, .stop_token = 5};
+    int32_t copies[4][8], apart[4][8], shared[4][8];
+    struct prompt one[4], own[4];
+    struct generation a[4], b[4];
+    struct err err;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        memcpy(copies[i], words, sizeof copies[i]);
+        one[i] = (struct prompt){words, 8};
+        own[i] = (struct prompt){copies[i], 8};
+        a[i] = (struct generation){.token = shared[i], .index = (uint64_t)i};
+        b[i] = (struct generation){.token = apart[i], .index = (uint64_t)i};
+    }
+    must(generate(model, one, a, 4, 8, &sampling, &err));
+    must(generate(model, own, b, 4, 8, &sampling, &err));
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(a[i].count, b[i].count);
+        assert_memory_equal(shared[i], apart[i], 4 * (size_t)a[i].count);
+    }
+    model_free(model);
+    device_close(device);
+}
+
 static void texts_end_at_the_context_and_bad_prompts_are_refused(void **state)
 {
     struct device *device = small_device(BACKEND_CPU, 1);
@@ -332,6 +360,7 @@ int main(void)
         cmocka_unit_test(decoding_through_the_cache_equals_the_full_forward),
         cmocka_unit_test(greedy_texts_follow_the_full_forward),
         cmocka_unit_test(a_batch_of_ragged_prompts_gives_the_texts_of_its_members),
+        cmocka_unit_test(samples_of_one_shared_prompt_are_those_of_copies_of_it),
         cmocka_unit_test(texts_end_at_the_context_and_bad_prompts_are_refused),
         cmocka_unit_test(cuts_keep_the_likeliest_tokens),
         cmocka_unit_test(draws_follow_the_softmax),
