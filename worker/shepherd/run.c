@@ -384,6 +384,7 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
         .diverged_text = run->diverged_text ? run->diverged_text : "",
         .cgroup_oom_kills = cgroup[0] ? cgroup_oom_kills(cgroup) : 0,
         .machine_oom_kills = machine_oom_kills() - run->oom_kills_before,
+        .memory_counted = run->plan.memory_cgroup[0] || (cgroup[0] && cgroup_limits_memory(cgroup)),
         .memory_peak_bytes = run->memory_peak,
         .memory_limit_bytes = run->plan.memory_bytes * run->plan.rank_count,
     };

@@ -20,7 +20,8 @@ struct verdict_facts {
     bool diverged;           /* an event said so */
     const char *diverged_text;
     uint64_t cgroup_oom_kills;   /* within the attempt */
-    uint64_t machine_oom_kills;  /* on the machine while it ran */
+    uint64_t machine_oom_kills;  /* on the machine while it ran, its own or of others */
+    bool memory_counted;         /* cgroup_oom_kills has all of the attempt's, whoever's limit */
     uint64_t memory_peak_bytes;  /* 0: not measured */
     uint64_t memory_limit_bytes; /* of all ranks; 0: none */
 };

@@ -53,6 +53,9 @@ static void a_kill_is_oom_only_with_evidence(void **state)
     assert_int_equal(reach(facts).cause, CAUSE_SIGNAL);
     facts.machine_oom_kills = 1;
     assert_int_equal(reach(facts).cause, CAUSE_OOM);
+    facts.memory_counted = true; /* the kernel would have counted it as ours */
+    assert_int_equal(reach(facts).cause, CAUSE_SIGNAL);
+    facts.memory_counted = false;
     facts.code = SIGSEGV; /* somebody else's lack of memory */
     assert_int_equal(reach(facts).cause, CAUSE_SIGNAL);
     facts.cgroup_oom_kills = 1; /* a child was killed and the rank crashed over it */
