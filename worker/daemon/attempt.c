@@ -252,7 +252,8 @@ static char *log_line_last(const struct attempt *attempt)
     return kept;
 }
 
-static void how_it_died(struct attempt *attempt, char *out, size_t size)
+/* True: it ended by itself. */
+static bool how_it_died(struct attempt *attempt, char *out, size_t size)
 {
     int status = 0;
     bool known = attempt->is_child ? waitpid(attempt->pid, &status, WNOHANG) == attempt->pid
@@ -263,6 +264,7 @@ static void how_it_died(struct attempt *attempt, char *out, size_t size)
         snprintf(out, size, "the shepherd died of signal %d", WTERMSIG(status));
     else
         snprintf(out, size, "the shepherd exited with code %d", WEXITSTATUS(status));
+    return known && WIFEXITED(status);
 }
 
 /* A shepherd that finds the disk full cannot say so: its log is on that disk. Asked before the
@@ -281,13 +283,16 @@ static char *full_disk_text(const struct attempt *attempt)
                       attempt->folder, bytes, (uint64_t)disk.f_favail);
 }
 
-static void lost_set(struct attempt *attempt, uint64_t last_seq, const char *how)
+/* A shepherd that gave up before its first word could not begin. One that was killed by then, as
+ * by a loss of power, is lost like any other: the job's spec says whether to run it again. */
+static void lost_set(struct attempt *attempt, uint64_t last_seq, const char *how, bool gave_up)
 {
     if (attempt->end_known)
         return;
     char *line = log_line_last(attempt), *full = full_disk_text(attempt);
     mem_free(attempt->lost_text);
-    attempt->lost_cause = last_seq == 0 ? CAUSE_LAUNCH_FAILED : CAUSE_SHEPHERD_LOST;
+    attempt->lost_cause =
+        last_seq == 0 && (gave_up || full[0]) ? CAUSE_LAUNCH_FAILED : CAUSE_SHEPHERD_LOST;
     attempt->lost_text =
         mem_printf("%s; its processes were swept%s%s%s", how, line[0] ? "; " : "", line, full);
     attempt->node_fault = last_seq == 0 && full[0];
@@ -300,10 +305,11 @@ static void shepherd_gone(struct attempt *attempt)
     uint64_t seq = 0, kind = 0;
     struct err err = {0};
     char how[100];
+    bool gave_up = false;
     if (spool_last(attempt->folder, &seq, &kind, &err) < 0)
         log_error("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
     if (attempt->is_child || kind != REPORT_FINISHED) /* ours are to be reaped in any case */
-        how_it_died(attempt, how, sizeof how);
+        gave_up = how_it_died(attempt, how, sizeof how);
     life_unwatch(attempt);
     control_close(attempt);
     loop_timer_stop(&attempt->control_timer);
@@ -314,7 +320,7 @@ static void shepherd_gone(struct attempt *attempt)
         attempt_ended(attempt);
     } else {
         attempt->state = ATTEMPT_SWEEPING;
-        lost_set(attempt, seq, how);
+        lost_set(attempt, seq, how, gave_up);
         sweep_start(attempt);
     }
 }

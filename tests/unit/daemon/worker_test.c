@@ -873,6 +873,22 @@ static void attempts_stopped_or_fenced_during_the_prolog_end_without_ranks(void 
     assert_int_equal(f->node_count, 0);
 }
 
+/* As on a node that loses power between START and the first word of the attempt: nothing failed. */
+static void an_attempt_that_had_not_begun_when_its_node_went_down_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    char prolog[256], script[256];
+    snprintf(prolog, sizeof prolog, "%s", in_home(f, "prolog"));
+    snprintf(script, sizeof script, "touch %s/file-1; exec sleep 600", f->home);
+    program_write(f, "prolog", script);
+    worker_again(f, (const char *const[]){"--prolog", prolog, NULL});
+    start(f, 1, "true");
+    UNTIL(f, file_is_there, 1);
+    worker_again(f, (const char *const[]){NULL});
+    assert_cause(f, 1, "shepherd_lost");
+    UNTIL(f, removed, 1);
+}
+
 static void failing_health_checks_are_told_with_evidence_and_again_when_they_succeed(void **state)
 {
     struct fixture *f = *state;
@@ -1431,6 +1447,7 @@ int main(void)
         TEST(a_failing_prolog_fails_the_start_by_the_nodes_fault),
         TEST(cores_are_given_away_when_the_epilog_has_ended_and_a_hanging_one_is_told),
         TEST(attempts_stopped_or_fenced_during_the_prolog_end_without_ranks),
+        TEST(an_attempt_that_had_not_begun_when_its_node_went_down_is_lost),
         TEST(failing_health_checks_are_told_with_evidence_and_again_when_they_succeed),
         TEST(a_gpu_that_somebody_holds_is_not_given_to_an_attempt),
         TEST(a_gpu_that_does_not_come_free_behind_an_attempt_is_withheld),
