@@ -12,7 +12,7 @@
 #
 # Read: chaos/hosts.bash (the cluster), jobs.bash (what is submitted), faults.bash, judge.bash.
 set -euo pipefail
-jobs=30 faults=14 pace=600 seed=${ATHANOR_CHAOS_SEED:-$RANDOM$RANDOM} train=0 given=("$@")
+jobs=30 faults=15 pace=600 seed=${ATHANOR_CHAOS_SEED:-$RANDOM$RANDOM} train=0 given=("$@")
 while [ $# -gt 0 ]; do
     case $1 in
         --jobs) jobs=$2; shift ;;

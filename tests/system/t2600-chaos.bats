@@ -3,7 +3,7 @@
 # others each time.
 
 @test "every job ends as specified, exactly once, while everything is killed, paused and cut off" {
-    run "$BATS_TEST_DIRNAME/chaos.sh" --jobs 30 --faults 14 --pace 600 --seed "${ATHANOR_CHAOS_SEED:-33}"
+    run "$BATS_TEST_DIRNAME/chaos.sh" --jobs 30 --faults 15 --pace 600 --seed "${ATHANOR_CHAOS_SEED:-33}"
     echo "$output"
     [ "$status" -ne 77 ] || skip "${lines[-1]}"
     [ "$status" -eq 0 ]

@@ -6,10 +6,11 @@
 #   power    all processes of the host at once, jobs and shepherds too; its disk stays
 #   stop     SIGSTOP, SIGCONT after the time (PostgreSQL: of all its processes)
 #   cut      the host's link is down for the time
+#   blind    it and PostgreSQL do not reach each other; all others do
 #
 # A target of "leader" is whichever coordinator leads at the moment.
 
-fault_kinds="kill-leader stop-leader cut-leader kill-c stop-c cut-c end-c kill-w stop-w cut-w power-w kill-db stop-db cut-db"
+fault_kinds="kill-leader stop-leader cut-leader blind-leader kill-c stop-c cut-c end-c kill-w stop-w cut-w power-w kill-db stop-db cut-db"
 
 state=0
 draw() { # BOUND: into $drawn; the generator of the C standard's example, its better bits
@@ -84,6 +85,7 @@ begin_fault() { # KIND HOST
         end) kill -TERM "${pid[$2]}" 2>/dev/null || true ;;
         stop) if [ "$2" = db ]; then all_of db; else echo "${pid[$2]}"; fi | xargs -r kill -STOP 2>/dev/null || true ;;
         cut) link "$2" down ;;
+        blind) ip -n db route replace blackhole "$(address "$2")/32" ;;
     esac
 }
 
@@ -97,6 +99,7 @@ end_fault() { # KIND HOST
             restart "$2" ;;
         stop) if [ "$2" = db ]; then all_of db; else echo "${pid[$2]}"; fi | xargs -r kill -CONT 2>/dev/null || true ;;
         cut) link "$2" up ;;
+        blind) ip -n db route del blackhole "$(address "$2")/32" 2>/dev/null || true ;;
     esac
 }
 
@@ -116,6 +119,7 @@ run_faults() { # FILE: of schedule
             on[$number]=$target
             [ "$target" != leader ] || { find_leader; on[$number]=$leader; }
             echo "fault $number at $(($(now_ms) - from)) ms: $kind $target for $lasts ms: ${on[$number]}"
+            [ "$target" != leader ] || echo "$(now_ms) $kind $lasts" >>"$ATHANOR_HOME/led"
             begin_fault "$kind" "${on[$number]}"
             case $target in leader | db) executed+=("$kind-$target") ;; *) executed+=("$kind-${target:0:1}") ;; esac
         else
@@ -129,9 +133,20 @@ heal() {
     local name
     for name in $hosts; do link "$name" up; done
     for name in db $coordinators $workers; do
+        end_fault blind "$name"
         end_fault stop "$name"
         restart "$name"
     done
 }
 
 count_executed() { printf '%s\n' "${executed[@]}" | sort | uniq -c | awk '{ printf "%s%s %d", (NR > 1 ? ", " : ""), $2, $1 } END { print "" }'; }
+
+# From the fault to the log line of the next who leads, where the fault was long enough to cost the
+# leadership. PostgreSQL may have been away as well.
+takeovers() {
+    grep -h 'leading epoch' "$ATHANOR_HOME"/log/c? | cut -d' ' -f1 | date -f - +%s%3N | sort -n >"$ATHANOR_HOME/leads"
+    awk 'NR == FNR { at[++n] = $1; next }
+        $2 == "kill" || $3 >= 2500 { for (i = 1; i <= n; i++) if (at[i] > $1) { print $2, at[i] - $1; break } }' \
+        "$ATHANOR_HOME/leads" "$ATHANOR_HOME/led" | sort -k1,1 -k2,2n |
+        awk '{ v[$1] = v[$1] (v[$1] ? ", " : "") $2 } END { for (k in v) print "ms from " k " of the leader to the next: " v[k] }' | sort
+}

@@ -54,4 +54,5 @@ sums() {
     sql "SELECT format('jobs %s, attempts %s (%s)', (SELECT count(*) FROM athanor.jobs), count(*), (SELECT string_agg(cause || ' ' || n, ', ' ORDER BY cause)
            FROM (SELECT cause, count(*) AS n FROM athanor.runs GROUP BY cause) c)) FROM athanor.runs"
     grep -h 'leading epoch' "$ATHANOR_HOME"/log/c? | wc -l | sed 's/^/terms of leadership: /'
+    takeovers
 }
