@@ -4,9 +4,8 @@
  * Such a worker says at its join, and again when it changes, how long it has. A job starts there
  * only if its wall time is over before; one without a limit, and without its queue's default, only
  * if the worker says that it takes such jobs. What would still run at the end is asked to save two
- * of its own stop graces before, then stopped as node_ended and requeued; its attempt does not
- * count. An attempt whose own limit ends it in time is left alone, and each has at least half of
- * the time that was left when it was placed.
+ * of its own stop graces before (at least half a minute), then stopped as node_ended and requeued;
+ * its attempt does not count. An attempt whose own limit ends it in time is left alone.
  *
  * The worker states a span and not a time, so its clock need not agree with ours. */
 #include "coordinator/core/state.h"
@@ -86,12 +85,15 @@ enum cause until_cause(const struct core *core, const struct part *part, enum ca
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+/* Two stop graces before the end, and not later than half a minute before; but whoever was placed
+ * late has half of the time that was left. */
 static uint64_t saves_at(const struct worker *worker, const struct attempt *attempt)
 {
     uint64_t grace_us = 2 * attempt->job->limits.stop_grace_ms * 1000;
     uint64_t had_us =
         worker->until_at > attempt->placed_at ? worker->until_at - attempt->placed_at : 0;
-    return worker->until_at - min_u64(grace_us, had_us / 2);
+    uint64_t before_us = min_u64(max_u64(grace_us, END_NEAR_US), max_u64(had_us / 2, END_NEAR_US));
+    return worker->until_at > before_us ? worker->until_at - before_us : 1;
 }
 
 static void worker_due(struct core *core, struct worker *worker)

@@ -12,6 +12,7 @@
  * control.c  stop and checkpoint requests to shepherds
  * node_report.c  what is wrong with this node, to the coordinator
  * enrol.c    the first key, by a one-time token
+ * init.c     as the first process of a container
  * until.c    nodes that are ours for a while
  *
  * The daemon keeps nothing that it could not find again: attempts are folders
@@ -168,6 +169,8 @@ void until_open(struct daemon *daemon);
 uint64_t until_ends_in_ms(const struct daemon *daemon); /* for WORKER_JOIN */
 bool until_leave(struct daemon *daemon); /* on SIGTERM; false: the node is ours for good */
 void until_tick(struct daemon *daemon);
+/* init.c: as process 1 stays behind as a parent that waits for everybody; returns in a child. */
+int init_if_first(struct err *err) WARN_UNUSED;
 /* Called when an attempt is gone for good: a leaving daemon may be able to end. */
 void daemon_attempt_gone(struct daemon *daemon);
 

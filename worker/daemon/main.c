@@ -53,7 +53,9 @@ int main(int count, char **arguments)
         return held;
     }
     log_init("athanor-worker", options.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
-    int rc = options.enrol[0] ? daemon_enrol(&options, &err) : daemon_run(&options, &err);
+    int rc = options.enrol[0]               ? daemon_enrol(&options, &err)
+             : init_if_first(&err) < 0 ? -1
+                                       : daemon_run(&options, &err);
     if (rc < 0)
         log_error("%s", err.text);
     options_done(&options);
