@@ -134,7 +134,10 @@ static int connect_once(struct client *client, struct err *err)
                                  .server_key = server_key,
                                  .keys = &keys,
                                  .program = "athanor",
-                                 .version = ATHANOR_VERSION};
+                                 .version = ATHANOR_VERSION,
+                                 .user = client->on_user,
+                                 .on_down = client->on_down,
+                                 .on_message = client->on_message};
     if (client->peer)
         return 0;
     if (client_endpoints(client, endpoints, &config.endpoint_count, err) < 0 ||

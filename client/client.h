@@ -22,6 +22,10 @@ struct client {
     uint64_t timeout_ms;
     struct loop *loop; /* NULL until connected */
     struct peer *peer;
+    /* Set before the first request: what comes unasked, and that the session has ended. */
+    void (*on_message)(void *user, const struct envelope *envelope, const struct message *message);
+    void (*on_down)(void *user, const struct err *why);
+    void *on_user;
 };
 
 int client_init(struct client *client, const struct args *args, struct err *err) WARN_UNUSED;

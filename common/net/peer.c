@@ -215,7 +215,9 @@ static void handle_message(struct peer *peer, const struct envelope *envelope,
 
 static bool from_server(enum msg_tag tag)
 {
-    return msg_sender(tag) == SENDER_COORDINATOR || msg_sender(tag) == SENDER_NEIGHBOUR;
+    enum wire_sender sender = msg_sender(tag);
+    return sender == SENDER_COORDINATOR || sender == SENDER_NEIGHBOUR ||
+           (sender == SENDER_ANY && tag != MSG_HELLO); /* which only ever begins a session */
 }
 
 static void handle_frame(struct peer *peer, const void *bytes, size_t length)

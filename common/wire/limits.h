@@ -23,4 +23,14 @@
 #define REPORT_BYTES_MAX ((size_t)1 << 20)
 #define REPORT_TEXT_BYTES_MAX ((size_t)64 << 10) /* one log chunk, one line of the report socket */
 
+/* EXEC: 256 of a coordinator hold at most 256 x 2 windows = 32 MiB in its queues. */
+#define EXEC_CHUNK_BYTES 16384u
+#define EXEC_WINDOW_BYTES 65536u
+/* What a chunk takes of the window: so at most 64 small ones are under way in a direction. */
+#define EXEC_COST(bytes) ((bytes) < 1024u ? 1024u : (uint64_t)(bytes))
+#define EXEC_BEAT_MS 2000u
+#define EXEC_SILENCE_MS 15000u /* of a client, after which its program is ended */
+#define EXEC_ARGUMENTS_MAX 1024u
+#define EXEC_ARGUMENT_BYTES_MAX 65536u /* of all together: one packet between daemon and shepherd */
+
 #endif

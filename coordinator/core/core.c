@@ -444,6 +444,9 @@ static void dispatch(struct core *core, const struct event *event)
     case EVENT_CODE_PUT:
         snapshot_on_put(core, &event->code);
         break;
+    case EVENT_EXEC:
+        exec_on_exec(core, &event->exec);
+        break;
     case EVENT_WORKER_JOIN:
         worker_on_join(core, &event->join);
         break;

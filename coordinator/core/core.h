@@ -184,6 +184,17 @@ struct core_worker_view {
 /* Workers in order of id: index from 0. False at the end. */
 bool core_worker_at(const struct core *core, size_t index, struct core_worker_view *out);
 
+/* Where an exec goes, if it may: the same that EVENT_EXEC decides. Errors: ERR_NOT_FOUND (no living
+ * attempt, or no such rank), ERR_DENIED, ERR_INVALID, ERR_CLOSED (its worker is silent). */
+struct core_exec_place {
+    uint64_t attempt_id, worker_peer;
+    const char *worker;
+};
+int core_exec_find(const struct core *core, const struct event_exec *event,
+                   struct core_exec_place *out, struct err *err) WARN_UNUSED;
+/* Whether the attempt still has a part on the worker behind this peer. */
+bool core_exec_lives(const struct core *core, uint64_t attempt_id, uint64_t worker_peer);
+
 struct core_counts {
     uint64_t jobs_by_state[JOB_STATE_END]; /* live ones only */
     uint64_t attempts, workers_usable, experiments, classes;

@@ -21,6 +21,7 @@ enum event_kind {
     EVENT_NODE_REPORT,
     EVENT_CODE_OFFER,
     EVENT_CODE_PUT,
+    EVENT_EXEC,
     EVENT_END,
 };
 
@@ -78,6 +79,16 @@ struct event_code {
     const struct msg_code_put *put;     /* EVENT_CODE_PUT */
 };
 
+/* Somebody wants to be in a job. */
+struct event_exec {
+    uint64_t client;
+    uint64_t request_seq;
+    uint64_t exec_id; /* drawn by the shell */
+    const char *account;
+    bool is_admin;
+    const struct msg_exec *exec;
+};
+
 struct event_join {
     uint64_t peer;
     uint64_t request_seq;  /* for REFUSED */
@@ -118,6 +129,7 @@ struct event {
         struct event_control control;
         struct event_configure configure;
         struct event_code code;
+        struct event_exec exec;
         struct event_join join;
         struct event_heartbeat heartbeat;
         struct event_leave leave;

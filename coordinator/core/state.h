@@ -666,6 +666,9 @@ void checkpoint_retain(struct core *core, struct job *job);
 /* It is not what was saved: never resume from it again. */
 void checkpoint_discard(struct core *core, struct job *job, uint64_t checkpoint_id);
 /* Back to before its divergence: what it must not resume from is discarded, data_skip grows. */
+/* exec.c */
+void exec_on_exec(struct core *core, const struct event_exec *event);
+
 void checkpoint_rewind(struct core *core, struct job *job, const struct attempt *attempt);
 void checkpoint_drops_send(struct core *core, struct worker *worker);
 void checkpoint_load(struct core *core, struct job *job, const struct row_checkpoint *row);

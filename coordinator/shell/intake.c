@@ -293,6 +293,17 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_NODE_REPORT:
         on_node_report(shell, from, seq, &message->u.node_report);
         break;
+    case MSG_EXEC:
+        exec_open(shell, from, seq, &message->u.exec);
+        break;
+    case MSG_EXEC_DATA:
+    case MSG_EXEC_CREDIT:
+    case MSG_EXEC_RESIZE:
+    case MSG_EXEC_ENDED:
+        exec_relay(shell, from, message);
+        break;
+    case MSG_EXEC_OPENED:
+    case MSG_EXEC_START:
     case MSG_HELLO: /* answered by the server */
     case MSG_WELCOME:
     case MSG_REFUSED:

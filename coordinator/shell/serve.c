@@ -227,6 +227,12 @@ static bool on_principal(void *user, const char *public_key, struct server_princ
     return name != NULL;
 }
 
+static void on_gone(void *user, uint64_t peer, const struct err *why)
+{
+    (void)why;
+    exec_peer_gone(user, peer);
+}
+
 static bool on_may_send(void *user)
 {
     return shell_leads(user);
@@ -336,7 +342,8 @@ static int open_server(struct shell *shell, const struct keypair *keys, uint64_t
                                    .user = shell,
                                    .principal_find = on_principal,
                                    .on_message = intake_message,
-                                   .may_send = on_may_send};
+                                   .may_send = on_may_send,
+                                   .on_gone = on_gone};
 
     return server_open(shell->loop, &config, &shell->server, err);
 }

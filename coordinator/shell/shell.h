@@ -94,10 +94,13 @@ struct shell {
 
     struct parked_list parked;
     struct asked *asked;
+    struct exec *execs; /* programs that people run in jobs (exec.c) */
+    size_t exec_count;
     uint64_t last_ticket;
 
     struct pg_watch writer_watch, lane_watches[READER_LANES];
-    struct loop_timer wake_timer, tenure_timer, pg_timer, commit_timer, maintain_timer, end_timer;
+    struct loop_timer wake_timer, tenure_timer, pg_timer, commit_timer, maintain_timer, end_timer,
+        exec_timer;
     uint64_t wake_at_ms; /* as the core last asked */
     bool dirty;          /* the core has seen events since its last TICK */
     bool paused;         /* reading of sockets is suspended */
@@ -145,6 +148,16 @@ void answer_code(struct shell *shell, const struct server_source *from, uint64_t
 void answer_table(struct shell *shell, uint64_t ticket, const struct msg_table *table,
                   const struct err *err);
 void answer_free(struct shell *shell);
+
+/* exec.c */
+void exec_open(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+               const struct msg_exec *exec);
+/* DATA, CREDIT, RESIZE and ENDED of either side, on to the other. */
+void exec_relay(struct shell *shell, const struct server_source *from,
+                const struct message *message);
+void exec_peer_gone(struct shell *shell, uint64_t peer);
+void exec_timer_fired(void *user);
+void execs_free(struct shell *shell);
 
 /* recipes.c */
 /* Takes note of a joining worker's catalogue. Errors: ERR_PROTOCOL, ERR_LIMIT. */

@@ -140,6 +140,7 @@ static struct loop_timer *timer_at(struct shell *shell, size_t index, loop_timer
         {&shell->wake_timer, on_wake},         {&shell->tenure_timer, on_tenure},
         {&shell->pg_timer, on_pg_timer},       {&shell->commit_timer, on_pg_timer},
         {&shell->maintain_timer, on_maintain}, {&shell->end_timer, on_end_timer},
+        {&shell->exec_timer, exec_timer_fired},
     };
 
     if (index == ARRAY_COUNT(timers))
@@ -205,6 +206,7 @@ static void term_close(struct shell *shell)
     writer_close(shell->writer);
     parked_free(shell);
     answer_free(shell);
+    execs_free(shell);
     recipes_free(shell);
     catalogue_free(shell->catalogue);
     core_free(shell->core);

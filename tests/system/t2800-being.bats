@@ -111,3 +111,90 @@ from 6 skip 4" ]
                WHERE job_id = $id AND a.number = 1 AND b.number = 2")" = t ]
     [ "$(athanor show "$id" --json | jq -r '.[0].cause')" = diverged ]
 }
+
+@test "exec runs a program within a job: its environment, folder and end, both ways in bounded steps" {
+    id=$(job inside 'command: [sh, -c, "echo $$ >pid; exec sleep 600"]' "env: {MARK: here}" "limits: {stop_grace: 1s}")
+    until_true 20 sql_is "SELECT state FROM athanor.jobs WHERE job_id = $id" RUNNING
+    run athanor exec inside -- sh -c 'echo $MARK $RANK $ATHANOR_JOB_ID; cat pid >/dev/null && exit 7'
+    [ "$status" -eq 7 ]
+    [ "$output" = "here 0 $id" ]
+    head -c 3000000 /dev/urandom >blob
+    athanor exec inside -- cat <blob | cmp - blob
+    run athanor exec inside -- sh -c 'kill -TERM $$'
+    [ "$status" -eq 143 ]
+    run athanor exec inside -- /no/such/program
+    [ "$status" -eq 255 ]
+    [[ "$output" == *"No such file"* ]]
+    run athanor exec inside --rank 1 -- true
+    [ "$status" -eq 4 ]
+    run athanor exec 999 -- true
+    [ "$status" -eq 4 ]
+    sql_is "SELECT count(*) FROM athanor.events WHERE job_id = $id AND name = 'exec' AND account IS NOT NULL AND detail LIKE 'rank 0: cat%'" 1
+
+    # A reader that takes nothing: the program is held back by the windows, the worker lives on.
+    mkfifo pipe
+    athanor exec inside -- sh -c 'i=0; while :; do printf "%01024d" 0; i=$((i + 1)); echo $i >"$ATHANOR_JOB_DIR/written"; done' >pipe 3>&- &
+    writer=$!
+    exec 8<pipe
+    written=$ATHANOR_HOME/jobs/$id/written
+    stalled() { local before; before=$(cat "$written"); read -rt 1 <> <(:) || true; [ "$before" = "$(cat "$written")" ]; }
+    until_true 30 stalled
+    [ "$(cat "$written")" -lt 600 ] # KiB: two pipes, a window, a client's buffer
+    sql_is "SELECT state FROM athanor.workers" OK
+    kill -9 "$writer" # without a word: found out by its silence, or at the job's end
+    exec 8<&-
+    athanor exec inside -- sleep 597531 3>&- &
+    sleeper=$!
+    until_true 20 pgrep -f 'sleep 597531'
+    athanor cancel "$id"
+    run wait "$sleeper"
+    [ "$status" -ne 0 ]
+    run athanor wait "$id"
+    run pgrep -f '^sleep 597531|ATHANOR_JOB_DIR/written'
+    [ -z "$output" ]
+}
+
+@test "attach gives an interactive terminal that follows our size and is given back as it was" {
+    id=$(job terminal 'command: [sleep, "600"]' "env: {MARK: here, PS1: 'in> '}" "limits: {stop_grace: 1s}")
+    until_true 20 sql_is "SELECT state FROM athanor.jobs WHERE job_id = $id" RUNNING
+    cat >drive.py <<'P'
+import fcntl, os, pty, select, signal, struct, sys, termios, time
+def size(fd, rows, columns): fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+master, slave = pty.openpty()
+size(slave, 40, 100)
+before = termios.tcgetattr(slave)
+pid = os.fork()
+if pid == 0:
+    os.setsid(); fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for fd in (0, 1, 2): os.dup2(slave, fd)
+    os.execvp("athanor", ["athanor", "attach", "terminal", "--", "sh"])
+seen = b""
+def until(text):
+    global seen
+    end = time.monotonic() + 30
+    while text not in seen:
+        if not select.select([master], [], [], max(0, end - time.monotonic()))[0]: sys.exit("never came: %r in %r" % (text, seen))
+        seen += os.read(master, 65536)
+    seen = seen[seen.index(text) + len(text):]
+def say(text): os.write(master, text + b"\r")
+say(b"echo [$MARK-$(tty | cut -c1-8)]"); until(b"[here-/dev/pts]")
+say(b"echo =$(stty size)="); until(b"=40 100=")
+size(slave, 31, 77); os.kill(pid, signal.SIGWINCH)
+say(b"sleep 1; echo =$(stty size)="); until(b"=31 77=")
+say(b"sleep 1000"); time.sleep(0.5); os.write(master, b"\x03"); say(b"echo back$((1+1))"); until(b"back2")
+if sys.argv[1] == "detach": os.write(master, b"\x1d")
+elif sys.argv[1] == "term": os.kill(pid, signal.SIGTERM)
+else: say(b"exit 5")
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert termios.tcgetattr(slave) == before, "the terminal was not restored"
+print(code)
+P
+    [ "$(python3 drive.py exit)" = 5 ]
+    [ "$(python3 drive.py detach)" = 0 ]
+    [ "$(python3 drive.py term)" = 143 ]
+    [ "$(job_state "$id")" = RUNNING ]
+    run athanor attach terminal </dev/null
+    [ "$status" -eq 2 ]
+    athanor cancel "$id"
+    run athanor wait "$id"
+}

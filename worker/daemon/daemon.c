@@ -187,6 +187,7 @@ static void on_down(void *user, const struct err *why)
         log_warn("no coordinator: %s", why->text);
     }
     daemon->worker_id = 0;
+    execs_close(daemon, "the worker has lost its coordinator");
     loop_timer_stop(&daemon->join_timer);
     loop_timer_stop(&daemon->heartbeat_timer);
 }
@@ -325,9 +326,20 @@ static void on_message(void *user, const struct envelope *envelope, const struct
         if (!code_on_refused(daemon, &message->u.refused))
             on_refused(daemon, &message->u.refused);
         break;
+    case MSG_EXEC_START:
+        exec_start(daemon, &message->u.exec_start);
+        break;
+    case MSG_EXEC_DATA:
+    case MSG_EXEC_CREDIT:
+    case MSG_EXEC_RESIZE:
+    case MSG_EXEC_ENDED:
+        exec_message(daemon, message);
+        break;
     case MSG_HEARTBEAT_ACK:
     case MSG_DONE:
         break; /* nothing to do */
+    case MSG_EXEC:
+    case MSG_EXEC_OPENED:
     case MSG_HELLO:
     case MSG_WELCOME:
     case MSG_SUBMIT:

@@ -11,6 +11,7 @@
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
  * node_report.c  what is wrong with this node, to the coordinator
+ * exec.c     programs that people run beside the ranks
  * enrol.c    the first key, by a one-time token
  * init.c     as the first process of a container
  * until.c    nodes that are ours for a while
@@ -150,6 +151,8 @@ struct daemon {
     struct loop_timer until_timer;
     uint64_t complained_ms; /* when we last said that nobody can be reached; 0: never */
 
+    struct exec *execs;
+    size_t exec_count;
     struct attempt *attempts; /* newest first */
     size_t attempt_count;
     int inotify_fd;
@@ -237,5 +240,10 @@ void pump_ack(struct attempt *attempt, uint64_t seq);
 void control_stop(struct attempt *attempt, enum cause cause, uint64_t grace_ms);
 void control_checkpoint(struct attempt *attempt);
 void control_close(struct attempt *attempt);
+
+/* exec.c */
+void exec_start(struct daemon *daemon, const struct msg_exec_start *start);
+void exec_message(struct daemon *daemon, const struct message *message);
+void execs_close(struct daemon *daemon, const char *why); /* all; tells whom it can */
 
 #endif

@@ -62,9 +62,9 @@ static void prefer_memory(const struct launch *launch)
         syscall(SYS_set_mempolicy, PREFERRED_MANY, launch->numa, PLAN_NUMA_MAX + 1);
 }
 
-static bool connect_files(int out, int error)
+static bool connect_files(const struct launch *launch, int out, int error)
 {
-    int in = open("/dev/null", O_RDONLY);
+    int in = launch->files ? launch->files[0] : open("/dev/null", O_RDONLY);
     return in >= 0 && dup2(in, STDIN_FILENO) == STDIN_FILENO &&
            dup2(out, STDOUT_FILENO) == STDOUT_FILENO &&
            dup2(error, STDERR_FILENO) == STDERR_FILENO && (in <= 2 || close(in) == 0);
@@ -97,14 +97,15 @@ static void keep_to_itself(void)
 
 static int child_prepare(const struct launch *launch, bool inside, int out, int error)
 {
-    if (setpgid(0, 0) < 0)
+    if (launch->session ? setsid() < 0 : setpgid(0, 0) < 0)
         return STEP_GROUP;
     if (!inside && !cgroup_join(launch->cgroup_fd))
         return STEP_CGROUP;
     if (!bind_self(launch))
         return STEP_BIND;
     prefer_memory(launch);
-    if (!connect_files(out, error))
+    if (!connect_files(launch, out, error) ||
+        (launch->session && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0))
         return STEP_FILES;
     if (chdir(launch->folder) < 0)
         return STEP_FOLDER;
@@ -121,7 +122,9 @@ static void child_run(const struct launch *launch, pid_t parent, bool inside,
     process_signals_reset();
     offer_to_oom_killer();
     struct failure failure = {
-        child_prepare(launch, inside, pipes->out[1], pipes->error[1]), 0};
+        child_prepare(launch, inside, launch->files ? launch->files[1] : pipes->out[1],
+                      launch->files ? launch->files[2] : pipes->error[1]),
+        0};
     if (failure.step == 0) {
         environ = (char **)launch->environment; /* execvp looks up PATH here */
         execvp(launch->arguments[0], launch->arguments);
@@ -162,10 +165,13 @@ static bool terminal_open(int ends[2])
     return tcsetattr(ends[1], TCSANOW, &mode) == 0 && ioctl(ends[1], TIOCSWINSZ, &size) == 0;
 }
 
-static int pipes_open(struct pipes *pipes, bool pty, struct err *err)
+static int pipes_open(const struct launch *launch, struct pipes *pipes, struct err *err)
 {
+    bool pty = launch->pty;
     *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}};
-    if ((pty ? terminal_open(pipes->out) : pipe2(pipes->out, O_CLOEXEC) == 0) &&
+    if (launch->files && pipe2(pipes->report, O_CLOEXEC) == 0)
+        return 0;
+    if (!launch->files && (pty ? terminal_open(pipes->out) : pipe2(pipes->out, O_CLOEXEC) == 0) &&
         pipe2(pipes->error, O_CLOEXEC) == 0 &&
         pipe2(pipes->report, O_CLOEXEC) == 0 && fcntl(pipes->out[0], F_SETFL, O_NONBLOCK) == 0 &&
         fcntl(pipes->error[0], F_SETFL, O_NONBLOCK) == 0)
@@ -200,7 +206,7 @@ int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, in
 {
     struct pipes pipes;
     *out_node_fault = true;
-    if (pipes_open(&pipes, launch->pty, err) < 0)
+    if (pipes_open(launch, &pipes, err) < 0)
         return -1;
     bool inside;
     pid_t parent = getpid(), pid = cgroup_fork(launch->cgroup_fd, &inside);
@@ -217,8 +223,9 @@ int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, in
     int rc = exec_wait(pipes.report[0], launch, out_node_fault, err);
     if (rc < 0)
         waitpid(pid, NULL, 0);
-    else {
+    else
         *out_pid = pid;
+    if (rc == 0 && !launch->files) {
         *out_stdout = pipes.out[0];
         *out_stderr = pipes.error[0];
         pipes.out[0] = pipes.error[0] = -1;

@@ -16,6 +16,8 @@ struct launch {
     int cgroup_fd; /* of cgroup_open: where the rank is born; -1: with us */
     bool pty;      /* standard output is a terminal: raw, PTY_ROWS x PTY_COLUMNS, nobody's
                       controlling one, so that it brings no signals */
+    const int *files; /* standard files, borrowed; NULL: as described below */
+    bool session;     /* with files: they are a terminal, which becomes the controlling one */
 };
 
 #define PTY_ROWS    24u
@@ -24,6 +26,7 @@ struct launch {
 /* The rank is the leader of its own process group, dies with us (also when we are killed), and
  * has /dev/null as input. *out_stdout, *out_stderr: reading ends, close-on-exec, non-blocking; with
  * `pty` the end of *out_stdout is told by EIO.
+ * With `files` there is nothing of the kind and both outputs stay as they are.
  * Returns when exec has succeeded. Errors: ERR_NOT_FOUND, ERR_IO naming the step that failed;
  * *out_node_fault: it was none that a job can make fail. */
 int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,

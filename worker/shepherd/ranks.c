@@ -196,6 +196,7 @@ void ranks_reap(struct run *run)
         else
             usage_add(&run->others, &usage);
         mpirun_reaped(run, pid, status);
+        exec_reaped(run, pid, status);
     }
     if (run->ended_count == run->plan.rank_count)
         run_input(run, INPUT_DONE);

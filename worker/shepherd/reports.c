@@ -277,7 +277,11 @@ static int control_do(struct run *run, const json_t *root, struct err *err)
             return err_set(err, ERR_NOT_FOUND, "no rank listens on the report socket");
         return 0;
     }
-    return err_set(err, ERR_INVALID, "type: '%.40s', expected stop or checkpoint_now",
+    if (type && strcmp(type, "exec") == 0) {
+        const char *name = json_string_value(json_object_get(root, "name"));
+        return exec_begin(run, name ? name : "", err);
+    }
+    return err_set(err, ERR_INVALID, "type: '%.40s', expected stop, checkpoint_now or exec",
                    type ? type : "");
 }
 

@@ -206,6 +206,7 @@ static int run_loop(struct run *run, struct err *err)
         if (now_ms >= run->watch_ms) {
             watch_tick(run, now_ms);
             usage_tick(run, now_ms);
+            exec_tick(run, now_ms);
             run->watch_ms = now_ms + RUN_WATCH_MS;
         }
         if (run->deadline_ms && now_ms >= run->deadline_ms)
@@ -493,6 +494,7 @@ static void run_free(struct run *run)
     line_server_close(run->report);
     line_server_close(run->control);
     line_server_close(run->launcher.agents);
+    execs_close(run);
     logs_free(run->logs);
     poller_free(run->poller);
     spool_close(&run->spool);

@@ -6,6 +6,7 @@
  * reports.c accepting report lines, writing the stream into the spool
  * watch.c   wall time, stall, memory
  * diverge.c metrics against the spec's bounds
+ * exec.c    programs that people run beside the ranks
  * usage.c   processor time, memory and I/O of ranks as metrics */
 #ifndef ATHANOR_SHEPHERD_RUN_H
 #define ATHANOR_SHEPHERD_RUN_H
@@ -98,6 +99,8 @@ struct run {
     size_t pid_count;
     struct rusage others; /* of processes that were not ranks */
 
+    struct exec *execs;
+
     enum run_state state;
     uint64_t started_ms, started_us;
     uint64_t deadline_ms; /* of the present rung; 0: none */
@@ -186,6 +189,13 @@ void watch_stacks(struct run *run, unsigned suspect);
 
 /* diverge.c: looks at a metric; may begin the ladder. */
 void diverge_metric(struct run *run, unsigned index, const char *name, uint64_t step, double value);
+
+/* exec.c: the daemon listens at `name` in the attempt's folder and hands over what is to run. */
+int exec_begin(struct run *run, const char *name, struct err *err) WARN_UNUSED;
+/* Whether the ended process was one of these. */
+bool exec_reaped(struct run *run, pid_t pid, int status);
+void exec_tick(struct run *run, uint64_t now_ms);
+void execs_close(struct run *run);
 
 /* usage.c */
 void usage_tick(struct run *run, uint64_t now_ms);

@@ -365,6 +365,15 @@ void show_message(const struct message *message, struct buf *out)
     case MSG_ATTEMPT_FENCE:
         buf_printf(out, " a%llu", (ull)message->u.attempt_fence.attempt_id);
         break;
+    case MSG_EXEC_START:
+        buf_printf(out, " x%llu a%llu rank=%llu %s", (ull)message->u.exec_start.exec_id,
+                   (ull)message->u.exec_start.attempt_id, (ull)message->u.exec_start.rank,
+                   message->u.exec_start.arguments[0].text);
+        break;
+    case MSG_EXEC_OPENED:
+        buf_printf(out, " x%llu on %s", (ull)message->u.exec_opened.exec_id,
+                   message->u.exec_opened.worker);
+        break;
     case MSG_CHECKPOINT_DROP:
         buf_printf(out, " a%llu checkpoint=%llu %s", (ull)message->u.checkpoint_drop.attempt_id,
                    (ull)message->u.checkpoint_drop.checkpoint_id,

@@ -487,6 +487,26 @@ static int verb_control(struct trace *trace, struct err *err)
     return step(trace, &event, err);
 }
 
+/* "exec 1 rank=1 as=ann": a program beside a rank of job 1. */
+static int verb_exec(struct trace *trace, struct err *err)
+{
+    struct rec_word words[] = {{"ps"}, {"aux"}};
+    struct msg_exec exec = {.job_id = number(word_at(trace, 3)),
+                            .rank = option_number(trace, "rank", 0),
+                            .arguments = words,
+                            .arguments_count = ARRAY_COUNT(words),
+                            .term = ""};
+    const char *account = option(trace, "as", "root");
+    struct event event = {.kind = EVENT_EXEC,
+                          .exec = {.client = CLIENT_PEER,
+                                   .request_seq = ++trace->request_seq,
+                                   .exec_id = trace->request_seq,
+                                   .account = account,
+                                   .is_admin = strcmp(account, "root") == 0,
+                                   .exec = &exec}};
+    return step(trace, &event, err);
+}
+
 /* "queue set gpu priority=5": table, action, name, settings. "as=" says who; root is operator. */
 static int verb_configure(struct trace *trace, struct err *err)
 {
@@ -599,6 +619,7 @@ static const struct {
     {"retry", verb_control},     {"drain", verb_control},   {"undrain", verb_control},
     {"configure", verb_configure}, {"why", verb_why},           {"wall", verb_wall},
     {"outlook", verb_outlook},   {"node", verb_node},
+    {"exec", verb_exec},
 };
 
 static int line_run(struct trace *trace, const char *line, const char *yaml, struct err *err)
