@@ -46,6 +46,7 @@ struct exec {
     json_t *request; /* until the shepherd has it */
     char *path;      /* of the socket, until the shepherd has come */
     bool terminal;
+    uid_t owner;     /* of the attempt's folder: the shepherd's account */
     int listen_fd, ask_fd, shepherd_fd; /* waiting for it; asking it to come; connected */
     struct loop_watch *listen_watch, *ask_watch, *shepherd_watch;
     int child[FILE_COUNT]; /* the program's ends, until they are handed over */
@@ -332,10 +333,8 @@ static void on_met(void *user, unsigned events)
     int fd = accept4(exec->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return;
-    struct stat folder;
-    if (fstat(exec->listen_fd, &folder) < 0 || unix_peer_of(fd, &peer, &err) < 0 ||
-        (peer.uid != 0 && peer.uid != exec->daemon->job_uid && peer.uid != geteuid() &&
-         err_set(&err, ERR_DENIED, "somebody else came") < 0)) {
+    if (unix_peer_of(fd, &peer, &err) < 0 || unix_peer_check(&peer, exec->owner, &err) < 0) {
+        log_warn("attempt %" PRIu64 ": %s", exec->attempt_id, err.text);
         close(fd);
         return;
     }
@@ -370,7 +369,7 @@ static void on_asked(void *user, unsigned events)
 static int meet_open(struct exec *exec, const char *folder, const char *name, struct err *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat owner;
+    struct stat owner = {0};
     int folder_fd = -1;
     char *path = folder_socket_path(folder, name, &folder_fd, err);
     if (!path)
@@ -385,6 +384,7 @@ static int meet_open(struct exec *exec, const char *folder, const char *name, st
                  ? err_errno(err, "listen for the shepherd")
                  : 0;
     exec->path = folder_file(folder, name);
+    exec->owner = owner.st_uid;
     close(folder_fd);
     mem_free(path);
     return rc;
