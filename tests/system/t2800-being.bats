@@ -198,3 +198,39 @@ P
     athanor cancel "$id"
     run athanor wait "$id"
 }
+
+@test "top shows nodes and jobs with what they use, on a terminal and as text and JSON" {
+    id=$(job busy 'command: [sh, -c, "athanor report progress 30 120; athanor report metric --step 30 train/loss=2.5; exec sleep 600"]' "env: {PATH: \"$PATH\"}" "limits: {stop_grace: 1s}")
+    until_true 20 eval '[ "$(athanor top --json | jq ".jobs[0].loss")" = 2.5 ]'
+    athanor top --json | jq -e ".jobs[0] | .job_id == $id and .progress == 25 and .left_ms > 0 and .state == \"RUNNING\"" >/dev/null
+    athanor top --json | jq -e '.nodes[0].name == "worker-1" and .cluster.running == 1' >/dev/null
+    athanor top --once --filter busy | grep -q '^ *[0-9]*  busy  *RUNNING  worker-1  25    30'
+    [ -z "$(athanor top --once --filter nobody | grep busy)" ]
+    run athanor top --sort nothing
+    [ "$status" -eq 2 ]
+    python3 - <<'P'
+import fcntl, os, pty, select, struct, sys, termios
+master, slave = pty.openpty()
+fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 60, 0, 0))
+before = termios.tcgetattr(slave)
+pid = os.fork()
+if pid == 0:
+    os.setsid(); fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for fd in (0, 1, 2): os.dup2(slave, fd)
+    os.execvp("athanor", ["athanor", "top"])
+seen = b""
+while b"busy" not in seen:
+    if not select.select([master], [], [], 30)[0]: sys.exit("nothing came: %r" % seen)
+    seen += os.read(master, 65536)
+assert seen.count(b"\r\n") < 10, seen
+os.write(master, b"hsn/bus\rq")
+while True:
+    if not select.select([master], [], [], 30)[0]: sys.exit("it does not end: %r" % seen)
+    seen += os.read(master, 65536)
+    if b"\x1b[?1049l" in seen: break
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert termios.tcgetattr(slave) == before, "the terminal was not restored"
+P
+    athanor cancel "$id"
+    run athanor wait "$id"
+}
