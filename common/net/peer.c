@@ -217,7 +217,7 @@ static bool from_server(enum msg_tag tag)
 {
     enum wire_sender sender = msg_sender(tag);
     return sender == SENDER_COORDINATOR || sender == SENDER_NEIGHBOUR ||
-           (sender == SENDER_ANY && tag != MSG_HELLO); /* which only ever begins a session */
+           sender == SENDER_MEMBER; /* what the coordinator passes on between members */
 }
 
 static void handle_frame(struct peer *peer, const void *bytes, size_t length)
