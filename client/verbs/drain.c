@@ -23,7 +23,7 @@ const struct verb verb_drain = {
             "maintenance: drain, wait until 'athanor workers' shows no runs, then stop the "
             "daemon.\n\n"
             "With --by, what has not ended by then is asked to save a checkpoint, stopped (cause "
-            "preempted, which counts against no retry) and started again elsewhere.",
+            "drained, which counts against no retry) and started again elsewhere.",
     .word_kind = WORD_WORKER,
     .words_min = 1,
     .words_max = UINT_MAX,

@@ -36,7 +36,9 @@ enum report_kind {
     X(REUSED, "reused")               /* an identical job had succeeded; nothing ran     */ \
     X(PEER_FAILED, "peer_failed")     /* of one node: another node of the attempt failed */ \
     X(STALE_CHECKPOINT, "stale_checkpoint") /* its resume point is no longer what was saved */ \
-    X(NODE_ENDED, "node_ended")       /* the time of its node was over                   */
+    X(NODE_ENDED, "node_ended")       /* the time of its node was over                   */ \
+    X(DRAINED, "drained")             /* the deadline of its node's drain; workers are   */ \
+                                      /* told `preempted`, which older ones know as well */
 
 enum cause {
     CAUSE_NONE = 0,

@@ -146,7 +146,8 @@ static bool cause_may_retry(enum cause cause)
 {
     return cause != CAUSE_SUCCESS && cause != CAUSE_CANCELLED && cause != CAUSE_DEPENDENCY &&
            cause != CAUSE_PRUNED && cause != CAUSE_REUSED && cause != CAUSE_PEER_FAILED &&
-           cause != CAUSE_STALE_CHECKPOINT && cause != CAUSE_NODE_ENDED;
+           cause != CAUSE_STALE_CHECKPOINT && cause != CAUSE_NODE_ENDED &&
+           cause != CAUSE_DRAINED;
 }
 
 static void cause_refuse(struct reader *reader, const struct node *node,

@@ -231,7 +231,8 @@ static void part_send_stop(struct core *core, struct part *part)
     struct msg_stop *stop =
         &effects_release(core->effects, ADDRESS_WORKER, part->worker->peer, MSG_STOP)->u.stop;
     stop->attempt_id = part->attempt->attempt_id;
-    stop->cause = cause_name(part->attempt->stop_cause);
+    bool drained = part->attempt->stop_cause == CAUSE_DRAINED;
+    stop->cause = cause_name(drained ? CAUSE_PREEMPTED : part->attempt->stop_cause);
     stop->grace_ms = attempt_grace_ms(core, part->attempt);
 }
 
@@ -498,6 +499,8 @@ void part_finished(struct core *core, struct part *part, enum cause cause, int64
 {
     struct attempt *attempt = part->attempt;
     cause = until_cause(core, part, cause, code, true);
+    if (cause == CAUSE_PREEMPTED && attempt->stop_cause == CAUSE_DRAINED)
+        cause = CAUSE_DRAINED; /* what its worker was told */
     if (!attempt_is_gang(attempt)) {
         attempt_end(core, attempt, ATTEMPT_ON_FINISH, cause, code, evidence, usage_json);
         return;

@@ -516,6 +516,13 @@ static void job_retry(struct core *core, struct job *job, enum cause cause, cons
                              (unsigned long long)wait, cause_name(cause), with));
 }
 
+/* It was asked to make room, which is no failure of anything. */
+static bool cause_is_requeued(enum cause cause, enum cause stop_cause)
+{
+    return cause == CAUSE_NODE_ENDED ||
+           (cause == stop_cause && (cause == CAUSE_PREEMPTED || cause == CAUSE_DRAINED));
+}
+
 void job_after_attempt(struct core *core, struct job *job, const struct attempt *attempt)
 {
     enum cause cause = attempt->cause, stop_cause = attempt->stop_cause;
@@ -529,7 +536,7 @@ void job_after_attempt(struct core *core, struct job *job, const struct attempt 
         job_end(core, job, JOB_ON_STOPPED, CAUSE_PRUNED, job->detail);
     else if (job->state == JOB_STOPPING)
         job_end(core, job, JOB_ON_STOPPED, CAUSE_CANCELLED, detail);
-    else if (cause == CAUSE_NODE_ENDED || (cause == CAUSE_PREEMPTED && stop_cause == cause))
+    else if (cause_is_requeued(cause, stop_cause))
         job_requeue(core, job, cause, detail);
     else if (listed && memory_is_exhausted(job, cause))
         job_end(core, job, JOB_ON_FAIL, cause,

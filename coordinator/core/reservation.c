@@ -229,12 +229,13 @@ static void workers_gain(struct core *core, const struct reservation *reservatio
 static void worker_clear(struct core *core, struct worker *worker,
                          const struct reservation *reservation, const char *why)
 {
+    enum cause cause = reservation ? CAUSE_PREEMPTED : CAUSE_DRAINED;
     struct part *next;
     for (struct part *part = worker->parts; part; part = next) {
         struct attempt *attempt = part->attempt;
         next = part->next;
         if (!reservation || !reservation_entitles(reservation, attempt->job->class))
-            attempt_preempt(core, attempt, CAUSE_PREEMPTED, why);
+            attempt_preempt(core, attempt, cause, why);
     }
 }
 
@@ -299,12 +300,19 @@ static void reservations_due(struct core *core)
     }
 }
 
+static const char *drain_text(struct core *core, const struct worker *worker)
+{
+    const char *reason = worker->drain_reason;
+    return arena_printf(step_arena(core), "the deadline of the drain of %s has come%s%s",
+                        worker->name, reason && *reason ? ": " : "", reason ? reason : "");
+}
+
 static void drains_due(struct core *core)
 {
     for (size_t i = 0; i < core->worker_count; i++) {
         struct worker *worker = core->workers[i];
         if (worker->drain_by_at && worker->drain_by_at <= core->wall_us)
-            worker_clear(core, worker, NULL, "the deadline of the drain has come");
+            worker_clear(core, worker, NULL, drain_text(core, worker));
     }
 }
 

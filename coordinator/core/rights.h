@@ -254,7 +254,7 @@ void quotas_free(struct core *core);
 
 /* ---- preempt.c ------------------------------------------------------------------------------ */
 
-/* Asks to save, then stops it with CAUSE_PREEMPTED or CAUSE_NODE_ENDED; its job is requeued. Nothing
+/* Asks to save, then stops it with a cause that requeues its job (cause_is_requeued). Nothing
  * when it is stopping already. */
 void attempt_preempt(struct core *core, struct attempt *attempt, enum cause cause, const char *why);
 /* A checkpoint has arrived, or the time for one is over. */

@@ -151,7 +151,7 @@ waits_for() { athanor why "$1" | grep -q "$2"; }
     worker=$(sql "SELECT worker FROM athanor.runs WHERE job_id = $job")
     athanor drain "$worker" --by 1s --reason "new fan"
     until_true 60 sql_is "SELECT string_agg(coalesce(cause, 'runs'), ' ' ORDER BY number) FROM athanor.runs
-                           WHERE job_id = $job" "preempted runs"
+                           WHERE job_id = $job" "drained runs"
     until_true 30 is_running "$job"
     sql_is "SELECT attempts_spent FROM athanor.job WHERE job_id = $job" 1
     [ "$(sql "SELECT worker FROM athanor.runs WHERE job_id = $job AND ended_at IS NULL")" != "$worker" ]

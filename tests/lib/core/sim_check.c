@@ -367,7 +367,8 @@ static void attempt_check(struct sim *sim, const struct effects *effects, size_t
     if (row->ended_at && row->cause)
         cause_check(sim, row);
     sim->result->preemptions += row->cause && (strcmp(row->cause, "preempted") == 0 ||
-                                               strcmp(row->cause, "node_ended") == 0);
+                                               strcmp(row->cause, "node_ended") == 0 ||
+                                               strcmp(row->cause, "drained") == 0);
     sim->result->prunings += row->cause && strcmp(row->cause, "pruned") == 0;
 }
 
@@ -657,7 +658,7 @@ static const char *end_fault(const struct sim *sim, const struct row_job *job)
         return "no cause is given";
     if (cause == CAUSE_DEPENDENCY || (cause == CAUSE_LAUNCH_FAILED && job->detail))
         return NULL; /* parents_check and the inputs decide; see broken_check */
-    if (cause == CAUSE_PREEMPTED || cause == CAUSE_NODE_ENDED)
+    if (cause == CAUSE_PREEMPTED || cause == CAUSE_NODE_ENDED || cause == CAUSE_DRAINED)
         return "who is preempted goes on";
     if (cause == CAUSE_STALE_CHECKPOINT)
         return "there are older checkpoints, or the start";
