@@ -107,3 +107,34 @@ int configure_send(struct client *client, const char *table, const char *action,
     buf_done(&out);
     return code;
 }
+
+static int configured_change(struct client *client, const struct args *args,
+                             const struct configured *what, const char *action)
+{
+    struct pairs pairs = {0};
+    int code = configure_settings(client, args, what->settings, what->setting_count, &pairs);
+    if (code == EXIT_DONE)
+        code = configure_send(client, what->kind, action, args->words[1], &pairs);
+    pairs_done(&pairs);
+    return code;
+}
+
+int configured_run(struct client *client, const struct args *args, const struct configured *what)
+{
+    const char *action = args->word_count ? args->words[0] : "ls";
+    bool set = strcmp(action, "set") == 0, remove = strcmp(action, "rm") == 0;
+    if ((set || remove) && args->word_count < 2)
+        return client_failf(client, EXIT_USAGE, "'%s %s' needs the name of a %s", what->kind,
+                            action, what->kind);
+    if (set || remove)
+        return configured_change(client, args, what, set ? "set" : "remove");
+    if (strcmp(action, "ls") != 0)
+        return client_failf(client, EXIT_USAGE, "there is no '%s %s', expected ls, set or rm",
+                            what->kind, action);
+    struct pairs pairs = {0};
+    pairs_add(&pairs, "name", args->word_count > 1 ? args->words[1] : NULL);
+    int code = client_list(client, what->list, &pairs, UINT32_MAX, what->columns,
+                           what->column_count, what->none);
+    pairs_done(&pairs);
+    return code;
+}

@@ -26,4 +26,14 @@ int configure_send(struct client *client, const char *table, const char *action,
  * ends with Z. Errors: ERR_INVALID with what is accepted. */
 int time_parse(const char *text, uint64_t now_us, uint64_t *out_us, struct err *err) WARN_UNUSED;
 
+/* Things with a name that are listed, set and removed: `athanor KIND [ls|set|rm [NAME]]`. */
+struct configured {
+    const char *kind, *list, *none; /* "queue", "queues", "no queues" */
+    const struct setting_option *settings;
+    size_t setting_count;
+    const struct heading *columns;
+    size_t column_count;
+};
+int configured_run(struct client *client, const struct args *args, const struct configured *what);
+
 #endif

@@ -2,8 +2,6 @@
 #include "client/configure.h"
 #include "client/verbs.h"
 
-#include <string.h>
-
 static const struct option options[] = {
     {"open", 0, VALUE_TEXT, "true|false",
      "set: whether everybody may use it, or only its members (default true)", false},
@@ -28,27 +26,10 @@ static const struct heading columns[] = {
 
 static int run(struct client *client, const struct args *args)
 {
-    struct pairs pairs = {0};
-    const char *action = args->word_count ? args->words[0] : "ls";
-    bool set = strcmp(action, "set") == 0, remove = strcmp(action, "rm") == 0;
-    int code;
-    if ((set || remove) && args->word_count < 2)
-        return client_failf(client, EXIT_USAGE, "'project %s' needs the name of a project", action);
-    if (!set && !remove && strcmp(action, "ls") != 0)
-        return client_failf(client, EXIT_USAGE, "there is no 'project %s', expected ls, set or rm",
-                            action);
-    if (set || remove) {
-        code = configure_settings(client, args, settings, ARRAY_COUNT(settings), &pairs);
-        if (code == EXIT_DONE)
-            code =
-                configure_send(client, "project", set ? "set" : "remove", args->words[1], &pairs);
-    } else {
-        pairs_add(&pairs, "name", args->word_count > 1 ? args->words[1] : NULL);
-        code = client_list(client, "projects", &pairs, UINT32_MAX, columns, ARRAY_COUNT(columns),
-                           "no projects");
-    }
-    pairs_done(&pairs);
-    return code;
+    static const struct configured what = {
+        "project", "projects",          "no projects", settings, ARRAY_COUNT(settings),
+        columns,   ARRAY_COUNT(columns)};
+    return configured_run(client, args, &what);
 }
 
 const struct verb verb_project = {

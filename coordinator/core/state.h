@@ -16,7 +16,10 @@
 #define uthash_fatal(text) check_failed("uthash: " text, __FILE__, __LINE__)
 #include <uthash.h>
 
-#include "coordinator/core/rights.h"
+#include "coordinator/core/configure.h"
+#include "coordinator/core/quota.h"
+#include "coordinator/core/reservation.h"
+#include "coordinator/core/usage.h"
 
 /* Bounds (invariant 9). Per job: 10,000 checkpoints x 200 B = 2 MB, the oldest are forgotten
  * (their rows stay); 1,000 artifacts x 200 B; per worker 1,024 devices, 64 labels. */
@@ -506,6 +509,15 @@ bool limit_is_over(const struct limit *limit);
 bool limit_is_full(const struct limit *limit, const struct class *class, struct charge charge);
 bool fits_below(uint64_t used, uint64_t need, uint64_t most);
 void quotas_leave(struct core *core, struct class *class);
+
+/* ---- preempt.c ------------------------------------------------------------------------------ */
+
+/* Asks to save, then stops it with a cause that requeues its job (cause_is_requeued). Nothing
+ * when it is stopping already. */
+void attempt_preempt(struct core *core, struct attempt *attempt, enum cause cause, const char *why);
+/* A checkpoint has arrived, or the time for one is over. */
+void attempt_preempt_go_on(struct core *core, struct attempt *attempt);
+void job_requeue(struct core *core, struct job *job, enum cause cause, const char *detail);
 
 /* ---- sweep.c ----------------------------------------------------------------------------- */
 struct sweep *sweep_find(const struct core *core, uint64_t sweep_id);

@@ -16,8 +16,9 @@ struct pod_columns {
     int name, cores, memory, gpus, milli, spec, qos, phase, created, deleted, scheduled;
 };
 
-static int pods_open(struct columns *c, struct pod_columns *at, struct err *err)
+static int pods_open(struct columns *c, void *found, struct err *err)
 {
+    struct pod_columns *at = found;
     at->qos = columns_find(c, "qos");
     at->phase = columns_find(c, "pod_phase");
     at->spec = columns_find(c, "gpu_spec");
@@ -32,9 +33,10 @@ static int pods_open(struct columns *c, struct pod_columns *at, struct err *err)
                : 0;
 }
 
-static int pod_take(struct trace *trace, const struct columns *c, const struct pod_columns *at,
+static int pod_take(struct trace *trace, const struct columns *c, const void *found,
                     struct err *err)
 {
+    const struct pod_columns *at = found;
     uint64_t cores, memory, gpus, created, deleted, scheduled;
     const char *spec = columns_text(c, at->spec), *qos = columns_text(c, at->qos);
     if (columns_u64(c, at->cores, 0, &cores, err) < 0 ||
@@ -68,16 +70,9 @@ static int pod_take(struct trace *trace, const struct columns *c, const struct p
 static int alibaba_read(struct trace *trace, const char *name, char *text, size_t length,
                         struct err *err)
 {
-    struct columns columns;
+    static const struct columns_reader reader = {',', pods_open, pod_take};
     struct pod_columns at = {0};
-    if (columns_open(&columns, name, text, length, ',', err) < 0 ||
-        pods_open(&columns, &at, err) < 0)
-        return -1;
-    int got;
-    while ((got = columns_next(&columns, err)) > 0)
-        if (pod_take(trace, &columns, &at, err) < 0)
-            return -1;
-    return got;
+    return columns_read(trace, name, text, length, &reader, &at, err);
 }
 
 static bool alibaba_matches(const char *head)

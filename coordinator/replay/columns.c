@@ -9,7 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define SHOWN "%.60s" /* of a foreign text in a message */
+#define SHOWN          "%.60s"  /* of a foreign text in a message */
 #define CLOCK_PART_MAX 1000000u /* of days, hours, minutes or seconds */
 
 /* Ends the quoted cell that starts behind `at` and takes doubled quotes apart. Returns behind the
@@ -71,9 +71,12 @@ static int row_cut(struct columns *c, char **cells, struct err *err)
 int columns_open(struct columns *columns, const char *file, char *text, size_t length,
                  char delimiter, struct err *err)
 {
-    *columns = (struct columns){
-        .file = file, .line = 1, .next = text, .end = text + length, .delimiter = delimiter,
-        .loose = -1};
+    *columns = (struct columns){.file = file,
+                                .line = 1,
+                                .next = text,
+                                .end = text + length,
+                                .delimiter = delimiter,
+                                .loose = -1};
     int count = row_cut(columns, columns->names, err);
     if (count < 0)
         return -1;
@@ -141,8 +144,7 @@ const char *columns_text(const struct columns *columns, int column)
     return column < 0 ? "" : columns->cells[column];
 }
 
-int columns_refuse(const struct columns *columns, int column, const char *expected,
-                   struct err *err)
+int columns_refuse(const struct columns *columns, int column, const char *expected, struct err *err)
 {
     return err_set(err, ERR_INVALID, "%s:%zu: column '" SHOWN "' is '" SHOWN "', expected %s",
                    columns->file, columns->line, columns->names[column],
@@ -190,6 +192,20 @@ int columns_clock(const struct columns *columns, int column, uint64_t otherwise,
     if (*text && !text_clock_ms(text, out_ms))
         return columns_refuse(columns, column, "a duration such as 1-02:30:00 or 0:04:24", err);
     return 0;
+}
+
+int columns_read(struct trace *trace, const char *name, char *text, size_t length,
+                 const struct columns_reader *reader, void *at, struct err *err)
+{
+    struct columns columns;
+    if (columns_open(&columns, name, text, length, reader->delimiter, err) < 0 ||
+        reader->open(&columns, at, err) < 0)
+        return -1;
+    int got;
+    while ((got = columns_next(&columns, err)) > 0)
+        if (reader->take(trace, &columns, at, err) < 0)
+            return -1;
+    return got;
 }
 
 bool columns_head_has(const char *head, char delimiter, const char *names)
@@ -283,19 +299,18 @@ bool text_time_ms(const char *text, uint64_t *out_ms)
 {
     unsigned year, month, day, hour, minute, second, fraction;
     int64_t offset;
-    if (!take_digits(&text, 4, &year) || !take_char(&text, "-") ||
-        !take_digits(&text, 2, &month) || !take_char(&text, "-") ||
-        !take_digits(&text, 2, &day) || !take_char(&text, "T ") ||
+    if (!take_digits(&text, 4, &year) || !take_char(&text, "-") || !take_digits(&text, 2, &month) ||
+        !take_char(&text, "-") || !take_digits(&text, 2, &day) || !take_char(&text, "T ") ||
         !take_digits(&text, 2, &hour) || !take_char(&text, ":") ||
         !take_digits(&text, 2, &minute) || !take_char(&text, ":") ||
         !take_digits(&text, 2, &second) || !take_fraction(&text, &fraction) ||
         !take_offset(&text, &offset) || *text)
         return false;
-    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 ||
-        minute > 59 || second > 60)
+    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 ||
+        second > 60)
         return false;
-    int64_t seconds = days_since_1970(year, month, day) * 86400 + hour * 3600 + minute * 60 +
-                      second - offset;
+    int64_t seconds =
+        days_since_1970(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;
     if (seconds < 0)
         return false;
     *out_ms = (uint64_t)seconds * 1000 + fraction;

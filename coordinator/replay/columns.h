@@ -52,6 +52,18 @@ int columns_time(const struct columns *columns, int column, uint64_t *out_ms,
 int columns_clock(const struct columns *columns, int column, uint64_t otherwise, uint64_t *out_ms,
                   struct err *err) WARN_UNUSED;
 
+/* Reads a whole table of jobs: `open` finds the columns it wants into *at, which is zero, `take`
+ * adds the job of a row. Errors: theirs, and those of columns_open and columns_next. */
+struct trace;
+struct columns_reader {
+    char delimiter;
+    int (*open)(struct columns *columns, void *at, struct err *err);
+    int (*take)(struct trace *trace, const struct columns *columns, const void *at,
+                struct err *err);
+};
+int columns_read(struct trace *trace, const char *name, char *text, size_t length,
+                 const struct columns_reader *reader, void *at, struct err *err) WARN_UNUSED;
+
 /* Whether the first line of `head` has all these names, separated by blanks; for `matches`. */
 bool columns_head_has(const char *head, char delimiter, const char *names);
 

@@ -15,8 +15,9 @@ struct job_columns {
         model;
 };
 
-static int history_open(struct columns *c, struct job_columns *at, struct err *err)
+static int history_open(struct columns *c, void *found, struct err *err)
 {
+    struct job_columns *at = found;
     at->gpus = columns_find(c, "gpus");
     at->memory = columns_find(c, "memory_bytes");
     at->priority = columns_find(c, "priority");
@@ -56,9 +57,10 @@ static int shape_take(const struct columns *c, const struct job_columns *at, str
     return 0;
 }
 
-static int job_take(struct trace *trace, const struct columns *c, const struct job_columns *at,
+static int job_take(struct trace *trace, const struct columns *c, const void *found,
                     struct err *err)
 {
+    const struct job_columns *at = found;
     struct trace_job job = {0};
     uint64_t wall;
     const char *account = columns_text(c, at->account), *model = columns_text(c, at->model);
@@ -80,16 +82,9 @@ static int job_take(struct trace *trace, const struct columns *c, const struct j
 static int history_read(struct trace *trace, const char *name, char *text, size_t length,
                         struct err *err)
 {
-    struct columns columns;
+    static const struct columns_reader reader = {',', history_open, job_take};
     struct job_columns at = {0};
-    if (columns_open(&columns, name, text, length, ',', err) < 0 ||
-        history_open(&columns, &at, err) < 0)
-        return -1;
-    int got;
-    while ((got = columns_next(&columns, err)) > 0)
-        if (job_take(trace, &columns, &at, err) < 0)
-            return -1;
-    return got;
+    return columns_read(trace, name, text, length, &reader, &at, err);
 }
 
 static bool history_matches(const char *head)

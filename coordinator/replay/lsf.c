@@ -9,9 +9,10 @@ struct job_columns {
     int number, cores, hosts, memory, submit, run, exit;
 };
 
-static int job_take(struct trace *trace, const struct columns *c, const struct job_columns *at,
+static int job_take(struct trace *trace, const struct columns *c, const void *found,
                     struct err *err)
 {
+    const struct job_columns *at = found;
     uint64_t ranks, hosts, memory;
     struct trace_job job = {.cores = 1, .user = trace_user(trace, "all")};
     if (*columns_text(c, at->run) == '\0') {
@@ -32,25 +33,26 @@ static int job_take(struct trace *trace, const struct columns *c, const struct j
     return trace_add(trace, c->file, c->line, &job, 0, err);
 }
 
+static int lsf_open(struct columns *c, void *found, struct err *err)
+{
+    struct job_columns *at = found;
+    at->hosts = columns_find(c, "num_hosts");
+    at->memory = columns_find(c, "max_mem_gb");
+    at->exit = columns_find(c, "exit_status");
+    return columns_need(c, "job_id", &at->number, err) < 0 ||
+                   columns_need(c, "num_cores", &at->cores, err) < 0 ||
+                   columns_need(c, "submit_time", &at->submit, err) < 0 ||
+                   columns_need(c, "run_time", &at->run, err) < 0
+               ? -1
+               : 0;
+}
+
 static int lsf_read(struct trace *trace, const char *name, char *text, size_t length,
                     struct err *err)
 {
-    struct columns columns;
+    static const struct columns_reader reader = {',', lsf_open, job_take};
     struct job_columns at = {0};
-    if (columns_open(&columns, name, text, length, ',', err) < 0 ||
-        columns_need(&columns, "job_id", &at.number, err) < 0 ||
-        columns_need(&columns, "num_cores", &at.cores, err) < 0 ||
-        columns_need(&columns, "submit_time", &at.submit, err) < 0 ||
-        columns_need(&columns, "run_time", &at.run, err) < 0)
-        return -1;
-    at.hosts = columns_find(&columns, "num_hosts");
-    at.memory = columns_find(&columns, "max_mem_gb");
-    at.exit = columns_find(&columns, "exit_status");
-    int got;
-    while ((got = columns_next(&columns, err)) > 0)
-        if (job_take(trace, &columns, &at, err) < 0)
-            return -1;
-    return got;
+    return columns_read(trace, name, text, length, &reader, &at, err);
 }
 
 static bool lsf_matches(const char *head)

@@ -14,8 +14,9 @@ struct job_columns {
     int number, user, account, submit, start, end, state, cores, nodes, limit, tres;
 };
 
-static int sacct_open(struct columns *c, struct job_columns *at, struct err *err)
+static int sacct_open(struct columns *c, void *found, struct err *err)
 {
+    struct job_columns *at = found;
     at->user = columns_find(c, "User");
     at->account = columns_find(c, "Account");
     at->state = columns_find(c, "State");
@@ -50,9 +51,10 @@ static int limit_take(const struct columns *c, int column, uint64_t *out, struct
     return columns_clock(c, column, 0, out, err);
 }
 
-static int job_take(struct trace *trace, const struct columns *c, const struct job_columns *at,
+static int job_take(struct trace *trace, const struct columns *c, const void *found,
                     struct err *err)
 {
+    const struct job_columns *at = found;
     uint64_t start, end, limit, cores, nodes;
     struct trace_job job = {0};
     const char *user = columns_text(c, at->user), *account = columns_text(c, at->account);
@@ -94,16 +96,9 @@ static int job_take(struct trace *trace, const struct columns *c, const struct j
 static int sacct_read(struct trace *trace, const char *name, char *text, size_t length,
                       struct err *err)
 {
-    struct columns columns;
+    static const struct columns_reader reader = {'|', sacct_open, job_take};
     struct job_columns at = {0};
-    if (columns_open(&columns, name, text, length, '|', err) < 0 ||
-        sacct_open(&columns, &at, err) < 0)
-        return -1;
-    int got;
-    while ((got = columns_next(&columns, err)) > 0)
-        if (job_take(trace, &columns, &at, err) < 0)
-            return -1;
-    return got;
+    return columns_read(trace, name, text, length, &reader, &at, err);
 }
 
 static bool sacct_matches(const char *head)

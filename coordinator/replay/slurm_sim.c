@@ -30,9 +30,10 @@ static uint64_t nodes_of(const struct columns *c, int column, uint64_t tasks)
     return (tasks + per_node - 1) / per_node;
 }
 
-static int job_take(struct trace *trace, const struct columns *c, const struct job_columns *at,
+static int job_take(struct trace *trace, const struct columns *c, const void *found,
                     struct err *err)
 {
+    const struct job_columns *at = found;
     uint64_t tasks, cores, limit;
     struct trace_job job = {0};
     if (columns_u64(c, at->number, c->line - 1, &job.number, err) < 0 ||
@@ -49,26 +50,27 @@ static int job_take(struct trace *trace, const struct columns *c, const struct j
     return trace_add(trace, c->file, c->line, &job, limit, err);
 }
 
+static int slurm_sim_open(struct columns *c, void *found, struct err *err)
+{
+    struct job_columns *at = found;
+    at->limit = columns_find(c, "sim_wclimit");
+    at->per_task = columns_find(c, "sim_cpus_per_task");
+    at->per_node = columns_find(c, "sim_tasks_per_node");
+    at->user = columns_find(c, "sim_username");
+    return columns_need(c, "sim_job_id", &at->number, err) < 0 ||
+                   columns_need(c, "sim_submit_ts", &at->submit, err) < 0 ||
+                   columns_need(c, "sim_duration", &at->duration, err) < 0 ||
+                   columns_need(c, "sim_tasks", &at->tasks, err) < 0
+               ? -1
+               : 0;
+}
+
 static int slurm_sim_read(struct trace *trace, const char *name, char *text, size_t length,
                           struct err *err)
 {
-    struct columns columns;
+    static const struct columns_reader reader = {',', slurm_sim_open, job_take};
     struct job_columns at = {0};
-    if (columns_open(&columns, name, text, length, ',', err) < 0 ||
-        columns_need(&columns, "sim_job_id", &at.number, err) < 0 ||
-        columns_need(&columns, "sim_submit_ts", &at.submit, err) < 0 ||
-        columns_need(&columns, "sim_duration", &at.duration, err) < 0 ||
-        columns_need(&columns, "sim_tasks", &at.tasks, err) < 0)
-        return -1;
-    at.limit = columns_find(&columns, "sim_wclimit");
-    at.per_task = columns_find(&columns, "sim_cpus_per_task");
-    at.per_node = columns_find(&columns, "sim_tasks_per_node");
-    at.user = columns_find(&columns, "sim_username");
-    int got;
-    while ((got = columns_next(&columns, err)) > 0)
-        if (job_take(trace, &columns, &at, err) < 0)
-            return -1;
-    return got;
+    return columns_read(trace, name, text, length, &reader, &at, err);
 }
 
 static bool slurm_sim_matches(const char *head)
@@ -95,12 +97,18 @@ static const char **option_field(struct event_line *event, const char *word)
     const struct {
         const char *option;
         const char **field;
-    } known[] = {{"-dt", &event->at},       {"-sim-walltime", &event->run},
-                 {"--uid", &event->user},   {"-J", &event->name},
-                 {"-N", &event->nodes},     {"-n", &event->tasks},
-                 {"-c", &event->cores},     {"-t", &event->limit},
-                 {"--nodes", &event->nodes}, {"--ntasks", &event->tasks},
-                 {"--cpus-per-task", &event->cores}, {"--time", &event->limit}};
+    } known[] = {{"-dt", &event->at},
+                 {"-sim-walltime", &event->run},
+                 {"--uid", &event->user},
+                 {"-J", &event->name},
+                 {"-N", &event->nodes},
+                 {"-n", &event->tasks},
+                 {"-c", &event->cores},
+                 {"-t", &event->limit},
+                 {"--nodes", &event->nodes},
+                 {"--ntasks", &event->tasks},
+                 {"--cpus-per-task", &event->cores},
+                 {"--time", &event->limit}};
     size_t length = strcspn(word, "=");
     for (size_t i = 0; i < ARRAY_COUNT(known); i++)
         if (strlen(known[i].option) == length && memcmp(known[i].option, word, length) == 0)
@@ -154,14 +162,18 @@ static int event_take(struct trace *trace, const char *name, size_t line,
         count_of(name, line, "-c", event->cores, &job.cores, err) < 0)
         return -1;
     if (at < 0)
-        return err_set(err, ERR_INVALID, "%s:%zu: option -dt is %g, expected seconds since the "
-                       "start", name, line, at);
+        return err_set(err, ERR_INVALID,
+                       "%s:%zu: option -dt is %g, expected seconds since the "
+                       "start",
+                       name, line, at);
     /* A bare number is minutes, as for sbatch. */
     if (event->limit && parse_u64(event->limit, &minutes, err) == 0)
         limit = min_u64(minutes, TRACE_MS_MAX) * 60000;
     else if (event->limit && !text_clock_ms(event->limit, &limit))
-        return err_set(err, ERR_INVALID, "%s:%zu: option -t is '%.40s', expected minutes or "
-                       "D-HH:MM:SS", name, line, event->limit);
+        return err_set(err, ERR_INVALID,
+                       "%s:%zu: option -t is '%.40s', expected minutes or "
+                       "D-HH:MM:SS",
+                       name, line, event->limit);
     job.submit_ms = (uint64_t)llround(at * 1000);
     job.run_ms = run < 0 ? limit : (uint64_t)llround(run * 1000);
     job.nodes = job.nodes > 1 ? job.nodes : 0;

@@ -9,9 +9,10 @@ struct job_columns {
     int number, gpus, submit, duration, model;
 };
 
-static int job_take(struct trace *trace, const struct columns *c, const struct job_columns *at,
+static int job_take(struct trace *trace, const struct columns *c, const void *found,
                     struct err *err)
 {
+    const struct job_columns *at = found;
     uint64_t number, gpus;
     struct trace_job job = {.cores = 1, .gpus = 1};
     if (columns_u64(c, at->number, c->line - 1, &number, err) < 0 ||
@@ -25,23 +26,24 @@ static int job_take(struct trace *trace, const struct columns *c, const struct j
     return trace_add(trace, c->file, c->line, &job, 0, err);
 }
 
+static int tiresias_open(struct columns *c, void *found, struct err *err)
+{
+    struct job_columns *at = found;
+    at->model = columns_find(c, "model_name");
+    return columns_need(c, "job_id", &at->number, err) < 0 ||
+                   columns_need(c, "num_gpu", &at->gpus, err) < 0 ||
+                   columns_need(c, "submit_time", &at->submit, err) < 0 ||
+                   columns_need(c, "duration", &at->duration, err) < 0
+               ? -1
+               : 0;
+}
+
 static int tiresias_read(struct trace *trace, const char *name, char *text, size_t length,
                          struct err *err)
 {
-    struct columns columns;
+    static const struct columns_reader reader = {',', tiresias_open, job_take};
     struct job_columns at = {0};
-    if (columns_open(&columns, name, text, length, ',', err) < 0 ||
-        columns_need(&columns, "job_id", &at.number, err) < 0 ||
-        columns_need(&columns, "num_gpu", &at.gpus, err) < 0 ||
-        columns_need(&columns, "submit_time", &at.submit, err) < 0 ||
-        columns_need(&columns, "duration", &at.duration, err) < 0)
-        return -1;
-    at.model = columns_find(&columns, "model_name");
-    int got;
-    while ((got = columns_next(&columns, err)) > 0)
-        if (job_take(trace, &columns, &at, err) < 0)
-            return -1;
-    return got;
+    return columns_read(trace, name, text, length, &reader, &at, err);
 }
 
 static bool tiresias_matches(const char *head)
