@@ -134,18 +134,34 @@ def rotate(x, theta):
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
 
+def alibi_slopes(count):
+    power = 2 ** int(math.log2(count))
+    slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    return slopes + [2 ** (-4 * (h + 1) / power) for h in range(0, 2 * (count - power), 2)]
+
+
 def llama(case):
+    """Also Mistral's window, and ALiBi in the place of rotations."""
     c = case.config
+    distance = torch.arange(T)[:, None] - torch.arange(T)[None, :]
+    mask, bias = causal(T), 0
+    if c.get("sliding_window"):
+        mask = mask & (distance < c["sliding_window"])
+    turn = rotate
+    if c["model_type"] == "athanor_alibi":
+        slopes = torch.tensor(alibi_slopes(c["num_attention_heads"]), dtype=torch.float64)
+        bias = -slopes[:, None, None] * distance
+        turn = lambda x, theta: x  # noqa: E731
     x = case["model.embed_tokens.weight"][case.token]
     for i in range(c["num_hidden_layers"]):
         name = f"model.layers.{i}."
         h = rms_norm(x, case[name + "input_layernorm.weight"], c["rms_norm_eps"])
-        q = rotate(heads_of(case.linear(h, name + "self_attn.q_proj"), c["num_attention_heads"]),
-                   c["rope_theta"])
-        k = rotate(heads_of(case.linear(h, name + "self_attn.k_proj"), c["num_key_value_heads"]),
-                   c["rope_theta"])
+        q = turn(heads_of(case.linear(h, name + "self_attn.q_proj"), c["num_attention_heads"]),
+                 c["rope_theta"])
+        k = turn(heads_of(case.linear(h, name + "self_attn.k_proj"), c["num_key_value_heads"]),
+                 c["rope_theta"])
         v = heads_of(case.linear(h, name + "self_attn.v_proj"), c["num_key_value_heads"])
-        x = x + case.linear(attention(q, k, v, causal(T)), name + "self_attn.o_proj")
+        x = x + case.linear(attention(q, k, v, mask, bias=bias), name + "self_attn.o_proj")
         h = rms_norm(x, case[name + "post_attention_layernorm.weight"], c["rms_norm_eps"])
         h = F.silu(case.linear(h, name + "mlp.gate_proj")) * case.linear(h, name + "mlp.up_proj")
         x = x + case.linear(h, name + "mlp.down_proj")
@@ -272,12 +288,6 @@ def moe(case):
     return x @ case["lm_head.weight"].t()
 
 
-def alibi_slopes(count):
-    power = 2 ** int(math.log2(count))
-    slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
-    return slopes + [2 ** (-4 * (h + 1) / power) for h in range(0, 2 * (count - power), 2)]
-
-
 def transnormer(case):
     """The naive form: all pairs of positions, masked by powers of the decay."""
     c, eps = case.config, case.config["norm_eps"]
@@ -377,7 +387,8 @@ def t5(case):
     return x @ case["lm_head.weight"].t()
 
 
-MODELS = {"gpt2": gpt2, "llama": llama, "bert": bert, "kona": kona, "mixtral": moe, "olmoe": moe,
+MODELS = {"gpt2": gpt2, "llama": llama, "mistral": llama, "athanor_alibi": llama,
+          "bert": bert, "kona": kona, "mixtral": moe, "olmoe": moe,
           "athanor_moe": moe, "transnormer": transnormer, "t5": t5}
 
 

@@ -20,7 +20,7 @@
 #include <string.h>
 
 enum fill { NO_TENSOR = 0, NORMAL, POSITIVE, BELOW, DISTINCT, TARGET, DOCUMENT, DOCUMENT_END,
-            STRETCH, ASCENDING, HOLES, ANGLE, GRADIENT };
+            STRETCH, ASCENDING, HOLES, APART, ANGLE, GRADIENT };
 
 struct slot {
     enum fill fill;
@@ -51,6 +51,7 @@ struct test_case {
 #define BOUNDS(S, most) {STRETCH, 2, {S, 2}, most}
 #define STARTS(n, most) {ASCENDING, 1, {n}, most}
 #define SLOTS(n, most) {HOLES, 1, {n}, most}
+#define SPREAD(r, c) {APART, 2, {r, c}}
 #define TURNS(P, d) {ANGLE, 2, {P, d}}
 #define KEEP(r, c) {GRADIENT, 2, {r, c}}
 #define NONE {NO_TENSOR, 0, {0}}
@@ -154,6 +155,9 @@ static void *fill_slot(const struct slot *slot)
     }
     for (int64_t i = 0; i < count; i++) {
         out[i] = (float)rng_normal(&rng);
+        if (slot->fill == APART) /* no two of up to 13 columns are close */
+            out[i] = 0.01f * out[i] +
+                     0.31f * (float)((i % slot->dim[1] * 7 + i / slot->dim[1] * 5) % 13);
         if (slot->fill == POSITIVE)
             out[i] = fabsf(out[i]) + 0.1f;
     }
@@ -210,7 +214,8 @@ static void call_open(struct bench_call *b, struct device *device, const struct 
     memcpy(b->call.whole, c->whole, sizeof c->whole);
     memcpy(b->call.real, c->real, sizeof c->real);
     for (int i = 0; i < OP_INPUTS_MAX; i++) {
-        bool differentiable = op_differentiable(c->op) && c->in[i].fill == NORMAL &&
+        bool differentiable = op_differentiable(c->op) &&
+                              (c->in[i].fill == NORMAL || c->in[i].fill == APART) &&
                               !(c->op == OP_HEAD && i >= 3);
 
         if (c->in[i].fill == NO_TENSOR)

@@ -5,6 +5,7 @@
 
 #include "common/base/mem.h"
 
+#include <math.h>
 #include <string.h>
 
 static int make_turns(struct model *model, struct err *err)
@@ -90,6 +91,25 @@ int model_new_frozen(struct device *device, const struct model_config *config,
     return model_create(device, config, false, out, err);
 }
 
+int model_deepen(const struct model *from, const int64_t *map, int64_t layers,
+                 struct model **out, struct err *err)
+{
+    struct model_config config = from->config;
+    struct model *model;
+
+    for (int64_t i = 0; i < layers; i++)
+        if (map[i] < 0 || map[i] >= from->config.layers)
+            return err_set(err, ERR_INVALID, "block %lld of the deeper model is block %lld, "
+                           "expected 0..%lld", (long long)i, (long long)map[i],
+                           (long long)from->config.layers - 1);
+    config.layers = layers;
+    if (model_create(from->device, &config, true, &model, err) < 0)
+        return -1;
+    layout_copy(from, map, model);
+    *out = model;
+    return 0;
+}
+
 int model_clone_frozen(const struct model *model, struct device *device, struct model **out,
                        struct err *err)
 {
@@ -156,19 +176,91 @@ void model_zero_grad(struct model *model)
     model->device->backend->zero(model->device, model->flat.grad, 4 * (size_t)model->flat_count);
 }
 
+double model_alibi_slope(int64_t head, int64_t heads)
+{
+    int64_t power = 1;
+
+    while (2 * power <= heads)
+        power *= 2;
+    if (head < power)
+        return pow(2, -8.0 * (double)(head + 1) / (double)power);
+    return pow(2, -8.0 * (double)(2 * (head - power) + 1) / (double)(2 * power));
+}
+
+/* -slope times how far a key is behind: by key minus query = r - before, or by distance r. */
+static struct tensor *alibi(struct tape *tape, int64_t heads, int64_t rows, int64_t before)
+{
+    float *host = mem_array((size_t)(rows * heads), sizeof *host);
+
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t h = 0; h < heads; h++) {
+            int64_t behind = before > 0 ? before - r : r;
+
+            host[r * heads + h] =
+                behind > 0 ? (float)(-model_alibi_slope(h, heads) * (double)behind) : 0;
+        }
+    return model_take_f32(tape, host, rows, heads);
+}
+
+struct tensor *model_first(struct tape *tape, const struct model *model,
+                           const struct model_batch *batch)
+{
+    int64_t window = model->config.window, N = batch->B * batch->T;
+    int32_t *host;
+
+    if (window == 0)
+        return tape_i32(tape, batch->first, N);
+    host = mem_array((size_t)N, sizeof *host);
+    for (int64_t n = 0; n < N; n++) {
+        int32_t own = batch->first ? batch->first[n] : 0;
+        int64_t start = n % batch->T + 1 - window;
+
+        host[n] = start > own ? (int32_t)start : own;
+    }
+    return model_take_i32(tape, host, N);
+}
+
+struct tensor *model_drop(struct tape *tape, const struct model *model,
+                          const struct model_batch *batch, struct tensor *x, int64_t site)
+{
+    if (model->config.dropout == 0 || batch->share == 0 || !x)
+        return x;
+    return op_dropout(tape, x, model->config.dropout, batch->dropout_seed, (uint64_t)site);
+}
+
+static struct tensor *attend_cached(struct tape *tape, const struct model *model,
+                                    struct kv_cache *cache, int64_t layer, struct tensor *qkv,
+                                    int64_t B)
+{
+    const struct model_config *c = &model->config;
+    struct attend_cached attend = {.start = kv_cache_start(cache), .heads = model_heads(c), .B = B,
+                                   .k = kv_cache_kept(cache, layer, 0),
+                                   .v = kv_cache_kept(cache, layer, 1), .window = c->window};
+
+    if (c->alibi)
+        attend.bias = alibi(tape, c->heads, kv_cache_capacity(cache), 0);
+    return op_attend_cached(tape, qkv, &attend);
+}
+
 struct tensor *model_attend(struct tape *tape, const struct model *model,
                             const struct model_batch *batch, struct kv_cache *cache,
                             int64_t layer, struct tensor *qkv, struct tensor *first)
 {
+    const struct model_config *c = &model->config;
+    int64_t B = batch->B, T = batch->T;
+    struct attend attend = {.first = first, .heads = model_heads(c), .B = B, .Tq = T, .Tk = T};
+
+    if (cache && (c->window > 0 || c->alibi))
+        return attend_cached(tape, model, cache, layer, qkv, B);
     if (cache)
-        return kv_cache_attend(tape, cache, layer, qkv, batch->B, batch->T);
-    if (batch->last) /* a prefix that is seen both ways */
-        return op_attend(tape, qkv,
-                         &(struct attend){.first = first, .heads = model_heads(&model->config),
-                                          .last = tape_i32(tape, batch->last,
-                                                           batch->B * batch->T),
-                                          .B = batch->B, .Tq = batch->T, .Tk = batch->T});
-    return op_attention(tape, qkv, first, model_heads(&model->config), batch->B, batch->T);
+        return kv_cache_attend(tape, cache, layer, qkv, B, T);
+    if (!batch->last && !c->alibi)
+        return op_attention(tape, qkv, first, model_heads(c), B, T);
+    /* A prefix that is seen both ways, or biases. */
+    attend.last = batch->last ? tape_i32(tape, batch->last, B * T) : model_causal_last(tape, B, T);
+    if (c->alibi)
+        attend.bias = alibi(tape, c->heads, 2 * T - 1, T - 1);
+    return op_attend(tape, qkv, &attend);
 }
 
 void model_remember(struct model_states *states, int64_t i, struct tensor *x)

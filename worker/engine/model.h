@@ -65,6 +65,9 @@ struct model_config {
                                 equal share of tokens; the weakest gates over it are dropped  */
     double balance_loss;     /* MoE: weights of the losses of op_route, sums over layers  */
     double z_loss;
+    int64_t window;          /* Llama: a token sees this many, itself included; 0: all    */
+    bool alibi;              /* Llama: biases by distance instead of rotations            */
+    double dropout;          /* decoders, in training: of embeddings and of each branch   */
     enum model_lrpe lrpe;    /* TransNormer                                               */
     enum model_decay decay;
     bool plain_embedding;    /* TransNormer: embeddings are not multiplied by sqrt(width) */
@@ -115,6 +118,10 @@ int model_clone_frozen(const struct model *model, struct device *device, struct 
 /* As model_new with all weights zero and no gradients: to be filled from a file. */
 int model_new_frozen(struct device *device, const struct model_config *config,
                      struct model **out, struct err *err) WARN_UNUSED;
+/* Depth up-scaling: a trainable model whose block i is block map[i] of `from`, and all else the
+ * same (Yi, section 7.3; Kim et al. 2023). Errors: ERR_INVALID (a block that is not there). */
+int model_deepen(const struct model *from, const int64_t *map, int64_t layers,
+                 struct model **out, struct err *err) WARN_UNUSED;
 void model_free(struct model *model);
 
 /* By engine name or HF name (also without the leading "transformer." or "model."); NULL. */
@@ -142,6 +149,7 @@ struct model_batch {
     int64_t S;               /* T5: the encoder's tokens, B*S, and how many of each row count
                                 (NULL: all)                                               */
     const int32_t *source, *source_length;
+    uint64_t dropout_seed;   /* of this batch, where it trains (share > 0)                  */
     double share;            /* in training, this batch's share of the step (1 / passes over all
                                 ranks): weighs losses that layers add. 0: none, no capacity   */
 };

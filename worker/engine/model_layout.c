@@ -406,3 +406,35 @@ void model_weight_part_name(const struct model_weight *weight, int64_t part,
     else
         snprintf(out, MODEL_NAME_SIZE, "%.*s", (int)(end - piece), piece);
 }
+
+/* The number in `from` of what has this number in a model with other blocks. */
+static int64_t source_number(const struct model *from, const int64_t *map, const struct model *to,
+                             int64_t number)
+{
+    const struct model_table *table = to->table;
+    int64_t blocks = to->config.layers * table->block_count, at = number - table->before_count;
+
+    if (at < 0)
+        return number;
+    if (at >= blocks)
+        return number + (from->config.layers - to->config.layers) * table->block_count;
+    return table->before_count + map[at / table->block_count] * table->block_count +
+           at % table->block_count;
+}
+
+void layout_copy(const struct model *from, const int64_t *map, struct model *to)
+{
+    for (int64_t i = 0; i < layout_rows(to); i++) {
+        struct model_weight *weight = weight_at(to, i);
+        struct model_weight *source = weight_at(from, source_number(from, map, to, i));
+        float *host;
+
+        if (!weight)
+            continue;
+        CHECK(source && tensor_count(&source->tensor) == tensor_count(&weight->tensor));
+        host = mem_array((size_t)tensor_count(&weight->tensor), sizeof *host);
+        model_weight_read(source, host);
+        model_weight_write(weight, host);
+        mem_free(host);
+    }
+}

@@ -36,6 +36,17 @@ struct tensor *op_embed(struct tape *tape, struct tensor *token, struct tensor *
     return run(tape, &call);
 }
 
+/* y and what the weight's adapters add: scale * (x a') b' in their rows of the weight. */
+static struct tensor *adapted(struct tape *tape, struct tensor *x, const struct adapter *adapter,
+                              struct tensor *y)
+{
+    for (; adapter; adapter = adapter->next)
+        y = op_add_columns(tape, y,
+                           op_linear(tape, op_linear(tape, x, adapter->a, NULL), adapter->b, NULL),
+                           adapter->from, adapter->scale);
+    return y;
+}
+
 struct tensor *op_linear(struct tape *tape, struct tensor *x, struct tensor *w, struct tensor *b)
 {
     struct op_call call = {.op = OP_LINEAR, .in = {x, w, b}};
@@ -45,7 +56,7 @@ struct tensor *op_linear(struct tape *tape, struct tensor *x, struct tensor *w, 
     CHECK(tensor_columns(x) == tensor_columns(w));
     CHECK(!b || tensor_count(b) == tensor_rows(w));
     call.out[0] = tape_matrix(tape, tensor_rows(x), tensor_rows(w));
-    return run(tape, &call);
+    return adapted(tape, x, w->adapter, run(tape, &call));
 }
 
 struct tensor *op_layernorm(struct tape *tape, struct tensor *x, struct tensor *g,

@@ -119,6 +119,26 @@ struct tensor *op_slice(struct tape *tape, struct tensor *x, int64_t from, int64
 /* y = [a | b | c] in each row; c may be NULL. */
 struct tensor *op_join(struct tape *tape, struct tensor *a, struct tensor *b, struct tensor *c);
 
+/* y = a, and y[:, from..] += factor * b for the columns of b. What adapters add to a product. */
+struct tensor *op_add_columns(struct tape *tape, struct tensor *a, struct tensor *b, int64_t from,
+                              double factor);
+
+/* y = 0 with probability p, else x / (1 - p). Element i is a function of (seed, stream, i): backward
+ * draws again, and nothing is kept. Srivastava et al. 2014; 0 <= p < 1. */
+struct tensor *op_dropout(struct tape *tape, struct tensor *x, double p, uint64_t seed,
+                          uint64_t stream);
+/* Whether element `index` stays: 32-bit so that vectors of them are cheap. */
+static inline bool dropout_keeps(uint64_t seed, uint64_t stream, uint64_t index, uint32_t limit)
+{
+    uint64_t x = (seed ^ stream * 0x9E3779B97F4A7C15u) + index * 0xD1342543DE82EF95u;
+
+    x ^= x >> 32;
+    x *= 0xD6E8FEB86659FD93u;
+    x ^= x >> 32;
+    x *= 0xD6E8FEB86659FD93u;
+    return (uint32_t)(x >> 32) >= limit;
+}
+
 /* Mixture of experts: each token goes to its `choices` best experts, by logits (N, E).
  *   route = op_route(..);  x' = op_dispatch(x, route): the rows each expert wants, in order;
  *   y' = op_experts(x', w, route): row r of expert e times its matrix;

@@ -41,6 +41,34 @@ struct tensor *op_attend_cached(struct tape *tape, struct tensor *qkv,
     return run(tape, &call);
 }
 
+struct tensor *op_add_columns(struct tape *tape, struct tensor *a, struct tensor *b, int64_t from,
+                              double factor)
+{
+    struct op_call call = {.op = OP_ADD_COLUMNS, .in = {a, b}, .whole = {from}, .real = {factor}};
+
+    if (tape_failed(tape) || !a || !b)
+        return NULL;
+    CHECK(tensor_rows(a) == tensor_rows(b) && from >= 0 &&
+          from + tensor_columns(b) <= tensor_columns(a));
+    call.out[0] = tape_matrix(tape, tensor_rows(a), tensor_columns(a));
+    return run(tape, &call);
+}
+
+struct tensor *op_dropout(struct tape *tape, struct tensor *x, double p, uint64_t seed,
+                          uint64_t stream)
+{
+    struct op_call call = {.op = OP_DROPOUT, .in = {x},
+                           .whole = {(int64_t)seed, (int64_t)stream}, .real = {p}};
+
+    if (tape_failed(tape) || !x)
+        return NULL;
+    CHECK(p >= 0 && p < 1);
+    if (p == 0)
+        return x;
+    call.out[0] = tape_tensor(tape, DTYPE_F32, x->rank, x->dim);
+    return run(tape, &call);
+}
+
 bool op_route(struct tape *tape, struct tensor *logits, const struct route_config *config,
               struct route *out)
 {

@@ -8,6 +8,16 @@
 #include "common/base/err.h"
 
 struct device;
+struct tensor;
+
+/* A low-rank addition to a weight: rows from..from+rows-1 of W are W + scale b a. op_linear adds
+ * it; see lora.h. */
+struct adapter {
+    struct tensor *a, *b; /* (rank, columns), (rows, rank) */
+    int64_t from;
+    double scale;
+    const struct adapter *next;
+};
 
 enum dtype { DTYPE_F32 = 1, DTYPE_I32, DTYPE_END }; /* four bytes each */
 
@@ -23,6 +33,7 @@ struct tensor {
     bool wants_grad;              /* backward must fill grad; set by ops from their inputs   */
     bool grad_ready;              /* grad holds values; false: the first writer overwrites   */
     bool is_weight;               /* grad is the model's, += over the whole optimiser step   */
+    const struct adapter *adapter; /* of a weight; NULL: none                                */
 };
 
 int64_t tensor_count(const struct tensor *tensor);       /* elements                */

@@ -1,6 +1,9 @@
 /* arch.c - see arch.h. */
 #include "worker/recipes/arch.h"
 
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+
 #include <string.h>
 
 static void read_experts(const struct run *run, struct model_config *config)
@@ -45,8 +48,12 @@ int arch_config(const struct run *run, const struct corpus *corpus, struct model
 
     if (model_family_parse(run_string(run, "arch"), &config.family, err) < 0)
         return -1;
-    if (config.family == MODEL_LLAMA)
+    config.dropout = run_float(run, "dropout");
+    if (config.family == MODEL_LLAMA) {
         config.rope_theta = run_float(run, "rope_theta");
+        config.window = run_int(run, "window");
+        config.alibi = strcmp(run_string(run, "positions"), "alibi") == 0;
+    }
     if (config.family == MODEL_MOE)
         read_experts(run, &config);
     if (config.family == MODEL_TRANSNORMER)
@@ -54,5 +61,27 @@ int arch_config(const struct run *run, const struct corpus *corpus, struct model
     if (model_config_complete(&config, err) < 0)
         return err_wrap(err, "shape of the new model");
     *out = config;
+    return 0;
+}
+
+int arch_upscale(const char *range, int64_t layers, int64_t **out_map, int64_t *out_count,
+                 struct err *err)
+{
+    const char *dash = strchr(range, '-');
+    char first[24] = "";
+    uint64_t from = 0, to = 0;
+    struct err ignored;
+
+    if (dash && (size_t)(dash - range) < sizeof first)
+        memcpy(first, range, (size_t)(dash - range));
+    if (!dash || parse_u64(first, &from, &ignored) < 0 || parse_u64(dash + 1, &to, &ignored) < 0 ||
+        from >= to || to > (uint64_t)layers)
+        return err_set(err, ERR_INVALID, "parameter 'upscale' is '%s', expected A-B with A below B "
+                       "and B at most %lld, the blocks of the init model", range,
+                       (long long)layers);
+    *out_count = layers + (int64_t)(to - from);
+    *out_map = mem_array((size_t)*out_count, sizeof **out_map);
+    for (int64_t i = 0; i < *out_count; i++)
+        (*out_map)[i] = i < (int64_t)to ? i : i - (int64_t)(to - from);
     return 0;
 }

@@ -21,6 +21,14 @@
      "the output matrix is the embedding (gpt2: always)"}, \
     {"rope_theta", PARAM_FLOAT, "10000", 0, 1e9, NULL, \
      "base of the rotary angles (llama, moe)"}, \
+    {"positions", PARAM_CHOICE, "rope", 0, 0, "rope|alibi", \
+     "how a token knows where it is: rotations, or biases by distance (llama)"}, \
+    {"window", PARAM_INT, "0", 0, 1048576, NULL, \
+     "a token sees this many, itself included; 0: all (llama)"}, \
+    {"dropout", PARAM_FLOAT, "0", 0, 0.95, NULL, \
+     "in training, of embeddings and of what each half of a block adds"}, \
+    {"upscale", PARAM_STRING, "", 0, 0, NULL, \
+     "A-B: blocks A to B-1 of the init model a second time behind themselves (depth up-scaling)"}, \
     {"experts", PARAM_INT, "8", 1, 1024, NULL, "experts of a block (moe)"}, \
     {"experts_per_token", PARAM_INT, "2", 1, 16, NULL, "experts that a token goes to (moe)"}, \
     {"shared_experts", PARAM_INT, "0", 0, 64, NULL, "experts that every token goes to (moe)"}, \
@@ -43,5 +51,10 @@
 /* The shape that the parameters name, for the corpus's tokens. Errors: ERR_INVALID. */
 int arch_config(const struct run *run, const struct corpus *corpus, struct model_config *out,
                 struct err *err) WARN_UNUSED;
+
+/* The blocks "A-B" of a model of `layers` blocks twice: map (mem_free) of *out_count blocks to
+ * those they copy. Errors: ERR_INVALID, unless 0 <= A < B <= layers. */
+int arch_upscale(const char *range, int64_t layers, int64_t **out_map, int64_t *out_count,
+                 struct err *err) WARN_UNUSED;
 
 #endif

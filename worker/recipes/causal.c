@@ -1,6 +1,7 @@
 /* causal.c - see causal.h. */
 #include "worker/recipes/causal.h"
 
+#include "common/base/mem.h"
 #include "worker/engine/comm.h"
 #include "worker/recipes/arch.h"
 #include "worker/recipes/ngram.h"
@@ -8,6 +9,29 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The init model with some of its blocks twice, and a fresh optimiser for all of them. */
+static int causal_deepen(struct run *run, struct trainer *trainer, struct err *err)
+{
+    const char *range = run_string(run, "upscale");
+    struct model *deeper = NULL;
+    int64_t *map = NULL, count = 0;
+    int rc;
+
+    if (!*range)
+        return 0;
+    if (arch_upscale(range, trainer->model->config.layers, &map, &count, err) < 0)
+        return -1;
+    rc = model_deepen(trainer->model, map, count, &deeper, err);
+    mem_free(map);
+    if (rc < 0)
+        return -1;
+    run_note(run, "%lld blocks from %lld: blocks %s twice", (long long)count,
+             (long long)trainer->model->config.layers, range);
+    model_free(trainer->model);
+    trainer->model = deeper;
+    return 0;
+}
 
 static int causal_model(struct run *run, struct causal *causal, struct err *err)
 {
@@ -18,8 +42,14 @@ static int causal_model(struct run *run, struct causal *causal, struct err *err)
     if (init) {
         if (run_model_open(run, "init", trainer->device, true, &trainer->model, err) < 0)
             return -1;
-        return corpus_match_model(&causal->train, init->path, trainer->model, err);
+        trainer->model->config.dropout = run_float(run, "dropout");
+        if (corpus_match_model(&causal->train, init->path, trainer->model, err) < 0)
+            return -1;
+        return causal_deepen(run, trainer, err);
     }
+    if (*run_string(run, "upscale"))
+        return err_set(err, ERR_INVALID, "parameter 'upscale' needs an input 'init': the model "
+                       "whose blocks are doubled");
     if (arch_config(run, &causal->train, &config, err) < 0)
         return -1;
     return model_new(trainer->device, &config, trainer->seed, &trainer->model, err);

@@ -3,6 +3,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
+#include "common/base/rng.h"
 #include "worker/engine/comm.h"
 
 #include <math.h>
@@ -190,6 +191,10 @@ int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
     struct model_batch batch = *rows;
     int rc;
 
+    batch.dropout_seed = rng_at(trainer->seed, trainer->run->step,
+                                (uint64_t)(trainer->pass * (int64_t)trainer->run->rank_count +
+                                           trainer->run->rank));
+    trainer->pass++;
     batch.share = 1 / (double)(trainer->pass_count * (int64_t)trainer->run->rank_count);
     if (routes)
         states.route = mem_array((size_t)trainer->model->config.layers, sizeof *states.route);
@@ -216,6 +221,7 @@ int trainer_apply(struct trainer *trainer, struct err *err)
     run_metric(run, "lr", rate);
     run_metric(run, "grad_norm", norm);
     report_experts(trainer);
+    trainer->pass = 0;
     return 0;
 }
 

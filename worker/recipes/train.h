@@ -52,6 +52,7 @@ struct trainer {
     int64_t pass_count;  /* of this rank in a step                      */
     uint64_t started_us; /* of the step, for its speed                  */
     float *grad_host;    /* first term of two; see trainer_grad_park    */
+    int64_t pass;        /* forward passes of this step so far          */
     double route[ROUTE_STATS]; /* of a step's experts so far            */
 };
 

@@ -123,7 +123,7 @@ static void check_cache(const struct model_config *config, float tolerance)
 
 static void steps_through_the_cache_equal_the_full_forward(void **state)
 {
-    struct model_config moe = small_moe, plain = small_transnormer;
+    struct model_config moe = small_moe, plain = small_transnormer, window = small_llama;
 
     (void)state;
     moe.choices = 2;
@@ -132,6 +132,10 @@ static void steps_through_the_cache_equal_the_full_forward(void **state)
     check_cache(&small_transnormer, 1e-4f);
     check_cache(&plain, 1e-4f);
     check_cache(&small_t5, 1e-4f);
+    window.window = 6;
+    check_cache(&window, 1e-4f);
+    window.alibi = true;
+    check_cache(&window, 1e-4f);
 }
 
 /* A state that leaks between documents would show here. */

@@ -25,7 +25,7 @@ static int read_gpt2(json_t *root, struct model_config *out, struct err *err)
     return 0;
 }
 
-static int read_llama(json_t *root, struct model_config *out, struct err *err)
+static int read_llama_shape(json_t *root, struct model_config *out, struct err *err)
 {
     if (config_read_size(root, "max_position_embeddings", 2048, &out->context, err) < 0 ||
         config_read_size(root, "hidden_size", 0, &out->width, err) < 0 ||
@@ -42,8 +42,7 @@ static int read_llama(json_t *root, struct model_config *out, struct err *err)
         return -1;
     if (config_expect_text(root, "hidden_act", "silu", "silu", "swish", err) < 0 ||
         config_expect_bool(root, "attention_bias", false, err) < 0 ||
-        config_expect_bool(root, "mlp_bias", false, err) < 0 ||
-        config_expect_null(root, "sliding_window", err) < 0)
+        config_expect_bool(root, "mlp_bias", false, err) < 0)
         return -1;
     if (out->heads % out->kv_heads != 0)
         return err_set(err, ERR_INVALID, "num_attention_heads %lld is not a multiple of "
@@ -53,6 +52,31 @@ static int read_llama(json_t *root, struct model_config *out, struct err *err)
         return err_set(err, ERR_INVALID, "head_dim is %lld; rotary embeddings need an even one",
                        (long long)out->head_width);
     return 0;
+}
+
+static int read_llama(json_t *root, struct model_config *out, struct err *err)
+{
+    if (config_expect_null(root, "sliding_window", err) < 0)
+        return -1;
+    return read_llama_shape(root, out, err);
+}
+
+static int read_window(json_t *root, struct model_config *out, struct err *err)
+{
+    if (config_is_absent(json_object_get(root, "sliding_window")))
+        return 0;
+    return config_read_size(root, "sliding_window", 0, &out->window, err);
+}
+
+static int read_mistral(json_t *root, struct model_config *out, struct err *err)
+{
+    return read_window(root, out, err) < 0 ? -1 : read_llama_shape(root, out, err);
+}
+
+static int read_alibi(json_t *root, struct model_config *out, struct err *err)
+{
+    out->alibi = true;
+    return read_mistral(root, out, err);
 }
 
 static void put_gpt2(json_t *root, const struct model_config *config)
@@ -103,7 +127,48 @@ const struct config_format config_gpt2 = {
     .read = read_gpt2, .put = put_gpt2,
 };
 
+static bool is_llama(const struct model_config *config)
+{
+    return config->window == 0 && !config->alibi;
+}
+
+static bool is_mistral(const struct model_config *config)
+{
+    return config->window > 0 && !config->alibi;
+}
+
+static void put_mistral(json_t *root, const struct model_config *config)
+{
+    put_llama(root, config);
+    config_put(root, "sliding_window",
+               config->window > 0 ? json_integer(config->window) : json_null());
+}
+
+static const char *mistral_architecture(const struct model_config *config)
+{
+    (void)config;
+    return "MistralForCausalLM";
+}
+
+static const char *alibi_architecture(const struct model_config *config)
+{
+    (void)config;
+    return "AthanorAlibiForCausalLM";
+}
+
+const struct config_format config_mistral = {
+    .model_type = "mistral", .family = MODEL_LLAMA, .architecture = mistral_architecture,
+    .holds = is_mistral, .read = read_mistral, .put = put_mistral,
+};
+
+/* Llama with ALiBi: no class of transformers is quite this. */
+const struct config_format config_alibi = {
+    .model_type = "athanor_alibi", .family = MODEL_LLAMA, .architecture = alibi_architecture,
+    .read = read_alibi, .put = put_mistral,
+};
+
 const struct config_format config_llama = {
     .model_type = "llama", .family = MODEL_LLAMA, .architecture = llama_architecture,
+    .holds = is_llama,
     .read = read_llama, .put = put_llama,
 };

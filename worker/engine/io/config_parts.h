@@ -21,7 +21,7 @@ struct config_format {
 
 extern const struct config_format config_gpt2, config_llama, config_bert, config_kona;
 extern const struct config_format config_mixtral, config_olmoe, config_moe;
-extern const struct config_format config_transnormer, config_t5;
+extern const struct config_format config_transnormer, config_t5, config_mistral, config_alibi;
 
 bool config_is_absent(json_t *value); /* also null */
 /* A positive size; `fallback` when absent or null, which is refused when fallback is 0. */

@@ -381,6 +381,8 @@ static int check_same(const struct model_config *have, const struct model_config
         {"shared experts", (double)have->shared_experts, (double)want->shared_experts},
         {"gates before the choice", have->gate_before, want->gate_before},
         {"norms of queries and keys", have->qk_norm, want->qk_norm},
+        {"window", (double)have->window, (double)want->window},
+        {"alibi", have->alibi, want->alibi},
         {"lrpe", have->lrpe, want->lrpe},
         {"decay", have->decay, want->decay},
         {"plain embedding", have->plain_embedding, want->plain_embedding},

@@ -47,12 +47,12 @@ static struct tensor *gpt2_block(struct tape *tape, const struct model *model,
     h = op_linear(tape, h, model_block(model, i, QKV_W), model_block(model, i, QKV_B));
     h = model_attend(tape, model, batch, cache, i, h, first);
     h = op_linear(tape, h, model_block(model, i, PROJ_W), model_block(model, i, PROJ_B));
-    x = op_add(tape, x, h);
+    x = op_add(tape, x, model_drop(tape, model, batch, h, 2 * i + 1));
     h = op_layernorm(tape, x, model_block(model, i, LN2_G), model_block(model, i, LN2_B), eps);
     h = op_linear(tape, h, model_block(model, i, FC_W), model_block(model, i, FC_B));
     h = op_gelu(tape, h);
     h = op_linear(tape, h, model_block(model, i, OUT_W), model_block(model, i, OUT_B));
-    return op_add(tape, x, h);
+    return op_add(tape, x, model_drop(tape, model, batch, h, 2 * i + 2));
 }
 
 static void gpt2_forward(struct tape *tape, const struct model *model,
@@ -65,6 +65,7 @@ static void gpt2_forward(struct tape *tape, const struct model *model,
     struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N), position,
                                 model_before(model, WTE), model_before(model, WPE));
 
+    x = model_drop(tape, model, batch, x, 0);
     for (int64_t i = 0; i < model->config.layers; i++) {
         size_t mark = tape_mark(tape);
 

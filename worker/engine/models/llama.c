@@ -55,14 +55,15 @@ static struct tensor *llama_block(struct tape *tape, const struct model *model,
 
     h = op_rmsnorm(tape, x, model_block(model, i, NORM1), eps);
     h = op_linear(tape, h, model_joined(model, i, Q), NULL);
-    h = op_rope(tape, h, b->position, model->turns, model_heads(&model->config));
+    if (!model->config.alibi)
+        h = op_rope(tape, h, b->position, model->turns, model_heads(&model->config));
     h = model_attend(tape, model, b->batch, b->cache, i, h, b->first);
     h = op_linear(tape, h, model_block(model, i, O), NULL);
-    x = op_add(tape, x, h);
+    x = op_add(tape, x, model_drop(tape, model, b->batch, h, 2 * i + 1));
     h = op_rmsnorm(tape, x, model_block(model, i, NORM2), eps);
     h = op_swiglu(tape, op_linear(tape, h, model_joined(model, i, GATE), NULL));
     h = op_linear(tape, h, model_block(model, i, DOWN), NULL);
-    return op_add(tape, x, h);
+    return op_add(tape, x, model_drop(tape, model, b->batch, h, 2 * i + 2));
 }
 
 static void llama_forward(struct tape *tape, const struct model *model,
@@ -71,10 +72,11 @@ static void llama_forward(struct tape *tape, const struct model *model,
 {
     int64_t N = batch->B * batch->T;
     struct llama_batch shared = {batch, cache, model_positions(tape, batch),
-                                 tape_i32(tape, batch->first, N)};
+                                 model_first(tape, model, batch)};
     struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N), NULL,
                                 model_before(model, EMBED), NULL);
 
+    x = model_drop(tape, model, batch, x, 0);
     for (int64_t i = 0; i < model->config.layers; i++) {
         size_t mark = tape_mark(tape);
 
@@ -93,8 +95,17 @@ static void llama_defaults(struct model_config *config)
         config->ffn_width = (8 * config->width / 3 + 31) / 32 * 32;
 }
 
+static int llama_check(const struct model_config *config, struct err *err)
+{
+    if (config->window < 0)
+        return err_set(err, ERR_INVALID, "model window is %lld, expected 0 or more",
+                       (long long)config->window);
+    return 0;
+}
+
 const struct model_table model_table_llama = {
     .family = MODEL_LLAMA, .name = "llama", .rotary = true, .defaults = llama_defaults,
+    .check = llama_check,
     .before = before, .before_count = ARRAY_COUNT(before),
     .block = block, .block_count = ARRAY_COUNT(block),
     .after = after, .after_count = ARRAY_COUNT(after),

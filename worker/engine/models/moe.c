@@ -120,9 +120,10 @@ static struct tensor *moe_block(struct tape *tape, const struct model *model,
     h = op_rope(tape, h, b->position, model->turns, model_heads(&model->config));
     h = model_attend(tape, model, b->batch, b->cache, i, h, b->first);
     h = op_linear(tape, h, model_block(model, i, O), NULL);
-    x = op_add(tape, x, h);
+    x = op_add(tape, x, model_drop(tape, model, b->batch, h, 2 * i + 1));
     h = op_rmsnorm(tape, x, model_block(model, i, NORM2), eps);
-    return op_add(tape, x, experts(tape, model, i, &b->route, h, out_stats));
+    h = experts(tape, model, i, &b->route, h, out_stats);
+    return op_add(tape, x, model_drop(tape, model, b->batch, h, 2 * i + 2));
 }
 
 /* Outside training nothing is dropped, and no layer adds to the loss. */
@@ -149,6 +150,7 @@ static void moe_forward(struct tape *tape, const struct model *model,
     struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N), NULL,
                                 model_before(model, EMBED), NULL);
 
+    x = model_drop(tape, model, batch, x, 0);
     for (int64_t i = 0; i < model->config.layers; i++) {
         size_t mark = tape_mark(tape);
 

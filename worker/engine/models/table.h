@@ -113,6 +113,8 @@ int64_t layout_rows(const struct model *model);
 void layout_weights(struct model *model); /* weight, row, flat_count                 */
 void layout_point(struct model *model);   /* tensors into the allocated flat arrays  */
 void layout_init(struct model *model, uint64_t seed);
+/* Weights of `to`, whose block i is block map[i] of `from`. */
+void layout_copy(const struct model *from, const int64_t *map, struct model *to);
 
 /* Weight `row` of the table before the blocks, of block i, after the blocks; NULL when the
  * configuration needs no such weight. */
@@ -129,6 +131,16 @@ struct heads model_heads(const struct model_config *config);
 struct tensor *model_attend(struct tape *tape, const struct model *model,
                             const struct model_batch *batch, struct kv_cache *cache,
                             int64_t layer, struct tensor *qkv, struct tensor *first);
+
+/* batch->first on the device, or the later of it and the start of the model's window. */
+struct tensor *model_first(struct tape *tape, const struct model *model,
+                           const struct model_batch *batch);
+/* x, in training with config.dropout; site tells the places of one pass apart. */
+struct tensor *model_drop(struct tape *tape, const struct model *model,
+                          const struct model_batch *batch, struct tensor *x, int64_t site);
+/* ALiBi's slopes (Press et al. 2022): powers of 2^(-8/n); between powers of two, every other one
+ * of the next power. */
+double model_alibi_slope(int64_t head, int64_t heads);
 
 /* For states->layer: remembers the stream before block i (or after the last). */
 void model_remember(struct model_states *states, int64_t i, struct tensor *x);

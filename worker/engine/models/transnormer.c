@@ -40,19 +40,6 @@ static const struct weight_row after[] = {
               .need = NEED_UNTIED},
 };
 
-/* ALiBi's slopes (Press et al. 2022): powers of 2^(-8/n); between powers of two, every other one
- * of the next power. */
-static double alibi_slope(int64_t h, int64_t heads)
-{
-    int64_t power = 1;
-
-    while (2 * power <= heads)
-        power *= 2;
-    if (h < power)
-        return pow(2, -8.0 * (double)(h + 1) / (double)power);
-    return pow(2, -8.0 * (double)(2 * (h - power) + 1) / (double)(2 * power));
-}
-
 /* Released code: ALiBi times (1 - l/(L-1) + 1e-5). The paper prints exp(-8 h/H (1 - l/L)). */
 static double slope_of(const struct model_config *c, int64_t layer, int64_t h)
 {
@@ -62,7 +49,7 @@ static double slope_of(const struct model_config *c, int64_t layer, int64_t h)
         return 0;
     if (c->decay == DECAY_PAPER)
         return 8 * (double)h / (double)c->heads * (1 - (double)layer / (double)c->layers);
-    return alibi_slope(h, c->heads) * (rest + 1e-5);
+    return model_alibi_slope(h, c->heads) * (rest + 1e-5);
 }
 
 static struct tensor *slopes(struct tape *tape, const struct model_config *c, int64_t layer)
@@ -129,18 +116,21 @@ static void tnl_forward(struct tape *tape, const struct model *model,
                           tape_i32(tape, batch->first, N),
                           model_ones(tape, model->config.width)};
     struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N), NULL,
-                                model_before(model, EMBED), NULL);
+                                model_before(model, EMBED), NULL), *h;
 
     if (batch->last)
         tape_fail(tape, ERR_INVALID, "transnormer sees only what came before: it takes no prefix");
     if (!model->config.plain_embedding)
         x = op_scale(tape, x, sqrt((double)model->config.width));
+    x = model_drop(tape, model, batch, x, 0);
     for (int64_t i = 0; i < model->config.layers; i++) {
         size_t mark = tape_mark(tape);
 
         model_remember(states, i, x);
-        x = op_add(tape, x, mix_tokens(tape, model, &b, i, x));
-        x = op_add(tape, x, mix_channels(tape, model, &b, i, x));
+        h = mix_tokens(tape, model, &b, i, x);
+        x = op_add(tape, x, model_drop(tape, model, batch, h, 2 * i + 1));
+        h = mix_channels(tape, model, &b, i, x);
+        x = op_add(tape, x, model_drop(tape, model, batch, h, 2 * i + 2));
         if (!states->layer)
             x = tape_fold(tape, mark, x);
     }

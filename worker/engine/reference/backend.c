@@ -31,6 +31,8 @@ static const struct op_kernels ops[OP_END] = {
     [OP_POOL] = {PAIR(pool)},
     [OP_NLL] = {PAIR(nll)},
     [OP_JOIN] = {PAIR(join)},
+    [OP_ADD_COLUMNS] = {PAIR(add_columns)},
+    [OP_DROPOUT] = {PAIR(dropout)},
     [OP_ROUTE] = {PAIR(route), .scratch = reference_route_scratch},
     [OP_DISPATCH] = {PAIR(dispatch)},
     [OP_EXPERTS] = {PAIR(experts)},

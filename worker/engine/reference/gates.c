@@ -4,6 +4,7 @@
 #include "worker/engine/ops.h"
 
 #include <math.h>
+#include <string.h>
 
 #define GELU_SLOPE 0.7978845608028654 /* sqrt(2 / pi) */
 #define GELU_CUBE 0.044715
@@ -145,4 +146,57 @@ void reference_scale_backward(struct device *device, const struct op_call *call)
 
     for (int64_t i = 0; i < tensor_count(call->in[0]); i++)
         dx[i] += (float)(call->real[0] * call->out[0]->grad[i]);
+}
+
+void reference_add_columns_forward(struct device *device, const struct op_call *call)
+{
+    int64_t C = tensor_columns(call->in[0]), M = tensor_columns(call->in[1]);
+
+    (void)device;
+    for (int64_t i = 0; i < tensor_count(call->in[0]); i++) {
+        int64_t column = i % C - call->whole[0];
+        double y = tensor_f32(call->in[0])[i];
+
+        if (column >= 0 && column < M)
+            y += call->real[0] * tensor_f32(call->in[1])[i / C * M + column];
+        tensor_f32(call->out[0])[i] = (float)y;
+    }
+}
+
+void reference_add_columns_backward(struct device *device, const struct op_call *call)
+{
+    int64_t C = tensor_columns(call->in[0]), M = tensor_columns(call->in[1]);
+    float *da = call->in[0]->grad ? device_grad(device, call->in[0], NULL) : NULL;
+    float *db = call->in[1]->grad ? device_grad(device, call->in[1], NULL) : NULL;
+
+    for (int64_t i = 0; i < tensor_count(call->in[0]); i++) {
+        int64_t column = i % C - call->whole[0];
+
+        if (da)
+            da[i] += call->out[0]->grad[i];
+        if (db && column >= 0 && column < M)
+            db[i / C * M + column] += (float)(call->real[0] * call->out[0]->grad[i]);
+    }
+}
+
+/* to += from / (1 - p) where the element stays. */
+static void drop(const struct op_call *call, const float *from, float *to)
+{
+    uint32_t limit = (uint32_t)(call->real[0] * 4294967296.0);
+
+    for (int64_t i = 0; i < tensor_count(call->in[0]); i++)
+        if (dropout_keeps((uint64_t)call->whole[0], (uint64_t)call->whole[1], (uint64_t)i, limit))
+            to[i] += (float)(from[i] / (1 - call->real[0]));
+}
+
+void reference_dropout_forward(struct device *device, const struct op_call *call)
+{
+    (void)device;
+    memset(tensor_f32(call->out[0]), 0, 4 * (size_t)tensor_count(call->out[0]));
+    drop(call, tensor_f32(call->in[0]), tensor_f32(call->out[0]));
+}
+
+void reference_dropout_backward(struct device *device, const struct op_call *call)
+{
+    drop(call, call->out[0]->grad, device_grad(device, call->in[0], NULL));
 }

@@ -27,6 +27,8 @@ const struct op_kernels KERNEL(cpu_ops)[OP_END] = {
     [OP_POOL] = {PAIR(pool)},
     [OP_NLL] = {PAIR(nll)},
     [OP_JOIN] = {PAIR(join)},
+    [OP_ADD_COLUMNS] = {PAIR(add_columns)},
+    [OP_DROPOUT] = {PAIR(dropout)},
     [OP_ROUTE] = {PAIR(route), .scratch = KERNEL(route_scratch)},
     [OP_DISPATCH] = {PAIR(dispatch)},
     [OP_EXPERTS] = {PAIR(experts)},
