@@ -51,8 +51,8 @@ static const struct golden_case cases[] = {
      "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART(
          "valid") "}, "
                   "\"params\": {\"arch\": \"moe\", \"experts\": 4, \"capacity_factor\": 1.25, "
-                  "\"shared_experts\": 1, \"dropout\": 0.1, " SHAPE ", \"grad_accum\": 2, \"steps\": 12, "
-                  "\"batch\": 8, \"learning_rate\": 0.003}",
+                  "\"shared_experts\": 1, \"dropout\": 0.1, " SHAPE ", "
+                  "\"grad_accum\": 2, \"steps\": 12, \"batch\": 8, \"learning_rate\": 0.003}",
      12},
     {"clm_upscaled",
      "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"checkpoint\": {\"every_steps\": 6}, "

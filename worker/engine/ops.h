@@ -123,8 +123,8 @@ struct tensor *op_join(struct tape *tape, struct tensor *a, struct tensor *b, st
 struct tensor *op_add_columns(struct tape *tape, struct tensor *a, struct tensor *b, int64_t from,
                               double factor);
 
-/* y = 0 with probability p, else x / (1 - p). Element i is a function of (seed, stream, i): backward
- * draws again, and nothing is kept. Srivastava et al. 2014; 0 <= p < 1. */
+/* y = 0 with probability p, else x / (1 - p). Element i is a function of (seed, stream, i):
+ * backward draws again, and nothing is kept. Srivastava et al. 2014; 0 <= p < 1. */
 struct tensor *op_dropout(struct tape *tape, struct tensor *x, double p, uint64_t seed,
                           uint64_t stream);
 /* Whether element `index` stays: 32-bit so that vectors of them are cheap. */

@@ -1,4 +1,4 @@
-/* tokenizer_forms_test.c - WordPiece and unigram tokenizers against what others made of the same. */
+/* tokenizer_forms_test.c - WordPiece and unigram tokenizers against what others make of texts. */
 #include "tests/unit/data/inputs.h"
 #include "worker/engine/data/tokenizer.h"
 
@@ -51,7 +51,8 @@ static struct tokenizer *copy_of(const struct tokenizer *tokenizer)
 static void check_wordpiece(const struct tokenizer *t)
 {
     assert_ids(t, false, "hello world", IDS(6598, 1094));
-    assert_ids(t, false, "Hello, World!  How's it?", IDS(6598, 16, 1094, 5, 1135, 11, 61, 1015, 35));
+    assert_ids(t, false, "Hello, World!  How's it?",
+               IDS(6598, 16, 1094, 5, 1135, 11, 61, 1015, 35));
     assert_ids(t, false, "unbelievably tokenization-free na\u00EFve caf\u00E9",
                IDS(3901, 7677, 1672, 2573, 5327, 18210, 2995, 17, 1495, 14749, 6674));
     assert_ids(t, false, "\u00C0\u00C9\u00CE \u00F5\u00FC \u00DF \u0130stanbul",
@@ -209,7 +210,8 @@ static void check_unigram(const struct tokenizer *t)
 static void unigram_gives_the_ids_of_sentencepiece(void **state)
 {
     (void)state;
-    struct tokenizer *tokenizer = read_tokenizer("tokenizers/sentencepiece/test_model.model"), *copy;
+    struct tokenizer *copy;
+    struct tokenizer *tokenizer = read_tokenizer("tokenizers/sentencepiece/test_model.model");
     struct buf back = {0};
     assert_int_equal(tokenizer_kind(tokenizer), TOKENIZER_UNIGRAM);
     assert_int_equal(tokenizer_vocab_size(tokenizer), 1000);

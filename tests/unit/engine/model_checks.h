@@ -64,7 +64,8 @@ static inline void check_gradients(const struct model_config *config, small_loss
     device_close(device);
 }
 
-static inline void read_logits(struct tape *tape, struct model *model, struct small_batch *b, float *out)
+static inline void read_logits(struct tape *tape, struct model *model, struct small_batch *b,
+                               float *out)
 {
     struct model_states states = {0};
     struct tensor *logits;

@@ -86,7 +86,8 @@ static void the_encoder_of_npm_gives_its_makers_vectors(void **state)
     assert_int_equal(device_open(&where, &device, &err), 0);
     if (kona_import(folder, device, &model, &err) < 0 ||
         kona_import_tokenizer(folder, &tokenizer, &err) < 0 ||
-        model_files_write(copy, model, &err) < 0 || tokenizer_write(tokenizer, copy, 128, &err) < 0 ||
+        model_files_write(copy, model, &err) < 0 ||
+        tokenizer_write(tokenizer, copy, 128, &err) < 0 ||
         model_files_open(copy, device, true, &back, &err) < 0 ||
         tokenizer_read(copy, &again, &err) < 0)
         fail_msg("%s", err.text);

@@ -156,7 +156,8 @@ static int check_wordpiece(json_t *root, struct err *err)
 
 static int read_wordpiece(struct tokenizer *tokenizer, json_t *root, struct err *err)
 {
-    json_t *model = json_object_get(root, "model"), *normalizer = json_object_get(root, "normalizer");
+    json_t *model = json_object_get(root, "model");
+    json_t *normalizer = json_object_get(root, "normalizer");
     json_t *prefix = json_object_get(model, "continuing_subword_prefix");
     json_t *chars = json_object_get(model, "max_input_chars_per_word");
     const char *unknown = json_string_value(json_object_get(model, "unk_token"));

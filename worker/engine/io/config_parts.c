@@ -174,6 +174,6 @@ void config_put_rope(json_t *root, double theta)
 {
     config_put(root, "rope_theta", json_real(theta));
     config_put(root, "rope_scaling", json_null());
-    config_put(root, "rope_parameters", json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta",
-                                           theta));
+    config_put(root, "rope_parameters",
+               json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta", theta));
 }

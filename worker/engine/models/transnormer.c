@@ -1,5 +1,5 @@
-/* transnormer.c - TransNormerLLM (Qin et al. 2024): linear attention with a decay by head, RMS norms
- * without gains, a gate on attention's output, and gated units without an activation.
+/* transnormer.c - TransNormerLLM (Qin et al. 2024): linear attention with a decay by head, RMS
+ * norms without gains, a gate on attention's output, and gated units without an activation.
  *
  * What a token keeps is one state (key width, value width) a head and layer, whatever the length
  * of the text. Released models store [out, in] under the names used here. */
