@@ -110,6 +110,12 @@ static int pid_write(struct arena *arena, const struct daemon_spec *spec, pid_t 
 
 /* ---- starting ----------------------------------------------------------------------------- */
 
+/* Settings of coordinators that `up` has no options for. */
+static bool is_for_daemons(const char *item)
+{
+    return strncmp(item, "ATHANOR_NOTIFY_", 15) == 0 || strncmp(item, "ATHANOR_MAIL_", 13) == 0;
+}
+
 /* Our environment without what speaks to us, and with the daemon's settings. */
 static char **environment_of(struct arena *arena, const struct daemon_spec *spec)
 {
@@ -120,8 +126,9 @@ static char **environment_of(struct arena *arena, const struct daemon_spec *spec
         settings++;
     char **out = arena_alloc(arena, (count + settings + 1) * sizeof *out);
     for (size_t i = 0; i < count; i++)
-        if (strncmp(environ[i], "ATHANOR_", 8) != 0 &&
-            strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0)
+        if (is_for_daemons(environ[i]) ||
+            (strncmp(environ[i], "ATHANOR_", 8) != 0 &&
+             strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0))
             out[kept++] = environ[i];
     for (size_t i = 0; i < settings; i++)
         out[kept++] = arena_strdup(arena, spec->settings[i]);

@@ -702,3 +702,63 @@ const char *spec_sweep_method_name(enum spec_sweep_method method)
     CHECK(method >= SPEC_SWEEP_GRID && method <= SPEC_SWEEP_ASHA);
     return names[method];
 }
+
+/* ---- notify ------------------------------------------------------------------------------ */
+
+const char *const spec_end_names[3] = {"done", "failed", "cancelled"};
+
+void read_notify(struct reader *reader, const struct node *node, const struct place *place,
+                 struct draft *draft)
+{
+    bool is_list = node->kind == NODE_LIST;
+    draft->job.notify.on = 0;
+    for (size_t i = 0; i < (is_list ? node->count : 1); i++) {
+        const struct node *item = is_list ? node->items[i] : node;
+        struct place here = {.up = place, .index = i};
+        size_t k = 0;
+        while (k < ARRAY_COUNT(spec_end_names) &&
+               (item->kind != NODE_SCALAR || strcmp(item->text, spec_end_names[k]) != 0))
+            k++;
+        if (k == ARRAY_COUNT(spec_end_names))
+            reader_refuse(reader, item, is_list ? &here : place,
+                          "is %s, expected done, failed or cancelled", shown(reader, item));
+        else
+            draft->job.notify.on |= (uint32_t)1 << k;
+    }
+}
+
+/* One line, printable, with something on both sides of one '@'. */
+static bool mail_fits(const char *text)
+{
+    const char *at = strchr(text, '@');
+    for (const char *c = text; *c; c++)
+        if (*c <= ' ' || *c >= 127 || strchr("<>,;:\"\\()", *c))
+            return false;
+    return at && at > text && at[1] && !strchr(at + 1, '@') && text[0] != '-';
+}
+
+static bool webhook_fits(const char *text)
+{
+    const char *rest = strncmp(text, "http://", 7) == 0    ? text + 7
+                       : strncmp(text, "https://", 8) == 0 ? text + 8
+                                                           : "";
+    for (const char *c = text; *c; c++)
+        if (*c <= ' ' || *c >= 127)
+            return false;
+    return *rest && *rest != '/';
+}
+
+void notify_check(struct reader *reader, const struct draft *draft)
+{
+    struct place notify = {.up = draft_place(draft), .key = "notify"};
+    struct place webhook = {.up = &notify, .key = "webhook"}, mail = {.up = &notify, .key = "mail"};
+    const struct spec_notify *given = &draft->job.notify;
+    const struct node *node = draft_given(draft, "notify.webhook");
+    if (node && node->kind == NODE_SCALAR && given->webhook[0] && !webhook_fits(given->webhook))
+        reader_refuse(reader, node, &webhook, "is %s, expected http://HOST/... or https://HOST/...",
+                      shown(reader, node));
+    node = draft_given(draft, "notify.mail");
+    if (node && node->kind == NODE_SCALAR && given->mail[0] && !mail_fits(given->mail))
+        reader_refuse(reader, node, &mail, "is %s, expected one address such as ann@example.org",
+                      shown(reader, node));
+}

@@ -120,12 +120,26 @@ static char *json_take(json_t *object)
     return buf_take(&text);
 }
 
+/* Nobody to be told: nothing is said, as in specs of earlier versions. */
+static void notify_to_json(const struct spec_notify *notify, json_t *object)
+{
+    json_t *group = json_object_get(object, "notify"), *list = json_array();
+    for (size_t i = 0; i < ARRAY_COUNT(spec_end_names); i++)
+        if (notify->on & ((uint32_t)1 << i))
+            CHECK(json_array_append_new(list, json_string(spec_end_names[i])) == 0);
+    if (group)
+        put_new(group, "on", list);
+    else
+        json_decref(list);
+}
+
 static json_t *job_to_json(const struct spec_job *job)
 {
     json_t *object = json_object();
     put_new(object, "athanor", json_integer(JOB_FORMAT));
     fields_to_json(job, object);
     put_new(json_object_get(object, "retry"), "on", causes_to_json(job->retry.causes));
+    notify_to_json(&job->notify, object);
     put_new(object, "constraint", constraints_to_json(job));
     put_new(object, "inputs", inputs_to_json(job));
     put_new(object, "needs", needs_to_json(job));
@@ -147,6 +161,7 @@ char *spec_job_identity(const struct spec_job *job)
     static const char *const without[] = {
         "name",  "experiment", "description", "priority",    "hold",    "needs",   "array_count",
         "array_index", "at_once", "trial_count", "trial_index", "queue", "project", "inputs",
+        "notify",
     };
     bool has_code = job->code.hash && job->code.hash[0];
     if ((strcmp(job->kind, "command") == 0 && !has_code) || strcmp(job->kind, "data") == 0)
@@ -332,6 +347,19 @@ static int params_from_json(const json_t *object, struct arena *arena, struct sp
     return 0;
 }
 
+static int notify_from_json(const json_t *group, uint32_t *out)
+{
+    const json_t *list = json_object_get(group, "on");
+    *out = group ? 0 : SPEC_END_FAILED;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        for (size_t k = 0; name && k < ARRAY_COUNT(spec_end_names); k++)
+            if (strcmp(name, spec_end_names[k]) == 0)
+                *out |= (uint32_t)1 << k;
+    }
+    return !group || json_is_array(list) ? 0 : -1;
+}
+
 static int job_from_json(const json_t *object, struct arena *arena, struct spec_job *job,
                          struct err *err)
 {
@@ -342,6 +370,8 @@ static int job_from_json(const json_t *object, struct arena *arena, struct spec_
     if (causes_from_json(json_object_get(json_object_get(object, "retry"), "on"),
                          &job->retry.causes) < 0)
         return wrong(err, "retry.on");
+    if (notify_from_json(json_object_get(object, "notify"), &job->notify.on) < 0)
+        return wrong(err, "notify.on");
     if (constraints_from_json(json_object_get(object, "constraint"), arena, job) < 0)
         return wrong(err, "constraint");
     if (inputs_from_json(json_object_get(object, "inputs"), arena, job) < 0)

@@ -563,6 +563,7 @@ void draft_check(struct reader *reader, struct draft *draft)
     const struct node *params = map_given(reader, draft, "params", &params_place);
     retry_check(reader, draft);
     shape_check(reader, draft);
+    notify_check(reader, draft);
     if (!draft_gives(draft, "kind"))
         kind_refuse(reader, draft);
     else if (strcmp(draft->job.kind, "command") == 0)

@@ -61,6 +61,13 @@ struct spec_diverge {
     uint64_t skip;        /* batches of data beyond the one where it diverged; after a rewind */
 };
 
+/* Who is told when the job has ended. */
+enum spec_end { SPEC_END_DONE = 1, SPEC_END_FAILED = 2, SPEC_END_CANCELLED = 4 }; /* bits */
+struct spec_notify {
+    uint32_t on;                /* of enum spec_end */
+    const char *webhook, *mail; /* "" or NULL: nobody */
+};
+
 struct spec_limits {
     uint64_t wall_time_ms;  /* 0: none */
     uint64_t stop_grace_ms;
@@ -132,6 +139,7 @@ struct spec_job {
     struct spec_retry retry;
     struct spec_checkpoint checkpoint;
     struct spec_diverge diverge;
+    struct spec_notify notify;
     int32_t priority;          /* -1000..1000, higher first */
     bool hold;
     enum spec_disconnect on_disconnect;
@@ -262,6 +270,7 @@ char *spec_fields_text(void);
 const char *spec_condition_text(struct arena *arena, enum spec_condition on, const char *artifact);
 /* And back; *out_artifact points into text, or is "". False: no condition. */
 bool spec_condition_read(const char *text, enum spec_condition *out, const char **out_artifact);
+extern const char *const spec_end_names[3]; /* of enum spec_end, in the order of its bits */
 const char *spec_sweep_method_name(enum spec_sweep_method method); /* "grid" "random" "asha" */
 bool spec_metric_is_valid(const char *name);
 

@@ -83,6 +83,17 @@ static const struct option_row rows[] = {
      "with --simulate: also write every start as CSV"},
     {"--json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0,
      "with --simulate: print JSON instead of a table"},
+    {"--notify-secret", "FILE", "ATHANOR_NOTIFY_SECRET_FILE", OPTION_TEXT, AT(notify_secret), 0, 0,
+     "webhooks are signed with what FILE holds: Athanor-Signature: sha256=HMAC of the body"},
+    {"--notify-allow", "HOST", "ATHANOR_NOTIFY_ALLOW", OPTION_LIST, AT(notify_allow),
+     AT(notify_allow_count), OPTIONS_ALLOW_MAX,
+     "webhooks may go to HOST or HOST:PORT alone; may be repeated, or several separated by commas "
+     "(default: anywhere but to this machine and link)"},
+    {"--mail-command", "COMMAND", "ATHANOR_MAIL_COMMAND", OPTION_TEXT, AT(mail_command), 0, 0,
+     "program that gets mails with their headers on standard input, such as '/usr/sbin/sendmail "
+     "-t'; split at blanks, no shell (default: no mail)"},
+    {"--mail-from", "ADDRESS", "ATHANOR_MAIL_FROM", OPTION_TEXT, AT(mail_from), 0, 0,
+     "sender of mails (default athanor@ this host)"},
     {"--log-level", "LEVEL", "ATHANOR_LOG_LEVEL", OPTION_LEVEL, AT(log_level), 0, 0,
      "error, warn, info or debug (default info)"},
     {"--alive", NULL, NULL, OPTION_FLAG, AT(alive), 0, 0,

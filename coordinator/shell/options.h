@@ -6,6 +6,7 @@
 
 #define OPTIONS_LISTEN_MAX 8u
 #define OPTIONS_ADMIN_MAX  16u
+#define OPTIONS_ALLOW_MAX  64u
 
 struct options {
     const char *db;                         /* libpq connection string or URL */
@@ -26,6 +27,9 @@ struct options {
     uint64_t keep_ms;      /* metrics and logs; 0: for ever */
     uint64_t queue;        /* messages waiting for one peer */
     const char *policy;    /* NULL: the core's default; with --simulate names with commas */
+    const char *notify_secret, *mail_command, *mail_from; /* courier.h */
+    const char *notify_allow[OPTIONS_ALLOW_MAX];
+    size_t notify_allow_count;
     uint64_t log_level;    /* enum log_level */
     /* A trace to be simulated (coordinator/replay), instead of serving. */
     const char *simulate, *machine, *starts;

@@ -389,6 +389,7 @@ static int open_process(struct shell *shell, const struct keypair *keys, uint64_
                         struct err *err)
 {
     shell->loop = loop_new();
+    shell->cluster_id = cluster_id;
     shell->keeper_timer.fire = on_keeper_timer;
     shell->watchdog_timer.fire = on_watchdog;
     shell->keeper_timer.user = shell->watchdog_timer.user = shell;

@@ -64,6 +64,7 @@ struct shell {
     struct server *server;
     struct keeper *keeper;
     struct principals *principals; /* never NULL while the server is open */
+    uint64_t cluster_id;
     char keys_seen[LEASE_KEYS_SIZE];
     char told[300]; /* what was last logged of who leads */
     struct pg_watch keeper_watch;
@@ -75,6 +76,7 @@ struct shell {
     /* of a term */
     struct lease lease;
     struct pulse *pulse; /* has the keeper meanwhile */
+    struct courier *courier;
     struct tenure tenure;
     bool leads;            /* a term is under way */
     bool suspended;        /* the tenure is over, a renewal may still come */

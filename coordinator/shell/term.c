@@ -3,6 +3,7 @@
  * Begins with the lease just taken and ends in one of three ways (enum term_end). Everything that
  * was decided and not committed is forgotten at its end; whoever waits for it asks again. */
 #include "coordinator/shell/shell.h"
+#include "coordinator/shell/courier.h"
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -196,6 +197,8 @@ static void term_close(struct shell *shell)
 
     shell->leads = false;
     server_stand_by(shell->server, "this coordinator no longer leads", "");
+    courier_stop(shell->courier);
+    shell->courier = NULL;
     loop_set_idle(shell->loop, NULL, NULL);
     for (size_t i = 0; (timer = timer_at(shell, i, &fire)); i++)
         loop_timer_stop(timer);
@@ -225,6 +228,20 @@ static bool is_passing(const struct shell *shell, const struct err *err)
            err->kind == ERR_TIMEOUT;
 }
 
+static int start_courier(struct shell *shell, struct err *err)
+{
+    const struct options *options = shell->options;
+    struct courier_config config = {.db = options->db,
+                                    .cluster_id = shell->cluster_id,
+                                    .secret_file = options->notify_secret,
+                                    .allowed = options->notify_allow,
+                                    .allowed_count = options->notify_allow_count,
+                                    .mail_command = options->mail_command,
+                                    .mail_from = options->mail_from};
+
+    return courier_start(&config, &shell->courier, err);
+}
+
 static enum term_end term_lead(struct shell *shell, struct err *err)
 {
     uint64_t epoch = shell->lease.epoch;
@@ -237,6 +254,8 @@ static enum term_end term_lead(struct shell *shell, struct err *err)
         log_warn("cannot lead epoch %llu: %s", (unsigned long long)epoch, err->text);
         return TERM_LEASE_LOST;
     }
+    if (start_courier(shell, err) < 0)
+        return TERM_FAILED;
     term_open(shell);
     for (size_t i = 0; i < shell->options->listen_count; i++)
         log_info("leading epoch %llu, listening on %s", (unsigned long long)epoch,

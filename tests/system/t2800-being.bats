@@ -5,6 +5,9 @@
 setup_file() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
     cluster_home
+    printf 'a shared secret' >"$BATS_FILE_TMPDIR/secret"
+    export ATHANOR_NOTIFY_ALLOW=127.0.0.1,localhost ATHANOR_NOTIFY_SECRET_FILE=$BATS_FILE_TMPDIR/secret
+    export ATHANOR_MAIL_COMMAND="tee -a $BATS_FILE_TMPDIR/mails"
     cluster_up --workers 1 --cores 2 --coordinators 2
 }
 
@@ -233,4 +236,47 @@ assert termios.tcgetattr(slave) == before, "the terminal was not restored"
 P
     athanor cancel "$id"
     run athanor wait "$id"
+}
+
+@test "the end of a job is told at least once, signed, again after a failure and by the next leader" {
+    cat >hook.py <<'P'
+import hashlib, hmac, http.server, json, sys
+class Hook(http.server.BaseHTTPRequestHandler):
+    tries = 0
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        right = "sha256=" + hmac.new(b"a shared secret", body, hashlib.sha256).hexdigest()
+        Hook.tries += 1
+        with open(sys.argv[1], "a") as out:
+            print(Hook.tries, self.headers["Idempotency-Key"], self.headers["Athanor-Signature"] == right,
+                  json.loads(body)["event"], json.loads(body)["name"], file=out, flush=True)
+        self.send_response(500 if Hook.tries == 1 else 204); self.end_headers()
+    def log_message(self, *a): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Hook)
+open(sys.argv[1] + ".port", "w").write(str(server.server_port))
+server.serve_forever()
+P
+    python3 hook.py told 3>&- & hook=$!
+    until_true 20 test -s told.port
+    id=$(job told_of 'command: ["false"]' "notify: {on: [failed, cancelled], webhook: \"http://127.0.0.1:$(cat told.port)/x\", mail: ann@example.org}")
+    run athanor wait "$id"
+    until_true 20 test -s told
+    old=$(leader); kill -9 "$(leader_pid)" # the failed try waits for the next leader
+    until_true 60 sql_is "SELECT count(*) FROM athanor.notifications WHERE job_id = $id AND state = 'sent'" 2
+    kill "$hook"
+    [ "$(leader)" != "$old" ]
+    [ "$(cut -d' ' -f2 told | sort -u | wc -l)" = 1 ] # one key for all tries
+    [ "$(tail -1 told | cut -d' ' -f3-)" = "True failed told_of" ]
+    grep -q '^To: ann@example.org' "$BATS_FILE_TMPDIR/mails"
+    athanor up --workers 1 --cores 2 --coordinators 2 >/dev/null
+    # Not asked for: nothing is told. Where nobody may be reached: it says why.
+    athanor wait "$(job fine 'command: ["true"]' "notify: {webhook: \"http://127.0.0.1:1/\"}")"
+    id=$(job far 'command: ["true"]' "notify: {on: done, webhook: \"http://example.invalid/secret\"}")
+    athanor wait "$id"
+    until_true 20 sql_is "SELECT target || ' ' || error FROM athanor.notifications WHERE job_id = $id" "http://example.invalid its host is not among those of --notify-allow"
+    sql_is "SELECT count(*) FROM athanor.notifications" 3
+    printf 'athanor: 1\nname: x\nkind: command\ncommand: ["true"]\nnotify: {on: [sometimes], webhook: "file:///etc/passwd", mail: "a@b, c@d"}\n' >bad.yaml
+    run athanor submit bad.yaml
+    [ "$status" -eq 4 ]
+    [[ "$output" == *"expected done, failed or cancelled"* && "$output" == *"expected http://HOST"* && "$output" == *"expected one address"* ]]
 }

@@ -71,6 +71,7 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
         .limits = {.stop_grace_ms = 50},
         .retry = retry_draw(sim),
         .checkpoint = checkpoint_draw(sim),
+        .notify = {.on = SPEC_END_FAILED, .webhook = "", .mail = ""},
         .diverge = {.metric = "",
                     .above = (double)NAN,
                     .below = (double)NAN,
