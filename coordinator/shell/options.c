@@ -46,7 +46,8 @@ static const struct option_row rows[] = {
     {"--admin", "NAME:FILE", NULL, OPTION_LIST, AT(admins), AT(admin_count), OPTIONS_ADMIN_MAX,
      "enrol the public key in FILE as administrator NAME, unless NAME has a key already"},
     {"--principals", "FILE", NULL, OPTION_TEXT, AT(principals), 0, 0,
-     "enrol the keys of FILE: lines of NAME ROLE KEY; roles are user, operator, worker, admin"},
+     "enrol the keys of FILE: lines of NAME ROLE KEY; roles are user, operator, worker, admin, "
+     "pilot"},
     {"--single", NULL, "ATHANOR_SINGLE", OPTION_FLAG, AT(single), 0, 0,
      "lead at once, without waiting for the lease of an earlier leader to expire"},
     {"--migrate", NULL, NULL, OPTION_FLAG, AT(migrate_only), 0, 0,

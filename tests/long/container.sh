@@ -13,7 +13,7 @@ say() { echo "container: $*"; }
 
 [ "$(id -u)" = 0 ] || skip "needs root"
 command -v debootstrap >/dev/null || skip "package debootstrap is not installed"
-mirror=$(grep -rhoE 'https?://[^ ]+' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v security | head -1)
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Component: main' 2>/dev/null | grep -v security | sort -u | sed -n 1p || true)
 [ -n "$mirror" ] || skip "no Debian mirror is configured"
 
 work=$(mktemp -d /tmp/athanor-container-XXXXXX)
