@@ -9,7 +9,7 @@
 /* 0: nobody holds memory on it; 1: somebody does, or it cannot be known; said on stdout. */
 static int gpu_check(const struct options *options)
 {
-    struct inventory inventory;
+    struct inventory inventory = {0};
     struct err err = {0};
     int rc = inventory_take_gpus(options->gpus, &inventory, &err);
     size_t at = 0;
@@ -22,6 +22,7 @@ static int gpu_check(const struct options *options)
                  : err_set(&err, ERR_NOT_FOUND, "%s is not there any more", options->gpu_check);
     if (rc < 0)
         puts(err.text);
+    inventory_done(&inventory);
     return rc < 0 ? 1 : 0;
 }
 
