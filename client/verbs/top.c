@@ -171,7 +171,8 @@ static void add_summary(struct top *top, const struct style *style, struct buf *
         buf_printf(out, "  gpus %s/%s", table_text(status, 0, "gpus_used"),
                    table_text(status, 0, "gpus"));
     char used[PARSE_TEXT_SIZE], all[PARSE_TEXT_SIZE];
-    buf_printf(out, "  memory %s/%s  by %s", format_size_short(table_u64(status, 0, "memory_used"), used),
+    buf_printf(out, "  memory %s/%s  by %s",
+               format_size_short(table_u64(status, 0, "memory_used"), used),
                format_size_short(table_u64(status, 0, "memory_bytes"), all),
                sortings[top->sorting].name);
     if (top->filter[0] || top->typing)

@@ -4,9 +4,9 @@
  * died, is sent again by the next leader under the same Idempotency-Key.
  *
  * A webhook gets a POST of the payload (jobspecs/README.md) with the headers Idempotency-Key:
- * CLUSTER-NUMBER and, with a secret, Athanor-Signature: sha256=HEX, the HMAC-SHA256 of the body. Any
- * answer 2xx means that it was taken. Redirects are not followed. Without an allow-list no address
- * of this machine or link is connected to; with one, no host that is not in it.
+ * CLUSTER-NUMBER and, with a secret, Athanor-Signature: sha256=HEX, the HMAC-SHA256 of the body.
+ * Any answer 2xx means that it was taken. Redirects are not followed. Without an allow-list no
+ * address of this machine or link is connected to; with one, no host that is not in it.
  *
  * Mail is a program of the operator's with the whole message on its standard input; addresses are
  * no arguments, and no shell sees them. */

@@ -7,7 +7,9 @@
 #include "common/base/arena.h"
 #include "common/base/err.h"
 
-#define NOTICES_CLAIMED_MAX 16u /* x 10 s of a slow receiver: within the minute of a claim, mostly */
+/* Of receivers that take all of their 10 s only the first six are told within a claim's minute; the
+ * rest may be told twice, under the same key. */
+#define NOTICES_CLAIMED_MAX 16u
 
 struct notices;
 
