@@ -243,7 +243,8 @@ P
 
 @test "the end of a job is told at least once, signed, again after a failure and by the next leader" {
     cat >hook.py <<'P'
-import hashlib, hmac, http.server, json, sys
+import hashlib, hmac, http.server, json, signal, sys
+signal.alarm(300) # also when the test fails before it ends us
 class Hook(http.server.BaseHTTPRequestHandler):
     tries = 0
     def do_POST(self):
