@@ -257,6 +257,8 @@ static enum term_end term_lead(struct shell *shell, struct err *err)
     if (start_courier(shell, err) < 0)
         return TERM_FAILED;
     term_open(shell);
+    if (!shell->leads) /* it passed on while we loaded; loop_run would not know of it */
+        return TERM_LEASE_LOST;
     for (size_t i = 0; i < shell->options->listen_count; i++)
         log_info("leading epoch %llu, listening on %s", (unsigned long long)epoch,
                  server_endpoint(shell->server, i));

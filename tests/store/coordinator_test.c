@@ -647,6 +647,11 @@ static void a_standby_takes_over_and_nothing_is_lost_or_doubled(void **state)
     cluster_close(&cluster);
 }
 
+static const char *epoch_now(const struct cluster *cluster)
+{
+    return pg_ask(cluster->db, "SELECT epoch FROM athanor.coordinator_lease");
+}
+
 static void a_leader_that_slept_through_its_lease_stands_by(void **state)
 {
     (void)state;
@@ -675,6 +680,49 @@ static void a_leader_that_slept_through_its_lease_stands_by(void **state)
                "standby, leader");
     submit_one(&cluster, 2, NULL);
     assert_string_equal(pg_ask(cluster.db, "SELECT count(*) FROM athanor.jobs"), "2");
+    cluster_close(&cluster);
+}
+
+/* Rows that are loaded last are locked, so that the leader is stopped while it waits for them. It has
+ * them only when it knows that its lease has passed on. */
+static void a_leader_that_slept_while_it_loaded_stands_by(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    char before[32], taken[32], knows[200], stands[200];
+
+    cluster_open(&cluster);
+    spawn(&cluster, 0, false);
+    cluster.admin = connect_as(&cluster, &cluster.admin_keys, false);
+    submit_one(&cluster, 1, NULL); /* the schema is there */
+    kill(cluster.pids[0], SIGTERM);
+    assert_int_equal(reap(&cluster, 0), 0);
+    snprintf(before, sizeof before, "%s", epoch_now(&cluster));
+    PGconn *lock = pg_open(cluster.db);
+    PQclear(PQexec(lock, "BEGIN"));
+    PQclear(PQexec(lock, "LOCK athanor.recipe IN ACCESS EXCLUSIVE MODE"));
+    spawn(&cluster, 0, false);
+    wait_until(&cluster, "SELECT count(*) FROM pg_locks WHERE NOT granted", "1");
+    kill(cluster.pids[0], SIGSTOP);
+    snprintf(taken, sizeof taken, "%s", epoch_now(&cluster));
+    assert_string_not_equal(taken, before);
+    spawn(&cluster, 1, false);
+    for (int i = 0; i < PG_WAIT_TRIES && strcmp(epoch_now(&cluster), taken) == 0; i++)
+        pg_pause();
+    assert_string_not_equal(epoch_now(&cluster), taken);
+    snprintf(knows, sizeof knows,
+             "SELECT min(state_change) > '%s' FROM pg_stat_activity"
+             " WHERE datname = current_database() AND application_name LIKE '%%keeper'",
+             pg_ask(cluster.db, "SELECT clock_timestamp()"));
+    kill(cluster.pids[0], SIGCONT);
+    wait_until(&cluster, knows, "t");
+    PQclear(PQexec(lock, "COMMIT"));
+    PQfinish(lock);
+    snprintf(stands, sizeof stands,
+             "SELECT count(*) FROM athanor.coordinators WHERE state = 'standby'"
+             " AND seen_at > '%s'::timestamptz + interval '1 s'",
+             pg_ask(cluster.db, "SELECT clock_timestamp()"));
+    wait_until(&cluster, stands, "1");
     cluster_close(&cluster);
 }
 
@@ -788,6 +836,7 @@ int main(void)
         cmocka_unit_test(a_pilot_has_workers_of_its_own_and_nothing_else),
         cmocka_unit_test(a_standby_takes_over_and_nothing_is_lost_or_doubled),
         cmocka_unit_test(a_leader_that_slept_through_its_lease_stands_by),
+        cmocka_unit_test(a_leader_that_slept_while_it_loaded_stands_by),
         cmocka_unit_test(a_crash_of_postgresql_costs_no_point),
         cmocka_unit_test(who_starts_while_postgresql_is_away_waits_and_leads),
         cmocka_unit_test(a_database_that_does_not_let_us_in_is_not_waited_for),
