@@ -190,6 +190,53 @@ static void start_nodes(struct core *core, const struct attempt *attempt, struct
     }
 }
 
+#define COPY_SPAN_MS 600000u /* a permit; each repeat of START, every few seconds, renews it */
+
+/* A checkpoint that was saved on another worker: that one is told, and named as a source; while it
+ * is away without an endpoint, and a repeat of START tells when it is back. Where both see it at
+ * its path nothing is copied, which only they can know. */
+static void start_source(struct core *core, const struct part *part,
+                         const struct checkpoint *checkpoint, struct rec_copy_source *list,
+                         size_t *count)
+{
+    const struct worker *source = checkpoint ? worker_find(core, checkpoint->worker_id) : NULL;
+    const struct worker *reader = part->worker;
+    struct arena *arena = step_arena(core);
+    if (!source || source == reader || !source->endpoint || !source->endpoint[0] ||
+        !reader->public_key || !reader->public_key[0])
+        return;
+    bool is_there = worker_is_reachable(source);
+    list[(*count)++] =
+        (struct rec_copy_source){.content = checkpoint->content,
+                                 .worker = arena_strdup(arena, source->name),
+                                 .endpoint = is_there ? arena_strdup(arena, source->endpoint) : "",
+                                 .public_key = arena_strdup(arena, source->public_key)};
+    if (!is_there)
+        return;
+    effects_release(core->effects, ADDRESS_WORKER, source->peer, MSG_COPY_PERMIT)->u.copy_permit =
+        (struct msg_copy_permit){.content = checkpoint->content,
+                                 .path = arena_strdup(arena, checkpoint->path),
+                                 .public_key = arena_strdup(arena, reader->public_key),
+                                 .span_ms = COPY_SPAN_MS};
+}
+
+static size_t start_sources(struct core *core, const struct part *part,
+                            const struct checkpoint *resume, struct rec_copy_source **out)
+{
+    const struct job *job = part->attempt->job;
+    size_t count = 0;
+    *out = arena_alloc(step_arena(core), (job->input_count + 1) * sizeof **out);
+    start_source(core, part, resume, *out, &count);
+    for (size_t i = 0; i < job->input_count; i++) {
+        const struct input *input = &job->inputs[i];
+        const struct job *source =
+            input->checkpoint_id ? job_find(core, input->source_job_id) : NULL;
+        start_source(core, part, source ? checkpoint_by_id(source, input->checkpoint_id) : NULL,
+                     *out, &count);
+    }
+    return count;
+}
+
 void part_send_start(struct core *core, struct part *part)
 {
     const struct attempt *attempt = part->attempt;
@@ -197,6 +244,9 @@ void part_send_start(struct core *core, struct part *part)
         return;
     struct arena *arena = step_arena(core);
     const struct job *job = attempt->job;
+    const struct checkpoint *resume = checkpoint_by_id(job, attempt->resume_checkpoint_id);
+    struct rec_copy_source *sources;
+    size_t source_count = start_sources(core, part, resume, &sources);
     struct msg_start *start =
         &effects_release(core->effects, ADDRESS_WORKER, part->worker->peer, MSG_START)->u.start;
     start->attempt_id = attempt->attempt_id;
@@ -214,7 +264,8 @@ void part_send_start(struct core *core, struct part *part)
     start->stall_ms = job->limits.stall_ms;
     start->node = part->node;
     start->data_skip = attempt->data_skip;
-    const struct checkpoint *resume = checkpoint_by_id(job, attempt->resume_checkpoint_id);
+    start->sources = sources;
+    start->sources_count = source_count;
     if (resume) {
         start->resume_path = arena_strdup(arena, resume->path);
         start->resume_content = resume->content;

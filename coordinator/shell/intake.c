@@ -332,6 +332,9 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_ENROLLED:
     case MSG_CODE_STATE:
     case MSG_CODE_CHUNK:
+    case MSG_COPY_PERMIT:
+    case MSG_COPY_GET:
+    case MSG_COPY_DATA:
     case MSG_END:
         refuse_direction(shell, from, seq, message);
         break;

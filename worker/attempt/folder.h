@@ -14,6 +14,7 @@
 #define FOLDER_SPEC     "spec.json"
 #define FOLDER_RUN      "run"
 #define FOLDER_CODE     "code"
+#define FOLDER_COPIES   "copies"
 #define FOLDER_LOG      "shepherd.log"
 
 /* A process that cannot be confused with a later one of the same number. */

@@ -319,6 +319,9 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_CHECKPOINT_DROP:
         on_checkpoint_drop(daemon, &message->u.checkpoint_drop);
         break;
+    case MSG_COPY_PERMIT:
+        copies_permit(daemon, &message->u.copy_permit);
+        break;
     case MSG_CODE_CHUNK:
         code_on_chunk(daemon, &message->u.code_chunk);
         break;
@@ -370,6 +373,8 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_CODE_STATE:
     case MSG_CODE_PUT:
     case MSG_CODE_GET:
+    case MSG_COPY_GET:
+    case MSG_COPY_DATA:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
@@ -671,7 +676,8 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
         return -1;
     cgroups_prepare(daemon);
     epoch_load(daemon);
-    if (attempts_discover(daemon, err) < 0 || code_open(daemon, err) < 0)
+    if (attempts_discover(daemon, err) < 0 || code_open(daemon, err) < 0 ||
+        copies_open(daemon, err) < 0)
         return -1;
     strays_sweep(daemon);
     health_prepare(daemon);
@@ -683,6 +689,7 @@ static void daemon_free(struct daemon *daemon)
     gang_close(daemon);
     pending_close(daemon);
     code_close(daemon);
+    copies_close(daemon);
     attempts_close(daemon);
     hook_cancel(daemon->gpu_hook);
     health_free(daemon->health);

@@ -7,6 +7,7 @@
  * pending.c  STARTs that wait for cores of attempts that are being killed or cleaned up after, or
  *            for their code
  * code.c     the code of jobs: fetched, cached, unpacked
+ * copies.c   checkpoints on other workers: fetched, and given (copies_serve.c)
  * pump.c     spools to the coordinator, acknowledgements back
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
@@ -31,6 +32,7 @@
 #include "worker/daemon/account.h"
 #include "worker/daemon/claims.h"
 #include "worker/daemon/code.h"
+#include "worker/daemon/copies.h"
 #include "worker/daemon/gang.h"
 #include "worker/daemon/health.h"
 #include "worker/daemon/inventory.h"
@@ -142,6 +144,7 @@ struct daemon {
     uint64_t node_report_ms; /* when one was sent last */
     bool retrying;           /* pending ones: what they wait for has been said */
     struct code *code;
+    struct copies *copies;
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;

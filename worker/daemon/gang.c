@@ -64,7 +64,7 @@ static bool principal_find(void *user, const char *public_key, struct server_pri
         for (unsigned i = 0; attempt->gang && i < attempt->gang->node_count; i++)
             if (strcmp(attempt->gang->public_keys[i], public_key) == 0)
                 return true;
-    return false;
+    return copies_permits(daemon, public_key);
 }
 
 /* The attempt whose node `meet->node`, a child of ours, has the key of the one who asks. */
@@ -85,6 +85,10 @@ static void on_asked(void *user, const struct server_source *from, const struct 
 {
     struct daemon *daemon = user;
     struct err err = {0};
+    if (message->tag == MSG_COPY_GET) {
+        copies_serve(daemon, from, envelope->seq, &message->u.copy_get);
+        return;
+    }
     const struct msg_gang_meet *meet = &message->u.gang_meet;
     const struct attempt_gang *gang =
         message->tag == MSG_GANG_MEET ? gang_of(daemon, from, meet) : NULL;

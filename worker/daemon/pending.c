@@ -98,6 +98,7 @@ void pending_stop(struct daemon *daemon, uint64_t attempt_id, enum cause cause)
     if (!pending)
         return;
     code_forget(daemon, attempt_id);
+    copies_forget(daemon, attempt_id);
     start_failed(daemon, &pending->start, pending->epoch, cause,
                  "stopped before its ranks were started");
     pending_free(pending);
@@ -107,6 +108,7 @@ void pending_forget(struct daemon *daemon, uint64_t attempt_id)
 {
     struct pending *pending = pending_unlink(daemon, attempt_id);
     code_forget(daemon, attempt_id);
+    copies_forget(daemon, attempt_id);
     if (pending)
         pending_free(pending);
 }

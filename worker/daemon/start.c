@@ -307,6 +307,8 @@ typedef int step_fn(struct starting *s, struct err *err);
 
 static int check_step(struct starting *s, struct err *err)
 {
+    if (copies_take(s->daemon, s->start->attempt_id, s->attempt->folder, err) < 0)
+        return -1;
     if (resume_check(s->start, err) == 0)
         return inputs_check(s->start, err);
     if (err->kind == ERR_INVALID) /* written over: the coordinator takes the one before */
@@ -397,6 +399,7 @@ static void start_in(struct daemon *daemon, const struct msg_start *start,
         s.attempt->node_fault = rc < 0 && steps[i].node_fault;
     }
     code_forget(daemon, start->attempt_id);
+    copies_forget(daemon, start->attempt_id);
     mem_free(s.job_dir);
     if (s.listen_fd >= 0)
         close(s.listen_fd);
@@ -447,6 +450,7 @@ void start_failed(struct daemon *daemon, const struct msg_start *start, uint64_t
     struct err err = {0};
     char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
     code_forget(daemon, start->attempt_id);
+    copies_forget(daemon, start->attempt_id);
     const struct account own = {.uid = geteuid(), .gid = getegid()};
     if (folder_make(daemon, &own, folder, &err) < 0) {
         refuse_start(daemon, start, cause, text);
@@ -468,25 +472,27 @@ static void start_wait(struct daemon *daemon, const struct msg_start *start, uin
     pending_add(daemon, start, epoch);
 }
 
-/* Whatever it takes to have the code here comes before the first step that is seen outside. */
-static void start_with_code(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
+/* Whatever it takes to have code and checkpoints here comes before the first step that is seen
+ * outside. */
+static void start_with_all(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
 {
     struct err err = {0};
-    switch (code_prepare(daemon, start, &err)) {
-    case CODE_WAIT:
-        start_wait(daemon, start, epoch, "its code");
-        return;
-    case CODE_FAILED:
+    struct arena arena = {0};
+    struct msg_start here;
+    enum code_state code = code_prepare(daemon, start, &err);
+    enum code_state copies = code == CODE_FAILED ? CODE_NONE : copies_prepare(daemon, start, &err);
+    if (code == CODE_FAILED || copies == CODE_FAILED)
         start_failed(daemon, start, epoch, CAUSE_LAUNCH_FAILED, err.text);
-        return;
-    case CODE_NONE:
-    case CODE_READY:
-        break;
-    }
-    if (gang_has_parent(start))
-        gang_meet(daemon, start, epoch);
+    else if (code == CODE_WAIT || copies == CODE_WAIT)
+        start_wait(daemon, start, epoch,
+                   code == CODE_WAIT ? "its code" : "a checkpoint from another worker");
+    else if (copies_patch(daemon, start, &arena, &here, &err) < 0)
+        start_failed(daemon, start, epoch, CAUSE_LAUNCH_FAILED, err.text);
+    else if (gang_has_parent(&here))
+        gang_meet(daemon, &here, epoch);
     else
-        start_met(daemon, start, epoch, NULL);
+        start_met(daemon, &here, epoch, NULL);
+    arena_done(&arena);
 }
 
 void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
@@ -496,11 +502,12 @@ void start_attempt(struct daemon *daemon, const struct msg_start *start, uint64_
         pump_attempt(known);
     else if (gang_is_meeting(daemon, start->attempt_id))
         gang_meet_again(daemon, start);
-    else if (attempt_remembered(daemon, start->attempt_id) ||
-             pending_has(daemon, start->attempt_id))
+    else if (attempt_remembered(daemon, start->attempt_id))
         return;
+    else if (pending_has(daemon, start->attempt_id))
+        copies_again(daemon, start);
     else if (pending_must_wait(daemon, start))
         start_wait(daemon, start, epoch, "the cores of attempts that are ending");
     else
-        start_with_code(daemon, start, epoch);
+        start_with_all(daemon, start, epoch);
 }

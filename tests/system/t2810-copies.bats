@@ -1,0 +1,116 @@
+#!/usr/bin/env bats
+# Workers without a shared file system: checkpoints go from one to the other, checked by hash.
+
+setup_file() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    unshare --mount true 2>/dev/null || skip "no mount namespaces: workers cannot have homes of their own here"
+    cluster_home
+    cluster_up --workers 2 --cores 1
+    for n in 1 2; do
+        kill -TERM "$(pid_of worker-$n)"
+        until_true 10 no_process "$(pid_of worker-$n)"
+        worker_start $n
+    done
+    until_true 20 sql_is "SELECT count(*) FROM athanor.workers WHERE state = 'OK' AND labels ? 'zone'" 2
+}
+
+teardown_file() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    [ -n "$ATHANOR_HOME" ] || return 0
+    for n in 1 2; do worker_end $n; done
+    cluster_down
+}
+
+setup() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    cd "$BATS_TEST_TMPDIR"
+}
+
+nothing_is_copied() { [ -z "$(find "$ATHANOR_HOME"/own-*/copies "$ATHANOR_HOME"/own-*/attempts -name manifest.json)" ]; }
+
+no_process() { ! kill -0 "$1" 2>/dev/null; }
+
+worker_start() { # N: with a home of its own, which the other one cannot see
+    local other=$ATHANOR_HOME/own-$((3 - $1))
+    mkdir -p "$ATHANOR_HOME/nothing" "$other"
+    unshare --mount sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh \
+        "$ATHANOR_HOME/nothing" "$other" \
+        athanor-worker --name "worker-$1" --keys "$ATHANOR_HOME/keys/worker-$1.key" \
+        --server-key "$ATHANOR_HOME/keys/server.key.pub" \
+        --coordinator "$(paste -sd, "$ATHANOR_HOME/endpoints")" --state "$ATHANOR_HOME/own-$1" \
+        --cores 1 --memory 2GiB --gpus none --label "zone=z$1" --allow-root-jobs \
+        >>"$ATHANOR_HOME/own-$1.log" 2>&1 3>&- &
+    echo $! >"$ATHANOR_HOME/own-$1.pid"
+    disown
+}
+
+worker_end() {
+    kill -TERM "$(cat "$ATHANOR_HOME/own-$1.pid")" 2>/dev/null || true
+    until_true 10 no_process "$(cat "$ATHANOR_HOME/own-$1.pid")"
+}
+
+saver() { # saves 3 MB in two files, one of them empty, and an odd one below
+    cat >save.sh <<'S'
+set -e
+if [ -n "$ATHANOR_RESUME" ]; then
+    echo "resumed $(cat "$ATHANOR_RESUME/deep/word") with $(wc -c <"$ATHANOR_RESUME/weights") bytes"
+    exit 0
+fi
+folder=$ATHANOR_JOB_DIR/checkpoints/one
+mkdir -p "$folder/deep"
+head -c 3000000 /dev/urandom >"$folder/weights"
+: >"$folder/empty"
+echo "from $ATHANOR_JOB_NAME" >"$folder/deep/word"
+athanor report checkpoint --step 3 "$folder"
+[ -z "$STAY" ] || exec sleep 600
+S
+}
+
+@test "a retry on a node without the checkpoint fetches it from the one that has it" {
+    saver
+    cat >job.yaml <<Y
+athanor: 1
+name: moved
+kind: command
+command: [sh, $PWD/save.sh]
+env: {PATH: "$PATH", STAY: "1"}
+retry: {backoff: 0s}
+Y
+    id=$(athanor submit job.yaml --ids)
+    until_true 30 sql_is "SELECT count(*) FROM athanor.checkpoints WHERE job_id = $id" 1
+    first=$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id")
+    athanor drain "$first"
+    # The daemon, the shepherd and the ranks at once, as when the machine loses power; then it is back.
+    kill -KILL "$(cat "$ATHANOR_HOME/own-${first#worker-}.pid")"
+    kill -KILL $(sql "SELECT placement ->> 'shepherd_pid' FROM athanor.runs WHERE job_id = $id")
+    worker_start "${first#worker-}"
+    athanor wait "$id" --timeout 90s || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
+    athanor logs "$id" | grep -q "^resumed from moved with 3000000 bytes"
+    [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id AND worker <> '$first' AND cause = 'success'")" = 1 ]
+    athanor undrain "$first"
+    until_true 20 nothing_is_copied # the copy goes with its attempt
+}
+
+@test "an input of another worker is fetched, and a damaged one is refused" {
+    saver
+    printf 'athanor: 1\nname: maker\nkind: command\ncommand: [sh, %s]\nenv: {PATH: "%s"}\nconstraint: {zone: z1}\n' "$PWD/save.sh" "$PATH" >maker.yaml
+    maker=$(athanor submit maker.yaml --ids)
+    athanor wait "$maker"
+    cat >reader.yaml <<Y
+athanor: 1
+name: reader
+kind: command
+command: [sh, -c, 'cat "\$ATHANOR_INPUT_MODEL/deep/word"; wc -c <"\$ATHANOR_INPUT_MODEL/weights"']
+inputs: {model: job:$maker/checkpoint:last}
+constraint: {zone: z2}
+Y
+    id=$(athanor submit reader.yaml --ids)
+    athanor wait "$id" || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
+    athanor logs "$id" | grep -q '^from maker$'
+    athanor logs "$id" | grep -q '^3000000$'
+    printf X | dd of="$ATHANOR_HOME/own-1/jobs/$maker/checkpoints/one/weights" bs=1 seek=2500000 conv=notrunc 2>/dev/null
+    id=$(athanor submit reader.yaml --ids)
+    run athanor wait "$id"
+    [ "$status" -eq 1 ]
+    sql "SELECT evidence FROM athanor.runs WHERE job_id = $id" | grep -q "from 'worker-1': its file 'weights' has another hash"
+}
