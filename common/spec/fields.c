@@ -124,6 +124,10 @@ const struct field fields[] = {
      16 * KIB * KIB * KIB * KIB, .json = "retry.memory_max_bytes", .late = true,
      .help = "most memory of a rank that memory_factor leads to; after oom with that much the job "
              "fails"},
+    {"retry.elsewhere", FIELD_FLAG, SHARED, AT(retry.elsewhere), .initial = "false",
+     .json = "retry.elsewhere", .late = true,
+     .help = "keep the next attempt away from the worker where this one failed, as long as enough "
+             "others could take it"},
     {"diverge.metric", FIELD_TEXT, SHARED, AT(diverge.metric), 1, 100, "\"\"",
      .json = "diverge.metric", .late = true,
      .help = "metric whose values tell that the job diverges, * for any"},

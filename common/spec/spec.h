@@ -81,6 +81,7 @@ struct spec_retry {
     uint64_t backoff_ms, backoff_max_ms;
     uint32_t memory_factor_permille; /* memory of the next attempt after oom; 1000: the same */
     uint64_t memory_max_bytes;       /* of a rank, after that; 0: no bound */
+    bool elsewhere;                  /* not on the worker where it failed, if others can take it */
 };
 #define SPEC_CAUSE_BIT(cause) ((uint32_t)1 << (cause))
 

@@ -37,6 +37,7 @@ static struct ask job_ask(const struct job *job, const struct spec_job *spec)
         .gpu_model = want->gpu_model ? want->gpu_model : "",
         .constraints = spec->constraints,
         .constraint_count = spec->constraint_count,
+        .avoid_worker_id = job->avoid_worker_id,
     };
 }
 
@@ -50,7 +51,7 @@ static void key_build(struct buf *key, const struct ask *ask)
     const uint64_t numbers[] = {ask->rank.cores,     ask->rank.memory_bytes, ask->rank.gpus,
                                 ask->ranks,          ask->nodes_min,         ask->nodes_max,
                                 ask->ranks_per_node, ask->exclusive,         ask->spread,
-                                ask->wall_time_ms};
+                                ask->wall_time_ms,   ask->avoid_worker_id};
     buf_add(key, numbers, sizeof numbers);
     key_text(key, ask->gpu_model);
     for (size_t i = 0; i < ask->constraint_count; i++) {
@@ -129,11 +130,12 @@ struct class *class_get(struct core *core, const struct job *job, const struct a
     return class;
 }
 
-/* The class of the same ask but for the job's present memory. */
-struct class *class_with_memory(struct core *core, const struct job *job)
+/* The class of the same ask but for the job's present memory and the worker it avoids now. */
+struct class *class_again(struct core *core, const struct job *job)
 {
     struct ask ask = job->class->ask;
     ask.rank.memory_bytes = job->memory_bytes;
+    ask.avoid_worker_id = job->avoid_worker_id;
     return class_get(core, job, &ask);
 }
 
@@ -209,7 +211,7 @@ uint64_t class_gpus_unfit(const struct class *class, const struct worker *worker
 
 bool class_allows(const struct class *class, const struct worker *worker)
 {
-    return labels_fit(&class->ask, worker) &&
+    return worker->worker_id != class->ask.avoid_worker_id && labels_fit(&class->ask, worker) &&
            (!*class->ask.gpu_model || worker_gpus_of(worker, class->ask.gpu_model) > 0);
 }
 

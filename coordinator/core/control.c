@@ -340,6 +340,7 @@ static void job_reopen(struct control_pass *pass, struct job *job)
     struct err err;
     int rc = spec_job_from_json(job->spec_json, pass->arena, &spec, &err);
     CHECK(rc == 0); /* it was read when the job came into memory */
+    job->avoid_worker_id = 0;
     class_join_spec(core, job, &spec);
     job->held = false;
     job->cause = CAUSE_NONE;

@@ -268,6 +268,7 @@ static void job_write(struct core *core, struct job *job)
         .attempt_count = job->attempt_count,
         .attempts_spent = job->attempts_spent,
         .data_skip = job->data_skip,
+        .avoid_worker_id = job->avoid_worker_id,
         .eligible_at = job->eligible_at,
         .started_at = job->started_at,
         .ended_at = job->ended_at,

@@ -164,6 +164,8 @@ static void job_dump(const struct job *job, struct buf *out)
         or_empty(job->progress_phase), job->queue->name, job->project->name);
     if (job->data_skip)
         buf_printf(out, "  data_skip=%llu\n", (ull)job->data_skip);
+    if (job->avoid_worker_id)
+        buf_printf(out, "  avoid=%llu\n", (ull)job->avoid_worker_id);
     if (job->reuse) {
         buf_puts(out, "  identity");
         hash_put(out, &job->reuse->identity);

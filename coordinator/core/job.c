@@ -472,7 +472,7 @@ uint64_t backoff_ms(const struct job *job)
     return min_u64(wait, most);
 }
 
-static void memory_escalate(struct core *core, struct job *job)
+static void memory_escalate(struct job *job)
 {
     uint64_t permille = job->retry.memory_factor_permille;
     if (permille <= 1000 || job->memory_bytes > WORKER_MEMORY_MAX)
@@ -481,11 +481,55 @@ static void memory_escalate(struct core *core, struct job *job)
         job->memory_bytes / 1000 * permille + job->memory_bytes % 1000 * permille / 1000;
     if (job->retry.memory_max_bytes)
         job->memory_bytes = min_u64(job->memory_bytes, job->retry.memory_max_bytes);
-    struct class *class = class_with_memory(core, job);
+}
+
+static void class_change(struct core *core, struct job *job)
+{
+    struct class *class = class_again(core, job);
     class->job_count++; /* keeps it while the old class may go */
     class_leave(core, job);
     class->job_count--;
     class_join(job, class);
+}
+
+/* The worker whose part failed; of a gang that of the part whose cause is the attempt's. */
+static const struct worker *worker_of_failure(const struct attempt *attempt)
+{
+    for (size_t i = 0; i < attempt->part_count; i++)
+        if (attempt->part_count > 1 && attempt->parts[i].cause == attempt->cause)
+            return attempt->parts[i].worker;
+    return attempt->part_count == 1 ? attempt->parts[0].worker : NULL;
+}
+
+/* Whether others that can be used now could take it with equal shares, were they empty. */
+static bool can_avoid(const struct core *core, const struct job *job, const struct worker *avoided)
+{
+    const struct class *class = job->class;
+    uint32_t nodes = max_u64(class->ask.nodes_min, 1), others = 0;
+    uint32_t share = (class->ask.ranks + nodes - 1) / nodes;
+    for (size_t i = 0; i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
+        struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
+        others += worker != avoided && worker_is_usable(worker) && class_allows(class, worker) &&
+                  class_ranks_on(class, worker, total) >= share;
+    }
+    return others >= nodes;
+}
+
+/* Whoever was avoided before may be tried again: one worker is remembered. */
+static const struct worker *elsewhere_choose(struct core *core, struct job *job,
+                                             const struct attempt *attempt)
+{
+    const struct worker *worker = worker_of_failure(attempt);
+    if (!job->retry.elsewhere || !worker)
+        return NULL;
+    job->avoid_worker_id = 0;
+    class_change(core, job);
+    if (!can_avoid(core, job, worker))
+        return NULL;
+    job->avoid_worker_id = worker->worker_id;
+    class_change(core, job);
+    return worker;
 }
 
 /* The same again would end the same way. */
@@ -495,19 +539,25 @@ static bool memory_is_exhausted(const struct job *job, enum cause cause)
     return cause == CAUSE_OOM && most && job->memory_bytes >= most;
 }
 
-static void job_retry(struct core *core, struct job *job, enum cause cause, const char *detail)
+static void job_retry(struct core *core, struct job *job, const struct attempt *attempt)
 {
+    enum cause cause = attempt->cause;
     uint64_t wait = backoff_ms(job), memory_before = job->memory_bytes;
     char size[PARSE_TEXT_SIZE];
     const char *with = "";
     if (cause == CAUSE_OOM)
-        memory_escalate(core, job);
+        memory_escalate(job);
     if (job->memory_bytes != memory_before)
-        with = arena_printf(step_arena(core), ", with %s a rank",
-                            format_size_short(job->memory_bytes, size));
+        class_change(core, job);
+    const struct worker *avoided = elsewhere_choose(core, job, attempt);
+    if (avoided)
+        with = arena_printf(step_arena(core), ", not on %s", avoided->name);
+    if (job->memory_bytes != memory_before)
+        with = arena_printf(step_arena(core), ", with %s a rank%s",
+                            format_size_short(job->memory_bytes, size), with);
     job_move(core, job, JOB_ON_RETRY);
     job->cause = cause;
-    text_set(&job->detail, detail);
+    text_set(&job->detail, attempt->evidence);
     job->eligible_at = core->wall_us + wait * 1000;
     timer_set(&core->timers, &job->timer, max_u64(core->now_ms + wait, 1));
     history_add(core, "retry", job->job_id, 0, 0, NULL,
@@ -543,7 +593,7 @@ void job_after_attempt(struct core *core, struct job *job, const struct attempt 
                 arena_printf(step_arena(core), "%s; it had retry.memory_max",
                              detail ? detail : ""));
     else if (listed && job->attempts_spent < job->retry.attempts)
-        job_retry(core, job, cause, detail);
+        job_retry(core, job, attempt);
     else
         job_end(core, job, JOB_ON_FAIL, cause, detail);
 }

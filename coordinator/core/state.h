@@ -259,6 +259,7 @@ struct ask {
     const char *gpu_model;   /* "": any */
     const struct spec_label *constraints; /* in order of alternative, then name */
     size_t constraint_count;
+    uint64_t avoid_worker_id; /* 0: none */
 };
 
 /* Jobs that ask for the same on the same account. */
@@ -333,6 +334,7 @@ struct job {
     enum spec_disconnect on_disconnect;
     bool rewinds;        /* after it diverged */
     uint64_t skip_more;  /* batches left out at each rewind, besides those between */
+    uint64_t avoid_worker_id; /* where its last attempt failed (retry.elsewhere); 0: none */
     uint64_t data_skip;  /* of all rewinds: the data step is the step and this */
     uint32_t keep_last, keep_best;
     char *best_metric;
@@ -468,7 +470,7 @@ void submit_remember(struct core *core, const uint8_t key[16], uint64_t job_id,
 /* ---- class.c ----------------------------------------------------------------------------- */
 /* Found or made. */
 struct class *class_get(struct core *core, const struct job *job, const struct ask *ask);
-struct class *class_with_memory(struct core *core, const struct job *job);
+struct class *class_again(struct core *core, const struct job *job);
 void class_join(struct job *job, struct class *class);
 void class_join_spec(struct core *core, struct job *job, const struct spec_job *spec);
 void class_leave(struct core *core, struct job *job);

@@ -185,6 +185,9 @@ static const char *disallowed_text(const struct class *class, const struct surve
     if (*class->ask.gpu_model)
         wanted = arena_printf(arena, "%s%sGPUs of model '%s'", wanted, *wanted ? " and " : "",
                               class->ask.gpu_model);
+    if (class->ask.avoid_worker_id)
+        wanted = arena_printf(arena, "%s%sanother name than the one where the last attempt failed "
+                                     "(retry.elsewhere)", wanted, *wanted ? " and " : "");
     if (class->ask.nodes_min > 1)
         wanted = arena_printf(arena, "%s%san address where others reach it (--links)", wanted,
                               *wanted ? " and " : "");

@@ -16,7 +16,7 @@ why=$(hosts_possible) || { echo "SKIP: $why"; exit 77; }
 [ -x "$(pg_bin)/postgres" ] || { echo "SKIP: PostgreSQL's server programs are not installed"; exit 77; }
 command -v nft >/dev/null || { echo "SKIP: nft is not installed"; exit 77; }
 cases=("$@")
-[ $# -gt 0 ] || cases=(train hpcc netpipe torch rank shepherd daemon link mute mute-parent stopped hangs
+[ $# -gt 0 ] || cases=(train hpcc netpipe torch rank shepherd daemon link mute mute-parent stopped hangs elsewhere
     mpirun spawn mpirun-killed mpirun-rank)
 lease=3
 
@@ -304,6 +304,21 @@ hang() { # NAME FINDING WORDS of the program; then a command with the pid of ran
     [[ $evidence =~ "rank 2 $2" ]] || fail "evidence is '$evidence', expected 'rank 2 $2'"
     must "ranks whose stacks are there" "0 1 2 3" "$(sql "SELECT string_agg(DISTINCT substring(detail FROM '^Rank ([0-9]+)'), ' ') FROM athanor.events WHERE attempt_id = $attempt AND name = 'stack'")"
     echo "  stalled: $evidence"
+}
+
+case_elsewhere() {
+    local id attempt host
+    reference
+    id=$(train elsewhere 2 --set limits.stall=2s --set limits.stop_grace=1s --set retry.elsewhere=true)
+    until_true 60 has_checkpoint "$id" || fail "no checkpoint"
+    attempt=$(newest_attempt "$id")
+    host=$(host_of "$attempt" 1)
+    kill -STOP "$(pid_on "$attempt" 1 pid)"
+    succeeds "$id"
+    must "cause" stalled "$(sql "SELECT cause FROM athanor.runs WHERE attempt_id = $attempt")"
+    must "nodes of the retry, of them $host" "2 0" "$(sql "SELECT count(*) || ' ' || count(*) FILTER (WHERE worker = '$host') FROM athanor.run_nodes WHERE job_id = $id AND attempt_id > $attempt")"
+    must "checkpoint" "$expected" "$(fingerprint "$id")"
+    echo "elsewhere: the retry left out the host of the rank that hung"
 }
 
 case_hangs() {

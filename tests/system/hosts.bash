@@ -137,6 +137,8 @@ process_ended() { # NAME: of ours, that was sent a signal
     unset "pid[$1]"
 }
 
+host_is_empty() { [ -z "$(ip netns pids "$tag-$1" 2>/dev/null)" ]; }
+
 hosts_down() {
     local name left
     for name in "${hosts[@]}" head db; do
@@ -149,6 +151,7 @@ hosts_down() {
         done
     done
     wait 2>/dev/null
+    for name in "${hosts[@]}" head; do until_true 10 host_is_empty "$name"; done # they still write
     for name in "${hosts[@]}" head switch; do ip netns del "$tag-$name" 2>/dev/null; done
     rm -rf "$ATHANOR_HOME"
 }

@@ -45,6 +45,7 @@ static void job_put(const struct row_job *row, uint64_t base_us, struct buf *out
     if (row->attempt_count)
         buf_printf(out, " attempts=%llu/%llu", (ull)row->attempts_spent, (ull)row->attempt_count);
     number_put(out, "data_skip", row->data_skip);
+    number_put(out, "avoid", row->avoid_worker_id);
     text_put(out, "cause", row->cause);
     text_put(out, "detail", row->detail);
     time_put(out, "eligible", row->eligible_at, base_us);

@@ -16,8 +16,10 @@ static const char *const names[SIM_JOBS_PER_SUBMIT] = {"a", "b", "c", "d", "e", 
 
 static struct spec_retry retry_draw(struct sim *sim)
 {
+    uint32_t attempts = (uint32_t)sim_between(sim, 1, 5);
     return (struct spec_retry){
-        .attempts = (uint32_t)sim_between(sim, 1, 5),
+        .attempts = attempts,
+        .elsewhere = attempts % 2,
         .causes = (uint32_t)rng_below(&sim->rng, 1u << CAUSE_END) & ~1u,
         .backoff_ms = rng_below(&sim->rng, 300),
         .backoff_max_ms = 1000,
