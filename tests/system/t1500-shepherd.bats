@@ -265,7 +265,7 @@ for step in (1, 2, 3 + (rank == 0)):
     say(type="progress", rank=rank, step=step, total=9)
 time.sleep(600)
 X
-    run_plan 2 '["python3", "'"$home"'/p.py"]' '"stall_ms": 1500, "stop_grace_ms": 100'
+    run_plan 2 '["python3", "'"$home"'/p.py"]' '"stall_ms": 3000, "stop_grace_ms": 100'
     [ "$(pick finished cause)" = stalled ]
     [[ "$(pick finished text)" == *'rank 1 is silent since step 3'* ]]
     [ "$(pick event name | sort -u)" = stack ]
