@@ -28,9 +28,9 @@ const struct recipe recipe_pretraining_clm = {
     .name = "clm",
     .kind = RECIPE_PRETRAINING,
     .version = 1,
-    .summary = "Trains a GPT-2, Llama, mixture of experts or TransNormer to predict the next token.",
-    .source = "Radford et al. 2019 (gpt2); Touvron et al. 2023 (llama); Jiang et al. 2024, Fedus et "
-              "al. 2022 (moe); Qin et al. 2024 (transnormer)",
+    .summary = "Trains a language model of any decoder architecture to predict the next token.",
+    .source = "Radford et al. 2019 (gpt2); Touvron et al. 2023 (llama); Jiang et al. 2024, "
+              "Fedus et al. 2022 (moe); Qin et al. 2024 (transnormer)",
     .params = clm_params,
     .param_count = ARRAY_COUNT(clm_params),
     .inputs = clm_inputs,
