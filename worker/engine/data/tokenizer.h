@@ -3,8 +3,8 @@
  * Byte-level BPE, as GPT-2 defines it, is what we train: a tokenizer is 256 byte tokens, merges
  * in rank order and special tokens. Text is cut into pieces by the GPT-2 pattern (pieces.h);
  * inside a piece the adjacent pair of lowest rank is merged, leftmost first, until none is left.
- * Bytes that are not UTF-8 survive (unless an imported vocabulary lacks them: C0, C1 and F5..FF are then left out, as
- * tokenizers does).
+ * Bytes that are not UTF-8 survive (unless an imported vocabulary lacks them: C0, C1 and F5..FF
+ * are then left out, as tokenizers does).
  * WordPiece (wordpiece.h) and unigram models (unigram.h) come from files of other people's
  * encoders; they do not keep every byte of a text.
  * Sources: the GPT-2 release (encoder.py), tokenizers' tokenizer.json, card
