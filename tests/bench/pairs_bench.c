@@ -145,7 +145,8 @@ int main(int argc, char **argv)
     must(device_open(&device_config, &device, &err), &err);
     must(model_config_complete(&config, &err), &err);
     must(model_new(device, &config, 1, &model, &err), &err);
-    double apart = sampling_rate(model, samples, false), shared = sampling_rate(model, samples, true);
+    double apart = sampling_rate(model, samples, false);
+    double shared = sampling_rate(model, samples, true);
     printf("sample %.0f tokens/s with one reading of the context, %.0f with one for each of %lld "
            "samples, ratio %.2f\n", shared, apart, (long long)samples, shared / apart);
     overlap();

@@ -103,7 +103,8 @@ static enum cause cause_of(const struct verdict_facts *facts, struct buf *text)
         return by_launch(facts, text);
     if (facts->stop_cause != CAUSE_NONE)
         return by_stop(facts, text);
-    if ((facts->failed && facts->cgroup_oom_kills) || (killed && facts->machine_oom_kills && !facts->memory_counted))
+    if ((facts->failed && facts->cgroup_oom_kills) ||
+        (killed && facts->machine_oom_kills && !facts->memory_counted))
         return by_oom(facts, text);
     if (facts->failed && facts->diverged)
         return by_divergence(facts, text);

@@ -1,5 +1,6 @@
 /* links_test.c - seventy shepherds, more than one level of the tree, each a process of its own
- * that holds nothing but the links: fences, questions, errands and an end between nodes at its leaves. */
+ * that holds nothing but the links: fences, questions, errands and an end between nodes at its
+ * leaves. */
 #include "worker/gang/gang.h"
 
 #include "common/base/mem.h"

@@ -6,7 +6,8 @@ static const char pipeline[] = "athanor: 1\n"
                                "defaults: {code: {snapshot: src}}\n"
                                "jobs:\n"
                                "  a: {kind: command, command: [x]}\n"
-                               "  b: {kind: command, command: [x], code: {snapshot: /opt/b/, cwd: s}}\n"
+                               "  b: {kind: command, command: [x], code: {"
+                               "snapshot: /opt/b/, cwd: s}}\n"
                                "  c: {kind: command, command: [x], code: {snapshot: ./src}}\n";
 
 static struct spec_source source_of(const char *text)
@@ -87,8 +88,9 @@ static void identity_is_that_of_the_code_wherever_it_was_packed(void **state)
                       two[] = "athanor: 1\nname: b\nkind: command\ncommand: [x]\n"
                               "code: {snapshot: /opt/b}\n";
     char *reports[3];
-    struct spec *a = read_with(one, &here, 1, &reports[0]), *b = read_with(two, &other, 1, &reports[1]),
-                *c = read_with(two, &changed, 1, &reports[2]);
+    struct spec *a = read_with(one, &here, 1, &reports[0]);
+    struct spec *b = read_with(two, &other, 1, &reports[1]);
+    struct spec *c = read_with(two, &changed, 1, &reports[2]);
     char *x = spec_job_identity(&a->jobs[0]), *y = spec_job_identity(&b->jobs[0]),
          *z = spec_job_identity(&c->jobs[0]);
     assert_string_equal(x, y);
