@@ -683,8 +683,8 @@ static void a_leader_that_slept_through_its_lease_stands_by(void **state)
     cluster_close(&cluster);
 }
 
-/* Rows that are loaded last are locked, so that the leader is stopped while it waits for them. It has
- * them only when it knows that its lease has passed on. */
+/* Rows that are loaded last are locked, so that the leader is stopped while it waits for them. It
+ * has them only when it knows that its lease has passed on. */
 static void a_leader_that_slept_while_it_loaded_stands_by(void **state)
 {
     (void)state;
