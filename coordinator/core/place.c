@@ -109,7 +109,8 @@ void place_class_view(const struct core *core, const struct class *class, struct
         .exclusive = ask->exclusive,
         .spread = ask->spread,
         .constrained =
-            ask->constraint_count > 0 || *ask->gpu_model || ask->avoid_worker_id || class_nodes_max(core, class) > 1 ||
+            ask->constraint_count > 0 || *ask->gpu_model || ask->avoid_worker_id ||
+            class_nodes_max(core, class) > 1 ||
             core->some_leave,
         .blocked = class->blocked,
         .wall_time_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,

@@ -2,7 +2,8 @@
  *
  * The order to stop goes out when a checkpoint that was saved after the request has arrived, at
  * the latest after the job's stop grace. Nothing of it is in rows: whoever wanted the room (the
- * policy, the deadline of a drain, a window, the end of a worker) wants it again after a change of leader. */
+ * policy, the deadline of a drain, a window, the end of a worker) wants it again
+ * after a change of leader. */
 #include "coordinator/core/state.h"
 
 #include <string.h>

@@ -134,8 +134,8 @@ void snapshot_on_offer(struct core *core, const struct event_code *event)
 {
     if (!offer_is_sound(event->offer)) {
         refuse(core, event, ERR_INVALID,
-               "the offered archive is empty, larger than 64 MiB, or its hash is not the one of its "
-               "chunks");
+               "the offered archive is empty, larger than 64 MiB, or its hash is not the one of "
+               "its chunks");
         return;
     }
     struct snapshot *snapshot = snapshot_find(core, &event->offer->content);

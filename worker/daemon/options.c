@@ -96,7 +96,7 @@ static const struct option {
     {"--code-cache", "SIZE", OPTION_SIZE, AT(code_cache_bytes), NULL,
      "archives of code kept for later attempts; the least recently used go (default: 2GiB)"},
     {"--copy-rate", "SIZE", OPTION_SIZE, AT(copy_rate), NULL,
-     "bytes a second that other workers may read of checkpoints here (default: as fast as it goes)"},
+     "bytes a second that others may read of checkpoints here (default: as fast as it goes)"},
     {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
     {"--job-accounts", "same|FILE", OPTION_TEXT, AT(job_accounts), NULL,
      "run each job as the account named as who submitted it, or as FILE says: lines of a "
