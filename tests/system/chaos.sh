@@ -91,6 +91,7 @@ say "clients have seen their jobs end"
 until_true $((60 + 2 * jobs)) all_have_ended || wrong=1
 until_true 60 no_job_is_left || { wrong=1; find "$ATHANOR_HOME"/workers/w?/attempts "$ATHANOR_HOME"/tmp/w? -mindepth 1 -maxdepth 1; ps -eo pid,args; }
 say "all jobs have ended"
+until_true 30 is_healthy || wrong=1 # one that was killed counts as a standby for five seconds
 judge
 sums
 echo "faults executed: ${#executed[@]}: $(count_executed)"

@@ -55,6 +55,7 @@ setup() { source "$BATS_TEST_DIRNAME/cluster.bash"; }
     command -v dpkg-query >/dev/null || skip "not a Debian"
     packages=$(awk '$1 == "image" { print $2 }' "$root/deploy/packages.txt" | sort -u)
     for file in "$tree"/usr/bin/athanor* "$tree"/usr/lib/athanor/*.so; do
+        [[ $file != *cuda* ]] || continue # the image computes on processors, and has no CUDA
         objdump -p "$file" 2>/dev/null | awk '$1 == "NEEDED" { print $2 }'
     done | sort -u | grep -vE '^(libc|libm|ld-linux.*|libgcc_s|libasan|libubsan|libclang.*)\.so' >"$ATHANOR_HOME/needed"
     files=$(while read -r library; do

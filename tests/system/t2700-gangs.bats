@@ -68,11 +68,12 @@ rank 1 of 2"
 }
 
 @test "the daemon of the first node is restarted before the others have met it: one attempt" {
-    kill -STOP "$(pid_of worker-1)" # so that nobody can meet there
+    first=$(sql "SELECT worker FROM athanor.run_nodes WHERE name = 'lasting' AND node = 0")
+    kill -STOP "$(pid_of "$first")" # so that nobody can meet there
     athanor submit "$ATHANOR_HOME/pair.yaml" --set name=meeting
     until_true 30 sql_is "SELECT count(*) FROM athanor.run_nodes WHERE name = 'meeting'" 2
-    [ "$(sql "SELECT worker FROM athanor.run_nodes WHERE name = 'meeting' AND node = 0")" = worker-1 ]
-    kill -9 "$(pid_of worker-1)"
+    [ "$(sql "SELECT worker FROM athanor.run_nodes WHERE name = 'meeting' AND node = 0")" = "$first" ]
+    kill -9 "$(pid_of "$first")"
     athanor up >"$ATHANOR_HOME/again.out" 2>&1
     until_true 60 ended meeting
     sql_is "SELECT state || ' ' || attempt_count FROM athanor.jobs WHERE name = 'meeting'" "SUCCEEDED 1"
