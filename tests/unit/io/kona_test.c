@@ -75,8 +75,8 @@ static void the_encoder_of_npm_gives_its_makers_vectors(void **state)
 {
     (void)state;
     struct device_config where = {.kind = BACKEND_CPU, .threads = 1};
-    json_t *items = expected_items(), *item;
     char *folder = kona_folder(), *copy = folder_make();
+    json_t *items = expected_items(), *item;
     struct tokenizer *tokenizer = NULL, *again = NULL;
     struct model *model = NULL, *back = NULL;
     struct device *device = NULL;

@@ -174,8 +174,8 @@ static char *lines_sorted(char *text)
         buf_printf(&out, "%s\n", lines[i]);
     mem_free(lines);
     mem_free(text);
-    buf_puts(&out, "");
-    return out.length ? buf_take(&out) : mem_strdup("");
+    buf_puts(&out, ""); /* never NULL */
+    return buf_take(&out);
 }
 
 static void compare_with_git(uint64_t seed, const char *below)
