@@ -209,10 +209,46 @@ uint64_t class_gpus_unfit(const struct class *class, const struct worker *worker
     return *model ? worker->gpus - worker_gpus_of(worker, model) : 0;
 }
 
+static bool suits(const struct class *class, const struct worker *worker)
+{
+    return labels_fit(&class->ask, worker) &&
+           (!*class->ask.gpu_model || worker_gpus_of(worker, class->ask.gpu_model) > 0);
+}
+
 bool class_allows(const struct class *class, const struct worker *worker)
 {
-    return worker->worker_id != class->ask.avoid_worker_id && labels_fit(&class->ask, worker) &&
-           (!*class->ask.gpu_model || worker_gpus_of(worker, class->ask.gpu_model) > 0);
+    return suits(class, worker) &&
+           (class->avoids_nobody || worker->worker_id != class->ask.avoid_worker_id);
+}
+
+bool class_can_avoid(const struct core *core, const struct class *class, uint64_t worker_id)
+{
+    uint32_t nodes = max_u64(class->ask.nodes_min, 1), others = 0;
+    uint32_t share = (class->ask.ranks + nodes - 1) / nodes;
+    for (size_t i = 0; i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
+        struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
+        others += worker->worker_id != worker_id && worker_is_usable(worker) &&
+                  suits(class, worker) && (nodes == 1 || worker->endpoint[0]) &&
+                  !worker_leaves_before(core, class, worker, core->now_ms) &&
+                  class_ranks_on(class, worker, total) >= share;
+    }
+    return others >= nodes;
+}
+
+void class_review_avoided(struct core *core)
+{
+    core->some_avoid = false;
+    for (size_t i = 0; i < core->class_count; i++) {
+        struct class *class = core->classes[i];
+        if (!class->ask.avoid_worker_id)
+            continue;
+        bool nobody = !class_can_avoid(core, class, class->ask.avoid_worker_id);
+        if (nobody != class->avoids_nobody)
+            class->blocked = false; /* also workers that have not changed are others now */
+        class->avoids_nobody = nobody;
+        core->some_avoid = true;
+    }
 }
 
 uint32_t class_nodes_max(const struct core *core, const struct class *class)

@@ -501,21 +501,6 @@ static const struct worker *worker_of_failure(const struct attempt *attempt)
     return attempt->part_count == 1 ? attempt->parts[0].worker : NULL;
 }
 
-/* Whether others that can be used now could take it with equal shares, were they empty. */
-static bool can_avoid(const struct core *core, const struct job *job, const struct worker *avoided)
-{
-    const struct class *class = job->class;
-    uint32_t nodes = max_u64(class->ask.nodes_min, 1), others = 0;
-    uint32_t share = (class->ask.ranks + nodes - 1) / nodes;
-    for (size_t i = 0; i < core->worker_count; i++) {
-        const struct worker *worker = core->workers[i];
-        struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
-        others += worker != avoided && worker_is_usable(worker) && class_allows(class, worker) &&
-                  class_ranks_on(class, worker, total) >= share;
-    }
-    return others >= nodes;
-}
-
 /* Whoever was avoided before may be tried again: one worker is remembered. */
 static const struct worker *elsewhere_choose(struct core *core, struct job *job,
                                              const struct attempt *attempt)
@@ -525,7 +510,7 @@ static const struct worker *elsewhere_choose(struct core *core, struct job *job,
         return NULL;
     job->avoid_worker_id = 0;
     class_change(core, job);
-    if (!can_avoid(core, job, worker))
+    if (!class_can_avoid(core, job->class, worker->worker_id))
         return NULL;
     job->avoid_worker_id = worker->worker_id;
     class_change(core, job);

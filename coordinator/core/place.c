@@ -315,6 +315,7 @@ void place_run(struct core *core)
     struct policy_view view;
     struct policy_plan plan = {.arena = arena};
     rights_pass(core);
+    class_review_avoided(core);
     place_view(core, arena, &view);
     plan.verdicts = arena_alloc(arena, core->class_count * sizeof *plan.verdicts);
     core->policy->plan(&view, &plan);

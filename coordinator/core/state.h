@@ -275,6 +275,7 @@ struct class {
     uint64_t job_count;  /* living jobs of the class */
     size_t index;        /* in core->classes */
     bool blocked;
+    bool avoids_nobody; /* no others can take it without the worker it avoids; see place_run */
     struct policy_verdict verdict; /* of the newest pass, on its first job */
     uint64_t why_step;             /* step whose arena holds why; see why.c */
     struct core_reason *why;
@@ -436,6 +437,7 @@ struct core {
     struct pointer_list changed; /* workers */
     bool topology_changed; /* labels of a worker: groups are to be numbered anew */
     bool some_leave;       /* at the newest pass: the time of a worker is limited */
+    bool some_avoid; /* classes that avoid a worker: workers that go may change whom they get */
     bool meshed;           /* at the newest pass: a usable worker has an endpoint */
     bool placement_wanted;
     struct timer reason_timer;
@@ -479,6 +481,10 @@ bool class_allows(const struct class *class, const struct worker *worker);
 uint64_t class_gpus_unfit(const struct class *class, const struct worker *worker);
 /* How many of its ranks find place in that much room of the worker. All GPUs of another model are
  * taken for free ones: which of them are in use only the worker knows, so nothing is overbooked. */
+/* Whether others that can be used now could take it with equal shares, were they empty. */
+bool class_can_avoid(const struct core *core, const struct class *class, uint64_t worker_id);
+/* Asks so again for every class that avoids a worker: before each pass. */
+void class_review_avoided(struct core *core);
 uint32_t class_ranks_on(const struct class *class, const struct worker *worker,
                         struct policy_need room);
 /* Jobs that may have one node keep to one while no worker has an endpoint. */

@@ -73,6 +73,8 @@ void worker_mark(struct core *core, struct worker *worker)
         return;
     worker->dirty = true;
     list_add(&core->dirty_workers, worker);
+    if (core->some_avoid) /* without this one, there may be nobody else for them */
+        core_mark_placement(core);
 }
 
 bool worker_is_usable(const struct worker *worker)
