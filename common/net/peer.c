@@ -54,6 +54,8 @@ struct peer {
     struct request request;
     struct arena arena; /* of the message being delivered */
     struct buf frame;
+    unsigned inside; /* of our functions that call back and go on afterwards */
+    bool closed;     /* by such a call: freed when they are left */
 };
 
 static void connection_start(struct peer *peer);
@@ -241,10 +243,27 @@ static void handle_frame(struct peer *peer, const void *bytes, size_t length)
     arena_reset(&peer->arena);
 }
 
-static void socket_ready(void *user, unsigned events)
+static void peer_free(struct peer *peer)
 {
-    struct peer *peer = user;
-    (void)events;
+    for (size_t i = 0; i < peer->config.endpoint_count; i++)
+        mem_free(peer->endpoints[i]);
+    mem_free(peer->endpoints);
+    mem_free((char *)(uintptr_t)peer->config.program);
+    mem_free((char *)(uintptr_t)peer->config.version);
+    keypair_wipe(&peer->keys);
+    arena_done(&peer->arena);
+    buf_done(&peer->frame);
+    mem_free(peer);
+}
+
+static void leave(struct peer *peer)
+{
+    if (--peer->inside == 0 && peer->closed)
+        peer_free(peer);
+}
+
+static void receive_some(struct peer *peer)
+{
     for (int i = 0; i < MESSAGES_PER_PASS && peer->socket; i++) {
         zmq_msg_t part;
         zmq_msg_init(&part);
@@ -255,6 +274,15 @@ static void socket_ready(void *user, unsigned events)
         handle_frame(peer, zmq_msg_data(&part), zmq_msg_size(&part));
         zmq_msg_close(&part);
     }
+}
+
+static void socket_ready(void *user, unsigned events)
+{
+    struct peer *peer = user;
+    (void)events;
+    peer->inside++;
+    receive_some(peer);
+    leave(peer);
 }
 
 /* ---- what the monitor tells --------------------------------------------------------------- */
@@ -282,21 +310,28 @@ static void handle_event(struct peer *peer, int event)
     connection_fail(peer, &why, "");
 }
 
-static void monitor_ready(void *user, unsigned events)
+static void take_events(struct peer *peer)
 {
-    struct peer *peer = user;
     uint8_t head[6], address[256];
-    (void)events;
     while (peer->monitor && zmq_recv(peer->monitor, head, sizeof head, ZMQ_DONTWAIT) >= 0) {
         uint16_t event;
         memcpy(&event, head, sizeof event);
         if (zmq_recv(peer->monitor, address, sizeof address, ZMQ_DONTWAIT) < 0)
             return;
         /* What arrived before the connection broke is still to be read. */
-        socket_ready(peer, LOOP_READ);
+        receive_some(peer);
         if (peer->monitor)
             handle_event(peer, event);
     }
+}
+
+static void monitor_ready(void *user, unsigned events)
+{
+    struct peer *peer = user;
+    (void)events;
+    peer->inside++;
+    take_events(peer);
+    leave(peer);
 }
 
 /* ---- connecting --------------------------------------------------------------------------- */
@@ -442,15 +477,9 @@ void peer_close(struct peer *peer)
     if (!peer)
         return;
     connection_close(peer, LINGER_MS);
-    for (size_t i = 0; i < peer->config.endpoint_count; i++)
-        mem_free(peer->endpoints[i]);
-    mem_free(peer->endpoints);
-    mem_free((char *)(uintptr_t)peer->config.program);
-    mem_free((char *)(uintptr_t)peer->config.version);
-    keypair_wipe(&peer->keys);
-    arena_done(&peer->arena);
-    buf_done(&peer->frame);
-    mem_free(peer);
+    peer->closed = true;
+    if (!peer->inside)
+        peer_free(peer);
 }
 
 bool peer_is_up(const struct peer *peer)

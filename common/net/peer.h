@@ -60,7 +60,9 @@ struct peer_config {
 /* Starts connecting. Errors: ERR_INVALID (endpoint or key), ERR_IO. */
 int peer_open(struct loop *loop, const struct peer_config *config, struct peer **out,
               struct err *err) WARN_UNUSED;
-void peer_close(struct peer *peer); /* waits at most 100 ms for sent messages to leave */
+/* Waits at most 100 ms for sent messages to leave. Also from the peer's own callbacks, of which
+ * none follows. */
+void peer_close(struct peer *peer);
 
 bool peer_is_up(const struct peer *peer);
 /* Where the present or newest connection goes to. */
