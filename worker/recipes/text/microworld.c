@@ -69,26 +69,39 @@ static const char *pick_word(const struct fact *fact, int slot, struct rng *rng)
     return slots[slot].words[fact->value[slot]][rng_below(rng, WORDS_PER_SENSE)];
 }
 
+/* The next word of a template, without what stands in brackets unless the place is told; NULL at
+ * its end. *inside starts as false. */
+static const char *template_next(const char **at, bool place, bool *inside, size_t *out_length)
+{
+    while (**at) {
+        const char *word = *at;
+        size_t length = strcspn(word, " ");
+
+        *at += length + (word[length] == ' ');
+        if (*word == '[' || *word == ']') {
+            *inside = *word == '[';
+        } else if (!*inside || place) {
+            *out_length = length;
+            return word;
+        }
+    }
+    return NULL;
+}
+
 void microworld_sentence(const struct fact *fact, struct rng *rng, struct buf *out)
 {
     const char *at = templates[rng_below(rng, ARRAY_COUNT(templates))];
     bool place = fact->value[SLOT_PLACE] >= 0 && rng_unit(rng) >= PLACE_DROPPED;
     bool first = true, inside = false;
+    size_t length;
 
-    for (size_t length; *at; at += length + (at[length] == ' ')) {
-        const char *slot = strchr(slot_letters, *at);
-        length = strcspn(at, " ");
-        if (*at == '[' || *at == ']') {
-            inside = *at == '[';
-            continue;
-        }
-        if (inside && !place)
-            continue;
+    for (const char *word; (word = template_next(&at, place, &inside, &length));) {
+        const char *slot = strchr(slot_letters, *word);
         buf_puts(out, first ? "" : " ");
         if (slot)
             buf_puts(out, pick_word(fact, (int)(slot - slot_letters), rng));
         else
-            buf_add(out, at, length);
+            buf_add(out, word, length);
         first = false;
     }
 }
@@ -157,21 +170,14 @@ static bool matches(const char *at, bool place, const struct token *tokens, size
     struct fact fact = {{MICROWORLD_UNSAID, MICROWORLD_UNSAID, MICROWORLD_UNSAID,
                          MICROWORLD_UNSAID}};
     bool inside = false;
-    size_t used = 0;
+    size_t used = 0, length;
 
-    for (size_t length; *at; at += length + (at[length] == ' ')) {
-        const char *slot = strchr(slot_letters, *at);
-        length = strcspn(at, " ");
-        if (*at == '[' || *at == ']') {
-            inside = *at == '[';
-            continue;
-        }
-        if (inside && !place)
-            continue;
+    for (const char *word; (word = template_next(&at, place, &inside, &length));) {
+        const char *slot = strchr(slot_letters, *word);
         if (used == count ||
             !(slot ? read_slot(&tokens[used], (int)(slot - slot_letters),
                                &fact.value[slot - slot_letters])
-                   : is_word(&tokens[used], at, length)))
+                   : is_word(&tokens[used], word, length)))
             return false;
         used++;
     }
