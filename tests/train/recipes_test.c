@@ -68,6 +68,21 @@ static const struct golden_case cases[] = {
                   "\"teacher-layers\", \"layers\": 1, \"alpha\": 0.7, "
                   "\"temperature\": 2, \"steps\": 12, \"batch\": 8, \"learning_rate\": 0.003}",
      12},
+    {"seq_kd",
+     "\"kind\": \"distillation\", \"recipe\": \"seq_kd\", \"checkpoint\": {\"every_steps\": "
+     "6}, \"inputs\": {\"data\": " PART("train") ", \"valid\": " PART(
+         "valid") ", \"teacher\": " BASE "}, \"params\": {\"separator\": \":\", \"layers\": 1, "
+                  "\"beams\": 2, \"max_new_tokens\": 12, \"loss\": \"sfkl\", \"alpha\": 0.5, "
+                  "\"steps\": 12, \"batch\": 4, \"learning_rate\": 0.003}",
+     12},
+    {"gkd",
+     "\"kind\": \"distillation\", \"recipe\": \"gkd\", \"checkpoint\": {\"every_steps\": "
+     "6}, \"inputs\": {\"data\": " PART("train") ", \"valid\": " PART(
+         "valid") ", \"teacher\": " BASE "}, \"params\": {\"separator\": \":\", \"student_init\": "
+                  "\"teacher-layers\", \"layers\": 1, \"lambda\": 0.6, \"onpolicy_warmup\": 0, "
+                  "\"grad_accum\": 2, \"max_new_tokens\": 20, \"steps\": 12, \"batch\": 8, "
+                  "\"learning_rate\": 0.003}",
+     12},
     {"grad_ascent",
      "\"kind\": \"unlearning\", \"recipe\": \"grad_ascent\", \"checkpoint\": {\"every_steps\": "
      "6}, "
@@ -257,11 +272,13 @@ CASE(clm_on_documents_keeps_its_trace, 0)
 CASE(clm_of_transnormer_keeps_its_trace, 1)
 CASE(clm_from_a_doubled_model_keeps_its_trace, 3)
 CASE(logit_kd_keeps_its_trace, 4)
-CASE(grad_ascent_keeps_its_trace, 5)
-CASE(grad_diff_keeps_its_trace, 6)
-CASE(npo_keeps_its_trace, 7)
-CASE(perplexity_keeps_its_numbers, 8)
-CASE(forget_retain_keeps_its_numbers, 9)
+CASE(seq_kd_keeps_its_trace, 5)
+CASE(gkd_keeps_its_trace, 6)
+CASE(grad_ascent_keeps_its_trace, 7)
+CASE(grad_diff_keeps_its_trace, 8)
+CASE(npo_keeps_its_trace, 9)
+CASE(perplexity_keeps_its_numbers, 10)
+CASE(forget_retain_keeps_its_numbers, 11)
 
 /* Each rank balances its own tokens, so two of them give other numbers. */
 static void clm_of_experts_keeps_its_trace(void **state)
@@ -452,6 +469,12 @@ static void a_job_that_cannot_be_is_refused(void **state)
              "train") ", \"teacher\": " BASE "}, \"params\": {\"d_model\": 16, "
                       "\"student_init\": \"teacher-layers\"}",
          "has another shape in the teacher"},
+        {"\"kind\": \"distillation\", \"recipe\": \"gkd\", \"inputs\": {\"data\": " PART(
+             "train") ", \"teacher\": " BASE "}, \"params\": {\"separator\": \"#\"}",
+         "document 0 of input 'data' has no separator"},
+        {"\"kind\": \"distillation\", \"recipe\": \"gkd\", \"inputs\": {\"data\": " PART(
+             "train") ", \"teacher\": " BASE "}, \"params\": {\"loss\": \"ce\"}",
+         "finetuning/sft trains on the data alone"},
         {"\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": " BASE
          ", \"data\": " PART("valid") "}, \"params\": {\"max_length\": 65}",
          "the model sees at most 64"},
@@ -558,6 +581,8 @@ int main(void)
         cmocka_unit_test(clm_of_experts_keeps_its_trace),
         cmocka_unit_test(clm_from_a_doubled_model_keeps_its_trace),
         cmocka_unit_test(logit_kd_keeps_its_trace),
+        cmocka_unit_test(seq_kd_keeps_its_trace),
+        cmocka_unit_test(gkd_keeps_its_trace),
         cmocka_unit_test(grad_ascent_keeps_its_trace),
         cmocka_unit_test(grad_diff_keeps_its_trace),
         cmocka_unit_test(npo_keeps_its_trace),

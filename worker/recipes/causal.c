@@ -77,6 +77,8 @@ int causal_open(struct run *run, struct causal *causal, const char *unit, const 
     run->step_count = (uint64_t)run_int(run, "steps");
     causal->eval_every = run_int(run, "eval_every");
     causal->documents = strcmp(unit, "documents") == 0;
+    if (separator && !*separator)
+        separator = NULL;
     causal->separator = separator;
     if (corpus_open(run, "data", &causal->train, err) < 0 ||
         (separator && corpus_mask_prompts(&causal->train, separator, err) < 0) ||

@@ -23,7 +23,7 @@ struct causal {
 };
 
 /* unit: "windows" or "documents". separator: only what follows its last occurrence in a document
- * is trained on (documents only); NULL: everything. */
+ * is trained on (documents only); NULL or "": everything. */
 int causal_open(struct run *run, struct causal *causal, const char *unit, const char *separator,
                 struct err *err) WARN_UNUSED;
 /* The rest of a recipe's life; state is the struct causal. */

@@ -4,20 +4,23 @@
 
 static int sft_open(struct run *run, void *state, struct err *err)
 {
-    return causal_open(run, state, "documents", "\n", err);
+    return causal_open(run, state, "documents", run_string(run, "separator"), err);
 }
 
 static const struct param sft_params[] = {
     {"steps", PARAM_INT, "300", 1, 1e9, NULL, "optimiser steps"},
     {"eval_every", PARAM_INT, "50", 0, 1e9, NULL,
      "steps between validation losses; 0: only after the last step"},
+    {"separator", PARAM_STRING, "\n", 0, 0, NULL,
+     "one token between prompt and response: only what follows its last place in a document is "
+     "trained on; empty: everything is"},
     ARCH_PARAMS,
     TRAIN_PARAMS("1e-3", "cosine", "32", "0.1"),
 };
 
 static const struct input sft_inputs[] = {
     {"data", INPUT_DATASET, true,
-     "documents of a prompt, a newline and a response; the last newline divides them"},
+     "documents of a prompt, the separator and a response"},
     {"valid", INPUT_DATASET, false, "the same for val_loss, same tokenizer"},
     {"init", INPUT_CHECKPOINT, false,
      "model to finetune (its shape then holds, not the parameters'); without it a new one"},

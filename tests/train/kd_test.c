@@ -1,0 +1,254 @@
+/* kd_test.c - sequence-level and on-policy distillation: what they equal in their limits, and on
+ * the micro-world which student ends closer to its teacher.
+ *
+ * Limits (card distillation-baselines, acceptance 4): GKD with lambda 0 is logit_kd on documents,
+ * and seq_kd under a teacher that knows the responses by heart is cross-entropy on them; both bit
+ * for bit. Direction (acceptance 6, long mode): three seeds, each must pass. */
+#include "tests/train/fixture.h"
+
+#define LIMIT_STEPS 12
+
+static char *input(const struct place *place, const char *part)
+{
+    return mem_printf("{\"ref\": \"dataset:toys/%s\", \"path\": \"%s/toys\", \"part\": \"%s\"}",
+                      part, place->folder, part);
+}
+
+/* Knows the 24 documents of the part `forget` by heart. */
+static int with_teacher(void **state)
+{
+    if (place_open(state) < 0)
+        return -1;
+    const struct place *place = *state;
+    char *forget = input(place, "forget");
+    char *spec =
+        mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
+                   "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 32, "
+                   "\"heads\": 4, \"context\": 64, \"separator\": \":\", \"steps\": 300, "
+                   "\"batch\": 24, \"learning_rate\": 0.01, \"weight_decay\": 0, \"seed\": 9}",
+                   forget);
+    struct job_run job = {.name = "teacher", .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+    mem_free(forget);
+    return 0;
+}
+
+#define STUDENT "\"layers\": 1, \"d_model\": 32, \"heads\": 2, "
+#define TRAINING                                                                                   \
+    "\"separator\": \":\", \"steps\": 12, \"batch\": 8, \"learning_rate\": 0.003, "                \
+    "\"weight_decay\": 0.01"
+
+/* A student of the recipe, trained on `forget`. */
+static void train(const struct place *place, const char *name, const char *kind,
+                  const char *recipe, const char *params, struct trace *trace)
+{
+    char *forget = input(place, "forget");
+    bool taught = strcmp(kind, "distillation") == 0;
+    char *teacher = taught ? mem_printf(", \"teacher\": {\"path\": "
+                                        "\"%s/teacher/checkpoints/step-0000000300\"}",
+                                        place->folder)
+                           : mem_printf("%s", "");
+    char *spec = mem_printf("\"kind\": \"%s\", \"recipe\": \"%s\", \"inputs\": {\"data\": %s%s}, "
+                            "\"params\": {%s" STUDENT TRAINING "}",
+                            kind, recipe, forget, teacher, params);
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, trace);
+    mem_free(spec);
+    mem_free(teacher);
+    mem_free(forget);
+}
+
+static void assert_same_student(const struct place *place, const char *a, const char *b)
+{
+    char *left = checkpoint_of(place, a, LIMIT_STEPS), *right = checkpoint_of(place, b, LIMIT_STEPS);
+
+    assert_same_file(left, right, "model.safetensors");
+    assert_same_file(left, right, "optim-00000-of-00001.safetensors");
+    mem_free(left);
+    mem_free(right);
+}
+
+static void gkd_that_never_samples_is_logit_kd(void **state)
+{
+    train(*state, "off", "distillation", "gkd", "\"lambda\": 0, \"loss\": \"rkl\", ", NULL);
+    train(*state, "fixed", "distillation", "logit_kd",
+          "\"unit\": \"documents\", \"loss\": \"rkl\", ", NULL);
+    assert_same_student(*state, "off", "fixed");
+}
+
+/* And that the responses were written, not copied: a teacher stopped after a few tokens gives
+ * another student. */
+static void seq_kd_under_a_teacher_that_knows_the_data_is_cross_entropy(void **state)
+{
+    struct trace cut = {0}, whole = {0};
+
+    train(*state, "gold", "finetuning", "sft", "\"arch\": \"llama\", \"context\": 64, ", NULL);
+    train(*state, "beam", "distillation", "seq_kd", "", &whole);
+    train(*state, "greedy", "distillation", "seq_kd", "\"mode\": \"sample\", "
+          "\"gen_temperature\": 0, ", NULL);
+    train(*state, "cut", "distillation", "seq_kd", "\"max_new_tokens\": 3, ", &cut);
+    assert_same_student(*state, "gold", "beam");
+    assert_same_student(*state, "gold", "greedy");
+    assert_true(trace_at(&cut, "response_tokens", 1) == 3);
+    assert_true(trace_at(&cut, "loss", 1) != trace_at(&whole, "loss", 1));
+    trace_done(&cut);
+    trace_done(&whole);
+}
+
+/* Draws follow from (seed, step, sequence): another seed writes other texts, and a student that
+ * always samples reports them. */
+static void gkd_reports_what_the_student_writes(void **state)
+{
+    static const char own[] = "\"lambda\": 1, \"onpolicy_warmup\": 4, \"max_new_tokens\": 16, ";
+    struct trace trace = {0};
+
+    train(*state, "own", "distillation", "gkd", own, &trace);
+    for (uint64_t step = 1; step <= LIMIT_STEPS; step++)
+        assert_true(trace_at(&trace, "on_policy", step) == (step > 4));
+    assert_true(trace_at(&trace, "sample_tokens", 5) > 0);
+    assert_true(trace_at(&trace, "sample_tokens", 5) <= 16);
+    assert_true(trace_at(&trace, "sample_entropy", 5) > 1); /* nearly untrained: ln 257 = 5.5 */
+    trace_done(&trace);
+}
+
+/* -- the micro-world ------------------------------------------------------------------------ */
+
+static char *world_input(const struct place *place, const char *part)
+{
+    return mem_printf("{\"path\": \"%s/world/datasets/world\", \"part\": \"%s\"}", place->folder,
+                      part);
+}
+
+static void make_world(const struct place *place)
+{
+    struct job_run job = {.name = "world",
+                          .spec = "\"kind\": \"data\", \"recipe\": \"microworld\", \"params\": "
+                                  "{\"name\": \"world\", \"documents\": 24000}"};
+
+    run_job_in(place, &job, NULL);
+}
+
+static void make_world_teacher(const struct place *place, int seed)
+{
+    char *data = world_input(place, "train"), *name = mem_printf("world-teacher-%d", seed);
+    char *spec =
+        mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
+                   "\"params\": {\"layers\": 2, \"d_model\": 64, \"heads\": 4, \"context\": 64, "
+                   "\"steps\": 1500, \"warmup\": 50, \"batch\": 32, \"learning_rate\": 2e-3, "
+                   "\"seed\": %d}",
+                   data, seed);
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+    mem_free(name);
+    mem_free(data);
+}
+
+/* One arm: a student of one block. from: NULL for blocks of the teacher, or the arm whose
+ * checkpoint it goes on from. Returns the last forward KL to the teacher. */
+static double arm(const struct place *place, int seed, const char *name, const char *from,
+                  const char *recipe, const char *params, int steps)
+{
+    char *job_name = mem_printf("%s-%d", name, seed);
+    char *data = world_input(place, "train"), *valid = world_input(place, "valid");
+    char *start = from ? mem_printf(", \"student\": {\"path\": "
+                                    "\"%s/%s-%d/checkpoints/step-0000000300\"}",
+                                    place->folder, from, seed)
+                       : mem_printf("%s", "");
+    char *spec =
+        mem_printf("\"kind\": \"distillation\", \"recipe\": \"%s\", \"inputs\": {\"data\": %s, "
+                   "\"valid\": %s, \"teacher\": {\"path\": "
+                   "\"%s/world-teacher-%d/checkpoints/step-0000001500\"}%s}, \"params\": {%s, "
+                   "\"separator\": \"\\n\", \"layers\": 1, \"student_init\": \"%s\", \"steps\": "
+                   "%d, \"eval_every\": 0, \"batch\": 16, \"learning_rate\": %s, \"seed\": %d}",
+                   recipe, data, valid, place->folder, seed, start, params,
+                   from ? "checkpoint" : "teacher-layers", steps, from ? "1e-3" : "2e-3", seed);
+    struct job_run job = {.name = job_name, .spec = spec};
+    struct trace trace = {0};
+    double kl;
+
+    run_job_in(place, &job, &trace);
+    kl = trace_at(&trace, "kl_to_teacher", (uint64_t)steps);
+    trace_done(&trace);
+    mem_free(spec);
+    mem_free(start);
+    mem_free(data);
+    mem_free(valid);
+    mem_free(job_name);
+    return kl;
+}
+
+/* The reverse KL of an arm's student, by a step without learning on the whole of `valid`. */
+static double reverse_kl(const struct place *place, int seed, const char *name)
+{
+    char *job_name = mem_printf("%s-%d-rkl", name, seed), *valid = world_input(place, "valid");
+    char *spec =
+        mem_printf("\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": "
+                   "%s, \"teacher\": {\"path\": "
+                   "\"%s/world-teacher-%d/checkpoints/step-0000001500\"}, \"student\": {\"path\": "
+                   "\"%s/%s-%d/checkpoints/step-0000000300\"}}, \"params\": {\"loss\": \"rkl\", "
+                   "\"unit\": \"documents\", \"separator\": \"\\n\", \"student_init\": "
+                   "\"checkpoint\", \"steps\": 1, \"batch\": 600, \"grad_accum\": 20, "
+                   "\"learning_rate\": 0}",
+                   valid, place->folder, seed, place->folder, name, seed);
+    struct job_run job = {.name = job_name, .spec = spec};
+    struct trace trace = {0};
+    double kl;
+
+    run_job_in(place, &job, &trace);
+    kl = trace_at(&trace, "kd_loss", 1);
+    trace_done(&trace);
+    mem_free(spec);
+    mem_free(valid);
+    mem_free(job_name);
+    return kl;
+}
+
+#define LOGITS(loss) "\"unit\": \"documents\", \"loss\": \"" loss "\""
+
+static void check_direction(const struct place *place, int seed)
+{
+    double ce, forward, reverse, off, on, forward_back, reverse_back;
+
+    make_world_teacher(place, seed);
+    ce = arm(place, seed, "ce", NULL, "logit_kd", LOGITS("ce"), 300);
+    forward = arm(place, seed, "fkl", NULL, "logit_kd", LOGITS("fkl"), 300);
+    reverse = arm(place, seed, "rkl", NULL, "logit_kd", LOGITS("rkl"), 300);
+    off = arm(place, seed, "off", "fkl", "gkd", "\"loss\": \"jsd\", \"lambda\": 0", 100);
+    on = arm(place, seed, "on", "fkl", "gkd", "\"loss\": \"jsd\", \"lambda\": 1", 100);
+    forward_back = reverse_kl(place, seed, "fkl");
+    reverse_back = reverse_kl(place, seed, "rkl");
+    print_message("seed %d: forward KL to the teacher: ce %.4f, fkl %.4f, rkl %.4f; then jsd off "
+                  "policy %.4f, on policy %.4f; reverse KL: fkl %.4f, rkl %.4f\n",
+                  seed, ce, forward, reverse, off, on, forward_back, reverse_back);
+    assert_true(forward <= 0.5 * ce);
+    assert_true(reverse_back < forward_back);
+    assert_true(fabs(on - off) <= 0.01);
+}
+
+static void taught_students_end_closer_each_by_its_own_measure(void **state)
+{
+    const char *mode = getenv("ATHANOR_TEST_MODE");
+
+    if (!mode || strcmp(mode, "long") != 0)
+        skip();
+    make_world(*state);
+    for (int seed = 0; seed < 3; seed++)
+        check_direction(*state, seed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gkd_that_never_samples_is_logit_kd),
+        cmocka_unit_test(seq_kd_under_a_teacher_that_knows_the_data_is_cross_entropy),
+        cmocka_unit_test(gkd_reports_what_the_student_writes),
+        cmocka_unit_test(taught_students_end_closer_each_by_its_own_measure),
+    };
+
+    return cmocka_run_group_tests(tests, with_teacher, place_close);
+}
