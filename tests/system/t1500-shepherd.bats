@@ -143,7 +143,7 @@ print("ready", flush=True)
 stop = json.loads(f.readline())
 print("asked", stop["type"], stop["cause"], stop["grace_ms"], flush=True)
 X
-    run_plan 1 '["python3", "'"$home"'/p.py"]' '"wall_time_ms": 1000, "stop_grace_ms": 20000'
+    run_plan 1 '["python3", "'"$home"'/p.py"]' '"wall_time_ms": 3000, "stop_grace_ms": 20000'
     [ "$(pick finished cause)" = time_limit ]
     grep -q 'asked stop time_limit 20000' "$home/stream"
     grep -q '"exit_code":0' "$home/stream"
