@@ -173,6 +173,31 @@ static struct rewritten arm(const struct place *place, const char *what, int see
     return out;
 }
 
+/* What eval/critic says must be what the two datasets are: all kept pairs are equivalent, and of
+ * those that no critic has seen a share is, too; equal scores are half a win. */
+static void check_critic(const struct place *place, int seed, const char *kept, const char *blind)
+{
+    char *name = named("critic", seed), *same = part_of(place, kept, "train");
+    char *random = part_of(place, blind, "train");
+    char *spec = mem_printf("\"kind\": \"eval\", \"recipe\": \"critic\", \"inputs\": {\"same\": %s, "
+                            "\"random\": %s}, \"params\": {\"critic\": \"oracle\", \"bootstrap\": "
+                            "100}", same, random);
+    struct job_run job = {.name = name, .spec = spec, .ranks = 1 + seed};
+    struct trace trace = {0};
+
+    run_job_in(place, &job, &trace);
+    uint64_t last = trace.points[trace.count - 1].step;
+    double auc = trace_at(&trace, "auc", last), share = trace_at(&trace, "random_score", last);
+    assert_true(trace_at(&trace, "same_score", last) == 1);
+    assert_true(share > 0.1 && share < 0.9 && fabs(auc - (1 - share / 2)) < 1e-9);
+    assert_true(trace_at(&trace, "auc_low", last) < auc && trace_at(&trace, "auc_high", last) > auc);
+    trace_done(&trace);
+    mem_free(name);
+    mem_free(same);
+    mem_free(random);
+    mem_free(spec);
+}
+
 /* Gate 4: another round on accepted rewrites helps, and neither more steps nor more data do. */
 struct rounds {
     double filtered, unfiltered, control;
@@ -286,6 +311,8 @@ static struct rounds check_seed(const struct place *place, int seed, double *out
     params = mem_printf(FIRST_ROUND ", \"tau\": -100, \"diversity\": false, \"pairs_per_context\": "
                                     "3, \"target_pairs\": %.0f", full.pairs);
     struct rewritten blind = arm(place, "blind", seed, teacher, params, "");
+    char *blind_pairs = named("blind", seed);
+    check_critic(place, seed, pairs, blind_pairs);
     struct rounds rounds = second_rounds(place, seed, teacher, student, pairs);
 
     assert_true(before.success <= 0.03);
@@ -299,6 +326,7 @@ static struct rounds check_seed(const struct place *place, int seed, double *out
         check_proximity(place, seed, teacher);
     }
     *out_start = after.success;
+    mem_free(blind_pairs);
     mem_free(params);
     mem_free(teacher);
     mem_free(student);

@@ -1,4 +1,4 @@
-/* data_recipes_test.c - data/wordnet and data/text from spec to published dataset. */
+/* data_recipes_test.c - data/wordnet, data/glosses and data/text from spec to published dataset. */
 #include "common/base/buf.h"
 #include "tests/unit/data/inputs.h"
 #include "worker/engine/data/dataset.h"
@@ -246,9 +246,60 @@ static void text_recipes_that_find_nothing_say_so(void **state)
     folder_done(folder);
 }
 
+/* Whether a sentence may begin at this byte of a text. */
+static bool is_start(const char *text, const char *at)
+{
+    return at == text || at[-1] == '\n' || (at[-1] == ' ' && at > text + 1 &&
+                                            strchr(".?!", at[-2]));
+}
+
+/* Whether a text of the part has this sentence on a line, or in the context before the first. */
+static bool has_sentence(const struct dataset_texts *texts, const char *sentence)
+{
+    size_t length = strlen(sentence);
+    for (size_t i = 0; i < texts->count; i++)
+        for (const char *at = texts->items[i].text; (at = strstr(at, sentence)); at += length)
+            if (is_start(texts->items[i].text, at) && (!at[length] || strchr(" \n", at[length])))
+                return true;
+    return false;
+}
+
+static void no_sentence_of_a_pair_to_judge_is_trained_on(void **state)
+{
+    (void)state;
+    struct err err;
+    char *folder = folder_make();
+    need_wordnet();
+    assert_int_equal(run_spec(folder, "{\"kind\": \"data\", \"recipe\": \"glosses\", \"params\": "
+                                      "{\"name\": \"w\", \"vocab_size\": 300, "
+                                      "\"lexfile\": \"verb.motion\"}}", &err), 0);
+    struct dataset *dataset = open_dataset(folder, "w");
+    struct dataset_texts train = texts_of(dataset, "train"), same = texts_of(dataset, "same");
+    struct dataset_texts random = texts_of(dataset, "random");
+    assert_int_equal(documents_of(dataset, "train") + documents_of(dataset, "valid"), 1408);
+    assert_true(same.count > 50 && same.count == random.count);
+    for (size_t i = 0; i < same.count; i++) {
+        char *x = same.items[i].text, *y = strchr(x, '\n');
+        const char *other = strchr(random.items[i].text, '\n');
+        *y++ = 0;
+        assert_true(has_text(&random, random.items[i].text));
+        assert_true(strncmp(random.items[i].text, x, strlen(x)) == 0); /* the same x, */
+        assert_string_not_equal(other + 1, y);                         /* another y   */
+        assert_false(has_sentence(&train, x));
+        assert_false(has_sentence(&train, y));
+    }
+    assert_true(has_sentence(&train, "change location; move, travel, or proceed, also metaphorically."));
+    dataset_texts_done(&train);
+    dataset_texts_done(&same);
+    dataset_texts_done(&random);
+    dataset_close(dataset);
+    folder_done(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_sentence_of_a_pair_to_judge_is_trained_on),
         cmocka_unit_test(animals_and_birds_have_the_documented_sizes),
         cmocka_unit_test(leaks_are_kept_out_of_rest),
         cmocka_unit_test(the_same_spec_gives_the_same_bytes),
