@@ -379,8 +379,8 @@ static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
 {
     const struct place *place = *state;
 
-    make_teacher(place, "little", 5, 60);
     char *teacher = model_of(place, "little", 60);
+
     sample(place, "one", teacher, NULL, "world", SMALL ", \"block\": 16", 1);
     sample(place, "two", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
     sample(place, "four", teacher, NULL, "world", SMALL ", \"block\": 7", 4);
@@ -395,6 +395,133 @@ static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
     sample(place, "killed", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
     assert_same_pairs(place, "one", "killed");
     mem_free(teacher);
+}
+
+/* ---- the whole as one job --------------------------------------------------------------- */
+
+/* What the pipeline of five jobs and the one job share. */
+#define TINY                                                                                       \
+    ORACLE ", \"tau\": -100, \"min_yield\": 0, \"temperature\": 1, \"pairs_per_context\": 3, "    \
+           "\"max_tokens\": 24"
+
+/* Runs the job again and again, killed after a drawn number of steps each time, until it ends by
+ * itself. Goes on from the newest checkpoint, as the scheduler would. */
+static void run_killed(const struct place *place, const struct job_run *job)
+{
+    char *spec = mem_printf("{\"name\": \"%s\", %s, \"checkpoint\": {\"every_steps\": 2}}",
+                            job->name, job->spec);
+    char *path = job_path(place, job->name, ".json");
+    int status = 1, runs = 0;
+
+    OK(file_replace(path, spec, strlen(spec), 0644, &fixture_err));
+    unsetenv("ATHANOR_REPORT"); /* metrics are printed: a line a step */
+    for (; status != 0 && runs < 100; runs++) {
+        char *line = mem_printf(
+            "cd '%s'; last=$(ls -d %s/checkpoints/step-* 2>/dev/null | tail -1); rm -f steps; "
+            "mkfifo steps; '%s' run --spec %s.json --out %s --resume \"$last\" >steps 2>%s.log & "
+            "left=%d; while read -r word rest; do [ \"$word\" != step ] || left=$((left - 1)); "
+            "[ $left -gt 0 ] || { kill -9 $!; break; }; done <steps; wait $!",
+            place->folder, job->name, place->engine, job->name, job->name, job->name,
+            (int)(3 + rng_at(7, (uint64_t)runs, 0) % 5));
+        status = spawn_line(line);
+    }
+    print_message("%d runs\n", runs);
+    assert_in_range(runs, 6, 99);
+    mem_free(path);
+    mem_free(spec);
+}
+
+static void run_whole(const struct place *place, const char *name, const char *params, int ranks,
+                      bool kills)
+{
+    char *teacher = model_of(place, "little", 60), *contexts = part_of(place, "world", "contexts");
+    char *test = part_of(place, "world", "test");
+    char *spec = mem_printf("\"kind\": \"distillation\", \"recipe\": \"impossible\", \"inputs\": "
+                            "{\"teacher\": %s, \"contexts\": %s, \"test\": %s}, \"params\": {" TINY
+                            ", \"name\": \"full\", \"samples\": 8, \"max_contexts\": 40, "
+                            "\"student_steps\": 12, \"student_batch\": 8, "
+                            "\"student_eval_every\": 0, \"self_max_contexts\": 40, "
+                            "\"self_samples\": 4, \"self_temperature\": 1, \"self_steps\": 8, "
+                            "\"eval_sources\": 16, \"eval_bootstrap\": 0, \"seed\": 3%s}",
+                            teacher, contexts, test, params);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks, .may_fail = kills};
+
+    if (kills)
+        run_killed(place, &job);
+    else
+        run_job_in(place, &job, NULL);
+    mem_free(spec);
+    mem_free(test);
+    mem_free(contexts);
+    mem_free(teacher);
+}
+
+static void assert_same_below(const struct place *place, const char *a, const char *b,
+                              const char *const *files, size_t count)
+{
+    char *left = mem_printf("%s/%s", place->folder, a), *right = mem_printf("%s/%s", place->folder,
+                                                                          b);
+
+    for (size_t i = 0; i < count; i++)
+        assert_same_file(left, right, files[i]);
+    mem_free(left);
+    mem_free(right);
+}
+
+static void one_job_makes_what_a_pipeline_of_jobs_makes(void **state)
+{
+    static const char *const dataset[] = {"dataset.json", "pairs.jsonl", "train-00000.aths",
+                                          "train.jsonl"};
+    static const char *const again[] = {"pairs.jsonl", "train-00000.aths", "train.jsonl"};
+    static const char *const model[] = {"manifest.json", "model.safetensors", "config.json"};
+    const struct place *place = *state;
+    char *teacher = model_of(place, "little", 60);
+
+    run_whole(place, "whole", "", 1, false);
+    sample(place, "full", teacher, NULL, "world",
+           TINY ", \"samples\": 8, \"max_contexts\": 40, \"seed\": 3", 1);
+    assert_same_below(place, "full/datasets/full", "whole/stages/pairs/datasets/full", dataset, 4);
+    char *data = part_of(place, "full", "train");
+    finetune(place, "student", teacher, data,
+             "\"steps\": 12, \"batch\": 8, \"learning_rate\": 0.0001, \"seed\": 3");
+    assert_same_below(place, "student/checkpoints/step-0000000012",
+                      "whole/stages/student/checkpoints/step-0000000012", model, 3);
+    char *student = model_of(place, "student", 12);
+    sample(place, "full-self1", teacher, student, "world",
+           TINY ", \"samples\": 4, \"max_contexts\": 40, \"first_context\": 40, \"seed\": 3, "
+                "\"keep\": \"min_rouge\"", 1);
+    assert_same_below(place, "full-self1/datasets/full-self1",
+                      "whole/stages/pairs-1/datasets/full-self1", again, 3);
+    mem_free(data);
+    data = part_of(place, "full-self1", "train");
+    finetune(place, "student-1", student, data,
+             "\"steps\": 8, \"batch\": 8, \"learning_rate\": 0.0001, \"seed\": 3");
+    assert_same_below(place, "student-1/checkpoints/step-0000000008",
+                      "whole/stages/student-1/checkpoints/step-0000000008", model, 3);
+    mem_free(data);
+    mem_free(student);
+    mem_free(teacher);
+}
+
+static void kills_in_every_stage_leave_the_same_datasets_and_student(void **state)
+{
+    static const char *const files[] = {
+        "stages/pairs/datasets/full/pairs.jsonl",
+        "stages/pairs-1/datasets/full-self1/dataset.json",
+        "stages/pairs-1/datasets/full-self1/pairs.jsonl",
+        "stages/student-1/checkpoints/step-0000000008/manifest.json",
+        "stages/eval-1/rewrites.jsonl"};
+    const struct place *place = *state;
+    char *line = mem_printf("cd '%s' && mv whole kept", place->folder);
+    char *made = job_path(place, "whole", "/stages");
+
+    if (!file_exists(made))
+        run_whole(place, "whole", "", 1, false);
+    mem_free(made);
+    /* The same name and place: both are part of what the datasets say of their making. */
+    assert_int_equal(spawn_line(line), 0);
+    run_whole(place, "whole", "", 1, true);
+    assert_same_below(place, "kept", "whole", files, ARRAY_COUNT(files));
 }
 
 /* ---- what cannot work ends with a reason ------------------------------------------------ */
@@ -425,6 +552,7 @@ static int open_world(void **state)
 {
     place_open(state);
     make_world(*state, "world", 1200, 3, 4);
+    make_teacher(*state, "little", 5, 60); /* for tests that need no sense */
     return 0;
 }
 
@@ -432,9 +560,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dataset_does_not_show_ranks_blocks_or_kills),
+        cmocka_unit_test(one_job_makes_what_a_pipeline_of_jobs_makes),
+        cmocka_unit_test(kills_in_every_stage_leave_the_same_datasets_and_student),
         cmocka_unit_test(a_run_without_yield_says_why),
         cmocka_unit_test(a_model_that_cannot_paraphrase_teaches_one_that_can),
     };
 
+    cmocka_set_test_filter(getenv("ATHANOR_TEST_FILTER")); /* NULL: all; "one_job*" */
     return cmocka_run_group_tests(tests, open_world, place_close);
 }

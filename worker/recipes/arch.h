@@ -5,47 +5,48 @@
 #include "worker/recipes/corpus.h"
 
 /* clang-format off */
-#define ARCH_PARAMS_SIZED(layers, width, heads, context) \
-    {"arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|llama|moe|transnormer", \
+/* Rows of a table; p goes before each name, as of the shape of a stage (stage.h). */
+#define ARCH_PARAMS_OF(p, layers, width, heads, context) \
+    {p "arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|llama|moe|transnormer", \
      "architecture of a new model"}, \
-    {"layers", PARAM_INT, layers, 0, 1000, NULL, "blocks of a new model"}, \
-    {"d_model", PARAM_INT, width, 0, 65536, NULL, "width of the residual stream"}, \
-    {"heads", PARAM_INT, heads, 0, 1024, NULL, "attention heads; divides d_model"}, \
-    {"kv_heads", PARAM_INT, "0", 0, 1024, NULL, \
+    {p "layers", PARAM_INT, layers, 0, 1000, NULL, "blocks of a new model"}, \
+    {p "d_model", PARAM_INT, width, 0, 65536, NULL, "width of the residual stream"}, \
+    {p "heads", PARAM_INT, heads, 0, 1024, NULL, "attention heads; divides d_model"}, \
+    {p "kv_heads", PARAM_INT, "0", 0, 1024, NULL, \
      "heads of keys and values (llama), a divisor of heads; 0: as many as heads"}, \
-    {"d_ff", PARAM_INT, "0", 0, 1048576, NULL, \
+    {p "d_ff", PARAM_INT, "0", 0, 1048576, NULL, \
      "width inside a feed-forward block, or an expert; 0: 4 (gpt2), 8/3 (llama), 11/4 " \
      "(transnormer) times d_model, or 8/3 shared by the experts of a token (moe)"}, \
-    {"context", PARAM_INT, context, 0, 1048576, NULL, "most tokens the model sees at once"}, \
-    {"tied", PARAM_BOOL, "true", 0, 0, NULL, \
+    {p "context", PARAM_INT, context, 0, 1048576, NULL, "most tokens the model sees at once"}, \
+    {p "tied", PARAM_BOOL, "true", 0, 0, NULL, \
      "the output matrix is the embedding (gpt2: always)"}, \
-    {"rope_theta", PARAM_FLOAT, "10000", 0, 1e9, NULL, \
+    {p "rope_theta", PARAM_FLOAT, "10000", 0, 1e9, NULL, \
      "base of the rotary angles (llama, moe)"}, \
-    {"positions", PARAM_CHOICE, "rope", 0, 0, "rope|alibi", \
+    {p "positions", PARAM_CHOICE, "rope", 0, 0, "rope|alibi", \
      "how a token knows where it is: rotations, or biases by distance (llama)"}, \
-    {"window", PARAM_INT, "0", 0, 1048576, NULL, \
+    {p "window", PARAM_INT, "0", 0, 1048576, NULL, \
      "a token sees this many, itself included; 0: all (llama)"}, \
-    {"dropout", PARAM_FLOAT, "0", 0, 0.95, NULL, \
+    {p "dropout", PARAM_FLOAT, "0", 0, 0.95, NULL, \
      "in training, of embeddings and of what each half of a block adds"}, \
-    {"upscale", PARAM_STRING, "", 0, 0, NULL, \
+    {p "upscale", PARAM_STRING, "", 0, 0, NULL, \
      "A-B: blocks A to B-1 of the init model a second time behind themselves (depth up-scaling)"}, \
-    {"experts", PARAM_INT, "8", 1, 1024, NULL, "experts of a block (moe)"}, \
-    {"experts_per_token", PARAM_INT, "2", 1, 16, NULL, "experts that a token goes to (moe)"}, \
-    {"shared_experts", PARAM_INT, "0", 0, 64, NULL, "experts that every token goes to (moe)"}, \
-    {"gate", PARAM_CHOICE, "after", 0, 0, "after|before", \
+    {p "experts", PARAM_INT, "8", 1, 1024, NULL, "experts of a block (moe)"}, \
+    {p "experts_per_token", PARAM_INT, "2", 1, 16, NULL, "experts that a token goes to (moe)"}, \
+    {p "shared_experts", PARAM_INT, "0", 0, 64, NULL, "experts that every token goes to (moe)"}, \
+    {p "gate", PARAM_CHOICE, "after", 0, 0, "after|before", \
      "softmax over the chosen experts, or its chosen part over all (moe; one expert: before)"}, \
-    {"balance_loss", PARAM_FLOAT, "0.01", 0, 10, NULL, \
+    {p "balance_loss", PARAM_FLOAT, "0.01", 0, 10, NULL, \
      "weight of the loss that spreads tokens over experts (moe)"}, \
-    {"z_loss", PARAM_FLOAT, "0.001", 0, 10, NULL, \
+    {p "z_loss", PARAM_FLOAT, "0.001", 0, 10, NULL, \
      "weight of the loss that keeps the router's logits small (moe)"}, \
-    {"capacity_factor", PARAM_FLOAT, "0", 0, 100, NULL, \
+    {p "capacity_factor", PARAM_FLOAT, "0", 0, 100, NULL, \
      "in training an expert takes this times its equal share of tokens; 0: all (moe)"}, \
-    {"lrpe", PARAM_CHOICE, "first", 0, 0, "first|none|all", \
+    {p "lrpe", PARAM_CHOICE, "first", 0, 0, "first|none|all", \
      "blocks with learned angles (transnormer)"}, \
-    {"decay", PARAM_CHOICE, "alibi", 0, 0, "alibi|paper|none", \
+    {p "decay", PARAM_CHOICE, "alibi", 0, 0, "alibi|paper|none", \
      "decay of linear attention by head (transnormer)"}
 
-#define ARCH_PARAMS ARCH_PARAMS_SIZED("4", "128", "4", "128")
+#define ARCH_PARAMS ARCH_PARAMS_OF("", "4", "128", "4", "128")
 /* clang-format on */
 
 /* The shape that the parameters name, for the corpus's tokens. Errors: ERR_INVALID. */

@@ -293,6 +293,17 @@ int job_parse(const char *json, size_t length, struct job *out, struct err *err)
     return rc;
 }
 
+const struct param_value *job_value(const struct job *job, const char *name,
+                                    const struct param **out)
+{
+    for (size_t i = 0; i < job->recipe->param_count; i++)
+        if (strcmp(job->recipe->params[i].name, name) == 0) {
+            *out = &job->recipe->params[i];
+            return &job->values[i];
+        }
+    return NULL;
+}
+
 void job_done(struct job *job)
 {
     for (size_t i = 0; job->values && i < job->recipe->param_count; i++)

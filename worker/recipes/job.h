@@ -27,6 +27,10 @@ struct job {
 int job_parse(const char *json, size_t length, struct job *out, struct err *err) WARN_UNUSED;
 void job_done(struct job *job);
 
+/* The value of the parameter of that name, and its line of the table; NULL: there is none. */
+const struct param_value *job_value(const struct job *job, const char *name,
+                                    const struct param **out);
+
 /* The default of a parameter that has one; a table with a bad text is our error (CHECK). */
 void param_value_default(const struct param *param, struct param_value *out);
 void param_value_done(struct param_value *value);

@@ -73,7 +73,8 @@ struct recipe {
     const char *outputs; /* "checkpoint", "dataset", "metrics", joined by '|' */
     size_t state_size;   /* `state` below: zeroed, 64-byte aligned memory of this size */
 
-    /* Checks what the table cannot, allocates, and sets run->step_count. */
+    /* Checks what the table cannot, allocates, and sets run->step_count. May raise run->step to
+     * what an earlier attempt has left whole as files; a resume point behind that is its to pass. */
     int (*open)(struct run *run, void *state, struct err *err);
     /* Restores what save wrote; run->step is set already. NULL iff save is NULL. */
     int (*load)(struct run *run, void *state, struct checkpoint_reader *reader, struct err *err);
@@ -84,6 +85,8 @@ struct recipe {
     /* Releases everything; also called after a failed open, with what it left. */
     void (*close)(struct run *run, void *state);
 };
+
+struct job; /* worker/recipes/job.h */
 
 struct run_input {
     const struct input *input;
@@ -104,7 +107,10 @@ struct run {
     const char *name;     /* the job's name */
     const char *job_dir;  /* durable: checkpoints and artifacts; exists */
     const char *run_dir;  /* scratch, removed after the attempt */
-    const char *phase;    /* shown with progress; a recipe may set it to a constant text */
+    const char *phase;    /* shown with progress; a recipe may set it to a text that stays */
+    bool resting;         /* a recipe with `save` may set it: nothing to save now */
+    const char *stage;    /* of a part of another recipe's job (stage.h): its name; else NULL */
+    const struct job *job;
     struct driver *driver;
 };
 
@@ -125,6 +131,8 @@ const struct run_input *run_input(const struct run *run, const char *name);
  * run after this step as `diverged`, naming metric and step. Kept until replaced: a
  * checkpoint carries the newest value of every metric. */
 void run_metric(struct run *run, const char *name, double value);
+/* The newest value of a metric of this run; only rank 0 has those that only it recorded. */
+bool run_metric_newest(const struct run *run, const char *name, double *out) WARN_UNUSED;
 /* Announces an artifact directory or file (rank 0 sends). meta_json: an object's text, or NULL. */
 int run_artifact(struct run *run, const char *kind, const char *name, const char *path,
                  const char *meta_json, struct err *err) WARN_UNUSED;
@@ -132,6 +140,17 @@ int run_artifact(struct run *run, const char *kind, const char *name, const char
 void run_event(struct run *run, const char *name, const char *text);
 /* The numbers of this step are none: a rewind goes back to before it. The recipe ends itself. */
 void run_diverged(struct run *run, uint64_t step, const char *text);
+/* It cannot work with what it was given: the attempt ends as `gave_up`, with "NAME: text" as its
+ * evidence, after the metrics of this step were sent. Returns -1 with that as err (ERR_LIMIT). To
+ * be called on all ranks, which leave together; `return run_gave_up(...)`. */
+int run_gave_up(struct run *run, struct err *err, const char *name, const char *format, ...)
+    FORMAT(4, 5);
+/* Waits until everything said so far is with the shepherd, artifacts accepted. */
+int run_settle(struct run *run, struct err *err) WARN_UNUSED;
+/* Makes folder/step-N of the state that the recipe saves (all ranks). *out_path: mem_free; the
+ * same on all ranks. */
+int run_save(struct run *run, void *state, const char *folder, char **out_path,
+             struct err *err) WARN_UNUSED;
 /* One line on stdout from rank 0: becomes part of the job's log. */
 void run_note(struct run *run, const char *format, ...) FORMAT(2, 3);
 

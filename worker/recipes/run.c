@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define METRICS_MAX 256
+#define METRICS_MAX 1024 /* stages of one job have metrics of their own; REPORT_VALUES_MAX */
 #define PROGRESS_MS 1000
 #define FLUSH_MS 5000
 #define STATE_ALIGN 64
@@ -44,7 +44,7 @@ struct driver {
     struct metric metrics[METRICS_MAX];
     size_t metric_count;
     struct err failure; /* of a call that cannot return one (run_metric, run_event) */
-    char diverged[200]; /* "" while all metrics are finite */
+    char diverged[320]; /* "" while all metrics are finite */
     bool stop, checkpoint_now;
     uint64_t saved_step;    /* of the newest checkpoint; UINT64_MAX: none */
     uint64_t saved_ms, progress_ms;
@@ -70,14 +70,12 @@ static void catch_terminate(void)
 static const struct param_value *value_of(const struct run *run, const char *name,
                                           enum param_type type, enum param_type other)
 {
-    const struct recipe *recipe = run->recipe;
-    for (size_t i = 0; i < recipe->param_count; i++) {
-        if (strcmp(recipe->params[i].name, name) != 0)
-            continue;
-        CHECK(recipe->params[i].type == type || recipe->params[i].type == other);
-        return &run->driver->job->values[i];
-    }
-    check_failed(name, "parameter is not in the recipe's table", 0);
+    const struct param *param;
+    const struct param_value *value = job_value(run->job, name, &param);
+    if (!value)
+        check_failed(name, "parameter is not in the recipe's table", 0);
+    CHECK(param->type == type || param->type == other);
+    return value;
 }
 
 int64_t run_int(const struct run *run, const char *name)
@@ -117,7 +115,7 @@ const struct run_input *run_input(const struct run *run, const char *name)
     const struct recipe *recipe = run->recipe;
     for (size_t i = 0; i < recipe->input_count; i++)
         if (strcmp(recipe->inputs[i].name, name) == 0)
-            return run->driver->job->inputs[i].path ? &run->driver->job->inputs[i] : NULL;
+            return run->job->inputs[i].path ? &run->job->inputs[i] : NULL;
     check_failed(name, "input is not in the recipe's table", 0);
 }
 
@@ -132,28 +130,63 @@ static struct metric *metric_find(struct driver *driver, const char *name)
     return metric;
 }
 
+#define NAME_ROOM 256
+
+/* Stages of one job would write over each other's metrics. */
+static const char *full_name(const struct run *run, const char *name, char out[NAME_ROOM])
+{
+    snprintf(out, NAME_ROOM, "%s%s%s", run->stage ? run->stage : "", run->stage ? "/" : "", name);
+    return out;
+}
+
 void run_metric(struct run *run, const char *name, double value)
 {
     struct driver *driver = run->driver;
+    char room[NAME_ROOM];
     if (!isfinite(value)) {
         if (!driver->diverged[0])
             snprintf(driver->diverged, sizeof driver->diverged, "%s is not finite at step %llu",
-                     name, (unsigned long long)run->step + 1);
+                     full_name(run, name, room), (unsigned long long)driver->run.step + 1);
         return;
     }
-    struct metric *metric = metric_find(driver, name);
+    struct metric *metric = metric_find(driver, full_name(run, name, room));
     metric->value = value;
     metric->fresh = true;
 }
 
+bool run_metric_newest(const struct run *run, const char *name, double *out)
+{
+    const struct driver *driver = run->driver;
+    char room[NAME_ROOM];
+    full_name(run, name, room);
+    for (size_t i = 0; i < driver->metric_count; i++)
+        if (strcmp(driver->metrics[i].name, room) == 0) {
+            *out = driver->metrics[i].value;
+            return true;
+        }
+    return false;
+}
+
+/* Datasets have the names that specs give them; other things of several stages get the stage's. */
 int run_artifact(struct run *run, const char *kind, const char *name, const char *path,
                  const char *meta_json, struct err *err)
 {
+    char room[NAME_ROOM];
     if (run->rank != 0)
         return 0;
+    snprintf(room, sizeof room, "%s", name);
+    if (run->stage && strcmp(kind, "dataset") != 0)
+        snprintf(room, sizeof room, "%s-%s", run->stage, name);
     if (!report_is_connected(run->driver->report))
-        run_note(run, "artifact %s '%s' at %s", kind, name, path);
-    return report_artifact(run->driver->report, kind, name, path, meta_json, err);
+        run_note(run, "artifact %s '%s' at %s", kind, room, path);
+    return report_artifact(run->driver->report, kind, room, path, meta_json, err);
+}
+
+int run_settle(struct run *run, struct err *err)
+{
+    if (report_flush(run->driver->report, FLUSH_MS, err) < 0)
+        return -1;
+    return report_settle(run->driver->report, FLUSH_MS, err);
 }
 
 static void event_send(struct run *run, const char *name, const char *text, uint64_t step)
@@ -172,9 +205,23 @@ void run_event(struct run *run, const char *name, const char *text)
     event_send(run, name, text, 0);
 }
 
+/* A stage counts its own steps. */
 void run_diverged(struct run *run, uint64_t step, const char *text)
 {
-    event_send(run, "diverged", text, step);
+    event_send(run, "diverged", text, step + run->driver->run.step - run->step);
+}
+
+int run_gave_up(struct run *run, struct err *err, const char *name, const char *format, ...)
+{
+    char text[1500];
+    va_list args;
+    int length = snprintf(text, sizeof text, "%s: ", name);
+    va_start(args, format);
+    vsnprintf(text + length, sizeof text - (size_t)length, format, args);
+    va_end(args);
+    run->driver->together = true;
+    event_send(run, "gave_up", text, 0);
+    return err_set(err, ERR_LIMIT, "%s", text);
 }
 
 void run_note(struct run *run, const char *format, ...)
@@ -267,49 +314,62 @@ static void agree(struct driver *driver)
                  (unsigned long long)driver->run.step);
 }
 
-/* Rank 0's part after all ranks have written theirs: publish, then report. */
-static int commit_checkpoint(struct driver *driver, struct checkpoint_writer *writer,
-                             uint64_t began_ms, struct err *err)
+int run_save(struct run *run, void *state, const char *folder, char **out_path, struct err *err)
 {
-    struct report_value values[METRICS_MAX];
-    size_t count = metric_values(driver, false, values);
-    char *path = NULL;
-    if (checkpoint_commit(writer, &path, err) < 0)
-        return -1;
-    run_note(&driver->run, "checkpoint of step %llu at %s", (unsigned long long)driver->run.step,
-             path);
-    int rc = report_checkpoint(driver->report, driver->run.step, path,
-                               clock_steady_ms() - began_ms, values, count, err);
-    mem_free(path);
-    return rc;
-}
-
-static int save_checkpoint(struct driver *driver, struct err *err)
-{
-    struct run *run = &driver->run;
     struct checkpoint_writer *writer = NULL;
-    char *folder = mem_printf("%s/checkpoints", run->job_dir);
-    uint64_t began_ms = clock_steady_ms();
     int rc = -1;
+    *out_path = mem_printf("%s/step-%010llu", folder, (unsigned long long)run->step);
     if (run->rank != 0)
         comm_barrier(run->comm);
     if (checkpoint_begin(folder, run->step, run->rank, run->rank_count, &writer, err) < 0)
         goto out;
     if (run->rank == 0)
         comm_barrier(run->comm);
-    if (run->recipe->save(run, driver->state, writer, err) < 0 ||
-        checkpoint_finish_rank(writer, err) < 0)
+    if (run->recipe->save(run, state, writer, err) < 0 || checkpoint_finish_rank(writer, err) < 0)
         goto out;
     comm_barrier(run->comm);
-    if (run->rank == 0 && commit_checkpoint(driver, writer, began_ms, err) < 0)
-        goto out;
+    if (run->rank == 0) {
+        mem_free(*out_path);
+        *out_path = NULL;
+        if (checkpoint_commit(writer, out_path, err) < 0)
+            goto out;
+    }
     comm_barrier(run->comm);
-    driver->saved_step = run->step;
-    driver->saved_ms = clock_steady_ms();
-    driver->checkpoint_now = false;
     rc = 0;
 out:
     checkpoint_writer_free(writer);
+    if (rc < 0) {
+        mem_free(*out_path);
+        *out_path = NULL;
+    }
+    return rc;
+}
+
+static int report_saved(struct driver *driver, const char *path, uint64_t save_ms, struct err *err)
+{
+    struct report_value values[METRICS_MAX];
+    size_t count = metric_values(driver, false, values);
+    if (driver->run.rank != 0)
+        return 0;
+    run_note(&driver->run, "checkpoint of step %llu at %s", (unsigned long long)driver->run.step,
+             path);
+    return report_checkpoint(driver->report, driver->run.step, path, save_ms, values, count, err);
+}
+
+static int save_checkpoint(struct driver *driver, struct err *err)
+{
+    struct run *run = &driver->run;
+    char *folder = mem_printf("%s/checkpoints", run->job_dir), *path = NULL;
+    uint64_t began_ms = clock_steady_ms();
+    int rc = run_save(run, driver->state, folder, &path, err);
+    if (rc == 0)
+        rc = report_saved(driver, path, clock_steady_ms() - began_ms, err);
+    if (rc == 0) {
+        driver->saved_step = run->step;
+        driver->saved_ms = clock_steady_ms();
+        driver->checkpoint_now = false;
+    }
+    mem_free(path);
     mem_free(folder);
     return rc;
 }
@@ -317,7 +377,7 @@ out:
 static bool checkpoint_is_due(const struct driver *driver)
 {
     uint64_t every = driver->job->checkpoint_every_steps;
-    if (!driver->run.recipe->save || driver->saved_step == driver->run.step)
+    if (!driver->run.recipe->save || driver->run.resting || driver->saved_step == driver->run.step)
         return false;
     return driver->checkpoint_now || (every && driver->run.step % every == 0);
 }
@@ -340,8 +400,14 @@ static int refuse_diverged(struct driver *driver, struct err *err)
 static int do_step(struct driver *driver, struct err *err)
 {
     struct run *run = &driver->run;
-    if (run->recipe->step(run, driver->state, err) < 0)
-        return err_wrap(err, "step %llu", (unsigned long long)run->step + 1);
+    if (run->recipe->step(run, driver->state, err) < 0) {
+        struct err late = {0}; /* the first error is the one that matters */
+        run->step++;
+        if (driver->together && send_metrics(driver, &late) < 0) /* how far it came */
+            fprintf(stderr, "athanor-engine: %s\n", late.text);
+        return driver->together ? -1
+                                : err_wrap(err, "step %llu", (unsigned long long)run->step);
+    }
     run->step++;
     if (driver->failure.kind != ERR_NONE) {
         *err = driver->failure;
@@ -370,7 +436,7 @@ static int run_steps(struct driver *driver, struct err *err)
         if (checkpoint_is_due(driver) && !last && save_checkpoint(driver, err) < 0)
             return -1;
     }
-    if (!run->recipe->save || driver->saved_step == run->step)
+    if (!run->recipe->save || run->resting || driver->saved_step == run->step)
         return 0;
     return save_checkpoint(driver, err);
 }
@@ -400,7 +466,7 @@ static int load_state(struct driver *driver, struct err *err)
                        "%llu", (unsigned long long)run->step, (unsigned long long)run->step_count);
     if (run->recipe->load(run, driver->state, driver->resume, err) < 0)
         return err_wrap(err, "resume");
-    driver->saved_step = run->step;
+    driver->saved_step = checkpoint_step(driver->resume);
     run_note(run, "resumed at step %llu of %llu from %s", (unsigned long long)run->step,
              (unsigned long long)run->step_count, driver->options->resume);
     return 0;
@@ -437,9 +503,7 @@ static int drive(struct driver *driver, struct err *err)
     if (run->recipe->open(run, driver->state, err) < 0 || load_state(driver, err) < 0 ||
         run_steps(driver, err) < 0)
         return -1;
-    if (report_flush(driver->report, FLUSH_MS, err) < 0)
-        return -1;
-    return report_settle(driver->report, FLUSH_MS, err);
+    return run_settle(run, err);
 }
 
 static void driver_done(struct driver *driver)
@@ -468,6 +532,7 @@ int run_job(const struct job *job, const struct run_options *options, struct err
         .saved_step = UINT64_MAX,
     };
     driver.run.driver = &driver;
+    driver.run.job = job;
     catch_terminate();
     int rc = report_open(options->report_path, driver.run.rank, &driver.report, err);
     if (rc == 0)

@@ -19,25 +19,28 @@
     {"bf16", PARAM_BOOL, "false", 0, 0, NULL, \
      "matrix products in bfloat16 with float32 sums; GPU only"}
 
-/* Rows for every recipe that trains: defaults of rate, batch and decay as text. */
+/* Rows for every recipe that trains: defaults of rate, batch and decay as text; p goes before each
+ * name, as of the training of a stage (stage.h). */
 #define TRAIN_PARAMS(rate, schedule, batch, decay) \
-    {"learning_rate", PARAM_FLOAT, rate, 0, 1, NULL, "peak learning rate of AdamW"}, \
-    {"schedule", PARAM_CHOICE, schedule, 0, 0, "cosine|linear|constant|wsd", \
-     "learning rate over the steps, after the warm-up"}, \
-    {"warmup", PARAM_INT, "0", 0, 1e9, NULL, "steps of linear warm-up"}, \
-    {"final_fraction", PARAM_FLOAT, "0.1", 0, 1, NULL, \
-     "learning rate of the last step as a fraction of the peak"}, \
-    {"batch", PARAM_INT, batch, 1, 1e6, NULL, \
-     "rows (windows or documents) of one step over all ranks; a multiple of the ranks"}, \
-    {"grad_accum", PARAM_INT, "1", 1, 1e6, NULL, \
-     "passes a rank's share of the batch is cut into, to save memory"}, \
-    {"weight_decay", PARAM_FLOAT, decay, 0, 1, NULL, "decoupled weight decay of matrices"}, \
-    {"beta1", PARAM_FLOAT, "0.9", 0.001, 0.9999, NULL, "AdamW's first moment"}, \
-    {"beta2", PARAM_FLOAT, "0.95", 0.001, 0.99999, NULL, "AdamW's second moment"}, \
-    {"clip", PARAM_FLOAT, "1.0", 0, 1e6, NULL, \
-     "gradient norm above which gradients are scaled down; 0: never"}, \
+    TRAIN_PARAMS_OF("", rate, schedule, batch, decay), \
     {"seed", PARAM_INT, "0", 0, 9e15, NULL, "seed of data order and new weights"}, \
     DEVICE_PARAMS
+#define TRAIN_PARAMS_OF(p, rate, schedule, batch, decay) \
+    {p "learning_rate", PARAM_FLOAT, rate, 0, 1, NULL, "peak learning rate of AdamW"}, \
+    {p "schedule", PARAM_CHOICE, schedule, 0, 0, "cosine|linear|constant|wsd", \
+     "learning rate over the steps, after the warm-up"}, \
+    {p "warmup", PARAM_INT, "0", 0, 1e9, NULL, "steps of linear warm-up"}, \
+    {p "final_fraction", PARAM_FLOAT, "0.1", 0, 1, NULL, \
+     "learning rate of the last step as a fraction of the peak"}, \
+    {p "batch", PARAM_INT, batch, 1, 1e6, NULL, \
+     "rows (windows or documents) of one step over all ranks; a multiple of the ranks"}, \
+    {p "grad_accum", PARAM_INT, "1", 1, 1e6, NULL, \
+     "passes a rank's share of the batch is cut into, to save memory"}, \
+    {p "weight_decay", PARAM_FLOAT, decay, 0, 1, NULL, "decoupled weight decay of matrices"}, \
+    {p "beta1", PARAM_FLOAT, "0.9", 0.001, 0.9999, NULL, "AdamW's first moment"}, \
+    {p "beta2", PARAM_FLOAT, "0.95", 0.001, 0.99999, NULL, "AdamW's second moment"}, \
+    {p "clip", PARAM_FLOAT, "1.0", 0, 1e6, NULL, \
+     "gradient norm above which gradients are scaled down; 0: never"}
 /* clang-format on */
 
 struct trainer {

@@ -39,9 +39,7 @@ static void close_recipe(struct run *run, void *state)
 static const struct param pairs_params[] = {PAIRS_PARAMS};
 
 static const struct input pairs_inputs[] = {
-    {"teacher", INPUT_CHECKPOINT, true, "language model that writes the sentences"},
-    {"contexts", INPUT_DATASET, false,
-     "documents to write after; without it the teacher writes contexts too"},
+    PAIRS_INPUTS,
     {"student", INPUT_CHECKPOINT, false,
      "model that rewrites the teacher's sentences: a round of self-distillation"},
 };

@@ -31,6 +31,7 @@ struct rewrite {
     struct sentence_sampler sampler;
     struct dataset *dataset;
     struct dataset_texts texts;
+    size_t count;     /* of texts that are sources */
     struct buf lines; /* of this rank */
     char *path;
     bool summary;
@@ -56,7 +57,10 @@ static int open_sources(struct run *run, struct rewrite *state, struct err *err)
         dataset_part(state->dataset, given->part, &part, err) < 0 ||
         dataset_texts_read(part, &state->texts, err) < 0)
         return err_wrap(err, "input 'data' (%s)", given->ref);
-    if (state->texts.count == 0)
+    state->count = state->texts.count;
+    if (run_int(run, "sources"))
+        state->count = (size_t)min_u64(state->count, (uint64_t)run_int(run, "sources"));
+    if (state->count == 0)
         return err_set(err, ERR_INVALID, "input 'data' (%s) holds no documents", given->ref);
     return 0;
 }
@@ -67,7 +71,7 @@ static int open_critic(struct run *run, struct rewrite *state, struct err *err)
 
     if (strcmp(run_string(run, "critic"), "oracle") == 0) {
         state->critic = critic_oracle();
-        state->tau = tau > 0 ? tau : 0.75;
+        state->tau = tau != 0 ? tau : 0.75;
         return 0;
     }
     if (!run_input(run, "judge") || tau == 0)
@@ -104,7 +108,7 @@ static int rewrite_open(struct run *run, void *opaque, struct err *err)
                      .top_p = run_float(run, "top_p"),
                      .seed = (uint64_t)run_int(run, "seed"),
                      .stop_token = (int32_t)tokenizer_end_of_text(state->tokenizer)}};
-    run->step_count = (state->texts.count + SOURCES_A_STEP - 1) / SOURCES_A_STEP + 1;
+    run->step_count = (state->count + SOURCES_A_STEP - 1) / SOURCES_A_STEP + 1;
     return 0;
 }
 
@@ -234,7 +238,7 @@ static int read_lines(const struct rewrite *state, struct measured *measured, st
     at = strchr(bytes, '\n') + 1; /* past the settings */
     for (; (end = strchr(at, '\n')); at = end + 1) {
         json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
-        CHECK(line && measured->count < state->texts.count); /* written a moment ago */
+        CHECK(line && measured->count < state->count); /* written a moment ago */
         add_measured(measured, line);
         json_decref(line);
     }
@@ -290,10 +294,10 @@ static int measure(struct run *run, const struct rewrite *state, struct err *err
 {
     struct measured measured = {.samples = json_array()};
 
-    measured.rewrites = mem_array(state->texts.count + 1, sizeof *measured.rewrites);
-    measured.list = mem_array(state->texts.count + 1, sizeof *measured.list);
+    measured.rewrites = mem_array(state->count + 1, sizeof *measured.rewrites);
+    measured.list = mem_array(state->count + 1, sizeof *measured.list);
     for (size_t m = 0; m < ARRAY_COUNT(means); m++)
-        measured.value[m] = mem_array(state->texts.count + 1, sizeof *measured.value[m]);
+        measured.value[m] = mem_array(state->count + 1, sizeof *measured.value[m]);
     int rc = read_lines(state, &measured, err);
     if (rc == 0)
         rc = report(run, state, &measured, err);
@@ -316,7 +320,7 @@ static int finish(struct run *run, struct rewrite *state, struct err *err)
     comm_barrier(run->comm);
     if (run->rank != 0)
         return 0;
-    if (block_merge(state->path, "rewrites", 0, state->texts.count, run->rank_count, err) < 0 ||
+    if (block_merge(state->path, "rewrites", 0, state->count, run->rank_count, err) < 0 ||
         measure(run, state, err) < 0)
         return -1;
     return run_artifact(run, "texts", "rewrites", state->path, NULL, err);
@@ -330,7 +334,7 @@ static int rewrite_step(struct run *run, void *opaque, struct err *err)
     run->phase = "rewrite";
     if (run->step + 1 == run->step_count)
         return finish(run, state, err);
-    for (size_t i = first; i < first + SOURCES_A_STEP && i < state->texts.count; i++)
+    for (size_t i = first; i < first + SOURCES_A_STEP && i < state->count; i++)
         if (i % run->rank_count == run->rank && rewrite_one(run, state, i, err) < 0)
             return err_wrap(err, "document %zu", i);
     return 0;
@@ -361,9 +365,10 @@ static const struct param rewrite_params[] = {
     {"top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"},
     {"max_tokens", PARAM_INT, "100", 4, 4096, NULL,
      "most tokens of a rewrite; at most half of the model's context"},
+    {"sources", PARAM_INT, "0", 0, 1e9, NULL, "most sources, the first of them; 0: all"},
     {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|oracle",
      "who judges entailment: the mutual information of the input judge, or exact truth"},
-    {"tau", PARAM_FLOAT, "0", 0, 100, NULL,
+    {"tau", PARAM_FLOAT, "0", -100, 100, NULL,
      "least score of an entailment; 0: 0.75 for the oracle"},
     {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a successful paraphrase"},
     {"compression", PARAM_FLOAT, "0.8", 0.05, 1, NULL,

@@ -41,6 +41,11 @@ struct pairs {
         uint64_t contexts, count[VERDICT_END];
         uint64_t kept_after_target; /* of contexts that the build leaves out */
     } sum;
+    struct {
+        uint64_t contexts; /* first .. first + contexts - 1 are in the dataset */
+        uint64_t pairs;
+        char *folder; /* of the dataset */
+    } built;          /* on all ranks, after pairs_build */
     uint64_t tokens, sample_us, critic_us; /* of this rank and this attempt */
 };
 
@@ -59,7 +64,11 @@ int pairs_build(struct pairs *pairs, struct err *err) WARN_UNUSED;
 uint64_t pairs_block_size(const struct pairs *pairs, uint64_t number); /* contexts */
 char *pairs_block_path(const struct pairs *pairs, uint64_t number); /* mem_free */
 
-/* Rows of the parameter table of every recipe that makes pairs. */
+/* Of all pairs, those that the critics accept: kept, or left out only because another like them
+ * was kept. */
+double pairs_accepted(const struct pairs *pairs);
+
+/* Rows of the tables of every recipe that makes pairs. */
 /* clang-format off */
 #define PAIRS_PARAMS \
     {"task", PARAM_CHOICE, "paraphrase", 0, 0, "paraphrase|summarize", \
@@ -112,6 +121,10 @@ char *pairs_block_path(const struct pairs *pairs, uint64_t number); /* mem_free 
     {"name", PARAM_STRING, "", 0, 0, NULL, "name of the dataset; empty: the job's name"}, \
     {"seed", PARAM_INT, "1337", 0, 9e15, NULL, "of every draw"}, \
     DEVICE_PARAMS
+#define PAIRS_INPUTS \
+    {"teacher", INPUT_CHECKPOINT, true, "language model that writes the sentences"}, \
+    {"contexts", INPUT_DATASET, false, \
+     "documents to write after; without it the teacher writes contexts too"}
 /* clang-format on */
 
 #endif

@@ -122,9 +122,10 @@ static int threshold(struct pairs *pairs, char *const *texts, size_t count, doub
                 asked[pairs_asked++] = (struct critic_pair){texts[i], texts[j]};
     int rc = critic_score(pairs->critic, asked, pairs_asked, score, err);
     if (rc == 0 && pairs_asked == 0)
-        rc = err_set(err, ERR_LIMIT, "no_sentences: after the first %zu contexts the teacher wrote "
-                     "no two different sentences, so the critic cannot be calibrated; see "
-                     "max_tokens and separator, or give tau", count);
+        rc = run_gave_up(pairs->run, err, "no_sentences",
+                         "after the first %zu contexts the teacher wrote no two different "
+                         "sentences, so the critic cannot be calibrated; see max_tokens and "
+                         "separator, or give tau", count);
     if (rc == 0) {
         qsort(score, pairs_asked, sizeof *score, compare);
         double above = run_float(pairs->run, "false_pass") * (double)pairs_asked;
@@ -260,7 +261,16 @@ static void report(struct pairs *pairs)
     }
 }
 
-static int check_yield(const struct pairs *pairs, struct err *err)
+double pairs_accepted(const struct pairs *pairs)
+{
+    const uint64_t *count = pairs->sum.count;
+    double pool = (double)pool_of(&pairs->sum);
+    uint64_t accepted = count[VERDICT_KEPT] + count[VERDICT_SIMILAR] + count[VERDICT_SURPLUS];
+
+    return pool > 0 ? (double)accepted / pool : 0;
+}
+
+static int check_yield(struct pairs *pairs, struct err *err)
 {
     const struct pairs_sum *sum = &pairs->sum;
     double pool = (double)pool_of(sum), least = run_float(pairs->run, "min_yield");
@@ -271,11 +281,12 @@ static int check_yield(const struct pairs *pairs, struct err *err)
         return 0;
     for (enum verdict v = 1; v < VERDICT_KEPT; v++)
         most = sum->count[v] > sum->count[most] ? v : most;
-    return err_set(err, ERR_LIMIT,
-                   "min_yield: after %llu contexts %.3g of %.0f pairs are kept, less than %.3g; "
-                   "most (%.1f %%) are dropped as '%s'",
-                   (unsigned long long)sum->contexts, yield, pool, least,
-                   100 * (double)sum->count[most] / (pool > 0 ? pool : 1), verdict_name(most));
+    return run_gave_up(pairs->run, err, "min_yield",
+                       "after %llu contexts %.3g of %.0f pairs are kept, less than %.3g; most "
+                       "(%.1f %%) are dropped as '%s'",
+                       (unsigned long long)sum->contexts, yield, pool, least,
+                       100 * (double)sum->count[most] / (pool > 0 ? pool : 1),
+                       verdict_name(most));
 }
 
 int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough, struct err *err)

@@ -5,6 +5,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
+#include "worker/engine/comm.h"
 #include "worker/engine/data/bytemap.h"
 #include "worker/engine/data/dataset_write.h"
 #include "worker/recipes/text/overlap.h"
@@ -136,12 +137,7 @@ static int read_blocks(struct build *build, struct err *err)
         if (rc < 0)
             return -1;
     }
-    if (build->count > 0)
-        return 0;
-    return err_set(err, ERR_LIMIT,
-                   "min_yield: no pair of %llu contexts was kept; the metrics share_* and the "
-                   "blocks in '%s' say why each was dropped",
-                   (unsigned long long)build->sum.contexts, build->pairs->folder);
+    return 0;
 }
 
 static void split(struct build *build)
@@ -278,22 +274,25 @@ static int write_dataset(struct build *build, const char *folder, const char *na
     return rc;
 }
 
+static const char *name_of(const struct run *run)
+{
+    return *run_string(run, "name") ? run_string(run, "name") : run->name;
+}
+
 static int build_dataset(struct build *build, struct err *err)
 {
     struct run *run = build->pairs->run;
-    const char *name = *run_string(run, "name") ? run_string(run, "name") : run->name;
+    const char *name = name_of(run), *folder = build->pairs->built.folder;
     char *parent = mem_printf("%s/datasets", run->job_dir);
-    char *folder = mem_printf("%s/%s", parent, name);
     int rc = file_make_folders(parent, 0755, err);
 
     if (rc == 0)
         rc = read_blocks(build, err);
-    if (rc == 0) {
+    if (rc == 0 && build->count > 0) {
         split(build);
         rc = write_dataset(build, folder, name, err);
     }
     mem_free(parent);
-    mem_free(folder);
     return rc;
 }
 
@@ -314,11 +313,25 @@ int pairs_build(struct pairs *pairs, struct err *err)
     struct run *run = pairs->run;
     struct build build = {
         .pairs = pairs, .kept_samples = json_array(), .dropped_samples = json_array()};
+    uint64_t made[2];
     int rc = 0;
 
     run->phase = "build";
+    pairs->built.folder = mem_printf("%s/datasets/%s", run->job_dir, name_of(run));
     if (run->rank == 0)
         rc = build_dataset(&build, err);
+    made[0] = build.sum.contexts;
+    made[1] = build.count;
+    if (rc == 0) { /* where rank 0 failed, all ranks are ended with it */
+        comm_broadcast(run->comm, made, sizeof made, 0);
+        pairs->built.contexts = made[0];
+        pairs->built.pairs = made[1];
+    }
+    if (rc == 0 && made[1] == 0)
+        rc = run_gave_up(run, err, "min_yield",
+                         "no pair of %llu contexts was kept; the metrics share_* and the blocks "
+                         "in '%s' say why each was dropped", (unsigned long long)made[0],
+                         pairs->folder);
     if (rc == 0 && run->rank == 0) {
         run_metric(run, "dataset_pairs", (double)build.count);
         run_metric(run, "dataset_duplicates", (double)build.duplicates);

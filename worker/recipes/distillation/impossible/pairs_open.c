@@ -206,8 +206,8 @@ static void hash_settings(struct pairs *pairs)
     for (size_t i = 0; i < run->recipe->input_count; i++) {
         const struct run_input *input = run_input(run, run->recipe->inputs[i].name);
         if (input)
-            buf_printf(&text, "%s %s %s %s\n", input->input->name, input->path, input->part,
-                       input->hash);
+            buf_printf(&text, "%s %s %s\n", input->input->name, input->part,
+                       *input->hash ? input->hash : input->path); /* wherever it lies */
     }
     hash_bytes(buf_text(&text), text.length, &hash);
     hash_to_hex(&hash, pairs->settings);
@@ -247,6 +247,7 @@ void pairs_close(struct pairs *pairs)
     tokenizer_free(pairs->tokenizer);
     device_close(pairs->device);
     mem_free(pairs->folder);
+    mem_free(pairs->built.folder);
 }
 
 char *pairs_block_path(const struct pairs *pairs, uint64_t number)
