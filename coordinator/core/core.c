@@ -114,6 +114,7 @@ struct core *core_new(const struct core_config *config)
     rights_init(core);
     core->window_timer = (struct timer){.kind = TIMER_WINDOWS};
     core->reason_timer = (struct timer){.kind = TIMER_REASONS};
+    core->garbage_timer = (struct timer){.kind = TIMER_GARBAGE};
     return core;
 }
 
@@ -406,6 +407,9 @@ static void timer_fire(struct core *core, struct timer *timer)
     case TIMER_JOB:
         job_backoff_due(core, OWNER(timer, job));
         break;
+    case TIMER_GARBAGE:
+        snapshots_due(core);
+        break;
     case TIMER_WINDOWS:
         windows_due(core);
         break;
@@ -441,6 +445,9 @@ static void dispatch(struct core *core, const struct event *event)
         break;
     case EVENT_CODE_OFFER:
         snapshot_on_offer(core, &event->code);
+        break;
+    case EVENT_COLLECT:
+        snapshot_on_collect(core, &event->code);
         break;
     case EVENT_CODE_PUT:
         snapshot_on_put(core, &event->code);
@@ -479,6 +486,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     core_flush(core);
     if (!core->reason_timer.slot)
         why_timer_set(core);
+    snapshots_timer_set(core);
     struct timer *timer = timer_first(&core->timers);
     effects->wake_at_ms = core->placement_wanted ? core->now_ms : timer ? timer->due_ms : 0;
     core->effects = NULL;

@@ -22,6 +22,7 @@ enum event_kind {
     EVENT_CODE_OFFER,
     EVENT_CODE_PUT,
     EVENT_EXEC,
+    EVENT_COLLECT,
     EVENT_END,
 };
 
@@ -77,6 +78,8 @@ struct event_code {
     const char *account;
     const struct msg_code_offer *offer; /* EVENT_CODE_OFFER */
     const struct msg_code_put *put;     /* EVENT_CODE_PUT */
+    const struct msg_collect *collect;  /* EVENT_COLLECT */
+    bool is_operator;                   /* role operator or admin */
 };
 
 /* Somebody wants to be in a job. */

@@ -39,7 +39,9 @@ struct worker;
       "points of a project that has used nothing lately")                                          \
     X(WEIGHT_SIZE, "weight_size", 0, 0, 1000000,                                                   \
       "points of a job that asks for all cores there are; smaller ones in proportion")             \
-    X(AGE_PER_HOUR, "age_per_hour", 100, 0, 1000000, "points of each hour of waiting")
+    X(AGE_PER_HOUR, "age_per_hour", 100, 0, 1000000, "points of each hour of waiting")             \
+    X(CODE_KEEP_MS, "code_keep_ms", 2592000000, 0, 315360000000,                                   \
+      "code that no living job runs is kept so long after its last use; 0: for ever")
 enum setting {
 #define X(tag, name, initial, least, most, help) SETTING_##tag,
     SETTINGS(X)

@@ -215,6 +215,78 @@ void snapshot_release(struct core *core, const struct hash *content)
     snapshot_mark(core, snapshot);
 }
 
+/* ---- retention --------------------------------------------------------------------------- */
+
+#define COLLECT_EVERY_MS 3600000u
+#define UPLOAD_KEEP_MS   86400000u /* a transfer that nobody has gone on with */
+
+/* What a living job runs stays, whatever its age: it may be retried, or wait for weeks. */
+static bool is_garbage(const struct core *core, const struct snapshot *snapshot, uint64_t keep_ms)
+{
+    uint64_t keep = is_complete(snapshot) ? keep_ms : min_u64(keep_ms, UPLOAD_KEEP_MS);
+    return snapshot->jobs == 0 && !snapshot->dirty && snapshot->used_at <= core->wall_us &&
+           core->wall_us - snapshot->used_at >= keep * 1000;
+}
+
+static void snapshot_remove(struct core *core, struct snapshot *snapshot)
+{
+    char hex[HASH_HEX_SIZE];
+    struct row_snapshot row = {.snapshot_id = snapshot->snapshot_id,
+                               .chunks_stored = snapshot->chunks_stored,
+                               .used_at = snapshot->used_at,
+                               .removed_at = core->wall_us};
+    hash_to_hex(&snapshot->content, hex);
+    effects_persist(core->effects, ROW_TABLE_snapshot, PERSIST_UPDATE, &row);
+    history_add(core, "code_removed", 0, 0, 0, snapshot->account,
+                arena_printf(step_arena(core), "%s, %llu bytes", hex,
+                             (unsigned long long)snapshot->size_bytes));
+    core->uploads -= !is_complete(snapshot);
+    HASH_DEL(core->snapshots, snapshot);
+    snapshot_free(snapshot);
+}
+
+/* uthash keeps the order of insertion, which is that of the ids. */
+static size_t snapshots_collect(struct core *core, uint64_t keep_ms)
+{
+    struct snapshot *snapshot, *next;
+    size_t count = 0;
+    HASH_ITER(hh, core->snapshots, snapshot, next)
+    {
+        if (!is_garbage(core, snapshot, keep_ms))
+            continue;
+        snapshot_remove(core, snapshot);
+        count++;
+    }
+    return count;
+}
+
+void snapshot_on_collect(struct core *core, const struct event_code *event)
+{
+    uint64_t keep_ms = event->collect->at_once ? event->collect->keep_ms
+                                               : (uint64_t)core->settings[SETTING_CODE_KEEP_MS];
+    if (!event->is_operator) {
+        refuse(core, event, ERR_DENIED, "only operators and admins remove what is stored");
+        return;
+    }
+    bool for_ever = !event->collect->at_once && keep_ms == 0;
+    size_t count = for_ever ? 0 : snapshots_collect(core, min_u64(keep_ms, INT64_MAX / 1000));
+    effects_release(core->effects, ADDRESS_CLIENT, event->client, MSG_DONE)->u.done =
+        (struct msg_done){.request_seq = event->request_seq, .count = count, .text = ""};
+}
+
+void snapshots_due(struct core *core)
+{
+    uint64_t keep_ms = (uint64_t)core->settings[SETTING_CODE_KEEP_MS];
+    if (keep_ms > 0)
+        snapshots_collect(core, keep_ms);
+}
+
+void snapshots_timer_set(struct core *core)
+{
+    if (core->snapshots && !core->garbage_timer.slot)
+        timer_set(&core->timers, &core->garbage_timer, core->now_ms + COLLECT_EVERY_MS);
+}
+
 /* ---- rows, dump, check ------------------------------------------------------------------- */
 
 void snapshots_flush(struct core *core)

@@ -415,6 +415,7 @@ struct core {
     struct sweep *sweeps; /* that live */
     struct snapshot *snapshots; /* by content */
     uint64_t uploads;           /* of them, not complete */
+    struct timer garbage_timer;
     struct submit_memory *submits; /* uthash keeps order of insertion: the oldest go first */
     struct account *accounts;
     int64_t settings[SETTING_END];
@@ -548,6 +549,9 @@ const char *snapshot_fault(const struct core *core, const struct hash *content);
 /* A job that runs it lives, or has ended. */
 void snapshot_hold(struct core *core, const struct hash *content);
 void snapshot_release(struct core *core, const struct hash *content);
+void snapshot_on_collect(struct core *core, const struct event_code *event);
+void snapshots_due(struct core *core);       /* the hourly look for what nothing needs */
+void snapshots_timer_set(struct core *core); /* while there are any */
 void snapshots_flush(struct core *core);
 void snapshots_done(struct core *core);
 void snapshots_dump(const struct core *core, struct buf *out);

@@ -224,6 +224,12 @@ static void on_code(struct shell *shell, const struct server_source *from, uint6
                                    .account = from->principal,
                                    .offer = offers ? &message->u.code_offer : NULL,
                                    .put = offers ? NULL : &message->u.code_put}};
+    if (message->tag == MSG_COLLECT) {
+        event.kind = EVENT_COLLECT;
+        event.code.put = NULL;
+        event.code.collect = &message->u.collect;
+        event.code.is_operator = from->role == ROLE_OPERATOR || from->role == ROLE_ADMIN;
+    }
     shell_step(shell, &event);
 }
 
@@ -273,6 +279,7 @@ void intake_message(void *user, const struct server_source *from, const struct e
         break;
     case MSG_CODE_OFFER:
     case MSG_CODE_PUT:
+    case MSG_COLLECT:
         on_code(shell, from, seq, message);
         break;
     case MSG_CODE_GET:

@@ -35,7 +35,7 @@ spec() { # NAME [lines...]
 
 @test "a job queued before its source changes runs the old code" {
     project old
-    spec old 'hold: true' >job.yaml
+    spec old 'hold: true' 'env: {GREETING: hi, MY_TOKEN: x}' >job.yaml
     id=$(athanor submit job.yaml --ids)
     project new
     spec new >job.yaml
@@ -46,6 +46,7 @@ spec() { # NAME [lines...]
     athanor wait "$id"
     athanor logs "$id" | grep -q '^old from .*/code$'
     athanor logs "$new" | grep -q '^new from .*/code$'
+    [ "$(sql "SELECT placement -> 'environment' ->> 'GREETING', placement -> 'environment' ->> 'MY_TOKEN' FROM athanor.runs WHERE job_id = $id")" = "hi|(withheld)" ]
     # What ran can be seen, and had back: nothing of .git, nothing that was ignored.
     athanor code show "$id" --json | jq -r '.[].path' >files
     diff files - <<<$'.gitignore\nlib/say.sh\nrun.sh'
@@ -95,6 +96,24 @@ spec() { # NAME [lines...]
     before=$(sql "SELECT created_at FROM athanor.snapshots WHERE size_bytes > 3000000")
     athanor wait "$(athanor submit job.yaml --ids)"
     [ "$(sql "SELECT created_at FROM athanor.snapshots WHERE size_bytes > 3000000")" = "$before" ]
+}
+
+@test "code that nothing needs is collected, what a waiting job needs is not" {
+    project kept
+    spec kept 'hold: true' >job.yaml
+    id=$(athanor submit job.yaml --ids)
+    before=$(athanor gc --older-than 0s --dry-run --json | jq length)
+    [ "$before" -gt 0 ]
+    [ "$(athanor gc --dry-run --json | jq length)" = 0 ]
+    [ "$(athanor gc --older-than 0s --json | jq .removed)" = "$before" ]
+    [ "$(athanor gc --older-than 0s --dry-run --json | jq length)" = 0 ]
+    athanor release "$id"
+    athanor wait "$id"
+    athanor logs "$id" | grep -q '^kept from'
+    athanor gc --older-than 0s | grep -q '^1 archive of code removed'
+    run athanor code show "$id"
+    [ "$status" -eq 4 ]
+    [[ $output == *"retention may have removed it"* ]]
 }
 
 @test "folders that cannot be packed are refused by name" {

@@ -375,6 +375,7 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_CODE_GET:
     case MSG_COPY_GET:
     case MSG_COPY_DATA:
+    case MSG_COLLECT:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;

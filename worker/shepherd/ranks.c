@@ -96,6 +96,42 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
     return 0; /* ended already */
 }
 
+#define VALUE_SHOWN_MAX   200u   /* bytes of a variable's value that are recorded */
+#define RECORDED_VARS_MAX 100u   /* 100 x 300 B stay below what a report may hold */
+
+/* Values of such names are not written down; secrets do not belong into the environment at all. */
+static bool is_secret(const char *name)
+{
+    static const char *const marks[] = {"TOKEN", "SECRET", "PASSW", "CREDENTIAL", "KEY"};
+    for (size_t i = 0; i < ARRAY_COUNT(marks); i++)
+        if (strcasestr(name, marks[i]))
+            return true;
+    return false;
+}
+
+/* The variables of the first rank here, but for those of the contract, which follow from the
+ * attempt. */
+static json_t *environment_json(struct run *run)
+{
+    struct environment environment = {0};
+    json_t *object = json_object();
+    environment_build(&run->plan, &run->places, 0, &environment);
+    for (size_t i = 0; i < environment.count && json_object_size(object) < RECORDED_VARS_MAX; i++) {
+        size_t length = strcspn(environment.items[i], "=");
+        char *name = mem_strndup(environment.items[i], length);
+        const char *value = environment.items[i] + length + 1;
+        if (strncmp(name, "ATHANOR_", 8) != 0) {
+            json_t *text = is_secret(name)
+                               ? json_string("(withheld)")
+                               : json_stringn(value, strnlen(value, VALUE_SHOWN_MAX));
+            json_object_set_new(object, name, text ? text : json_string("(not UTF-8, or cut)"));
+        }
+        mem_free(name);
+    }
+    environment_done(&environment);
+    return object;
+}
+
 static void started_report(struct run *run)
 {
     json_t *pids = json_array(), *cores = json_array(), *gpus = json_array();
@@ -108,8 +144,9 @@ static void started_report(struct run *run)
             json_array_append_new(gpus, json_string(rank->gpus));
     }
     json_t *meta =
-        json_pack("{s:i, s:i, s:o, s:o, s:o}", "pid", (int)run->ranks[0].pid, "shepherd_pid",
-                  (int)getpid(), "pids", pids, "cores", cores, "gpus", gpus);
+        json_pack("{s:i, s:i, s:o, s:o, s:o, s:o}", "pid", (int)run->ranks[0].pid, "shepherd_pid",
+                  (int)getpid(), "pids", pids, "cores", cores, "gpus", gpus,
+                  "environment", environment_json(run));
     CHECK(meta);
     char *text = json_dumps(meta, JSON_COMPACT);
     struct rec_report report = {.kind = REPORT_STARTED, .meta = text};

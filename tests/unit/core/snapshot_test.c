@@ -155,12 +155,86 @@ static void damage_is_refused_and_the_transfer_goes_on(void **state)
     assert_int_equal(memory_db_count(f->db, ROW_TABLE_snapshot), 1);
 }
 
+/* Small archives of one chunk, held and let go at random, as jobs do. */
+static void what_a_living_job_needs_is_never_collected(void **state)
+{
+    struct fixture *f = *state;
+    struct hash contents[20];
+    unsigned holds[20] = {0}, there[20] = {0};
+    struct rng rng;
+    rng_init(&rng, 7);
+    for (unsigned round = 0; round < 2000; round++) {
+        size_t i = (size_t)rng_below(&rng, 20);
+        char byte = (char)i;
+        struct hash each;
+        hash_bytes(&byte, 1, &each);
+        chunks_hash(1, &each, 1, &contents[i]);
+        struct msg_code_offer offer = {
+            .content = contents[i], .size_bytes = 1, .chunks = {(const char *)&each, HASH_BYTES}};
+        struct msg_code_put put = {.content = contents[i], .data = {&byte, 1}};
+        struct msg_collect collect = {.at_once = true, .keep_ms = rng_below(&rng, 3)};
+        struct event event = {.kind = EVENT_COLLECT,
+                              .now_ms = ++f->now_ms,
+                              .wall_us = BASE_US + round * 1000,
+                              .code = {.client = 1,
+                                       .account = "ann",
+                                       .is_operator = true,
+                                       .offer = &offer,
+                                       .put = &put,
+                                       .collect = &collect}};
+        switch (rng_below(&rng, 4)) {
+        case 0:
+            event.kind = EVENT_CODE_OFFER;
+            break;
+        case 1:
+            event.kind = EVENT_CODE_PUT;
+            break;
+        case 2:
+            there[i] = snapshot_fault(f->core, &contents[i]) == NULL;
+            if (there[i] && holds[i] < 3) {
+                snapshot_hold(f->core, &contents[i]);
+                holds[i]++;
+            } else if (holds[i] > 0) {
+                snapshot_release(f->core, &contents[i]);
+                holds[i]--;
+            }
+            event.kind = EVENT_CODE_OFFER;
+            break;
+        default:
+            break;
+        }
+        effects_reset(&f->effects);
+        core_step(f->core, &event, &f->effects);
+        assert_null(memory_db_apply(f->db, f->effects.persist, f->effects.persist_count,
+                                    &f->arena));
+        for (size_t k = 0; k < 20; k++)
+            if (holds[k] > 0)
+                assert_null(snapshot_fault(f->core, &contents[k]));
+    }
+    struct msg_collect all = {.at_once = true};
+    struct event event = {.kind = EVENT_COLLECT,
+                          .now_ms = ++f->now_ms,
+                          .wall_us = BASE_US * 2,
+                          .code = {.client = 1, .account = "ann", .is_operator = true,
+                                   .collect = &all}};
+    effects_reset(&f->effects);
+    core_step(f->core, &event, &f->effects);
+    for (size_t k = 0; k < 20; k++)
+        assert_true((snapshot_fault(f->core, &contents[k]) == NULL) == (holds[k] > 0));
+    event.code.is_operator = false;
+    effects_reset(&f->effects);
+    core_step(f->core, &event, &f->effects);
+    assert_int_equal(f->effects.release[0].message.tag, MSG_REFUSED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(chunks_come_in_order_and_repeats_change_nothing, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(another_leader_goes_on_where_the_first_stopped, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_a_living_job_needs_is_never_collected, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(damage_is_refused_and_the_transfer_goes_on, set_up,
                                         tear_down),
