@@ -6,7 +6,14 @@
 
 #include "common/base/base.h"
 
-enum timer_kind { TIMER_WORKER = 1, TIMER_ATTEMPT, TIMER_JOB, TIMER_REASONS, TIMER_WINDOWS, TIMER_GARBAGE };
+enum timer_kind {
+    TIMER_WORKER = 1,
+    TIMER_ATTEMPT,
+    TIMER_JOB,
+    TIMER_REASONS,
+    TIMER_WINDOWS,
+    TIMER_GARBAGE,
+};
 
 struct timer {
     uint64_t due_ms;

@@ -96,38 +96,56 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
     return 0; /* ended already */
 }
 
-#define VALUE_SHOWN_MAX   200u   /* bytes of a variable's value that are recorded */
-#define RECORDED_VARS_MAX 100u   /* 100 x 300 B stay below what a report may hold */
+#define VALUE_SHOWN_MAX    200u    /* bytes of a variable's value that are recorded */
+#define RECORDED_BYTES_MAX 16384u /* as JSON: a quarter of what a report's text may hold */
 
-/* Values of such names are not written down; secrets do not belong into the environment at all. */
-static bool is_secret(const char *name)
+/* Such values are not written down; secrets do not belong into the environment at all. */
+static bool is_secret(const char *name, const char *value)
 {
-    static const char *const marks[] = {"TOKEN", "SECRET", "PASSW", "CREDENTIAL", "KEY"};
+    static const char *const marks[] = {"TOKEN", "SECRET", "PASS", "CREDENTIAL", "KEY", "AUTH",
+                                        "COOKIE"};
     for (size_t i = 0; i < ARRAY_COUNT(marks); i++)
         if (strcasestr(name, marks[i]))
             return true;
-    return false;
+    const char *address = strstr(value, "://"); /* scheme://user:password@host */
+    return address && strchr(address, '@');
+}
+
+/* At most VALUE_SHOWN_MAX bytes of it, cut between characters. */
+static json_t *value_json(const char *value)
+{
+    size_t length = strnlen(value, VALUE_SHOWN_MAX);
+    while (length > 0 && ((unsigned char)value[length] & 0xc0) == 0x80)
+        length--;
+    json_t *text = json_stringn(value, length);
+    return text ? text : json_string("(not UTF-8)");
 }
 
 /* The variables of the first rank here, but for those of the contract, which follow from the
- * attempt. */
+ * attempt. What does not fit into the report is left out, and how many that were is told. */
 static json_t *environment_json(struct run *run)
 {
     struct environment environment = {0};
     json_t *object = json_object();
+    size_t bytes = 0, left_out = 0;
     environment_build(&run->plan, &run->places, 0, &environment);
-    for (size_t i = 0; i < environment.count && json_object_size(object) < RECORDED_VARS_MAX; i++) {
+    for (size_t i = 0; i < environment.count; i++) {
         size_t length = strcspn(environment.items[i], "=");
         char *name = mem_strndup(environment.items[i], length);
         const char *value = environment.items[i] + length + 1;
         if (strncmp(name, "ATHANOR_", 8) != 0) {
-            json_t *text = is_secret(name)
-                               ? json_string("(withheld)")
-                               : json_stringn(value, strnlen(value, VALUE_SHOWN_MAX));
-            json_object_set_new(object, name, text ? text : json_string("(not UTF-8, or cut)"));
+            json_t *text = is_secret(name, value) ? json_string("(withheld)") : value_json(value);
+            size_t more = length + 6 + json_dumpb(text, NULL, 0, JSON_ENCODE_ANY);
+            if (bytes + more > RECORDED_BYTES_MAX || json_object_set(object, name, text) < 0)
+                left_out++;
+            else
+                bytes += more;
+            json_decref(text);
         }
         mem_free(name);
     }
+    if (left_out)
+        json_object_set_new(object, "(left out)", json_integer((json_int_t)left_out));
     environment_done(&environment);
     return object;
 }
