@@ -1,6 +1,12 @@
 /* dataset_test.c - writing and opening of dataset directories, and what is refused. */
 #include "tests/unit/data/files.h"
 
+#include "common/base/hash.h"
+
+#include <dirent.h>
+#include <jansson.h>
+#include <sys/stat.h>
+
 static void parts_are_read_as_they_were_written(void **state)
 {
     (void)state;
@@ -75,6 +81,44 @@ static void writing_again_replaces_the_dataset(void **state)
     folder_done(folder);
 }
 
+/* What another worker needs to fetch it: name, size and hash of each file but the list's own. */
+static void the_index_covers_every_file_with_size_and_hash(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    char *folder = folder_make(), *path = small_dataset(folder, 11, 4), *text;
+    char *index = mem_printf("%s/dataset.json", path), hex[HASH_HEX_SIZE];
+    struct dirent **entries;
+    size_t length, found = 0;
+    assert_int_equal(file_read(index, 1 << 20, &text, &length, &err), 0);
+    json_t *root = json_loadb(text, length, 0, NULL), *files = json_object_get(root, "files");
+    assert_true(json_array_size(files) > 6); /* shards of two parts, texts, tokenizer */
+    int count = scandir(path, &entries, NULL, NULL);
+    for (int i = 0; i < count; i++) {
+        found += entries[i]->d_name[0] != '.';
+        free(entries[i]);
+    }
+    free(entries);
+    assert_int_equal(json_array_size(files) + 1, found);
+    for (size_t i = 0; i < json_array_size(files); i++) {
+        const json_t *entry = json_array_get(files, i);
+        struct hash content;
+        struct stat info;
+        char *file = mem_printf("%s/%s", path, json_string_value(json_object_get(entry, "name")));
+        assert_int_equal(hash_file(file, &content, &err), 0);
+        assert_int_equal(stat(file, &info), 0);
+        hash_to_hex(&content, hex);
+        assert_string_equal(json_string_value(json_object_get(entry, "blake2b")), hex);
+        assert_int_equal(json_integer_value(json_object_get(entry, "size_bytes")), info.st_size);
+        mem_free(file);
+    }
+    json_decref(root);
+    mem_free(text);
+    mem_free(index);
+    mem_free(path);
+    folder_done(folder);
+}
+
 static void shards_of_another_tokenizer_are_refused(void **state)
 {
     (void)state;
@@ -131,6 +175,7 @@ int main(void)
         cmocka_unit_test(parts_are_read_as_they_were_written),
         cmocka_unit_test(a_part_that_is_not_there_is_refused_with_those_that_are),
         cmocka_unit_test(writing_again_replaces_the_dataset),
+        cmocka_unit_test(the_index_covers_every_file_with_size_and_hash),
         cmocka_unit_test(shards_of_another_tokenizer_are_refused),
         cmocka_unit_test(damaged_indexes_are_refused_by_field),
     };

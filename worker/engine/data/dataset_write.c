@@ -4,12 +4,14 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct dataset_writer {
     char *folder, *temporary, *name;
@@ -20,6 +22,7 @@ struct dataset_writer {
     struct token_list tokens; /* of all documents, separators included */
     uint64_t *start;          /* count + 1 */
     json_t *parts;
+    json_t *hashed; /* by name: entries of "files"; a file is written once, and hashed once */
     bool committed;
 };
 
@@ -53,7 +56,8 @@ int dataset_writer_open(const char *folder, const char *name, const struct token
     writer->count = count;
     writer->shard_tokens = shard_tokens;
     writer->parts = json_object();
-    CHECK(writer->parts);
+    writer->hashed = json_object();
+    CHECK(writer->parts && writer->hashed);
     if (file_remove_tree(writer->temporary, err) < 0 ||
         file_make_folders(writer->temporary, 0755, err) < 0 ||
         tokenizer_write(tokenizer, writer->temporary, 1000000, err) < 0) {
@@ -192,20 +196,83 @@ int dataset_writer_part(struct dataset_writer *writer, const char *name, const u
     return rc;
 }
 
+/* ---- files, so that another worker can fetch and check them ------------------------------- */
+
+static int file_describe(const char *path, const char *name, json_t **out, struct err *err)
+{
+    struct hash content;
+    struct stat info;
+    char hex[HASH_HEX_SIZE];
+    if (stat(path, &info) < 0)
+        return err_errno(err, "look at '%s'", path);
+    if (!S_ISREG(info.st_mode))
+        return err_set(err, ERR_INVALID, "'%s' is no file: a dataset is a flat folder", path);
+    if (hash_file(path, &content, err) < 0)
+        return -1;
+    hash_to_hex(&content, hex);
+    *out = json_pack("{s:s, s:I, s:s}", "name", name, "size_bytes", (json_int_t)info.st_size,
+                     "blake2b", hex);
+    return *out ? 0 : err_set(err, ERR_INVALID, "the name of '%s' is not UTF-8", path);
+}
+
+static int is_covered(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.' && strcmp(entry->d_name, "dataset.json") != 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* Every file of the folder but dataset.json itself, in order of name: the same form as a
+ * checkpoint's manifest. */
+static int files_describe(struct dataset_writer *writer, json_t *files, struct err *err)
+{
+    struct dirent **entries;
+    int count = scandir(writer->temporary, &entries, is_covered, by_bytes), rc = 0;
+    if (count < 0)
+        return err_errno(err, "list '%s'", writer->temporary);
+    for (int i = 0; i < count; i++) {
+        const char *name = entries[i]->d_name;
+        json_t *entry = json_incref(json_object_get(writer->hashed, name));
+        if (rc == 0 && !entry) {
+            char *path = mem_printf("%s/%s", writer->temporary, name);
+            rc = file_describe(path, name, &entry, err);
+            if (rc == 0)
+                CHECK(json_object_set(writer->hashed, name, entry) == 0);
+            mem_free(path);
+        }
+        if (rc == 0)
+            CHECK(json_array_append(files, entry) == 0);
+        json_decref(entry);
+        free(entries[i]);
+    }
+    free(entries);
+    return rc;
+}
+
 int dataset_writer_index(struct dataset_writer *writer, const char *extra_json, struct err *err)
 {
     json_t *root = json_pack("{s:i, s:s, s:s, s:I, s:O}", "format", DATASET_FORMAT, "name",
                              writer->name, "tokenizer", "tokenizer.json", "vocab_size",
                              (json_int_t)tokenizer_vocab_size(writer->tokenizer), "parts",
                              writer->parts);
+    json_t *files = json_array();
+    int rc = files_describe(writer, files, err);
+    CHECK(root && json_object_set_new(root, "files", files) == 0);
+    if (rc < 0) {
+        json_decref(root);
+        return -1;
+    }
     json_t *extra = extra_json ? json_loads(extra_json, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    CHECK(root && (!extra_json || json_is_object(extra)));
+    CHECK(!extra_json || json_is_object(extra));
     CHECK(!extra || json_object_update_missing(root, extra) == 0);
     json_decref(extra);
     char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
     CHECK(text);
     char *path = mem_printf("%s/dataset.json", writer->temporary);
-    int rc = file_replace(path, text, strlen(text), 0644, err);
+    rc = file_replace(path, text, strlen(text), 0644, err);
     mem_free(path);
     free(text);
     json_decref(root);
@@ -239,6 +306,7 @@ void dataset_writer_close(struct dataset_writer *writer)
     token_list_done(&writer->tokens);
     mem_free(writer->start);
     json_decref(writer->parts);
+    json_decref(writer->hashed);
     mem_free(writer->folder);
     mem_free(writer->temporary);
     mem_free(writer->name);

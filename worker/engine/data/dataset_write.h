@@ -26,8 +26,9 @@ uint64_t dataset_writer_tokens(const struct dataset_writer *writer); /* of all d
  * ERR_INVALID for a name that is not [A-Za-z0-9_.-]{1,64}. */
 int dataset_writer_part(struct dataset_writer *writer, const char *name, const uint64_t *indices,
                         size_t count, struct err *err) WARN_UNUSED;
-/* Writes dataset.json so that dataset_open works on the temporary folder. extra_json: members
- * to merge into it ("{...}"), or NULL. May be called again with more. */
+/* Writes dataset.json so that dataset_open works on the temporary folder, with size and hash of
+ * every file that is there by now. extra_json: members to merge into it ("{...}"), or NULL. May be
+ * called again with more; a file written before must not have changed since. */
 int dataset_writer_index(struct dataset_writer *writer, const char *extra_json,
                          struct err *err) WARN_UNUSED;
 const char *dataset_writer_folder(const struct dataset_writer *writer); /* the temporary one */
