@@ -386,6 +386,14 @@ void artifact_free(struct artifact *artifact)
     mem_free(artifact->meta_json);
 }
 
+const struct artifact *artifact_by_id(const struct job *job, uint64_t artifact_id)
+{
+    for (size_t i = 0; artifact_id && i < job->artifact_count; i++)
+        if (job->artifacts[i].artifact_id == artifact_id)
+            return &job->artifacts[i];
+    return NULL;
+}
+
 const struct artifact *artifact_dataset(const struct job *job, const char *name)
 {
     for (size_t i = job->artifact_count; i > 0; i--) {
@@ -441,6 +449,7 @@ void artifact_report(struct core *core, struct part *part, const struct rec_repo
         .artifact_id = ++core->ids.artifact,
         .job_id = job->job_id,
         .attempt_id = attempt->attempt_id,
+        .worker_id = part->worker->worker_id,
         .kind = kind,
         .name = report->name,
         .path = report->path,
@@ -468,6 +477,7 @@ void artifact_load(struct core *core, struct job *job, const struct row_artifact
                  (struct artifact){
                      .artifact_id = row->artifact_id,
                      .attempt_id = row->attempt_id,
+                     .worker_id = row->worker_id,
                      .size_bytes = row->size_bytes,
                      .created_at = row->created_at,
                      .kind = mem_strdup(row->kind),

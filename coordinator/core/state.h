@@ -154,7 +154,7 @@ struct checkpoint {
 };
 
 struct artifact {
-    uint64_t artifact_id, attempt_id, size_bytes, created_at;
+    uint64_t artifact_id, attempt_id, worker_id, size_bytes, created_at;
     char *kind, *name, *path, *meta_json;
     struct hash content;
 };
@@ -704,6 +704,7 @@ void checkpoint_free(struct checkpoint *checkpoint);
 void artifact_report(struct core *core, struct part *part, const struct rec_report *report);
 void artifact_load(struct core *core, struct job *job, const struct row_artifact *row);
 void artifact_free(struct artifact *artifact);
+const struct artifact *artifact_by_id(const struct job *job, uint64_t artifact_id);
 const struct artifact *artifact_dataset(const struct job *job, const char *name);
 bool artifact_exists(const struct job *job, const char *name); /* of any kind */
 /* 0: every input of the job has something to read; -1: err says which has not. */

@@ -215,7 +215,8 @@ static const struct load_part parts[] = {
     {ROW_TABLE_checkpoint, each_checkpoint,
      "JOIN loaded USING (job_id) WHERE t.removed_at IS NULL"
      " OR t.removed_at > now() - interval '1 hour' ORDER BY t.checkpoint_id"},
-    {ROW_TABLE_artifact, each_artifact, "JOIN loaded USING (job_id) ORDER BY t.artifact_id"},
+    {ROW_TABLE_artifact, each_artifact,
+     "JOIN loaded USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.artifact_id"},
     {ROW_TABLE_lineage, each_lineage,
      "JOIN athanor.attempt a USING (attempt_id) WHERE a.ended_at IS NULL"
      " ORDER BY t.attempt_id, t.input"},

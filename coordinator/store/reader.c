@@ -71,6 +71,7 @@ struct reader {
     "            JOIN athanor.job j USING (job_id) JOIN athanor.experiment e USING "               \
     "(experiment_id)"                                                                              \
     "           WHERE a.kind = 5 AND r.kind = 'dataset' AND r.name = a.name"                       \
+    "             AND r.removed_at IS NULL"                                                        \
     "           ORDER BY e.name = a.experiment DESC, r.artifact_id DESC LIMIT 1) d"                \
     "  UNION SELECT s.job_id FROM ask a, LATERAL (SELECT j.job_id FROM athanor.job j"              \
     "           WHERE a.kind = 6 AND j.spec_hash = decode(a.name, 'hex')"                          \
@@ -91,7 +92,7 @@ static const char *const found_rest[STATEMENTS_MAX] = {
     "JOIN found USING (job_id) ORDER BY t.job_id",
     "JOIN found USING (job_id) ORDER BY t.job_id, t.parent_id",
     "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.checkpoint_id",
-    "JOIN found USING (job_id) ORDER BY t.artifact_id"};
+    "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.artifact_id"};
 
 static const char sql_maintain[] =
     "SELECT athanor.history_prepare() + athanor.snapshot_sweep() +"

@@ -114,3 +114,62 @@ Y
     [ "$status" -eq 1 ]
     sql "SELECT evidence FROM athanor.runs WHERE job_id = $id" | grep -q "from 'worker-1': its file 'weights' has another hash"
 }
+
+trained() { # ZONE: reads the dataset that was made on worker-1
+    cat <<Y
+athanor: 1
+name: trained-$1
+kind: pretraining
+recipe: clm
+constraint: {zone: $1}
+resources: {memory: 512MiB}
+inputs: {data: dataset:moved/train, valid: dataset:moved/valid}
+params: {steps: 2, batch: 2, context: 16, layers: 1, d_model: 16, heads: 2, eval_every: 2}
+Y
+}
+
+@test "a dataset of another worker is fetched, checked by hash and trained on; a damaged shard is named" {
+    cat >data.yaml <<Y
+athanor: 1
+name: data
+kind: data
+recipe: text
+constraint: {zone: z1}
+resources: {memory: 512MiB}
+params: {name: moved, files: [/usr/share/common-licenses/GPL-3, /usr/share/common-licenses/MPL-2.0], min_bytes: 20, vocab_size: 300}
+Y
+    data=$(athanor submit data.yaml --ids)
+    athanor wait "$data" || { athanor logs "$data"; false; }
+    [ "$(sql "SELECT worker FROM athanor.artifacts WHERE job_id = $data")" = worker-1 ]
+    id=$(trained z2 | athanor submit - --ids)
+    athanor wait "$id" || { cat "$ATHANOR_HOME"/own-*.log; athanor logs "$id"; athanor show "$id"; false; }
+    [ "$(sql "SELECT count(*) FROM athanor.lineages l JOIN athanor.artifacts a USING (artifact_id) WHERE l.job_id = $id AND l.content_hash = a.content_hash")" = 2 ]
+    until_true 20 nothing_is_copied
+    folder=$(sql "SELECT path FROM athanor.artifacts WHERE job_id = $data")
+    cp "$folder/dataset.json" whole.json
+    shard=$(jq -r '.parts.train.shards[0]' "$folder/dataset.json")
+    printf X | dd of="$folder/$shard" bs=1 seek=500 conv=notrunc 2>/dev/null
+    id=$(trained z2 | athanor submit - --ids)
+    run athanor wait "$id"
+    [ "$status" -eq 1 ]
+    sql "SELECT evidence FROM athanor.runs WHERE job_id = $id" | grep -q "^dataset .* from 'worker-1': its file '$shard' has another hash"
+}
+
+@test "a dataset without hashes of its files is used where it lies, and refused elsewhere with the reason" {
+    cat >bare.sh <<'S'
+set -e
+mkdir -p "$ATHANOR_JOB_DIR/bare"
+echo '{"format": 1, "name": "bare"}' >"$ATHANOR_JOB_DIR/bare/dataset.json"
+athanor report artifact --kind dataset bare "$ATHANOR_JOB_DIR/bare"
+S
+    printf 'athanor: 1\nname: bare\nkind: command\ncommand: [sh, %s]\nenv: {PATH: "%s"}\nconstraint: {zone: z1}\n' "$PWD/bare.sh" "$PATH" >bare.yaml
+    athanor wait "$(athanor submit bare.yaml --ids)"
+    for zone in z1 z2; do
+        printf 'athanor: 1\nname: reads\nkind: command\ncommand: [sh, -c, "cat $ATHANOR_INPUT_DATA/dataset.json"]\nconstraint: {zone: %s}\ninputs: {data: dataset:bare}\n' $zone >reads.yaml
+        athanor submit reads.yaml --ids >"$zone"
+    done
+    athanor wait "$(cat z1)"
+    run athanor wait "$(cat z2)"
+    [ "$status" -eq 1 ]
+    sql "SELECT evidence FROM athanor.runs WHERE job_id = $(cat z2)" | grep -q "its dataset.json lists no files with their hashes"
+}

@@ -26,7 +26,8 @@ struct file { /* of a manifest */
 struct copy {
     struct copy *next;
     struct fetching *fetching;
-    struct hash content; /* of manifest.json */
+    struct hash content; /* of its index */
+    const char *index;   /* the file that lists the others: manifest.json or dataset.json */
     char *path;          /* where it is put together */
     size_t source;       /* index in START's sources that is asked */
     bool done;
@@ -67,11 +68,19 @@ static char *copy_name(const struct hash *content)
     return mem_strdup(hex);
 }
 
-static bool is_here(const char *path)
+static const char *what_of(const struct copy *copy)
 {
-    char *manifest = mem_printf("%s/manifest.json", path);
-    bool here = file_exists(manifest);
-    mem_free(manifest);
+    return copy->index[0] == 'd' ? "dataset" : "checkpoint";
+}
+
+/* Another one may lie at the same path: an earlier attempt of the job saved that step here. */
+static bool is_here(const char *path, const char *index, const struct hash *content)
+{
+    struct hash found;
+    struct err err;
+    char *file = mem_printf("%s/%s", path, index);
+    bool here = hash_file(file, &found, &err) == 0 && hash_equal(&found, content);
+    mem_free(file);
     return here;
 }
 
@@ -100,11 +109,11 @@ static int file_take(struct copy *copy, const json_t *entry, struct err *err)
     const char *hex = json_string_value(json_object_get(entry, "blake2b"));
     const json_t *size = json_object_get(entry, "size_bytes");
     struct file *file = &copy->files[copy->file_count];
-    if (!name || !copy_name_is_inside(name) || strcmp(name, "manifest.json") == 0 ||
+    if (!name || !copy_name_is_inside(name) || strcmp(name, copy->index) == 0 ||
         !json_is_integer(size) || json_integer_value(size) < 0 || !hex ||
         hash_from_hex(hex, &file->content, err) < 0)
-        return err_set(err, ERR_PROTOCOL, "its manifest lists '%.100s' without size or hash",
-                       name ? name : "");
+        return err_set(err, ERR_PROTOCOL, "its %s lists '%.100s' without size or hash",
+                       copy->index, name ? name : "");
     file->name = arena_strdup(&copy->arena, name);
     file->size_bytes = (uint64_t)json_integer_value(size);
     copy->file_count++;
@@ -116,14 +125,17 @@ static int manifest_take(struct copy *copy, struct err *err)
     struct hash found;
     hash_bytes(copy->manifest.bytes, copy->manifest.length, &found);
     if (!hash_equal(&found, &copy->content))
-        return err_set(err, ERR_PROTOCOL, "its manifest has another hash");
+        return err_set(err, ERR_PROTOCOL, "its %s has another hash", copy->index);
     json_t *root = json_loadb(copy->manifest.bytes, copy->manifest.length,
                               JSON_REJECT_DUPLICATES, NULL);
     const json_t *files = json_object_get(root, "files");
     size_t count = json_array_size(files);
     int rc = count > 0 && count <= COPY_FILES_MAX
                  ? 0
-                 : err_set(err, ERR_PROTOCOL, "its manifest lists no files, or too many");
+                 : err_set(err, ERR_PROTOCOL,
+                           "its %s lists no files with their hashes, or more than %u: it can be "
+                           "used where it was made or on a shared file system, or be made anew",
+                           copy->index, COPY_FILES_MAX);
     if (rc == 0)
         copy->files = arena_alloc(&copy->arena, count * sizeof *copy->files);
     for (size_t i = 0; rc == 0 && i < count; i++)
@@ -165,10 +177,10 @@ static int file_end(struct copy *copy, struct err *err)
                : err_set(err, ERR_PROTOCOL, "its file '%s' has another hash", file->name);
 }
 
-/* The manifest comes last, so that a copy with one is whole. */
+/* The index comes last, so that a copy with one is whole. */
 static int copy_end(struct copy *copy, struct err *err)
 {
-    char *path = mem_printf("%s/manifest.json", copy->path);
+    char *path = mem_printf("%s/%s", copy->path, copy->index);
     int rc = file_replace(path, copy->manifest.bytes, copy->manifest.length, 0644, err);
     mem_free(path);
     if (rc < 0)
@@ -209,7 +221,8 @@ static int piece_take(struct copy *copy, const struct msg_copy_data *data, struc
 static int manifest_piece(struct copy *copy, const struct msg_copy_data *data, struct err *err)
 {
     if (data->size_bytes > COPY_MANIFEST_MAX || data->size_bytes == 0 || data->data.length == 0)
-        return err_set(err, ERR_PROTOCOL, "its manifest has %" PRIu64 " bytes", data->size_bytes);
+        return err_set(err, ERR_PROTOCOL, "its %s has %" PRIu64 " bytes", copy->index,
+                       data->size_bytes);
     buf_add(&copy->manifest, data->data.bytes, data->data.length);
     if (copy->manifest.length < data->size_bytes)
         return 0;
@@ -243,10 +256,14 @@ static void copy_leave(struct copy *copy, const struct err *why)
     const struct rec_copy_source *source = &fetching->start.sources[copy->source];
     char hex[HASH_HEX_SIZE];
     hash_to_hex(&copy->content, hex);
-    log_warn("attempt %" PRIu64 ": checkpoint %.12s from worker '%s': %s", fetching->attempt_id,
-             hex, source->worker, why->text);
-    err_set(&fetching->why, why->kind, "checkpoint %.12s is not on this worker, and from '%s': %s",
-            hex, source->worker, why->text);
+    log_warn("attempt %" PRIu64 ": %s %.12s from worker '%s': %s", fetching->attempt_id,
+             what_of(copy), hex, source->worker, why->text);
+    /* Wrong bytes where the newest checkpoint should be: the one before may be whole. */
+    bool stale = why->kind == ERR_PROTOCOL &&
+                 hash_equal(&copy->content, &fetching->start.resume_content);
+    err_set(&fetching->why, stale ? ERR_STALE : why->kind,
+            "%s %.12s is not on this worker, and from '%s': %s", what_of(copy), hex,
+            source->worker, why->text);
     copy_reset(copy);
     copy->source = source_next(&fetching->start, &copy->content, copy->source + 1);
     if (copy->source < fetching->start.sources_count) {
@@ -308,7 +325,7 @@ static void copy_ask(struct copy *copy)
     loop_timer_start(copy->fetching->daemon->loop, &copy->again, 10 * COPY_ASK_AGAIN_MS);
     message.u.copy_get = (struct msg_copy_get){
         .content = copy->content,
-        .name = copy->has_manifest ? copy->files[copy->at].name : "manifest.json",
+        .name = copy->has_manifest ? copy->files[copy->at].name : copy->index,
         .offset = copy->has_manifest ? copy->offset : copy->manifest.length,
         .length = COPY_PIECE_BYTES};
     if (copy->peer && peer_is_up(copy->peer) &&
@@ -345,7 +362,11 @@ static void copy_connect(struct copy *copy)
 static void copy_want(struct fetching *fetching, const struct hash *content, const char *path)
 {
     size_t source = source_next(&fetching->start, content, 0);
-    if (hash_is_zero(content) || is_here(path) || source == fetching->start.sources_count)
+    if (hash_is_zero(content) || source == fetching->start.sources_count)
+        return;
+    const char *index =
+        fetching->start.sources[source].is_dataset ? "dataset.json" : "manifest.json";
+    if (is_here(path, index, content))
         return;
     for (const struct copy *known = fetching->copies; known; known = known->next)
         if (hash_equal(&known->content, content))
@@ -355,6 +376,7 @@ static void copy_want(struct fetching *fetching, const struct hash *content, con
     *copy = (struct copy){.next = fetching->copies,
                           .fetching = fetching,
                           .content = *content,
+                          .index = index,
                           .path = mem_printf("%s/%s", fetching->folder, name),
                           .source = source,
                           .fd = -1};

@@ -1,11 +1,12 @@
-/* copies.h - checkpoints that lie on another worker's disk, fetched from there.
+/* copies.h - checkpoints and datasets that lie on another worker's disk, fetched from there.
  *
- * START names, for each checkpoint an attempt reads, the workers that have it; the coordinator has
- * told those (COPY_PERMIT) who may have it and for how long. What is at its path here already is
- * used as it is: workers with a shared file system copy nothing.
+ * START names, for each of those that an attempt reads, the workers that have it; the coordinator
+ * has told those (COPY_PERMIT) who may have it and for how long. What is at its path here already
+ * is used as it is: workers with a shared file system copy nothing.
  *
  * Fetching is file by file over the link between the daemons (worker/daemon/gang.h, CURVE): first
- * manifest.json, whose hash is the checkpoint's, then every file it lists, each hashed as it comes.
+ * the index (manifest.json, dataset.json), whose hash is that of the whole, then every file it
+ * lists, each hashed as it comes.
  * A link that breaks is made again and goes on where it was; a source whose bytes are wrong is left
  * for the next one. The copy is the attempt's own and goes with its folder. */
 #ifndef ATHANOR_DAEMON_COPIES_H
@@ -29,7 +30,8 @@ void copies_close(struct daemon *daemon);
 
 /* ---- fetching ----------------------------------------------------------------------------- */
 
-/* Whether everything the attempt reads is here, starting what it takes; as code_prepare. */
+/* Whether everything the attempt reads is here, starting what it takes; as code_prepare. ERR_STALE:
+ * what the attempt was to resume from is not what was saved. */
 enum code_state copies_prepare(struct daemon *daemon, const struct msg_start *start,
                                struct err *err) WARN_UNUSED;
 /* START came again: a source that was away may be back. */

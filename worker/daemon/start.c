@@ -482,10 +482,12 @@ static void start_with_all(struct daemon *daemon, const struct msg_start *start,
     enum code_state code = code_prepare(daemon, start, &err);
     enum code_state copies = code == CODE_FAILED ? CODE_NONE : copies_prepare(daemon, start, &err);
     if (code == CODE_FAILED || copies == CODE_FAILED)
-        start_failed(daemon, start, epoch, CAUSE_LAUNCH_FAILED, err.text);
+        start_failed(daemon, start, epoch,
+                     err.kind == ERR_STALE ? CAUSE_STALE_CHECKPOINT : CAUSE_LAUNCH_FAILED,
+                     err.text);
     else if (code == CODE_WAIT || copies == CODE_WAIT)
         start_wait(daemon, start, epoch,
-                   code == CODE_WAIT ? "its code" : "a checkpoint from another worker");
+                   code == CODE_WAIT ? "its code" : "what another worker has");
     else if (copies_patch(daemon, start, &arena, &here, &err) < 0)
         start_failed(daemon, start, epoch, CAUSE_LAUNCH_FAILED, err.text);
     else if (gang_has_parent(&here))

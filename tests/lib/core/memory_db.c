@@ -440,7 +440,7 @@ static bool made_dataset(const struct memory_db *db, uint64_t job_id, const char
 {
     EACH(db, artifact, row)
     {
-        if (row->job_id == job_id && strcmp(row->kind, "dataset") == 0 &&
+        if (row->job_id == job_id && row->removed_at == 0 && strcmp(row->kind, "dataset") == 0 &&
             strcmp(row->name, name) == 0)
             return true;
     }
@@ -570,7 +570,7 @@ void memory_db_lookup(const struct memory_db *db, const struct core_lookup *look
     }
     EACH(db, artifact, row)
     {
-        if (answer_has(&answer, row->job_id))
+        if (answer_has(&answer, row->job_id) && row->removed_at == 0)
             artifacts[out->artifact_count++] = *row;
     }
     out->jobs = answer.jobs;
