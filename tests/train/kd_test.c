@@ -116,24 +116,32 @@ static void gkd_reports_what_the_student_writes(void **state)
 
 /* -- the micro-world ------------------------------------------------------------------------ */
 
-static char *world_input(const struct place *place, const char *part)
+/* The teacher's world is large; its students see 600 fixed documents of it, in eight epochs. */
+static char *world_input(const struct place *place, const char *world, const char *part)
 {
-    return mem_printf("{\"path\": \"%s/world/datasets/world\", \"part\": \"%s\"}", place->folder,
-                      part);
+    return mem_printf("{\"path\": \"%s/%s/datasets/%s\", \"part\": \"%s\"}", place->folder, world,
+                      world, part);
 }
 
-static void make_world(const struct place *place)
+static void make_worlds(const struct place *place)
 {
-    struct job_run job = {.name = "world",
-                          .spec = "\"kind\": \"data\", \"recipe\": \"microworld\", \"params\": "
-                                  "{\"name\": \"world\", \"documents\": 24000}"};
+    struct job_run large = {.name = "world",
+                            .spec = "\"kind\": \"data\", \"recipe\": \"microworld\", \"params\": "
+                                    "{\"documents\": 24000}"};
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"microworld\", \"params\": "
+                            "{\"documents\": 600, \"holdout_share\": 0, \"seed\": 7, "
+                            "\"tokenizer\": \"%s/world/datasets/world/tokenizer.json\"}",
+                            place->folder);
+    struct job_run few = {.name = "few", .spec = spec};
 
-    run_job_in(place, &job, NULL);
+    run_job_in(place, &large, NULL);
+    run_job_in(place, &few, NULL);
+    mem_free(spec);
 }
 
 static void make_world_teacher(const struct place *place, int seed)
 {
-    char *data = world_input(place, "train"), *name = mem_printf("world-teacher-%d", seed);
+    char *data = world_input(place, "world", "train"), *name = mem_printf("world-teacher-%d", seed);
     char *spec =
         mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
                    "\"params\": {\"layers\": 2, \"d_model\": 64, \"heads\": 4, \"context\": 64, "
@@ -154,7 +162,8 @@ static double arm(const struct place *place, int seed, const char *name, const c
                   const char *recipe, const char *params, int steps)
 {
     char *job_name = mem_printf("%s-%d", name, seed);
-    char *data = world_input(place, "train"), *valid = world_input(place, "valid");
+    char *data = world_input(place, "few", "train");
+    char *valid = world_input(place, "world", "valid");
     char *start = from ? mem_printf(", \"student\": {\"path\": "
                                     "\"%s/%s-%d/checkpoints/step-0000000300\"}",
                                     place->folder, from, seed)
@@ -185,7 +194,8 @@ static double arm(const struct place *place, int seed, const char *name, const c
 /* The reverse KL of an arm's student, by a step without learning on the whole of `valid`. */
 static double reverse_kl(const struct place *place, int seed, const char *name)
 {
-    char *job_name = mem_printf("%s-%d-rkl", name, seed), *valid = world_input(place, "valid");
+    char *job_name = mem_printf("%s-%d-rkl", name, seed);
+    char *valid = world_input(place, "world", "valid");
     char *spec =
         mem_printf("\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": "
                    "%s, \"teacher\": {\"path\": "
@@ -236,7 +246,7 @@ static void taught_students_end_closer_each_by_its_own_measure(void **state)
 
     if (!mode || strcmp(mode, "long") != 0)
         skip();
-    make_world(*state);
+    make_worlds(*state);
     for (int seed = 0; seed < 3; seed++)
         check_direction(*state, seed);
 }

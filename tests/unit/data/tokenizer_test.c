@@ -53,6 +53,32 @@ static void assert_round_trip(const struct tokenizer *tokenizer, const char *byt
     token_list_done(&list);
 }
 
+static void special_tokens_come_behind_and_texts_stay_as_they_were(void **state)
+{
+    (void)state;
+    static const char *const more[] = {"[MASK]", TOKENIZER_END_OF_TEXT, "<extra_id_0>"};
+    static const char *const bad[] = {"[PAD]", ""};
+    struct err err = {0};
+    struct tokenizer *tokenizer = trained(), *longer = trained();
+    uint32_t size = tokenizer_vocab_size(tokenizer);
+    struct token_list before = {0}, after = {0};
+    assert_int_equal(tokenizer_extend(&longer, more, 3, &err), 0);
+    assert_int_equal(tokenizer_vocab_size(longer), size + 2);
+    assert_int_equal(tokenizer_find(longer, "[MASK]", 6), size);
+    assert_int_equal(tokenizer_find(longer, "<extra_id_0>", 12), size + 1);
+    assert_int_equal(tokenizer_end_of_text(longer), tokenizer_end_of_text(tokenizer));
+    tokenizer_encode(tokenizer, "the bird [MASK] hand", 20, &before);
+    tokenizer_encode(longer, "the bird [MASK] hand", 20, &after);
+    assert_int_equal(before.count, after.count); /* literally: no text has a special token */
+    assert_memory_equal(before.ids, after.ids, before.count * sizeof *before.ids);
+    assert_int_equal(tokenizer_extend(&longer, bad, 2, &err), -1);
+    assert_int_equal(tokenizer_vocab_size(longer), size + 2);
+    token_list_done(&before);
+    token_list_done(&after);
+    tokenizer_free(tokenizer);
+    tokenizer_free(longer);
+}
+
 static void gpt2s_vocabulary_gives_the_known_ids(void **state)
 {
     (void)state;
@@ -308,6 +334,7 @@ int main(void)
         cmocka_unit_test(decoding_gives_the_bytes_back),
         cmocka_unit_test(special_tokens_count_only_where_asked_for),
         cmocka_unit_test(the_four_files_beside_a_model_are_written),
+        cmocka_unit_test(special_tokens_come_behind_and_texts_stay_as_they_were),
         cmocka_unit_test(other_kinds_of_tokenizer_are_refused_by_name),
         cmocka_unit_test(a_vocabulary_size_out_of_range_is_refused),
     };

@@ -236,6 +236,32 @@ int tokenizer_finish(struct tokenizer *tokenizer, struct err *err)
     return 0;
 }
 
+/* By way of its own text, so that what is written is what is used. */
+int tokenizer_extend(struct tokenizer **tokenizer, const char *const *texts, size_t count,
+                     struct err *err)
+{
+    char *text = tokenizer_text(*tokenizer);
+    struct tokenizer *longer = NULL, *fresh = NULL;
+    int rc = tokenizer_parse(text, strlen(text), &longer, err);
+    mem_free(text);
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        size_t length = strlen(texts[i]);
+        if (tokenizer_find(longer, texts[i], length) >= tokenizer_vocab_size(longer))
+            rc = tokenizer_add_special(longer, longer->vocab_size, texts[i], length, true, err);
+    }
+    if (rc == 0) {
+        text = tokenizer_text(longer);
+        rc = tokenizer_parse(text, strlen(text), &fresh, err);
+        mem_free(text);
+    }
+    tokenizer_free(longer);
+    if (rc < 0)
+        return -1;
+    tokenizer_free(*tokenizer);
+    *tokenizer = fresh;
+    return 0;
+}
+
 static int add_trained(struct tokenizer *tokenizer, const struct merge_table *rules,
                        struct err *err)
 {

@@ -53,6 +53,10 @@ int tokenizer_read_kona(const char *path, struct tokenizer **out, struct err *er
  * than min_count). vocab_size: 257 .. TOKENIZER_VOCAB_MAX (ERR_INVALID). */
 int tokenizer_train(const struct word_counts *counts, uint32_t vocab_size, uint64_t min_count,
                     struct tokenizer **out, struct err *err) WARN_UNUSED;
+/* Adds special tokens after the last id; texts that are there already stay as they are. The
+ * tokenizer is replaced. Errors: ERR_INVALID (an empty text), ERR_LIMIT; it is then as before. */
+int tokenizer_extend(struct tokenizer **tokenizer, const char *const *texts, size_t count,
+                     struct err *err) WARN_UNUSED;
 /* The tokenizer.json text (mem_free); merges as strings, which every version reads. */
 char *tokenizer_text(const struct tokenizer *tokenizer);
 /* Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and

@@ -102,6 +102,22 @@ int preparation_join_split(struct preparation *preparation, const char *part, bo
     return rc;
 }
 
+/* What training recipes need beside the texts: [MASK], sentinels. */
+static int add_specials(struct run *run, struct preparation *preparation, struct err *err)
+{
+    size_t listed = run_list_count(run, "special_tokens");
+    size_t count = listed + (size_t)run_int(run, "sentinels");
+    const char **texts = mem_array(count + 1, sizeof *texts);
+    int rc = 0;
+    for (size_t i = 0; i < count; i++)
+        texts[i] = i < listed ? run_list_item(run, "special_tokens", i)
+                              : arena_printf(&preparation->arena, "<extra_id_%zu>", i - listed);
+    if (count > 0)
+        rc = tokenizer_extend(&preparation->tokenizer, texts, count, err);
+    mem_free(texts);
+    return rc < 0 ? err_wrap(err, "params.special_tokens") : 0;
+}
+
 /* Step 2: the tokenizer sees `train` only, so that `valid` stays unseen in every respect. */
 static int make_tokenizer(struct run *run, struct preparation *preparation, struct err *err)
 {
@@ -109,8 +125,11 @@ static int make_tokenizer(struct run *run, struct preparation *preparation, stru
     const struct prepared_part *train = preparation_part(preparation, "train");
     struct word_counts counts = {0};
     run->phase = "tokenizer";
-    if (*given)
-        return tokenizer_read(given, &preparation->tokenizer, err);
+    if (*given) {
+        if (tokenizer_read(given, &preparation->tokenizer, err) < 0)
+            return -1;
+        return add_specials(run, preparation, err);
+    }
     for (size_t i = 0; i < train->count; i++) {
         const struct dataset_document *document = &preparation->documents[train->indices[i]];
         word_counts_add_text(&counts, document->text, document->length);
@@ -121,7 +140,7 @@ static int make_tokenizer(struct run *run, struct preparation *preparation, stru
     if (rc == 0)
         run_note(run, "tokenizer with %u ids, trained on %zu documents",
                  tokenizer_vocab_size(preparation->tokenizer), train->count);
-    return rc;
+    return rc == 0 ? add_specials(run, preparation, err) : -1;
 }
 
 /* Step 3: every part as shards and texts, into a temporary folder. */

@@ -48,6 +48,10 @@ struct preparation {
      "ids of the byte-level BPE that is trained on the part train, <|endoftext|> included"}, \
     {"min_frequency", PARAM_INT, "2", 1, 1e12, NULL, \
      "the rarest pair of tokens that is still merged"}, \
+    {"special_tokens", PARAM_LIST, "", 0, 0, NULL, \
+     "tokens without a text of their own that the tokenizer gets, such as [MASK]"}, \
+    {"sentinels", PARAM_INT, "0", 0, 1000, NULL, \
+     "how many tokens <extra_id_0>, <extra_id_1>, ... it gets, for span_corruption"}, \
     {"shard_tokens", PARAM_INT, "100000000", 10000, 1099511627776.0, NULL, \
      "tokens after which a new shard file is begun"}
 
