@@ -146,7 +146,7 @@ static void encoders_say_what_they_lack(void **state)
         {"span_corruption", "toys", "\"steps\": 1", "has no sentinel <extra_id_0>"},
         {"span_corruption", "data/datasets/lines", "\"context\": 400",
          "prepare the dataset with sentinels: 22"},
-        {"span_corruption", "data/datasets/lines", "\"noise_density\": 0.9, \"mean_span\": 60",
+        {"span_corruption", "data/datasets/lines", "\"noise_density\": 0.9, \"mean_span\": 100",
          "more than the model's context"},
         {"mlm", "data/datasets/lines", "\"mask_random\": 0.3", "their sum must be at most 1"},
     };
