@@ -403,6 +403,57 @@ void read_env(struct reader *reader, const struct node *node, const struct place
     job->env_count = count;
 }
 
+/* ---- secrets ---------------------------------------------------------------------------- */
+
+/* The name becomes part of ATHANOR_SECRET_<NAME>_FD, so any name of a variable will do. */
+static bool secret_read(struct reader *reader, const struct node_pair *pair,
+                        const struct place *place, struct spec_variable *secret)
+{
+    const char *name = pair->key->text;
+    const struct node *value = pair->value;
+    if (!variable_name_fits(name) || strlen(name) > SPEC_NAME_BYTES_MAX)
+        reader_refuse(reader, pair->key, place,
+                      "is no name for a variable, expected at most %u letters, digits and _",
+                      SPEC_NAME_BYTES_MAX);
+    else if (value->kind != NODE_SCALAR || !spec_name_is_valid(value->text))
+        reader_refuse(reader, value, place,
+                      "is %s, expected the name of a secret of yours (`athanor secret ls`), not "
+                      "its value",
+                      value->kind == NODE_SCALAR ? "no name" : shown(reader, value));
+    else {
+        *secret = (struct spec_variable){name, value->text};
+        return true;
+    }
+    return false;
+}
+
+void read_secrets(struct reader *reader, const struct node *node, const struct place *place,
+                  struct draft *draft)
+{
+    struct spec_job *job = &draft->job;
+    if (!is_kind(reader, node, place, NODE_MAP, "a mapping of NAME: secret") ||
+        !is_short(reader, node, place, SPEC_SECRETS_MAX, "secrets"))
+        return;
+    size_t count = 0;
+    struct spec_variable *secrets =
+        arena_alloc(reader->arena, (job->secret_count + node->count + 1) * sizeof *secrets);
+    for (size_t i = 0; i < job->secret_count; i++)
+        if (!node_get(node, job->secrets[i].name))
+            secrets[count++] = job->secrets[i];
+    for (size_t i = 0; i < node->count; i++) {
+        struct place here = {.up = place, .key = node->pairs[i].key->text};
+        count += secret_read(reader, &node->pairs[i], &here, &secrets[count]);
+    }
+    if (count > SPEC_SECRETS_MAX) {
+        reader_refuse(reader, node, place, "and what all jobs get are %zu secrets, at most %u",
+                      count, SPEC_SECRETS_MAX);
+        return;
+    }
+    qsort(secrets, count, sizeof *secrets, variable_compare);
+    job->secrets = secrets;
+    job->secret_count = count;
+}
+
 /* ---- inputs and needs ------------------------------------------------------------------- */
 
 static int input_compare(const void *a, const void *b)

@@ -473,6 +473,8 @@ static uint64_t draft_weight(const struct draft *draft)
         bytes += 4 + strlen(job->command[i]);
     for (size_t i = 0; i < job->env_count; i++)
         bytes += 32 + strlen(job->env[i].name) + strlen(job->env[i].value);
+    for (size_t i = 0; i < job->secret_count; i++)
+        bytes += 8 + strlen(job->secrets[i].name) + strlen(job->secrets[i].value);
     for (size_t i = 0; i < job->input_count; i++)
         bytes += 32 + strlen(job->inputs[i].name) + strlen(job->inputs[i].ref.text);
     return bytes;

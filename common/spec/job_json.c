@@ -104,6 +104,16 @@ static json_t *env_to_json(const struct spec_job *job)
     return object;
 }
 
+/* Nothing is said where there are none, as in specs of earlier versions. */
+static void secrets_to_json(const struct spec_job *job, json_t *object)
+{
+    json_t *secrets = job->secret_count > 0 ? json_object() : NULL;
+    for (size_t i = 0; i < job->secret_count; i++)
+        put_new(secrets, job->secrets[i].name, json_string(job->secrets[i].value));
+    if (secrets)
+        put_new(object, "secrets", secrets);
+}
+
 static json_t *params_to_json(const char *params)
 {
     json_t *value;
@@ -147,6 +157,7 @@ static json_t *job_to_json(const struct spec_job *job)
     put_new(object, "params", params_to_json(job->params));
     put_new(object, "command", texts_to_json(job->command, job->command_count));
     put_new(object, "env", env_to_json(job));
+    secrets_to_json(job, object);
     group_to_json(job, object);
     return object;
 }
@@ -320,19 +331,20 @@ static int needs_from_json(const json_t *list, struct arena *arena, struct spec_
     return 0;
 }
 
-static int env_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+static int variables_from_json(const json_t *object, struct arena *arena,
+                               const struct spec_variable **out, size_t *out_count)
 {
     if (!json_is_object(object))
         return -1;
-    const char **keys = keys_of(object, arena, &job->env_count);
-    struct spec_variable *env = arena_alloc(arena, (job->env_count + 1) * sizeof *env);
-    for (size_t i = 0; i < job->env_count; i++) {
+    const char **keys = keys_of(object, arena, out_count);
+    struct spec_variable *all = arena_alloc(arena, (*out_count + 1) * sizeof *all);
+    for (size_t i = 0; i < *out_count; i++) {
         const char *value = json_string_value(json_object_get(object, keys[i]));
         if (!value)
             return -1;
-        env[i] = (struct spec_variable){keys[i], arena_strdup(arena, value)};
+        all[i] = (struct spec_variable){keys[i], arena_strdup(arena, value)};
     }
-    job->env = env;
+    *out = all;
     return 0;
 }
 
@@ -386,8 +398,12 @@ static int job_from_json(const json_t *object, struct arena *arena, struct spec_
     if (texts_from_json(json_object_get(object, "command"), arena, &job->command,
                         &job->command_count) < 0)
         return wrong(err, "command");
-    if (env_from_json(json_object_get(object, "env"), arena, job) < 0)
+    if (variables_from_json(json_object_get(object, "env"), arena, &job->env, &job->env_count) < 0)
         return wrong(err, "env");
+    const json_t *secrets = json_object_get(object, "secrets");
+    if (secrets &&
+        variables_from_json(secrets, arena, &job->secrets, &job->secret_count) < 0)
+        return wrong(err, "secrets");
     if (count_from_json(object, "at_once", &job->at_once) < 0 ||
         count_from_json(object, "trial_count", &job->trial_count) < 0 ||
         count_from_json(object, "trial_index", &job->trial_index) < 0)

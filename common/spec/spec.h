@@ -23,6 +23,7 @@
 #define SPEC_GRID_MAX 1000000u                /* points of a grid that is drawn from: 4 MB */
 #define SPEC_RESOURCE_MAX 1000000000000000u   /* of a sweep: steps, tokens, ... */
 #define SPEC_NAME_BYTES_MAX 100u              /* job, experiment, dataset, label          */
+#define SPEC_SECRETS_MAX 32u                  /* of a job: a descriptor each in every rank */
 #define SPEC_EXTERNAL UINT32_MAX
 
 enum spec_launcher {
@@ -159,6 +160,8 @@ struct spec_job {
     size_t command_count;
     const struct spec_variable *env; /* sorted by name */
     size_t env_count;
+    const struct spec_variable *secrets; /* name in the job -> name of the secret; sorted */
+    size_t secret_count;
     struct spec_code code;
     uint32_t array_index, array_count; /* array_count 0: not of an array */
     uint32_t trial_index, trial_count; /* trial_count 0: not of a sweep */

@@ -33,4 +33,8 @@
 #define EXEC_ARGUMENTS_MAX 1024u
 #define EXEC_ARGUMENT_BYTES_MAX 65536u /* of all together: one packet between daemon and shepherd */
 
+/* A private key, a certificate chain, a service account's JSON; in memory 4,096 x 16 KiB. */
+#define SECRET_BYTES_MAX 16384u
+#define SECRETS_MAX      4096u
+
 #endif

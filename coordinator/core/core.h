@@ -195,6 +195,17 @@ int core_exec_find(const struct core *core, const struct event_exec *event,
 /* Whether the attempt still has a part on the worker behind this peer. */
 bool core_exec_lives(const struct core *core, uint64_t attempt_id, uint64_t worker_peer);
 
+/* The secrets that an attempt may have on the worker behind this peer. Errors: ERR_DENIED: it has no
+ * part there. */
+struct spec_variable;
+struct core_secrets {
+    const char *account;               /* whose they are */
+    const struct spec_variable *items; /* name in the job -> name of the secret */
+    size_t count;
+};
+int core_secrets_find(const struct core *core, uint64_t attempt_id, uint64_t worker_peer,
+                      struct arena *arena, struct core_secrets *out, struct err *err) WARN_UNUSED;
+
 struct core_counts {
     uint64_t jobs_by_state[JOB_STATE_END]; /* live ones only */
     uint64_t attempts, workers_usable, experiments, classes;

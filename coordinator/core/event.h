@@ -48,6 +48,8 @@ struct event_submit {
     const char *source;        /* the YAML as submitted */
     bool check_only;           /* answer CHECKED, keep nothing */
     bool reuse;                /* take results of identical jobs (reuse.c) */
+    const char *const *secrets; /* names that the account has; sorted */
+    size_t secret_count;
     struct event_found found;
 };
 

@@ -276,6 +276,36 @@ static void code_check(struct submit_pass *pass, const struct spec_job *spec)
                                    spec->code.folder, spec->code.hash, fault));
 }
 
+static bool has_secret(const struct event_submit *event, const char *name)
+{
+    size_t low = 0, high = event->secret_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        int order = strcmp(event->secrets[middle], name);
+        if (order == 0)
+            return true;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return false;
+}
+
+/* Of the account's own: there is no way to name another's. */
+static void secrets_check(struct submit_pass *pass, const struct spec_job *spec)
+{
+    for (size_t i = 0; i < spec->secret_count; i++) {
+        const struct spec_variable *secret = &spec->secrets[i];
+        if (!has_secret(pass->event, secret->value))
+            submit_refuse(
+                pass, 0, 0, arena_printf(pass->arena, "jobs.%s.secrets.%s", spec->name, secret->name),
+                arena_printf(pass->arena,
+                             "%s has no secret '%s': store it with 'athanor secret set %s'",
+                             pass->event->account, secret->value, secret->value));
+    }
+}
+
 static void job_plan(struct submit_pass *pass, size_t index)
 {
     const struct spec_job *spec = &pass->event->spec->jobs[index];
@@ -288,6 +318,7 @@ static void job_plan(struct submit_pass *pass, size_t index)
     size_check(pass, spec);
     rights_check(pass, &planned->spec);
     code_check(pass, spec);
+    secrets_check(pass, spec);
     if (pass->event->reuse && !is_judged(pass->event->spec, index))
         planned->contents =
             arena_alloc(pass->arena, (spec->input_count + 1) * sizeof *planned->contents);

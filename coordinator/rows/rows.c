@@ -150,6 +150,11 @@ static const struct row_column columns_principal[] = {
 #include "coordinator/rows/principal.def"
 };
 #undef ROW
+#define ROW struct row_secret
+static const struct row_column columns_secret[] = {
+#include "coordinator/rows/secret.def"
+};
+#undef ROW
 
 static const struct row_shape shapes[ROW_TABLE_END] = {
 #define TABLE(table) \

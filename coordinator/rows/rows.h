@@ -34,7 +34,7 @@ typedef uint64_t row_time;
 enum row_type { ROW_u64 = 1, ROW_i64, ROW_f64, ROW_flag, ROW_text, ROW_blob, ROW_hash, ROW_time };
 enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
 
-/* One line per table that is written row by row, by the core but for `principal`: TABLE(name).
+/* One line per table that is written row by row, by the core but for `principal` and `secret`: TABLE(name).
  * Order is the order of writing within a transaction, parents before children. */
 #define ROW_TABLES(TABLE) \
     TABLE(setting) \
@@ -65,7 +65,8 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(report_cursor) \
     TABLE(snapshot) \
     TABLE(snapshot_chunk) \
-    TABLE(principal)
+    TABLE(principal) \
+    TABLE(secret)
 
 enum row_table {
     ROW_TABLE_NONE = 0,
@@ -164,6 +165,9 @@ struct row_snapshot_chunk {
 };
 struct row_principal {
 #include "coordinator/rows/principal.def"
+};
+struct row_secret {
+#include "coordinator/rows/secret.def"
 };
 #undef COLUMN
 #undef MUTABLE

@@ -300,6 +300,12 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_NODE_REPORT:
         on_node_report(shell, from, seq, &message->u.node_report);
         break;
+    case MSG_SECRET_CHANGE:
+        secret_change(shell, from, seq, &message->u.secret_change);
+        break;
+    case MSG_SECRET_GET:
+        secret_get(shell, from, seq, &message->u.secret_get);
+        break;
     case MSG_EXEC:
         exec_open(shell, from, seq, &message->u.exec);
         break;
@@ -342,6 +348,7 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_COPY_PERMIT:
     case MSG_COPY_GET:
     case MSG_COPY_DATA:
+    case MSG_SECRETS:
     case MSG_END:
         refuse_direction(shell, from, seq, message);
         break;

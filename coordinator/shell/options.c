@@ -43,6 +43,10 @@ static const struct option_row rows[] = {
      "this host's name for 0.0.0.0)"},
     {"--key", "FILE", "ATHANOR_SERVER_KEY_FILE", OPTION_TEXT, AT(key), 0, 0,
      "our key pair; made when there is none, with FILE.pub beside it for workers and clients"},
+    {"--secrets-key", "FILE", "ATHANOR_SECRETS_KEY_FILE", OPTION_TEXT, AT(secrets_key), 0, 0,
+     "a key pair (`athanor keys new`) from which the key of stored secrets is derived, the same for "
+     "all coordinators (default: that of --key; when that one is replaced, give the old one here "
+     "until all secrets have been set again)"},
     {"--admin", "NAME:FILE", NULL, OPTION_LIST, AT(admins), AT(admin_count), OPTIONS_ADMIN_MAX,
      "enrol the public key in FILE as administrator NAME, unless NAME has a key already"},
     {"--principals", "FILE", NULL, OPTION_TEXT, AT(principals), 0, 0,

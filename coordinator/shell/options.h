@@ -11,6 +11,7 @@
 struct options {
     const char *db;                         /* libpq connection string or URL */
     const char *key;                        /* file of our CURVE key pair; made when missing */
+    const char *secrets_key;                /* file from which the key of secrets is derived */
     const char *listen[OPTIONS_LISTEN_MAX]; /* ZeroMQ endpoints */
     size_t listen_count;
     const char *advertise[OPTIONS_LISTEN_MAX]; /* where others reach us; none: where we listen */

@@ -309,6 +309,8 @@ void parked_submit(struct shell *shell, const struct server_source *from, uint64
         .check_only = submit->check_only,
         .reuse = submit->reuse,
     };
+    parked->event.submit.secret_count =
+        secrets_names(shell->secrets, from->principal, arena, &parked->event.submit.secrets);
     begin(shell, parked);
 }
 

@@ -318,15 +318,29 @@ static int await_database(struct shell *shell, uint64_t *out_cluster_id, struct 
     return 0;
 }
 
+static int open_secrets(struct shell *shell, const struct keypair *keys, struct err *err)
+{
+    const char *path = shell->options->secrets_key;
+    struct keypair at_rest = *keys;
+    int rc = path ? keypair_read(path, &at_rest, err) : 0;
+
+    if (rc < 0)
+        err_wrap(err, "option '--secrets-key'");
+    else
+        rc = secrets_new(keys, &at_rest, &shell->secrets, err);
+    keypair_wipe(&at_rest);
+    return rc;
+}
+
 static int prepare(struct shell *shell, struct keypair *keys, uint64_t *out_cluster_id,
                    struct err *err)
 {
     shell->principals = principals_new();
     if (await_database(shell, out_cluster_id, err) < 0)
         return -1;
-    return shell->stopping || shell->options->migrate_only
-               ? 0
-               : read_keys(shell->options->key, keys, err);
+    if (shell->stopping || shell->options->migrate_only)
+        return 0;
+    return read_keys(shell->options->key, keys, err) < 0 ? -1 : open_secrets(shell, keys, err);
 }
 
 static int open_server(struct shell *shell, const struct keypair *keys, uint64_t cluster_id,
@@ -413,6 +427,7 @@ static void close_process(struct shell *shell)
     server_close(shell->server);
     keeper_close(shell->keeper);
     principals_free(shell->principals);
+    secrets_free(shell->secrets);
     if (shell->loop)
         loop_free(shell->loop);
 }

@@ -20,6 +20,7 @@
 #include "coordinator/shell/outbox.h"
 #include "coordinator/shell/principals.h"
 #include "coordinator/shell/pulse.h"
+#include "coordinator/shell/secrets.h"
 #include "coordinator/store/reader.h"
 #include "coordinator/store/tenure.h"
 #include "coordinator/store/writer.h"
@@ -64,6 +65,7 @@ struct shell {
     struct server *server;
     struct keeper *keeper;
     struct principals *principals; /* never NULL while the server is open */
+    struct secrets *secrets;       /* the same; read at the beginning of a term */
     uint64_t cluster_id;
     char keys_seen[LEASE_KEYS_SIZE];
     char told[300]; /* what was last logged of who leads */
@@ -160,6 +162,13 @@ void exec_relay(struct shell *shell, const struct server_source *from,
 void exec_peer_gone(struct shell *shell, uint64_t peer);
 void exec_timer_fired(void *user);
 void execs_free(struct shell *shell);
+
+/* secret.c */
+int secrets_refresh(struct shell *shell, struct err *err) WARN_UNUSED;
+void secret_change(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                   const struct msg_secret_change *change);
+void secret_get(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                const struct msg_secret_get *get);
 
 /* recipes.c */
 /* Takes note of a joining worker's catalogue. Errors: ERR_PROTOCOL, ERR_LIMIT. */

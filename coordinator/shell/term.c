@@ -248,6 +248,7 @@ static enum term_end term_lead(struct shell *shell, struct err *err)
 
     if (loader_prepare_history(shell->options->db, err) < 0 ||
         principals_refresh(shell, outbox_filling(&shell->outbox), err) < 0 ||
+        secrets_refresh(shell, err) < 0 ||
         load_core(shell, err) < 0) {
         if (!is_passing(shell, err))
             return TERM_FAILED;

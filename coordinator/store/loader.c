@@ -387,29 +387,54 @@ int loader_catalogue(const char *conninfo, struct catalogue *catalogue, struct e
     return rc;
 }
 
-int loader_principals(const char *conninfo, loader_principal_fn *each, void *user, struct err *err)
+/* All rows of a table that the shell keeps, as `out_count` structs of its shape in the arena. */
+static int rows_load(const char *conninfo, const struct row_shape *shape, const char *where,
+                     struct arena *arena, void *out_rows, size_t *out_count, struct err *err)
 {
-    const struct row_shape *shape = row_shape(ROW_TABLE_principal);
-    char *sql = sql_select(shape, "WHERE t.revoked_at IS NULL ORDER BY t.public_key");
-    struct arena arena = {0};
-    struct row_principal *rows = NULL;
+    char *sql = sql_select(shape, where);
     PGconn *pg = NULL;
     PGresult *result = NULL;
-    size_t count = 0;
     int rc = pg_connect(conninfo, PG_ADMIN, &pg, err);
 
     if (rc == 0) {
         result = PQexecParams(pg, sql, 0, NULL, NULL, NULL, NULL, 1);
         rc = PQresultStatus(result) == PGRES_TUPLES_OK
-                 ? row_read_all(result, shape, &arena, &rows, &count, err)
+                 ? row_read_all(result, shape, arena, out_rows, out_count, err)
                  : pg_refuse(err, pg, result);
     }
-    for (size_t i = 0; rc == 0 && i < count; i++)
-        each(user, &rows[i]);
     PQclear(result);
     PQfinish(pg);
-    arena_done(&arena);
     mem_free(sql);
+    return rc;
+}
+
+int loader_principals(const char *conninfo, loader_principal_fn *each, void *user, struct err *err)
+{
+    struct arena arena = {0};
+    struct row_principal *rows = NULL;
+    size_t count = 0;
+    int rc = rows_load(conninfo, row_shape(ROW_TABLE_principal),
+                       "WHERE t.revoked_at IS NULL ORDER BY t.public_key", &arena, &rows, &count,
+                       err);
+
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        each(user, &rows[i]);
+    arena_done(&arena);
+    return rc;
+}
+
+int loader_secrets(const char *conninfo, loader_secret_fn *each, void *user, struct err *err)
+{
+    struct arena arena = {0};
+    struct row_secret *rows = NULL;
+    size_t count = 0;
+    int rc = rows_load(conninfo, row_shape(ROW_TABLE_secret),
+                       "WHERE t.removed_at IS NULL ORDER BY t.account, t.name", &arena, &rows,
+                       &count, err);
+
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        each(user, &rows[i]);
+    arena_done(&arena);
     return rc;
 }
 

@@ -34,6 +34,11 @@ typedef void loader_principal_fn(void *user, const struct row_principal *row);
 int loader_principals(const char *conninfo, loader_principal_fn *each, void *user,
                       struct err *err) WARN_UNUSED;
 
+/* Secrets that were not removed, encrypted. */
+typedef void loader_secret_fn(void *user, const struct row_secret *row);
+int loader_secrets(const char *conninfo, loader_secret_fn *each, void *user,
+                   struct err *err) WARN_UNUSED;
+
 /* Whether a server takes connections there, if only to refuse ours. Waits at most 10 s. */
 bool loader_is_answered(const char *conninfo);
 

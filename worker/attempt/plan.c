@@ -285,6 +285,23 @@ static int env_read(struct plan *plan, const json_t *spec, struct err *err)
     return 0;
 }
 
+static int secrets_read(struct plan *plan, const json_t *root, struct err *err)
+{
+    const json_t *list = json_object_get(root, "secrets");
+    size_t count = json_array_size(list);
+    if ((list && !json_is_array(list)) || count > PLAN_SECRETS_MAX)
+        return err_set(err, ERR_PROTOCOL, "secrets: expected a list of at most %u names",
+                       PLAN_SECRETS_MAX);
+    plan->secrets = arena_alloc(&plan->arena, (count + 1) * sizeof *plan->secrets);
+    for (size_t i = 0; i < count; i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (!name || !is_variable_name(name))
+            return err_set(err, ERR_PROTOCOL, "secrets[%zu]: expected a name", i);
+        plan->secrets[plan->secret_count++] = arena_strdup(&plan->arena, name);
+    }
+    return 0;
+}
+
 static int inputs_read(struct plan *plan, const json_t *spec, struct err *err)
 {
     json_t *inputs = json_object_get(spec, "inputs"), *value;
@@ -437,6 +454,7 @@ int plan_parse(const char *text, size_t length, struct plan *out, struct err *er
     int rc = -1;
     if (numbers_read(&plan, root, err) == 0 && texts_read(&plan, root, err) == 0 &&
         ranks_read(&plan, root, err) == 0 && gang_read(&plan, root, err) == 0 &&
+        secrets_read(&plan, root, err) == 0 &&
         spec_read(&plan, root, err) == 0)
         rc = 0;
     json_decref(root);

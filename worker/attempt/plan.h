@@ -13,7 +13,8 @@
  *   "gang": {"node": 1, "nodes": [{"name": "w1", "address": "10.0.0.1", "first_rank": 0,
  *             "ranks": 2}, …], "master_port": 4711, "silence_ms": 30000,
  *            "own": {"endpoint": "", "public_key": "", "secret_key": ""}, "parent": {…}}
- * With code of the job's own also "code", the folder it was unpacked to.
+ * With code of the job's own also "code", the folder it was unpacked to; with secrets "secrets",
+ * their names in the order of the descriptors from --secrets-fd on. Values are nowhere in it.
  * The command, its environment, the launcher, `pty`, `diverge`, `limits.log_bytes` and the inputs
  * are read from `spec`. */
 #ifndef ATHANOR_ATTEMPT_PLAN_H
@@ -27,6 +28,7 @@
 #define PLAN_RANKS_MAX             1024u /* per node: 4 pipes and sockets each below 20,000 fds */
 #define PLAN_CPUS_MAX              4096u /* CPU_SETSIZE grown; numbers beyond are refused */
 #define PLAN_NUMA_MAX              1024u /* the kernel's own MAX_NUMNODES */
+#define PLAN_SECRETS_MAX           32u   /* SPEC_SECRETS_MAX */
 #define PLAN_ARGUMENTS_MAX         16384u
 #define PLAN_LOG_BYTES_DEFAULT     ((uint64_t)256 << 20)
 #define PLAN_STOP_GRACE_MS_DEFAULT 30000u
@@ -78,6 +80,8 @@ struct plan {
     char **command;        /* program and arguments, NULL-terminated */
     struct plan_pair *env; /* the spec's `env` */
     size_t env_count;
+    const char **secrets;  /* names, in the order of the descriptors that hold their values */
+    size_t secret_count;
     struct plan_pair *inputs; /* name in upper case, path */
     size_t input_count;
 };

@@ -80,6 +80,7 @@ static void attempt_free(struct attempt *attempt)
     care_cancel(attempt);
     if (attempt->listen_fd >= 0)
         close(attempt->listen_fd);
+    secret_fds_close(&attempt->secrets);
     loop_timer_stop(&attempt->sweep_timer);
     loop_timer_stop(&attempt->control_timer);
     spool_reader_close(&attempt->reader);

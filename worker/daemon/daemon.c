@@ -214,6 +214,7 @@ static void on_welcome(struct daemon *daemon, const struct msg_worker_welcome *w
     notify_status("joined as worker %" PRIu64, welcome->worker_id);
     heartbeat_send(daemon);
     code_on_up(daemon);
+    secrets_on_up(daemon);
     for (struct attempt *attempt = daemon->attempts; attempt; attempt = attempt->next)
         pump_rewind(attempt);
     pump_all(daemon);
@@ -325,8 +326,12 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_CODE_CHUNK:
         code_on_chunk(daemon, &message->u.code_chunk);
         break;
+    case MSG_SECRETS:
+        secrets_on_arrival(daemon, &message->u.secrets);
+        break;
     case MSG_REFUSED:
-        if (!code_on_refused(daemon, &message->u.refused))
+        if (!code_on_refused(daemon, &message->u.refused) &&
+            !secrets_on_refused(daemon, &message->u.refused))
             on_refused(daemon, &message->u.refused);
         break;
     case MSG_EXEC_START:
@@ -376,6 +381,8 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_COPY_GET:
     case MSG_COPY_DATA:
     case MSG_COLLECT:
+    case MSG_SECRET_CHANGE:
+    case MSG_SECRET_GET:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
@@ -459,6 +466,7 @@ static void on_tick(void *user)
     struct daemon *daemon = user;
     attempts_tick(daemon);
     code_tick(daemon);
+    secrets_tick(daemon);
     pending_retry(daemon);
     node_report_tick(daemon);
     care_tick(daemon);
@@ -691,6 +699,7 @@ static void daemon_free(struct daemon *daemon)
     pending_close(daemon);
     code_close(daemon);
     copies_close(daemon);
+    secrets_close(daemon);
     attempts_close(daemon);
     hook_cancel(daemon->gpu_hook);
     health_free(daemon->health);

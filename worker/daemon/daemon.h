@@ -38,6 +38,7 @@
 #include "worker/daemon/inventory.h"
 #include "worker/daemon/nursery.h"
 #include "worker/daemon/options.h"
+#include "worker/daemon/secrets.h"
 #include "worker/daemon/slots.h"
 
 #include <sys/types.h>
@@ -81,6 +82,7 @@ struct attempt {
     bool node_fault;    /* FINISHED is to say so */
     struct account account; /* that its ranks run as */
     int listen_fd;      /* for the shepherd, until it is started; -1: none */
+    struct secret_fds secrets; /* for the shepherd, until it is started */
     bool is_single;     /* of one rank in all: the nursery's */
 
     pid_t pid; /* of the shepherd; 0: not known yet */
@@ -145,6 +147,7 @@ struct daemon {
     bool retrying;           /* pending ones: what they wait for has been said */
     struct code *code;
     struct copies *copies;
+    struct attempt_secrets *secrets; /* of attempts that wait for them */
     struct loop_timer heartbeat_timer, join_timer, tick_timer, watchdog_timer, leave_timer;
     bool leaving; /* stop jobs, then end */
     bool interrupted;

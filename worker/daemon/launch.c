@@ -3,6 +3,7 @@
 
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/spec/spec.h"
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
 #include "worker/attempt/procs.h"
@@ -16,15 +17,19 @@
 
 #define LOCK_FD   3 /* in the shepherd */
 #define LISTEN_FD 4
+#define SECRET_FD 5 /* the first of them */
+#define FD_END    (SECRET_FD + SPEC_SECRETS_MAX)
 
 struct spawn {
-    const char *arguments[10];
-    int null_fd, log_fd, lock_fd; /* all above LISTEN_FD, so that no dup2 is onto itself */
+    const char *arguments[12];
+    int null_fd, log_fd, lock_fd; /* all from FD_END up, so that no dup2 is onto another */
     int listen_fd;                /* the same; -1: none */
+    int secret_fds[SPEC_SECRETS_MAX]; /* the same */
+    size_t secret_count;
     int group_fd;                 /* -1: none */
 };
 
-static void arguments_fill(const struct launch_shepherd *launch, const char *out[10])
+static void arguments_fill(const struct launch_shepherd *launch, const char *out[12])
 {
     size_t count = 0;
     out[count++] = launch->program;
@@ -33,6 +38,10 @@ static void arguments_fill(const struct launch_shepherd *launch, const char *out
     if (launch->listen_fd >= 0) {
         out[count++] = "--listen-fd";
         out[count++] = "4";
+    }
+    if (launch->secret_count > 0) {
+        out[count++] = "--secrets-fd";
+        out[count++] = "5";
     }
     if (launch->user[0]) {
         out[count++] = "--user";
@@ -46,11 +55,16 @@ static void arguments_fill(const struct launch_shepherd *launch, const char *out
 
 static bool child_files(const struct spawn *spawn)
 {
-    return dup2(spawn->null_fd, STDIN_FILENO) >= 0 && dup2(spawn->null_fd, STDOUT_FILENO) >= 0 &&
-           dup2(spawn->log_fd, STDERR_FILENO) >= 0 && dup2(spawn->lock_fd, LOCK_FD) >= 0 &&
-           (spawn->listen_fd < 0 || dup2(spawn->listen_fd, LISTEN_FD) >= 0) &&
-           close_range(spawn->listen_fd < 0 ? LOCK_FD + 1 : LISTEN_FD + 1, UINT_MAX,
-                       CLOSE_RANGE_CLOEXEC) == 0;
+    if (dup2(spawn->null_fd, STDIN_FILENO) < 0 || dup2(spawn->null_fd, STDOUT_FILENO) < 0 ||
+        dup2(spawn->log_fd, STDERR_FILENO) < 0 ||
+        close_range(LOCK_FD, UINT_MAX, CLOSE_RANGE_CLOEXEC) < 0 ||
+        dup2(spawn->lock_fd, LOCK_FD) < 0 ||
+        (spawn->listen_fd >= 0 && dup2(spawn->listen_fd, LISTEN_FD) < 0))
+        return false;
+    for (size_t i = 0; i < spawn->secret_count; i++)
+        if (dup2(spawn->secret_fds[i], SECRET_FD + (int)i) < 0)
+            return false;
+    return true;
 }
 
 static void child_run(const struct spawn *spawn, bool inside)
@@ -69,7 +83,7 @@ static void child_run(const struct spawn *spawn, bool inside)
 
 static int high_of(int fd, const char *what, struct err *err)
 {
-    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, LISTEN_FD + 1);
+    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FD_END);
     if (high < 0)
         err_errno(err, "open '%s'", what);
     if (fd >= 0)
@@ -80,7 +94,8 @@ static int high_of(int fd, const char *what, struct err *err)
 static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn, struct err *err)
 {
     int lock_fd;
-    *spawn = (struct spawn){{NULL}, -1, -1, -1, -1, -1};
+    *spawn = (struct spawn){.null_fd = -1, .log_fd = -1, .lock_fd = -1, .listen_fd = -1,
+                            .group_fd = -1};
     arguments_fill(launch, spawn->arguments);
     if (access(launch->program, X_OK) < 0)
         return err_errno(err, "run the shepherd '%s'", launch->program);
@@ -92,9 +107,15 @@ static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn,
     mem_free(log);
     spawn->null_fd = high_of(open("/dev/null", O_RDWR | O_CLOEXEC), "/dev/null", err);
     if (launch->listen_fd >= 0)
-        spawn->listen_fd = fcntl(launch->listen_fd, F_DUPFD_CLOEXEC, LISTEN_FD + 1);
+        spawn->listen_fd = fcntl(launch->listen_fd, F_DUPFD_CLOEXEC, FD_END);
     if (launch->listen_fd >= 0 && spawn->listen_fd < 0)
         return err_errno(err, "hand over the socket for other nodes");
+    for (; spawn->secret_count < launch->secret_count; spawn->secret_count++) {
+        int fd = fcntl(launch->secret_fds[spawn->secret_count], F_DUPFD_CLOEXEC, FD_END);
+        if (fd < 0)
+            return err_errno(err, "hand over secrets");
+        spawn->secret_fds[spawn->secret_count] = fd;
+    }
     if (spawn->lock_fd < 0 || spawn->log_fd < 0 || spawn->null_fd < 0)
         return -1;
     if (!launch->cgroup[0])
@@ -110,6 +131,8 @@ static void spawn_close(struct spawn *spawn)
     for (size_t i = 0; i < ARRAY_COUNT(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
+    for (size_t i = 0; i < spawn->secret_count; i++)
+        close(spawn->secret_fds[i]);
 }
 
 static int execute(const struct spawn *spawn, struct launched *out, struct err *err)

@@ -11,6 +11,8 @@ struct launch_shepherd {
     const char *user;    /* account that it becomes; "": it stays ours */
     const char *folder;  /* of the attempt, with a whole plan */
     int listen_fd;       /* handed over, for links of other nodes; -1: none */
+    const int *secret_fds; /* the same, one for each of the spec's secrets; not with the nursery */
+    size_t secret_count;   /* at most SPEC_SECRETS_MAX */
     const char *cgroup;  /* it is born in this group's leaf `shepherd`; "": in our group */
     /* Forks it without loading anything; NULL: executed anew, as attempts of several ranks are:
      * PMIx has threads, and what is born by cgroup_fork without exec should not. */

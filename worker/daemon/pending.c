@@ -1,5 +1,5 @@
 /* pending.c - STARTs whose cores or GPUs are still held by attempts that are being killed, or whose
- * code is being fetched (code.h).
+ * code, checkpoints or secrets are on their way here (code.h, copies.h, secrets.h).
  *
  * The coordinator gives away what a fenced attempt had as soon as it has decided so; here the
  * processes may take a moment to die. Starting the next one beside them would share its cores, and
@@ -99,6 +99,7 @@ void pending_stop(struct daemon *daemon, uint64_t attempt_id, enum cause cause)
         return;
     code_forget(daemon, attempt_id);
     copies_forget(daemon, attempt_id);
+    secrets_forget(daemon, attempt_id);
     start_failed(daemon, &pending->start, pending->epoch, cause,
                  "stopped before its ranks were started");
     pending_free(pending);
@@ -109,6 +110,7 @@ void pending_forget(struct daemon *daemon, uint64_t attempt_id)
     struct pending *pending = pending_unlink(daemon, attempt_id);
     code_forget(daemon, attempt_id);
     copies_forget(daemon, attempt_id);
+    secrets_forget(daemon, attempt_id);
     if (pending)
         pending_free(pending);
 }

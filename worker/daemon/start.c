@@ -225,6 +225,15 @@ static int spec_complete(const struct msg_start *start, json_t **out, struct err
     return rc;
 }
 
+static json_t *secrets_json(const struct starting *s)
+{
+    json_t *names = json_array();
+    const char *name;
+    for (size_t i = 0; (name = secrets_name(s->daemon, s->start->attempt_id, i)); i++)
+        json_array_append_new(names, json_string(name));
+    return names;
+}
+
 static int plan_write(const struct starting *s, struct err *err)
 {
     const struct msg_start *start = s->start;
@@ -250,6 +259,8 @@ static int plan_write(const struct starting *s, struct err *err)
     if (!root)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
     json_object_set_new(root, "numa", numa_json(s));
+    if (s->attempt->secrets.count > 0)
+        json_object_set_new(root, "secrets", secrets_json(s));
     if (s->attempt->memory_cgroup[0])
         json_object_set_new(root, "memory_cgroup", json_string(s->attempt->memory_cgroup));
     if (s->attempt->gang)
@@ -280,14 +291,17 @@ int attempt_launch(struct attempt *attempt, struct err *err)
                                      .user = attempt->account.name,
                                      .folder = attempt->folder,
                                      .listen_fd = attempt->listen_fd,
-                                     .cgroup = attempt->cgroup};
+                                     .cgroup = attempt->cgroup,
+                                     .secret_fds = attempt->secrets.fds,
+                                     .secret_count = attempt->secrets.count};
     struct launched launched;
-    if (attempt->is_single && attempt->listen_fd < 0)
+    if (attempt->is_single && attempt->listen_fd < 0 && attempt->secrets.count == 0)
         launch.nursery = &daemon->nursery;
     int rc = launch_shepherd(&launch, &launched, err);
     if (attempt->listen_fd >= 0)
         close(attempt->listen_fd); /* the shepherd has its own */
     attempt->listen_fd = -1;
+    secret_fds_close(&attempt->secrets); /* the same */
     if (rc == 0)
         attempt_watch(attempt, launched.pid, launched.pidfd, launched.is_child);
     return rc;
@@ -328,6 +342,12 @@ static int code_step(struct starting *s, struct err *err)
     return code_take(s->daemon, s->start->attempt_id, s->attempt->folder, err);
 }
 
+static int secrets_step(struct starting *s, struct err *err)
+{
+    return secrets_take(s->daemon, s->start->attempt_id, &s->attempt->account, &s->attempt->secrets,
+                        err);
+}
+
 static int plan_step(struct starting *s, struct err *err)
 {
     return plan_write(s, err);
@@ -338,7 +358,8 @@ static const struct {
     step_fn *run;
     bool node_fault;
 } steps[] = {{check_step, false},  {gang_step, false}, {slots_give, false}, {job_dir_make, true},
-             {cgroup_give, true}, {code_step, true},  {plan_step, true},  {launch_step, true}};
+             {cgroup_give, true}, {code_step, true},  {secrets_step, true}, {plan_step, true},
+             {launch_step, true}};
 
 /* A folder without an attempt is what a removal could not finish. */
 static int folder_make(const struct daemon *daemon, const struct account *account,
@@ -400,6 +421,7 @@ static void start_in(struct daemon *daemon, const struct msg_start *start,
     }
     code_forget(daemon, start->attempt_id);
     copies_forget(daemon, start->attempt_id);
+    secrets_forget(daemon, start->attempt_id);
     mem_free(s.job_dir);
     if (s.listen_fd >= 0)
         close(s.listen_fd);
@@ -451,6 +473,7 @@ void start_failed(struct daemon *daemon, const struct msg_start *start, uint64_t
     char *folder = mem_printf("%s/%" PRIu64, daemon->attempts_dir, start->attempt_id);
     code_forget(daemon, start->attempt_id);
     copies_forget(daemon, start->attempt_id);
+    secrets_forget(daemon, start->attempt_id);
     const struct account own = {.uid = geteuid(), .gid = getegid()};
     if (folder_make(daemon, &own, folder, &err) < 0) {
         refuse_start(daemon, start, cause, text);
@@ -472,7 +495,7 @@ static void start_wait(struct daemon *daemon, const struct msg_start *start, uin
     pending_add(daemon, start, epoch);
 }
 
-/* Whatever it takes to have code and checkpoints here comes before the first step that is seen
+/* Whatever it takes to have code, checkpoints and secrets here comes before the first step that is seen
  * outside. */
 static void start_with_all(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
 {
@@ -481,13 +504,17 @@ static void start_with_all(struct daemon *daemon, const struct msg_start *start,
     struct msg_start here;
     enum code_state code = code_prepare(daemon, start, &err);
     enum code_state copies = code == CODE_FAILED ? CODE_NONE : copies_prepare(daemon, start, &err);
-    if (code == CODE_FAILED || copies == CODE_FAILED)
+    bool failed = code == CODE_FAILED || copies == CODE_FAILED;
+    enum code_state secrets = failed ? CODE_NONE : secrets_prepare(daemon, start, &err);
+    if (failed || secrets == CODE_FAILED)
         start_failed(daemon, start, epoch,
                      err.kind == ERR_STALE ? CAUSE_STALE_CHECKPOINT : CAUSE_LAUNCH_FAILED,
                      err.text);
-    else if (code == CODE_WAIT || copies == CODE_WAIT)
+    else if (code == CODE_WAIT || copies == CODE_WAIT || secrets == CODE_WAIT)
         start_wait(daemon, start, epoch,
-                   code == CODE_WAIT ? "its code" : "what another worker has");
+                   code == CODE_WAIT     ? "its code"
+                   : copies == CODE_WAIT ? "what another worker has"
+                                         : "its secrets");
     else if (copies_patch(daemon, start, &arena, &here, &err) < 0)
         start_failed(daemon, start, epoch, CAUSE_LAUNCH_FAILED, err.text);
     else if (gang_has_parent(&here))

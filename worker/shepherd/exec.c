@@ -91,13 +91,16 @@ static int exec_launch(struct exec *exec, const json_t *request, const int files
     json_int_t rank = json_integer_value(json_object_get(request, "rank")) -
                       (json_int_t)run->plan.first_rank;
     char **arguments = NULL;
+    struct secret_fds secrets;
     if (run->state != RUN_UP)
         return err_set(err, ERR_CLOSED, "the attempt is ending");
     if (rank < 0 || rank >= (json_int_t)run->plan.rank_count)
         return err_set(err, ERR_INVALID, "rank: not on this node");
-    if (arguments_read(request, arena, &arguments, err) < 0)
+    if (arguments_read(request, arena, &arguments, err) < 0 ||
+        secrets_lend(run, &secrets, err) < 0)
         return -1;
     environment_build(&run->plan, &run->places, (unsigned)rank, &environment);
+    secrets_environment(run, &secrets, &environment);
     const char *term = json_string_value(json_object_get(request, "term"));
     environment_set(&environment, "TERM", "%s", term && *term ? term : "dumb");
     int cgroup_fd = run->plan.cgroup[0] ? cgroup_open(run->plan.cgroup, "ranks") : -1;
@@ -110,10 +113,13 @@ static int exec_launch(struct exec *exec, const json_t *request, const int files
                             .numa = place->has_numa ? place->numa : NULL,
                             .cgroup_fd = cgroup_fd,
                             .files = files,
+                            .kept_fds = secrets.fds,
+                            .kept_count = secrets.count,
                             .session = json_is_true(json_object_get(request, "terminal"))};
     bool node_fault;
     int rc = launch_rank(&launch, &exec->pid, NULL, NULL, &node_fault, err);
     environment_done(&environment);
+    secret_fds_close(&secrets);
     if (cgroup_fd >= 0)
         close(cgroup_fd);
     return rc;

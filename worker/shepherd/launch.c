@@ -23,12 +23,13 @@
 
 extern char **environ;
 
-enum step { STEP_GROUP = 1, STEP_CGROUP, STEP_BIND, STEP_FILES, STEP_FOLDER, STEP_EXEC, STEP_END };
+enum step { STEP_GROUP = 1, STEP_CGROUP, STEP_BIND, STEP_FILES, STEP_KEPT, STEP_FOLDER, STEP_EXEC, STEP_END };
 
 static const char *const step_texts[STEP_END] = {
     [STEP_GROUP] = "make a process group",      [STEP_CGROUP] = "join the attempt's cgroup",
     [STEP_BIND] = "bind to the assigned cores", [STEP_FILES] = "connect input and output",
-    [STEP_FOLDER] = "enter the directory",  [STEP_EXEC] = "run the program",
+    [STEP_KEPT] = "keep descriptors open",
+    [STEP_FOLDER] = "enter the directory",      [STEP_EXEC] = "run the program",
 };
 
 struct failure {
@@ -83,8 +84,8 @@ static void offer_to_oom_killer(void)
 
 /* A core file of every crashed rank fills disks that nobody looks at: the limit is lowered, and who
  * wants one raises it again. Descriptors of ours, and what we may have been started with, end at
- * exec. */
-static void keep_to_itself(void)
+ * exec, but those that are meant to stay. */
+static bool keep_to_itself(const struct launch *launch)
 {
     struct rlimit core;
     if (getrlimit(RLIMIT_CORE, &core) == 0) {
@@ -93,6 +94,10 @@ static void keep_to_itself(void)
     }
     close_range(STDERR_FILENO + 1, UINT_MAX,
                 CLOSE_RANGE_CLOEXEC); /* Linux 5.11; ours are already */
+    for (size_t i = 0; i < launch->kept_count; i++)
+        if (fcntl(launch->kept_fds[i], F_SETFD, 0) < 0)
+            return false;
+    return true;
 }
 
 static int child_prepare(const struct launch *launch, bool inside, int out, int error)
@@ -109,8 +114,7 @@ static int child_prepare(const struct launch *launch, bool inside, int out, int 
         return STEP_FILES;
     if (chdir(launch->folder) < 0)
         return STEP_FOLDER;
-    keep_to_itself();
-    return 0;
+    return keep_to_itself(launch) ? 0 : STEP_KEPT;
 }
 
 static void child_run(const struct launch *launch, pid_t parent, bool inside,

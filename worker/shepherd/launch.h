@@ -17,6 +17,8 @@ struct launch {
     bool pty;      /* standard output is a terminal: raw, PTY_ROWS x PTY_COLUMNS, nobody's
                       controlling one, so that it brings no signals */
     const int *files; /* standard files, borrowed; NULL: as described below */
+    const int *kept_fds; /* borrowed; the program has them, under the same numbers */
+    size_t kept_count;
     bool session;     /* with files: they are a terminal, which becomes the controlling one */
 };
 

@@ -17,7 +17,8 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: athanor-shepherd [--lock-fd N] [--listen-fd N] [--user NAME] FOLDER\n"
+    "usage: athanor-shepherd [--lock-fd N] [--listen-fd N] [--secrets-fd N] [--user NAME]\n"
+    "                        FOLDER\n"
     "       athanor-shepherd --nursery N\n"
     "       athanor-shepherd --dump FOLDER\n"
     "\n"
@@ -25,6 +26,7 @@ static const char usage[] =
     "FOLDER/spool-*. Started by athanor-worker; by hand it is good for trying a plan.\n"
     "  --lock-fd N   descriptor that already holds the lock of FOLDER\n"
     "  --listen-fd N socket at which shepherds of other nodes connect\n"
+    "  --secrets-fd N the first of the descriptors that hold the plan's secrets\n"
     "  --user NAME   account to become first; needs root\n"
     "  --nursery N   fork a shepherd for each request at the socket N, until it is closed\n"
     "  --dump        print the report stream of FOLDER as JSON lines instead\n"
@@ -66,7 +68,7 @@ static int user_become(const char *name, struct err *err)
 }
 
 struct options {
-    const char *folder, *lock_fd, *listen_fd, *user, *nursery;
+    const char *folder, *lock_fd, *listen_fd, *secrets_fd, *user, *nursery;
     bool dump, help, wrong;
 };
 
@@ -76,6 +78,7 @@ static void options_read(int count, char **arguments, struct options *out)
         const char *name, **value;
     } valued[] = {{"--lock-fd", &out->lock_fd},
                   {"--listen-fd", &out->listen_fd},
+                  {"--secrets-fd", &out->secrets_fd},
                   {"--user", &out->user},
                   {"--nursery", &out->nursery}};
     for (int i = 1; i < count; i++) {
@@ -105,10 +108,13 @@ static int attempt_do(const struct options *options, struct err *err)
         return -1;
     if (lock_take(options->folder, options->lock_fd, err) < 0)
         return -1;
-    int listen_fd = options->listen_fd ? atoi(options->listen_fd) : -1;
-    if (listen_fd >= 0 && fcntl(listen_fd, F_SETFD, FD_CLOEXEC) < 0)
+    const struct run_fds fds = {
+        .listen = options->listen_fd ? atoi(options->listen_fd) : -1,
+        .secrets = options->secrets_fd ? atoi(options->secrets_fd) : -1,
+    };
+    if (fds.listen >= 0 && fcntl(fds.listen, F_SETFD, FD_CLOEXEC) < 0)
         return err_errno(err, "--listen-fd %s", options->listen_fd);
-    return run_attempt(options->folder, listen_fd, err);
+    return run_attempt(options->folder, &fds, err);
 }
 
 static int attempt_end(int rc, const struct err *err)

@@ -67,9 +67,13 @@ static void assign(void *user, const char *assignment)
 static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err *err)
 {
     struct environment environment = {0};
+    struct secret_fds secrets;
     struct rank *rank = &run->ranks[index];
     int out, error, rc = 0;
+    if (secrets_lend(run, &secrets, err) < 0)
+        return -1;
     environment_build(&run->plan, &run->places, index, &environment);
+    secrets_environment(run, &secrets, &environment);
     if (run->plan.pty && !environment_get(&environment, "TERM"))
         environment_assign(&environment, "TERM=dumb"); /* lines, but neither colours nor cursors */
     if (run->pmix)
@@ -82,10 +86,13 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
                             .numa = run->plan.ranks[index].has_numa ? run->plan.ranks[index].numa
                                                                     : NULL,
                             .cgroup_fd = cgroup_fd,
-                            .pty = run->plan.pty};
+                            .pty = run->plan.pty,
+                            .kept_fds = secrets.fds,
+                            .kept_count = secrets.count};
     if (rc == 0)
         rc = launch_rank(&launch, &rank->pid, &out, &error, &run->node_fault, err);
     environment_done(&environment);
+    secret_fds_close(&secrets);
     if (rc < 0)
         return err_wrap(err, "rank %u", run_rank(run, index));
     logs_add(run->logs, out, index, "stdout");
@@ -175,7 +182,7 @@ static void started_report(struct run *run)
 
 int ranks_start(struct run *run, struct err *err)
 {
-    if (hosts_start(run, err) < 0)
+    if (secrets_open(run, err) < 0 || hosts_start(run, err) < 0)
         return -1;
     int cgroup_fd = run->plan.cgroup[0] ? cgroup_open(run->plan.cgroup, "ranks") : -1;
     bool ours = run->plan.launcher != PLAN_MPIRUN;

@@ -22,7 +22,8 @@
 extern char **environ;
 
 #define SET_PREFIX "ATHANOR_SET_"
-#define CPUS_MAX   4096 /* PLAN_CPUS_MAX */
+#define CPUS_MAX    4096 /* PLAN_CPUS_MAX */
+#define SECRETS_MAX 32   /* PLAN_SECRETS_MAX */
 
 static int failed(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static int failed(const char *format, ...)
@@ -117,6 +118,51 @@ static int pid_note(const char *folder, unsigned local)
     return 0;
 }
 
+/* Names from the shepherd, one a line, and a descriptor for each: inherited by the program. */
+static int secrets_receive(int fd)
+{
+    char names[SECRETS_MAX * 128], *save = NULL;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int) * SECRETS_MAX)];
+    } control;
+    struct iovec part = {names, sizeof names - 1};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    ssize_t got = recvmsg(fd, &message, 0);
+    struct cmsghdr *header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (!header || header->cmsg_type != SCM_RIGHTS)
+        return failed("the shepherd did not hand over the job's secrets");
+    int fds[SECRETS_MAX];
+    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof *fds, i = 0;
+    memcpy(fds, CMSG_DATA(header), count * sizeof *fds);
+    names[got] = '\0';
+    for (char *name = strtok_r(names, "\n", &save); name && i < count;
+         name = strtok_r(NULL, "\n", &save)) {
+        char variable[160], number[16];
+        snprintf(variable, sizeof variable, "ATHANOR_SECRET_%s_FD", name);
+        snprintf(number, sizeof number, "%d", fds[i++]);
+        setenv(variable, number, 1);
+    }
+    return 0;
+}
+
+static int secrets_fetch(const char *folder)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int length = snprintf(address.sun_path, sizeof address.sun_path, "%s/.secrets", folder);
+    if (length < 0 || (size_t)length >= sizeof address.sun_path || access(address.sun_path, F_OK) < 0)
+        return 0; /* the job has none */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        return failed("connect to '%s': %s", address.sun_path, strerror(errno));
+    int rc = secrets_receive(fd);
+    close(fd);
+    return rc;
+}
+
 static int rank_become(char **program)
 {
     const char *folder = variable("TMPDIR"), *number = variable("OMPI_COMM_WORLD_LOCAL_RANK");
@@ -133,6 +179,8 @@ static int rank_become(char **program)
         rc = output_connect(folder, "out", local, STDOUT_FILENO);
     if (rc == 0)
         rc = output_connect(folder, "err", local, STDERR_FILENO);
+    if (rc == 0)
+        rc = secrets_fetch(folder);
     if (rc != 0)
         return rc;
     execvp(program[0], program);

@@ -507,7 +507,8 @@ static void run_free(struct run *run)
     mem_free(run->launch_error);
     mem_free(run->diverged_text);
     mem_free(run->folder);
-    const int fds[] = {run->signal_fd, run->wake_fd, run->folder_fd, run->listen_fd};
+    const int fds[] = {run->signal_fd, run->wake_fd, run->folder_fd, run->listen_fd,
+                       run->lender_fd};
     for (size_t i = 0; i < ARRAY_COUNT(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -549,12 +550,14 @@ static int run_through(struct run *run, struct err *err)
     return 0;
 }
 
-int run_attempt(const char *folder, int listen_fd, struct err *err)
+int run_attempt(const char *folder, const struct run_fds *fds, struct err *err)
 {
     struct run *run = mem_zalloc(sizeof *run);
     run->poller = poller_new();
     run->signal_fd = run->wake_fd = run->folder_fd = -1;
-    run->listen_fd = listen_fd;
+    run->listen_fd = fds->listen;
+    run->secrets_fd = fds->secrets;
+    run->lender_fd = -1;
     run->folder = realpath(folder, NULL);
     int rc = run->folder ? 0 : err_errno(err, "attempt folder '%s'", folder);
     struct process_id self;

@@ -7,6 +7,7 @@
  * watch.c   wall time, stall, memory
  * diverge.c metrics against the spec's bounds
  * exec.c    programs that people run beside the ranks
+ * secrets.c descriptors of the job's secrets for whatever runs in it
  * usage.c   processor time, memory and I/O of ranks as metrics */
 #ifndef ATHANOR_SHEPHERD_RUN_H
 #define ATHANOR_SHEPHERD_RUN_H
@@ -87,6 +88,8 @@ struct run {
     const struct pmix_host *pmix;     /* NULL: not needed */
     const struct gang_host *links;    /* to other nodes; NULL: one node */
     int listen_fd;                    /* for links; -1: none */
+    int secrets_fd;                   /* first of plan.secret_count; -1: none */
+    int lender_fd;                    /* socket for ranks of mpirun; -1: none */
     struct poller *poller;
     struct line_server *report, *control;
     struct logs *logs;
@@ -152,8 +155,11 @@ int gang_host_load(const struct gang_host **out, struct err *err) WARN_UNUSED;
 
 /* Runs to the end, which is FINISHED in the spool. -1: the folder, plan or spool cannot be used,
  * or polling failed. */
-/* listen_fd: where the links of children arrive, from the daemon; -1: none. */
-int run_attempt(const char *folder, int listen_fd, struct err *err) WARN_UNUSED;
+struct run_fds {
+    int listen;  /* where the links of children arrive, from the daemon; -1: none */
+    int secrets; /* the first of the secrets that the plan names; -1: none */
+};
+int run_attempt(const char *folder, const struct run_fds *fds, struct err *err) WARN_UNUSED;
 
 /* run.c */
 void run_input(struct run *run, enum run_input input);
@@ -196,6 +202,18 @@ int exec_begin(struct run *run, const char *name, struct err *err) WARN_UNUSED;
 bool exec_reaped(struct run *run, pid_t pid, int status);
 void exec_tick(struct run *run, uint64_t now_ms);
 void execs_close(struct run *run);
+
+/* secrets.c */
+struct secret_fds {
+    int fds[PLAN_SECRETS_MAX];
+    size_t count;
+};
+int secrets_open(struct run *run, struct err *err) WARN_UNUSED;
+/* Descriptors for one program, close-on-exec: launch.h hands them over. */
+int secrets_lend(const struct run *run, struct secret_fds *out, struct err *err) WARN_UNUSED;
+void secret_fds_close(struct secret_fds *fds);
+void secrets_environment(const struct run *run, const struct secret_fds *fds,
+                         struct environment *environment);
 
 /* usage.c */
 void usage_tick(struct run *run, uint64_t now_ms);
