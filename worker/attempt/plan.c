@@ -64,6 +64,7 @@ static int numbers_read(struct plan *plan, const json_t *root, struct err *err)
         {"stall_ms", 0, &plan->stall_ms},
         {"data_skip", 0, &plan->data_skip},
         {"log_bytes_max", PLAN_LOG_BYTES_DEFAULT, &plan->log_bytes_max},
+        {"usage_ms", PLAN_USAGE_MS_DEFAULT, &plan->usage_ms},
     };
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
         if (u64_get(root, fields[i].name, fields[i].fallback, fields[i].out, err) < 0)
@@ -89,6 +90,7 @@ static int texts_read(struct plan *plan, const json_t *root, struct err *err)
         {"engine", "", &plan->engine, true, true},
         {"cgroup", "", &plan->cgroup, true, true},
         {"memory_cgroup", "", &plan->memory_cgroup, true, true},
+        {"gpu_usage", "", &plan->gpu_usage, true, true},
         {"tmp", "/tmp", &plan->tmp, false, true},
         {"code", "", &plan->code, true, true},
     };

@@ -7,7 +7,8 @@
  *    "wall_time_ms": 0, "stop_grace_ms": 30000, "stall_ms": 0, "log_bytes_max": 268435456,
  *    "cpus": [[0], [1]], "numa": [[0], [0]], "gpus": [["0"], ["1"]],
  *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
- *    "cgroup": "", "memory_cgroup": "", "tmp": "/tmp", "epoch": 3,
+ *    "cgroup": "", "memory_cgroup": "", "gpu_usage": "/…/gpu-usage", "usage_ms": 10000,
+ *    "tmp": "/tmp", "epoch": 3,
  *    "spec": { … worker/README.md … }}
  * Of an attempt on several nodes `ranks` are those of this node, and it has besides
  *   "gang": {"node": 1, "nodes": [{"name": "w1", "address": "10.0.0.1", "first_rank": 0,
@@ -33,6 +34,7 @@
 #define PLAN_LOG_BYTES_DEFAULT     ((uint64_t)256 << 20)
 #define PLAN_STOP_GRACE_MS_DEFAULT 30000u
 #define PLAN_SILENCE_MS_DEFAULT    30000u
+#define PLAN_USAGE_MS_DEFAULT      10000u
 
 enum plan_launcher { PLAN_FORK = 1, PLAN_PMIX, PLAN_MPIRUN };
 
@@ -65,6 +67,8 @@ struct plan {
     uint64_t log_bytes_max;
     const char *job_dir, *resume, *engine, *tmp;
     const char *cgroup, *memory_cgroup; /* "": none; cgroup.h */
+    uint64_t usage_ms;      /* between samples of what ranks use */
+    const char *gpu_usage;  /* file, gpu_usage.h; "": none */
     struct plan_rank *ranks; /* of this node */
     size_t rank_count;
     unsigned first_rank, world_size; /* rank of ranks[0]; ranks on all nodes */

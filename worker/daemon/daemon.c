@@ -470,6 +470,7 @@ static void on_tick(void *user)
     pending_retry(daemon);
     node_report_tick(daemon);
     care_tick(daemon);
+    gpu_sampler_tick(daemon);
     until_tick(daemon);
     loop_timer_start(daemon->loop, &daemon->tick_timer, DAEMON_TICK_MS);
 }
@@ -526,6 +527,7 @@ static int folders_make(struct daemon *daemon, struct err *err)
         return err_errno(err, "'%s'", daemon->attempts_dir);
     mem_free(daemon->attempts_dir);
     daemon->attempts_dir = mem_strdup(real);
+    daemon->gpu_usage = mem_printf("%s/../gpu-usage", daemon->attempts_dir);
     free(real);
     return 0;
 }
@@ -701,7 +703,8 @@ static void daemon_free(struct daemon *daemon)
     copies_close(daemon);
     secrets_close(daemon);
     attempts_close(daemon);
-    hook_cancel(daemon->gpu_hook);
+    hook_abandon(daemon->gpu_hook);
+    hook_abandon(daemon->sample_hook);
     health_free(daemon->health);
     node_reports_close(daemon);
     nursery_close(&daemon->nursery);
@@ -717,6 +720,7 @@ static void daemon_free(struct daemon *daemon)
     mem_free(daemon->cgroup_base);
     mem_free(daemon->cgroup_memory_base);
     mem_free(daemon->attempts_dir);
+    mem_free(daemon->gpu_usage);
     mem_free(daemon);
 }
 

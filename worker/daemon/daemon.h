@@ -139,6 +139,10 @@ struct daemon {
     struct hook *gpu_hook;   /* a look at a withheld GPU */
     size_t gpu_look;         /* which */
     uint64_t gpu_looked_ms;
+    struct hook *sample_hook; /* a sample of what GPUs do (gpu_sampler.c) */
+    uint64_t sampled_ms;
+    char *gpu_usage;         /* file with the newest */
+    bool sample_failed;      /* said so */
     struct health *health;   /* NULL: no checks */
     struct node_report *node_reports; /* oldest first */
     size_t node_report_count;
@@ -219,6 +223,9 @@ void care_after(struct attempt *attempt);
 void care_cancel(struct attempt *attempt);
 /* Looks whether withheld GPUs have come free. */
 void care_tick(struct daemon *daemon);
+
+/* gpu_sampler.c */
+void gpu_sampler_tick(struct daemon *daemon);
 
 /* node_report.c. kind: as in NODE_REPORT. */
 void node_report_add(struct daemon *daemon, const char *kind, bool severe, const char *text,

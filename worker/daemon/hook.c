@@ -212,6 +212,17 @@ struct hook *hook_start(const struct hook_config *config)
     return hook;
 }
 
+void hook_abandon(struct hook *hook)
+{
+    if (!hook)
+        return;
+    if (hook->pid) {
+        kill(-hook->pid, SIGKILL);
+        kill(hook->pid, SIGKILL);
+    }
+    hook_free(hook);
+}
+
 void hook_cancel(struct hook *hook)
 {
     if (!hook)

@@ -42,6 +42,9 @@ struct hook;
  * us. When it ends, or its time is over, whatever is left of its group is killed; then on_end is
  * called, once, from the loop, and the hook is gone. */
 struct hook *hook_start(const struct hook_config *config);
+/* The same without waiting for its death, which a process within a broken driver may put off for
+ * ever. Only when we are about to end. */
+void hook_abandon(struct hook *hook);
 /* Kills it; on_end is not called. NULL is fine. */
 void hook_cancel(struct hook *hook);
 

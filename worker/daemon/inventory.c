@@ -1,9 +1,11 @@
 /* inventory.c - see inventory.h. */
 #include "worker/daemon/inventory.h"
 
+#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/parse.h"
+#include "worker/attempt/gpu_usage.h"
 #include "worker/daemon/nvml.h"
 
 #include <hwloc.h>
@@ -203,7 +205,7 @@ bool inventory_gpu_tells(const struct inventory_gpu *gpu)
     return !gpu->imaginary || gpu->used;
 }
 
-static int fake_used(const char *path, uint64_t *out_used, struct err *err)
+static int fake_number(const char *path, uint64_t *out_used, struct err *err)
 {
     char *text;
     size_t length;
@@ -220,12 +222,55 @@ int inventory_gpu_is_free(const struct inventory_gpu *gpu, struct err *err)
 {
     uint64_t used, most = gpu->memory_bytes / 64 + DRIVER_BYTES;
     char used_text[PARSE_TEXT_SIZE], all_text[PARSE_TEXT_SIZE];
-    int rc = gpu->imaginary ? fake_used(gpu->used, &used, err) : nvml_used(gpu->uuid, &used, err);
+    int rc = gpu->imaginary ? fake_number(gpu->used, &used, err) : nvml_used(gpu->uuid, &used, err);
     if (rc < 0 || used <= most)
         return rc;
     return err_set(err, ERR_EXISTS, "%s (%s) is not free: %s of %s are in use, by no attempt",
                    gpu->uuid, gpu->model, format_size_short(used, used_text),
                    format_size_short(gpu->memory_bytes, all_text));
+}
+
+static int fake_usage(const struct inventory_gpu *gpu, struct gpu_usage *out, struct err *err)
+{
+    uint64_t used = 0, busy = 0;
+    if ((gpu->used && fake_number(gpu->used, &used, err) < 0) ||
+        (gpu->busy && fake_number(gpu->busy, &busy, err) < 0))
+        return err_wrap(err, "%s", gpu->uuid);
+    *out = (struct gpu_usage){.busy_known = gpu->busy != NULL,
+                              .used_known = gpu->used != NULL,
+                              .busy_percent = (unsigned)min_u64(busy, 100),
+                              .used_bytes = used};
+    return 0;
+}
+
+/* Of real ones in one session: opening the library may take a tenth of a second. */
+static int real_usage(const struct inventory *inventory, struct gpu_usage *out, struct err *err)
+{
+    const char *uuids[INVENTORY_GPUS_MAX];
+    struct nvml_usage found[INVENTORY_GPUS_MAX];
+    for (size_t i = 0; i < inventory->gpu_count; i++)
+        uuids[i] = inventory->gpus[i].uuid;
+    if (nvml_usage(uuids, inventory->gpu_count, found, err) < 0)
+        return -1;
+    for (size_t i = 0; i < inventory->gpu_count; i++)
+        out[i] = (struct gpu_usage){found[i].busy_known, found[i].used_known,
+                                    found[i].busy_percent, found[i].used_bytes};
+    return 0;
+}
+
+int inventory_gpu_usage(const struct inventory *inventory, struct buf *out, struct err *err)
+{
+    struct gpu_usage usage[INVENTORY_GPUS_MAX];
+    bool imaginary = inventory->gpu_count > 0 && inventory->gpus[0].imaginary;
+    int rc = imaginary || inventory->gpu_count == 0 ? 0 : real_usage(inventory, usage, err);
+    for (size_t i = 0; rc == 0 && imaginary && i < inventory->gpu_count; i++)
+        rc = fake_usage(&inventory->gpus[i], &usage[i], err);
+    if (rc < 0)
+        return -1;
+    gpu_usage_begin(out, clock_steady_ms());
+    for (size_t i = 0; i < inventory->gpu_count; i++)
+        gpu_usage_add(out, inventory->gpus[i].visible, &usage[i]);
+    return 0;
 }
 
 static int gpus_take(struct inventory *inventory, const char *wanted, struct err *err)

@@ -4,6 +4,7 @@
 #define ATHANOR_DAEMON_INVENTORY_H
 
 #include "common/base/arena.h"
+#include "common/base/buf.h"
 #include "common/base/err.h"
 
 #define INVENTORY_CORES_MAX 4096u
@@ -22,7 +23,8 @@ struct inventory_gpu {
     uint64_t memory_bytes;
     const char *pci;     /* "0000:17:00.0"; NULL: not known */
     int numa;            /* node that it is near to; -1: not known, or to all alike */
-    const char *used;    /* of an imaginary one: file with the bytes in use; NULL: none */
+    const char *used, *busy; /* of an imaginary one: files with the bytes in use, and percent of
+                                time; NULL: none */
     bool imaginary;
 };
 
@@ -54,6 +56,11 @@ void inventory_done(struct inventory *inventory);
 int inventory_gpu_is_free(const struct inventory_gpu *gpu, struct err *err) WARN_UNUSED;
 /* Whether that can be known. */
 bool inventory_gpu_tells(const struct inventory_gpu *gpu);
+
+/* What is used of all of them, as text for shepherds (worker/attempt/gpu_usage.h). May hang, too.
+ * Errors: ERR_IO, ERR_NOT_FOUND, ERR_INVALID. */
+int inventory_gpu_usage(const struct inventory *inventory, struct buf *out,
+                        struct err *err) WARN_UNUSED;
 
 /* Imaginary GPUs from a file; appends to gpus. Errors: ERR_NOT_FOUND, ERR_INVALID, ERR_LIMIT. */
 int inventory_fake_gpus(const char *path, struct inventory *inventory, struct err *err) WARN_UNUSED;

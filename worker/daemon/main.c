@@ -1,4 +1,5 @@
 /* main.c - athanor-worker: see README.md, and --help. */
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/net/notify.h"
 #include "worker/daemon/daemon.h"
@@ -26,6 +27,24 @@ static int gpu_check(const struct options *options)
     return rc < 0 ? 1 : 0;
 }
 
+/* One sample for all shepherds of the node. */
+static int gpu_sample(const struct options *options)
+{
+    struct inventory inventory = {0};
+    struct buf text = {0};
+    struct err err = {0};
+    int rc = inventory_take_gpus(options->gpus, &inventory, &err);
+    if (rc == 0)
+        rc = inventory_gpu_usage(&inventory, &text, &err);
+    if (rc == 0)
+        rc = file_replace(options->gpu_sample, text.bytes, text.length, 0644, &err);
+    if (rc < 0)
+        puts(err.text);
+    buf_done(&text);
+    inventory_done(&inventory);
+    return rc < 0 ? 1 : 0;
+}
+
 int main(int count, char **arguments)
 {
     struct options options;
@@ -48,10 +67,10 @@ int main(int count, char **arguments)
         options_done(&options);
         return 0;
     }
-    if (options.gpu_check[0]) {
-        int held = gpu_check(&options);
+    if (options.gpu_check[0] || options.gpu_sample[0]) {
+        int code = options.gpu_check[0] ? gpu_check(&options) : gpu_sample(&options);
         options_done(&options);
-        return held;
+        return code;
     }
     log_init("athanor-worker", options.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
     int rc = options.enrol[0]               ? daemon_enrol(&options, &err)

@@ -17,6 +17,10 @@ struct nvml_memory { /* nvmlMemory_t */
     unsigned long long total, free, used;
 };
 
+struct nvml_utilization { /* nvmlUtilization_t, percent */
+    unsigned gpu, memory;
+};
+
 struct nvml {
     void *library;
     nvml_status (*init)(void);
@@ -27,15 +31,16 @@ struct nvml {
     nvml_status (*name)(nvml_device device, char *out, unsigned size);
     nvml_status (*uuid)(nvml_device device, char *out, unsigned size);
     nvml_status (*memory)(nvml_device device, struct nvml_memory *out);
+    nvml_status (*by_uuid)(const char *uuid, nvml_device *out);
+    nvml_status (*utilization)(nvml_device device, struct nvml_utilization *out);
     /* Newer than the rest; NULL in old drivers. */
     nvml_status (*pci)(nvml_device device, struct nvml_pci *out);
     nvml_status (*mig_mode)(nvml_device device, unsigned *current, unsigned *pending);
     nvml_status (*mig_count)(nvml_device device, unsigned *out);
-    nvml_status (*by_uuid)(const char *uuid, nvml_device *out);
     nvml_status (*mig_handle)(nvml_device device, unsigned index, nvml_device *out);
 };
 
-#define NEEDED 9u /* of the symbols below: the driver is of no use without them */
+#define NEEDED 10u /* of the symbols below: the driver is of no use without them */
 
 static int nvml_open(struct nvml *nvml, struct err *err)
 {
@@ -52,6 +57,7 @@ static int nvml_open(struct nvml *nvml, struct err *err)
         {"nvmlDeviceGetUUID", (void **)&nvml->uuid},
         {"nvmlDeviceGetMemoryInfo", (void **)&nvml->memory},
         {"nvmlDeviceGetHandleByUUID", (void **)&nvml->by_uuid},
+        {"nvmlDeviceGetUtilizationRates", (void **)&nvml->utilization},
         {"nvmlDeviceGetPciInfo_v3", (void **)&nvml->pci},
         {"nvmlDeviceGetMigMode", (void **)&nvml->mig_mode},
         {"nvmlDeviceGetMaxMigDeviceCount", (void **)&nvml->mig_count},
@@ -182,6 +188,35 @@ int nvml_used(const char *uuid, uint64_t *out_used, struct err *err)
     nvml_status status = nvml.init();
     int rc = status != 0 ? err_set(err, ERR_IO, "NVML: %s", nvml.error_text(status))
                          : used_read(&nvml, uuid, out_used, err);
+    if (status == 0)
+        nvml.shutdown();
+    dlclose(nvml.library);
+    return rc;
+}
+
+static void usage_read(const struct nvml *nvml, const char *uuid, struct nvml_usage *out)
+{
+    nvml_device device;
+    struct nvml_memory memory;
+    struct nvml_utilization utilization;
+    *out = (struct nvml_usage){0};
+    if (nvml->by_uuid(uuid, &device) != 0)
+        return;
+    out->used_known = nvml->memory(device, &memory) == 0;
+    out->used_bytes = out->used_known ? memory.used : 0;
+    out->busy_known = nvml->utilization(device, &utilization) == 0;
+    out->busy_percent = out->busy_known ? utilization.gpu : 0;
+}
+
+int nvml_usage(const char *const *uuids, size_t count, struct nvml_usage *out, struct err *err)
+{
+    struct nvml nvml;
+    if (nvml_open(&nvml, err) < 0)
+        return -1;
+    nvml_status status = nvml.init();
+    int rc = status != 0 ? err_set(err, ERR_IO, "NVML: %s", nvml.error_text(status)) : 0;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        usage_read(&nvml, uuids[i], &out[i]);
     if (status == 0)
         nvml.shutdown();
     dlclose(nvml.library);

@@ -18,4 +18,14 @@ int nvml_list(struct nvml_gpu *gpus, size_t capacity, size_t *out_count,
 /* Bytes in use on the device, slices too. Errors: as nvml_list. */
 int nvml_used(const char *uuid, uint64_t *out_used, struct err *err) WARN_UNUSED;
 
+struct nvml_usage {
+    bool busy_known, used_known; /* slices do not tell how busy they are */
+    unsigned busy_percent;       /* of the time in which the driver last looked, up to 1 s */
+    uint64_t used_bytes;
+};
+
+/* What is used of each device; one that does not answer tells nothing. Errors: as nvml_list. */
+int nvml_usage(const char *const *uuids, size_t count, struct nvml_usage *out,
+               struct err *err) WARN_UNUSED;
+
 #endif

@@ -61,6 +61,11 @@ static const struct option {
     {"--gpu-free-timeout", "DURATION", OPTION_DURATION, AT(gpu_free_timeout_ms), NULL,
      "how long a GPU may take to come free before and after an attempt; one that does not is kept "
      "from work until it is (default: 30s)"},
+    {"--gpu-sample", "FILE", OPTION_TEXT, AT(gpu_sample), NULL,
+     "write what the devices of --gpus do now into FILE, and leave"},
+    {"--usage-every", "DURATION", OPTION_DURATION, AT(usage_every_ms), NULL,
+     "how often each rank's cores, memory, I/O and GPUs become points of its series usage/... "
+     "(default 10s, at least 1s)"},
     {"--gpu-check", "UUID", OPTION_TEXT, AT(gpu_check), NULL,
      "say whether nobody holds memory on this device of --gpus, and leave"},
     {"--links", "auto|none|ENDPOINT", OPTION_TEXT, AT(links), "ATHANOR_LINKS",
@@ -384,6 +389,8 @@ static int required_check(const struct options *options, struct err *err)
                        options->endpoints_file);
     if (!options->state[0])
         return err_set(err, ERR_INVALID, "--state is required: a directory on a local disk");
+    if (options->usage_every_ms < 1000)
+        return err_set(err, ERR_INVALID, "--usage-every: expected at least 1s");
     if (options->hook_timeout_ms == 0 || options->health_every_ms == 0 ||
         options->health_timeout_ms == 0)
         return err_set(err, ERR_INVALID,
@@ -429,6 +436,8 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .epilog = "",
                               .health = "",
                               .gpu_check = "",
+                              .gpu_sample = "",
+                              .usage_every_ms = 10000,
                               .gpu_free_timeout_ms = 30000,
                               .hook_timeout_ms = 60000,
                               .health_every_ms = 60000,
@@ -443,7 +452,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
         i += used;
     }
     bool serves = !options.help && !options.man && !options.version && !options.alive &&
-                  !options.gpu_check[0];
+                  !options.gpu_check[0] && !options.gpu_sample[0];
     if (rc == 0 && serves) {
         rc = endpoints_default(&options, err);
         if (rc == 0)

@@ -259,6 +259,9 @@ static int plan_write(const struct starting *s, struct err *err)
     if (!root)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
     json_object_set_new(root, "numa", numa_json(s));
+    json_object_set_new(root, "usage_ms", json_integer((json_int_t)options->usage_every_ms));
+    if (start->gpus > 0)
+        json_object_set_new(root, "gpu_usage", json_string(s->daemon->gpu_usage));
     if (s->attempt->secrets.count > 0)
         json_object_set_new(root, "secrets", secrets_json(s));
     if (s->attempt->memory_cgroup[0])

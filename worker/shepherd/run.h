@@ -35,7 +35,7 @@
 #define RUN_PEERS_MS      2000u
 #define RUN_KILL_AGAIN_MS 20u
 #define RUN_WATCH_MS      500u   /* between looks at memory and stall */
-#define RUN_USAGE_MS      10000u /* between samples of what ranks use */
+#define RUN_GPU_AGES      3u     /* a sample of GPUs is too old after so many of ours */
 #define RUN_PROGRESS_MS   250u   /* at most one progress entry a rank in this time */
 #define RUN_SYNC_MS       10000u /* a run this long has its end synced to the disk */
 #define RUN_REFUSED_MAX   10u    /* refused lines that are told as events */

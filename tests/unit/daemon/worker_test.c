@@ -933,14 +933,15 @@ static bool devices_offered(struct fixture *f, uint64_t count)
 
 static void worker_with_gpus(struct fixture *f)
 {
-    char json[600], option[300];
+    char json[1000], option[300];
     snprintf(json, sizeof json,
-             "[{\"memory\": \"16GiB\", \"used\": \"%s/used-0\"},"
-             " {\"memory\": \"16GiB\", \"used\": \"%s/used-1\"}]",
-             f->home, f->home);
+             "[{\"memory\": \"16GiB\", \"used\": \"%s/used-0\", \"busy\": \"%s/busy-0\"},"
+             " {\"memory\": \"16GiB\", \"used\": \"%s/used-1\", \"busy\": \"%s/busy-1\"}]",
+             f->home, f->home, f->home, f->home);
     text_write(f, "gpus.json", json);
     snprintf(option, sizeof option, "fake:%s", in_home(f, "gpus.json"));
-    worker_again(f, (const char *const[]){"--gpus", option, "--gpu-free-timeout", "600ms", NULL});
+    worker_again(f, (const char *const[]){"--gpus", option, "--gpu-free-timeout", "600ms",
+                                          "--usage-every", "1s", NULL});
     assert_int_equal(f->devices, 2);
 }
 
@@ -1004,6 +1005,65 @@ static void a_gpu_that_takes_a_moment_to_come_free_is_waited_for(void **state)
     UNTIL(f, removed, 1);
     assert_int_equal(f->node_count, 0);
     assert_int_equal(f->devices, 2);
+}
+
+static double newest_value(struct fixture *f, uint64_t attempt_id, const char *name)
+{
+    double value = -1;
+    for (size_t i = 0; i < f->entry_count; i++)
+        if (f->entries[i].attempt_id == attempt_id && f->entries[i].kind == REPORT_METRIC &&
+            strcmp(f->entries[i].name, name) == 0)
+            value = f->entries[i].value;
+    return value;
+}
+
+static bool gpus_are_seen(struct fixture *f, uint64_t attempt_id)
+{
+    double busy = newest_value(f, attempt_id, "usage/gpus");
+    return busy > 1.49 && busy < 1.51 &&
+           newest_value(f, attempt_id, "usage/gpu_memory_bytes") == 6000000000.0;
+}
+
+static bool cores_are_seen(struct fixture *f, uint64_t attempt_id)
+{
+    return newest_value(f, attempt_id, "usage/cores") >= 0;
+}
+
+static void what_a_rank_uses_becomes_series_its_gpus_included(void **state)
+{
+    struct fixture *f = *state;
+    worker_with_gpus(f);
+    start_on_gpus(f, 1, 2,
+                  "echo 5000000000 >$HOME_DIR/used-0; echo 1000000000 >$HOME_DIR/used-1;"
+                  "echo 90 >$HOME_DIR/busy-0; echo 60 >$HOME_DIR/busy-1;"
+                  "until [ -e $HOME_DIR/file-1 ]; do sleep 0.05; done;"
+                  "rm $HOME_DIR/used-*");
+    UNTIL(f, gpus_are_seen, 1);
+    assert_true(newest_value(f, 1, "usage/cores") >= 0);
+    assert_true(newest_value(f, 1, "usage/rss_bytes") > 100000);
+    assert_true(newest_value(f, 1, "usage/read_bytes_per_s") >= 0);
+    assert_true(newest_value(f, 1, "usage/write_bytes_per_s") >= 0);
+    text_write(f, "file-1", "");
+    assert_cause(f, 1, "success");
+}
+
+/* Whoever opens a pipe that nobody writes to waits, as in a driver that hangs. */
+static void a_look_at_gpus_that_hangs_costs_their_series_and_nothing_else(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(mkfifo(in_home(f, "busy-0"), 0600), 0);
+    worker_with_gpus(f);
+    start_on_gpus(f, 1, 2,
+                  "until [ -e $HOME_DIR/file-1 ]; do sleep 0.05; done");
+    UNTIL(f, cores_are_seen, 1);
+    UNTIL(f, heartbeats, f->heartbeats + 5);
+    assert_true(newest_value(f, 1, "usage/gpus") < 0);
+    text_write(f, "file-1", "");
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+    start_on_gpus(f, 2, 1, "true");
+    assert_cause(f, 2, "success");
+    assert_int_equal(worker_end(f, SIGTERM), 0);
 }
 
 /* ---- containment ----------------------------------------------------------------------------- */
@@ -1452,6 +1512,8 @@ int main(void)
         TEST(a_gpu_that_somebody_holds_is_not_given_to_an_attempt),
         TEST(a_gpu_that_does_not_come_free_behind_an_attempt_is_withheld),
         TEST(a_gpu_that_takes_a_moment_to_come_free_is_waited_for),
+        TEST(what_a_rank_uses_becomes_series_its_gpus_included),
+        TEST(a_look_at_gpus_that_hangs_costs_their_series_and_nothing_else),
         TEST(double_forked_and_setsid_processes_die_however_attempts_are_held),
         TEST(a_job_that_eats_memory_ends_as_oom_and_its_neighbour_lives),
         TEST(fifty_attempts_ended_at_random_moments_leave_nothing_behind),
