@@ -38,7 +38,8 @@ enum report_kind {
     X(STALE_CHECKPOINT, "stale_checkpoint") /* its resume point is no longer what was saved */ \
     X(NODE_ENDED, "node_ended")       /* the time of its node was over                   */ \
     X(DRAINED, "drained")             /* the deadline of its node's drain; workers are   */ \
-                                      /* told `preempted`, which older ones know as well */
+                                      /* told `preempted`, which older ones know as well */ \
+    X(GAVE_UP, "gave_up")             /* the program says that what it was given is of no use */
 
 enum cause {
     CAUSE_NONE = 0,

@@ -159,7 +159,7 @@ static void cause_refuse(struct reader *reader, const struct node *node,
             nearest_offer(&nearest, cause_name(cause));
     reader_refuse(reader, node, place,
                   "is %s, expected a cause out of exit, signal, oom, time_limit, preempted, "
-                  "worker_lost, shepherd_lost, launch_failed, stalled, diverged%s",
+                  "worker_lost, shepherd_lost, launch_failed, stalled, diverged, gave_up%s",
                   shown(reader, node), nearest_hint(reader, &nearest));
 }
 

@@ -114,7 +114,7 @@ const struct field fields[] = {
      .json = "retry.attempts", .help = "attempts in all, the first included"},
     {"retry.on", FIELD_CUSTOM, SHARED, .initial = "[worker_lost, shepherd_lost, preempted]",
      .form = "a list of causes out of exit, signal, oom, time_limit, preempted, worker_lost, "
-             "shepherd_lost, launch_failed, stalled, diverged",
+             "shepherd_lost, launch_failed, stalled, diverged, gave_up",
      .read = read_causes, .help = "why an attempt must have ended to be tried again"},
     {"retry.backoff", FIELD_DURATION, SHARED, AT(retry.backoff_ms), 0, DAY, "10s",
      .json = "retry.backoff_ms", .help = "wait before the second attempt; doubles each time"},

@@ -526,26 +526,82 @@ static void kills_in_every_stage_leave_the_same_datasets_and_student(void **stat
 
 /* ---- what cannot work ends with a reason ------------------------------------------------ */
 
-static void a_run_without_yield_says_why(void **state)
+/* The whole recipe on what is of no use: how it ends, and that its figures so far are kept. */
+static void assert_gives_up(const struct place *place, const char *inputs, int max_tokens,
+                            const char *params, const char *why, const char *metric)
 {
-    const struct place *place = *state;
-    char *teacher = model_of(place, "little", 60), *contexts = part_of(place, "world", "contexts");
-    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": "
-                            "%s, \"contexts\": %s}, \"params\": {" ORACLE ", \"samples\": 4, "
-                            "\"max_contexts\": 260, \"max_tokens\": 8}", teacher, contexts);
-    struct job_run job = {.name = "barren", .spec = spec, .may_fail = true};
-    char *log_path = job_path(place, "barren", ".log"), *log;
-    size_t length;
+    char *teacher = model_of(place, "little", 60);
+    char *spec = mem_printf("\"kind\": \"distillation\", \"recipe\": \"impossible\", \"inputs\": "
+                            "{\"teacher\": %s%s}, \"params\": {" ORACLE ", \"max_tokens\": %d, %s}",
+                            teacher, inputs, max_tokens, params);
+    struct job_run job = {.name = "futile", .spec = spec, .may_fail = true};
+    struct trace trace = {0};
+    char *log_path = job_path(place, "futile", ".log"), *log;
+    char *folder = job_path(place, "futile", "");
+    size_t length, found = 0;
 
-    assert_int_not_equal(run_job_in(place, &job, NULL), 0);
+    OK(file_remove_tree(folder, &fixture_err));
+    assert_int_not_equal(run_job_in(place, &job, &trace), 0);
     OK(file_read(log_path, 1 << 20, &log, &length, &fixture_err));
-    assert_non_null(strstr(log, "min_yield: after 256 contexts"));
-    assert_non_null(strstr(log, "dropped as 'malformed'"));
+    if (!strstr(log, why))
+        fail_msg("no '%s' in: %s", why, log);
+    assert_non_null(strstr(trace.events, "gave_up"));
+    for (size_t i = 0; metric && i < trace.count; i++)
+        found += strcmp(trace.points[i].name, metric) == 0;
+    assert_true(!metric || found > 0);
+    trace_done(&trace);
     mem_free(log);
     mem_free(log_path);
+    mem_free(folder);
     mem_free(spec);
-    mem_free(contexts);
     mem_free(teacher);
+}
+
+static void what_is_of_no_use_ends_with_its_reason_and_its_figures(void **state)
+{
+    const struct place *place = *state;
+    char *contexts = part_of(place, "world", "contexts");
+    char *given = mem_printf(", \"contexts\": %s", contexts);
+    char *prefixes = job_path(place, "prefixes", ".txt");
+    char *file = mem_printf(", \"prefixes\": {\"path\": \"%s\"}", prefixes);
+
+    assert_gives_up(place, given, 8, "\"samples\": 3, \"max_contexts\": 260",
+                    "min_yield: after 256 contexts", "pairs/share_malformed");
+    assert_gives_up(place, given, 24,
+                    "\"samples\": 2, \"max_contexts\": 200, \"block\": 200, "
+                    "\"temperature\": 1, \"tau\": 2",
+                    "min_yield: after 200 contexts", "pairs/share_forward");
+    assert_gives_up(place, "", 8,
+                    "\"samples\": 2, \"max_contexts\": 200, \"block\": 200, "
+                    "\"context_temperature\": 0.1, \"context_top_p\": 0.01",
+                    "min_distinct: only 1 of 200 contexts", "pairs/distinct_contexts");
+    assert_gives_up(place, given, 8, "\"first_context\": 5000", "no_contexts: ", NULL);
+    assert_gives_up(place, given, 8, "\"ted_min\": 12", "ted_min: ", NULL);
+    OK(file_replace(prefixes, "Paris --\nK\xf6ln --\n", 17, 0644, &fixture_err));
+    assert_gives_up(place, file, 8, "\"samples\": 2", "bad_input: input 'prefixes'", NULL);
+    mem_free(file);
+    mem_free(prefixes);
+    mem_free(given);
+    mem_free(contexts);
+}
+
+static void a_student_of_another_vocabulary_is_refused_at_once(void **state)
+{
+    const struct place *place = *state;
+    char *spec = mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": "
+                            "{\"path\": \"%s/toys\", \"part\": \"train\"}}, \"params\": {\"layers\": 1, "
+                            "\"d_model\": 16, \"heads\": 2, \"context\": 64, \"steps\": 1, "
+                            "\"batch\": 2, \"eval_every\": 0}", place->folder);
+    struct job_run job = {.name = "bytes", .spec = spec};
+    char *bytes = model_of(place, "bytes", 1);
+    char *init = mem_printf(", \"init\": %s", bytes);
+
+    run_job_in(place, &job, NULL);
+    assert_gives_up(place, init, 8, "\"student_init\": \"checkpoint\"", "student_vocabulary: ", NULL);
+    assert_gives_up(place, init, 8, "\"student_init\": \"scratch\"", "student_init: ", NULL);
+    mem_free(init);
+    mem_free(bytes);
+    mem_free(spec);
 }
 
 static int open_world(void **state)
@@ -562,7 +618,8 @@ int main(void)
         cmocka_unit_test(a_dataset_does_not_show_ranks_blocks_or_kills),
         cmocka_unit_test(one_job_makes_what_a_pipeline_of_jobs_makes),
         cmocka_unit_test(kills_in_every_stage_leave_the_same_datasets_and_student),
-        cmocka_unit_test(a_run_without_yield_says_why),
+        cmocka_unit_test(what_is_of_no_use_ends_with_its_reason_and_its_figures),
+        cmocka_unit_test(a_student_of_another_vocabulary_is_refused_at_once),
         cmocka_unit_test(a_model_that_cannot_paraphrase_teaches_one_that_can),
     };
 

@@ -175,6 +175,8 @@ static int accept_event(struct run *run, unsigned rank, const struct report_line
         if (!run->diverged_step)
             run->diverged_step = line->step ? line->step : run->newest_step;
     }
+    if (strcmp(line->name, "gave_up") == 0 && !run->gave_up)
+        run->gave_up = mem_strdup(line->text);
     struct rec_report report = {.kind = REPORT_EVENT,
                                 .rank = run_rank(run, rank),
                                 .name = line->name,

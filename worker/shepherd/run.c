@@ -381,6 +381,7 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
         .rank = run_rank(run, run->failed_rank),
         .stderr_line = logs_last_error(run->logs, run->failed_rank),
         .abort_text = abort_text,
+        .gave_up = run->gave_up,
         .diverged = run->diverged,
         .diverged_text = run->diverged_text ? run->diverged_text : "",
         .cgroup_oom_kills = cgroup[0] ? cgroup_oom_kills(cgroup) : 0,
@@ -506,6 +507,7 @@ static void run_free(struct run *run)
     mem_free(run->ranks);
     mem_free(run->launch_error);
     mem_free(run->diverged_text);
+    mem_free(run->gave_up);
     mem_free(run->folder);
     const int fds[] = {run->signal_fd, run->wake_fd, run->folder_fd, run->listen_fd,
                        run->lender_fd};

@@ -122,6 +122,7 @@ struct run {
     bool failed;
     unsigned failed_rank;
     uint64_t failed_ms; /* when the first failure here was noticed; 0: none, or heard of */
+    char *gave_up; /* the program says why; NULL: it has not */
     bool diverged; /* the program says so */
     char *diverged_text;
     uint64_t diverged_step;             /* where it did, or we found it; 0: not known */

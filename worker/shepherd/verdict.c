@@ -87,6 +87,12 @@ static enum cause by_divergence(const struct verdict_facts *facts, struct buf *t
     return CAUSE_DIVERGED;
 }
 
+static enum cause by_giving_up(const struct verdict_facts *facts, struct buf *text)
+{
+    buf_puts(text, facts->gave_up[0] ? facts->gave_up : "the program gave up");
+    return CAUSE_GAVE_UP;
+}
+
 static enum cause by_exit(const struct verdict_facts *facts, struct buf *text)
 {
     add_subject(text, facts);
@@ -108,6 +114,8 @@ static enum cause cause_of(const struct verdict_facts *facts, struct buf *text)
         return by_oom(facts, text);
     if (facts->failed && facts->diverged)
         return by_divergence(facts, text);
+    if (facts->failed && facts->gave_up && !facts->by_signal)
+        return by_giving_up(facts, text);
     if (facts->failed)
         return facts->by_signal ? by_signal(facts, text) : by_exit(facts, text);
     return CAUSE_SUCCESS;
@@ -128,7 +136,8 @@ void verdict_reach(const struct verdict_facts *facts, struct verdict *out)
     struct buf text = {0};
     out->cause = cause_of(facts, &text);
     bool coded =
-        out->cause == CAUSE_EXIT || out->cause == CAUSE_SIGNAL || out->cause == CAUSE_DIVERGED;
+        out->cause == CAUSE_EXIT || out->cause == CAUSE_SIGNAL || out->cause == CAUSE_DIVERGED ||
+        out->cause == CAUSE_GAVE_UP;
     out->code = coded ? facts->code : 0;
     snprintf(out->text, sizeof out->text, "%s", buf_text(&text));
     make_printable(out->text);

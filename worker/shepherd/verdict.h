@@ -17,6 +17,7 @@ struct verdict_facts {
     int code;                /* exit code or signal number */
     const char *stderr_line; /* its last line on stderr; "" */
     const char *abort_text;  /* "rank 1 called MPI_Abort(3): ..."; "" */
+    const char *gave_up;     /* an event said so, and why; NULL: none did */
     bool diverged;           /* an event said so */
     const char *diverged_text;
     uint64_t cgroup_oom_kills;   /* within the attempt */

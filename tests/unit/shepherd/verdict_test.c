@@ -74,6 +74,21 @@ static void divergence_needs_a_failure(void **state)
     assert_int_equal(reach(facts).cause, CAUSE_DIVERGED);
 }
 
+static void a_program_that_gives_up_says_why(void **state)
+{
+    (void)state;
+    struct verdict_facts facts = quiet;
+    facts.gave_up = "min_yield: no pair was kept";
+    assert_int_equal(reach(facts).cause, CAUSE_SUCCESS); /* it thought better of it */
+    facts.failed = true;
+    facts.code = 1;
+    assert_int_equal(reach(facts).cause, CAUSE_GAVE_UP);
+    assert_string_equal(reach(facts).text, "min_yield: no pair was kept");
+    facts.by_signal = true;
+    facts.code = SIGKILL;
+    assert_int_equal(reach(facts).cause, CAUSE_SIGNAL);
+}
+
 static void what_we_stopped_is_not_blamed_for_how_it_died(void **state)
 {
     (void)state;
@@ -114,6 +129,7 @@ int main(void)
         cmocka_unit_test(an_exit_code_carries_its_last_line),
         cmocka_unit_test(a_kill_is_oom_only_with_evidence),
         cmocka_unit_test(divergence_needs_a_failure),
+        cmocka_unit_test(a_program_that_gives_up_says_why),
         cmocka_unit_test(what_we_stopped_is_not_blamed_for_how_it_died),
         cmocka_unit_test(a_launch_that_failed_is_that_before_all),
         cmocka_unit_test(evidence_is_printable_whatever_the_program_printed),

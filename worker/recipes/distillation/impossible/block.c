@@ -2,6 +2,7 @@
 #include "worker/recipes/distillation/impossible/block.h"
 
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "worker/recipes/distillation/impossible/sentence.h"
 
@@ -220,6 +221,16 @@ static void line_done(struct block_line *line)
     mem_free(line->dropped_y);
 }
 
+static uint64_t text_hash(const char *text)
+{
+    struct hash hash;
+    uint64_t out;
+
+    hash_bytes(text, strlen(text), &hash);
+    memcpy(&out, &hash, sizeof out);
+    return out;
+}
+
 static int visit_line(const char *text, size_t length, block_visit visit, void *argument,
                       struct err *err)
 {
@@ -233,7 +244,9 @@ static int visit_line(const char *text, size_t length, block_visit visit, void *
     } else {
         const json_t *pool = json_object_get(root, "pool");
         const char *context = json_string_value(json_object_get(root, "text"));
-        sentence_prefix(context ? context : "", SIZE_MAX, &line.context_sentences);
+        context = context ? context : "";
+        sentence_prefix(context, SIZE_MAX, &line.context_sentences);
+        line.text_hash = text_hash(context);
         line.context = (uint64_t)json_integer_value(json_object_get(root, "context"));
         for (enum verdict v = 0; v < VERDICT_END; v++)
             line.count[v] = (uint64_t)json_integer_value(json_object_get(pool, verdict_name(v)));

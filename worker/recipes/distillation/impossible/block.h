@@ -34,7 +34,7 @@ struct kept_text {
     double forward, reverse, rouge;
 };
 struct block_line {
-    uint64_t context;
+    uint64_t context, text_hash; /* its number; of its text */
     size_t context_sentences;
     uint64_t count[VERDICT_END];
     struct kept_text *kept;

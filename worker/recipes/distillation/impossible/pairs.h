@@ -13,8 +13,10 @@
 #define ATHANOR_PAIRS_H
 
 #include "common/base/hash.h"
+#include "worker/engine/data/bytemap.h"
 #include "worker/engine/data/dataset.h"
 #include "worker/recipes/distillation/impossible/block.h"
+#include "worker/recipes/distillation/impossible/prefixes.h"
 #include "worker/recipes/distillation/impossible/sampler.h"
 #include "worker/recipes/train.h"
 
@@ -26,6 +28,7 @@ struct pairs {
     struct sentence_sampler contexts, sentences, rewrites;
     struct critic *critic;
     struct filter filter;
+    struct prefixes prefixes;    /* what contexts begin with; none: anything */
     struct dataset *source;      /* of contexts; NULL: the teacher writes them */
     struct dataset_texts texts;
     size_t *usable;              /* texts that are no repetition of an earlier one */
@@ -39,13 +42,14 @@ struct pairs {
     char *folder;                /* of blocks */
     struct pairs_sum {
         uint64_t contexts, count[VERDICT_END];
-        uint64_t kept_after_target; /* of contexts that the build leaves out */
+        uint64_t distinct; /* contexts that no earlier one equals */
     } sum;
     struct {
         uint64_t contexts; /* first .. first + contexts - 1 are in the dataset */
         uint64_t pairs;
         char *folder; /* of the dataset */
     } built;          /* on all ranks, after pairs_build */
+    struct byte_map seen;  /* hashes of contexts, on rank 0: 8 bytes each */
     uint64_t tokens, sample_us, critic_us; /* of this rank and this attempt */
 };
 
@@ -80,8 +84,12 @@ double pairs_accepted(const struct pairs *pairs);
     {"max_tokens", PARAM_INT, "100", 4, 4096, NULL, "most tokens of a sample"}, \
     {"separator", PARAM_CHOICE, "newline", 0, 0, "newline|none", \
      "what stands between a context and its sentence, as the teacher was trained"}, \
-    {"context_sentences", PARAM_INT, "5", 1, 16, NULL, \
-     "most sentences of a context that the teacher writes; each number from 1 is as likely"}, \
+    {"no_repeat_ngram", PARAM_INT, "0", 0, 8, NULL, \
+     "no sequence of so many tokens twice in a sample and what it follows; 0: off"}, \
+    {"context_sentences", PARAM_INT, "5", 0, 16, NULL, \
+     "most sentences of a context that the teacher writes; 0: only the prefix, or nothing"}, \
+    {"context_sentences_min", PARAM_INT, "1", 0, 16, NULL, \
+     "fewest; each number between is as likely"}, \
     {"context_temperature", PARAM_FLOAT, "1.0", 0.1, 2, NULL, "of these contexts"}, \
     {"context_top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, \
      "mass of the tokens they are drawn from"}, \
@@ -94,6 +102,8 @@ double pairs_accepted(const struct pairs *pairs);
      "-100: no semantic critic"}, \
     {"false_pass", PARAM_FLOAT, "0.05", 0.0001, 0.5, NULL, \
      "share of pairs from different contexts that a calibrated threshold lets pass"}, \
+    {"ted_min", PARAM_FLOAT, "0", 0, 1000, NULL, \
+     "least tree edit distance of a paraphrase; needs a parser, which there is none of: 0"}, \
     {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a paraphrase"}, \
     {"length_ratio_min", PARAM_FLOAT, "0.8", 0, 10, NULL, "least characters of y for one of x"}, \
     {"length_ratio_max", PARAM_FLOAT, "1.5", 0, 10, NULL, "most characters of y for one of x"}, \
@@ -115,6 +125,8 @@ double pairs_accepted(const struct pairs *pairs);
      "number of the first context: a later round takes fresh ones"}, \
     {"min_yield", PARAM_FLOAT, "1e-5", 0, 1, NULL, \
      "end as failed when, after 200 contexts, less of the pool than this is kept"}, \
+    {"min_distinct", PARAM_FLOAT, "0.1", 0, 1, NULL, \
+     "end as failed when, after 200 contexts, less of them than this differ"}, \
     {"block", PARAM_INT, "64", 1, 65536, NULL, "contexts of a step, and of a file"}, \
     {"holdout_share", PARAM_FLOAT, "0.1", 0, 0.9, NULL, \
      "share of the contexts whose pairs form the part valid"}, \
@@ -124,7 +136,9 @@ double pairs_accepted(const struct pairs *pairs);
 #define PAIRS_INPUTS \
     {"teacher", INPUT_CHECKPOINT, true, "language model that writes the sentences"}, \
     {"contexts", INPUT_DATASET, false, \
-     "documents to write after; without it the teacher writes contexts too"}
+     "documents to write after; without it the teacher writes contexts too"}, \
+    {"prefixes", INPUT_FILE, false, \
+     "a line each: what the contexts that the teacher writes begin with, as a dateline"}
 /* clang-format on */
 
 #endif

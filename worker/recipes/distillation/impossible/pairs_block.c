@@ -19,13 +19,21 @@
 
 static int write_context(struct pairs *pairs, uint64_t context, char **out, struct err *err)
 {
-    uint64_t most = (uint64_t)run_int(pairs->run, "context_sentences");
-    uint64_t sentences = 1 + rng_at(pairs->contexts.sampling.seed, context, 1) % most;
-
-    if (sampler_sentences(&pairs->contexts, "", context, 1, true, out, &pairs->tokens, err) < 0)
-        return -1;
+    uint64_t least = (uint64_t)run_int(pairs->run, "context_sentences_min");
+    uint64_t more = (uint64_t)run_int(pairs->run, "context_sentences") - least;
+    uint64_t seed = pairs->contexts.sampling.seed, count = pairs->prefixes.count;
+    uint64_t sentences = least + rng_at(seed, context, 1) % (more + 1);
+    const char *prefix = count ? pairs->prefixes.items[rng_at(seed, context, 2) % count] : "";
+    char *text = NULL;
     size_t written;
-    (*out)[sentence_prefix(*out, (size_t)sentences, &written)] = 0;
+
+    if (sentences && sampler_sentences(&pairs->contexts, prefix, context, 1, true, &text,
+                                       &pairs->tokens, err) < 0)
+        return -1;
+    if (text)
+        text[sentence_prefix(text, (size_t)sentences, &written)] = 0;
+    *out = mem_printf("%s%s%s", prefix, *prefix && text && *text ? " " : "", text ? text : "");
+    mem_free(text);
     return 0;
 }
 
@@ -197,30 +205,44 @@ static int make_block(struct pairs *pairs, uint64_t number, const char *path, st
     return rc;
 }
 
+struct adding {
+    struct pairs *pairs;
+    struct pairs_sum sum;
+};
+
 static int add_line(void *argument, const struct block_line *line, struct err *err)
 {
-    struct pairs_sum *sum = argument;
+    struct adding *adding = argument;
+    struct pairs_sum *sum = &adding->sum;
+    size_t known = adding->pairs->seen.count;
 
     (void)err;
+    byte_map_put(&adding->pairs->seen, (const char *)&line->text_hash, sizeof line->text_hash);
+    sum->distinct += adding->pairs->seen.count - known;
     sum->contexts++;
     for (enum verdict v = 0; v < VERDICT_END; v++)
         sum->count[v] += line->count[v];
     return 0;
 }
 
+static int pass(void *argument, const struct block_line *line, struct err *err)
+{
+    (void)argument, (void)line, (void)err;
+    return 0;
+}
+
 /* Rank 0 looks, all hear: 0 there, 1 to be made. */
-static int find_block(struct pairs *pairs, uint64_t number, const char *path,
-                      struct pairs_sum *sum, bool *out_make, struct err *err)
+static int find_block(struct pairs *pairs, uint64_t number, const char *path, bool *out_make,
+                      struct err *err)
 {
     struct run *run = pairs->run;
     double state = 0;
 
-    if (run->rank == 0 && block_read(path, pairs->header, pairs_block_size(pairs, number), add_line,
-                                     sum, err) < 0) {
+    if (run->rank == 0 && block_read(path, pairs->header, pairs_block_size(pairs, number), pass,
+                                     NULL, err) < 0) {
         if (err->kind != ERR_NOT_FOUND && err->kind != ERR_STALE && err->kind != ERR_PROTOCOL)
             return -1;
         err_clear(err);
-        *sum = (struct pairs_sum){0};
         state = 1;
     }
     comm_max_f64(run->comm, &state, 1);
@@ -247,6 +269,7 @@ static void report(struct pairs *pairs)
 
     comm_sum_f64(run->comm, own, ARRAY_COUNT(own));
     run_metric(run, "contexts", (double)sum->contexts);
+    run_metric(run, "distinct_contexts", (double)sum->distinct);
     run_metric(run, "pool", pool);
     for (enum verdict v = 0; v < VERDICT_END; v++) {
         char name[64];
@@ -275,9 +298,18 @@ static int check_yield(struct pairs *pairs, struct err *err)
     const struct pairs_sum *sum = &pairs->sum;
     double pool = (double)pool_of(sum), least = run_float(pairs->run, "min_yield");
     double yield = pool > 0 ? (double)sum->count[VERDICT_KEPT] / pool : 0;
+    double differ = run_float(pairs->run, "min_distinct");
     enum verdict most = 0;
 
-    if (sum->contexts < YIELD_CONTEXTS || yield >= least)
+    if (sum->contexts < YIELD_CONTEXTS)
+        return 0;
+    if ((double)sum->distinct < differ * (double)sum->contexts)
+        return run_gave_up(pairs->run, err, "min_distinct",
+                           "only %llu of %llu contexts differ from all before them, less than "
+                           "%.3g of them: pairs would repeat as well",
+                           (unsigned long long)sum->distinct, (unsigned long long)sum->contexts,
+                           differ);
+    if (yield >= least)
         return 0;
     for (enum verdict v = 1; v < VERDICT_KEPT; v++)
         most = sum->count[v] > sum->count[most] ? v : most;
@@ -293,20 +325,24 @@ int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough, struct e
 {
     struct run *run = pairs->run;
     char *path = pairs_block_path(pairs, number);
-    struct pairs_sum sum = {0};
+    struct adding adding = {.pairs = pairs};
+    struct pairs_sum sum;
     bool make = false;
-    int rc = find_block(pairs, number, path, &sum, &make, err);
+    int rc = find_block(pairs, number, path, &make, err);
 
     run->phase = pairs->student ? "rewrite and judge" : "sample and judge";
     if (rc == 0 && make)
         rc = make_block(pairs, number, path, err);
-    if (rc == 0 && make && run->rank == 0)
-        rc = block_read(path, pairs->header, pairs_block_size(pairs, number), add_line, &sum, err);
+    if (rc == 0 && run->rank == 0)
+        rc = block_read(path, pairs->header, pairs_block_size(pairs, number), add_line, &adding,
+                        err);
     mem_free(path);
     if (rc < 0)
         return -1;
+    sum = adding.sum;
     comm_broadcast(run->comm, &sum, sizeof sum, 0);
     pairs->sum.contexts += sum.contexts;
+    pairs->sum.distinct += sum.distinct;
     for (enum verdict v = 0; v < VERDICT_END; v++)
         pairs->sum.count[v] += sum.count[v];
     report(pairs);

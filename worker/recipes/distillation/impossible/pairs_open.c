@@ -54,6 +54,7 @@ static int set_sampler(const struct run *run, const struct model *model,
         .tokenizer = tokenizer,
         .newline = true,
         .max_tokens = most,
+        .no_repeat = run_int(run, "no_repeat_ngram"),
         .sampling = {.temperature = run_float(run, "temperature"),
                      .top_p = run_float(run, "top_p"),
                      .seed = rng_at((uint64_t)run_int(run, "seed"), stream, 0),
@@ -82,7 +83,7 @@ static int open_samplers(struct pairs *pairs, struct err *err)
         return -1;
     if (!hash_equal(tokenizer_identity(pairs->tokenizer),
                     tokenizer_identity(pairs->student_tokenizer)))
-        return err_set(err, ERR_INVALID,
+        return run_gave_up(run, err, "student_vocabulary",
                        "input 'student' has another tokenizer than 'teacher' (%u and %u ids): the "
                        "dataset is cut into tokens once, for both",
                        (unsigned)tokenizer_vocab_size(pairs->student_tokenizer),
@@ -127,6 +128,32 @@ static void set_filter(struct pairs *pairs)
         .seed = rng_at((uint64_t)run_int(run, "seed"), STREAM_TIES, 0)};
 }
 
+/* An input whose bytes are damaged or no text is so in every attempt; an I/O error may pass. */
+static int unfit(struct run *run, const char *name, const struct run_input *given, struct err *err)
+{
+    struct err why = *err;
+
+    if (why.kind == ERR_PROTOCOL || why.kind == ERR_INVALID)
+        return run_gave_up(run, err, "bad_input", "input '%s' (%s): %s", name, given->ref,
+                           why.text);
+    return err_wrap(err, "input '%s' (%s)", name, given->ref);
+}
+
+static int open_prefixes(struct pairs *pairs, struct err *err)
+{
+    const struct run_input *given = run_input(pairs->run, "prefixes");
+
+    if (!given)
+        return 0;
+    if (run_input(pairs->run, "contexts"))
+        return run_gave_up(pairs->run, err, "bad_input",
+                           "both 'contexts' and 'prefixes' are given; prefixes are for contexts "
+                           "that the teacher writes");
+    return prefixes_read(given->path, &pairs->prefixes, err) < 0
+               ? unfit(pairs->run, "prefixes", given, err)
+               : 0;
+}
+
 /* Contexts that say the same would only be sampled twice: the first stays. */
 static int open_contexts(struct pairs *pairs, struct err *err)
 {
@@ -139,7 +166,7 @@ static int open_contexts(struct pairs *pairs, struct err *err)
     if (dataset_open(given->path, &pairs->source, err) < 0 ||
         dataset_part(pairs->source, given->part, &part, err) < 0 ||
         dataset_texts_read(part, &pairs->texts, err) < 0)
-        return err_wrap(err, "input 'contexts' (%s)", given->ref);
+        return unfit(pairs->run, "contexts", given, err);
     pairs->usable = mem_array(pairs->texts.count + 1, sizeof *pairs->usable);
     for (size_t i = 0; i < pairs->texts.count; i++) {
         const char *text = pairs->texts.items[i].text;
@@ -179,8 +206,9 @@ static void set_numbers(struct pairs *pairs)
  * the identity of inputs. */
 static void hash_settings(struct pairs *pairs)
 {
-    static const char *const others[] = {"block",  "target_pairs", "max_contexts", "min_yield",
-                                         "device", "bf16",         "name",         "holdout_share"};
+    static const char *const others[] = {
+        "block",  "target_pairs", "max_contexts", "min_yield",    "min_distinct",
+        "device", "bf16",         "name",         "holdout_share"};
     const struct run *run = pairs->run;
     struct buf text = {0};
     struct hash hash;
@@ -221,16 +249,26 @@ int pairs_open(struct run *run, struct pairs *pairs, struct err *err)
     pairs->run = run;
     if (run_int(run, "samples") < 2 && !run_input(run, "student"))
         return err_set(err, ERR_INVALID, "parameter 'samples' is 1; a pair needs two");
+    if (run_float(run, "ted_min") > 0)
+        return run_gave_up(run, err, "ted_min", "tree edit distance needs a parser, and there is "
+                           "none here: leave ted_min at 0; rouge_max bounds the likeness");
+    if (run_int(run, "context_sentences_min") > run_int(run, "context_sentences"))
+        return run_gave_up(run, err, "context_sentences", "it is %lld, less than "
+                           "context_sentences_min, %lld",
+                           (long long)run_int(run, "context_sentences"),
+                           (long long)run_int(run, "context_sentences_min"));
     if (run_device_open(run, &pairs->device, err) < 0 || open_samplers(pairs, err) < 0 ||
-        open_critic(pairs, err) < 0 || open_contexts(pairs, err) < 0)
+        open_critic(pairs, err) < 0 || open_prefixes(pairs, err) < 0 ||
+        open_contexts(pairs, err) < 0)
         return -1;
     set_filter(pairs);
     set_numbers(pairs);
     hash_settings(pairs);
     if (pairs->context_count == 0)
-        return err_set(err, ERR_INVALID, "no context is left: the input 'contexts' has %zu "
-                       "different ones and first_context is %llu",
-                       pairs->usable_count, (unsigned long long)pairs->context_first);
+        return run_gave_up(run, err, "no_contexts",
+                           "the input 'contexts' has %zu different ones of %zu, and first_context "
+                           "is %llu", pairs->usable_count, pairs->texts.count,
+                           (unsigned long long)pairs->context_first);
     pairs->folder = mem_printf("%s/pairs", run->job_dir);
     return file_make_folders(pairs->folder, 0755, err);
 }
@@ -240,6 +278,8 @@ void pairs_close(struct pairs *pairs)
     critic_free(pairs->critic);
     dataset_texts_done(&pairs->texts);
     dataset_close(pairs->source);
+    prefixes_done(&pairs->prefixes);
+    byte_map_done(&pairs->seen);
     mem_free(pairs->usable);
     model_free(pairs->student);
     model_free(pairs->teacher);

@@ -5,6 +5,7 @@
 #include "common/base/parse.h"
 #include "worker/recipes/distillation/impossible/sentence.h"
 
+#include <math.h>
 #include <string.h>
 
 #define SAMPLES_PER_CONTEXT 4096 /* numbers of a context's texts: FILTER_SAMPLES_MAX and room */
@@ -24,6 +25,43 @@ static void encode_prompt(const struct sentence_sampler *sampler, const char *te
         size_t drop = out->count - 1 - (size_t)room;
         memmove(out->ids + 1, out->ids + 1 + drop, (size_t)room * sizeof *out->ids);
         out->count -= drop;
+    }
+}
+
+/* ---- no n-gram twice -------------------------------------------------------------------- */
+
+struct no_repeat {
+    int64_t n;
+    const int32_t *prompt;
+    int64_t prompt_count;
+};
+
+/* The i-th token of prompt and text. */
+static int32_t token_at(const struct no_repeat *rule, const int32_t *token, int64_t i)
+{
+    return i < rule->prompt_count ? rule->prompt[i] : token[i - rule->prompt_count];
+}
+
+/* What followed the last n-1 tokens before must not follow them now. */
+static void forbid_repeats(void *context, uint64_t index, const int32_t *token, int64_t count,
+                           float *logits, int64_t V)
+{
+    const struct no_repeat *rule = context;
+    int64_t total = rule->prompt_count + count, tail = rule->n - 1, allowed = 0;
+
+    (void)index;
+    for (int64_t v = 0; v < V; v++)
+        allowed += isfinite(logits[v]);
+    for (int64_t start = 0; start + tail < total && allowed > 1; start++) {
+        int64_t same = 0;
+        while (same < tail &&
+               token_at(rule, token, start + same) == token_at(rule, token, total - tail + same))
+            same++;
+        int32_t next = token_at(rule, token, start + tail);
+        if (same == tail && isfinite(logits[next])) {
+            logits[next] = -INFINITY;
+            allowed--;
+        }
     }
 }
 
@@ -66,8 +104,15 @@ int sampler_sentences(const struct sentence_sampler *sampler, const char *text, 
         texts[i] = (struct generation){.token = memory + i * (size_t)sampler->max_tokens,
                                        .index = context * SAMPLES_PER_CONTEXT + i};
     }
+    struct sampling sampling = sampler->sampling;
+    struct no_repeat rule = {sampler->no_repeat, (const int32_t *)tokens.ids,
+                             (int64_t)tokens.count};
+    if (sampler->no_repeat) {
+        sampling.constrain = forbid_repeats;
+        sampling.context = &rule;
+    }
     int rc = generate(sampler->model, prompts, texts, (int64_t)count, sampler->max_tokens,
-                      &sampler->sampling, err);
+                      &sampling, err);
     for (size_t i = 0; i < count && rc == 0; i++) {
         out[i] = text_of(sampler, &texts[i], whole);
         *out_tokens += (uint64_t)texts[i].count;

@@ -15,6 +15,8 @@ struct sentence_sampler {
                                           otherwise the next words are the answer             */
     struct sampling sampling;          /* stop_token: the end of text                          */
     int64_t max_tokens;
+    int64_t no_repeat;                 /* no sequence of so many tokens twice, the prompt's
+                                          included (as transformers' no_repeat_ngram_size); 0: off */
 };
 
 /* count texts after `text` ("" starts a document), each the first sentence of what was written, or
