@@ -32,6 +32,10 @@ enum model_top {
 enum model_lrpe { LRPE_FIRST = 0, LRPE_NONE, LRPE_ALL };
 enum model_decay { DECAY_ALIBI = 0, DECAY_PAPER, DECAY_NONE };
 
+/* Names of classes that a configuration carries along: of the first ones, and short ones. */
+#define MODEL_LABELS_NAMED 16
+#define MODEL_LABEL_SIZE   32
+
 struct model_config {
     enum model_family family;
     int64_t vocab_size;
@@ -51,6 +55,7 @@ struct model_config {
     int64_t token_types; /* BERT; 0: 2                                                    */
     enum model_top top;  /* BERT                                                          */
     int64_t labels;      /* BERT with MODEL_TOP_LABELS                                    */
+    char label_name[MODEL_LABELS_NAMED][MODEL_LABEL_SIZE]; /* of class i; "": LABEL_i      */
     enum activation activation; /* BERT; 0: gelu. T5; 0: relu, or gelu_tanh when gated    */
     int64_t decoder_layers;  /* T5; 0: layers                                             */
     bool gated;              /* T5: feed-forward blocks of version 1.1                    */

@@ -88,6 +88,9 @@ uint32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text, siz
 void tokenizer_frame(const struct tokenizer *tokenizer, const struct token_list *a,
                      const struct token_list *b, struct token_list *ids,
                      struct token_list *types);
+/* Gives a tokenizer without a rule BERT's, its end of text in both places: what a classifier
+ * trained here with a byte-level BPE expects. Not a part of the identity. */
+void tokenizer_frame_by_end(struct tokenizer *tokenizer);
 /* Appends the bytes. Ids that are not in use add nothing. Not necessarily UTF-8. */
 void tokenizer_decode(const struct tokenizer *tokenizer, const uint32_t *ids, size_t count,
                       struct buf *out);

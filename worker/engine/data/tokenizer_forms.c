@@ -97,6 +97,16 @@ static int read_bert_frame(struct tokenizer *tokenizer, json_t *processor, struc
     return 0;
 }
 
+/* <s> A </s> and <s> A </s> </s> B </s>, all of type 0: Liu et al. 2019. */
+static void frame_roberta(struct tokenizer *tokenizer)
+{
+    uint32_t first = tokenizer->pair.item[0].id, between = tokenizer->pair.item[2].id;
+    tokenizer->pair = (struct frame){
+        .item = {{FRAME_TOKEN, first, 0}, {FRAME_FIRST, 0, 0}, {FRAME_TOKEN, between, 0},
+                 {FRAME_TOKEN, between, 0}, {FRAME_SECOND, 0, 0}, {FRAME_TOKEN, between, 0}},
+        .count = 6};
+}
+
 static int read_frame(struct tokenizer *tokenizer, json_t *processor, struct err *err)
 {
     json_t *specials = json_object_get(processor, "special_tokens");
@@ -429,7 +439,37 @@ static void put_frame_tokens(struct buf *out, const struct tokenizer *tokenizer)
     buf_puts(out, "}},\n");
 }
 
-static void put_processor(struct buf *out, const struct tokenizer *tokenizer)
+/* Byte-level BPE: what says nothing of special tokens is left alone, as ByteLevel. */
+int tokenizer_read_processor(struct tokenizer *tokenizer, json_t *processor, struct err *err)
+{
+    const char *type = type_of(processor);
+    size_t index;
+    json_t *part;
+    if (strcmp(type, "Sequence") == 0) {
+        json_array_foreach(json_object_get(processor, "processors"), index, part)
+            if (strcmp(type_of(part), "Sequence") != 0 &&
+                tokenizer_read_processor(tokenizer, part, err) < 0)
+                return -1;
+        return 0;
+    }
+    if (strcmp(type, "RobertaProcessing") == 0) {
+        if (read_bert_frame(tokenizer, processor, err) < 0)
+            return -1;
+        frame_roberta(tokenizer);
+        return 0;
+    }
+    if (strcmp(type, "TemplateProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
+        return read_frame(tokenizer, processor, err);
+    return 0;
+}
+
+void tokenizer_frame_by_end(struct tokenizer *tokenizer)
+{
+    if (tokenizer->pair.count == 0 && tokenizer->end_of_text < TOKENIZER_VOCAB_MAX)
+        frame_bert(tokenizer, tokenizer->end_of_text, tokenizer->end_of_text);
+}
+
+void tokenizer_put_processor(struct buf *out, const struct tokenizer *tokenizer)
 {
     if (tokenizer->single.count == 0 && tokenizer->pair.count == 0) {
         buf_puts(out, "  \"post_processor\": null,\n");
@@ -468,7 +508,7 @@ static void put_wordpiece(struct buf *out, const struct tokenizer *tokenizer)
                     "\"handle_chinese_chars\": %s, \"strip_accents\": %s, \"lowercase\": %s},\n",
                words[w->clean], words[w->split_cjk], words[w->strip_accents], words[w->lowercase]);
     buf_puts(out, "  \"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"},\n");
-    put_processor(out, tokenizer);
+    tokenizer_put_processor(out, tokenizer);
     buf_puts(out, "  \"decoder\": {\"type\": \"WordPiece\", \"prefix\": ");
     tokenizer_put_text(out, w->prefix, strlen(w->prefix));
     buf_puts(out, ", \"cleanup\": true},\n  \"model\": {\"type\": \"WordPiece\", \"unk_token\": ");
@@ -508,7 +548,7 @@ static void put_unigram(struct buf *out, const struct tokenizer *tokenizer)
     put_normalizers(out, u);
     buf_printf(out, "  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" MARK "\", "
                     "\"prepend_scheme\": \"%s\", \"split\": true},\n", scheme);
-    put_processor(out, tokenizer);
+    tokenizer_put_processor(out, tokenizer);
     buf_printf(out, "  \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"" MARK "\", "
                     "\"prepend_scheme\": \"%s\", \"split\": true},\n", scheme);
     buf_printf(out, "  \"model\": {\"type\": \"Unigram\", \"unk_id\": %u, \"byte_fallback\": %s,\n"

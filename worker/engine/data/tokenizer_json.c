@@ -234,9 +234,10 @@ static int read_root(struct tokenizer *tokenizer, json_t *root, struct err *err)
     tokenizer->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     if (tokenizer_read_added(tokenizer, json_object_get(root, "added_tokens"), err) < 0 ||
         read_vocab(tokenizer, json_object_get(model, "vocab"), err) < 0 ||
-        read_merges(tokenizer, json_object_get(model, "merges"), err) < 0)
+        read_merges(tokenizer, json_object_get(model, "merges"), err) < 0 ||
+        tokenizer_finish(tokenizer, err) < 0)
         return -1;
-    return tokenizer_finish(tokenizer, err);
+    return tokenizer_read_processor(tokenizer, json_object_get(root, "post_processor"), err);
 }
 
 static json_t *load_json(const char *json, size_t length, struct err *err)
@@ -477,6 +478,10 @@ char *tokenizer_text(const struct tokenizer *tokenizer)
     for (int i = 0; i < 3; i++) {
         static const char *const keys[] = {"pre_tokenizer", "post_processor", "decoder"};
         char value[160];
+        if (i == 1 && tokenizer->pair.count > 0) {
+            tokenizer_put_processor(&out, tokenizer);
+            continue;
+        }
         snprintf(value, sizeof value, byte_level, i == 1 ? "false" : "true");
         buf_printf(&out, "  \"%s\": %s,\n", keys[i], value);
     }

@@ -73,6 +73,10 @@ int tokenizer_add_merge(struct tokenizer *tokenizer, const char *left, size_t le
                         const char *right, size_t right_length, struct err *err) WARN_UNUSED;
 /* In tokenizer_forms.c: what a file's model.type says, after its added tokens. */
 int tokenizer_read_forms(struct tokenizer *tokenizer, json_t *root, struct err *err) WARN_UNUSED;
+/* Of a byte-level BPE, once its identity is known, which frames are no part of. */
+int tokenizer_read_processor(struct tokenizer *tokenizer, json_t *processor,
+                             struct err *err) WARN_UNUSED;
+void tokenizer_put_processor(struct buf *out, const struct tokenizer *tokenizer);
 bool tokenizer_is_form(json_t *root); /* WordPiece or Unigram */
 void tokenizer_put_forms(struct buf *out, const struct tokenizer *tokenizer);
 int tokenizer_parse_vocab(const char *text, size_t length, bool lowercase, struct tokenizer **out,

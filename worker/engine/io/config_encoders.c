@@ -1,6 +1,7 @@
 /* config_encoders.c - config.json of encoders: BERT, and kona (a format of our own). */
 #include "worker/engine/io/config_parts.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *const bert_architectures[] = {
@@ -26,6 +27,25 @@ static int read_top(json_t *root, struct model_config *out, struct err *err)
                    "BertForSequenceClassification are accepted", name ? name : "not a text");
 }
 
+/* Names that do not fit are left out: only programs that ask for one by name miss it. */
+static int read_label_names(json_t *names, struct model_config *out, struct err *err)
+{
+    out->labels = (int64_t)json_object_size(names);
+    for (int64_t i = 0; i < out->labels; i++) {
+        char id[24];
+
+        snprintf(id, sizeof id, "%lld", (long long)i);
+        const char *name = json_string_value(json_object_get(names, id));
+        if (!name)
+            return err_set(err, ERR_INVALID, "id2label has %lld entries, but none that names class "
+                           "%s: keys \"0\" to \"%lld\" with texts are accepted",
+                           (long long)out->labels, id, (long long)out->labels - 1);
+        if (i < MODEL_LABELS_NAMED && strlen(name) < MODEL_LABEL_SIZE)
+            snprintf(out->label_name[i], MODEL_LABEL_SIZE, "%s", name);
+    }
+    return 0;
+}
+
 /* transformers counts classes in id2label, or num_labels; it takes 2 when there are neither. */
 static int read_labels(json_t *root, struct model_config *out, struct err *err)
 {
@@ -33,10 +53,8 @@ static int read_labels(json_t *root, struct model_config *out, struct err *err)
 
     if (out->top != MODEL_TOP_LABELS)
         return 0;
-    if (json_is_object(names) && json_object_size(names) > 0) {
-        out->labels = (int64_t)json_object_size(names);
-        return 0;
-    }
+    if (json_is_object(names) && json_object_size(names) > 0)
+        return read_label_names(names, out, err);
     return config_read_size(root, "num_labels", 2, &out->labels, err);
 }
 
@@ -62,15 +80,17 @@ static int read_bert(json_t *root, struct model_config *out, struct err *err)
     return 0;
 }
 
-static void put_labels(json_t *root, int64_t labels)
+static void put_labels(json_t *root, const struct model_config *config)
 {
     json_t *names = json_object(), *ids = json_object();
 
-    for (int64_t i = 0; i < labels; i++) {
-        char id[24], name[32];
+    for (int64_t i = 0; i < config->labels; i++) {
+        char id[24], name[MODEL_LABEL_SIZE];
 
         snprintf(id, sizeof id, "%lld", (long long)i);
         snprintf(name, sizeof name, "LABEL_%lld", (long long)i);
+        if (i < MODEL_LABELS_NAMED && config->label_name[i][0])
+            memcpy(name, config->label_name[i], sizeof name);
         config_put(names, id, json_string(name));
         config_put(ids, name, json_integer(i));
     }
@@ -93,7 +113,7 @@ static void put_bert(json_t *root, const struct model_config *config)
     config_put(root, "attention_probs_dropout_prob", json_real(0));
     config_put(root, "pad_token_id", json_integer(0));
     if (config->top == MODEL_TOP_LABELS)
-        put_labels(root, config->labels);
+        put_labels(root, config);
 }
 
 static const char *bert_architecture(const struct model_config *config)

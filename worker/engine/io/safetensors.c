@@ -17,8 +17,8 @@ static const struct {
     const char *name;
     unsigned bytes;
 } types[ST_TYPE_END] = {
-    [ST_BOOL] = {"BOOL", 1}, [ST_U8] = {"U8", 1},   [ST_F16] = {"F16", 2}, [ST_BF16] = {"BF16", 2},
-    [ST_I32] = {"I32", 4},   [ST_F32] = {"F32", 4}, [ST_I64] = {"I64", 8},
+    [ST_BOOL] = {"BOOL", 1}, [ST_U8] = {"U8", 1},     [ST_I8] = {"I8", 1},   [ST_F16] = {"F16", 2},
+    [ST_BF16] = {"BF16", 2}, [ST_I32] = {"I32", 4},   [ST_F32] = {"F32", 4}, [ST_I64] = {"I64", 8},
 };
 
 const char *st_type_name(enum st_type type)

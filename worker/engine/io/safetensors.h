@@ -17,7 +17,7 @@
 #define SAFETENSORS_DEPTH_MAX 4
 
 /* In the reference writer's order: later ones come first in a file. */
-enum st_type { ST_BOOL = 1, ST_U8, ST_F16, ST_BF16, ST_I32, ST_F32, ST_I64, ST_TYPE_END };
+enum st_type { ST_BOOL = 1, ST_U8, ST_I8, ST_F16, ST_BF16, ST_I32, ST_F32, ST_I64, ST_TYPE_END };
 
 const char *st_type_name(enum st_type type); /* "F32" */
 unsigned st_type_bytes(enum st_type type);

@@ -191,7 +191,9 @@ static int plan_student(struct run *run, const struct impossible *state, struct 
 
 static void plan_eval(struct run *run, const struct impossible *state, struct stage_plan *plan)
 {
-    bool scaled = is(run_string(run, "critic"), "oracle");
+    const char *critic = run_string(run, "critic");
+    bool scaled = is(critic, "oracle") || is(critic, "nli");
+    const struct run_input *judge = run_input(run, "judge");
     /* The threshold that the pairs were judged with; without a semantic critic its default. */
     double tau = run_float(run, "tau") <= -100 && scaled ? 0 : state->tau;
 
@@ -204,7 +206,7 @@ static void plan_eval(struct run *run, const struct impossible *state, struct st
         copy_input(plan, "model", run_input(run, "teacher"));
     else
         student_input(state, plan, "model");
-    copy_input(plan, "judge", run_input(run, "teacher"));
+    copy_input(plan, "judge", judge ? judge : run_input(run, "teacher"));
     if (run_input(run, "test"))
         copy_input(plan, "data", run_input(run, "test"));
     else

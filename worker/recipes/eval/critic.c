@@ -35,8 +35,6 @@ struct judged {
 
 struct critic_eval {
     struct device *device;
-    struct model *judge;
-    struct tokenizer *tokenizer;
     struct critic *critic;
     struct judged judged[LABEL_END];
 };
@@ -67,17 +65,14 @@ static int open_pairs(struct run *run, enum label label, struct judged *out, str
 
 static int open_critic(struct run *run, struct critic_eval *state, struct err *err)
 {
-    if (strcmp(run_string(run, "critic"), "oracle") == 0) {
-        state->critic = critic_oracle();
-        return 0;
-    }
-    if (!run_input(run, "judge"))
-        return err_set(err, ERR_INVALID, "critic lm_mi needs the input 'judge': a language model");
-    if (run_model_open(run, "judge", state->device, false, &state->judge, err) < 0)
-        return -1;
-    if (tokenizer_read(run_input(run, "judge")->path, &state->tokenizer, err) < 0)
-        return err_wrap(err, "input 'judge'");
-    return critic_lm_mi(state->judge, state->tokenizer, &state->critic, err);
+    const struct run_input *judge = run_input(run, "judge");
+    struct critic_choice choice = {.name = run_string(run, "critic"),
+                                   .folder = judge ? judge->path : NULL,
+                                   .device = state->device};
+
+    if (critic_choose(&choice, &state->critic, err) < 0)
+        return judge ? err_wrap(err, "input 'judge' (%s)", judge->ref) : -1;
+    return 0;
 }
 
 static int critic_open(struct run *run, void *opaque, struct err *err)
@@ -315,14 +310,13 @@ static void critic_close(struct run *run, void *opaque)
         dataset_texts_done(&state->judged[l].texts);
         dataset_close(state->judged[l].dataset);
     }
-    model_free(state->judge);
-    tokenizer_free(state->tokenizer);
     device_close(state->device);
 }
 
 static const struct param critic_params[] = {
-    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|oracle",
-     "who is judged: the mutual information of the input judge, or the micro-world's truth"},
+    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|nli|embed|oracle",
+     "who is judged: mutual information, classes or cosines of the input judge, or the "
+     "micro-world's truth"},
     {"false_pass", PARAM_FLOAT, "0.05", 0.0001, 0.5, NULL,
      "share of the random pairs that the threshold tau lets pass"},
     {"bootstrap", PARAM_INT, "1000", 0, 100000, NULL, "draws of the 95 % intervals over pairs"},
@@ -333,7 +327,8 @@ static const struct param critic_params[] = {
 static const struct input critic_inputs[] = {
     {"same", INPUT_DATASET, true, "pairs that belong together: two sentences, newline between"},
     {"random", INPUT_DATASET, true, "pairs that do not, in the same form"},
-    {"judge", INPUT_CHECKPOINT, false, "language model of the critic lm_mi"},
+    {"judge", INPUT_CHECKPOINT, false,
+     "the critic's own model: language model of lm_mi, classifier of nli, encoder of embed"},
 };
 
 const struct recipe recipe_eval_critic = {

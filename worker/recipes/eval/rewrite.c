@@ -25,8 +25,8 @@
 
 struct rewrite {
     struct device *device;
-    struct model *model, *judge;
-    struct tokenizer *tokenizer, *judge_tokenizer;
+    struct model *model;
+    struct tokenizer *tokenizer;
     struct critic *critic;
     struct sentence_sampler sampler;
     struct dataset *dataset;
@@ -67,22 +67,21 @@ static int open_sources(struct run *run, struct rewrite *state, struct err *err)
 
 static int open_critic(struct run *run, struct rewrite *state, struct err *err)
 {
-    double tau = run_float(run, "tau");
+    const struct run_input *judge = run_input(run, "judge");
+    struct critic_choice choice = {.name = run_string(run, "critic"),
+                                   .folder = judge ? judge->path : NULL,
+                                   .device = state->device};
 
-    if (strcmp(run_string(run, "critic"), "oracle") == 0) {
-        state->critic = critic_oracle();
-        state->tau = tau != 0 ? tau : 0.75;
-        return 0;
-    }
-    if (!run_input(run, "judge") || tau == 0)
-        return err_set(err, ERR_INVALID, "critic lm_mi needs the input 'judge' and the parameter "
-                                         "'tau': the job that made the pairs reports the one it "
-                                         "calibrated as metric tau");
-    state->tau = tau;
-    if (run_model_open(run, "judge", state->device, false, &state->judge, err) < 0 ||
-        open_tokenizer(run, "judge", &state->judge_tokenizer, err) < 0)
-        return -1;
-    return critic_lm_mi(state->judge, state->judge_tokenizer, &state->critic, err);
+    state->tau = run_float(run, "tau");
+    if (critic_choose(&choice, &state->critic, err) < 0)
+        return judge ? err_wrap(err, "input 'judge' (%s)", judge->ref) : -1;
+    if (state->tau == 0 && !critic_is_scaled(state->critic))
+        return err_set(err, ERR_INVALID, "critic %s needs the parameter 'tau': the job that made "
+                                         "the pairs reports the one it calibrated as metric tau",
+                       choice.name);
+    if (state->tau == 0)
+        state->tau = 0.75;
+    return 0;
 }
 
 static int rewrite_open(struct run *run, void *opaque, struct err *err)
@@ -348,9 +347,7 @@ static void rewrite_close(struct run *run, void *opaque)
     critic_free(state->critic);
     dataset_texts_done(&state->texts);
     dataset_close(state->dataset);
-    model_free(state->judge);
     model_free(state->model);
-    tokenizer_free(state->judge_tokenizer);
     tokenizer_free(state->tokenizer);
     device_close(state->device);
     buf_done(&state->lines);
@@ -366,10 +363,11 @@ static const struct param rewrite_params[] = {
     {"max_tokens", PARAM_INT, "100", 4, 4096, NULL,
      "most tokens of a rewrite; at most half of the model's context"},
     {"sources", PARAM_INT, "0", 0, 1e9, NULL, "most sources, the first of them; 0: all"},
-    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|oracle",
-     "who judges entailment: the mutual information of the input judge, or exact truth"},
+    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|pmi|nli|oracle",
+     "who judges entailment: mutual information (also pmi) or classes of the input judge, or "
+     "exact truth"},
     {"tau", PARAM_FLOAT, "0", -100, 100, NULL,
-     "least score of an entailment; 0: 0.75 for the oracle"},
+     "least score of an entailment; 0: 0.75 for oracle and nli"},
     {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a successful paraphrase"},
     {"compression", PARAM_FLOAT, "0.8", 0.05, 1, NULL,
      "a successful summary has fewer characters than this for one of its source"},
@@ -382,7 +380,8 @@ static const struct param rewrite_params[] = {
 static const struct input rewrite_inputs[] = {
     {"model", INPUT_CHECKPOINT, true, "model that rewrites"},
     {"data", INPUT_DATASET, true, "sources, each alone or with a newline and a reference after it"},
-    {"judge", INPUT_CHECKPOINT, false, "language model of the critic lm_mi"},
+    {"judge", INPUT_CHECKPOINT, false,
+     "the critic's own model: language model of lm_mi, classifier of nli"},
 };
 
 const struct recipe recipe_eval_rewrite = {

@@ -6,6 +6,7 @@
 
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
+#include "worker/engine/io/model_files.h"
 #include "worker/recipes/score.h"
 
 #include <string.h>
@@ -14,6 +15,8 @@ struct lm_mi {
     struct critic critic;
     const struct model *model;
     const struct tokenizer *tokenizer;
+    struct model *own;              /* what it frees, or NULL */
+    struct tokenizer *own_tokenizer;
     int32_t newline;
     struct comm alone; /* a rank scores its own contexts */
     struct scorer scorer;
@@ -119,6 +122,8 @@ static void lm_mi_free(struct critic *base)
     struct lm_mi *critic = (struct lm_mi *)base;
 
     scorer_close(&critic->scorer);
+    model_free(critic->own);
+    tokenizer_free(critic->own_tokenizer);
     mem_free(critic);
 }
 
@@ -141,7 +146,7 @@ static int find_newline(struct lm_mi *critic, struct err *err)
 int critic_lm_mi(const struct model *model, const struct tokenizer *tokenizer, struct critic **out,
                  struct err *err)
 {
-    static const struct critic_class class = {"lm_mi", lm_mi_score, lm_mi_free};
+    static const struct critic_class class = {"lm_mi", false, false, lm_mi_score, lm_mi_free};
     struct lm_mi *critic;
 
     critic = mem_zalloc(sizeof *critic);
@@ -156,5 +161,23 @@ int critic_lm_mi(const struct model *model, const struct tokenizer *tokenizer, s
         return -1;
     }
     *out = &critic->critic;
+    return 0;
+}
+
+int critic_lm_mi_open(const char *folder, struct device *device, struct critic **out,
+                      struct err *err)
+{
+    struct model *model = NULL;
+    struct tokenizer *tokenizer = NULL;
+
+    if (model_files_open(folder, device, true, &model, err) < 0 ||
+        tokenizer_read(folder, &tokenizer, err) < 0 ||
+        critic_lm_mi(model, tokenizer, out, err) < 0) {
+        tokenizer_free(tokenizer);
+        model_free(model);
+        return -1;
+    }
+    ((struct lm_mi *)*out)->own = model;
+    ((struct lm_mi *)*out)->own_tokenizer = tokenizer;
     return 0;
 }

@@ -158,8 +158,9 @@ static void ask(const struct work *work, struct asked *asked, size_t x, size_t y
     asked->cell[asked->count++] = cell(work, x, y);
 }
 
-/* Scores what was asked, in one call, and forgets the questions. */
-static int answer(struct work *work, struct asked *asked, struct err *err)
+/* Scores what was asked, in one call, into `to` and forgets the questions. */
+static int answer_into(struct work *work, struct critic *critic, struct asked *asked, double *to,
+                       struct err *err)
 {
     struct critic_pair *pairs = mem_array(asked->count + 1, sizeof *pairs);
     double *scores = mem_array(asked->count + 1, sizeof *scores);
@@ -167,12 +168,42 @@ static int answer(struct work *work, struct asked *asked, struct err *err)
     for (size_t i = 0; i < asked->count; i++)
         pairs[i] = (struct critic_pair){work->text[asked->cell[i] / work->count].bytes,
                                         work->text[asked->cell[i] % work->count].bytes};
-    int rc = critic_score(work->critic, pairs, asked->count, scores, err);
+    int rc = critic_score(critic, pairs, asked->count, scores, err);
     for (size_t i = 0; i < asked->count && rc == 0; i++)
-        work->score[asked->cell[i]] = scores[i];
+        to[asked->cell[i]] = scores[i];
     asked->count = 0;
     mem_free(pairs);
     mem_free(scores);
+    return rc;
+}
+
+static int answer(struct work *work, struct asked *asked, struct err *err)
+{
+    return answer_into(work, work->critic, asked, work->score, err);
+}
+
+/* Likeness has no direction: a pair is asked for once, the earlier text first. */
+static int judge_likeness(struct work *work, struct err *err)
+{
+    size_t n = work->count;
+    double *like = mem_array(n * n + 1, sizeof *like);
+    struct asked asked = {0};
+
+    for (size_t x = 0; x < n; x++)
+        for (size_t y = x + 1; y < n; y++)
+            if (work->verdict[cell(work, x, y)] == VERDICT_KEPT ||
+                work->verdict[cell(work, y, x)] == VERDICT_KEPT)
+                ask(work, &asked, x, y);
+    int rc = answer_into(work, work->filter->likeness, &asked, like, err);
+    for (size_t x = 0; x < n && rc == 0; x++)
+        for (size_t y = 0; y < n; y++) {
+            enum verdict *now = &work->verdict[cell(work, x, y)];
+            double score = like[x < y ? cell(work, x, y) : cell(work, y, x)];
+            if (*now == VERDICT_KEPT && !(score >= work->filter->likeness_min))
+                *now = VERDICT_UNLIKE;
+        }
+    mem_free(like);
+    mem_free(asked.cell);
     return rc;
 }
 
@@ -193,6 +224,29 @@ static int judge_entailment(struct work *work, bool reversed, double tau, struct
             double score = work->score[reversed ? cell(work, y, x) : cell(work, x, y)];
             if (*now == VERDICT_KEPT && !(score >= tau))
                 *now = verdict;
+        }
+    mem_free(asked.cell);
+    return rc;
+}
+
+/* What y says of x, against the share of x that it takes to say it. */
+static int judge_saliency(struct work *work, struct err *err)
+{
+    struct asked asked = {0};
+
+    for (size_t x = 0; x < work->count; x++)
+        for (size_t y = 0; y < work->count; y++)
+            if (work->verdict[cell(work, x, y)] == VERDICT_KEPT)
+                ask(work, &asked, y, x);
+    int rc = answer(work, &asked, err);
+    for (size_t x = 0; x < work->count && rc == 0; x++)
+        for (size_t y = 0; y < work->count; y++) {
+            enum verdict *now = &work->verdict[cell(work, x, y)];
+            double share =
+                (double)work->text[y].characters / (double)work->text[x].characters;
+            if (*now == VERDICT_KEPT &&
+                !(work->score[cell(work, y, x)] >= work->filter->saliency_tau * share))
+                *now = VERDICT_SALIENCY;
         }
     mem_free(asked.cell);
     return rc;
@@ -333,11 +387,15 @@ static int judge(struct work *work, struct err *err)
     for (size_t x = 0; x < work->count; x++)
         for (size_t y = 0; y < work->count; y++)
             work->verdict[cell(work, x, y)] = judge_cheaply(work, x, y);
+    if (filter->likeness && judge_likeness(work, err) < 0)
+        return -1;
     if (judge_entailment(work, false, filter->tau, err) < 0)
         return -1;
     /* A summary's reverse is only asked for where it chooses the representative. */
     if (both ? judge_entailment(work, true, filter->tau, err) < 0
              : filter->keep == KEEP_MIN_REVERSE && judge_entailment(work, true, -1e300, err) < 0)
+        return -1;
+    if (!both && filter->asks_saliency && judge_saliency(work, err) < 0)
         return -1;
     if (isfinite(filter->diversity_tau) && judge_diversity(work, err) < 0)
         return -1;

@@ -30,7 +30,11 @@ struct filter {
     double ratio_min, ratio_max; /* characters of y / characters of x; summaries: below ratio_max */
     enum numbers_rule numbers;   /* one way: y has no numeral that x lacks */
     double rouge_max;            /* ROUGE-L F; paraphrases only */
+    struct critic *likeness;     /* asked before the critic, or NULL */
+    double likeness_min;         /* least score there */
     double tau;                  /* least score of an entailment */
+    bool asks_saliency;          /* summaries: y => x scores at least saliency_tau times */
+    double saliency_tau;         /* characters of y / characters of x                    */
     double diversity_tau;        /* least score of an edge; INFINITY: no diversity filter */
     enum keep_rule keep;
     size_t most;                 /* pairs of a context, a random choice of them; 0: all */

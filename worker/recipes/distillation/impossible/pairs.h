@@ -26,7 +26,7 @@ struct pairs {
     struct model *teacher, *student;           /* student: NULL in the first round */
     struct tokenizer *tokenizer, *student_tokenizer;
     struct sentence_sampler contexts, sentences, rewrites;
-    struct critic *critic;
+    struct critic *critic, *likeness;          /* likeness: NULL without a sentence encoder */
     struct filter filter;
     struct prefixes prefixes;    /* what contexts begin with; none: anything */
     struct dataset *source;      /* of contexts; NULL: the teacher writes them */
@@ -95,11 +95,17 @@ double pairs_accepted(const struct pairs *pairs);
      "mass of the tokens they are drawn from"}, \
     {"source_temperature", PARAM_FLOAT, "1.0", 0.1, 2, NULL, \
      "of the teacher's sentences that a student rewrites"}, \
-    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|oracle", \
-     "who judges entailment: the teacher's mutual information, or the micro-world's truth"}, \
+    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|pmi|nli|oracle", \
+     "who judges entailment: mutual information under the judge or else the teacher, for " \
+     "summaries pmi also that of x after y, the judge's classes, or the micro-world's truth"}, \
     {"tau", PARAM_FLOAT, "0", -100, 100, NULL, \
-     "least score of an entailment; 0: 0.75 for the oracle, for lm_mi what false_pass gives; " \
+     "least score of an entailment; 0: 0.75 for oracle and nli, else what false_pass gives; " \
      "-100: no semantic critic"}, \
+    {"saliency_tau", PARAM_FLOAT, "0", -100, 100, NULL, \
+     "pmi: a summary y tells nats a token of x, at least this times its share of x's " \
+     "characters; 0: what false_pass gives"}, \
+    {"embed_min", PARAM_FLOAT, "-1", -1, 1, NULL, \
+     "least cosine of a pair under the input embedder, asked before the critic; -1: not asked"}, \
     {"false_pass", PARAM_FLOAT, "0.05", 0.0001, 0.5, NULL, \
      "share of pairs from different contexts that a calibrated threshold lets pass"}, \
     {"ted_min", PARAM_FLOAT, "0", 0, 1000, NULL, \
@@ -114,7 +120,7 @@ double pairs_accepted(const struct pairs *pairs);
     {"diversity", PARAM_BOOL, "true", 0, 0, NULL, \
      "keep one pair of each component of entailing sentences of a context"}, \
     {"diversity_tau", PARAM_FLOAT, "0", 0, 100, NULL, \
-     "least score of an edge there; 0: 0.5 for the oracle, tau for lm_mi"}, \
+     "least score of an edge there; 0: 0.5 for oracle and nli, else tau"}, \
     {"keep", PARAM_CHOICE, "max_entail", 0, 0, "max_entail|min_reverse|min_rouge", \
      "which pair stands for a component"}, \
     {"pairs_per_context", PARAM_INT, "0", 0, 1e6, NULL, \
@@ -138,7 +144,10 @@ double pairs_accepted(const struct pairs *pairs);
     {"contexts", INPUT_DATASET, false, \
      "documents to write after; without it the teacher writes contexts too"}, \
     {"prefixes", INPUT_FILE, false, \
-     "a line each: what the contexts that the teacher writes begin with, as a dateline"}
+     "a line each: what the contexts that the teacher writes begin with, as a dateline"}, \
+    {"judge", INPUT_CHECKPOINT, false, \
+     "the critic's own model: classifier of nli, or language model of lm_mi and pmi"}, \
+    {"embedder", INPUT_CHECKPOINT, false, "sentence encoder that embed_min asks"}
 /* clang-format on */
 
 #endif

@@ -116,62 +116,95 @@ static int calibration_sentences(struct pairs *pairs, size_t count, char **out, 
     return 0;
 }
 
-/* The score that a share of false_pass of the pairs of different contexts reaches. */
-static int threshold(struct pairs *pairs, char *const *texts, size_t count, double *out,
-                     struct err *err)
-{
-    struct critic_pair *asked = mem_array(count * count + 1, sizeof *asked);
-    double *score = mem_array(count * count + 1, sizeof *score);
-    size_t pairs_asked = 0;
+/* Scores of the ordered pairs of different sentences, and what they mean for saliency: what y
+ * tells of x, for one of y's share of x's characters. */
+struct calibration {
+    struct critic_pair *asked;
+    double *score, *saliency;
+    size_t count;
+};
 
-    for (size_t i = 0; i < count; i++)
-        for (size_t j = 0; j < count; j++)
-            if (i != j && *texts[i] && *texts[j] && strcmp(texts[i], texts[j]) != 0)
-                asked[pairs_asked++] = (struct critic_pair){texts[i], texts[j]};
-    int rc = critic_score(pairs->critic, asked, pairs_asked, score, err);
-    if (rc == 0 && pairs_asked == 0)
-        rc = run_gave_up(pairs->run, err, "no_sentences",
-                         "after the first %zu contexts the teacher wrote no two different "
-                         "sentences, so the critic cannot be calibrated; see max_tokens and "
-                         "separator, or give tau", count);
-    if (rc == 0) {
-        qsort(score, pairs_asked, sizeof *score, compare);
-        double above = run_float(pairs->run, "false_pass") * (double)pairs_asked;
-        *out = score[pairs_asked - 1 - min_u64((uint64_t)above, pairs_asked - 1)];
-    }
-    mem_free(asked);
-    mem_free(score);
-    return rc;
+static void add_pair(struct calibration *calibration, const char *x, const char *y)
+{
+    if (*x && *y && strcmp(x, y) != 0)
+        calibration->asked[calibration->count++] = (struct critic_pair){x, y};
 }
 
-static int calibrate(struct pairs *pairs, double *out, struct err *err)
+/* Pairs are asked in both orders, one after the other. */
+static int score_pairs(struct pairs *pairs, char *const *texts, size_t count,
+                       struct calibration *out, struct err *err)
+{
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < i; j++) {
+            add_pair(out, texts[i], texts[j]);
+            add_pair(out, texts[j], texts[i]);
+        }
+    if (out->count == 0)
+        return run_gave_up(pairs->run, err, "no_sentences",
+                           "after the first %zu contexts the teacher wrote no two different "
+                           "sentences, so the critic cannot be calibrated; see max_tokens and "
+                           "separator, or give tau", count);
+    if (critic_score(pairs->critic, out->asked, out->count, out->score, err) < 0)
+        return -1;
+    for (size_t p = 0; p < out->count; p++)
+        out->saliency[p] = out->score[p ^ 1] *
+                           (double)sentence_characters(out->asked[p].x) /
+                           (double)sentence_characters(out->asked[p].y);
+    return 0;
+}
+
+/* The value that a share of false_pass of them reaches. Sorts them. */
+static double reached_by(const struct pairs *pairs, double *values, size_t count)
+{
+    double above = run_float(pairs->run, "false_pass") * (double)count;
+
+    qsort(values, count, sizeof *values, compare);
+    return values[count - 1 - min_u64((uint64_t)above, count - 1)];
+}
+
+/* Thresholds that were not given, from pairs of different contexts. */
+static int calibrate(struct pairs *pairs, double *tau, double *saliency_tau, struct err *err)
 {
     size_t count = (size_t)min_u64(CALIBRATION_CONTEXTS, pairs->context_count);
     char *texts[CALIBRATION_CONTEXTS] = {0};
+    struct calibration sample = {.asked = mem_array(count * count + 1, sizeof *sample.asked),
+                                 .score = mem_array(count * count + 1, sizeof *sample.score),
+                                 .saliency = mem_array(count * count + 1, sizeof(double))};
     int rc = calibration_sentences(pairs, count, texts, err);
 
     if (rc == 0)
-        rc = threshold(pairs, texts, count, out, err);
+        rc = score_pairs(pairs, texts, count, &sample, err);
+    if (rc == 0 && *tau == 0)
+        *tau = reached_by(pairs, sample.score, sample.count);
+    if (rc == 0 && *saliency_tau == 0)
+        *saliency_tau = reached_by(pairs, sample.saliency, sample.count);
     for (size_t i = 0; i < count; i++)
         mem_free(texts[i]);
+    mem_free(sample.asked);
+    mem_free(sample.score);
+    mem_free(sample.saliency);
     return rc;
 }
 
 int pairs_calibrate(struct pairs *pairs, struct err *err)
 {
     struct run *run = pairs->run;
-    bool scaled = strcmp(run_string(run, "critic"), "oracle") == 0;
+    bool scaled = critic_is_scaled(pairs->critic), salient = pairs->filter.asks_saliency;
     double tau = run_float(run, "tau"), edge = run_float(run, "diversity_tau");
+    double saliency_tau = salient ? run_float(run, "saliency_tau") : 1;
 
     run->phase = "calibrate";
     if (tau == 0 && scaled)
         tau = 0.75;
-    if (tau == 0 && calibrate(pairs, &tau, err) < 0)
+    if ((tau == 0 || saliency_tau == 0) && calibrate(pairs, &tau, &saliency_tau, err) < 0)
         return -1;
     pairs->filter.tau = tau;
+    pairs->filter.saliency_tau = saliency_tau;
     if (isfinite(pairs->filter.diversity_tau))
         pairs->filter.diversity_tau = edge != 0 ? edge : scaled ? 0.5 : tau;
     run_metric(run, "tau", tau);
+    if (salient)
+        run_metric(run, "saliency_tau", saliency_tau);
     return 0;
 }
 
@@ -265,7 +298,8 @@ static void report(struct pairs *pairs)
     const struct pairs_sum *sum = &pairs->sum;
     double pool = (double)pool_of(sum);
     double own[] = {(double)pairs->tokens, (double)pairs->sample_us, (double)pairs->critic_us,
-                    (double)critic_pair_count(pairs->critic)};
+                    (double)critic_pair_count(pairs->critic),
+                    (double)critic_cut_count(pairs->critic)};
 
     comm_sum_f64(run->comm, own, ARRAY_COUNT(own));
     run_metric(run, "contexts", (double)sum->contexts);
@@ -277,6 +311,7 @@ static void report(struct pairs *pairs)
         run_metric(run, name, pool > 0 ? (double)sum->count[v] / pool : 0);
     }
     run_metric(run, "pairs", (double)sum->count[VERDICT_KEPT]);
+    run_metric(run, "critic_cut", own[3] > 0 ? own[4] / own[3] : 0);
     if (own[1] + own[2] > 0) {
         run_metric(run, "sampled_tokens_per_s", own[0] / (own[1] + 1) * 1e6 * run->rank_count);
         run_metric(run, "critic_pairs_per_s", own[3] / (own[2] + 1) * 1e6 * run->rank_count);

@@ -94,9 +94,26 @@ static int open_samplers(struct pairs *pairs, struct err *err)
 
 static int open_critic(struct pairs *pairs, struct err *err)
 {
-    if (is(run_string(pairs->run, "critic"), "lm_mi"))
-        return critic_lm_mi(pairs->teacher, pairs->tokenizer, &pairs->critic, err);
-    pairs->critic = critic_oracle();
+    const struct run *run = pairs->run;
+    const struct run_input *judge = run_input(run, "judge"), *embedder = run_input(run, "embedder");
+    struct critic_choice choice = {.name = run_string(run, "critic"),
+                                   .folder = judge ? judge->path : NULL,
+                                   .device = pairs->device,
+                                   .model = pairs->teacher,
+                                   .tokenizer = pairs->tokenizer};
+    bool asked = run_float(run, "embed_min") > -1;
+
+    if (is(choice.name, "pmi") && !is(run_string(run, "task"), "summarize"))
+        return err_set(err, ERR_INVALID, "critic pmi asks what a summary tells of its source: task "
+                       "must be summarize, or critic lm_mi");
+    if (asked != (embedder != NULL))
+        return err_set(err, ERR_INVALID, asked ? "embed_min is given, but no input 'embedder'"
+                                               : "the input 'embedder' is given, but no embed_min "
+                                                 "above -1 asks it");
+    if (embedder && critic_embed(embedder->path, pairs->device, &pairs->likeness, err) < 0)
+        return err_wrap(err, "input 'embedder' (%s)", embedder->ref);
+    if (critic_choose(&choice, &pairs->critic, err) < 0)
+        return judge ? err_wrap(err, "input 'judge' (%s)", judge->ref) : -1;
     return 0;
 }
 
@@ -122,6 +139,9 @@ static void set_filter(struct pairs *pairs)
                    : is(numbers, "one_way") ? NUMBERS_ONE_WAY
                                             : NUMBERS_OFF,
         .rouge_max = run_float(run, "rouge_max"),
+        .likeness = pairs->likeness,
+        .likeness_min = run_float(run, "embed_min"),
+        .asks_saliency = is(run_string(run, "critic"), "pmi"), /* saliency_tau: pairs_calibrate */
         .diversity_tau = run_bool(run, "diversity") ? 0 : INFINITY, /* set by pairs_calibrate */
         .keep = keep_rule(run_string(run, "keep")),
         .most = (size_t)run_int(run, "pairs_per_context"),
@@ -276,6 +296,7 @@ int pairs_open(struct run *run, struct pairs *pairs, struct err *err)
 void pairs_close(struct pairs *pairs)
 {
     critic_free(pairs->critic);
+    critic_free(pairs->likeness);
     dataset_texts_done(&pairs->texts);
     dataset_close(pairs->source);
     prefixes_done(&pairs->prefixes);

@@ -1,0 +1,323 @@
+/* critics_test.c - critics that are trained here: labelled pairs, a classifier of them, and the
+ * classifier as `critic: nli` in data/pairs.
+ *
+ * By default one small classifier on WordNet's pairs; in the long mode three seeds of the
+ * jobspecs' size, and the micro-world, where what a critic lets pass can be checked. */
+#include "tests/train/fixture.h"
+#include "worker/recipes/distillation/impossible/critic.h"
+#include "worker/recipes/text/microworld.h"
+
+#include <math.h>
+
+static bool long_mode(void)
+{
+    const char *mode = getenv("ATHANOR_TEST_MODE");
+
+    return mode && strcmp(mode, "long") == 0;
+}
+
+static char *part_of(const struct place *place, const char *job, const char *part)
+{
+    return mem_printf("{\"ref\": \"dataset:%s/%s\", \"path\": \"%s/%s/datasets/%s\", "
+                      "\"part\": \"%s\"}", job, part, place->folder, job, job, part);
+}
+
+static char *model_of(const struct place *place, const char *job, int steps)
+{
+    return mem_printf("{\"ref\": \"job:%s/checkpoint:last\", \"path\": "
+                      "\"%s/%s/checkpoints/step-%010d\"}", job, place->folder, job, steps);
+}
+
+static void run_spec(const struct place *place, const char *name, char *spec, struct trace *trace)
+{
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, trace);
+    mem_free(spec);
+}
+
+struct accuracy {
+    double classifier, majority, overlap;
+};
+
+static struct accuracy classify(const struct place *place, const char *name, const char *pairs,
+                                int steps, const char *params)
+{
+    char *data = part_of(place, pairs, "train"), *valid = part_of(place, pairs, "valid");
+    struct trace trace = {0};
+
+    run_spec(place, name,
+             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"classify\", \"inputs\": {\"data\": "
+                        "%s, \"valid\": %s}, \"params\": {\"heads\": 4, \"context\": 64, "
+                        "\"eval_every\": 0, \"steps\": %d, \"warmup\": 20, %s}", data, valid, steps,
+                        params), &trace);
+    struct accuracy out = {trace_at(&trace, "val_accuracy", (uint64_t)steps),
+                           trace_at(&trace, "majority_accuracy", (uint64_t)steps),
+                           trace_at(&trace, "overlap_accuracy", (uint64_t)steps)};
+    print_message("%-14s accuracy %.3f, commonest label %.3f, by overlap %.3f\n", name,
+                  out.classifier, out.majority, out.overlap);
+    trace_done(&trace);
+    mem_free(data);
+    mem_free(valid);
+    return out;
+}
+
+/* ---- WordNet ---------------------------------------------------------------------------- */
+
+#define SMALL_STEPS 160
+#define LONG_STEPS  600
+#define MARGIN      0.20 /* over both baselines, on sentences never trained on */
+
+static void entailment_is_learned_from_wordnet_beyond_words_in_common(void **state)
+{
+    const struct place *place = *state;
+    int seeds = long_mode() ? 3 : 1;
+
+    run_spec(place, "nouns", mem_printf("\"kind\": \"data\", \"recipe\": \"entailment\", "
+                                        "\"params\": {\"documents\": %d, \"families\": %d, "
+                                        "\"vocab_size\": %d}", long_mode() ? 20000 : 6000,
+                                        long_mode() ? 24 : 6, long_mode() ? 2048 : 1024), NULL);
+    for (int seed = 0; seed < seeds; seed++) {
+        char *name = mem_printf("nli-%d", seed);
+        char *params = mem_printf("\"layers\": %d, \"d_model\": %d, \"learning_rate\": %s, "
+                                  "\"seed\": %d", long_mode() ? 2 : 1, long_mode() ? 64 : 48,
+                                  long_mode() ? "0.002" : "0.005", seed);
+        struct accuracy got = classify(place, name, "nouns",
+                                       long_mode() ? LONG_STEPS : SMALL_STEPS, params);
+        assert_true(got.classifier >= got.majority + MARGIN);
+        assert_true(got.classifier >= got.overlap + MARGIN);
+        mem_free(params);
+        mem_free(name);
+    }
+}
+
+/* ---- the saved model is one of Hugging Face's -------------------------------------------- */
+
+static void a_saved_classifier_names_its_classes(void **state)
+{
+    const struct place *place = *state;
+    char *path = mem_printf("%s/nli-0/checkpoints/step-%010d/config.json", place->folder,
+                            long_mode() ? LONG_STEPS : SMALL_STEPS);
+    json_t *root = json_load_file(path, 0, NULL);
+    json_t *names = json_object_get(root, "id2label");
+
+    assert_string_equal(json_string_value(json_array_get(json_object_get(root, "architectures"),
+                                                         0)), "BertForSequenceClassification");
+    assert_string_equal(json_string_value(json_object_get(names, "0")), "contradiction");
+    assert_string_equal(json_string_value(json_object_get(names, "1")), "entailment");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "label2id"),
+                                                        "neutral")), 2);
+    json_decref(root);
+    mem_free(path);
+}
+
+/* ---- as a critic ------------------------------------------------------------------------- */
+
+#define LITTLE_STEPS 60
+#define TAU          0.01
+
+static void make_teacher(const struct place *place, const char *name, int steps, const char *rate)
+{
+    char *data = part_of(place, "world", "train");
+
+    run_spec(place, name,
+             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
+                        "\"params\": {\"weight_decay\": 0.01, \"eval_every\": 0, \"layers\": 2, "
+                        "\"d_model\": 64, \"heads\": 4, \"context\": 64, \"steps\": %d, "
+                        "\"warmup\": 50, \"learning_rate\": %s, \"beta2\": 0.999}", data, steps,
+                        rate), NULL);
+    mem_free(data);
+}
+
+static void sample(const struct place *place, const char *name, const char *teacher,
+                   const char *judge, const char *params)
+{
+    char *contexts = part_of(place, "world", "contexts");
+
+    run_spec(place, name,
+             mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": %s, "
+                        "\"judge\": %s, \"contexts\": %s}, \"params\": {\"critic\": \"nli\", "
+                        "\"length_ratio_min\": 0, \"length_ratio_max\": 10, \"holdout_share\": 0, "
+                        "\"min_yield\": 0, \"max_tokens\": 40, %s}", teacher, judge, contexts,
+                        params), NULL);
+    mem_free(contexts);
+}
+
+/* Visits the pairs of a dataset. Returns how many there are. */
+static size_t each_pair(const struct place *place, const char *name,
+                        void (*visit)(void *argument, json_t *pair), void *argument)
+{
+    char *path = mem_printf("%s/%s/datasets/%s/pairs.jsonl", place->folder, name, name), *bytes;
+    size_t length, count = 0;
+
+    OK(file_read(path, 1 << 24, &bytes, &length, &fixture_err));
+    for (char *at = bytes, *end; (end = strchr(at, '\n')); at = end + 1, count++) {
+        json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
+        assert_non_null(line);
+        visit(argument, line);
+        json_decref(line);
+    }
+    mem_free(bytes);
+    mem_free(path);
+    return count;
+}
+
+static void score_again(void *argument, json_t *pair)
+{
+    const char *x = json_string_value(json_object_get(pair, "x"));
+    const char *y = json_string_value(json_object_get(pair, "y"));
+    struct critic_pair both[] = {{x, y}, {y, x}};
+    double score[2];
+
+    OK(critic_score(argument, both, 2, score, &fixture_err));
+    assert_true(score[0] >= TAU && score[1] >= TAU);
+    /* the critic's own bits; six digits are written */
+    assert_true(fabs(score[0] - json_number_value(json_object_get(pair, "forward"))) < 1e-5);
+    assert_true(fabs(score[1] - json_number_value(json_object_get(pair, "reverse"))) < 1e-5);
+}
+
+static void a_trained_classifier_is_the_critic_of_a_dataset(void **state)
+{
+    const struct place *place = *state;
+    int steps = long_mode() ? LONG_STEPS : SMALL_STEPS;
+    char *judge = model_of(place, "nli-0", steps), *folder = checkpoint_of(place, "nli-0",
+                                                                           (uint64_t)steps);
+    struct device_config where = {.kind = BACKEND_CPU, .threads = 1};
+    struct device *device;
+    struct critic *critic;
+
+    run_spec(place, "world", mem_printf("\"kind\": \"data\", \"recipe\": \"microworld\", "
+                                        "\"params\": {\"contexts\": 1200, \"context_min\": 3}"),
+             NULL);
+    make_teacher(place, "little", LITTLE_STEPS, "0.003");
+    char *teacher = model_of(place, "little", LITTLE_STEPS);
+    sample(place, "judged", teacher, judge, "\"samples\": 8, \"max_contexts\": 24, \"tau\": 0.01, "
+           "\"temperature\": 1, \"diversity\": false");
+    OK(device_open(&where, &device, &fixture_err));
+    OK(critic_nli(folder, device, &critic, &fixture_err));
+    assert_true(each_pair(place, "judged", score_again, critic) > 0);
+    critic_free(critic);
+    device_close(device);
+    mem_free(teacher);
+    mem_free(judge);
+    mem_free(folder);
+}
+
+/* ---- the micro-world, where the truth about what passes is known ------------------------- */
+
+#define WORLD_STEPS   2500
+#define TEACHER_STEPS 3000
+
+static void put_sentence(const struct fact *fact, struct rng *rng, struct buf *out)
+{
+    buf_clear(out);
+    microworld_sentence(fact, rng, out);
+}
+
+/* Half of the pairs are of one fact, half of facts that differ in one slot. */
+static void write_pairs(const char *path, int count)
+{
+    struct buf lines = {0}, x = {0}, y = {0};
+    struct rng rng;
+
+    rng_init(&rng, 12);
+    for (int i = 0; i < count; i++) {
+        struct fact fact = microworld_fact((unsigned)rng_below(&rng, MICROWORLD_FACTS)), a, b;
+        static const unsigned sizes[SLOT_END] = {10, 8, 10, 6};
+        put_sentence(&fact, &rng, &x);
+        if (rng_below(&rng, 2)) {
+            unsigned slot = (unsigned)rng_below(&rng, SLOT_END);
+            fact.value[slot] = (int)(((unsigned)fact.value[slot] + 1 +
+                                      rng_below(&rng, sizes[slot] - 1)) % sizes[slot]);
+        }
+        put_sentence(&fact, &rng, &y);
+        assert_true(microworld_parse(buf_text(&x), x.length, &a) &&
+                    microworld_parse(buf_text(&y), y.length, &b));
+        buf_printf(&lines, "{\"x\": \"%s\", \"y\": \"%s\", \"label\": \"%s\"}\n", buf_text(&x),
+                   buf_text(&y),
+                   microworld_entails(&a, &b)   ? "entailment"
+                   : microworld_entails(&b, &a) ? "neutral"
+                                                : "contradiction");
+    }
+    OK(file_replace(path, buf_text(&lines), lines.length, 0644, &fixture_err));
+    buf_done(&lines);
+    buf_done(&x);
+    buf_done(&y);
+}
+
+struct truth {
+    size_t count, equivalent;
+};
+
+static void count_truth(void *argument, json_t *pair)
+{
+    const char *x = json_string_value(json_object_get(pair, "x"));
+    const char *y = json_string_value(json_object_get(pair, "y"));
+    struct truth *truth = argument;
+    struct fact a, b;
+
+    truth->count++;
+    truth->equivalent += microworld_parse(x, strlen(x), &a) && microworld_parse(y, strlen(y), &b) &&
+                         microworld_entails(&a, &b) && microworld_entails(&b, &a);
+}
+
+static double purity(const struct place *place, const char *name, const char *teacher,
+                     const char *judge, const char *params)
+{
+    struct truth truth = {0};
+
+    sample(place, name, teacher, judge, params);
+    each_pair(place, name, count_truth, &truth);
+    print_message("%-14s %zu pairs, %.3f of them equivalent\n", name, truth.count,
+                  (double)truth.equivalent / (double)truth.count);
+    return (double)truth.equivalent / (double)truth.count;
+}
+
+/* Long: what a classifier trained on a file of pairs lets pass is mostly true. */
+static void pairs_that_a_classifier_accepts_are_purer_than_those_nobody_judged(void **state)
+{
+    const struct place *place = *state;
+    char *path = mem_printf("%s/pairs.jsonl", place->folder);
+
+    if (!long_mode())
+        skip();
+    write_pairs(path, 24000);
+    run_spec(place, "told", mem_printf("\"kind\": \"data\", \"recipe\": \"entailment\", \"params\": "
+                                       "{\"files\": [\"%s\"]}", path), NULL);
+    make_teacher(place, "grown", TEACHER_STEPS, "0.003");
+    char *teacher = model_of(place, "grown", TEACHER_STEPS);
+    for (int seed = 0; seed < 3; seed++) {
+        char *name = mem_printf("world-nli-%d", seed), *kept = mem_printf("pure-%d", seed);
+        char *raw = mem_printf("raw-%d", seed);
+        char *params = mem_printf("\"layers\": 2, \"d_model\": 64, \"learning_rate\": 0.002, "
+                                  "\"seed\": %d", seed);
+        struct accuracy got = classify(place, name, "told", WORLD_STEPS, params);
+        char *judge = model_of(place, name, WORLD_STEPS);
+        double with = purity(place, kept, teacher, judge,
+                             "\"samples\": 10, \"max_contexts\": 100, \"diversity\": false");
+        double without = purity(place, raw, teacher, judge,
+                                "\"samples\": 10, \"max_contexts\": 100, \"diversity\": false, "
+                                "\"tau\": -100");
+        assert_true(got.classifier >= got.overlap + MARGIN);
+        assert_true(with >= without + MARGIN);
+        mem_free(judge);
+        mem_free(params);
+        mem_free(name);
+        mem_free(kept);
+        mem_free(raw);
+    }
+    mem_free(teacher);
+    mem_free(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(entailment_is_learned_from_wordnet_beyond_words_in_common),
+        cmocka_unit_test(a_saved_classifier_names_its_classes),
+        cmocka_unit_test(a_trained_classifier_is_the_critic_of_a_dataset),
+        cmocka_unit_test(pairs_that_a_classifier_accepts_are_purer_than_those_nobody_judged),
+    };
+
+    return cmocka_run_group_tests(tests, place_open, place_close);
+}
