@@ -686,6 +686,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
         loop_prepare(daemon, err) < 0)
         return -1;
     cgroups_prepare(daemon);
+    isolation_open(daemon);
     epoch_load(daemon);
     if (attempts_discover(daemon, err) < 0 || code_open(daemon, err) < 0 ||
         copies_open(daemon, err) < 0)
@@ -702,6 +703,7 @@ static void daemon_free(struct daemon *daemon)
     code_close(daemon);
     copies_close(daemon);
     secrets_close(daemon);
+    isolation_close(daemon);
     attempts_close(daemon);
     hook_abandon(daemon->gpu_hook);
     hook_abandon(daemon->sample_hook);

@@ -149,6 +149,7 @@ struct daemon {
     uint64_t node_stamp;     /* newest given to one, or taken by the coordinator */
     uint64_t node_report_ms; /* when one was sent last */
     bool retrying;           /* pending ones: what they wait for has been said */
+    struct isolation *isolation;
     struct code *code;
     struct copies *copies;
     struct attempt_secrets *secrets; /* of attempts that wait for them */
@@ -223,6 +224,12 @@ void care_after(struct attempt *attempt);
 void care_cancel(struct attempt *attempt);
 /* Looks whether withheld GPUs have come free. */
 void care_tick(struct daemon *daemon);
+
+/* isolation.c */
+void isolation_open(struct daemon *daemon);
+void isolation_close(struct daemon *daemon);
+/* Before the attempt's shepherd starts, in its cgroup. What keeps it from working is logged once. */
+void isolation_apply(const struct attempt *attempt);
 
 /* gpu_sampler.c */
 void gpu_sampler_tick(struct daemon *daemon);

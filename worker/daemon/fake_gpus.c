@@ -2,12 +2,13 @@
  * without any.
  *
  *   [{"model": "NVIDIA H100", "memory": "80GiB", "count": 2, "numa": 0, "used": "/tmp/used",
- *     "busy": "/tmp/busy"},
+ *     "busy": "/tmp/busy", "device": "/tmp/gpu0"},
  *    {"model": "NVIDIA H100", "memory": "80GiB", "pci": "0000:81:00.0",
  *     "slices": [{"profile": "1g.10gb", "memory": "10GiB", "count": 7}]}]
  *
  * Slices stand in place of their GPU. `used` names a file with the bytes that somebody holds on the
- * device, `busy` one with the percentage of time in which it computes; a missing file means none. */
+ * device, `busy` one with the percentage of time in which it computes; a missing file means none.
+ * `device` is a device file that only attempts with this GPU may open. */
 #include "worker/daemon/inventory.h"
 
 #include "common/base/file.h"
@@ -88,6 +89,7 @@ static int whole_read(const struct fake *fake, size_t entry, const json_t *from,
     const char *pci = json_string_value(json_object_get(from, "pci"));
     const char *used = json_string_value(json_object_get(from, "used"));
     const char *busy = json_string_value(json_object_get(from, "busy"));
+    const char *device = json_string_value(json_object_get(from, "device"));
     const json_t *numa = json_object_get(from, "numa"), *slices = json_object_get(from, "slices");
     struct inventory_gpu gpu = {.imaginary = true, .numa = -1};
     if (memory_read(fake, entry, from, &gpu.memory_bytes, err) < 0)
@@ -100,6 +102,7 @@ static int whole_read(const struct fake *fake, size_t entry, const json_t *from,
     gpu.pci = pci ? arena_strdup(arena, pci) : NULL;
     gpu.used = used ? arena_strdup(arena, used) : NULL;
     gpu.busy = busy ? arena_strdup(arena, busy) : NULL;
+    gpu.device = device ? arena_strdup(arena, device) : NULL;
     gpu.numa = numa ? (int)json_integer_value(numa) : -1;
     size_t slice_number = 0;
     for (size_t i = 0; i < json_array_size(slices); i++)

@@ -194,6 +194,8 @@ static void gpus_real(struct inventory *inventory)
         gpu->memory_bytes = found[i].memory_bytes;
         gpu->pci = found[i].pci[0] ? arena_strdup(&inventory->arena, found[i].pci) : NULL;
         gpu->numa = -1;
+        if (found[i].minor >= 0)
+            gpu->device = arena_printf(&inventory->arena, "/dev/nvidia%d", found[i].minor);
     }
     inventory->gpu_count = count;
 }

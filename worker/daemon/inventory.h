@@ -25,6 +25,7 @@ struct inventory_gpu {
     int numa;            /* node that it is near to; -1: not known, or to all alike */
     const char *used, *busy; /* of an imaginary one: files with the bytes in use, and percent of
                                 time; NULL: none */
+    const char *device;  /* file that is opened to use it: "/dev/nvidia0"; NULL: not known */
     bool imaginary;
 };
 

@@ -34,6 +34,7 @@ struct nvml {
     nvml_status (*by_uuid)(const char *uuid, nvml_device *out);
     nvml_status (*utilization)(nvml_device device, struct nvml_utilization *out);
     /* Newer than the rest; NULL in old drivers. */
+    nvml_status (*minor)(nvml_device device, unsigned *out);
     nvml_status (*pci)(nvml_device device, struct nvml_pci *out);
     nvml_status (*mig_mode)(nvml_device device, unsigned *current, unsigned *pending);
     nvml_status (*mig_count)(nvml_device device, unsigned *out);
@@ -58,6 +59,7 @@ static int nvml_open(struct nvml *nvml, struct err *err)
         {"nvmlDeviceGetMemoryInfo", (void **)&nvml->memory},
         {"nvmlDeviceGetHandleByUUID", (void **)&nvml->by_uuid},
         {"nvmlDeviceGetUtilizationRates", (void **)&nvml->utilization},
+        {"nvmlDeviceGetMinorNumber", (void **)&nvml->minor},
         {"nvmlDeviceGetPciInfo_v3", (void **)&nvml->pci},
         {"nvmlDeviceGetMigMode", (void **)&nvml->mig_mode},
         {"nvmlDeviceGetMaxMigDeviceCount", (void **)&nvml->mig_count},
@@ -76,7 +78,13 @@ static int nvml_open(struct nvml *nvml, struct err *err)
     return 0;
 }
 
-static nvml_status gpu_read(const struct nvml *nvml, nvml_device device, const char *pci,
+/* What a slice has from the GPU that it is of. */
+struct whole {
+    const char *pci;
+    int minor;
+};
+
+static nvml_status gpu_read(const struct nvml *nvml, nvml_device device, const struct whole *whole,
                             struct nvml_gpu *out)
 {
     struct nvml_memory memory;
@@ -87,7 +95,8 @@ static nvml_status gpu_read(const struct nvml *nvml, nvml_device device, const c
         status = nvml->memory(device, &memory);
     if (status == 0)
         out->memory_bytes = memory.total;
-    snprintf(out->pci, sizeof out->pci, "%s", pci);
+    snprintf(out->pci, sizeof out->pci, "%s", whole->pci);
+    out->minor = whole->minor;
     return status;
 }
 
@@ -96,26 +105,26 @@ struct listing {
     size_t capacity, count;
 };
 
-static nvml_status listing_add(const struct nvml *nvml, nvml_device device, const char *pci,
-                               struct listing *list)
+static nvml_status listing_add(const struct nvml *nvml, nvml_device device,
+                               const struct whole *whole, struct listing *list)
 {
     nvml_status status = 0;
     if (list->count < list->capacity)
-        status = gpu_read(nvml, device, pci, &list->gpus[list->count]);
+        status = gpu_read(nvml, device, whole, &list->gpus[list->count]);
     list->count++; /* beyond the capacity it says how many there are */
     return status;
 }
 
 /* Numbers of slices have gaps. A device without slices in MIG mode can run nothing. */
-static nvml_status slices_add(const struct nvml *nvml, nvml_device whole, const char *pci,
-                              struct listing *list)
+static nvml_status slices_add(const struct nvml *nvml, nvml_device device,
+                              const struct whole *whole, struct listing *list)
 {
     unsigned most = 0;
     nvml_device slice;
-    nvml_status status = nvml->mig_count(whole, &most);
+    nvml_status status = nvml->mig_count(device, &most);
     for (unsigned i = 0; status == 0 && i < most; i++)
-        if (nvml->mig_handle(whole, i, &slice) == 0)
-            status = listing_add(nvml, slice, pci, list);
+        if (nvml->mig_handle(device, i, &slice) == 0)
+            status = listing_add(nvml, slice, whole, list);
     return status;
 }
 
@@ -123,16 +132,18 @@ static nvml_status device_add(const struct nvml *nvml, unsigned index, struct li
 {
     nvml_device device;
     struct nvml_pci pci = {.bus_id = ""};
-    unsigned mode = 0, pending;
+    unsigned mode = 0, pending, minor;
     nvml_status status = nvml->handle(index, &device);
     if (status != 0)
         return status;
     if (nvml->pci && nvml->pci(device, &pci) != 0)
         pci.bus_id[0] = '\0';
+    bool told = nvml->minor && nvml->minor(device, &minor) == 0 && minor < 4096;
+    const struct whole whole = {pci.bus_id, told ? (int)minor : -1};
     bool knows_mig = nvml->mig_mode && nvml->mig_count && nvml->mig_handle;
     if (knows_mig && nvml->mig_mode(device, &mode, &pending) == 0 && mode)
-        return slices_add(nvml, device, pci.bus_id, list);
-    return listing_add(nvml, device, pci.bus_id, list);
+        return slices_add(nvml, device, &whole, list);
+    return listing_add(nvml, device, &whole, list);
 }
 
 static int gpus_read(const struct nvml *nvml, struct nvml_gpu *gpus, size_t capacity,

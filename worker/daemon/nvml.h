@@ -7,6 +7,7 @@
 struct nvml_gpu {
     char model[96], uuid[96];
     char pci[32]; /* "00000000:17:00.0"; "": not told */
+    int minor;    /* of the GPU's /dev/nvidiaN; -1: not told */
     uint64_t memory_bytes;
 };
 

@@ -138,6 +138,7 @@ static int cgroup_give(struct starting *s, struct err *err)
         return -1;
     mem_free(s->attempt->cgroup);
     s->attempt->cgroup = path;
+    isolation_apply(s->attempt);
     return 0;
 }
 

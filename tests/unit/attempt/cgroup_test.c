@@ -2,10 +2,13 @@
  * of cgroups that this machine lets us use. */
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/cgroup_file.h"
+#include "worker/attempt/device_filter.h"
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -14,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -175,6 +180,105 @@ static void double_forked_and_setsid_processes_die_in_a_group_of_version_1(void 
     a_family_dies_in(CGROUP_V1);
 }
 
+/* ---- devices --------------------------------------------------------------------------------- */
+
+/* Exit code: bit 0: `refused` could be opened, bit 1: `other`, bit 2: a new file for `refused`. */
+static int opened_in(const struct group *group, const char *folder, const struct device_number *refused)
+{
+    char path[3][64];
+    static const char *const names[] = {"refused", "other", "new"};
+    bool inside;
+    int status, fd = cgroup_open(group->path, "ranks");
+    for (int i = 0; i < 3; i++)
+        snprintf(path[i], sizeof path[i], "%s/%s", folder, names[i]);
+    pid_t pid = cgroup_fork(fd, &inside);
+    if (pid == 0) {
+        if (!inside && !cgroup_join(fd))
+            _exit(99);
+        int code = 0;
+        for (int i = 0; i < 2; i++)
+            code |= open(path[i], O_RDONLY) >= 0 ? 1 << i : errno == EPERM ? 0 : 32;
+        code |= mknod(path[2], S_IFCHR | 0600, makedev(refused->major, refused->minor)) == 0 ? 4 : 0;
+        _exit(code);
+    }
+    close(fd);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    unlink(path[2]);
+    return WEXITSTATUS(status);
+}
+
+static void even_root_cannot_open_a_device_that_its_group_is_refused(void **state)
+{
+    struct group group;
+    struct err err = {0};
+    char folder[] = "/tmp/athanor-devices-XXXXXX", path[64];
+    const dev_t numbers[] = {makedev(1, 7), makedev(1, 5)}; /* as /dev/full and /dev/zero */
+    const char *const names[] = {"refused", "other"};
+    struct device_number refused = {1, 7}, found;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (mknod(path, S_IFCHR | 0600, numbers[i]) < 0) {
+            rmdir(folder);
+            print_message("SKIPPED: no device file can be made here: %s\n", strerror(errno));
+            skip();
+        }
+    }
+    bool can = group_open(&group, CGROUP_V2);
+    if (can) {
+        snprintf(path, sizeof path, "%s/refused", folder);
+        assert_int_equal(device_number_of(path, &found, &err), 0);
+        assert_true(found.major == 1 && found.minor == 7);
+        assert_int_equal(opened_in(&group, folder, &refused), 7);
+        can = device_filter_attach(group.path, &refused, 1, &err) == 0;
+        if (can)
+            assert_int_equal(opened_in(&group, folder, &refused), 2);
+        else
+            print_message("SKIPPED: %s\n", err.text);
+        group_close(&group);
+    }
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+    if (!can)
+        skip();
+}
+
+static void as_many_devices_as_a_filter_takes_are_refused_and_no_more(void **state)
+{
+    struct group group;
+    struct err err = {0};
+    struct device_number many[DEVICE_FILTER_MAX + 1];
+    (void)state;
+    for (unsigned i = 0; i < DEVICE_FILTER_MAX + 1; i++)
+        many[i] = (struct device_number){195, i};
+    if (!group_open(&group, CGROUP_V2))
+        skip();
+    int rc = device_filter_attach(group.path, many, DEVICE_FILTER_MAX, &err);
+    if (rc == 0) {
+        assert_int_equal(device_filter_attach(group.path, many, DEVICE_FILTER_MAX + 1, &err), -1);
+        assert_int_equal(err.kind, ERR_LIMIT);
+    }
+    group_close(&group);
+    if (rc < 0) {
+        print_message("SKIPPED: %s\n", err.text);
+        skip();
+    }
+}
+
+static void what_is_no_device_is_refused_by_name(void **state)
+{
+    struct device_number number;
+    struct err err = {0};
+    (void)state;
+    assert_int_equal(device_number_of("/proc/self/maps", &number, &err), -1);
+    assert_string_equal(err.text, "'/proc/self/maps' is no character device");
+    assert_int_equal(device_filter_attach("/proc/self", &(struct device_number){1, 7}, 1, &err), -1);
+}
+
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Waits for the word, then touches so much memory and sleeps. */
@@ -248,6 +352,9 @@ int main(void)
         cmocka_unit_test(a_container_that_sees_a_part_finds_its_group_at_the_mount),
         cmocka_unit_test(double_forked_and_setsid_processes_die_in_a_group_of_version_2),
         cmocka_unit_test(double_forked_and_setsid_processes_die_in_a_group_of_version_1),
+        cmocka_unit_test(even_root_cannot_open_a_device_that_its_group_is_refused),
+        cmocka_unit_test(as_many_devices_as_a_filter_takes_are_refused_and_no_more),
+        cmocka_unit_test(what_is_no_device_is_refused_by_name),
         cmocka_unit_test(more_memory_than_the_group_may_have_kills_and_the_neighbour_lives),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

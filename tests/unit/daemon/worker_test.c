@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/net/server.h"
+#include "worker/attempt/cgroup.h"
 #include "worker/attempt/procs.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1007,6 +1009,69 @@ static void a_gpu_that_takes_a_moment_to_come_free_is_waited_for(void **state)
     assert_int_equal(f->devices, 2);
 }
 
+static bool printed(struct fixture *f, uint64_t attempt_id)
+{
+    return entry_find(f, attempt_id, REPORT_LOG) != NULL;
+}
+
+/* Two GPUs whose files are copies of /dev/full and /dev/zero; false where none can be made. */
+static bool worker_with_devices(struct fixture *f)
+{
+    char json[600], option[300];
+    if (mknod(in_home(f, "gpu-0"), S_IFCHR | 0666, makedev(1, 7)) < 0 ||
+        mknod(in_home(f, "gpu-1"), S_IFCHR | 0666, makedev(1, 5)) < 0)
+        return false;
+    snprintf(json, sizeof json,
+             "[{\"memory\": \"1GiB\", \"device\": \"%s/gpu-0\"},"
+             " {\"memory\": \"1GiB\", \"device\": \"%s/gpu-1\"}]",
+             f->home, f->home);
+    text_write(f, "gpus.json", json);
+    snprintf(option, sizeof option, "fake:%s", in_home(f, "gpus.json"));
+    worker_again(f, (const char *const[]){"--gpus", option, "--cgroups", "v2", NULL});
+    return true;
+}
+
+static const char *log_of(struct fixture *f, uint64_t attempt_id)
+{
+    const struct entry *entry = entry_find(f, attempt_id, REPORT_LOG);
+    return entry ? entry->text : "";
+}
+
+/* Prints which of the two can be opened. */
+#define OPEN_BOTH \
+    "for i in 0 1; do head -c0 $HOME_DIR/gpu-$i 2>/dev/null && printf $i || printf -; done; echo"
+
+static void a_job_opens_the_gpus_that_it_was_given_and_no_others(void **state)
+{
+    struct fixture *f = *state;
+    char *base = cgroup_base(CGROUP_V2);
+    bool can = base && worker_with_devices(f);
+    mem_free(base);
+    if (!can) {
+        print_message("SKIPPED: no cgroup of version 2 or device file can be made here\n");
+        skip();
+    }
+    start_on_gpus(f, 1, 1, OPEN_BOTH "; until [ -e $HOME_DIR/file-1 ]; do sleep 0.05; done");
+    UNTIL(f, printed, 1);
+    start_on_gpus(f, 2, 1, OPEN_BOTH);
+    assert_cause(f, 2, "success");
+    start_on_gpus(f, 3, 0, OPEN_BOTH);
+    assert_cause(f, 3, "success");
+    text_write(f, "file-1", "");
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+    start_on_gpus(f, 4, 2, OPEN_BOTH);
+    assert_cause(f, 4, "success");
+    assert_string_equal(log_of(f, 4), "01\n");
+    if (strcmp(log_of(f, 3), "01\n") == 0) {
+        print_message("SKIPPED: this kernel lets us attach no device filter\n");
+        skip();
+    }
+    assert_string_equal(log_of(f, 1), "0-\n");
+    assert_string_equal(log_of(f, 2), "-1\n");
+    assert_string_equal(log_of(f, 3), "--\n");
+}
+
 static double newest_value(struct fixture *f, uint64_t attempt_id, const char *name)
 {
     double value = -1;
@@ -1512,6 +1577,7 @@ int main(void)
         TEST(a_gpu_that_somebody_holds_is_not_given_to_an_attempt),
         TEST(a_gpu_that_does_not_come_free_behind_an_attempt_is_withheld),
         TEST(a_gpu_that_takes_a_moment_to_come_free_is_waited_for),
+        TEST(a_job_opens_the_gpus_that_it_was_given_and_no_others),
         TEST(what_a_rank_uses_becomes_series_its_gpus_included),
         TEST(a_look_at_gpus_that_hangs_costs_their_series_and_nothing_else),
         TEST(double_forked_and_setsid_processes_die_however_attempts_are_held),
