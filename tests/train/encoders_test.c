@@ -3,6 +3,7 @@
  *
  * The dataset is made by data/text, with the special tokens that these recipes need. */
 #include "tests/train/fixture.h"
+#include "worker/recipes/distillation/hidden_losses.h"
 #include "worker/recipes/masks.h"
 #include "worker/recipes/spans.h"
 
@@ -171,6 +172,174 @@ static void encoders_say_what_they_lack(void **state)
     }
 }
 
+/* -- hidden-state distillation ---------------------------------------------------------------- */
+
+static char *teacher_of(const struct place *place, const char *name, int steps)
+{
+    return mem_printf(", \"teacher\": {\"path\": \"%s/%s/checkpoints/step-%010d\"}", place->folder,
+                      name, steps);
+}
+
+#define EVERYTHING "\"soft\": 5, \"mlm\": 2, \"cosine\": 1, \"hidden\": 1, \"attention\": 1"
+
+static void hidden_kd_repeats_and_resumes(void **state)
+{
+    char *teacher = teacher_of(*state, "mlm", 10);
+
+    check_repeats(*state, "hidden", "distillation", "hidden_kd", teacher,
+                  EVERYTHING ", \"layers\": 1, \"student_init\": \"teacher-layers\", \"steps\": 10, "
+                             "\"batch\": 8, \"grad_accum\": 2");
+    check_repeats(*state, "narrow", "distillation", "hidden_kd", teacher,
+                  "\"cosine\": 0, \"hidden\": 1, \"attention\": 1, \"layers\": 2, \"d_model\": 16, "
+                  "\"map\": \"0:0,2:2\", \"kd_tokens\": \"masked\", \"steps\": 10, \"batch\": 4");
+    mem_free(teacher);
+}
+
+/* Card distillation-baselines, acceptance 7: a student that is its teacher has nothing to learn
+ * from it. */
+static void a_copy_of_the_teacher_is_at_no_distance(void **state)
+{
+    static const char *const names[] = {"kd_loss", "cosine_loss", "hidden_loss", "attention_loss"};
+    const struct place *place = *state;
+    char *weights = mem_printf("%s/mlm/checkpoints/step-0000000010/model.safetensors",
+                               place->folder);
+    char *teacher = teacher_of(place, "mlm", 10);
+    struct hash before, after;
+    struct trace trace = {0};
+
+    OK(hash_file(weights, &before, &fixture_err));
+    train(place, "copy", "distillation", "hidden_kd", teacher,
+          EVERYTHING ", \"student_init\": \"teacher-layers\", \"steps\": 2, \"batch\": 8", NULL, 1,
+          &trace);
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        assert_float_equal(trace_at(&trace, names[i], 1), 0, 1e-6);
+        assert_true(trace_at(&trace, names[i], 2) > 1e-9); /* the step moved it by mlm */
+    }
+    OK(hash_file(weights, &after, &fixture_err));
+    assert_true(hash_equal(&before, &after));
+    trace_done(&trace);
+    mem_free(teacher);
+    mem_free(weights);
+}
+
+struct pupil {
+    double first, last; /* distance from the teacher's tokens */
+    double val_loss;
+};
+
+/* A student of half the depth, with its losses or with the words alone. */
+static struct pupil train_pupil(const struct place *place, const char *teacher, int seed, int steps,
+                                bool taught)
+{
+    char *name = mem_printf("pupil-%d-%d", taught, seed);
+    char *params = mem_printf("%s, \"layers\": 1, \"student_init\": \"scratch\", \"steps\": %d, "
+                              "\"batch\": 16, \"learning_rate\": 0.003, \"eval_every\": 0, "
+                              "\"seed\": %d",
+                              taught ? "\"soft\": 5, \"mlm\": 2, \"cosine\": 1"
+                                     : "\"soft\": 1e-9, \"mlm\": 1, \"cosine\": 0",
+                              steps, seed);
+    struct trace trace = {0};
+    struct pupil out;
+
+    train(place, name, "distillation", "hidden_kd", teacher, params, NULL, 1, &trace);
+    out.first = trace_at(&trace, "kd_loss", 1);
+    out.last = trace_at(&trace, "kd_loss", (uint64_t)steps);
+    out.val_loss = trace_at(&trace, "val_loss", (uint64_t)steps);
+    trace_done(&trace);
+    mem_free(params);
+    mem_free(name);
+    return out;
+}
+
+/* The same student, data, steps and seed with and without the teacher: it must end closer to the
+ * teacher than the control, and in long mode tell hidden tokens of new lines no worse. */
+static void a_taught_encoder_ends_closer_to_its_teacher(void **state)
+{
+    int steps = long_mode() ? 300 : 60, seeds = long_mode() ? 3 : 1;
+    char *teacher = teacher_of(*state, "learns-0", long_mode() ? 600 : 150);
+
+    for (int seed = 0; seed < seeds; seed++) {
+        struct pupil alone = train_pupil(*state, teacher, seed, steps, false);
+        struct pupil taught = train_pupil(*state, teacher, seed, steps, true);
+
+        print_message("seed %d: from the teacher %.4f, then %.4f taught and %.4f alone; val_loss "
+                      "%.4f and %.4f\n", seed, taught.first, taught.last, alone.last,
+                      taught.val_loss, alone.val_loss);
+        assert_true(taught.last < 0.7 * taught.first && taught.last < 0.9 * alone.last);
+        if (long_mode())
+            assert_true(taught.val_loss < alone.val_loss + 0.02);
+    }
+    mem_free(teacher);
+}
+
+/* -- gradients of the distances --------------------------------------------------------------- */
+
+#define WIDTH 12 /* two heads of six */
+#define TOKENS 5
+
+/* Numbers of one side; k follows q. */
+static float numbers[2][2 * TOKENS * WIDTH];
+
+static double distance_of(int which, float *grad)
+{
+    const float *s = numbers[0], *t = numbers[1];
+    struct attention_side a = {s, s + TOKENS * WIDTH, WIDTH / 2};
+    struct attention_side b = {t, t + TOKENS * WIDTH, WIDTH / 2};
+
+    switch (which) {
+    case 0:
+        return hidden_cosine(s, t, WIDTH, 1, grad);
+    case 1:
+        return hidden_square(s, t, WIDTH, 1, grad);
+    case 2:
+        return hidden_soften(s, t, WIDTH, 2, 1, grad);
+    default:
+        return hidden_scores(&a, &b, TOKENS, 2, 1, grad, grad + TOKENS * WIDTH);
+    }
+}
+
+/* Central differences, h 1/64: the error of the formulas is of order h^2, that of float 1e-6. */
+static void distances_have_the_slopes_they_say(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 4; which++) {
+        int64_t count = which == 3 ? 2 * TOKENS * WIDTH : WIDTH;
+        float grad[2 * TOKENS * WIDTH] = {0}, ignored[2 * TOKENS * WIDTH];
+        double largest = 0;
+
+        for (int side = 0; side < 2; side++)
+            for (int i = 0; i < 2 * TOKENS * WIDTH; i++)
+                numbers[side][i] = (float)(2 * rng_unit_at(3, (uint64_t)(8 * side + which),
+                                                           (uint64_t)i) - 1);
+        distance_of(which, grad);
+        for (int64_t i = 0; i < count; i++)
+            largest = fmax(largest, fabs((double)grad[i]));
+        for (int64_t i = 0; i < count; i++) {
+            float held = numbers[0][i];
+            double up, down;
+
+            numbers[0][i] = held + 1.0f / 64;
+            up = distance_of(which, ignored);
+            numbers[0][i] = held - 1.0f / 64;
+            down = distance_of(which, ignored);
+            numbers[0][i] = held;
+            assert_float_equal((up - down) * 32, grad[i], 2e-3 * largest);
+        }
+    }
+}
+
+/* A column that the teacher rules out leaves loss and slope finite. */
+static void a_token_that_the_teacher_rules_out_is_no_trouble(void **state)
+{
+    float s[3] = {0, 1, 2}, t[3] = {1, -INFINITY, 0}, grad[3] = {0};
+    double loss = hidden_soften(s, t, 3, 2, 1, grad);
+
+    (void)state;
+    assert_true(isfinite(loss) && loss > 0);
+    assert_true(isfinite(grad[0]) && grad[1] > 0 && isfinite(grad[2]));
+    assert_float_equal(grad[0] + grad[1] + grad[2], 0, 1e-6);
+}
+
 /* -- masks ---------------------------------------------------------------------------------- */
 
 /* A vocabulary of WordPiece kind: even ids begin words, odd ones continue them; 0 is special,
@@ -191,7 +360,8 @@ static void make_masks(struct masks *masks, bool whole_words, int64_t cells)
     masks->last = malloc((size_t)cells * sizeof *masks->last);
     masks->row = malloc((size_t)cells * sizeof *masks->row);
     masks->truth = malloc((size_t)cells * sizeof *masks->truth);
-    masks->group = malloc(2 * (size_t)(cells + 1) * sizeof *masks->group);
+    masks->sequence = malloc(2 * (size_t)cells * sizeof *masks->sequence);
+    masks->group = malloc((size_t)(cells + 1) * sizeof *masks->group);
     masks->kind[0] = masks->kind[V - 1] = 1; /* special */
     for (int32_t id = 1; id < V - 1; id++) {
         if (id % 2)
@@ -395,6 +565,11 @@ int main(void)
         cmocka_unit_test(span_corruption_repeats_and_resumes),
         cmocka_unit_test(encoders_say_what_they_lack),
         cmocka_unit_test(mlm_learns_what_is_hidden),
+        cmocka_unit_test(distances_have_the_slopes_they_say),
+        cmocka_unit_test(a_token_that_the_teacher_rules_out_is_no_trouble),
+        cmocka_unit_test(hidden_kd_repeats_and_resumes),
+        cmocka_unit_test(a_copy_of_the_teacher_is_at_no_distance),
+        cmocka_unit_test(a_taught_encoder_ends_closer_to_its_teacher),
     };
 
     return cmocka_run_group_tests(tests, with_dataset, place_close);

@@ -117,8 +117,10 @@ int masks_init(const struct run *run, const struct corpus *corpus, int64_t cells
     out->last = malloc(room * sizeof *out->last);
     out->row = malloc(room * sizeof *out->row);
     out->truth = malloc(room * sizeof *out->truth);
-    out->group = malloc(2 * (room + 1) * sizeof *out->group);
-    if (!out->kind || !out->ordinary || !out->last || !out->row || !out->truth || !out->group)
+    out->sequence = malloc(2 * room * sizeof *out->sequence);
+    out->group = malloc((room + 1) * sizeof *out->group);
+    if (!out->kind || !out->ordinary || !out->last || !out->row || !out->truth ||
+        !out->sequence || !out->group)
         return err_set(err, ERR_MEMORY, "cannot allocate masks of %zu tokens", room);
     read_vocabulary(out, dataset_tokenizer(corpus->dataset));
     return 0;
@@ -131,6 +133,7 @@ void masks_done(struct masks *masks)
     free(masks->last);
     free(masks->row);
     free(masks->truth);
+    free(masks->sequence);
     free(masks->group);
     memset(masks, 0, sizeof *masks);
 }
@@ -235,6 +238,8 @@ static void see_sequence(struct masks *masks, int64_t start, int64_t count)
 
     for (int64_t i = 0; i < count; i++)
         masks->last[start + i] = (int32_t)end;
+    masks->sequence[2 * masks->sequence_count] = (int32_t)start;
+    masks->sequence[2 * masks->sequence_count++ + 1] = (int32_t)count;
 }
 
 static void begin_pass(struct masks *masks, int64_t B, int64_t T)
@@ -242,6 +247,7 @@ static void begin_pass(struct masks *masks, int64_t B, int64_t T)
     masks->B = B;
     masks->T = T;
     masks->count = 0;
+    masks->sequence_count = 0;
     for (int64_t n = 0; n < B * T; n++) /* padding sees itself alone */
         masks->last[n] = (int32_t)(n % T);
 }
@@ -421,7 +427,8 @@ static int validation_open(const struct masks *masks, struct corpus *corpus,
     v->masks.last = mem_array(cells, sizeof *v->masks.last);
     v->masks.row = mem_array(cells, sizeof *v->masks.row);
     v->masks.truth = mem_array(cells, sizeof *v->masks.truth);
-    v->masks.group = mem_array(2 * (cells + 1), sizeof *v->masks.group);
+    v->masks.sequence = mem_array(2 * cells, sizeof *v->masks.sequence);
+    v->masks.group = mem_array(cells + 1, sizeof *v->masks.group);
     v->position = mem_array(cells, sizeof *v->position);
     v->sums = mem_zalloc(2 * (size_t)corpus_count(corpus) * sizeof *v->sums);
     if (pack_init(&v->pack, model->config.context, VALID_ROWS, err) < 0)
@@ -438,6 +445,7 @@ static void validation_close(struct validation *v)
     mem_free(v->masks.last);
     mem_free(v->masks.row);
     mem_free(v->masks.truth);
+    mem_free(v->masks.sequence);
     mem_free(v->masks.group);
 }
 

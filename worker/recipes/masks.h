@@ -34,6 +34,8 @@ struct masks {
     int32_t *row;       /* (count) cells to tell, ascending within a sequence            */
     int32_t *truth;     /* (count) what stood there                                      */
     int64_t count;
+    int32_t *sequence;  /* (sequence_count, 2): first cell and cells of each sequence    */
+    int64_t sequence_count;
     int32_t *group;     /* scratch of one sequence: where its words begin, and their order */
     struct model_batch batch; /* for model_forward                                        */
 };

@@ -183,11 +183,10 @@ static void report_experts(struct trainer *trainer)
     memset(trainer->route, 0, sizeof trainer->route);
 }
 
-int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
-                    struct tensor **out_hidden, struct err *err)
+int trainer_states(struct trainer *trainer, const struct model_batch *rows,
+                   struct model_states *states, struct err *err)
 {
     bool routes = trainer->model->config.family == MODEL_MOE;
-    struct model_states states = {0};
     struct model_batch batch = *rows;
     int rc;
 
@@ -197,12 +196,22 @@ int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
     trainer->pass++;
     batch.share = 1 / (double)(trainer->pass_count * (int64_t)trainer->run->rank_count);
     if (routes)
-        states.route = mem_array((size_t)trainer->model->config.layers, sizeof *states.route);
+        states->route = mem_array((size_t)trainer->model->config.layers, sizeof *states->route);
     tape_reset(trainer->tape);
-    rc = model_forward(trainer->tape, trainer->model, &batch, &states, err);
+    rc = model_forward(trainer->tape, trainer->model, &batch, states, err);
     if (rc == 0 && routes)
-        note_experts(trainer, states.route);
-    mem_free(states.route);
+        note_experts(trainer, states->route);
+    mem_free(states->route);
+    states->route = NULL;
+    return rc;
+}
+
+int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
+                    struct tensor **out_hidden, struct err *err)
+{
+    struct model_states states = {0};
+    int rc = trainer_states(trainer, rows, &states, err);
+
     *out_hidden = states.hidden;
     return rc;
 }

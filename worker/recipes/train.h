@@ -80,6 +80,9 @@ void trainer_documents(const struct trainer *trainer, struct corpus *corpus, uin
 /* Starts a pass: a fresh tape and the model's last hidden states. */
 int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
                     struct tensor **out_hidden, struct err *err) WARN_UNUSED;
+/* The same with more states than the last: states->layer as model.h says. */
+int trainer_states(struct trainer *trainer, const struct model_batch *rows,
+                   struct model_states *states, struct err *err) WARN_UNUSED;
 /* Sums gradients over ranks, clips, updates; metrics lr and grad_norm. A gradient that is not
  * finite is reported as `diverged` and ends the run (ERR_LIMIT). */
 int trainer_update(struct trainer *trainer, struct err *err) WARN_UNUSED;
