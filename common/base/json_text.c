@@ -214,6 +214,15 @@ void json_text_quote(struct buf *out, const char *bytes, size_t length)
 {
     buf_putc(out, '"');
     for (size_t i = 0; i < length;) {
+        size_t plain = 0; /* most texts are runs of ASCII: they go in at once */
+        while (i + plain < length && bytes[i + plain] >= 0x20 && bytes[i + plain] != '"' &&
+               bytes[i + plain] != '\\' && (unsigned char)bytes[i + plain] < 0x80)
+            plain++;
+        if (plain) {
+            buf_add(out, bytes + i, plain);
+            i += plain;
+            continue;
+        }
         unsigned char c = (unsigned char)bytes[i];
         size_t size = c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
         if (size > length - i || c == 0 || !text_is_utf8(bytes + i, size)) {

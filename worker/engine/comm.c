@@ -169,6 +169,91 @@ void comm_gather_all(struct comm *comm, const void *bytes, size_t length, void *
         MPI_Allgather(bytes, (int)length, MPI_BYTE, out, (int)length, MPI_BYTE, MPI_COMM_WORLD);
 }
 
+/* ---- parts of any length ---------------------------------------------------------------- */
+
+static size_t sum_of(const size_t *length, int count)
+{
+    size_t sum = 0;
+
+    for (int r = 0; r < count; r++)
+        sum += length[r];
+    return sum;
+}
+
+/* MPI's counts and places are int. All ranks must agree before any of them waits for the rest. */
+static int check_sizes(struct comm *comm, size_t sent, size_t got, struct err *err)
+{
+    double most = (double)(sent > got ? sent : got);
+
+    comm_max_f64(comm, &most, 1);
+    if (most <= INT32_MAX)
+        return 0;
+    return err_set(err, ERR_LIMIT, "a rank would exchange %.0f bytes at once, at most %d can be; "
+                   "use more ranks or smaller blocks", most, INT32_MAX);
+}
+
+static void set_places(const size_t *length, int count, int *counts, int *places)
+{
+    for (int r = 0, at = 0; r < count; at += counts[r++]) {
+        counts[r] = (int)length[r];
+        places[r] = at;
+    }
+}
+
+int comm_exchange(struct comm *comm, const void *bytes, const size_t *length, void **out,
+                  size_t *out_length, struct err *err)
+{
+    int size = comm->size;
+
+    if (size == 1) {
+        *out = mem_alloc(length[0] + 1);
+        memcpy(*out, bytes, length[0]);
+        out_length[0] = length[0];
+        return 0;
+    }
+    size_t *arriving = mem_array((size_t)size, sizeof *arriving);
+    MPI_Alltoall(length, sizeof *length, MPI_BYTE, arriving, sizeof *length, MPI_BYTE,
+                 MPI_COMM_WORLD);
+    int rc = check_sizes(comm, sum_of(length, size), sum_of(arriving, size), err);
+    if (rc == 0) {
+        int *room = mem_array(4 * (size_t)size, sizeof *room);
+        set_places(length, size, room, room + size);
+        set_places(arriving, size, room + 2 * size, room + 3 * size);
+        *out = mem_alloc(sum_of(arriving, size) + 1);
+        MPI_Alltoallv(bytes, room, room + size, MPI_BYTE, *out, room + 2 * size, room + 3 * size,
+                      MPI_BYTE, MPI_COMM_WORLD);
+        memcpy(out_length, arriving, (size_t)size * sizeof *arriving);
+        mem_free(room);
+    }
+    mem_free(arriving);
+    return rc;
+}
+
+int comm_gather_parts(struct comm *comm, const void *bytes, size_t length, void **out,
+                      size_t *out_length, struct err *err)
+{
+    int size = comm->size;
+    size_t *lengths = mem_array((size_t)size, sizeof *lengths);
+
+    comm_gather_all(comm, &length, sizeof length, lengths);
+    size_t total = sum_of(lengths, size);
+    int rc = check_sizes(comm, length, total, err);
+    if (rc == 0) {
+        int *room = mem_array(2 * (size_t)size, sizeof *room);
+        set_places(lengths, size, room, room + size);
+        *out = mem_alloc(total + 1);
+        if (size == 1)
+            memcpy(*out, bytes, length);
+        else
+            MPI_Allgatherv(bytes, (int)length, MPI_BYTE, *out, room, room + size, MPI_BYTE,
+                           MPI_COMM_WORLD);
+        *out_length = total;
+        mem_free(room);
+    }
+    mem_free(lengths);
+    return rc;
+}
+
 void comm_barrier(struct comm *comm)
 {
     if (comm->size > 1)

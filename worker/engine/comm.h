@@ -26,6 +26,14 @@ void comm_max_f64(struct comm *comm, double *values, int64_t count);
 void comm_broadcast(struct comm *comm, void *bytes, size_t length, int from_rank);
 /* out: size * length bytes on every rank, in rank order. */
 void comm_gather_all(struct comm *comm, const void *bytes, size_t length, void *out);
+/* Each rank gives every rank a part of its own: bytes holds them in order of ranks, length[r] those
+ * for rank r. *out (mem_free) receives what came, in order of ranks; out_length[r] is set to the
+ * bytes from rank r. Errors, on all ranks: ERR_LIMIT when some rank sends or gets 2 GiB. */
+int comm_exchange(struct comm *comm, const void *bytes, const size_t *length, void **out,
+                  size_t *out_length, struct err *err) WARN_UNUSED;
+/* comm_gather_all for parts of any lengths: all of them, in order of ranks. */
+int comm_gather_parts(struct comm *comm, const void *bytes, size_t length, void **out,
+                      size_t *out_length, struct err *err) WARN_UNUSED;
 void comm_barrier(struct comm *comm);
 /* The gradients of a tensor (model->flat), through the host when it lives on a GPU. */
 int comm_sum_grad(struct comm *comm, struct tensor *tensor, struct err *err) WARN_UNUSED;

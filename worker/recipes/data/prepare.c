@@ -198,7 +198,10 @@ static char *meta_text(const struct preparation *preparation, const struct ngram
     for (size_t p = 0; p < preparation->part_count; p++)
         buf_printf(&meta, "%s\"%s\": %zu", p ? ", " : "", preparation->parts[p].name,
                    preparation->parts[p].count);
-    buf_puts(&meta, "}}");
+    buf_putc(&meta, '}');
+    if (preparation->card)
+        buf_printf(&meta, ", %s", preparation->card);
+    buf_putc(&meta, '}');
     return buf_take(&meta);
 }
 
@@ -262,4 +265,5 @@ void preparation_done(struct preparation *preparation)
     arena_done(&preparation->arena);
     mem_free(preparation->documents);
     mem_free(preparation->folder);
+    mem_free(preparation->card);
 }

@@ -33,6 +33,7 @@ struct preparation {
     struct tokenizer *tokenizer;
     struct dataset_writer *writer;
     char *folder; /* of the dataset, final */
+    char *card;   /* further members of the dataset's card, '"name": value, ...'; NULL: none */
 };
 
 /* The parameters that every data recipe has, for its table. */

@@ -1,0 +1,77 @@
+/* params.h - the rows that recipes data/dolma and data/yi share; they differ in their defaults. */
+#ifndef ATHANOR_WEB_PARAMS_H
+#define ATHANOR_WEB_PARAMS_H
+
+#include "worker/recipes/data/prepare.h"
+
+/* clang-format off */
+#define WEB_PARAMS(STAGES, NORMALISE) \
+    {"documents", PARAM_LIST, "", 0, 0, NULL, \
+     "shell patterns of JSON lines, plain or gzip, with id, text and maybe source and url"}, \
+    {"stages", PARAM_LIST, STAGES, 0, 0, NULL, \
+     "what documents pass, in this order; a stage whose input is not given is left out"}, \
+    {"malformed", PARAM_CHOICE, "skip", 0, 0, "skip|fail", \
+     "a line that is no document: counted and named, or the end of the job"}, \
+    {"language", PARAM_STRING, "en", 0, 0, NULL, "label of the classifier langid to keep"}, \
+    {"language_min", PARAM_FLOAT, "0.5", 0, 1, NULL, "least p(language)"}, \
+    {"gopher_variant", PARAM_CHOICE, "dolma", 0, 0, "dolma|datatrove", \
+     "whose definitions and limits the Gopher rules have"}, \
+    {"limits", PARAM_LIST, "", 0, 0, NULL, \
+     "other limits of the Gopher rules, each MEASURE=LOW:HIGH, as words=20:"}, \
+    {"c4_rules", PARAM_LIST, "nopunc", 0, 0, NULL, \
+     "of nopunc, minwords (cut lines), naughty, js, lorem, brace, minsents (drop documents)"}, \
+    {"naughty_words", PARAM_STRING, "", 0, 0, NULL, "file of words and phrases, one a line"}, \
+    {"toxicity_label", PARAM_STRING, "toxic", 0, 0, NULL, "label of the classifier toxicity"}, \
+    {"toxicity_max", PARAM_FLOAT, "0.4", 0, 1, NULL, "most p(toxic) of a sentence"}, \
+    {"pii_action", PARAM_CHOICE, "mask", 0, 0, "mask|drop|off", \
+     "mask up to pii_max_mask addresses and numbers and drop documents with more; drop all; none"}, \
+    {"pii_max_mask", PARAM_INT, "5", 0, 1000, NULL, "most that are masked in a document"}, \
+    {"repetition_max", PARAM_INT, "100", 2, 1e9, NULL, \
+     "a token sequence that often in a row drops a document"}, \
+    {"dedup", PARAM_CHOICE, "exact", 0, 0, "exact|bloom", \
+     "sets of all keys (24 to 48 bytes each), or Bloom filters of a given size"}, \
+    {"bloom_n", PARAM_INT, "0", 0, 9e15, NULL, "units that a Bloom filter is made for"}, \
+    {"bloom_p", PARAM_FLOAT, "1e-6", 1e-18, 0.1, NULL, "its false positive rate"}, \
+    {"bloom_k_max", PARAM_INT, "32", 1, 64, NULL, "its most hashes"}, \
+    {"normalise", PARAM_CHOICE, NORMALISE, 0, 0, "exact|words", \
+     "what two equal paragraphs or documents share: their bytes, or their words in lower case"}, \
+    {"decontaminate", PARAM_LIST, "", 0, 0, NULL, \
+     "shell patterns of eval sets (.jsonl .json .csv or text): no document may hold their " \
+     "paragraphs"}, \
+    {"decon_min_words", PARAM_INT, "13", 1, 1e6, NULL, "shorter paragraphs are not looked for"}, \
+    {"decon_ngram", PARAM_INT, "0", 0, 64, NULL, \
+     "compare n-grams of words instead of whole paragraphs; 0: off"}, \
+    {"decon_overlap", PARAM_FLOAT, "1.0", 0, 1, NULL, \
+     "share of a paragraph's n-grams that makes it a hit"}, \
+    {"decon_max_removal", PARAM_FLOAT, "0.001", 0, 1, NULL, \
+     "larger shares of documents dropped as contaminated end the job: the eval set is too common"}, \
+    {"reference", PARAM_LIST, "", 0, 0, NULL, \
+     "shell patterns of good texts for the stage perplexity, none of them filtered here"}, \
+    {"perplexity_sigma", PARAM_FLOAT, "2.0", 0.5, 6, NULL, \
+     "standard deviations below the reference's mean log-probability that drop a document"}, \
+    {"quality_label", PARAM_STRING, "good", 0, 0, NULL, "label of the classifier quality"}, \
+    {"minhash_bands", PARAM_INT, "14", 1, 16384, NULL, "bands of the MinHash signature"}, \
+    {"minhash_rows", PARAM_INT, "8", 1, 16384, NULL, "minima of each band"}, \
+    {"minhash_ngram", PARAM_INT, "5", 1, 16, NULL, "words of a shingle"}, \
+    {"minhash_jaccard", PARAM_FLOAT, "0.8", 0, 1, NULL, \
+     "candidates are near duplicates above this share of common shingles; 0: all are"}, \
+    {"exact_min_words", PARAM_INT, "50", 8, 1e6, NULL, \
+     "passages of at least this many words that occur twice are cut"}, \
+    {"exact_keep", PARAM_CHOICE, "first", 0, 0, "first|none", \
+     "whether the first copy of a passage stays"}, \
+    {"mix", PARAM_LIST, "", 0, 0, NULL, \
+     "documents of a source to take, each SOURCE=RATE: 0.5 is every other one, 2 each twice"}, \
+    {"card_samples", PARAM_INT, "5", 0, 20, NULL, \
+     "dropped documents of each filter shown in the dataset's card"}, \
+    {"block_bytes", PARAM_INT, "8388608", 4096, 1e12, NULL, \
+     "bytes of a block of documents: what a rank does at once, and what a killed run repeats"}, \
+    PREPARE_PARAMS
+/* clang-format on */
+
+#define WEB_INPUTS \
+    {"data", INPUT_DATASET, false, "a dataset's part (all, unless named) as documents"}, \
+    {"langid", INPUT_CHECKPOINT, false, "classifier of languages (recipe data/classifier)"}, \
+    {"toxicity", INPUT_CHECKPOINT, false, "classifier of toxic sentences"}, \
+    {"quality", INPUT_CHECKPOINT, false, "classifier of good documents, with its threshold"}
+
+#endif

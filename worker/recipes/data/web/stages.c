@@ -1,0 +1,257 @@
+/* stages.c - the LOCAL stages, one function each, and the keys of the SEEN ones. */
+#include "common/base/mem.h"
+#include "worker/recipes/data/web/chars.h"
+#include "worker/recipes/data/web/decon.h"
+#include "worker/recipes/data/web/repetition.h"
+#include "worker/recipes/data/web/trigram.h"
+#include "worker/recipes/data/web/web.h"
+#include "worker/recipes/text/words.h"
+
+#include <math.h>
+#include <string.h>
+
+static void attribute(struct item *item, const char *name, double value)
+{
+    if (item->attributes.length)
+        buf_putc(&item->attributes, ',');
+    buf_printf(&item->attributes, "\"%s\":%.9g", name, isfinite(value) ? value : 0);
+}
+
+static void drop(struct item *item, enum filter filter, double value)
+{
+    item->verdict = filter;
+    item->value = value;
+}
+
+/* ---- classifiers ------------------------------------------------------------------------ */
+
+static double score(struct web *web, const struct classifier *classifier, size_t label,
+                    const char *text, size_t length)
+{
+    features_set(&web->features, classifier, text, length);
+    classifier_predict(classifier, &web->features, web->p);
+    return web->p[label];
+}
+
+static int do_language(struct web *web, struct item *item, struct err *err)
+{
+    double p = score(web, web->langid, web->langid_label, item->document.text,
+                     item->document.length);
+
+    (void)err;
+    attribute(item, "language", p);
+    if (p < run_float(web->run, "language_min"))
+        drop(item, FILTER_LANGUAGE, p);
+    return 0;
+}
+
+/* The worst sentence decides; sentences end at '\n' or at . ? ! and white space. */
+static int do_toxicity(struct web *web, struct item *item, struct err *err)
+{
+    const char *text = item->document.text;
+    size_t length = item->document.length, begin = 0;
+    double most = 0;
+
+    (void)err;
+    for (size_t i = 0; i < length; i++) {
+        bool last = i + 1 == length;
+        bool stop = last || text[i] == '\n' ||
+                    (strchr(".?!", text[i]) && (text[i + 1] == ' ' || text[i + 1] == '\n'));
+        if (!stop)
+            continue;
+        double p = score(web, web->toxicity, web->toxicity_label, text + begin, i + 1 - begin);
+        most = p > most ? p : most;
+        begin = i + 1;
+    }
+    attribute(item, "toxicity", most);
+    if (most > run_float(web->run, "toxicity_max"))
+        drop(item, FILTER_TOXICITY, most);
+    return 0;
+}
+
+static int do_quality(struct web *web, struct item *item, struct err *err)
+{
+    double p = score(web, web->quality, web->quality_label, item->document.text,
+                     item->document.length);
+
+    (void)err;
+    attribute(item, "quality", p);
+    if (p < (double)web->quality->threshold[web->quality_label])
+        drop(item, FILTER_QUALITY, p);
+    return 0;
+}
+
+/* ---- rules ------------------------------------------------------------------------------ */
+
+static void look_at(struct web *web, const struct item *item)
+{
+    if (web->view.text != item->document.text || web->view.length != item->document.length)
+        view_set(&web->view, item->document.text, item->document.length);
+}
+
+static int do_gopher(struct web *web, struct item *item, struct err *err)
+{
+    double value[GOPHER_END];
+
+    (void)err;
+    look_at(web, item);
+    gopher_measure(&web->view, web->variant, value);
+    for (enum gopher_measure m = 0; m < GOPHER_END; m++)
+        attribute(item, gopher_name(m), value[m]);
+    enum gopher_measure broken = gopher_judge(&web->limits, value);
+    if (broken < GOPHER_END)
+        drop(item, FILTER_GOPHER_WORDS + (enum filter)broken, value[broken]);
+    return 0;
+}
+
+static int do_c4(struct web *web, struct item *item, struct err *err)
+{
+    static const struct {
+        unsigned rule;
+        enum filter filter;
+    } drops[] = {{C4_NAUGHTY, FILTER_C4_NAUGHTY}, {C4_JS, FILTER_C4_JS},
+                 {C4_LOREM, FILTER_C4_LOREM}, {C4_BRACE, FILTER_C4_BRACE},
+                 {C4_MINSENTS, FILTER_C4_MINSENTS}};
+    struct c4_result result;
+    size_t before = item->spans.count;
+
+    (void)err;
+    look_at(web, item);
+    c4_check(&web->view, web->c4_rules, web->has_naughty ? &web->naughty : NULL, &item->spans,
+             &result);
+    attribute(item, "c4_nopunc_lines", (double)result.lines_nopunc);
+    if (web->c4_rules & C4_MINWORDS)
+        attribute(item, "c4_short_lines", (double)result.lines_minwords);
+    item->edits[EDIT_LINES] += item->spans.count - before;
+    for (size_t i = 0; i < ARRAY_COUNT(drops) && item->verdict == FILTER_KEPT; i++)
+        if (result.broken & drops[i].rule)
+            drop(item, drops[i].filter, NAN);
+    return 0;
+}
+
+static int do_pii(struct web *web, struct item *item, struct err *err)
+{
+    static const enum edit edits[PII_KIND_END] = {EDIT_EMAIL, EDIT_PHONE, EDIT_IP};
+    const char *action = run_string(web->run, "pii_action");
+    struct pii_spans found = {0};
+
+    (void)err;
+    pii_find(item->document.text, item->document.length, &found);
+    attribute(item, "pii", (double)found.count);
+    bool drops = strcmp(action, "drop") == 0 && found.count > 0;
+    if (strcmp(action, "off") != 0 &&
+        (drops || (double)found.count > (double)run_int(web->run, "pii_max_mask")))
+        drop(item, FILTER_PII, (double)found.count);
+    for (size_t i = 0; i < found.count && strcmp(action, "mask") == 0; i++) {
+        spans_add(&item->spans, found.items[i].begin, found.items[i].end,
+                  pii_mask(found.items[i].kind));
+        item->edits[edits[found.items[i].kind]]++;
+    }
+    pii_done(&found);
+    return 0;
+}
+
+static int do_repetition(struct web *web, struct item *item, struct err *err)
+{
+    uint64_t most = repetition_most(item->document.text, item->document.length);
+
+    (void)err;
+    attribute(item, "repetition", (double)most);
+    if (most >= (uint64_t)run_int(web->run, "repetition_max"))
+        drop(item, FILTER_REPETITION, (double)most);
+    return 0;
+}
+
+static int do_decontaminate(struct web *web, struct item *item, struct err *err)
+{
+    size_t hits = decon_hits(web, web->decon, item->document.text, item->document.length);
+
+    (void)err;
+    attribute(item, "eval_paragraphs", (double)hits);
+    if (hits)
+        drop(item, FILTER_DECONTAMINATED, (double)hits);
+    return 0;
+}
+
+static int do_perplexity(struct web *web, struct item *item, struct err *err)
+{
+    double mean = trigram_mean(web->trigram, item->document.text, item->document.length);
+
+    (void)err;
+    attribute(item, "log_probability", mean);
+    if (mean < trigram_limit(web->trigram, run_float(web->run, "perplexity_sigma")))
+        drop(item, FILTER_PERPLEXITY, mean);
+    return 0;
+}
+
+int stage_run(struct web *web, enum stage stage, struct item *item, struct err *err)
+{
+    static int (*const table[STAGE_END])(struct web *, struct item *, struct err *) = {
+        [STAGE_LANGUAGE] = do_language,           [STAGE_GOPHER] = do_gopher,
+        [STAGE_C4] = do_c4,                       [STAGE_TOXICITY] = do_toxicity,
+        [STAGE_PII] = do_pii,                     [STAGE_REPETITION] = do_repetition,
+        [STAGE_DECONTAMINATE] = do_decontaminate, [STAGE_PERPLEXITY] = do_perplexity,
+        [STAGE_QUALITY] = do_quality,
+    };
+
+    CHECK(stage < STAGE_END && table[stage]);
+    return table[stage](web, item, err);
+}
+
+/* ---- keys ------------------------------------------------------------------------------- */
+
+struct key web_key(const struct web *web, const char *text, size_t length, uint64_t kind)
+{
+    struct words words = {0};
+    struct key key;
+
+    if (!web->whole_words) {
+        char_trim(&text, &length);
+        return key_of(text, length, kind);
+    }
+    words_split(&words, WORDS_ROUGE, text, length);
+    key = key_of(words.word, words.count * sizeof *words.word, kind);
+    words_done(&words);
+    return key;
+}
+
+static void add_key(struct key_list *list, struct key key)
+{
+    VEC_RESERVE(list->items, list->count, list->capacity);
+    list->items[list->count++] = key;
+}
+
+/* Blank paragraphs have no key: cutting all but the first would join the others. */
+static void add_paragraphs(struct web *web, const struct item *item, struct key_list *out,
+                           struct spans *spans)
+{
+    const char *text = item->document.text;
+    size_t length = item->document.length;
+
+    for (size_t at = 0; at < length;) {
+        const char *end = memchr(text + at, '\n', length - at), *trimmed = text + at;
+        size_t next = end ? (size_t)(end - text) + 1 : length, bytes = next - at;
+        char_trim(&trimmed, &bytes);
+        if (bytes) {
+            add_key(out, web_key(web, trimmed, bytes, STAGE_PARAGRAPH));
+            if (spans)
+                spans_add(spans, at, next, NULL);
+        }
+        at = next;
+    }
+}
+
+void stage_keys(struct web *web, enum stage stage, const struct item *item, struct key_list *out,
+                struct spans *out_spans)
+{
+    const struct document *document = &item->document;
+
+    if (stage == STAGE_PARAGRAPH)
+        add_paragraphs(web, item, out, out_spans);
+    else if (stage == STAGE_URL && document->url)
+        add_key(out, key_of(document->url, strlen(document->url), STAGE_URL));
+    else if (stage == STAGE_DOCUMENT && !web->whole_words)
+        add_key(out, key_of(document->text, document->length, STAGE_DOCUMENT));
+    else if (stage == STAGE_DOCUMENT)
+        add_key(out, web_key(web, document->text, document->length, STAGE_DOCUMENT));
+}

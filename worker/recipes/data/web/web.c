@@ -1,0 +1,464 @@
+/* web.c - a job of a pipeline: its parameters checked, its inputs opened, its steps told apart. */
+#include "worker/recipes/data/web/web.h"
+
+#include "common/base/buf.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/base/parse.h"
+#include "worker/engine/comm.h"
+#include "worker/recipes/data/web/build.h"
+#include "worker/recipes/data/web/decon.h"
+#include "worker/recipes/data/web/group.h"
+#include "worker/recipes/data/web/texts.h"
+#include "worker/recipes/data/web/trigram.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- names ------------------------------------------------------------------------------ */
+
+static const struct {
+    const char *name, *rule;
+} filters[FILTER_END] = {
+#define FILTER(id, name, rule) {#name, rule},
+#define GOPHER(id, name, low, high, low2, high2, text) {"gopher_" #name, text},
+#include "worker/recipes/data/web/filters.def"
+#undef FILTER
+#undef GOPHER
+};
+
+const char *filter_name(enum filter filter)
+{
+    CHECK(filter < FILTER_END);
+    return filters[filter].name;
+}
+
+const char *filter_rule(enum filter filter)
+{
+    CHECK(filter < FILTER_END);
+    return filters[filter].rule;
+}
+
+enum filter filter_find(const char *name)
+{
+    enum filter f = 0;
+
+    while (f < FILTER_END && strcmp(filters[f].name, name) != 0)
+        f++;
+    return f;
+}
+
+static const struct {
+    const char *name;
+    enum stage_kind kind;
+} stages[STAGE_END] = {
+#define STAGE(id, name, kind, card) {#name, STAGE_##kind},
+#include "worker/recipes/data/web/stages.def"
+#undef STAGE
+};
+
+const char *stage_name(enum stage stage)
+{
+    CHECK(stage < STAGE_END);
+    return stages[stage].name;
+}
+
+enum stage_kind stage_kind(enum stage stage)
+{
+    CHECK(stage < STAGE_END);
+    return stages[stage].kind;
+}
+
+const char *edit_name(enum edit edit)
+{
+    static const char *const names[EDIT_END] = {"lines_cut", "paragraphs_cut", "passages_cut",
+                                                "emails_masked", "phones_masked", "ips_masked"};
+
+    CHECK(edit < EDIT_END);
+    return names[edit];
+}
+
+/* ---- parameters ------------------------------------------------------------------------- */
+
+static enum stage stage_find(const char *name)
+{
+    enum stage s = 0;
+
+    while (s < STAGE_END && strcmp(stages[s].name, name) != 0)
+        s++;
+    return s;
+}
+
+/* Whether the job gives what a stage needs; a stage without it is left out, and the card says so. */
+static bool has_input(const struct run *run, enum stage stage)
+{
+    switch (stage) {
+    case STAGE_LANGUAGE:
+        return run_input(run, "langid") != NULL;
+    case STAGE_TOXICITY:
+        return run_input(run, "toxicity") != NULL;
+    case STAGE_QUALITY:
+        return run_input(run, "quality") != NULL;
+    case STAGE_DECONTAMINATE:
+        return run_list_count(run, "decontaminate") > 0;
+    case STAGE_PERPLEXITY:
+        return run_list_count(run, "reference") > 0;
+    default:
+        return true;
+    }
+}
+
+static int list_stages(struct run *run, struct web *web, struct err *err)
+{
+    bool used[STAGE_END] = {false};
+
+    for (size_t i = 0; i < run_list_count(run, "stages"); i++) {
+        const char *name = run_list_item(run, "stages", i);
+        enum stage stage = stage_find(name);
+        if (stage == STAGE_END)
+            return err_set(err, ERR_INVALID, "params.stages: '%s' is no stage; there are language, "
+                           "url, document, gopher, c4, toxicity, pii, repetition, decontaminate, "
+                           "perplexity, quality, paragraph, minhash and exact", name);
+        if (used[stage])
+            return err_set(err, ERR_INVALID, "params.stages: '%s' is listed twice", name);
+        used[stage] = true;
+        if (!has_input(run, stage)) {
+            buf_printf(&web->off, "%s\"%s\"", web->off.length ? ", " : "", name);
+            continue;
+        }
+        if (stage_kind(stage) != STAGE_GROUP && web->local_count < web->stage_count)
+            return err_set(err, ERR_INVALID, "params.stages: '%s' stands after '%s', which needs "
+                           "all documents at once; minhash and exact come last", name,
+                           stage_name(web->stages[web->stage_count - 1]));
+        web->stages[web->stage_count++] = stage;
+        web->local_count += stage_kind(stage) != STAGE_GROUP;
+    }
+    if (web->off.length)
+        run_note(run, "left out, their inputs are not given: %s", web->off.bytes);
+    return 0;
+}
+
+static int read_c4_rules(struct run *run, struct web *web, struct err *err)
+{
+    static const struct {
+        const char *name;
+        unsigned rule;
+    } rules[] = {{"nopunc", C4_NOPUNC},   {"minwords", C4_MINWORDS}, {"naughty", C4_NAUGHTY},
+                 {"js", C4_JS},           {"lorem", C4_LOREM},       {"brace", C4_BRACE},
+                 {"minsents", C4_MINSENTS}};
+
+    for (size_t i = 0; i < run_list_count(run, "c4_rules"); i++) {
+        const char *name = run_list_item(run, "c4_rules", i);
+        size_t r = 0;
+        while (r < ARRAY_COUNT(rules) && strcmp(rules[r].name, name) != 0)
+            r++;
+        if (r == ARRAY_COUNT(rules))
+            return err_set(err, ERR_INVALID, "params.c4_rules: '%s' is none of nopunc, minwords, "
+                           "naughty, js, lorem, brace, minsents", name);
+        web->c4_rules |= rules[r].rule;
+    }
+    if ((web->c4_rules & C4_NAUGHTY) && !*run_string(run, "naughty_words"))
+        return err_set(err, ERR_INVALID, "params.c4_rules has naughty, but params.naughty_words "
+                       "names no file of words, one a line");
+    return 0;
+}
+
+static int read_naughty(struct run *run, struct web *web, struct err *err)
+{
+    const char *path = run_string(run, "naughty_words");
+    char *bytes;
+    size_t length;
+
+    if (!*path)
+        return 0;
+    if (file_read(path, 1 << 24, &bytes, &length, err) < 0)
+        return err_wrap(err, "params.naughty_words");
+    char *rest = bytes, *line;
+    while ((line = strsep(&rest, "\n"))) {
+        size_t end = strcspn(line, "\r");
+        if (end)
+            byte_map_put(&web->naughty, line, end);
+    }
+    mem_free(bytes);
+    web->has_naughty = true;
+    return 0;
+}
+
+/* NAME=LOW:HIGH, either side may be empty: no limit. */
+static int read_limit(const char *item, struct gopher_limits *limits, struct err *err)
+{
+    const char *equals = strchr(item, '='), *colon = equals ? strchr(equals, ':') : NULL;
+    enum gopher_measure m = 0;
+
+    while (equals && m < GOPHER_END && (strlen(gopher_name(m)) != (size_t)(equals - item) ||
+                                        strncmp(gopher_name(m), item, (size_t)(equals - item))))
+        m++;
+    if (!colon || m == GOPHER_END)
+        return err_set(err, ERR_INVALID, "params.limits: '%s' is not MEASURE=LOW:HIGH with a measure "
+                       "of the Gopher rules, such as words=50:100000 or top_2=:0.2", item);
+    char *low = mem_strndup(equals + 1, (size_t)(colon - equals - 1));
+    double at_least = -INFINITY, at_most = INFINITY;
+    int rc = *low ? parse_f64(low, &at_least, err) : 0;
+    if (rc == 0 && colon[1])
+        rc = parse_f64(colon + 1, &at_most, err);
+    mem_free(low);
+    if (rc < 0)
+        return err_wrap(err, "params.limits: '%s'", item);
+    limits->low[m] = at_least;
+    limits->high[m] = at_most;
+    return 0;
+}
+
+static int read_rules(struct run *run, struct web *web, struct err *err)
+{
+    bool datatrove = strcmp(run_string(run, "gopher_variant"), "datatrove") == 0;
+
+    web->variant = datatrove ? GOPHER_DATATROVE : GOPHER_DOLMA;
+    web->whole_words = strcmp(run_string(run, "normalise"), "words") == 0;
+    gopher_limits_init(&web->limits, web->variant);
+    for (size_t i = 0; i < run_list_count(run, "limits"); i++)
+        if (read_limit(run_list_item(run, "limits", i), &web->limits, err) < 0)
+            return -1;
+    if (read_c4_rules(run, web, err) < 0 || read_naughty(run, web, err) < 0)
+        return -1;
+    if (strcmp(run_string(run, "dedup"), "bloom") != 0)
+        return 0;
+    double n = (double)run_int(run, "bloom_n");
+    if (n < 1)
+        return err_set(err, ERR_INVALID, "params.dedup is bloom, but params.bloom_n does not say how "
+                       "many units there will be at most");
+    web->has_bloom = true;
+    if (bloom_plan(n, run_float(run, "bloom_p"), (unsigned)run_int(run, "bloom_k_max"), &web->bloom,
+                   err) < 0)
+        return -1;
+    run_note(run, "Bloom filters of %llu bytes and %u hashes: of %.0f units, %.3g are taken for "
+             "seen by mistake", (unsigned long long)web->bloom.bytes, web->bloom.k, n,
+             n * web->bloom.p);
+    return 0;
+}
+
+/* ---- inputs ----------------------------------------------------------------------------- */
+
+static bool has_stage(const struct web *web, enum stage stage)
+{
+    for (size_t s = 0; s < web->stage_count; s++)
+        if (web->stages[s] == stage)
+            return true;
+    return false;
+}
+
+static int open_classifier(const struct web *web, enum stage stage, const char *input,
+                           const char *label_param, struct classifier **out, size_t *out_label,
+                           struct err *err)
+{
+    const char *label = run_string(web->run, label_param);
+
+    if (!has_stage(web, stage))
+        return 0;
+    if (classifier_open(run_input(web->run, input)->path, out, err) < 0)
+        return err_wrap(err, "inputs.%s", input);
+    *out_label = classifier_label(*out, label);
+    if (*out_label < (*out)->label_count)
+        return 0;
+    return err_set(err, ERR_INVALID, "params.%s is '%s', which the classifier inputs.%s does not "
+                   "know; its first label is '%s'", label_param, label, input, (*out)->labels[0]);
+}
+
+static int add_reference(void *argument, const char *text, size_t length, struct err *err)
+{
+    (void)err;
+    trigram_add(argument, text, length);
+    return 0;
+}
+
+static int learn_reference(struct run *run, struct web *web, struct err *err)
+{
+    double mu, sigma;
+    size_t texts;
+
+    if (!has_stage(web, STAGE_PERPLEXITY))
+        return 0;
+    web->trigram = trigram_new((uint64_t)run_int(run, "seed"));
+    for (size_t i = 0; i < run_list_count(run, "reference"); i++)
+        if (texts_read(run_list_item(run, "reference", i), TEXTS_DOCUMENTS, add_reference,
+                       web->trigram, err) < 0)
+            return err_wrap(err, "params.reference");
+    if (trigram_finish(web->trigram, err) < 0)
+        return err_wrap(err, "params.reference");
+    trigram_stats(web->trigram, &mu, &sigma, &texts);
+    run_note(run, "reference: mean log-probability %.4f, standard deviation %.4f over %zu texts",
+             mu, sigma, texts);
+    return 0;
+}
+
+static int open_inputs(struct run *run, struct web *web, struct err *err)
+{
+    if (open_classifier(web, STAGE_LANGUAGE, "langid", "language", &web->langid,
+                        &web->langid_label, err) < 0 ||
+        open_classifier(web, STAGE_TOXICITY, "toxicity", "toxicity_label", &web->toxicity,
+                        &web->toxicity_label, err) < 0 ||
+        open_classifier(web, STAGE_QUALITY, "quality", "quality_label", &web->quality,
+                        &web->quality_label, err) < 0 ||
+        learn_reference(run, web, err) < 0)
+        return -1;
+    if (has_stage(web, STAGE_DECONTAMINATE)) {
+        if (decon_new(web, &web->decon, err) < 0)
+            return -1;
+        run_note(run, "%zu paragraphs of eval sets", decon_count(web->decon));
+    }
+    for (size_t s = 0; s < web->local_count; s++)
+        if (stage_kind(web->stages[s]) == STAGE_SEEN &&
+            seen_init(&web->seen[web->stages[s]], run->comm, web->has_bloom ? &web->bloom : NULL,
+                      err) < 0)
+            return -1;
+    return 0;
+}
+
+/* A dataset's part is a file of JSON lines too. */
+static int list_dataset(struct web *web, const struct run_input *input, uint64_t block_bytes,
+                        struct err *err)
+{
+    struct dataset *dataset = NULL;
+    const struct dataset_part *part;
+    int rc = dataset_open(input->path, &dataset, err);
+
+    if (rc == 0)
+        rc = dataset_part(dataset, *input->part ? input->part : "all", &part, err);
+    if (rc == 0 && !part->texts_path)
+        rc = err_set(err, ERR_INVALID, "part '%s' of dataset '%s' has no texts", part->name,
+                     dataset_name(dataset));
+    if (rc == 0)
+        rc = document_list_add(&web->list, part->texts_path, block_bytes, err);
+    dataset_close(dataset);
+    return rc < 0 ? err_wrap(err, "inputs.data") : 0;
+}
+
+static int list_documents(struct run *run, struct web *web, struct err *err)
+{
+    uint64_t block = (uint64_t)run_int(run, "block_bytes");
+    const struct run_input *input = run_input(run, "data");
+
+    if (!input && run_list_count(run, "documents") == 0)
+        return err_set(err, ERR_INVALID, "neither params.documents nor inputs.data says which "
+                       "documents to read");
+    if (input && list_dataset(web, input, block, err) < 0)
+        return -1;
+    for (size_t i = 0; i < run_list_count(run, "documents"); i++)
+        if (document_list_add(&web->list, run_list_item(run, "documents", i), block, err) < 0)
+            return err_wrap(err, "params.documents");
+    if (web->list.block_count == 0)
+        return err_set(err, ERR_INVALID, "the %zu files of documents are empty",
+                       web->list.file_count);
+    run_note(run, "%zu blocks of %zu files", web->list.block_count, web->list.file_count);
+    return 0;
+}
+
+/* ---- settings --------------------------------------------------------------------------- */
+
+/* Parameters that change nothing in a block: what comes after, and how much is kept of it. */
+static bool is_later(const char *name)
+{
+    static const char *const later[] = {"name", "tokenizer", "vocab_size", "min_frequency",
+                                        "shard_tokens", "holdout_share", "mix", "card_samples",
+                                        "decon_max_removal", "minhash_bands", "minhash_rows",
+                                        "minhash_ngram", "minhash_jaccard", "exact_min_words",
+                                        "exact_keep"};
+
+    for (size_t i = 0; i < ARRAY_COUNT(later); i++)
+        if (strcmp(later[i], name) == 0)
+            return true;
+    return false;
+}
+
+static void put_param(struct buf *text, const struct run *run, const struct param *param)
+{
+    buf_printf(text, "%s=", param->name);
+    if (param->type == PARAM_INT)
+        buf_printf(text, "%lld\n", (long long)run_int(run, param->name));
+    else if (param->type == PARAM_FLOAT)
+        buf_printf(text, "%.17g\n", run_float(run, param->name));
+    else if (param->type == PARAM_BOOL)
+        buf_printf(text, "%d\n", run_bool(run, param->name));
+    else if (param->type != PARAM_LIST)
+        buf_printf(text, "%s\n", run_string(run, param->name));
+    for (size_t i = 0; param->type == PARAM_LIST && i < run_list_count(run, param->name); i++)
+        buf_printf(text, "%s\n", run_list_item(run, param->name, i));
+}
+
+/* What the outcome of a block depends on: files by path and size, parameters, inputs. */
+static void hash_settings(struct run *run, struct web *web)
+{
+    struct buf text = {0};
+    struct hash hash;
+
+    buf_printf(&text, "web %d\n", run->recipe->version);
+    for (size_t i = 0; i < web->list.file_count; i++)
+        buf_printf(&text, "%s %llu\n", web->list.files[i].path,
+                   (unsigned long long)web->list.files[i].bytes);
+    for (size_t i = 0; i < run->recipe->param_count; i++)
+        if (!is_later(run->recipe->params[i].name))
+            put_param(&text, run, &run->recipe->params[i]);
+    for (size_t i = 0; i < run->recipe->input_count; i++) {
+        const struct run_input *input = run_input(run, run->recipe->inputs[i].name);
+        if (input)
+            buf_printf(&text, "%s %s %s\n", input->input->name, input->path, input->hash);
+    }
+    hash_bytes(buf_text(&text), text.length, &hash);
+    hash_to_hex(&hash, web->settings);
+    buf_done(&text);
+}
+
+/* ---- the run ---------------------------------------------------------------------------- */
+
+int web_open(struct run *run, struct web *web, struct err *err)
+{
+    web->run = run;
+    if (list_stages(run, web, err) < 0 || read_rules(run, web, err) < 0 ||
+        build_check(web, err) < 0 || list_documents(run, web, err) < 0 ||
+        open_inputs(run, web, err) < 0)
+        return -1;
+    hash_settings(run, web);
+    web->rounds = (web->list.block_count + run->rank_count - 1) / run->rank_count;
+    run->step_count = web->rounds + (web->stage_count - web->local_count) + PREPARE_STEPS;
+    web->folder = mem_printf("%s/web", run->job_dir);
+    return file_make_folders(web->folder, 0755, err);
+}
+
+int web_step(struct web *web, struct err *err)
+{
+    struct run *run = web->run;
+    uint64_t groups = web->stage_count - web->local_count, step = run->step;
+
+    if (step < web->rounds)
+        return round_run(web, step, err);
+    step -= web->rounds;
+    if (step < groups)
+        return group_run(web, web->stages[web->local_count + step], err);
+    step -= groups;
+    if (run->rank != 0)
+        return 0;
+    if (step == 0)
+        return build_gather(web, err);
+    return preparation_step(run, &web->preparation, step + 1, err);
+}
+
+void web_close(struct web *web)
+{
+    for (int s = 0; s < STAGE_END; s++)
+        seen_done(&web->seen[s]);
+    classifier_free(web->langid);
+    classifier_free(web->toxicity);
+    classifier_free(web->quality);
+    trigram_free(web->trigram);
+    decon_free(web->decon);
+    group_free(web->group);
+    byte_map_done(&web->naughty);
+    view_done(&web->view);
+    features_done(&web->features);
+    document_list_done(&web->list);
+    preparation_done(&web->preparation);
+    buf_done(&web->off);
+    mem_free(web->folder);
+}

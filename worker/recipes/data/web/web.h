@@ -1,0 +1,143 @@
+/* web.h - the pipelines of web text: from JSON lines to a dataset, over any number of ranks.
+ *
+ * A block of documents (document.h) is read by one rank, goes through the stages of the job and is
+ * written as one file: a line for each document, with its attributes and its verdict. Stages that
+ * ask whether something was seen before are asked by all ranks together, a round of blocks at a
+ * time, in the order of the corpus (seen.h). What needs all documents at once (near duplicates,
+ * repeated passages) follows, then rank 0 gathers what is kept into a dataset.
+ *
+ * Every decision is a function of the corpus, the parameters and the seed: the files of blocks and
+ * the dataset are the same bytes for any number of ranks, and a killed run goes on after its last
+ * whole block. README.md states memory and order. */
+#ifndef ATHANOR_WEB_H
+#define ATHANOR_WEB_H
+
+#include "common/base/hash.h"
+#include "worker/recipes/data/prepare.h"
+#include "worker/recipes/data/web/c4.h"
+#include "worker/recipes/data/web/classifier.h"
+#include "worker/recipes/data/web/document.h"
+#include "worker/recipes/data/web/gopher.h"
+#include "worker/recipes/data/web/pii.h"
+#include "worker/recipes/data/web/seen.h"
+
+enum filter {
+#define FILTER(id, name, rule) FILTER_##id,
+#define GOPHER(id, name, low, high, low2, high2, text) FILTER_GOPHER_##id,
+#include "worker/recipes/data/web/filters.def"
+#undef FILTER
+#undef GOPHER
+    FILTER_END,
+};
+const char *filter_name(enum filter filter); /* "gopher_words" */
+const char *filter_rule(enum filter filter);
+enum filter filter_find(const char *name); /* FILTER_END: none */
+
+enum stage {
+#define STAGE(id, name, kind, card) STAGE_##id,
+#include "worker/recipes/data/web/stages.def"
+#undef STAGE
+    STAGE_END,
+};
+enum stage_kind { STAGE_LOCAL = 1, STAGE_SEEN, STAGE_GROUP };
+const char *stage_name(enum stage stage);
+enum stage_kind stage_kind(enum stage stage);
+
+/* What is edited in documents that are kept, counted. */
+enum edit { EDIT_LINES = 0, EDIT_PARAGRAPHS, EDIT_PASSAGES, EDIT_EMAIL, EDIT_PHONE, EDIT_IP, EDIT_END };
+const char *edit_name(enum edit edit);
+
+/* A document on its way through the stages. */
+struct item {
+    struct document document; /* zeroed when malformed */
+    uint64_t line;            /* of its file */
+    char *malformed;          /* why; NULL */
+    enum filter verdict;      /* FILTER_KEPT so far */
+    double value;             /* the measure that decided; NAN: none */
+    struct spans spans;
+    uint64_t edits[EDIT_END];
+    struct buf attributes;    /* members of a JSON object */
+};
+
+struct decon;   /* decon.h */
+struct trigram; /* trigram.h */
+
+struct web {
+    struct run *run;
+    struct document_list list;
+    enum stage stages[STAGE_END];
+    size_t stage_count, local_count; /* the first local_count are not GROUP */
+    struct buf off;                  /* names of stages left out for want of an input: JSON items */
+    uint64_t rounds;
+    char settings[HASH_HEX_SIZE]; /* of everything that a block's outcome depends on */
+    char *folder;                 /* of block files */
+    /* what stages use */
+    struct classifier *langid, *toxicity, *quality;
+    size_t langid_label, toxicity_label, quality_label;
+    struct gopher_limits limits;
+    enum gopher_variant variant;
+    unsigned c4_rules;
+    struct byte_map naughty;
+    bool has_naughty, whole_words; /* whole_words: keys of words, not of bytes */
+    struct decon *decon;
+    struct trigram *trigram;
+    struct seen seen[STAGE_END];
+    struct bloom_plan bloom;
+    bool has_bloom;
+    /* reused from document to document */
+    struct view view;
+    struct features features;
+    float p[CLASSIFIER_LABELS_MAX];
+    /* what has been done */
+    int64_t count[FILTER_END], bytes_read, bytes_kept;
+    uint64_t busy_us; /* of this rank's processor in this attempt */
+    struct group *group;      /* what the GROUP stages decided; rank 0 (group.h) */
+    struct preparation preparation;
+};
+
+/* Checks parameters, finds blocks, opens classifiers and references; sets run->step_count. */
+int web_open(struct run *run, struct web *web, struct err *err) WARN_UNUSED;
+void web_close(struct web *web); /* a zeroed struct is fine */
+int web_step(struct web *web, struct err *err) WARN_UNUSED;
+
+/* ---- parts, in the order of a run ---- */
+
+/* Runs a LOCAL stage on a document that is kept so far. */
+int stage_run(struct web *web, enum stage stage, struct item *item, struct err *err) WARN_UNUSED;
+/* The keys of a SEEN stage, appended; *out_spans (if not NULL) gets the paragraph of each. */
+struct key_list {
+    struct key *items;
+    size_t count, capacity;
+};
+void stage_keys(struct web *web, enum stage stage, const struct item *item, struct key_list *out,
+                struct spans *out_spans);
+/* The key of a text as params.normalise says. */
+struct key web_key(const struct web *web, const char *text, size_t length, uint64_t kind);
+
+/* Makes the blocks of a round, unless they are there, and reports. */
+int round_run(struct web *web, uint64_t round, struct err *err) WARN_UNUSED;
+
+/* A line of a block file. */
+struct block_item {
+    char *id, *source, *where;
+    char *text; /* edited, when kept; else the beginning of the text */
+    size_t length;
+    uint64_t bytes; /* of the text as it was read */
+    enum filter verdict;
+    double value;
+    uint64_t edits[EDIT_END];
+};
+typedef int (*block_item_visit)(void *argument, size_t block, size_t index,
+                                struct block_item *item, struct err *err);
+/* Errors: ERR_NOT_FOUND, ERR_STALE (other settings), ERR_PROTOCOL naming file and line. The visitor
+ * may take the texts (set NULL). */
+int web_block_read(const struct web *web, size_t block, block_item_visit visit, void *argument,
+                   struct err *err) WARN_UNUSED;
+char *web_block_path(const struct web *web, size_t block, const char *extension); /* mem_free */
+/* One line, for web_block_read and fuzzing. Errors: ERR_PROTOCOL. */
+int block_item_parse(const char *line, size_t length, struct block_item *out,
+                     struct err *err) WARN_UNUSED;
+void block_item_done(struct block_item *item);
+
+
+#endif
