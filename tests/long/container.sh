@@ -66,7 +66,9 @@ for program in athanor athanor-coordinator athanor-worker athanor-engine; do
 done
 missing=$(inside sh -c 'ldd /usr/bin/athanor* /usr/lib/athanor/*.so 2>/dev/null' | grep 'not found' || true)
 [ -z "$missing" ] || { echo "$missing"; exit 1; }
-inside athanor-engine --catalogue | grep -q '"recipes"'
+# Not into grep -q: the engine, still printing, would die of SIGPIPE.
+inside athanor-engine --catalogue >"$work/catalogue.json"
+grep -q '"recipes"' "$work/catalogue.json"
 if inside athanor-worker --alive 2>/dev/null; then echo "--alive without a daemon succeeds"; exit 1; fi
 inside sh -c 'cd /tmp && athanor keys new n1 --out /var/lib/athanor/n1.key >/dev/null && athanor-worker --keys /var/lib/athanor/n1.key --server-key /var/lib/athanor/n1.key.pub --coordinator tcp://127.0.0.1:1 --state /var/lib/athanor/state' >"$work/worker.log" 2>&1 &
 worker=$!

@@ -117,7 +117,7 @@ fault_stopped() { kill -STOP "$(pid_on "$attempt" "$node" pid)"; }
 cause_rank=signal      says_rank='node $node \($host\): rank $node died of SIGKILL'
 cause_shepherd=shepherd_lost says_shepherd='node $node \($host\): the shepherd died of signal 9'
 cause_daemon=worker_lost     says_daemon='node $node \($host\): '
-cause_link=worker_lost       says_link='no sign of life of node ($node \($host\) on node 0|0 \(.*\) on node $node \($host\))|node $node \($host\): '
+cause_link=worker_lost       says_link='no sign of life of node ($node \($host\) on node [0-9]|0 \(.*\) on node $node \($host\))|node $node \($host\): '
 cause_mute=worker_lost       says_mute=$says_link
 cause_mute_parent=worker_lost says_mute_parent='no sign of life of node ($node \($host\) on node 0|0 \(.*\) on node $node \($host\))'
 cause_stopped=stalled        says_stopped='rank $node is silent since step'
@@ -252,7 +252,7 @@ case_mpirun-killed() {
 }
 
 case_mpirun-rank() { disturbed mpirun-rank --set launcher=mpirun; }
-fault_mpirun-rank() { kill -KILL "$(process_of "$attempt" "$node" 'athanor-engine run')"; }
+fault_mpirun-rank() { kill -KILL "$(process_of "$attempt" "$node" '^[^ ]*athanor-engine run')"; }
 cause_mpirun_rank=signal says_mpirun_rank='rank $node died of SIGKILL'
 
 case_train() {
