@@ -73,7 +73,7 @@ struct spec_limits {
     uint64_t wall_time_ms;  /* 0: none */
     uint64_t stop_grace_ms;
     uint64_t stall_ms;      /* 0: none */
-    uint64_t log_bytes;     /* of an attempt on a node; 0: the worker's limit alone */
+    uint64_t log_bytes;     /* of all attempts on all nodes; 0: LOG_BYTES_DEFAULT */
 };
 
 struct spec_retry {

@@ -263,6 +263,16 @@ static size_t start_sources(struct core *core, const struct part *part,
     return count;
 }
 
+/* Each node has an equal share of what earlier attempts have left of the job's limit, the same at
+ * each repeat. Never 0, which would be no limit: with 1 what a rank says last is kept. */
+static uint64_t log_share(const struct attempt *attempt)
+{
+    const struct job *job = attempt->job;
+    uint64_t limit = job->limits.log_bytes ? job->limits.log_bytes : LOG_BYTES_DEFAULT;
+    uint64_t left = limit > job->log_bytes ? limit - job->log_bytes : 0;
+    return max_u64(left / attempt->part_count, 1);
+}
+
 void part_send_start(struct core *core, struct part *part)
 {
     const struct attempt *attempt = part->attempt;
@@ -290,6 +300,7 @@ void part_send_start(struct core *core, struct part *part)
     start->stall_ms = job->limits.stall_ms;
     start->node = part->node;
     start->data_skip = attempt->data_skip;
+    start->log_bytes = log_share(attempt);
     start->sources = sources;
     start->sources_count = source_count;
     if (resume) {
@@ -517,6 +528,7 @@ static void parts_end(struct core *core, struct attempt *attempt, enum attempt_e
 {
     for (size_t i = 0; i < attempt->part_count; i++) {
         struct part *part = &attempt->parts[i];
+        attempt->job->log_bytes += part->log_bytes;
         if (part->ended)
             continue;
         part_end(core, part, cause, 0, evidence, NULL);

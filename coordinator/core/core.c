@@ -269,6 +269,7 @@ static void job_write(struct core *core, struct job *job)
         .attempt_count = job->attempt_count,
         .attempts_spent = job->attempts_spent,
         .data_skip = job->data_skip,
+        .log_bytes = job->log_bytes,
         .avoid_worker_id = job->avoid_worker_id,
         .eligible_at = job->eligible_at,
         .started_at = job->started_at,

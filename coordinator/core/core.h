@@ -40,6 +40,8 @@ struct core *core_new(const struct core_config *config); /* zero fields become d
 void core_free(struct core *core);
 void core_step(struct core *core, const struct event *event, struct effects *effects);
 
+#define LOG_BYTES_DEFAULT ((uint64_t)1 << 30) /* of output a job may leave, without limits.log */
+
 /* ---- rebuilding from rows: these in this order, each any number of times ----------------- */
 
 /* Greatest ids ever given, 0 for none. */

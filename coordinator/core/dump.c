@@ -53,6 +53,8 @@ static void part_dump(const struct part *part, struct buf *out)
                (ull)part->charge.cores, (ull)part->charge.gpus,
                (ull)part->started_at, (ull)part->seq, part->ended, (ull)part->ended_at,
                cause_name(part->cause), (long long)part->code, or_empty(part->evidence));
+    if (part->log_bytes)
+        buf_printf(out, "      log=%llu\n", (ull)part->log_bytes);
 }
 
 static void attempt_dump(const struct attempt *a, struct buf *out)
@@ -164,6 +166,8 @@ static void job_dump(const struct job *job, struct buf *out)
         or_empty(job->progress_phase), job->queue->name, job->project->name);
     if (job->data_skip)
         buf_printf(out, "  data_skip=%llu\n", (ull)job->data_skip);
+    if (job->log_bytes)
+        buf_printf(out, "  log=%llu\n", (ull)job->log_bytes);
     if (job->avoid_worker_id)
         buf_printf(out, "  avoid=%llu\n", (ull)job->avoid_worker_id);
     if (job->reuse) {

@@ -30,6 +30,7 @@ void job_take_row(struct job *job, const struct row_job *row)
     job->attempt_count = row->attempt_count;
     job->attempts_spent = row->attempts_spent;
     job->data_skip = row->data_skip;
+    job->log_bytes = row->log_bytes;
     job->avoid_worker_id = row->avoid_worker_id;
     job->submitted_at = row->submitted_at;
     job->eligible_at = row->eligible_at;

@@ -216,6 +216,7 @@ void core_load_report_cursor(struct core *core, const struct row_report_cursor *
     if (!attempt || row->node >= attempt->part_count)
         return;
     attempt->parts[row->node].seq = row->seq;
+    attempt->parts[row->node].log_bytes = row->log_bytes;
     attempt->parts[row->node].confirmed |= row->seq > 0;
 }
 

@@ -191,9 +191,11 @@ static bool report_take(struct core *core, struct part *part, const struct rec_r
     return true;
 }
 
-static void cursor_write(struct core *core, const struct msg_report *of, uint64_t seq)
+static void cursor_write(struct core *core, const struct msg_report *of, uint64_t seq,
+                         uint64_t log_bytes)
 {
-    struct row_report_cursor row = {.attempt_id = of->attempt_id, .node = of->node, .seq = seq};
+    struct row_report_cursor row = {
+        .attempt_id = of->attempt_id, .node = of->node, .seq = seq, .log_bytes = log_bytes};
     effects_persist(core->effects, ROW_TABLE_report_cursor, PERSIST_UPSERT, &row);
 }
 
@@ -210,7 +212,7 @@ static void acknowledge(struct core *core, const struct event_reports *event, ui
 static void stream_take(struct core *core, struct part *part, const struct event_reports *event)
 {
     const struct msg_report *message = event->reports;
-    uint64_t seq = part->seq;
+    uint64_t seq = part->seq, log_bytes = part->log_bytes;
     bool live = !part->ended;
     for (size_t i = 0; live && i < message->reports_count; i++) {
         const struct rec_report *report = &message->reports[i];
@@ -220,9 +222,11 @@ static void stream_take(struct core *core, struct part *part, const struct event
             break; /* a gap: acknowledge what lies before it */
         part->seq = ++seq;
         part->confirmed = true;
+        if (report->kind == REPORT_LOG)
+            part->log_bytes = log_bytes += report->text.length;
         live = report_take(core, part, report);
     }
-    cursor_write(core, message, seq);
+    cursor_write(core, message, seq, log_bytes);
     acknowledge(core, event, seq);
 }
 

@@ -108,6 +108,7 @@ struct part {
     bool held;           /* listed by the join being handled */
     struct charge charge;    /* on this worker */
     uint64_t seq;        /* newest report that was taken */
+    uint64_t log_bytes;  /* of output in those reports */
     uint64_t started_at; /* wall us; 0: not yet */
     struct part *next, *previous; /* of the worker */
     /* Only where an attempt has several, else the attempt's own say it: */
@@ -336,6 +337,7 @@ struct job {
     bool rewinds;        /* after it diverged */
     uint64_t skip_more;  /* batches left out at each rewind, besides those between */
     uint64_t avoid_worker_id; /* where its last attempt failed (retry.elsewhere); 0: none */
+    uint64_t log_bytes; /* of output that its ended attempts left */
     uint64_t data_skip;  /* of all rewinds: the data step is the step and this */
     uint32_t keep_last, keep_best;
     char *best_metric;

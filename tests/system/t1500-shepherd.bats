@@ -380,7 +380,7 @@ X
 @test "beyond the limit the end of the output is kept, with a note of what was cut" {
     run_plan 1 '["sh", "-c", "seq 100000; echo end >&2; exit 0"]' '"log_bytes_max": 100000'
     [ "$(pick finished cause)" = success ]
-    grep -q 'the log limit of' "$home/stream"
+    grep -q 'the log limit is reached' "$home/stream"
     grep -q 'of stdout were cut here' "$home/stream"
     grep -q '99999.n100000' "$home/stream"
     [ "$(wc -c <"$home/stream")" -lt 300000 ]

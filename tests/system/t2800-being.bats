@@ -73,6 +73,19 @@ S
     [ "$(sql "SELECT string_agg(DISTINCT attempt || ' ' || superseded, ',') FROM athanor.logs WHERE job_id = $id")" = "1 true,2 false" ]
 }
 
+@test "what a job prints is kept up to its limit over all its attempts, with a note, and each end is there" {
+    id=$(job chatter 'command: [sh, -c, "seq 20000; exit 1"]' "limits: {log: 64KiB}" \
+        "retry: {attempts: 3, on: [exit], backoff: 0s}")
+    run athanor wait "$id" # 3 x 106 KiB printed; kept: the limit and three ends of 16 KiB
+    [ "$(sql "SELECT state || ' ' || attempt_count || ' ' || (log_bytes BETWEEN 80000 AND 65536 + 3 * 17000) FROM athanor.jobs WHERE job_id = $id")" = "FAILED 3 true" ]
+    athanor logs "$id" --all >out
+    [ "$(wc -c <out)" -lt $((65536 + 3 * 17500)) ]
+    [ "$(grep -c '^\[athanor\] the log limit is reached' out)" = 3 ]
+    [ "$(grep -c 'of stdout were cut here' out)" = 3 ]
+    [ "$(grep -cx 20000 out)" = 3 ]
+    grep -qx 1 out
+}
+
 @test "a job whose metric passes its bound is rewound to before it and goes on with other data" {
     # Batch 6 is poisoned: a program that reads batch step + skip meets it unless it is left out.
     cat >train.sh <<'S'

@@ -97,7 +97,7 @@ static const struct option {
     {"--health-timeout", "DURATION", OPTION_DURATION, AT(health_timeout_ms), NULL,
      "longest time of one health check (default: 10s)"},
     {"--log-limit", "SIZE", OPTION_SIZE, AT(log_bytes_max), NULL,
-     "output kept of one attempt (default: 256MiB)"},
+     "output kept of one attempt here, if its job may leave as much (default: 256MiB)"},
     {"--code-cache", "SIZE", OPTION_SIZE, AT(code_cache_bytes), NULL,
      "archives of code kept for later attempts; the least recently used go (default: 2GiB)"},
     {"--copy-rate", "SIZE", OPTION_SIZE, AT(copy_rate), NULL,

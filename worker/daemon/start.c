@@ -235,6 +235,14 @@ static json_t *secrets_json(const struct starting *s)
     return names;
 }
 
+/* Of the worker's limit and the job's share the lower one holds. */
+static uint64_t log_limit(const struct starting *s)
+{
+    uint64_t share = s->start->log_bytes;
+    return share ? min_u64(share, s->daemon->options->log_bytes_max)
+                 : s->daemon->options->log_bytes_max;
+}
+
 static int plan_write(const struct starting *s, struct err *err)
 {
     const struct msg_start *start = s->start;
@@ -252,7 +260,7 @@ static int plan_write(const struct starting *s, struct err *err)
                   (json_int_t)s->ranks, "cores", (json_int_t)start->cores, "memory_bytes",
                   (json_int_t)start->memory_bytes, "wall_time_ms", (json_int_t)start->wall_time_ms,
                   "stop_grace_ms", (json_int_t)start->stop_grace_ms, "stall_ms",
-                  (json_int_t)start->stall_ms, "log_bytes_max", (json_int_t)options->log_bytes_max,
+                  (json_int_t)start->stall_ms, "log_bytes_max", (json_int_t)log_limit(s),
                   "cpus", cpus_json(s), "gpus", gpus_json(s), "job_dir", s->job_dir, "resume",
                   start->resume_path, "engine", options->engine, "cgroup", s->attempt->cgroup,
                   "tmp", options->tmp, "account", start->account, "data_skip",

@@ -68,10 +68,10 @@ void logs_free(struct logs *logs)
 
 static void emit_note(struct logs *logs, const struct stream *stream)
 {
-    char limit[PARSE_TEXT_SIZE], note[160];
+    char limit[PARSE_TEXT_SIZE], note[200];
     int length = snprintf(note, sizeof note,
-                          "[athanor] the log limit of %s for this attempt is reached: "
-                          "only the end of later output is kept\n",
+                          "[athanor] the log limit is reached: %s was what this attempt could "
+                          "leave here; of later output only the end is kept\n",
                           format_size_bytes(logs->bytes_max, limit));
     logs->emit(logs->user, stream->rank, stream->name, note, (size_t)length);
 }

@@ -46,6 +46,7 @@ static void job_put(const struct row_job *row, uint64_t base_us, struct buf *out
         buf_printf(out, " attempts=%llu/%llu", (ull)row->attempts_spent, (ull)row->attempt_count);
     number_put(out, "data_skip", row->data_skip);
     number_put(out, "avoid", row->avoid_worker_id);
+    number_put(out, "log", row->log_bytes);
     text_put(out, "cause", row->cause);
     text_put(out, "detail", row->detail);
     time_put(out, "eligible", row->eligible_at, base_us);
@@ -109,12 +110,16 @@ static void stream_put(const struct persist *persist, struct buf *out)
         number_put(out, "node", row->node);
     } else if (persist->table == ROW_TABLE_log_chunk) {
         const struct row_log_chunk *row = persist->row;
-        buf_printf(out, "log a%llu #%llu %s '%.*s'", (ull)row->attempt_id, (ull)row->seq,
-                   row->stream, (int)row->bytes.length, (const char *)row->bytes.bytes);
+        buf_printf(out, "log a%llu #%llu %s", (ull)row->attempt_id, (ull)row->seq, row->stream);
+        if (row->bytes.length > 80)
+            number_put(out, "bytes", row->bytes.length);
+        else
+            buf_printf(out, " '%.*s'", (int)row->bytes.length, (const char *)row->bytes.bytes);
     } else {
         const struct row_report_cursor *row = persist->row;
         buf_printf(out, "cursor a%llu %llu", (ull)row->attempt_id, (ull)row->seq);
         number_put(out, "node", row->node);
+        number_put(out, "log", row->log_bytes);
     }
 }
 
@@ -314,6 +319,8 @@ static void start_put(const struct msg_start *start, struct buf *out)
         buf_printf(out, "%s%s:%llu+%llu@%s", i ? "," : " ", start->nodes[i].name,
                    (ull)start->nodes[i].first_rank, (ull)start->nodes[i].ranks,
                    start->nodes[i].endpoint);
+    if (start->log_bytes != LOG_BYTES_DEFAULT)
+        buf_printf(out, " log=%llu", (ull)start->log_bytes);
     text_put(out, "resume", start->resume_path);
     for (size_t i = 0; i < start->inputs_count; i++)
         buf_printf(out, " %s=%s%s%s", start->inputs[i].name, start->inputs[i].path,

@@ -3,7 +3,7 @@
 #define ATHANOR_TESTS_SHOW_H
 
 #include "common/base/buf.h"
-#include "coordinator/core/effect.h"
+#include "coordinator/core/core.h"
 
 /* base_us: wall time shown as 0; times are printed in milliseconds after it. */
 void show_persist(const struct persist *persist, uint64_t base_us, struct buf *out);

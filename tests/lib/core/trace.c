@@ -420,6 +420,10 @@ static void report_fill(struct trace *trace, struct rec_report *report)
         report->kind = REPORT_LOG;
         report->name = "stdout";
         report->text = (struct wire_bytes){fourth, strlen(fourth)};
+        size_t many = option_number(trace, "bytes", 0);
+        if (many)
+            report->text = (struct wire_bytes){
+                memset(arena_alloc(&trace->arena, many), 'x', many), many};
     } else if (strcmp(verb, "checkpoint") == 0) {
         const char *score = option(trace, "val_loss", NULL);
         report->kind = REPORT_CHECKPOINT;
