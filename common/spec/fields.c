@@ -108,9 +108,9 @@ const struct field fields[] = {
      .json = "limits.stall_ms", .help = "longest time without a report of progress"},
     {"limits.log", FIELD_SIZE, SHARED, AT(limits.log_bytes), 4 * KIB, KIB * KIB * KIB * KIB,
      .json = "limits.log_bytes", .late = true,
-     .help = "output kept of the job, all attempts and workers together (else 1GiB); workers have a "
-             "limit of their own for an attempt; of what exceeds either only the end is kept, with a "
-             "note of how much was cut"},
+     .help = "output kept of the job, of all attempts and workers together (else 1GiB); workers "
+             "have a limit of their own for an attempt; of what exceeds either only the end is "
+             "kept, with a note of how much was cut"},
     {"retry.attempts", FIELD_COUNT, SHARED, AT(retry.attempts), 1, 100, "3",
      .json = "retry.attempts", .help = "attempts in all, the first included"},
     {"retry.on", FIELD_CUSTOM, SHARED, .initial = "[worker_lost, shepherd_lost, preempted]",

@@ -16,16 +16,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static size_t kill_all(struct process_list *list)
+static void see(struct process_list *seen, struct process_id process)
+{
+    for (size_t i = 0; seen && i < seen->count; i++)
+        if (seen->items[i].pid == process.pid)
+            return;
+    if (!seen || seen->count >= SWEEP_SEEN_MAX)
+        return;
+    VEC_RESERVE(seen->items, seen->count, seen->capacity);
+    seen->items[seen->count++] = process;
+}
+
+static size_t kill_all(struct process_list *list, struct process_list *seen)
 {
     size_t hit = 0;
-    for (size_t i = 0; i < list->count; i++)
+    for (size_t i = 0; i < list->count; i++) {
         hit += process_signal(list->items[i], SIGKILL);
+        see(seen, list->items[i]);
+    }
     process_list_done(list);
     return hit;
 }
 
-size_t sweep_processes(const char *folder, const char *cgroup)
+size_t sweep_processes(const char *folder, const char *cgroup, struct process_list *seen)
 {
     struct process_list found = {0};
     struct process_id *ranks = NULL;
@@ -39,6 +52,7 @@ size_t sweep_processes(const char *folder, const char *cgroup)
     if (folder_processes(folder, &ranks, &count, &err) == 0)
         for (size_t i = 0; i < count; i++) {
             struct process_id now;
+            see(seen, ranks[i]);
             if (!process_find(ranks[i].pid, &now) || now.start_ticks != ranks[i].start_ticks)
                 continue;
             processes_below(now.pid, &found);
@@ -48,7 +62,7 @@ size_t sweep_processes(const char *folder, const char *cgroup)
     char *marker = mem_printf("ATHANOR_RUN_DIR=%s/%s", folder, FOLDER_RUN);
     processes_marked(marker, &found);
     mem_free(marker);
-    return hit + kill_all(&found);
+    return hit + kill_all(&found, seen);
 }
 
 bool sweep_name_has_pid(const char *name, pid_t pid)
@@ -63,10 +77,10 @@ bool sweep_name_has_pid(const char *name, pid_t pid)
     return false;
 }
 
-static bool is_ours(const char *path, uint64_t since_us)
+static bool is_of(uid_t owner, const char *path, uint64_t since_us)
 {
     struct stat info;
-    if (lstat(path, &info) < 0 || info.st_uid != geteuid())
+    if (lstat(path, &info) < 0 || info.st_uid != owner)
         return false;
     uint64_t changed_us =
         (uint64_t)info.st_ctim.tv_sec * 1000000 + (uint64_t)info.st_ctim.tv_nsec / 1000;
@@ -79,9 +93,11 @@ static void keep_first(struct err *first, const struct err *next)
         *first = *next;
 }
 
-static void sweep_shared_memory(const pid_t *pids, size_t pid_count, uint64_t since_us,
-                                struct err *first)
+static void sweep_shared_memory(const char *folder, const pid_t *pids, size_t pid_count,
+                                uint64_t since_us, struct err *first)
 {
+    struct stat home;
+    uid_t owner = stat(folder, &home) == 0 ? home.st_uid : geteuid();
     DIR *dir = pid_count ? opendir("/dev/shm") : NULL;
     if (!dir)
         return;
@@ -93,7 +109,7 @@ static void sweep_shared_memory(const pid_t *pids, size_t pid_count, uint64_t si
             continue;
         char *path = mem_printf("/dev/shm/%s", entry->d_name);
         struct err err = {0};
-        if (is_ours(path, since_us) && file_remove_tree(path, &err) < 0)
+        if (is_of(owner, path, since_us) && file_remove_tree(path, &err) < 0)
             keep_first(first, &err);
         mem_free(path);
     }
@@ -131,7 +147,7 @@ int sweep_places(const char *folder, const pid_t *pids, size_t pid_count, uint64
     if (file_remove_tree(run, &one) < 0)
         keep_first(&first, &one);
     mem_free(run);
-    sweep_shared_memory(pids, pid_count, since_us, &first);
+    sweep_shared_memory(folder, pids, pid_count, since_us, &first);
     if (first.kind == ERR_NONE)
         return 0;
     *err = first;
@@ -167,7 +183,7 @@ static char *stray_folder(const struct strays *strays, const char *id_text, cons
 /* The shepherd itself carries no mark, but ends when none of its ranks is left. */
 static void stray_kill(const char *folder, const char *cgroup)
 {
-    for (int round = 0; round < STRAY_ROUNDS && sweep_processes(folder, cgroup) > 0; round++)
+    for (int round = 0; round < STRAY_ROUNDS && sweep_processes(folder, cgroup, NULL) > 0; round++)
         poll(NULL, 0, STRAY_ROUND_MS);
 }
 

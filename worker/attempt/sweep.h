@@ -4,13 +4,16 @@
 
 #include "worker/attempt/procs.h"
 
+#define SWEEP_SEEN_MAX 4096u /* x 16 B; more are killed and not remembered */
+
 /* Kills whatever is left of an attempt whose shepherd is dead: its cgroup (NULL: none), the pids
  * noted in `ranks` and their descendants, everything that carries the attempt's ATHANOR_RUN_DIR.
- * One round; returns the number of processes found, so that the caller repeats it until 0. */
-size_t sweep_processes(const char *folder, const char *cgroup);
+ * One round; returns the number of processes found, so that the caller repeats it until 0. Adds to
+ * *seen, unless it is full (SWEEP_SEEN_MAX), whom it found, and the noted ones that have ended. */
+size_t sweep_processes(const char *folder, const char *cgroup, struct process_list *seen);
 
-/* Removes the directories noted in `places`, the run directory and, in /dev/shm, entries of our
- * account whose name carries the number of one of `pids` (torch_PID_..., and the like) and that
+/* Removes the directories noted in `places`, the run directory and, in /dev/shm, entries of the
+ * folder's owner whose name carries the number of one of `pids` (torch_PID_..., and the like) and that
  * were made after `since_us` (wall clock). Only absolute places with a component that starts
  * with "athanor-" and of the folder's owner are believed, because the job's account may write
  * the list. Errors: ERR_IO, the first one; the rest is removed nevertheless. */

@@ -87,6 +87,7 @@ static void attempt_free(struct attempt *attempt)
     gang_free(attempt->gang);
     mem_free(attempt->stop_text);
     mem_free(attempt->checkpoint_text);
+    process_list_done(&attempt->swept);
     mem_free(attempt->lost_text);
     mem_free(attempt->folder);
     mem_free(attempt->cgroup);
@@ -209,16 +210,33 @@ void attempt_finish(struct attempt *attempt, enum cause cause, const char *text)
     attempt_ended(attempt);
 }
 
+/* What ranks leave in /dev/shm carries their numbers; none is older than the plan. */
+static int places_sweep(const struct attempt *attempt, struct err *err)
+{
+    struct stat plan;
+    char *path = folder_file(attempt->folder, FOLDER_PLAN);
+    bool planned = stat(path, &plan) == 0;
+    size_t count = planned ? attempt->swept.count : 0;
+    pid_t *pids = mem_array(count, sizeof *pids);
+    for (size_t i = 0; i < count; i++)
+        pids[i] = attempt->swept.items[i].pid;
+    int rc = sweep_places(attempt->folder, pids, count,
+                          planned ? (uint64_t)plan.st_mtim.tv_sec * 1000000 : 0, err);
+    mem_free(pids);
+    mem_free(path);
+    return rc;
+}
+
 static void on_sweep(void *user)
 {
     struct attempt *attempt = user;
     const char *cgroup = attempt->cgroup[0] ? attempt->cgroup : NULL;
     struct err err = {0};
-    if (sweep_processes(attempt->folder, cgroup) > 0) {
+    if (sweep_processes(attempt->folder, cgroup, &attempt->swept) > 0) {
         loop_timer_start(attempt->daemon->loop, &attempt->sweep_timer, DAEMON_SWEEP_AGAIN_MS);
         return;
     }
-    if (sweep_places(attempt->folder, NULL, 0, 0, &err) < 0)
+    if (places_sweep(attempt, &err) < 0)
         log_warn("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
     if (attempt->state == ATTEMPT_FENCED && care_is_wanted(attempt))
         care_after(attempt);

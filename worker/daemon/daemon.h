@@ -28,6 +28,7 @@
 #include "common/net/loop.h"
 #include "common/net/peer.h"
 #include "worker/attempt/plan.h"
+#include "worker/attempt/procs.h"
 #include "worker/attempt/spool.h"
 #include "worker/daemon/account.h"
 #include "worker/daemon/claims.h"
@@ -90,6 +91,7 @@ struct attempt {
     int pidfd; /* -1: none */
     struct loop_watch *pid_watch;
     struct loop_timer sweep_timer;
+    struct process_list swept; /* processes that the sweep has met */
     enum cause lost_cause; /* what to write as FINISHED after the sweep */
     char *lost_text;
     bool end_known; /* both are final: only room on the disk is missing */

@@ -589,6 +589,15 @@ static void messages_of_an_older_epoch_change_nothing(void **state)
     assert_false(started(f, 3));
 }
 
+static void assert_no_segment(int pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/dev/shm/torch_%d_2_0", pid);
+    bool left = file_exists(path);
+    unlink(path);
+    assert_false(left);
+}
+
 static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **state)
 {
     struct fixture *f = *state;
@@ -596,20 +605,23 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
     size_t count;
     struct err err = {0};
     start(f, 1,
-          "(setsid sh -c 'echo $$ > $HOME_DIR/deep; touch $HOME_DIR/file-1; exec sleep 600') & "
-          "exec sleep 600");
+          "echo > /dev/shm/torch_$$_2_0; (setsid sh -c 'echo $$ > $HOME_DIR/deep; "
+          "echo > /dev/shm/torch_$$_2_0; touch $HOME_DIR/file-1; exec sleep 600') & exec sleep 600");
     UNTIL(f, started, 1);
     UNTIL(f, file_is_there, 1);
     assert_int_equal(folder_processes(attempt_folder(f, 1), &noted, &count, &err), 0);
     assert_int_equal(count, 2); /* and its rank */
     kill(noted[0].pid, SIGKILL);
+    int rank = noted[1].pid;
     mem_free(noted);
     assert_cause(f, 1, "shepherd_lost");
+    assert_no_segment(rank);
     FILE *file = fopen(in_home(f, "deep"), "r");
     int deep = 0;
     assert_int_equal(fscanf(file, "%d", &deep), 1);
     fclose(file);
     struct process_id left;
+    assert_no_segment(deep);
     assert_false(process_find(deep, &left)); /* gone, or a zombie that init will collect */
     UNTIL(f, removed, 1);
     assert_int_equal(rmdir(in_home(f, "tmp")), 0); /* nothing is left in it */
