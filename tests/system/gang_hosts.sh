@@ -294,7 +294,7 @@ case_daemon() { steps=250 disturbed daemon --set on_disconnect=replace; }
 hang() { # NAME FINDING WORDS of the program; then a command with the pid of rank 2
     local id attempt evidence
     mpi_program loop_mpi
-    id=$(command_job "$1" 4 4 "exec $ATHANOR_HOME/loop_mpi $3" "limits: {stall: 2s, stop_grace: 1s}")
+    id=$(command_job "$1" 4 4 "exec $ATHANOR_HOME/loop_mpi $3" "limits: {stall: 6s, stop_grace: 1s}")
     until_true 60 is_looping "$id" || fail "printed $(cli logs "$id")"
     attempt=$(newest_attempt "$id")
     [ $# = 3 ] || "${@:4}" "$(process_of "$attempt" 2 'loop_mpi')"
@@ -309,7 +309,7 @@ hang() { # NAME FINDING WORDS of the program; then a command with the pid of ran
 case_elsewhere() {
     local id attempt host
     reference
-    id=$(train elsewhere 2 --set limits.stall=2s --set limits.stop_grace=1s --set retry.elsewhere=true)
+    id=$(train elsewhere 2 --set limits.stall=8s --set limits.stop_grace=1s --set retry.elsewhere=true)
     until_true 60 has_checkpoint "$id" || fail "no checkpoint"
     attempt=$(newest_attempt "$id")
     host=$(host_of "$attempt" 1)
@@ -328,7 +328,7 @@ case_hangs() {
     echo "hangs: the rank that the others wait for is named, with the stacks of all"
 }
 
-case_stopped() { disturbed stopped --set limits.stall=2s --set limits.stop_grace=1s; }
+case_stopped() { disturbed stopped --set limits.stall=8s --set limits.stop_grace=1s; }
 
 echo "seed $seed"
 what=start

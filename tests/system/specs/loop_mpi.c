@@ -17,7 +17,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     for (long round = 0;; round++) {
         MPI_Barrier(MPI_COMM_WORLD);
-        if (round % 100 == 99) {
+        if (round % 20 == 19) {
             printf("round %ld\n", round);
             fflush(stdout);
         }
