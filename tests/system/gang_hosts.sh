@@ -139,7 +139,7 @@ disturbed() { # FAULT [options of the job]
     nap "$ms"
     start=$EPOCHREALTIME
     "fault_$1"
-    until_true $((4 * lease)) gone_everywhere || fail "left of attempt $attempt: $(for h in "${hosts[@]}"; do left_on "$h" "$attempt"; done)"
+    until_true ${patience:-$((4 * lease))} gone_everywhere || fail "left of attempt $attempt: $(for h in "${hosts[@]}"; do left_on "$h" "$attempt"; done)"
     echo "$EPOCHREALTIME $start" | awk '{ printf "  nothing is left of it on any host after %.1f s\n", $1 - $2 }'
     [ -z "$(type -t "heal_$1")" ] || "heal_$1"
     succeeds "$id"
@@ -328,7 +328,7 @@ case_hangs() {
     echo "hangs: the rank that the others wait for is named, with the stacks of all"
 }
 
-case_stopped() { disturbed stopped --set limits.stall=8s --set limits.stop_grace=1s; }
+case_stopped() { patience=40 disturbed stopped --set limits.stall=8s --set limits.stop_grace=1s; }
 
 echo "seed $seed"
 what=start
