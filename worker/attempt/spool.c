@@ -366,7 +366,7 @@ static int reader_segment(struct spool_reader *reader, uint64_t first, struct er
     if (reader->fd >= 0)
         close(reader->fd);
     reader->fd = fd;
-    reader->offset = 0;
+    reader->offset = reader->newest_seq = 0;
     return 0;
 }
 
@@ -471,6 +471,8 @@ static int read_one(struct spool_reader *reader, struct arena *arena, struct rec
     if ((*out)->seq > reader->next_seq)
         return err_set(err, ERR_PROTOCOL, "spool jumps from sequence %" PRIu64 " to %" PRIu64,
                        reader->next_seq - 1, (*out)->seq);
+    reader->newest_offset = reader->offset;
+    reader->newest_seq = (*out)->seq;
     reader->offset += (uint64_t)used;
     uint64_t behind = last->seq + 1;
     skip_known(reader->next_seq, out, out_count);
@@ -494,6 +496,17 @@ int spool_read(struct spool_reader *reader, struct arena *arena, struct rec_repo
         if (rc <= 0)
             return rc;
     }
+}
+
+bool spool_reader_back(struct spool_reader *reader, uint64_t after)
+{
+    if (after + 1 == reader->next_seq)
+        return true;
+    if (!reader->newest_seq || after + 1 < reader->newest_seq || after >= reader->next_seq)
+        return false;
+    reader->offset = reader->newest_offset;
+    reader->next_seq = after + 1;
+    return true;
 }
 
 int spool_last(const char *folder, uint64_t *out_seq, uint64_t *out_kind, struct err *err)

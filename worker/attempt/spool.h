@@ -55,6 +55,7 @@ struct spool_reader {
     int fd;            /* current segment; -1: none */
     uint64_t offset;   /* of the next record */
     uint64_t next_seq; /* of the next report to give out */
+    uint64_t newest_offset, newest_seq; /* of the record given last; newest_seq 0: none */
 };
 
 /* Starts behind sequence `after`, or at the oldest segment when that is newer. */
@@ -65,6 +66,10 @@ void spool_reader_close(struct spool_reader *reader);
  * ERR_IO; ERR_PROTOCOL when a record checks but does not decode or has the wrong sequence. */
 int spool_read(struct spool_reader *reader, struct arena *arena, struct rec_report **out,
                size_t *out_count, struct err *err) WARN_UNUSED;
+
+/* Goes back to behind `after` when that lies within the record given last: then without reading
+ * anything again but that record. Returns false, and has changed nothing, when it lies before. */
+bool spool_reader_back(struct spool_reader *reader, uint64_t after);
 
 /* Parses one record at `bytes`. Returns its length, 0 when it is not whole, -1 as spool_read.
  * Exposed for fuzzing. */

@@ -718,6 +718,7 @@ static void daemon_free(struct daemon *daemon)
     slots_done(&daemon->slots);
     claims_done(&daemon->claims);
     inventory_done(&daemon->inventory);
+    arena_done(&daemon->pump_arena);
     mem_free(daemon->catalogue);
     mem_free(daemon->cgroup_base);
     mem_free(daemon->cgroup_memory_base);

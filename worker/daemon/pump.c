@@ -15,8 +15,7 @@
 #define DROP_AGAIN_MS 5000u /* between looks for segments to remove */
 
 struct batch {
-    struct arena arena;
-    struct rec_report *reports;
+    struct rec_report *reports; /* what they point to is in the daemon's pump_arena */
     size_t count, capacity, bytes;
 };
 
@@ -95,10 +94,13 @@ static bool record_take(struct attempt *attempt, struct batch *batch,
     return true;
 }
 
-/* The reader ran ahead of what was sent: go back. */
+/* The reader ran ahead of what was sent: go back. With a full window that is the rest of a record;
+ * farther only when a session has ended. */
 static void reader_back(struct attempt *attempt)
 {
     struct err err = {0};
+    if (spool_reader_back(&attempt->reader, attempt->sent))
+        return;
     spool_reader_close(&attempt->reader);
     if (spool_reader_open(attempt->folder, attempt->sent, &attempt->reader, &err) < 0)
         spool_damaged(attempt, &err);
@@ -109,6 +111,7 @@ static void reader_back(struct attempt *attempt)
 void pump_attempt(struct attempt *attempt)
 {
     struct batch batch = {0};
+    struct arena *arena = &attempt->daemon->pump_arena;
     struct rec_report *reports;
     struct err err = {0};
     size_t count;
@@ -116,17 +119,22 @@ void pump_attempt(struct attempt *attempt)
     int rc = 0;
     if (!attempt->daemon->worker_id || attempt->state == ATTEMPT_FENCED || !attempt->reader.folder)
         return;
-    while (room && attempt->window_count < PUMP_WINDOW &&
-           (rc = spool_read(&attempt->reader, &batch.arena, &reports, &count, &err)) > 0)
+    while (room && attempt->window_count < PUMP_WINDOW) {
+        if (batch.count == 0)
+            arena_reset(arena);
+        rc = spool_read(&attempt->reader, arena, &reports, &count, &err);
+        if (rc <= 0)
+            break;
         room = record_take(attempt, &batch, reports, count);
+    }
     if (rc < 0)
         spool_damaged(attempt, &err);
     if (room && batch.count > 0)
         batch_send(attempt, &batch);
     if (attempt->reader.folder && attempt->reader.next_seq != attempt->sent + 1)
         reader_back(attempt);
+    arena_reset(arena);
     mem_free(batch.reports);
-    arena_done(&batch.arena);
 }
 
 void pump_rewind(struct attempt *attempt)

@@ -120,6 +120,38 @@ static void a_reader_that_starts_within_a_record_skips_what_it_knows(void **stat
     assert_int_equal(count, 0);
 }
 
+static void a_reader_goes_back_within_its_newest_record_and_no_farther(void **state)
+{
+    struct spool_writer spool = open_writer();
+    struct spool_reader reader;
+    struct arena arena = {0};
+    struct rec_report *reports;
+    struct err err = {0};
+    size_t count;
+    (void)state;
+    write_metrics(&spool, 5);
+    write_metrics(&spool, 5);
+    write_metrics(&spool, 5);
+    assert_int_equal(spool_reader_open(folder, 2, &reader, &err), 0);
+    assert_false(spool_reader_back(&reader, 1));
+    assert_int_equal(spool_read(&reader, &arena, &reports, &count, &err), 1);
+    assert_int_equal(reports[0].seq, 3);
+    assert_int_equal(spool_read(&reader, &arena, &reports, &count, &err), 1);
+    assert_false(spool_reader_back(&reader, 4)); /* in the one before */
+    assert_false(spool_reader_back(&reader, 11)); /* not yet given */
+    assert_int_equal(reader.next_seq, 11);
+    assert_true(spool_reader_back(&reader, 7));
+    assert_int_equal(spool_read(&reader, &arena, &reports, &count, &err), 1);
+    assert_int_equal(reports[0].seq, 8);
+    assert_int_equal(count, 3);
+    assert_true(spool_reader_back(&reader, 10));
+    assert_int_equal(spool_read(&reader, &arena, &reports, &count, &err), 1);
+    assert_int_equal(reports[0].seq, 11);
+    arena_done(&arena);
+    spool_reader_close(&reader);
+    spool_close(&spool);
+}
+
 static void a_reader_follows_a_writer(void **state)
 {
     struct spool_reader reader;
@@ -331,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_is_appended_is_read_in_order),
         TEST(a_reader_that_starts_within_a_record_skips_what_it_knows),
+        TEST(a_reader_goes_back_within_its_newest_record_and_no_farther),
         TEST(a_reader_follows_a_writer),
         TEST(a_reopened_spool_goes_on_behind_the_last_record),
         TEST(every_torn_end_is_cut_and_its_numbers_are_used_again),
