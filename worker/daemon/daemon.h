@@ -169,7 +169,7 @@ struct daemon {
     struct attempt *attempts; /* newest first */
     size_t attempt_count;
     int inotify_fd;
-    struct arena pump_arena; /* of what a pump reads; kept, because its pages cost as much as that */
+    struct arena pump_arena; /* of what a pump reads; kept, for its pages cost as much as that */
     uint64_t remembered[REMEMBERED_MAX]; /* ring of ended attempt ids */
     size_t remembered_at;
 };
