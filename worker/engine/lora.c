@@ -66,15 +66,20 @@ static struct tensor *joined_of(struct model *model, int64_t index, int64_t *out
     return NULL;
 }
 
-static void name_weight(struct model_weight *out, const struct model_weight *of, char which)
+void lora_file_name(const struct model_weight *of, char which, char out[MODEL_NAME_SIZE])
 {
     size_t length = strlen(of->hf_name), tail = strlen(".weight");
 
     if (length > tail && strcmp(of->hf_name + length - tail, ".weight") == 0)
         length -= tail;
-    snprintf(out->name, sizeof out->name, "%.100s.lora_%c", of->name, which);
-    snprintf(out->hf_name, sizeof out->hf_name, "base_model.model.%.*s.lora_%c.weight",
+    snprintf(out, MODEL_NAME_SIZE, "base_model.model.%.*s.lora_%c.weight",
              (int)(length < 110 ? length : 110), of->hf_name, which);
+}
+
+static void name_weight(struct model_weight *out, const struct model_weight *of, char which)
+{
+    snprintf(out->name, sizeof out->name, "%.100s.lora_%c", of->name, which);
+    lora_file_name(of, which, out->hf_name);
 }
 
 /* A (rank, columns), then B (rows, rank) of one matrix. */
@@ -236,6 +241,11 @@ void lora_free(struct lora *lora)
 struct model *lora_weights(struct lora *lora)
 {
     return &lora->weights;
+}
+
+const struct lora_config *lora_config_of(const struct lora *lora)
+{
+    return &lora->config;
 }
 
 /* W += scale B A, in double. */

@@ -26,8 +26,12 @@ int lora_new(struct model *model, const struct lora_config *config, uint64_t see
              struct lora **out, struct err *err) WARN_UNUSED;
 /* Takes the adapters out of the model again. */
 void lora_free(struct lora *lora);
-/* The adapters as a model without a forward pass; names are PEFT's. */
+/* The adapters as a model without a forward pass, A and B of each weight in turn; names in files
+ * are PEFT's. */
 struct model *lora_weights(struct lora *lora);
+const struct lora_config *lora_config_of(const struct lora *lora); /* alpha as it is used */
+/* The name in files of the adapter `which` ('A' or 'B') of a weight. */
+void lora_file_name(const struct model_weight *of, char which, char out[MODEL_NAME_SIZE]);
 /* Adds the adapters to the model's weights and sets B to zero: outputs stay as they are. */
 void lora_merge(struct lora *lora);
 

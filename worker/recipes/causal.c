@@ -39,13 +39,20 @@ static int causal_model(struct run *run, struct causal *causal, struct err *err)
     const struct run_input *init = run_input(run, "init");
     struct model_config config = {0};
 
+    if (causal->adapts && !init)
+        return err_set(err, ERR_INVALID, "parameter 'lora_rank' needs an input 'init': the model "
+                       "that gets adapters");
+    if (causal->adapts && *run_string(run, "upscale"))
+        return err_set(err, ERR_INVALID, "parameters 'lora_rank' and 'upscale' exclude each "
+                       "other: new blocks have to be trained");
     if (init) {
-        if (run_model_open(run, "init", trainer->device, true, &trainer->model, err) < 0)
+        if (run_model_open(run, "init", trainer->device, !causal->adapts, &trainer->model, err) <
+            0)
             return -1;
         trainer->model->config.dropout = run_float(run, "dropout");
         if (corpus_match_model(&causal->train, init->path, trainer->model, err) < 0)
             return -1;
-        return causal_deepen(run, trainer, err);
+        return causal->adapts ? trainer_adapt(trainer, err) : causal_deepen(run, trainer, err);
     }
     if (*run_string(run, "upscale"))
         return err_set(err, ERR_INVALID, "parameter 'upscale' needs an input 'init': the model "

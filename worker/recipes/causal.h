@@ -19,6 +19,7 @@ struct causal {
     struct windows valid_windows;
     const char *separator; /* NULL: every token is a target */
     bool documents;
+    bool adapts; /* set before causal_open: adapters are trained (LORA_PARAMS) */
     int64_t eval_every;
 };
 

@@ -5,6 +5,8 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "worker/engine/comm.h"
+#include "worker/engine/io/adapters.h"
+#include "worker/engine/lora.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -44,7 +46,8 @@ int run_model_open(const struct run *run, const char *input, struct device *devi
                        "input '%s' is missing; give it as "
                        "job:NAME/checkpoint:best or as a directory",
                        input);
-    if (model_files_open(given->path, device, !trained, out, err) < 0)
+    if ((adapters_alone(given->path) ? adapters_open : model_files_open)(given->path, device,
+                                                                         !trained, out, err) < 0)
         return err_wrap(err, "input '%s' (%s)", input, given->ref);
     return 0;
 }
@@ -83,9 +86,32 @@ void trainer_close(struct trainer *trainer)
     free(trainer->grad_host);
     tape_free(trainer->tape);
     optim_free(trainer->optim);
+    lora_free(trainer->lora);
     model_free(trainer->model);
     device_close(trainer->device);
     memset(trainer, 0, sizeof *trainer);
+}
+
+/* What the optimiser changes and ranks sum. */
+static struct model *trained_of(struct trainer *trainer)
+{
+    return trainer->lora ? lora_weights(trainer->lora) : trainer->model;
+}
+
+int trainer_adapt(struct trainer *trainer, struct err *err)
+{
+    struct run *run = trainer->run;
+    const char *targets = run_string(run, "lora_targets");
+    struct lora_config config = {.rank = run_int(run, "lora_rank"),
+                                 .alpha = run_float(run, "lora_alpha"),
+                                 .targets = *targets ? targets : NULL};
+
+    if (lora_new(trainer->model, &config, trainer->seed, &trainer->lora, err) < 0)
+        return err_wrap(err, "parameters 'lora_rank' and 'lora_targets'");
+    run_note(run, "adapters of rank %lld: %lld numbers beside a model of %lld",
+             (long long)config.rank, (long long)lora_weights(trainer->lora)->flat_count,
+             (long long)model_weight_count(&trainer->model->config));
+    return 0;
 }
 
 int trainer_start(struct trainer *trainer, struct err *err)
@@ -109,7 +135,7 @@ int trainer_start(struct trainer *trainer, struct err *err)
                        "parameter 'warmup' is %lld, more than the job's %lld steps",
                        (long long)trainer->schedule.warmup_steps,
                        (long long)trainer->schedule.steps);
-    return optim_new(trainer->model, &config, &trainer->optim, err);
+    return optim_new(trained_of(trainer), &config, &trainer->optim, err);
 }
 
 int64_t trainer_pass_most(const struct trainer *trainer)
@@ -236,7 +262,7 @@ int trainer_apply(struct trainer *trainer, struct err *err)
 
 int trainer_update(struct trainer *trainer, struct err *err)
 {
-    if (comm_sum_grad(trainer->run->comm, &trainer->model->flat, err) < 0)
+    if (comm_sum_grad(trainer->run->comm, &trained_of(trainer)->flat, err) < 0)
         return -1;
     return trainer_apply(trainer, err);
 }
@@ -275,8 +301,8 @@ static double norm_of(const float *values, int64_t count)
 
 int trainer_grad_park(struct trainer *trainer, double *out_norm, struct err *err)
 {
-    struct tensor *flat = &trainer->model->flat;
-    int64_t count = trainer->model->flat_count;
+    struct tensor *flat = &trained_of(trainer)->flat;
+    int64_t count = trained_of(trainer)->flat_count;
 
     if (!trainer->grad_host)
         trainer->grad_host = malloc((size_t)count * sizeof *trainer->grad_host);
@@ -286,14 +312,14 @@ int trainer_grad_park(struct trainer *trainer, double *out_norm, struct err *err
     tensor_read_grad(flat, trainer->grad_host);
     comm_sum_f32(trainer->run->comm, trainer->grad_host, count);
     *out_norm = norm_of(trainer->grad_host, count);
-    model_zero_grad(trainer->model);
+    model_zero_grad(trained_of(trainer));
     return 0;
 }
 
 int trainer_grad_join(struct trainer *trainer, double *out_norm, struct err *err)
 {
-    struct tensor *flat = &trainer->model->flat;
-    int64_t count = trainer->model->flat_count;
+    struct tensor *flat = &trained_of(trainer)->flat;
+    int64_t count = trained_of(trainer)->flat_count;
     float *sum = malloc((size_t)count * sizeof *sum);
 
     if (!sum)
@@ -310,12 +336,43 @@ int trainer_grad_join(struct trainer *trainer, double *out_norm, struct err *err
     return 0;
 }
 
+/* The merged model is made from the files just written, as any reader would make it. */
+static int save_adapters(struct trainer *trainer, struct checkpoint_writer *writer,
+                         struct err *err)
+{
+    const char *folder = checkpoint_folder(writer);
+    struct model *merged = NULL;
+    int rc;
+
+    if (checkpoint_rank(writer) != 0)
+        return 0;
+    if (adapters_write(folder, trainer->lora, run_input(trainer->run, "init")->path, err) < 0)
+        return -1;
+    if (!run_bool(trainer->run, "merge"))
+        return 0;
+    if (model_clone_frozen(trainer->model, trainer->device, &merged, err) < 0)
+        return -1;
+    rc = adapters_merge(folder, merged, err);
+    if (rc == 0)
+        rc = model_files_write(folder, merged, err);
+    model_free(merged);
+    return rc;
+}
+
 int trainer_save(struct trainer *trainer, struct checkpoint_writer *writer, struct err *err)
 {
-    return training_save(writer, trainer->model, trainer->optim, err);
+    if (!trainer->lora)
+        return training_save(writer, trainer->model, trainer->optim, err);
+    if (save_adapters(trainer, writer, err) < 0)
+        return -1;
+    return training_save_optim(writer, trainer->optim, err);
 }
 
 int trainer_load(struct trainer *trainer, struct checkpoint_reader *reader, struct err *err)
 {
-    return training_load(reader, trainer->model, trainer->optim, err);
+    if (!trainer->lora)
+        return training_load(reader, trainer->model, trainer->optim, err);
+    if (adapters_read(checkpoint_path(reader), trainer->lora, err) < 0)
+        return -1;
+    return training_load_optim(reader, trainer->optim, err);
 }

@@ -43,11 +43,25 @@
      "gradient norm above which gradients are scaled down; 0: never"}
 /* clang-format on */
 
+/* Rows for recipes that can train adapters of a model instead of the model. */
+#define LORA_PARAMS \
+    {"lora_rank", PARAM_INT, "0", 0, 1024, NULL, \
+     "rank of adapters that are trained while the model itself stays; 0: train the model"}, \
+    {"lora_alpha", PARAM_FLOAT, "0", 0, 1e6, NULL, \
+     "adapters count alpha / rank times; 0: once"}, \
+    {"lora_targets", PARAM_STRING, "", 0, 0, NULL, \
+     "weights of blocks that get adapters, as q,v; empty: every matrix of a block"}, \
+    {"merge", PARAM_BOOL, "true", 0, 0, NULL, \
+     "checkpoints also hold the model with its adapters added, which is what other jobs read; " \
+     "false: adapters alone, beside a base that must stay where it is"}
+/* clang-format on */
+
 struct trainer {
     struct run *run;
     struct device *device;
     struct tape *tape;
     struct model *model;
+    struct lora *lora;   /* NULL: the model itself is trained              */
     struct optim *optim;
     struct schedule_config schedule;
     uint64_t seed;
@@ -65,6 +79,9 @@ int run_device_open(const struct run *run, struct device **out, struct err *err)
 /* Device, tape and parameters. Refuses a batch that the ranks cannot share (ERR_INVALID). */
 int trainer_open(struct run *run, struct trainer *trainer, struct err *err) WARN_UNUSED;
 void trainer_close(struct trainer *trainer); /* a zeroed struct is fine */
+/* Puts adapters into the model, which must be frozen, as LORA_PARAMS say.
+ * Between opening the model and trainer_start. Errors: ERR_INVALID. */
+int trainer_adapt(struct trainer *trainer, struct err *err) WARN_UNUSED;
 /* The optimiser and the schedule of run->step_count steps; the model must be set. */
 int trainer_start(struct trainer *trainer, struct err *err) WARN_UNUSED;
 
@@ -98,12 +115,15 @@ int trainer_grad_park(struct trainer *trainer, double *out_norm, struct err *err
 int trainer_grad_join(struct trainer *trainer, double *out_norm, struct err *err) WARN_UNUSED;
 int trainer_apply(struct trainer *trainer, struct err *err) WARN_UNUSED;
 
+/* With adapters: adapter_config.json and adapter_model.safetensors, whose base is the folder of
+ * the input `init`, and the merged model where `merge` says so. */
 int trainer_save(struct trainer *trainer, struct checkpoint_writer *writer,
                  struct err *err) WARN_UNUSED;
 int trainer_load(struct trainer *trainer, struct checkpoint_reader *reader,
                  struct err *err) WARN_UNUSED;
 
-/* The model of a checkpoint input. trained: with gradients. */
+/* The model of a checkpoint input. trained: with gradients. A folder of adapters alone is its base
+ * model with the adapters merged. */
 int run_model_open(const struct run *run, const char *input, struct device *device, bool trained,
                    struct model **out, struct err *err) WARN_UNUSED;
 

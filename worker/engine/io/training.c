@@ -45,8 +45,12 @@ int training_save(struct checkpoint_writer *writer, const struct model *model,
     if (checkpoint_rank(writer) == 0 &&
         model_files_write(checkpoint_folder(writer), model, err) < 0)
         return -1;
-    if (!optim)
-        return 0;
+    return optim ? training_save_optim(writer, optim, err) : 0;
+}
+
+int training_save_optim(struct checkpoint_writer *writer, const struct optim *optim,
+                        struct err *err)
+{
     checkpoint_put_int(writer, "optim.step", optim->step);
     if (save_moment(writer, "m", &optim->m, err) < 0)
         return -1;
@@ -72,8 +76,11 @@ int training_load(struct checkpoint_reader *reader, struct model *model, struct 
 {
     if (model_files_read(checkpoint_path(reader), model, err) < 0)
         return -1;
-    if (!optim)
-        return 0;
+    return optim ? training_load_optim(reader, optim, err) : 0;
+}
+
+int training_load_optim(struct checkpoint_reader *reader, struct optim *optim, struct err *err)
+{
     if (checkpoint_get_int(reader, "optim.step", &optim->step, err) < 0 ||
         load_moment(reader, "m", &optim->m, err) < 0)
         return -1;

@@ -12,6 +12,11 @@
  * Copies are owned by the writer. */
 int training_save(struct checkpoint_writer *writer, const struct model *model,
                   const struct optim *optim, struct err *err) WARN_UNUSED;
+/* The optimiser alone, where the weights are saved in another form. */
+int training_save_optim(struct checkpoint_writer *writer, const struct optim *optim,
+                        struct err *err) WARN_UNUSED;
+int training_load_optim(struct checkpoint_reader *reader, struct optim *optim,
+                        struct err *err) WARN_UNUSED;
 /* The reverse, into a model and optimiser of the same config. optim may be NULL. */
 int training_load(struct checkpoint_reader *reader, struct model *model, struct optim *optim,
                   struct err *err) WARN_UNUSED;

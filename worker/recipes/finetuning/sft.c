@@ -4,7 +4,10 @@
 
 static int sft_open(struct run *run, void *state, struct err *err)
 {
-    return causal_open(run, state, "documents", run_string(run, "separator"), err);
+    struct causal *causal = state;
+
+    causal->adapts = run_int(run, "lora_rank") > 0;
+    return causal_open(run, causal, "documents", run_string(run, "separator"), err);
 }
 
 static const struct param sft_params[] = {
@@ -14,6 +17,7 @@ static const struct param sft_params[] = {
     {"separator", PARAM_STRING, "\n", 0, 0, NULL,
      "one token between prompt and response: only what follows its last place in a document is "
      "trained on; empty: everything is"},
+    LORA_PARAMS,
     ARCH_PARAMS,
     TRAIN_PARAMS("1e-3", "cosine", "32", "0.1"),
 };
@@ -31,7 +35,7 @@ const struct recipe recipe_finetuning_sft = {
     .kind = RECIPE_FINETUNING,
     .version = 1,
     .summary = "Trains a language model to answer prompts: only responses are targets.",
-    .source = "Ouyang et al. 2022, section 3.5 (SFT)",
+    .source = "Ouyang et al. 2022, section 3.5 (SFT); Hu et al. 2022 (LoRA)",
     .params = sft_params,
     .param_count = ARRAY_COUNT(sft_params),
     .inputs = sft_inputs,
