@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -163,20 +164,28 @@ int keypair_write(const char *path, const struct keypair *keys, struct err *err)
     return rc;
 }
 
-static int secret_check(const char *path, struct err *err)
+static bool is_credential(const char *path)
+{
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+    size_t length = folder ? strlen(folder) : 0;
+    return length > 0 && strncmp(path, folder, length) == 0 && path[length] == '/';
+}
+
+int secret_file_check(const char *what, const char *path, struct err *err)
 {
     struct stat status;
+    unsigned others = is_credential(path) ? 037 : 077;
     if (stat(path, &status) < 0)
-        return err_errno(err, "key file '%s'", path);
+        return err_errno(err, "%s '%s'", what, path);
     if (!S_ISREG(status.st_mode))
-        return err_set(err, ERR_INVALID, "key file '%s' is not a regular file", path);
-    if (status.st_mode & 077)
+        return err_set(err, ERR_INVALID, "%s '%s' is not a regular file", what, path);
+    if (status.st_mode & others)
         return err_set(err, ERR_DENIED,
-                       "key file '%s' has mode %03o, others may read it: chmod 600, and replace "
+                       "%s '%s' has mode %03o, others may read it: chmod 600, and replace "
                        "the key if it may have been read",
-                       path, status.st_mode & 0777u);
+                       what, path, status.st_mode & 0777u);
     if (status.st_uid != geteuid() && status.st_uid != 0)
-        return err_set(err, ERR_DENIED, "key file '%s' belongs to user %u, not to %u or root", path,
+        return err_set(err, ERR_DENIED, "%s '%s' belongs to user %u, not to %u or root", what, path,
                        (unsigned)status.st_uid, (unsigned)geteuid());
     return 0;
 }
@@ -184,7 +193,7 @@ static int secret_check(const char *path, struct err *err)
 int keypair_read(const char *path, struct keypair *out, struct err *err)
 {
     struct keypair keys;
-    if (secret_check(path, err) < 0 || file_parse(path, &keys, err) < 0)
+    if (secret_file_check("key file", path, err) < 0 || file_parse(path, &keys, err) < 0)
         return -1;
     if (!keys.secret_key[0])
         return err_set(err, ERR_INVALID, "key file '%s' has no secret-key line", path);

@@ -22,6 +22,12 @@ struct keypair {
 void keypair_make(struct keypair *out);
 void keypair_wipe(struct keypair *keys); /* zeroes, not optimised away */
 
+/* Whether a file may hold a secret: nobody but its owner can read it, who is the caller or root. In
+ * $CREDENTIALS_DIRECTORY a group may, because systemd's access list shows as one there; the folder
+ * itself lets only the service in. Errors: ERR_NOT_FOUND, ERR_IO, ERR_DENIED, ERR_INVALID; `what`
+ * begins each. */
+int secret_file_check(const char *what, const char *path, struct err *err) WARN_UNUSED;
+
 /* Writes PATH (0600) and PATH.pub (0644), each atomically. Refuses to replace an existing
  * secret: ERR_EXISTS. */
 int keypair_write(const char *path, const struct keypair *keys, struct err *err) WARN_UNUSED;

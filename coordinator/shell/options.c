@@ -2,10 +2,12 @@
 #include "coordinator/shell/options.h"
 
 #include "common/base/buf.h"
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/parse.h"
 #include "common/base/roff.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,7 @@ struct option_row {
     size_t offset, count_offset; /* fields of struct options */
     size_t limit;                /* OPTION_LIST */
     const char *help;
+    const char *credential; /* OPTION_TEXT: file in $CREDENTIALS_DIRECTORY, when not given; NULL: none */
 };
 
 #define AT(field) offsetof(struct options, field)
@@ -33,6 +36,10 @@ struct option_row {
 static const struct option_row rows[] = {
     {"--db", "CONNINFO", "ATHANOR_DB", OPTION_TEXT, AT(db), 0, 0,
      "PostgreSQL, as libpq reads it: postgresql://user@host/name or host=... dbname=..."},
+    {"--db-password", "FILE", "ATHANOR_DB_PASSWORD_FILE", OPTION_TEXT, AT(db_password), 0, 0,
+     "the password for --db, which others cannot read there as they might in an environment (by "
+     "systemd: the credential athanor.db-password)",
+     .credential = "athanor.db-password"},
     {"--listen", "ENDPOINT", "ATHANOR_LISTEN", OPTION_LIST, AT(listen), AT(listen_count),
      OPTIONS_LISTEN_MAX,
      "where to listen: tcp://ADDRESS:PORT or ipc:///PATH; may be repeated, or "
@@ -46,7 +53,8 @@ static const struct option_row rows[] = {
     {"--secrets-key", "FILE", "ATHANOR_SECRETS_KEY_FILE", OPTION_TEXT, AT(secrets_key), 0, 0,
      "a key pair (`athanor keys new`) from which the key of stored secrets is derived, the same for "
      "all coordinators (default: that of --key; when that one is replaced, give the old one here "
-     "until all secrets have been set again)"},
+     "until all secrets have been set again; by systemd: the credential athanor.secrets-key)",
+     .credential = "athanor.secrets-key"},
     {"--admin", "NAME:FILE", NULL, OPTION_LIST, AT(admins), AT(admin_count), OPTIONS_ADMIN_MAX,
      "enrol the public key in FILE as administrator NAME, unless NAME has a key already"},
     {"--principals", "FILE", NULL, OPTION_TEXT, AT(principals), 0, 0,
@@ -89,7 +97,9 @@ static const struct option_row rows[] = {
     {"--json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0,
      "with --simulate: print JSON instead of a table"},
     {"--notify-secret", "FILE", "ATHANOR_NOTIFY_SECRET_FILE", OPTION_TEXT, AT(notify_secret), 0, 0,
-     "webhooks are signed with what FILE holds: Athanor-Signature: sha256=HMAC of the body"},
+     "webhooks are signed with what FILE holds: Athanor-Signature: sha256=HMAC of the body (by "
+     "systemd: the credential athanor.notify-secret)",
+     .credential = "athanor.notify-secret"},
     {"--notify-allow", "HOST", "ATHANOR_NOTIFY_ALLOW", OPTION_LIST, AT(notify_allow),
      AT(notify_allow_count), OPTIONS_ALLOW_MAX,
      "webhooks may go to HOST or HOST:PORT alone; may be repeated, or several separated by commas "
@@ -226,6 +236,25 @@ static int read_environment(struct options *options, struct err *err)
     return 0;
 }
 
+/* What systemd's LoadCredential= has put there fills what is open still. */
+static int read_credentials(struct options *options, struct err *err)
+{
+    static char paths[ARRAY_COUNT(rows)][512]; /* options borrow their texts */
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+
+    for (size_t i = 0; folder && *folder && i < ARRAY_COUNT(rows); i++) {
+        const char **field = (const char **)(void *)((char *)options + rows[i].offset);
+        if (!rows[i].credential || *field)
+            continue;
+        int length = snprintf(paths[i], sizeof paths[i], "%s/%s", folder, rows[i].credential);
+        if (length < 0 || (size_t)length >= sizeof paths[i])
+            return err_set(err, ERR_LIMIT, "CREDENTIALS_DIRECTORY is too long");
+        if (file_exists(paths[i]))
+            *field = paths[i];
+    }
+    return 0;
+}
+
 /* Options of a simulation say nothing to a coordinator that serves. */
 static int check_serving(const struct options *options, struct err *err)
 {
@@ -268,7 +297,7 @@ int options_parse(int argc, char **argv, struct options *out, struct err *err)
     for (int i = 1; i < argc; i++)
         if (parse_one(argc, argv, &i, &options, err) < 0)
             return -1;
-    if (read_environment(&options, err) < 0)
+    if (read_environment(&options, err) < 0 || read_credentials(&options, err) < 0)
         return -1;
     if (options.listen_count == 0)
         options.listen[options.listen_count++] = "tcp://127.0.0.1:7117";

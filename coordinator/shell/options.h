@@ -10,6 +10,7 @@
 
 struct options {
     const char *db;                         /* libpq connection string or URL */
+    const char *db_password;                /* file; NULL: none, or in db */
     const char *key;                        /* file of our CURVE key pair; made when missing */
     const char *secrets_key;                /* file from which the key of secrets is derived */
     const char *listen[OPTIONS_LISTEN_MAX]; /* ZeroMQ endpoints */

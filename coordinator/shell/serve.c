@@ -9,6 +9,7 @@
 #include "common/net/notify.h"
 #include "coordinator/store/loader.h"
 #include "coordinator/store/migrate.h"
+#include "coordinator/store/pg.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #define END_WAIT_MS        5000u
+#define PASSWORD_BYTES_MAX 1024u
 #define START_AGAIN_MS     500u
 #define START_REFUSALS_MAX 6u /* 3 s: it may have come back a moment ago, and be crowded */
 
@@ -332,11 +334,32 @@ static int open_secrets(struct shell *shell, const struct keypair *keys, struct 
     return rc;
 }
 
+/* A line; read before the first connection. */
+static int read_password(const char *path, struct err *err)
+{
+    char *text = NULL;
+    size_t length;
+
+    if (!path)
+        return 0;
+    if (secret_file_check("password file", path, err) < 0 ||
+        file_read(path, PASSWORD_BYTES_MAX, &text, &length, err) < 0)
+        return err_wrap(err, "option '--db-password'");
+    text[strcspn(text, "\r\n")] = '\0';
+    int rc = text[0] ? 0 : err_set(err, ERR_INVALID, "option '--db-password': '%s' is empty", path);
+    if (rc == 0)
+        pg_password_set(text);
+    explicit_bzero(text, length);
+    mem_free(text);
+    return rc;
+}
+
 static int prepare(struct shell *shell, struct keypair *keys, uint64_t *out_cluster_id,
                    struct err *err)
 {
     shell->principals = principals_new();
-    if (await_database(shell, out_cluster_id, err) < 0)
+    if (read_password(shell->options->db_password, err) < 0 ||
+        await_database(shell, out_cluster_id, err) < 0)
         return -1;
     if (shell->stopping || shell->options->migrate_only)
         return 0;
@@ -428,6 +451,7 @@ static void close_process(struct shell *shell)
     keeper_close(shell->keeper);
     principals_free(shell->principals);
     secrets_free(shell->secrets);
+    pg_password_set(NULL);
     if (shell->loop)
         loop_free(shell->loop);
 }

@@ -1,6 +1,7 @@
 /* pg.c - connecting, and reading what went wrong; see pg.h. */
 #include "coordinator/store/pg.h"
 
+#include "common/base/mem.h"
 #include "common/base/parse.h"
 
 #include <string.h>
@@ -32,6 +33,16 @@ static void quiet(void *user, const PGresult *result)
     (void)result; /* notices of migrations are for psql users; errors come as results */
 }
 
+static char *password; /* NULL: none; libpq keeps copies of it in each connection anyway */
+
+void pg_password_set(const char *text)
+{
+    if (password)
+        explicit_bzero(password, strlen(password));
+    mem_free(password);
+    password = mem_strdup(text);
+}
+
 static PGconn *begin(const char *conninfo, enum pg_purpose purpose, bool wait)
 {
     CHECK(purpose > 0 && purpose < PG_PURPOSE_END);
@@ -39,10 +50,11 @@ static PGconn *begin(const char *conninfo, enum pg_purpose purpose, bool wait)
     const char *keywords[] = {"dbname",          "application_name",
                               "options",         "client_encoding",
                               "connect_timeout", "tcp_user_timeout",
-                              "keepalives_idle", NULL};
+                              "keepalives_idle", password ? "password" : NULL,
+                              NULL};
     const char *values[] = {
         conninfo, session_names[purpose], session_options[purpose], "UTF8", "10", "10000", "5",
-        NULL};
+        password, NULL};
     PGconn *pg =
         wait ? PQconnectdbParams(keywords, values, 1) : PQconnectStartParams(keywords, values, 1);
     CHECK(pg != NULL);

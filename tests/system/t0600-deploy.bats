@@ -10,6 +10,7 @@ setup_file() {
 
 teardown_file() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
+    athanor down --force >/dev/null 2>&1 || true # of a test that failed
     rm -rf "$ATHANOR_HOME"
 }
 
@@ -29,6 +30,17 @@ setup() { source "$BATS_TEST_DIRNAME/cluster.bash"; }
             "$ATHANOR_HOME/$name.service" >"$ATHANOR_HOME/$name.security" ||
             { tail -1 "$ATHANOR_HOME/$name.security"; return 1; }
     done
+}
+
+@test "each password of the coordinator is a credential of its unit, documented, and read from there" {
+    unit=$root/systemd/athanor-coordinator.service
+    athanor-coordinator --help >"$ATHANOR_HOME/help"
+    for name in db-password notify-secret secrets-key mail-password; do
+        grep -qx "LoadCredential=athanor.$name" "$unit"
+        grep -q "^| .athanor.$name. |" "$root/systemd/README.md"
+        [ $name = mail-password ] || tr -s '\n ' '  ' <"$ATHANOR_HOME/help" | grep -q "the credential athanor.$name"
+    done
+    ! grep -E '^Environment=.*(PASSWORD|SECRET|TOKEN)' "$root"/systemd/*.service
 }
 
 @test "manifests for Kubernetes fit together, and a slip in one is noticed" {
@@ -104,6 +116,19 @@ setup() { source "$BATS_TEST_DIRNAME/cluster.bash"; }
     wait $worker
     [ "$(sql "SELECT state || ' ' || cause FROM athanor.jobs WHERE job_id = $long")" = "READY node_ended" ]
     [ "$(sql "SELECT state FROM athanor.workers WHERE name = 'node7'")" = LEFT ]
+    # A password that is neither in the address nor in the environment.
+    socket=$(sql "SELECT trim(both '\"' FROM setting) FROM pg_settings WHERE name = 'unix_socket_directories'")
+    hba=$(sql "SHOW hba_file")
+    printf 'local all by_password scram-sha-256\n%s\n' "$(cat "$hba")" >"$hba"
+    mkdir -m 700 "$ATHANOR_HOME/credentials"
+    head -c 12 /dev/urandom | base64 >"$ATHANOR_HOME/credentials/athanor.db-password"
+    chmod 600 "$ATHANOR_HOME/credentials/athanor.db-password"
+    { printf "SET default_transaction_read_only = off; CREATE ROLE by_password LOGIN SUPERUSER PASSWORD '%s';\n" "$(cat "$ATHANOR_HOME/credentials/athanor.db-password")"
+      echo "SELECT pg_reload_conf();"; } | athanor sql -- -q >/dev/null
+    by_password() { athanor-coordinator --migrate --db "host=$socket dbname=$(sql 'SELECT current_database()') user=by_password"; }
+    run by_password
+    [[ $status -ne 0 && $output == *"no password supplied"* ]] || { echo "$output"; return 1; }
+    CREDENTIALS_DIRECTORY=$ATHANOR_HOME/credentials by_password
     athanor down --force >/dev/null
 }
 

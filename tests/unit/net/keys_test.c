@@ -188,11 +188,27 @@ static void a_file_above_the_limit_is_refused(void **state)
     assert_int_equal(err.kind, ERR_LIMIT);
 }
 
+static void a_group_may_read_credentials_and_nothing_else(void **state)
+{
+    char *path = path_in(state, "credential");
+    struct err err;
+    assert_int_equal(file_replace(path, "x", 1, 0440, &err), 0);
+    assert_int_equal(secret_file_check("password file", path, &err), -1);
+    assert_int_equal(err.kind, ERR_DENIED);
+    assert_int_equal(setenv("CREDENTIALS_DIRECTORY", *state, 1), 0);
+    assert_int_equal(secret_file_check("password file", path, &err), 0);
+    assert_int_equal(chmod(path, 0444), 0);
+    assert_int_equal(secret_file_check("password file", path, &err), -1);
+    assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+    mem_free(path);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(a_written_pair_is_read_back),
+        T(a_group_may_read_credentials_and_nothing_else),
         T(the_public_file_holds_no_secret),
         T(an_existing_secret_is_not_replaced),
         T(a_secret_that_others_may_read_is_refused),

@@ -1,6 +1,7 @@
 /* options_test.c - the command line and the environment of the coordinator. */
 #include "coordinator/shell/options.h"
 
+#include "common/base/file.h"
 #include "common/base/mem.h"
 
 #include <setjmp.h>
@@ -117,6 +118,26 @@ static void the_manual_page_has_an_entry_for_every_option(void **state)
     mem_free(page);
 }
 
+static void credentials_fill_what_nobody_gave(void **state)
+{
+    char folder[] = "/tmp/athanor-credentials-XXXXXX", path[100];
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/athanor.db-password", folder);
+    assert_int_equal(file_replace(path, "pw\n", 3, 0600, &err), 0);
+    assert_int_equal(setenv("CREDENTIALS_DIRECTORY", folder, 1), 0);
+    assert_int_equal(parse("--db=x", "--key=/k", NULL, NULL), 0);
+    assert_string_equal(options.db_password, path);
+    assert_null(options.notify_secret);
+    assert_null(options.secrets_key);
+    assert_int_equal(parse("--db=x", "--key=/k", "--db-password=/mine", NULL), 0);
+    assert_string_equal(options.db_password, "/mine");
+    assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+    assert_int_equal(parse("--db=x", "--key=/k", NULL, NULL), 0);
+    assert_null(options.db_password);
+    assert_int_equal(file_remove_tree(folder, &err), 0);
+}
+
 int main(void)
 {
     unsetenv("ATHANOR_DB");
@@ -124,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_value_may_follow_or_be_attached),
         cmocka_unit_test(lists_take_commas_and_repeats),
+        cmocka_unit_test(credentials_fill_what_nobody_gave),
         cmocka_unit_test(wrong_options_say_what_would_do),
         cmocka_unit_test(the_environment_fills_what_is_left_open),
         cmocka_unit_test(the_help_page_names_every_option_and_exit_code),
