@@ -10,7 +10,7 @@ static const struct option options[] = {
     {"max-time", 0, VALUE_TEXT, "DURATION",
      "set: longest wall time that a job may state, and gets if it states none; or none", false},
     {"preemption", 0, VALUE_TEXT, "CLASS",
-     "set: class from 0 to 1000; jobs of a greater one may evict those of a smaller one", false},
+     "set: class from 0 to 1000; jobs of a greater one come before, and may evict, others", false},
     {"evicts", 0, VALUE_TEXT, "true|false", "set: whether its jobs may have others stopped", false},
     {"evictable", 0, VALUE_TEXT, "true|false", "set: whether its jobs may be stopped for others",
      false},

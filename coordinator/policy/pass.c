@@ -15,9 +15,14 @@
 
 /* ---- order --------------------------------------------------------------------------------- */
 
-/* Keys and bonuses stay below 2^62, so that the sum is exact. */
+/* Keys and bonuses stay below 2^62, so that the sum is exact. Where jobs evict, the preemption class
+ * goes before everything else: a victim of greater priority would take back the room that was made,
+ * and be evicted again, without end. */
 static bool comes_before(const struct pass *pass, size_t a, size_t b)
 {
+    const struct policy_class *classes = pass->view->classes;
+    if (pass->rules->evicting && classes[a].preemption != classes[b].preemption)
+        return classes[a].preemption > classes[b].preemption;
     int64_t a_key = pass->lanes[a].head.key + pass->view->classes[a].bonus;
     int64_t b_key = pass->lanes[b].head.key + pass->view->classes[b].bonus;
     if (a_key != b_key)

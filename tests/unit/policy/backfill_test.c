@@ -471,6 +471,20 @@ static void the_bonus_of_a_class_counts_like_priority(void **state)
     assert_true(is_placed(w, 1));
 }
 
+/* Else the victim would take back the room that was made, and be evicted for it again. */
+static void who_may_evict_comes_before_its_victims_whatever_their_priority(void **state)
+{
+    struct world *w = *state;
+    world_worker(w, 0, 1, 0);
+    evicting_pair(w, 1);
+    world_job(w, 0, 1, 1000);
+    world_job(w, 1, 2, -1000);
+    world_plan(w, policy_find("fair"));
+    assert_true(is_placed(w, 2));
+    world_plan(w, policy_find("fifo")); /* where nobody evicts */
+    assert_true(is_placed(w, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -497,6 +511,7 @@ int main(void)
         WORLD_TEST(what_was_freed_is_kept_for_whom_it_was_freed),
         WORLD_TEST(under_conservative_nobody_delays_those_before_him),
         WORLD_TEST(the_bonus_of_a_class_counts_like_priority),
+        WORLD_TEST(who_may_evict_comes_before_its_victims_whatever_their_priority),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -161,7 +161,7 @@ static void conservative_starts_each_job_within_the_sum_of_the_limits_before_it(
     }
 }
 
-/* Urgent jobs of an evicting class among long ones that may be evicted. */
+/* An urgent job of an evicting class among long ones that may be evicted, of any priority. */
 static void evicted_jobs_make_room_once_and_end_in_the_end(void **state)
 {
     (void)state;
@@ -173,6 +173,7 @@ static void evicted_jobs_make_room_once_and_end_in_the_end(void **state)
             for (size_t i = 0; i <= SMALL; i++) {
                 scene->jobs[i].evictable = true;
                 scene->jobs[i].stop_ms = 5;
+                scene->jobs[i].key = (int64_t)(i % 3) * 1000;
             }
             struct drive_job *large = &scene->jobs[LARGE_AT];
             large->evictable = false;
