@@ -8,6 +8,7 @@
 #define TEACHER_STEPS 3000
 #define STUDENT_STEPS 300
 #define AGAIN_STEPS   250
+#define CONTROL_STEPS 1000
 
 static bool long_mode(void)
 {
@@ -294,6 +295,86 @@ static void check_proximity(const struct place *place, int seed, const char *tea
     assert_true(by_temperature[0] > by_temperature[2]);
 }
 
+/* ---- gate 10 ---------------------------------------------------------------------------- */
+
+static void make_codes(const struct place *place, const char *name, const char *pairs)
+{
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"codes\", \"inputs\": {\"pairs\": {\"ref\": "
+                            "\"dataset:%s\", \"path\": \"%s/%s/datasets/%s\"}}", pairs, place->folder,
+                            pairs, pairs);
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+struct controlled {
+    double mean[2][5], spearman[2], accuracy[2], plain;
+};
+
+static struct controlled control(const struct place *place, const char *name, const char *model,
+                                 const char *codes, int sources, int ranks)
+{
+    static const char *const kinds[] = {"len", "abs"};
+    char *data = part_of(place, "world", "test"), *known = part_of(place, codes, "train");
+    char *spec = mem_printf("\"kind\": \"eval\", \"recipe\": \"control\", \"inputs\": {\"model\": %s, "
+                            "\"codes\": %s, \"data\": %s}, \"params\": {\"max_tokens\": 30, "
+                            "\"sources\": %d, \"bootstrap\": 200}", model, known, data, sources);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+    struct trace trace = {0};
+    struct controlled out = {0};
+
+    run_job_in(place, &job, &trace);
+    uint64_t last = trace.points[trace.count - 1].step;
+    for (int k = 0; k < 2; k++) {
+        char metric[48];
+        for (int b = 0; b < 5; b++) {
+            snprintf(metric, sizeof metric, "%s_%d", kinds[k], b + 1);
+            out.mean[k][b] = trace_at(&trace, metric, last);
+        }
+        snprintf(metric, sizeof metric, "%s_spearman", kinds[k]);
+        out.spearman[k] = trace_at(&trace, metric, last);
+        snprintf(metric, sizeof metric, "%s_accuracy", kinds[k]);
+        out.accuracy[k] = trace_at(&trace, metric, last);
+        print_message("%-22s <%s:1..5> %.3f %.3f %.3f %.3f %.3f  spearman %.2f  accuracy %.3f\n",
+                      name, kinds[k], out.mean[k][0], out.mean[k][1], out.mean[k][2],
+                      out.mean[k][3], out.mean[k][4], out.spearman[k], out.accuracy[k]);
+    }
+    out.plain = trace_at(&trace, "len_plain", last);
+    trace_done(&trace);
+    mem_free(data);
+    mem_free(known);
+    mem_free(spec);
+    return out;
+}
+
+/* The student learns what codes ask for, said beside pairs of four times the contexts: a fifth of
+ * them has a code. In the long mode. */
+static void check_control(const struct place *place, int seed, const char *teacher)
+{
+    char *pairs = named("many", seed), *codes = named("codes", seed);
+    char *student = named("student-codes", seed), *eval = named("eval-codes", seed);
+
+    sample(place, pairs, teacher, NULL, "world", SAMPLING ", \"samples\": 20, \"max_contexts\": 800",
+           1);
+    make_codes(place, codes, pairs);
+    char *model = teach(place, student, teacher, codes, CONTROL_STEPS, "0.002");
+    struct controlled found = control(place, eval, model, codes, 400, 2);
+    struct rewritten plain = evaluate(place, "eval-plain", model, ""), coded;
+    coded = evaluate(place, "eval-coded", model, ", \"prompt\": \"<len:5>\"");
+
+    for (int b = 0; b < 4; b++)
+        assert_true(found.mean[0][b] < found.mean[0][b + 1]);
+    assert_true(found.spearman[0] >= 0.9 && found.accuracy[0] > 0.25); /* by chance: 0.2 */
+    assert_true(found.spearman[1] >= 0.5 && found.mean[1][0] < found.mean[1][4]);
+    assert_true(plain.both > 0.5 && coded.both > 0.5); /* without a code and with one */
+    mem_free(model);
+    mem_free(pairs);
+    mem_free(codes);
+    mem_free(student);
+    mem_free(eval);
+}
+
 static struct rounds check_seed(const struct place *place, int seed, double *out_start)
 {
     char *teacher_name = named("teacher", seed), *pairs = named("full", seed);
@@ -323,6 +404,7 @@ static struct rounds check_seed(const struct place *place, int seed, double *out
         assert_true(rounds.unfiltered < rounds.filtered);
         assert_true(fabs(rounds.unfiltered - after.success) <= 0.10);
         check_ablations(place, seed, teacher, &after);
+        check_control(place, seed, teacher);
         check_proximity(place, seed, teacher);
     }
     *out_start = after.success;
@@ -394,6 +476,31 @@ static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
     assert_int_equal(spawn_line(line), 0);
     sample(place, "killed", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
     assert_same_pairs(place, "one", "killed");
+    mem_free(teacher);
+}
+
+/* Codes for pairs, a model widened by them, rewrites with each: the same for any ranks. */
+static void codes_widen_a_model_and_rewrites_do_not_show_ranks(void **state)
+{
+    const struct place *place = *state;
+    char *teacher = model_of(place, "little", 60), *left, *right, *log, *text;
+    size_t length;
+
+    make_codes(place, "little-codes", "one");
+    char *model = teach(place, "little-coded", teacher, "little-codes", 4, "0.002");
+    control(place, "little-control", model, "little-codes", 6, 1);
+    control(place, "little-control-2", model, "little-codes", 6, 2);
+    left = job_path(place, "little-control", "");
+    right = job_path(place, "little-control-2", "");
+    assert_same_file(left, right, "control.jsonl");
+    log = job_path(place, "little-coded", ".log");
+    OK(file_read(log, 1 << 20, &text, &length, &fixture_err));
+    assert_non_null(strstr(text, "10 tokens more than"));
+    mem_free(text);
+    mem_free(log);
+    mem_free(left);
+    mem_free(right);
+    mem_free(model);
     mem_free(teacher);
 }
 
@@ -616,6 +723,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dataset_does_not_show_ranks_blocks_or_kills),
+        cmocka_unit_test(codes_widen_a_model_and_rewrites_do_not_show_ranks),
         cmocka_unit_test(one_job_makes_what_a_pipeline_of_jobs_makes),
         cmocka_unit_test(kills_in_every_stage_leave_the_same_datasets_and_student),
         cmocka_unit_test(what_is_of_no_use_ends_with_its_reason_and_its_figures),

@@ -110,6 +110,61 @@ int model_deepen(const struct model *from, const int64_t *map, int64_t layers,
     return 0;
 }
 
+/* Fills a weight whose rows are tokens: known rows as they are, then mean and draw. */
+static void widen_rows(const struct model_weight *from, struct model_weight *to, int64_t known,
+                       int64_t rows)
+{
+    int64_t count = tensor_count(&to->tensor), width = count / rows;
+    float *old = mem_array((size_t)tensor_count(&from->tensor), sizeof *old);
+    float *new = mem_array((size_t)count, sizeof *new);
+
+    model_weight_read(from, old);
+    model_weight_read(to, new); /* the draws */
+    for (int64_t d = 0; d < width; d++) {
+        double mean = 0;
+
+        for (int64_t r = 0; r < known; r++)
+            mean += (double)old[r * width + d] / (double)known;
+        for (int64_t r = known; r < rows; r++)
+            new[r * width + d] += (float)mean;
+    }
+    memcpy(new, old, sizeof *new * (size_t)(known * width));
+    model_weight_write(to, new);
+    mem_free(old);
+    mem_free(new);
+}
+
+int model_widen(const struct model *from, int64_t vocab_size, uint64_t seed, struct model **out,
+                struct err *err)
+{
+    struct model_config config = from->config;
+    int64_t known = config.vocab_size;
+    struct model *model;
+
+    if (vocab_size < known)
+        return err_set(err, ERR_INVALID, "%lld tokens are fewer than the model's %lld",
+                       (long long)vocab_size, (long long)known);
+    config.vocab_size = vocab_size;
+    if (model_new(from->device, &config, seed, &model, err) < 0)
+        return -1;
+    for (int64_t w = 0; w < model->weight_count; w++) {
+        struct model_weight *to = &model->weight[w];
+        const struct model_weight *old = &from->weight[w];
+
+        if (tensor_count(&to->tensor) != tensor_count(&old->tensor)) {
+            widen_rows(old, to, known, vocab_size);
+        } else {
+            float *host = mem_array((size_t)tensor_count(&old->tensor), sizeof *host);
+            model_weight_read(old, host);
+            model_weight_write(to, host);
+            mem_free(host);
+        }
+    }
+    from->device->backend->finish(from->device);
+    *out = model;
+    return 0;
+}
+
 int model_clone_frozen(const struct model *model, struct device *device, struct model **out,
                        struct err *err)
 {

@@ -127,6 +127,12 @@ int model_new_frozen(struct device *device, const struct model_config *config,
  * same (Yi, section 7.3; Kim et al. 2023). Errors: ERR_INVALID (a block that is not there). */
 int model_deepen(const struct model *from, const int64_t *map, int64_t layers,
                  struct model **out, struct err *err) WARN_UNUSED;
+/* A trainable model that knows vocab_size tokens, the first of them as `from` does. A new token's
+ * row is the mean of the known ones, which bounds what it takes of their probability (Hewitt
+ * 2021), and a draw by (seed, name) that tells it from other new ones.
+ * Errors: ERR_INVALID (fewer than from knows). */
+int model_widen(const struct model *from, int64_t vocab_size, uint64_t seed, struct model **out,
+                struct err *err) WARN_UNUSED;
 void model_free(struct model *model);
 
 /* By engine name or HF name (also without the leading "transformer." or "model."); NULL. */

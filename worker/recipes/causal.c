@@ -33,6 +33,29 @@ static int causal_deepen(struct run *run, struct trainer *trainer, struct err *e
     return 0;
 }
 
+/* The init model fits the corpus, or is widened by the special tokens that the corpus has more. */
+static int causal_match(struct run *run, struct causal *causal, const char *folder,
+                        struct err *err)
+{
+    struct trainer *trainer = &causal->trainer;
+    struct model *wider = NULL;
+    int64_t known = trainer->model->config.vocab_size, tokens;
+
+    if (corpus_widens_model(&causal->train, folder, &tokens, err) < 0)
+        return -1;
+    if (tokens == 0)
+        return corpus_match_model(&causal->train, folder, trainer->model, err);
+    if (tokens <= known) /* rows that the model has beyond its tokenizer */
+        return 0;
+    if (model_widen(trainer->model, tokens, trainer->seed, &wider, err) < 0)
+        return -1;
+    run_note(run, "%lld tokens more than the %lld of the init model", (long long)(tokens - known),
+             (long long)known);
+    model_free(trainer->model);
+    trainer->model = wider;
+    return 0;
+}
+
 static int causal_model(struct run *run, struct causal *causal, struct err *err)
 {
     struct trainer *trainer = &causal->trainer;
@@ -50,7 +73,7 @@ static int causal_model(struct run *run, struct causal *causal, struct err *err)
             0)
             return -1;
         trainer->model->config.dropout = run_float(run, "dropout");
-        if (corpus_match_model(&causal->train, init->path, trainer->model, err) < 0)
+        if (causal_match(run, causal, init->path, err) < 0)
             return -1;
         return causal->adapts ? trainer_adapt(trainer, err) : causal_deepen(run, trainer, err);
     }

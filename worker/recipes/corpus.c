@@ -98,6 +98,25 @@ out:
     return rc;
 }
 
+int corpus_widens_model(const struct corpus *corpus, const char *model_folder,
+                        int64_t *out_tokens, struct err *err)
+{
+    char *path = mem_printf("%s/tokenizer.json", model_folder);
+    const struct tokenizer *mine = dataset_tokenizer(corpus->dataset);
+    struct tokenizer *theirs = NULL;
+    int rc = 0;
+
+    *out_tokens = 0;
+    if (file_exists(path)) {
+        rc = tokenizer_read(path, &theirs, err);
+        if (rc == 0 && tokenizer_extends(mine, theirs))
+            *out_tokens = tokenizer_vocab_size(mine);
+    }
+    tokenizer_free(theirs);
+    mem_free(path);
+    return rc;
+}
+
 int corpus_match(const struct corpus *corpus, const struct corpus *other, struct err *err)
 {
     return match_identity(corpus, dataset_tokenizer(other->dataset), other->input, err);

@@ -30,6 +30,10 @@ bool corpus_is_open(const struct corpus *corpus);
  * weights, or only the vocabulary's size where there is none. */
 int corpus_match_model(const struct corpus *corpus, const char *model_folder,
                        const struct model *model, struct err *err) WARN_UNUSED;
+/* Whether the corpus is cut by the model's own tokenizer with special tokens added, as control
+ * codes are: *out_tokens is then how many the model must know, and 0 otherwise. */
+int corpus_widens_model(const struct corpus *corpus, const char *model_folder,
+                        int64_t *out_tokens, struct err *err) WARN_UNUSED;
 /* Refuses a second corpus with another tokenizer. */
 int corpus_match(const struct corpus *corpus, const struct corpus *other,
                  struct err *err) WARN_UNUSED;

@@ -238,6 +238,27 @@ static void special_tokens_count_only_where_asked_for(void **state)
     tokenizer_free(tokenizer);
 }
 
+static void extensions_are_recognised_and_listed_beside_a_model(void **state)
+{
+    (void)state;
+    static const char *const codes[] = {"<len:1>", "<len:2>"};
+    struct err err = {0};
+    struct tokenizer *base = trained(), *wide = trained();
+    char *folder = folder_make(), *text, *path = mem_printf("%s/special_tokens_map.json", folder);
+    size_t length;
+    assert_int_equal(tokenizer_extend(&wide, codes, 2, &err), 0);
+    assert_true(tokenizer_extends(wide, base));
+    assert_false(tokenizer_extends(base, wide) || tokenizer_extends(base, base));
+    assert_int_equal(tokenizer_write(wide, folder, 128, &err), 0);
+    assert_int_equal(file_read(path, 4096, &text, &length, &err), 0);
+    assert_non_null(strstr(text, "\"additional_special_tokens\": [\"<len:1>\", \"<len:2>\"]"));
+    tokenizer_free(wide);
+    tokenizer_free(base);
+    mem_free(text);
+    mem_free(path);
+    folder_done(folder);
+}
+
 static void the_four_files_beside_a_model_are_written(void **state)
 {
     (void)state;
@@ -333,6 +354,7 @@ int main(void)
         cmocka_unit_test(merges_in_both_encodings_give_equal_ids),
         cmocka_unit_test(decoding_gives_the_bytes_back),
         cmocka_unit_test(special_tokens_count_only_where_asked_for),
+        cmocka_unit_test(extensions_are_recognised_and_listed_beside_a_model),
         cmocka_unit_test(the_four_files_beside_a_model_are_written),
         cmocka_unit_test(special_tokens_come_behind_and_texts_stay_as_they_were),
         cmocka_unit_test(other_kinds_of_tokenizer_are_refused_by_name),

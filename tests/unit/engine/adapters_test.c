@@ -260,6 +260,51 @@ static void a_deeper_model_has_copies_of_the_blocks_it_names(void **state)
     device_close(device);
 }
 
+/* Known tokens keep their rows; new ones are near the mean, and differ. */
+static void a_wider_model_knows_its_old_tokens_as_before(void **state)
+{
+    static const struct model_config *const configs[] = {&small_gpt2, &small_llama};
+    struct err err;
+
+    (void)state;
+    for (size_t k = 0; k < ARRAY_COUNT(configs); k++) {
+        int64_t V = configs[k]->vocab_size, D = configs[k]->width;
+        struct device *device = small_device(BACKEND_CPU, 1);
+        struct model *model = small_model(device, configs[k], 3), *wide = NULL, *again = NULL;
+        float *a, *b;
+
+        must(model_widen(model, V + 3, 5, &wide, &err));
+        a = mem_array((size_t)wide->flat_count, 4);
+        b = mem_array((size_t)wide->flat_count, 4);
+        must(model_widen(model, V + 3, 5, &again, &err));
+        assert_int_equal(wide->config.vocab_size, V + 3);
+        for (int64_t w = 0; w < model->weight_count; w++) {
+            int64_t count = tensor_count(&model->weight[w].tensor);
+            model_weight_read(&model->weight[w], a);
+            model_weight_read(&wide->weight[w], b);
+            assert_memory_equal(a, b, 4 * (size_t)count);
+            model_weight_read(&again->weight[w], a);
+            assert_memory_equal(a, b, 4 * (size_t)tensor_count(&wide->weight[w].tensor));
+            if (tensor_count(&wide->weight[w].tensor) == count)
+                continue;
+            for (int64_t d = 0; d < D; d++) {
+                double mean = 0;
+                for (int64_t r = 0; r < V; r++)
+                    mean += b[r * D + d] / (double)V;
+                assert_true(fabs(b[V * D + d] - mean) < 5 * configs[k]->init_std + 1e-6);
+            }
+            assert_memory_not_equal(b + V * D, b + (V + 1) * D, 4 * (size_t)D);
+        }
+        assert_int_equal(model_widen(model, V - 1, 5, &again, &err), -1);
+        mem_free(a);
+        mem_free(b);
+        model_free(again);
+        model_free(wide);
+        model_free(model);
+        device_close(device);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +313,7 @@ int main(void)
         cmocka_unit_test(adapters_that_cannot_be_are_refused),
         cmocka_unit_test(dropout_depends_on_its_seed_alone),
         cmocka_unit_test(gradients_through_dropout_match_differences),
+        cmocka_unit_test(a_wider_model_knows_its_old_tokens_as_before),
         cmocka_unit_test(a_deeper_model_has_copies_of_the_blocks_it_names),
     };
 

@@ -34,6 +34,8 @@ static void encode_documents(struct dataset_writer *writer)
     for (size_t i = 0; i < writer->count; i++) {
         VEC_RESERVE(tokens->ids, tokens->count, tokens->capacity);
         tokens->ids[tokens->count++] = separator;
+        for (size_t c = 0; c < writer->documents[i].code_count; c++)
+            token_list_add(tokens, writer->documents[i].codes[c]);
         tokenizer_encode(writer->tokenizer, writer->documents[i].text,
                          writer->documents[i].length, tokens);
         writer->start[i + 1] = tokens->count;
@@ -145,6 +147,20 @@ static int write_shards(struct dataset_writer *writer, const char *name, const u
     return 0;
 }
 
+/* The texts of a document's codes, where it has any: for people, readers take text alone. */
+static int put_codes(const struct dataset_writer *writer, const struct dataset_document *document,
+                     json_t *line)
+{
+    json_t *codes = json_array();
+    size_t length;
+
+    for (size_t c = 0; c < document->code_count; c++) {
+        const char *text = tokenizer_token(writer->tokenizer, document->codes[c], &length);
+        json_array_append_new(codes, json_stringn(text, length));
+    }
+    return json_object_set_new(line, "codes", codes);
+}
+
 static int write_texts(const struct dataset_writer *writer, const char *path,
                        const uint64_t *indices, size_t count, struct err *err)
 {
@@ -154,6 +170,8 @@ static int write_texts(const struct dataset_writer *writer, const char *path,
         const struct dataset_document *document = &writer->documents[indices[i]];
         json_t *line = json_pack("{s:s, s:s%}", "id", document->id, "text", document->text,
                                  document->length);
+        if (line && document->code_count)
+            CHECK(put_codes(writer, document, line) == 0);
         char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
         if (text)
             buf_printf(&out, "%s\n", text);

@@ -12,10 +12,12 @@ struct dataset_writer;
 struct dataset_document {
     const char *id, *text; /* terminated UTF-8, borrowed until the writer is closed */
     size_t length;         /* of text */
+    const uint32_t *codes; /* tokens before the text, as control codes are; not in `text` */
+    size_t code_count;
 };
 
 /* Creates the temporary folder (an older leftover is removed), encodes the documents, each
- * with a leading <|endoftext|>, and writes the tokenizer's files.
+ * with a leading <|endoftext|> and its codes, and writes the tokenizer's files.
  * shard_tokens: a shard is closed when it reaches this many. */
 int dataset_writer_open(const char *folder, const char *name, const struct tokenizer *tokenizer,
                         const struct dataset_document *documents, size_t count,

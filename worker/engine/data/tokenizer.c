@@ -312,6 +312,26 @@ int tokenizer_train(const struct word_counts *counts, uint32_t vocab_size, uint6
     return 0;
 }
 
+bool tokenizer_extends(const struct tokenizer *larger, const struct tokenizer *smaller)
+{
+    size_t count = 0;
+    const char **texts = mem_array(larger->added_count + 1, sizeof *texts);
+    char *json = tokenizer_text(smaller);
+    struct tokenizer *made = NULL;
+    struct err ignored;
+
+    for (size_t i = 0; i < larger->added_count; i++)
+        if (larger->added[i].id >= smaller->vocab_size)
+            texts[count++] = larger->added[i].content;
+    bool equal = count && tokenizer_parse(json, strlen(json), &made, &ignored) == 0 &&
+                 tokenizer_extend(&made, texts, count, &ignored) == 0 &&
+                 hash_equal(&made->identity, &larger->identity);
+    tokenizer_free(made);
+    mem_free(texts);
+    mem_free(json);
+    return equal;
+}
+
 enum tokenizer_kind tokenizer_kind(const struct tokenizer *tokenizer)
 {
     return tokenizer->kind;

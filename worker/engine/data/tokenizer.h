@@ -57,6 +57,8 @@ int tokenizer_train(const struct word_counts *counts, uint32_t vocab_size, uint6
  * tokenizer is replaced. Errors: ERR_INVALID (an empty text), ERR_LIMIT; it is then as before. */
 int tokenizer_extend(struct tokenizer **tokenizer, const char *const *texts, size_t count,
                      struct err *err) WARN_UNUSED;
+/* Whether `larger` is `smaller` with special tokens after its own, as tokenizer_extend makes it. */
+bool tokenizer_extends(const struct tokenizer *larger, const struct tokenizer *smaller);
 /* The tokenizer.json text (mem_free); merges as strings, which every version reads. */
 char *tokenizer_text(const struct tokenizer *tokenizer);
 /* Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and

@@ -528,6 +528,28 @@ static void put_roles(struct buf *out, const struct tokenizer *tokenizer, const 
     }
 }
 
+/* Special tokens that have no role, as control codes. */
+static void put_additional(struct buf *out, const struct tokenizer *tokenizer,
+                           const struct side *side)
+{
+    size_t count = 0;
+    for (size_t a = 0; a < tokenizer->added_count; a++) {
+        const struct added_token *added = &tokenizer->added[a];
+        bool has_role = !added->special;
+        for (size_t i = 0; i < ARRAY_COUNT(side->names) && side->names[i][0]; i++)
+            has_role = has_role || strcmp(side->names[i][1], added->content) == 0;
+        if (has_role)
+            continue;
+        if (count++ == 0)
+            buf_printf(out, "%s\n  \"additional_special_tokens\": [", out->length > 1 ? "," : "");
+        else
+            buf_puts(out, ", ");
+        tokenizer_put_text(out, added->content, added->length);
+    }
+    if (count)
+        buf_putc(out, ']');
+}
+
 static int write_side_files(const struct tokenizer *tokenizer, const char *folder,
                             uint64_t context, struct err *err)
 {
@@ -545,6 +567,7 @@ static int write_side_files(const struct tokenizer *tokenizer, const char *folde
     buf_printf(&config, ",\n  \"model_max_length\": %llu\n}\n", (unsigned long long)context);
     buf_puts(&special, "{");
     put_roles(&special, tokenizer, side);
+    put_additional(&special, tokenizer, side);
     buf_puts(&special, "\n}\n");
     if (tokenizer->kind == TOKENIZER_BYTES && has_end)
         buf_printf(&generation, "{\"bos_token_id\": %u, \"eos_token_id\": %u}\n",

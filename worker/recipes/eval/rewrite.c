@@ -27,6 +27,7 @@ struct rewrite {
     struct device *device;
     struct model *model;
     struct tokenizer *tokenizer;
+    struct token_list prompt; /* before each source */
     struct critic *critic;
     struct sentence_sampler sampler;
     struct dataset *dataset;
@@ -107,6 +108,10 @@ static int rewrite_open(struct run *run, void *opaque, struct err *err)
                      .top_p = run_float(run, "top_p"),
                      .seed = (uint64_t)run_int(run, "seed"),
                      .stop_token = (int32_t)tokenizer_end_of_text(state->tokenizer)}};
+    tokenizer_encode_special(state->tokenizer, run_string(run, "prompt"),
+                             strlen(run_string(run, "prompt")), &state->prompt);
+    state->sampler.code = state->prompt.ids;
+    state->sampler.code_count = state->prompt.count;
     run->step_count = (state->count + SOURCES_A_STEP - 1) / SOURCES_A_STEP + 1;
     return 0;
 }
@@ -158,14 +163,14 @@ static void write_line(struct rewrite *state, const char *x, const char *referen
     json_decref(line);
 }
 
-static int rewrite_one(struct run *run, struct rewrite *state, size_t index, struct err *err)
+static int rewrite_one(struct rewrite *state, size_t index, struct err *err)
 {
     const char *document = state->texts.items[index].text, *end = strchr(document, '\n');
     char *x = mem_strndup(document, end ? (size_t)(end - document) : strlen(document));
-    char *prompt = mem_printf("%s%s", run_string(run, "prompt"), x), *y = NULL;
+    char *y = NULL;
     uint64_t tokens = 0;
     double score[2];
-    int rc = sampler_sentences(&state->sampler, prompt, index, 1, false, &y, &tokens, err);
+    int rc = sampler_sentences(&state->sampler, x, index, 1, false, &y, &tokens, err);
 
     if (rc == 0)
         rc = judge(state, x, y, score, err);
@@ -173,7 +178,6 @@ static int rewrite_one(struct run *run, struct rewrite *state, size_t index, str
         write_line(state, x, end ? end + 1 : NULL, y, score);
     mem_free(x);
     mem_free(y);
-    mem_free(prompt);
     return rc;
 }
 
@@ -334,7 +338,7 @@ static int rewrite_step(struct run *run, void *opaque, struct err *err)
     if (run->step + 1 == run->step_count)
         return finish(run, state, err);
     for (size_t i = first; i < first + SOURCES_A_STEP && i < state->count; i++)
-        if (i % run->rank_count == run->rank && rewrite_one(run, state, i, err) < 0)
+        if (i % run->rank_count == run->rank && rewrite_one(state, i, err) < 0)
             return err_wrap(err, "document %zu", i);
     return 0;
 }
@@ -349,6 +353,7 @@ static void rewrite_close(struct run *run, void *opaque)
     dataset_close(state->dataset);
     model_free(state->model);
     tokenizer_free(state->tokenizer);
+    token_list_done(&state->prompt);
     device_close(state->device);
     buf_done(&state->lines);
     mem_free(state->path);
@@ -357,7 +362,7 @@ static void rewrite_close(struct run *run, void *opaque)
 static const struct param rewrite_params[] = {
     {"task", PARAM_CHOICE, "paraphrase", 0, 0, "paraphrase|summarize",
      "what a success is: entailment both ways in other words, or of less by its source"},
-    {"prompt", PARAM_STRING, "", 0, 0, NULL, "put before each source, as control codes are"},
+    {"prompt", PARAM_STRING, "", 0, 0, NULL, "put before each source, such as <len:2><abs:5> (data/codes): special tokens are recognised"},
     {"temperature", PARAM_FLOAT, "0.7", 0, 2, NULL, "of the rewrites; 0: greedy"},
     {"top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"},
     {"max_tokens", PARAM_INT, "100", 4, 4096, NULL,

@@ -10,20 +10,23 @@
 
 #define SAMPLES_PER_CONTEXT 4096 /* numbers of a context's texts: FILTER_SAMPLES_MAX and room */
 
-/* <|endoftext|>, as much of the end of the text as leaves room for an answer, a newline. */
+/* <|endoftext|>, the codes, as much of the end of the text as leaves room for an answer, and a
+ * newline. */
 static void encode_prompt(const struct sentence_sampler *sampler, const char *text,
                           struct token_list *out)
 {
-    int64_t room = sampler->model->config.context - sampler->max_tokens - 1;
+    size_t before = 1 + sampler->code_count;
+    int64_t room = sampler->model->config.context - sampler->max_tokens - (int64_t)before;
 
-    VEC_RESERVE(out->ids, out->count, out->capacity);
-    out->ids[out->count++] = tokenizer_end_of_text(sampler->tokenizer);
+    token_list_add(out, tokenizer_end_of_text(sampler->tokenizer));
+    for (size_t c = 0; c < sampler->code_count; c++)
+        token_list_add(out, sampler->code[c]);
     tokenizer_encode(sampler->tokenizer, text, strlen(text), out);
     if (sampler->newline)
         tokenizer_encode(sampler->tokenizer, "\n", 1, out);
-    if ((int64_t)out->count - 1 > room && room > 0) {
-        size_t drop = out->count - 1 - (size_t)room;
-        memmove(out->ids + 1, out->ids + 1 + drop, (size_t)room * sizeof *out->ids);
+    if ((int64_t)(out->count - before) > room && room > 0) {
+        size_t drop = out->count - before - (size_t)room;
+        memmove(out->ids + before, out->ids + before + drop, (size_t)room * sizeof *out->ids);
         out->count -= drop;
     }
 }

@@ -17,6 +17,8 @@ struct sentence_sampler {
     int64_t max_tokens;
     int64_t no_repeat;                 /* no sequence of so many tokens twice, the prompt's
                                           included (as transformers' no_repeat_ngram_size); 0: off */
+    const uint32_t *code; /* tokens before the text, as control codes are; borrowed */
+    size_t code_count;
 };
 
 /* count texts after `text` ("" starts a document), each the first sentence of what was written, or
