@@ -329,6 +329,42 @@ static void a_wrong_spec_is_refused_with_places_and_leaves_nothing(void **state)
     cluster_close(&cluster);
 }
 
+static void assert_denied(struct cluster *cluster, struct peer *peer, const struct message *message,
+                          const char *words)
+{
+    struct arena arena = {0};
+    struct message reply;
+
+    request(cluster, peer, message, &arena, &reply);
+    assert_int_equal(reply.tag, MSG_REFUSED);
+    assert_string_equal(reply.u.refused.kind, err_kind_name(ERR_DENIED));
+    if (!strstr(reply.u.refused.text, words))
+        fail_msg("'%s' does not hold '%s'", reply.u.refused.text, words);
+    arena_done(&arena);
+}
+
+/* Of a node's key: good for its own name, and for what was given to it. */
+static void assert_worker_is_bounded(struct cluster *cluster)
+{
+    struct peer *worker = connect_as(cluster, &cluster->worker_keys, false);
+    struct message message = {.tag = MSG_WORKER_JOIN};
+
+    message.u.worker_join = (struct msg_worker_join){
+        .name = "w2", .incarnation = 1, .host = "h", .cores = 1, .memory_bytes = 1 << 30};
+    assert_denied(cluster, worker, &message,
+                  "the key belongs to 'w1', it cannot join as worker 'w2'");
+    message = (struct message){.tag = MSG_SECRET_GET,
+                               .u.secret_get = {1, cluster->worker_keys.public_key}};
+    assert_denied(cluster, worker, &message, "attempt 1 is not on this worker");
+    assert_denied(cluster, cluster->admin, &message, "which may not send 'secret_get'");
+    message = (struct message){.tag = MSG_SECRET_CHANGE,
+                               .u.secret_change = {.action = "remove", .name = "x"}};
+    assert_denied(cluster, worker, &message, "which may not send 'secret_change'");
+    message = submit_message(one_job, 8);
+    assert_denied(cluster, worker, &message, "which may not send 'submit'");
+    peer_close(worker);
+}
+
 static void roles_bound_what_a_key_may_ask(void **state)
 {
     (void)state;
@@ -349,6 +385,7 @@ static void roles_bound_what_a_key_may_ask(void **state)
     request(&cluster, cluster.admin, &message, &arena, &reply);
     assert_int_equal(reply.tag, MSG_REFUSED);
     assert_string_equal(reply.u.refused.kind, err_kind_name(ERR_DENIED));
+    assert_worker_is_bounded(&cluster);
     struct peer *unknown = connect_as(&cluster, &stranger, false);
     message = submit_message(one_job, 9);
     assert_int_equal(peer_request(unknown, &message, true, 1500, &arena, &reply, &err), -1);

@@ -4,15 +4,18 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
+#include "common/net/lines.h"
 #include "common/net/server.h"
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/procs.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
+#include <pwd.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -1513,14 +1516,49 @@ static void start_of_account(struct fixture *f, uint64_t attempt_id, const char 
     send(f, &message);
 }
 
+/* An account that is in more groups than its own; "" where there is none. */
+static void grouped_account(char out[64])
+{
+    const struct passwd *account;
+    out[0] = '\0';
+    setpwent();
+    while (!out[0] && (account = getpwent())) {
+        gid_t groups[64];
+        int count = 64;
+        if (account->pw_uid != 0 &&
+            getgrouplist(account->pw_name, account->pw_gid, groups, &count) > 1)
+            snprintf(out, 64, "%s", account->pw_name);
+    }
+    endpwent();
+}
+
+static void assert_groups(struct fixture *f, uint64_t attempt_id, const char *account)
+{
+    if (!account[0]) {
+        print_message("SKIPPED in part: no account of this machine has supplementary groups\n");
+        return;
+    }
+    start_of_account(f, attempt_id, "eve", "id -G; id -G $(id -un)");
+    assert_cause(f, attempt_id, "success");
+    const char *text = log_of(f, attempt_id), *second = strchr(text, '\n') + 1;
+    assert_non_null(strchr(text, ' ')); /* several */
+    assert_int_equal(strcspn(text, "\n"), strcspn(second, "\n"));
+    assert_memory_equal(text, second, strcspn(text, "\n"));
+}
+
 static void as_root_each_job_runs_as_who_submitted_it_and_never_as_root(void **state)
 {
     struct fixture *f = *state;
-    char accounts[256];
+    char accounts[256], grouped[64], lines[256];
+    const gid_t ours[] = {0, 4242};
     if (geteuid() != 0)
         skip();
+    grouped_account(grouped);
     snprintf(accounts, sizeof accounts, "%s", in_home(f, "accounts"));
-    text_write(f, "accounts", "# who as\nann nobody\nbob root\ncarl nobody-at-all\n* daemon\n");
+    snprintf(lines, sizeof lines, "# who as\nann nobody\nbob root\ncarl nobody-at-all\neve %s\n"
+             "* daemon\n", grouped[0] ? grouped : "nobody");
+    text_write(f, "accounts", lines);
+    assert_int_equal(setgroups(2, ours), 0); /* which no job may keep */
     chmod(f->home, 0755);
     chmod(in_home(f, "tmp"), 01777);
     f->no_root_jobs = true;
@@ -1533,6 +1571,8 @@ static void as_root_each_job_runs_as_who_submitted_it_and_never_as_root(void **s
     assert_string_equal(
         entry_find(f, 1, REPORT_LOG)->text,
         "nobody 65534 0022 0 0 1 2 3 NoNewPrivs: 1 /nonexistent\n"); /* 3 is of ls */
+    assert_groups(f, 6, grouped);
+    assert_int_equal(setgroups(1, ours), 0);
     start_of_account(f, 2, "dora", "id -un");
     assert_cause(f, 2, "success");
     assert_string_equal(entry_find(f, 2, REPORT_LOG)->text, "daemon\n");
@@ -1549,6 +1589,60 @@ static void as_root_each_job_runs_as_who_submitted_it_and_never_as_root(void **s
     assert_non_null(
         strstr(entry_find(f, 5, REPORT_FINISHED)->text, "line 2: expected a principal"));
     UNTIL(f, removed, 1);
+}
+
+/* As another account: 0 when a line is answered, 1 when the connection is closed instead. */
+static int line_is_refused(uid_t uid, const char *path, const char *line)
+{
+    pid_t pid = fork();
+    int status;
+    if (pid == 0) {
+        struct err err = {0};
+        char byte;
+        int fd;
+        signal(SIGPIPE, SIG_IGN);
+        if (setresuid(uid, uid, uid) < 0 || unix_connect(path, &fd, &err) < 0 ||
+            fcntl(fd, F_SETFL, 0) < 0) /* to wait */
+            _exit(99);
+        ssize_t sent = write(fd, line, strlen(line));
+        (void)sent; /* it may be closed already */
+        _exit(read(fd, &byte, 1) == 1 ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WEXITSTATUS(status);
+}
+
+static bool heard(struct fixture *f, uint64_t attempt_id)
+{
+    return newest_value(f, attempt_id, "heard") == 1;
+}
+
+static void as_root_a_job_hears_its_own_account_and_root_whatever_modes_its_socket_has(void **state)
+{
+    struct fixture *f = *state;
+    char path[sizeof f->entries[0].text];
+    if (geteuid() != 0)
+        skip();
+    chmod(f->home, 0755);
+    chmod(in_home(f, "tmp"), 01777);
+    worker_again(f, (const char *const[]){"--job-user", "nobody", NULL});
+    start(f, 1,
+          "chmod 777 $TMPDIR $ATHANOR_REPORT; echo $ATHANOR_REPORT;"
+          "until [ -e $HOME_DIR/file-1 ]; do sleep 0.05; done");
+    UNTIL(f, printed, 1);
+    snprintf(path, sizeof path, "%s", log_of(f, 1));
+    path[strcspn(path, "\n")] = '\0';
+    const char *stolen = "{\"type\": \"metric\", \"step\": 1, \"values\": {\"stolen\": 1}, "
+                         "\"reply\": true}\n";
+    const char *ours = "{\"type\": \"metric\", \"step\": 1, \"values\": {\"heard\": 1}, "
+                       "\"reply\": true}\n";
+    assert_int_equal(line_is_refused(getpwnam("daemon")->pw_uid, path, stolen), 1);
+    assert_int_equal(line_is_refused(getpwnam("nobody")->pw_uid, path, ours), 0);
+    assert_int_equal(line_is_refused(0, path, ours), 0);
+    UNTIL(f, heard, 1);
+    assert_true(newest_value(f, 1, "stolen") < 0);
+    text_write(f, "file-1", "");
+    assert_cause(f, 1, "success");
 }
 
 static void a_second_daemon_on_the_same_state_is_refused(void **state)
@@ -1606,6 +1700,7 @@ int main(void)
         TEST(with_stop_jobs_a_leaving_worker_stops_them_first),
         TEST(as_root_jobs_run_as_the_job_user_and_are_swept_all_the_same),
         TEST(as_root_each_job_runs_as_who_submitted_it_and_never_as_root),
+        TEST(as_root_a_job_hears_its_own_account_and_root_whatever_modes_its_socket_has),
         TEST(a_second_daemon_on_the_same_state_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
