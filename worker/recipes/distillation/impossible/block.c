@@ -183,31 +183,44 @@ static int read_kept(const json_t *line, struct block_line *out)
     return 0;
 }
 
-/* The first dropped pair whose letter is rarest to see: the last verdict of verdicts.def. */
-static void read_dropped(const json_t *line, struct block_line *out)
-{
-    const json_t *rows = json_object_get(line, "verdicts");
-    const json_t *distinct = json_object_get(line, "distinct");
-    int best = -1;
+/* The first pair with each verdict's letter: 1 + its row and column in the matrix; 0: none. */
+struct firsts {
+    size_t x[VERDICT_END], y[VERDICT_END];
+};
 
+static void find_firsts(const json_t *rows, struct firsts *out)
+{
     for (size_t x = 0; x < json_array_size(rows); x++) {
         const char *row = json_string_value(json_array_get(rows, x));
         for (size_t y = 0; row && row[y]; y++)
-            for (int v = VERDICT_KEPT - 1; v > best && v > VERDICT_COPY; v--) {
-                if (row[y] != verdict_letter((enum verdict)v))
-                    continue;
-                const char *a = sample_at(line, json_integer_value(json_array_get(distinct, x)));
-                const char *b = sample_at(line, json_integer_value(json_array_get(distinct, y)));
-                if (!a || !b)
-                    return;
-                mem_free(out->dropped_x);
-                mem_free(out->dropped_y);
-                out->dropped_x = mem_strdup(a);
-                out->dropped_y = mem_strdup(b);
-                out->dropped = (enum verdict)v;
-                best = v;
-            }
+            for (enum verdict v = 0; v < VERDICT_END; v++)
+                if (row[y] == verdict_letter(v) && !out->x[v]) {
+                    out->x[v] = x + 1;
+                    out->y[v] = y + 1;
+                }
     }
+}
+
+static void read_dropped(const json_t *line, struct block_line *out)
+{
+    const json_t *distinct = json_object_get(line, "distinct");
+    struct firsts firsts = {0};
+    enum verdict take = VERDICT_LENGTH + out->context % (VERDICT_KEPT - VERDICT_LENGTH);
+
+    find_firsts(json_object_get(line, "verdicts"), &firsts);
+    for (enum verdict v = VERDICT_KEPT - 1; v >= VERDICT_LENGTH && !firsts.x[take]; v--)
+        take = v;
+    if (!firsts.x[take])
+        return;
+    json_int_t x = json_integer_value(json_array_get(distinct, firsts.x[take] - 1));
+    json_int_t y = json_integer_value(json_array_get(distinct, firsts.y[take] - 1));
+    if (!sample_at(line, x) || !sample_at(line, y))
+        return;
+    out->dropped_x = mem_strdup(sample_at(line, x));
+    out->dropped_y = mem_strdup(sample_at(line, y));
+    out->dropped_x_sample = (size_t)x;
+    out->dropped_y_sample = (size_t)y;
+    out->dropped = take;
 }
 
 static void line_done(struct block_line *line)

@@ -40,7 +40,8 @@ struct block_line {
     struct kept_text *kept;
     size_t kept_count;
     char *dropped_x, *dropped_y; /* an example of a pair that was dropped; NULL: none */
-    enum verdict dropped;
+    size_t dropped_x_sample, dropped_y_sample;
+    enum verdict dropped; /* by turns of the context's number, else the last that was reached */
 };
 /* Errors: ERR_PROTOCOL naming file and line. */
 typedef int (*block_visit)(void *argument, const struct block_line *line, struct err *err);

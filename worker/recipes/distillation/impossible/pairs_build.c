@@ -1,14 +1,12 @@
 /* pairs_build.c - from blocks to a dataset: exact duplicates out, contexts split, card written. */
-#include "worker/recipes/distillation/impossible/pairs.h"
+#include "worker/recipes/distillation/impossible/pairs_build.h"
 
 #include "common/base/arena.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "worker/engine/comm.h"
-#include "worker/engine/data/bytemap.h"
 #include "worker/engine/data/dataset_write.h"
-#include "worker/recipes/text/overlap.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -16,26 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CARD_SAMPLES 10
-#define CARD_LENGTHS 17 /* contexts of 0 .. 15 sentences, and of more */
 #define SHARD_TOKENS 100000000
-
-struct build {
-    struct pairs *pairs;
-    struct arena arena;
-    struct dataset_document *documents;
-    size_t count, capacity;
-    uint64_t *train, *valid;
-    size_t train_count, valid_count;
-    struct byte_map seen;
-    struct pairs_sum sum;
-    uint64_t duplicates;
-    struct {
-        uint64_t contexts, pool, kept;
-    } length[CARD_LENGTHS];
-    struct buf export; /* pairs.jsonl */
-    json_t *kept_samples, *dropped_samples;
-};
 
 /* A context's pairs are all in train or all in valid. */
 static bool is_held_out(const struct pairs *pairs, uint64_t context)
@@ -58,8 +37,10 @@ static void export_pair(struct build *build, const char *id, const struct block_
     json_t *object = pair_object(line, pair);
     char *text;
 
-    if (json_array_size(build->kept_samples) < CARD_SAMPLES)
+    if (json_array_size(build->kept_samples) < CARD_KEPT && build->card_bytes < CARD_BYTES) {
         json_array_append(build->kept_samples, object);
+        build->card_bytes += strlen(pair->x) + strlen(pair->y);
+    }
     json_object_set_new(object, "id", json_string(id));
     text = json_dumps(object, JSON_COMPACT);
     CHECK(text);
@@ -93,14 +74,21 @@ static void add_pair(struct build *build, const struct block_line *line,
     mem_free(text);
 }
 
+/* A few of each verdict, while the card has room. */
 static void add_dropped(struct build *build, const struct block_line *line)
 {
-    if (!line->dropped_x || json_array_size(build->dropped_samples) >= CARD_SAMPLES)
+    if (!line->dropped_x || build->dropped[line->dropped] >= CARD_DROPPED ||
+        build->card_bytes > CARD_BYTES)
         return;
-    json_array_append_new(build->dropped_samples,
-                          json_pack("{s:I, s:s, s:s, s:s}", "context", (json_int_t)line->context,
-                                    "x", line->dropped_x, "y", line->dropped_y, "dropped",
-                                    verdict_name(line->dropped)));
+    json_t *object = json_pack("{s:I, s:I, s:I, s:s, s:s, s:s}", "context",
+                               (json_int_t)line->context, "x_sample",
+                               (json_int_t)line->dropped_x_sample, "y_sample",
+                               (json_int_t)line->dropped_y_sample, "x", line->dropped_x, "y",
+                               line->dropped_y, "dropped", verdict_name(line->dropped));
+    CHECK(object);
+    json_array_append_new(build->dropped_samples, object);
+    build->dropped[line->dropped]++;
+    build->card_bytes += strlen(line->dropped_x) + strlen(line->dropped_y);
 }
 
 static int add_line(void *argument, const struct block_line *line, struct err *err)
@@ -116,9 +104,8 @@ static int add_line(void *argument, const struct block_line *line, struct err *e
     build->length[length].contexts++;
     for (enum verdict v = 0; v < VERDICT_END; v++) {
         build->sum.count[v] += line->count[v];
-        build->length[length].pool += line->count[v];
+        build->length[length].count[v] += line->count[v];
     }
-    build->length[length].kept += line->kept_count;
     for (size_t i = 0; i < line->kept_count; i++)
         add_pair(build, line, &line->kept[i]);
     add_dropped(build, line);
@@ -160,85 +147,6 @@ static void split(struct build *build)
     }
 }
 
-/* ---- the card --------------------------------------------------------------------------- */
-
-static json_t *yields(const struct build *build)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < CARD_LENGTHS; i++)
-        if (build->length[i].contexts)
-            json_array_append_new(
-                list, json_pack("{s:I, s:I, s:I, s:I}", "sentences", (json_int_t)i, "contexts",
-                                (json_int_t)build->length[i].contexts, "pool",
-                                (json_int_t)build->length[i].pool, "kept",
-                                (json_int_t)build->length[i].kept));
-    return list;
-}
-
-/* Distinct n-grams of the targets, and how alike at most 200 of them are. */
-static json_t *diversity(const struct build *build)
-{
-    struct words *words = mem_array(build->count + 1, sizeof *words);
-    const struct words **list = mem_array(build->count + 1, sizeof *list);
-    size_t few = build->count < 200 ? build->count : 200;
-
-    for (size_t i = 0; i < build->count; i++) {
-        const char *y = strchr(build->documents[i].text, '\n') + 1;
-        words_split(&words[i], WORDS_ROUGE, y, strlen(y));
-        list[i] = &words[i];
-    }
-    json_t *out = json_pack("{s:f, s:f, s:f, s:I}", "distinct_1", distinct_n(list, build->count, 1),
-                            "distinct_2", distinct_n(list, build->count, 2), "self_bleu",
-                            self_bleu(list, few), "self_bleu_texts", (json_int_t)few);
-    for (size_t i = 0; i < build->count; i++)
-        words_done(&words[i]);
-    mem_free(words);
-    mem_free(list);
-    return out;
-}
-
-static json_t *lineage(const struct pairs *pairs)
-{
-    json_t *out = json_object();
-
-    for (size_t i = 0; i < pairs->run->recipe->input_count; i++) {
-        const struct run_input *input = run_input(pairs->run, pairs->run->recipe->inputs[i].name);
-        if (input)
-            json_object_set_new(out, input->input->name,
-                                json_pack("{s:s, s:s}", "ref", input->ref, "hash", input->hash));
-    }
-    json_object_set_new(out, "seed", json_integer(run_int(pairs->run, "seed")));
-    json_object_set_new(out, "settings", json_string(pairs->settings));
-    return out;
-}
-
-static char *card(const struct build *build)
-{
-    const struct run *run = build->pairs->run;
-    json_t *pool = json_object();
-
-    for (enum verdict v = 0; v < VERDICT_END; v++)
-        json_object_set_new(pool, verdict_name(v), json_integer((json_int_t)build->sum.count[v]));
-    json_t *root = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:o, s:o, s:o, s:O, s:O}", "task",
-        run_string(run, "task"), "contexts", (json_int_t)build->sum.contexts, "pairs",
-        (json_int_t)build->count, "duplicates", (json_int_t)build->duplicates, "held_out",
-        (json_int_t)build->valid_count, "verdicts", pool, "temperature",
-        run_float(run, "temperature"), "top_p", run_float(run, "top_p"), "tau",
-        build->pairs->filter.tau, "by_context_length", yields(build), "diversity", diversity(build),
-        "lineage", lineage(build->pairs), "kept", build->kept_samples, "dropped",
-        build->dropped_samples);
-    CHECK(root);
-    json_t *wrapped = json_pack("{s:o}", "pairs", root);
-    char *text = json_dumps(wrapped, JSON_COMPACT);
-    CHECK(text);
-    char *out = mem_strdup(text);
-    free(text);
-    json_decref(wrapped);
-    return out;
-}
-
 /* ---- the dataset ------------------------------------------------------------------------ */
 
 static int write_export(const struct build *build, const char *folder, struct err *err)
@@ -253,7 +161,7 @@ static int write_export(const struct build *build, const char *folder, struct er
 static int write_dataset(struct build *build, const char *folder, const char *name, struct err *err)
 {
     struct dataset_writer *writer = NULL;
-    char *meta = card(build);
+    char *meta = pairs_card(build, false), *placed = pairs_card(build, true);
     int rc = dataset_writer_open(folder, name, build->pairs->tokenizer, build->documents,
                                  build->count, SHARD_TOKENS, &writer, err);
 
@@ -268,8 +176,9 @@ static int write_dataset(struct build *build, const char *folder, const char *na
     if (rc == 0)
         rc = dataset_writer_commit(writer, err);
     if (rc == 0)
-        rc = run_artifact(build->pairs->run, "dataset", name, folder, meta, err);
+        rc = run_artifact(build->pairs->run, "dataset", name, folder, placed, err);
     dataset_writer_close(writer);
+    mem_free(placed);
     mem_free(meta);
     return rc;
 }
