@@ -299,7 +299,7 @@ static void the_reader_reads_views_and_nothing_else(void **state)
         pg_ask(db, "SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc p WHERE"
                    " p.pronamespace = 'athanor'::regnamespace"
                    " AND has_function_privilege('athanor_reader', p.oid, 'EXECUTE')"),
-        "bytes_text job_find params_text sweep_find");
+        "bytes_text card_list card_number job_find pair_lineage params_text sweep_find");
     assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT count(*) FROM athanor.jobs"),
                         "0");
     assert_non_null(strstr(pg_ask(db, "SET ROLE athanor_reader; SELECT * FROM athanor.job"),

@@ -166,7 +166,7 @@ int stage_resolve(struct run *outer, const struct stage_plan *plan, struct stage
     stage->run = (struct run){.recipe = recipe, .comm = outer->comm, .rank = outer->rank,
                               .rank_count = outer->rank_count, .data_skip = outer->data_skip,
                               .name = outer->name, .job_dir = stage->folder,
-                              .run_dir = outer->run_dir, .phase = "open", .stage = stage->name,
+                              .run_dir = outer->run_dir, .phase = "step", .stage = stage->name,
                               .job = &stage->job, .driver = outer->driver};
     return 0;
 }

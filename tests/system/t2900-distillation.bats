@@ -1,0 +1,125 @@
+#!/usr/bin/env bats
+# Impossible Distillation as a job: its dataset as a product, how it ends when it cannot work, and
+# (long) that killing anything in any stage changes neither datasets nor student.
+
+setup_file() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    cluster_home
+    cluster_up --workers 2 --cores 2
+    ids=$(athanor submit "$specs/distil.yaml" --ids)
+    # shellcheck disable=SC2086 # one word per job id
+    athanor wait $ids >"$BATS_FILE_TMPDIR/log" || { cat "$BATS_FILE_TMPDIR/log"; return 1; }
+    id=$(athanor submit "$specs/distil-student.yaml" --ids)
+    athanor wait "$id" >"$BATS_FILE_TMPDIR/log" || { cat "$BATS_FILE_TMPDIR/log"; return 1; }
+    echo "$id" >"$BATS_FILE_TMPDIR/undisturbed"
+}
+
+teardown_file() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    cluster_down
+}
+
+setup() {
+    source "$BATS_TEST_DIRNAME/cluster.bash"
+    undisturbed=$(cat "$BATS_FILE_TMPDIR/undisturbed")
+}
+
+@test "a dataset of pairs says what it holds, why others were dropped, and what made each" {
+    athanor dataset | grep -q '^pairs-self1 .* paraphrase '
+    athanor dataset pairs | grep -q '^kept '
+    [ "$(athanor dataset world --column task)" = "" ]
+    # Every pair of the pool has one verdict: 40 contexts, 6 x 5 pairs each.
+    [ "$(sql "SELECT sum(pairs) || ' ' || sum(pairs) FILTER (WHERE verdict = 'kept') FROM athanor.dataset_yields WHERE name = 'pairs'")" \
+        = "1200 $(sql "SELECT pairs + duplicates FROM athanor.dataset_cards WHERE name = 'pairs'")" ]
+    [ "$(sql "SELECT bool_and(asked >= pairs) AND count(DISTINCT context_sentences) = 2 FROM athanor.dataset_yields WHERE name = 'pairs'")" = t ]
+    athanor dataset pairs --export >"$BATS_TEST_TMPDIR/pairs"
+    [ "$(wc -l <"$BATS_TEST_TMPDIR/pairs")" = "$(athanor dataset pairs --column pairs)" ]
+    grep -q '"teacher":"job:teacher/checkpoint:last"' "$BATS_TEST_TMPDIR/pairs"
+    id=$(head -1 "$BATS_TEST_TMPDIR/pairs" | sed 's/.*"id":"\([0-9.]*\)".*/\1/')
+    athanor dataset pairs --pair "$id" | grep -q '^verdict  *kept$'
+    [ "$(sql "SELECT l.context || '.' || l.x_sample || '.' || l.y_sample || ' ' || (c.job_id = j.job_id) || ' ' || l.seed FROM athanor.pair_lineage('pairs', '$id') l JOIN athanor.checkpoints c ON c.checkpoint_id = l.teacher_checkpoint_id JOIN athanor.jobs j ON j.name = 'teacher'")" \
+        = "$id true 1337" ]
+    read -r block line < <(sql "SELECT block || ' ' || line FROM athanor.pair_lineage('pairs', '$id')")
+    sed -n "${line}p" "$block" | grep -q "\"context\":${id%%.*},"
+    read -r pair verdict < <(sql "SELECT pair || ' ' || verdict FROM athanor.dropped_pairs WHERE name = 'pairs' ORDER BY pair LIMIT 1")
+    athanor dataset pairs --pair "$pair" --json | grep -q "\"verdict\":\"$verdict\""
+    run athanor dataset pairs --pair 999.0.1
+    [ "$status" = 5 ] || [ "$status" = 4 ]
+    run athanor dataset nothing
+    [ "$status" = 4 ]
+}
+
+@test "the stages of one job are seen: progress, metrics of each, the student as its checkpoint" {
+    [ "$(sql "SELECT string_agg(DISTINCT split_part(name, '/', 1), ' ' ORDER BY split_part(name, '/', 1)) FROM athanor.metrics WHERE job_id = $undisturbed AND name LIKE '%/%'")" \
+        = "eval-1 eval-student eval-teacher pairs pairs-1 student student-1" ]
+    [ "$(sql "SELECT progress_step = progress_total AND progress_phase = 'done' FROM athanor.jobs WHERE job_id = $undisturbed")" = t ]
+    path=$(sql "SELECT path FROM athanor.checkpoints WHERE job_id = $undisturbed ORDER BY step DESC LIMIT 1")
+    cmp "$path/model.safetensors" "$ATHANOR_HOME/jobs/$undisturbed/stages/student-1/checkpoints/step-0000000008/model.safetensors"
+}
+
+@test "critics that reject everything end the job as gave_up, with its yields in SQL" {
+    id=$(athanor submit "$specs/distil-student.yaml" --set params.tau=2 --set name=futile --set params.name=none \
+        --set params.min_yield=1e-3 --set params.max_contexts=200 --set params.samples=2 --set params.block=200 --ids)
+    run athanor wait "$id"
+    [ "$status" = 1 ]
+    [ "$(sql "SELECT cause || ' ' || (evidence LIKE 'min_yield: after 200 contexts%') FROM athanor.runs WHERE job_id = $id")" = "gave_up true" ]
+    [ "$(sql "SELECT last FROM athanor.best_metrics WHERE job_id = $id AND name = 'pairs/pairs'")" = 0 ]
+    [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id")" = 1 ]
+}
+
+# ---- long: kills in every stage -----------------------------------------------------------------
+
+stages=(pairs student eval-teacher eval-student pairs-1 student-1 eval-1)
+
+began() { # STAGE NUMBER of job $id: the stage before is done, of the first a block is there
+    local folder=$ATHANOR_HOME/jobs/$id/stages
+    if [ "$1" = 0 ]; then ls "$folder"/pairs/pairs/block-*.jsonl; else [ -f "$folder/${stages[$1 - 1]}/done.json" ]; fi
+}
+
+of_job() { # PID: belongs to job $id of this cluster
+    tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep -q "^ATHANOR_JOB_DIR=$ATHANOR_HOME/.*/$id\$"
+}
+
+rank_pids() { local pid; for pid in $(pgrep -x athanor-engine); do ! of_job "$pid" || echo "$pid"; done; }
+
+# kill -9 of one of rank | shepherd | worker | coordinator. A rank or shepherd that has just ended by
+# itself was none of the victims: the next stage has another.
+strike() {
+    case $1 in
+        rank) pid=$(rank_pids | tail -1) ;;
+        shepherd) pid=$(sql "SELECT placement->>'shepherd_pid' FROM athanor.runs WHERE job_id = $id AND ended_at IS NULL") ;;
+        worker) pid=$(pid_of "$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id ORDER BY number DESC LIMIT 1")") ;;
+        coordinator) pid=$(pid_of coordinator) ;;
+    esac
+    [ -n "$pid" ] && kill -9 "$pid" && struck="$struck $1" || struck="$struck -"
+    case $1 in worker | coordinator) athanor up >/dev/null ;; esac
+}
+
+made() { # hashes of the datasets and of the last checkpoint of a job
+    sql "SELECT string_agg(name || ' ' || content_hash, ' ' ORDER BY name) FROM athanor.artifacts WHERE job_id = $1 AND kind = 'dataset'"
+    sql "SELECT step || ' ' || content_hash FROM athanor.checkpoints WHERE job_id = $1 ORDER BY step DESC LIMIT 1"
+}
+
+@test "kill -9 of ranks, shepherds, workers and coordinators in every stage leaves the same datasets and student" {
+    [ "${ATHANOR_TEST_MODE:-}" = long ] || skip "long: takes minutes"
+    # Larger stages, so that each is there long enough to be hit.
+    larger=(--set resources.ranks=2 --set params.max_contexts=160 --set params.self_max_contexts=160 --set params.samples=10
+        --set params.student_steps=80 --set params.self_steps=80 --set params.eval_sources=300)
+    id=$(athanor submit "$specs/distil-student.yaml" "${larger[@]}" --set name=calm --ids)
+    athanor wait "$id"
+    calm=$(made "$id")
+    victims=(rank worker shepherd coordinator)
+    for seed in 0 1 2 3; do
+        RANDOM=$((seed + 1)) struck=
+        id=$(athanor submit "$specs/distil-student.yaml" "${larger[@]}" --set "name=struck-$seed" --ids)
+        for stage in "${!stages[@]}"; do
+            until_true 300 began "$stage"
+            for ((i = RANDOM % 5; i > 0; i--)); do read -rt 0.1 <> <(:) || true; done # anywhere in it
+            strike "${victims[(stage + seed) % 4]}" # over four seeds each stage meets each victim
+        done
+        athanor wait "$id"
+        echo "seed $seed: $struck; $(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id") attempts"
+        [ "$(made "$id")" = "$calm" ]
+        [ "$(tr -cd - <<<"$struck" | wc -c)" -le 2 ]
+    done
+}
