@@ -13,4 +13,19 @@ struct interval {
 struct interval mean_interval(const double *values, size_t count, uint64_t seed, unsigned draws);
 double mean_of(const double *values, size_t count); /* NAN of none */
 
+/* Clopper and Pearson's exact 95 % interval of a share of k in n; n > 0. */
+struct interval proportion_interval(size_t k, size_t n);
+
+/* Percentile bootstrap of the mean of means of groups: draws groups, then in each of them as many of
+ * its `each` values. values (groups, each). */
+struct interval grouped_interval(const double *values, size_t groups, size_t each, uint64_t seed,
+                                 unsigned draws);
+
+/* The 95 % percentiles of values, which are sorted here. */
+struct interval percentiles(double *values, size_t count);
+
+/* Expected calibration error over bins (lo, hi] of equal width (Naeini et al. 2015). */
+double calibration_error(const double *confidence, const bool *correct, size_t count,
+                         unsigned bins);
+
 #endif
