@@ -24,6 +24,9 @@ int classifier_new(enum classifier_features features, unsigned buckets_log2,
     if (buckets_log2 < 10 || buckets_log2 > 24)
         return err_set(err, ERR_INVALID, "a classifier has 2^10 to 2^24 buckets, not 2^%u",
                        buckets_log2);
+    if (label_count << buckets_log2 > CLASSIFIER_WEIGHTS_MAX)
+        return err_set(err, ERR_INVALID, "%zu labels of 2^%u buckets are more than 2^26 weights",
+                       label_count, buckets_log2);
     size_t bytes = ((size_t)1 << buckets_log2) * label_count * sizeof(float);
     float *weights = calloc(1, bytes);
     if (!weights)
@@ -206,6 +209,8 @@ static int parse_root(const json_t *root, struct classifier **out, struct err *e
     for (size_t l = 0; l < count; l++)
         if (!(names[l] = json_string_value(json_array_get(labels, l))))
             return err_set(err, ERR_PROTOCOL, "a label is no text");
+    if (count << log2 > CLASSIFIER_WEIGHTS_MAX)
+        return err_set(err, ERR_PROTOCOL, "more than 2^26 weights");
     return classifier_new(*features == 'c' ? FEATURES_CHARS : FEATURES_WORDS, (unsigned)log2, names,
                           count, out, err);
 }

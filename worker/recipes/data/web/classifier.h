@@ -14,6 +14,7 @@
 #include "common/base/err.h"
 
 #define CLASSIFIER_LABELS_MAX 512 /* languages of the largest published identifier: 176 */
+#define CLASSIFIER_WEIGHTS_MAX ((size_t)1 << 26) /* 256 MiB: 256 labels of 2^18 buckets */
 #define CLASSIFIER_SCALE 32.0f    /* a mean of unit features would need huge weights */
 
 enum classifier_features { FEATURES_CHARS = 1, FEATURES_WORDS };

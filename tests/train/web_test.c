@@ -1,0 +1,463 @@
+/* web_test.c - data/dolma and data/yi as jobs: planted documents fall to the rule they were planted
+ * for, any number of ranks and any kill give the same bytes, and a second run removes nothing. */
+#include "tests/train/fixture.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+
+#define PROSE 60 /* documents that no rule touches */
+
+/* ---- a corpus ---------------------------------------------------------------------------- */
+
+static void put_word(struct buf *out, uint64_t number, uint64_t place)
+{
+    static const char *const parts[] = {"ba", "ce", "di", "fo", "gu", "ha", "je", "ki",
+                                        "lo", "mu", "na", "pe", "ri", "so", "tu", "va"};
+    uint64_t draw = rng_at(number, place, 1);
+
+    for (unsigned i = 0; i < 2 + draw % 3; i++)
+        buf_puts(out, parts[draw >> (8 * i + 8) & 15]);
+}
+
+/* Sentences without anything to object to, different for every number. */
+static char *prose(uint64_t number)
+{
+    static const char *const small[] = {" the ", " of ", " and ", " to ", " with ", " that "};
+    struct buf out = {0};
+
+    for (uint64_t i = 0; i < 14 * 6; i++) {
+        put_word(&out, number, 2 * i);
+        buf_puts(&out, small[rng_at(number, i, 2) % ARRAY_COUNT(small)]);
+        put_word(&out, number, 2 * i + 1);
+        buf_puts(&out, i % 6 < 5 ? " " : i + 1 < 14 * 6 ? ".\n" : ".");
+    }
+    return buf_take(&out);
+}
+
+static void put(struct buf *out, const char *id, const char *source, const char *url,
+                const char *text)
+{
+    json_t *line = json_pack("{s:s, s:s, s:s}", "id", id, "source", source, "text", text);
+
+    if (url)
+        json_object_set_new(line, "url", json_string(url));
+    char *json = json_dumps(line, JSON_COMPACT);
+    buf_printf(out, "%s\n", json);
+    free(json);
+    json_decref(line);
+}
+
+struct planted {
+    const char *filter;
+    unsigned documents;
+};
+
+/* What each document of the first file is there for; the rest is kept. */
+static const struct planted planted[] = {
+    {"malformed", 2},    {"url_dup", 1},        {"document_dup", 2},   {"gopher_words", 1},
+    {"gopher_symbols", 1}, {"gopher_required", 1}, {"pii", 1},          {"repetition", 1},
+    {"decontaminated", 1}, {"empty", 1},
+};
+
+static const char eval_text[] =
+    "{\"question\": \"If a train of seven wagons leaves the harbour at noon, how many sailors are "
+    "there on the second bridge by night?\", \"answer\": \"9\"}\n{\"question\": \"short one\"}\n";
+
+static char *joined(const char *a, const char *b)
+{
+    return mem_printf("%s\n%s", a, b);
+}
+
+static void write_corpus(const struct place *place)
+{
+    struct buf one = {0}, two = {0};
+    char id[32], *first = prose(1), *text, *both;
+
+    for (uint64_t i = 0; i < PROSE; i++) {
+        char url[64];
+        text = prose(i);
+        snprintf(id, sizeof id, "p%llu", (unsigned long long)i);
+        snprintf(url, sizeof url, "http://example.org/%llu", (unsigned long long)i);
+        put(i % 3 ? &one : &two, id, i % 3 ? "web" : "books", url, text);
+        mem_free(text);
+    }
+    buf_puts(&one, "{\"id\": \"torn\n[]\n");
+    text = prose(1001);
+    put(&one, "same-url", "web", "http://example.org/1", text);
+    mem_free(text);
+    put(&one, "copy-1", "web", NULL, first);
+    put(&two, "copy-2", "books", NULL, first);
+    put(&one, "short", "web", NULL, "the end of that, to be short with the point of it.");
+    text = prose(1002);
+    for (char *c = text; (c = strchr(c, ' ')); c += 3)
+        c[1] = '#';
+    put(&one, "symbols", "web", NULL, text);
+    mem_free(text);
+    struct buf plain = {0};
+    for (int i = 0; i < 80; i++)
+        buf_printf(&plain, "word%d ", i);
+    put(&one, "required", "web", NULL, plain.bytes);
+    text = prose(1004);
+    both = joined(text, "Write to a@b.org c@d.org e@f.org g@h.org i@j.org k@l.org now.");
+    put(&one, "personal", "web", NULL, both);
+    mem_free(both);
+    mem_free(text);
+    /* Repeated 100 times without breaking a rule of Gopher first: within much other text. */
+    buf_clear(&plain);
+    for (uint64_t i = 0; i < 30; i++) {
+        text = prose(2000 + i);
+        buf_printf(&plain, "%s\n", text);
+        mem_free(text);
+    }
+    for (int i = 0; i < 100; i++)
+        buf_puts(&plain, " ha");
+    put(&one, "laughter", "web", NULL, plain.bytes);
+    text = prose(1005);
+    both = joined(text, "If a train of seven wagons leaves the harbour at noon, how many sailors are there on "
+                        "the second bridge by night?");
+    put(&one, "leak", "web", NULL, both);
+    mem_free(both);
+    mem_free(text);
+    text = prose(1003);
+    for (char *c = text; (c = strchr(c, '.')); c++)
+        *c = ',';
+    put(&one, "no-ends", "web", NULL, text);
+    mem_free(text);
+    /* Two documents that are kept: one with a paragraph seen before, one with masks. */
+    text = prose(3000);
+    char *stop = strchr(first, '\n');
+    char *sentence = mem_strndup(first, (size_t)(stop - first));
+    both = joined(text, sentence);
+    put(&one, "paragraph", "web", NULL, both);
+    mem_free(both);
+    mem_free(text);
+    text = prose(3001);
+    both = joined(text, "Call 555-123-4567 or write to me@example.org today.");
+    put(&one, "masked", "web", NULL, both);
+    mem_free(both);
+    mem_free(text);
+    mem_free(sentence);
+    mem_free(first);
+    buf_done(&plain);
+    char *paths[] = {job_path(place, "one", ".jsonl"), job_path(place, "two", ".jsonl"),
+                     job_path(place, "eval", ".jsonl")};
+    OK(file_replace(paths[0], one.bytes, one.length, 0644, &fixture_err));
+    OK(file_replace(paths[1], two.bytes, two.length, 0644, &fixture_err));
+    OK(file_replace(paths[2], eval_text, strlen(eval_text), 0644, &fixture_err));
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++)
+        mem_free(paths[i]);
+    buf_done(&one);
+    buf_done(&two);
+}
+
+static char *dolma_spec(const struct place *place, const char *more)
+{
+    return mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {\"name\": \"clean\", "
+                      "\"documents\": [\"%s/one.jsonl\", \"%s/two.jsonl\"], \"decontaminate\": "
+                      "[\"%s/eval.jsonl\"], \"decon_max_removal\": 0.05, \"vocab_size\": 300, "
+                      "\"block_bytes\": 16384%s}",
+                      place->folder, place->folder, place->folder, more);
+}
+
+static void run_dolma(const struct place *place, const char *name, int ranks, const char *more)
+{
+    char *spec = dolma_spec(place, more);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+static json_t *card_of(const struct place *place, const char *job)
+{
+    char *path = job_path(place, job, "/datasets/clean/dataset.json");
+    json_t *root = json_load_file(path, 0, NULL);
+
+    assert_non_null(root);
+    mem_free(path);
+    return root;
+}
+
+static json_int_t filter_count(const json_t *card, const char *filter)
+{
+    const json_t *list = json_object_get(json_object_get(card, "web"), "filters");
+    const json_t *row;
+    size_t i;
+
+    json_array_foreach(list, i, row)
+        if (strcmp(json_string_value(json_object_get(row, "name")), filter) == 0)
+            return json_integer_value(json_object_get(row, "documents"));
+    return 0;
+}
+
+/* ---- the same bytes ---------------------------------------------------------------------- */
+
+static int is_no_dot(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+static unsigned assert_same_folder(const char *a, const char *b)
+{
+    struct dirent **names;
+    int count = scandir(a, &names, is_no_dot, alphasort);
+
+    assert_true(count > 0);
+    for (int i = 0; i < count; i++) {
+        assert_same_file(a, b, names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+    return (unsigned)count;
+}
+
+static void assert_same_jobs(const struct place *place, const char *a, const char *b)
+{
+    static const char *const folders[] = {"/web", "/datasets/clean"};
+
+    for (size_t i = 0; i < ARRAY_COUNT(folders); i++) {
+        char *left = job_path(place, a, folders[i]), *right = job_path(place, b, folders[i]);
+        assert_int_equal(assert_same_folder(left, right), assert_same_folder(right, left));
+        mem_free(left);
+        mem_free(right);
+    }
+}
+
+static void planted_documents_fall_to_the_rule_they_were_planted_for(void **state)
+{
+    struct place *place = *state;
+    json_int_t dropped = 0;
+
+    write_corpus(place);
+    run_dolma(place, "one-rank", 1, "");
+    json_t *card = card_of(place, "one-rank"), *web = json_object_get(card, "web");
+    for (size_t i = 0; i < ARRAY_COUNT(planted); i++) {
+        if (filter_count(card, planted[i].filter) != planted[i].documents)
+            fail_msg("%s: %d dropped instead of %u", planted[i].filter,
+                     (int)filter_count(card, planted[i].filter), planted[i].documents);
+        dropped += planted[i].documents;
+    }
+    json_int_t kept = json_integer_value(json_object_get(web, "kept"));
+    assert_int_equal(kept, PROSE + 2);
+    assert_int_equal(json_integer_value(json_object_get(web, "documents")), kept + dropped);
+    const json_t *edits = json_object_get(web, "edits");
+    assert_int_equal(json_integer_value(json_object_get(edits, "paragraphs_cut")), 1);
+    assert_int_equal(json_integer_value(json_object_get(edits, "emails_masked")), 1);
+    assert_int_equal(json_integer_value(json_object_get(edits, "phones_masked")), 1);
+    /* One sample of each document that fell, naming it and its place. */
+    assert_int_equal(json_array_size(json_object_get(web, "samples")), dropped);
+    json_decref(card);
+}
+
+static void any_number_of_ranks_gives_the_same_bytes(void **state)
+{
+    struct place *place = *state;
+
+    run_dolma(place, "three-ranks", 3, "");
+    assert_same_jobs(place, "one-rank", "three-ranks");
+}
+
+/* Killed when its third block is there, and begun again: by another number of ranks. */
+static void a_killed_run_goes_on_to_the_same_bytes(void **state)
+{
+    struct place *place = *state;
+    char *spec = dolma_spec(place, ""), *whole = mem_printf("{\"name\": \"killed\", %s}", spec);
+    char *spec_path = job_path(place, "killed", ".json"), *out = job_path(place, "killed", "");
+    char *block = job_path(place, "killed", "/web/block-000002.jsonl");
+    char *arguments[] = {place->engine, "run", "--spec", spec_path, "--out", out, NULL};
+    int status = 0;
+    bool done = false;
+    pid_t pid;
+
+    OK(file_replace(spec_path, whole, strlen(whole), 0644, &fixture_err));
+    unsetenv("ATHANOR_REPORT");
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    assert_int_equal(posix_spawn(&pid, place->engine, &actions, NULL, arguments, environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    while (!done && !file_exists(block))
+        done = waitpid(pid, &status, WNOHANG) == pid;
+    if (!done) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+    }
+    struct job_run again = {.name = "killed", .spec = spec, .ranks = 2};
+    run_job_in(place, &again, NULL);
+    assert_same_jobs(place, "one-rank", "killed");
+    mem_free(spec);
+    mem_free(whole);
+    mem_free(spec_path);
+    mem_free(out);
+    mem_free(block);
+}
+
+static void filters_of_bloom_and_mixing_do_not_depend_on_the_ranks(void **state)
+{
+    static const char more[] = ", \"dedup\": \"bloom\", \"bloom_n\": 100000, \"holdout_share\": 0, "
+                               "\"mix\": [\"books=2.5\", \"web=0.5\"]";
+    struct place *place = *state;
+
+    run_dolma(place, "bloom-1", 1, more);
+    run_dolma(place, "bloom-2", 2, more);
+    assert_same_jobs(place, "bloom-1", "bloom-2");
+    json_t *card = card_of(place, "bloom-1"), *web = json_object_get(card, "web");
+    const json_t *sources = json_object_get(web, "sources");
+    const json_t *books = json_object_get(sources, "books"), *texts = json_object_get(sources, "web");
+    json_int_t books_kept = json_integer_value(json_object_get(books, "kept"));
+    json_int_t web_kept = json_integer_value(json_object_get(texts, "kept"));
+    json_int_t added = json_integer_value(json_object_get(web, "added"));
+    assert_int_equal(books_kept, 20);
+    assert_int_equal(web_kept + json_integer_value(json_object_get(texts, "sampled")), 42);
+    assert_in_range(web_kept, 21 - 11, 21 + 11); /* 3.4 standard deviations */
+    assert_in_range(added - web_kept, 2 * books_kept, 3 * books_kept);
+    assert_int_equal(filter_count(card, "document_dup"), 2); /* filters of this size err never */
+    json_decref(card);
+}
+
+static void a_common_eval_set_and_a_malformed_line_end_a_strict_job(void **state)
+{
+    static const struct {
+        const char *more, *says;
+    } jobs[] = {{", \"decon_max_removal\": 0.001", "decon_max_removal"},
+                {", \"malformed\": \"fail\"", "one.jsonl:"}};
+    struct place *place = *state;
+
+    for (size_t i = 0; i < ARRAY_COUNT(jobs); i++) {
+        char *base = dolma_spec(place, ""), *cut = strstr(base, ", \"decon_max_removal\": 0.05");
+        char *spec = mem_printf("%.*s%s%s", (int)(cut - base), base, jobs[i].more, cut + 27);
+        struct job_run job = {.name = "strict", .spec = spec, .may_fail = true};
+        char *log = job_path(place, "strict", ".log"), *text;
+        size_t length;
+        assert_int_not_equal(run_job_in(place, &job, NULL), 0);
+        OK(file_read(log, 1 << 20, &text, &length, &fixture_err));
+        assert_non_null(strstr(text, jobs[i].says));
+        mem_free(text);
+        mem_free(log);
+        mem_free(spec);
+        mem_free(base);
+    }
+}
+
+/* ---- yi ---------------------------------------------------------------------------------- */
+
+/* Near copies (one word in 40 replaced), and 5 documents that share 60 words. */
+static void write_near_copies(const struct place *place)
+{
+    struct buf out = {0}, shared = {0};
+    char id[32], *path = job_path(place, "near", ".jsonl");
+
+    for (int i = 0; i < 60; i++)
+        buf_printf(&shared, " passage%d", i);
+    for (uint64_t i = 0; i < 40; i++) {
+        char *text = prose(5000 + i % 30);
+        for (unsigned w = 0, at = 0; i >= 30 && text[at]; at++)
+            if (text[at] == ' ' && ++w % 40 == 0)
+                text[at + 1] = 'q';
+        char *whole = i >= 10 && i < 15 ? joined(text, shared.bytes) : mem_strdup(text);
+        snprintf(id, sizeof id, "n%llu", (unsigned long long)i);
+        put(&out, id, "web", NULL, whole);
+        mem_free(whole);
+        mem_free(text);
+    }
+    OK(file_replace(path, out.bytes, out.length, 0644, &fixture_err));
+    buf_done(&out);
+    buf_done(&shared);
+    mem_free(path);
+}
+
+static void run_yi(const struct place *place, const char *name, int ranks, const char *documents)
+{
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {\"name\": "
+                            "\"clean\", \"documents\": [\"%s\"], \"stages\": [\"gopher\", \"minhash\", "
+                            "\"exact\"], \"vocab_size\": 300, "
+                            "\"block_bytes\": 8192, \"holdout_share\": 0, \"minhash_jaccard\": 0.5}",
+                            documents);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+static void near_copies_and_shared_passages_are_found_and_then_there_are_none(void **state)
+{
+    struct place *place = *state;
+    char *path = job_path(place, "near", ".jsonl");
+
+    write_near_copies(place);
+    run_yi(place, "yi-1", 1, path);
+    run_yi(place, "yi-3", 3, path);
+    assert_same_jobs(place, "yi-1", "yi-3");
+    json_t *card = card_of(place, "yi-1");
+    const json_t *edits = json_object_get(json_object_get(card, "web"), "edits");
+    assert_int_equal(filter_count(card, "near_dup"), 10);
+    assert_int_equal(filter_count(card, "kept"), 30);
+    assert_int_equal(json_integer_value(json_object_get(edits, "passages_cut")), 4);
+    json_decref(card);
+    char *again = job_path(place, "yi-1", "/datasets/clean/all.jsonl");
+    run_yi(place, "yi-again", 1, again);
+    card = card_of(place, "yi-again");
+    edits = json_object_get(json_object_get(card, "web"), "edits");
+    assert_int_equal(filter_count(card, "kept"), 30);
+    assert_int_equal(json_integer_value(json_object_get(edits, "passages_cut")), 0);
+    json_decref(card);
+    mem_free(again);
+    mem_free(path);
+}
+
+/* ---- languages --------------------------------------------------------------------------- */
+
+static void languages_are_told_apart_on_texts_not_learned_from(void **state)
+{
+    static const char *const languages[] = {"eng", "deu", "fra", "spa", "ita", "nld", "por_PT",
+                                            "swe", "pol", "dan"};
+    struct place *place = *state;
+    const char *shared = getenv("ATHANOR_SHARED_DATA");
+    char *zip = mem_printf("%s/corpora/udhr2.zip", shared && *shared ? shared : "../shared/data");
+    struct trace trace = {0};
+    struct buf classes = {0};
+
+    if (!file_exists(zip) || access("/usr/bin/python3", X_OK) != 0) {
+        print_message("[  SKIP  ] needs %s and python3\n", zip);
+        mem_free(zip);
+        skip();
+    }
+    assert_int_equal(spawn_line(mem_printf("exec python3 -m zipfile -e '%s' '%s'", zip,
+                                           place->folder)), 0);
+    for (size_t i = 0; i < ARRAY_COUNT(languages); i++)
+        buf_printf(&classes, "%s\"%s=%s/udhr2/%s.txt\"", i ? ", " : "", languages[i],
+                   place->folder, languages[i]);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"classifier\", \"params\": "
+                            "{\"classes\": [%s], \"epochs\": 4, \"buckets_log2\": 16}",
+                            classes.bytes);
+    struct job_run job = {.name = "langid", .spec = spec};
+    run_job_in(place, &job, &trace);
+    double accuracy = 0, held = 0;
+    for (size_t i = 0; i < trace.count; i++) {
+        if (strcmp(trace.points[i].name, "accuracy") == 0)
+            accuracy = trace.points[i].value;
+        if (strcmp(trace.points[i].name, "held_out_texts") == 0)
+            held = trace.points[i].value;
+    }
+    print_message("accuracy %.4f on %.0f held-out texts of 200 characters\n", accuracy, held);
+    assert_true(held > 30 && accuracy >= 0.95);
+    trace_done(&trace);
+    buf_done(&classes);
+    mem_free(spec);
+    mem_free(zip);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(planted_documents_fall_to_the_rule_they_were_planted_for),
+        cmocka_unit_test(any_number_of_ranks_gives_the_same_bytes),
+        cmocka_unit_test(a_killed_run_goes_on_to_the_same_bytes),
+        cmocka_unit_test(filters_of_bloom_and_mixing_do_not_depend_on_the_ranks),
+        cmocka_unit_test(a_common_eval_set_and_a_malformed_line_end_a_strict_job),
+        cmocka_unit_test(near_copies_and_shared_passages_are_found_and_then_there_are_none),
+        cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
+    };
+    return cmocka_run_group_tests(tests, place_open, place_close);
+}
