@@ -166,8 +166,11 @@ static void offer_sample(struct build *build, uint64_t number, const struct bloc
             return;
         sample_done(place);
     }
-    *place = (struct sample){rank, number, mem_strdup(item->id), mem_strdup(item->where),
-                             mem_strdup(item->text), item->value};
+    /* What a GROUP stage or mix drops still has all of its text here. */
+    char *text = mem_strndup(item->text,
+                             char_prefix(item->text, item->length, WEB_EXCERPT_CHARS));
+    *place = (struct sample){rank, number, mem_strdup(item->id), mem_strdup(item->where), text,
+                             item->value};
 }
 
 /* ---- documents -------------------------------------------------------------------------- */

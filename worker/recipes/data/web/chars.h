@@ -61,6 +61,16 @@ static inline size_t char_count(const char *text, size_t length)
     return count;
 }
 
+/* Bytes of the first `chars` characters, or of all. */
+static inline size_t char_prefix(const char *text, size_t length, size_t chars)
+{
+    size_t at = 0, bytes;
+
+    for (; chars > 0 && at < length; chars--, at += bytes)
+        char_at(text + at, length - at, &bytes);
+    return at;
+}
+
 /* The text without white space at its ends. */
 static inline void char_trim(const char **text, size_t *length)
 {

@@ -17,7 +17,6 @@
 
 #define KEYS_MAGIC "ATHWKEY1"
 #define KEYS_BYTES_MAX ((size_t)1 << 36)
-#define EXCERPT_CHARS 160
 
 struct keys_head {
     char magic[8];
@@ -234,15 +233,6 @@ static int look(struct round *round, size_t from, size_t to, struct err *err)
 
 /* ---- writing ---------------------------------------------------------------------------- */
 
-static size_t excerpt_length(const char *text, size_t length)
-{
-    size_t at = 0, bytes;
-
-    for (unsigned i = 0; i < EXCERPT_CHARS && at < length; i++, at += bytes)
-        char_at(text + at, length - at, &bytes);
-    return at;
-}
-
 static void put_edits(struct buf *out, const struct item *item)
 {
     bool any = false;
@@ -304,7 +294,7 @@ static void put_item(struct round *round, struct item *item, struct buf *text, s
     else if (item->malformed)
         json_text_quote(out, item->malformed, strlen(item->malformed));
     else
-        json_text_quote(out, document->text, excerpt_length(document->text, document->length));
+        json_text_quote(out, document->text, char_prefix(document->text, document->length, WEB_EXCERPT_CHARS));
     buf_puts(out, "}\n");
     round->tally[item->verdict]++;
     round->tally[FILTER_END] += (int64_t)document->length;

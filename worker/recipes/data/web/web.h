@@ -47,6 +47,8 @@ enum stage_kind stage_kind(enum stage stage);
 enum edit { EDIT_LINES = 0, EDIT_PARAGRAPHS, EDIT_PASSAGES, EDIT_EMAIL, EDIT_PHONE, EDIT_IP, EDIT_END };
 const char *edit_name(enum edit edit);
 
+#define WEB_EXCERPT_CHARS 160 /* of a dropped document, in files of blocks and in cards */
+
 /* A document on its way through the stages. */
 struct item {
     struct document document; /* zeroed when malformed */
