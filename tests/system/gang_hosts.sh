@@ -18,7 +18,7 @@ command -v nft >/dev/null || { echo "SKIP: nft is not installed"; exit 77; }
 cases=("$@")
 [ $# -gt 0 ] || cases=(train hpcc netpipe torch rank shepherd daemon link mute mute-parent stopped hangs elsewhere
     mpirun spawn mpirun-killed mpirun-rank)
-lease=3
+lease=${ATHANOR_GANG_LEASE:-3} # seconds
 
 state=$((seed % 2147483647))
 draw() { # BOUND: into $drawn
@@ -288,7 +288,7 @@ case_netpipe() {
 }
 
 # Outlives the lease, by which alone a daemon that stays away is missed.
-case_daemon() { steps=250 disturbed daemon --set on_disconnect=replace; }
+case_daemon() { steps=$((lease * 84)) disturbed daemon --set on_disconnect=replace; }
 
 # Of a program that reports nothing: only the stacks tell who waits and who is waited for.
 hang() { # NAME FINDING WORDS of the program; then a command with the pid of rank 2
