@@ -173,6 +173,11 @@ case_torch() {
     succeeds "$id"
     cli logs "$id" --rank 0 | grep -qF "['1@1', '2@2', '3@3']" || fail "printed $(cli logs "$id")"
     echo "torch: programs without MPI find node 0 through the variables that torch reads"
+    /usr/bin/python3 -c 'import torch' 2>/dev/null || { echo "torch: SKIP of gloo, python3-torch is not installed"; return; }
+    id=$(command_job gloo 4 4 "/usr/bin/python3 $specs/torch_gloo.py" "launcher: fork")
+    succeeds "$id"
+    [ "$(cli logs "$id" | grep -c 'of 4 .*: sum 10, weights as of one process')" = 4 ] || fail "printed $(cli logs "$id")"
+    echo "torch: DistributedDataParallel over Gloo trains on four hosts to the weights of one process"
 }
 
 # Under Open MPI's own launcher: ranks where and as they should be, with their own logs.

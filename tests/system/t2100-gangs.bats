@@ -111,6 +111,21 @@ Y
     athanor logs "$id" --rank 0 | grep -qF "['1@1', '2@2']"
 }
 
+@test "a PyTorch program trains over two workers through Gloo" {
+    /usr/bin/python3 -c 'import torch' 2>/dev/null || skip "python3-torch is not installed"
+    [ -z "${ASAN_OPTIONS:-}" ] || skip "PyTorch is not ours to look at"
+    cat >job.yaml <<Y
+athanor: 1
+name: gloo
+kind: command
+command: [/usr/bin/python3, $specs/torch_gloo.py]
+resources: {ranks: 2, cores: 1, nodes: 2, memory: 2GiB}
+Y
+    id=$(athanor submit job.yaml --ids)
+    athanor wait "$id"
+    [ "$(athanor logs "$id" | grep -c 'of 2 .*: sum 3, weights as of one process')" = 2 ]
+}
+
 @test "two nodes train to the same bits as one node with two ranks" {
     id=$(athanor submit "$specs/kill-train.yaml" --set name=spread --set resources.nodes=2 --ids)
     athanor wait "$id"

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <inttypes.h>
+#include <net/if.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,6 +107,22 @@ static uint32_t ipv4_of(const struct sockaddr *address)
     return ((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr;
 }
 
+/* The interface of this node that has exactly this address; "" when none has. */
+static const char *interface_find(const char *address, char out[IF_NAMESIZE])
+{
+    struct ifaddrs *all = NULL;
+    struct in_addr wanted;
+    out[0] = '\0';
+    if (inet_pton(AF_INET, address, &wanted) != 1 || getifaddrs(&all) < 0)
+        return out;
+    for (const struct ifaddrs *at = all; at; at = at->ifa_next)
+        if (at->ifa_addr && at->ifa_addr->sa_family == AF_INET &&
+            ipv4_of(at->ifa_addr) == wanted.s_addr)
+            snprintf(out, IF_NAMESIZE, "%.*s", IF_NAMESIZE - 1, at->ifa_name);
+    freeifaddrs(all);
+    return out;
+}
+
 /* The network that holds our address on this node, as "10.0.0.0/24". */
 static const char *network_find(const char *address, char out[ENVIRONMENT_NETWORK_SIZE])
 {
@@ -197,6 +214,20 @@ static void set_mpirun(const struct plan *plan, const struct environment_places 
     set_shares(plan, out);
 }
 
+/* Left alone Gloo takes the interface that the node's name resolves to, often loopback, and NCCL one
+ * that may be a bridge of containers: ranks then wait for each other for ever. Both want a name,
+ * not a network; '=' makes NCCL take it whole. An address that no interface has, because a
+ * translation lies between, leaves the choice to them. */
+static void set_interface(const struct plan *plan, struct environment *out)
+{
+    char name[IF_NAMESIZE];
+    if (!plan->gang || !*interface_find(plan->gang->nodes[plan->gang->node].address, name))
+        return;
+    environment_set(out, "GLOO_SOCKET_IFNAME", "%s", name);
+    environment_set(out, "TP_SOCKET_IFNAME", "%s", name);
+    environment_set(out, "NCCL_SOCKET_IFNAME", "=%s", name);
+}
+
 static void set_defaults(const struct plan *plan, const struct environment_places *places,
                          struct environment *out)
 {
@@ -206,6 +237,7 @@ static void set_defaults(const struct plan *plan, const struct environment_place
         environment_set(out, thread_names[i], "%" PRIu64, plan->cores ? plan->cores : 1);
     /* Output that stays in a buffer until the end looks like a hang to whoever follows the log. */
     environment_assign(out, "PYTHONUNBUFFERED=1");
+    set_interface(plan, out);
     if (plan->launcher == PLAN_PMIX)
         set_mpi(plan, places, out);
     else if (plan->launcher == PLAN_MPIRUN)
