@@ -111,6 +111,21 @@ Y
     athanor logs "$id" --rank 0 | grep -qF "['1@1', '2@2']"
 }
 
+@test "ranks ask ranks of other nodes for what no fence has carried" {
+    pkg-config --exists pmix || skip "libpmix-dev is not installed"
+    cc -o modex "$specs/modex_pmix.c" $(pkg-config --cflags --libs pmix)
+    cat >job.yaml <<Y
+athanor: 1
+name: modex
+kind: command
+command: [$PWD/modex]
+resources: {ranks: 6, cores: 1, nodes: 3}
+Y
+    id=$(athanor submit job.yaml --ids)
+    athanor wait "$id"
+    [ "$(athanor logs "$id" | grep -c 'has 6 words of 6')" = 6 ]
+}
+
 @test "a PyTorch program trains over two workers through Gloo" {
     /usr/bin/python3 -c 'import torch' 2>/dev/null || skip "python3-torch is not installed"
     [ -z "${ASAN_OPTIONS:-}" ] || skip "PyTorch is not ours to look at"
