@@ -149,3 +149,13 @@ setup() { source "$BATS_TEST_DIRNAME/cluster.bash"; }
     kill -TERM "$first"
     wait $outer
 }
+
+@test "each test that the page of troubles names is there" {
+    found=0
+    while IFS= read -r named; do
+        file=$root/${named%%: *}
+        grep -qF -- "${named#*: }" "$file" || { echo "tests/troubles.md: no '${named#*: }' in ${named%%: *}"; return 1; }
+        found=$((found + 1))
+    done < <(grep -o '`tests/[^`: ]*: [^`]*`' "$root/tests/troubles.md" | tr -d '`')
+    [ "$found" -gt 60 ]
+}
