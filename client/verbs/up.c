@@ -200,12 +200,14 @@ static int coordinators_await(struct up *up, struct err *err)
     uint64_t until_ms = clock_steady_ms() + READY_MS;
     struct message request = {.tag = MSG_QUERY, .u.query = {.name = "status", .limit = 1}}, reply;
     struct err ignored;
-    up->client->timeout_ms = 1000;
+    uint32_t timeout_ms = up->client->timeout_ms;
+    up->client->timeout_ms = 1000; /* of each look; one that catches up after an outage needs more */
     while (client_try(up->client, &request, up->arena, &reply, &ignored) < 0 ||
            reply.tag != MSG_TABLE)
         for (size_t i = 0; i < up->cluster.coordinators; i++)
             if (look_again(up, cluster_coordinator_name(up->arena, i), until_ms, err) < 0)
                 return -1;
+    up->client->timeout_ms = timeout_ms;
     return 0;
 }
 
