@@ -200,8 +200,8 @@ static int coordinators_await(struct up *up, struct err *err)
     uint64_t until_ms = clock_steady_ms() + READY_MS;
     struct message request = {.tag = MSG_QUERY, .u.query = {.name = "status", .limit = 1}}, reply;
     struct err ignored;
-    uint32_t timeout_ms = up->client->timeout_ms;
-    up->client->timeout_ms = 1000; /* of each look; one that catches up after an outage needs more */
+    uint64_t timeout_ms = up->client->timeout_ms;
+    up->client->timeout_ms = 1000; /* a look; what catches up after an outage takes longer */
     while (client_try(up->client, &request, up->arena, &reply, &ignored) < 0 ||
            reply.tag != MSG_TABLE)
         for (size_t i = 0; i < up->cluster.coordinators; i++)
