@@ -479,6 +479,52 @@ static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
     mem_free(teacher);
 }
 
+/* Whether every word of x but the micro-world's function words is in y. */
+static bool has_words(const char *x, const char *y)
+{
+    char words[512], *rest = words, *word;
+
+    snprintf(words, sizeof words, "%s", x);
+    while ((word = strsep(&rest, " ."))) {
+        if (!*word || strstr("the is by near it that ,", word))
+            continue;
+        const char *at = strstr(y, word);
+        size_t length = strlen(word);
+        while (at && ((at > y && at[-1] != ' ') || !strchr(" .,", at[length])))
+            at = strstr(at + 1, word);
+        if (!at)
+            return false;
+    }
+    return true;
+}
+
+static void rewrites_in_sequence_have_the_words_of_their_sources(void **state)
+{
+    const struct place *place = *state;
+    char *teacher = model_of(place, "little", 60), *bytes, *end;
+    char *path = mem_printf("%s/sequence/datasets/sequence/pairs.jsonl", place->folder);
+    size_t length, count = 0;
+
+    sample(place, "sequence", teacher, NULL, "world",
+           ORACLE ", \"mode\": \"sequential_constrained\", \"samples\": 13, \"max_contexts\": 12, "
+                  "\"tau\": -100, \"min_yield\": 0, \"max_tokens\": 24, \"rouge_max\": 1, "
+                  "\"diversity\": false", 2);
+    OK(file_read(path, 1 << 20, &bytes, &length, &fixture_err));
+    for (char *at = bytes; (end = strchr(at, '\n')); at = end + 1, count++) {
+        json_t *pair = json_loadb(at, (size_t)(end - at), 0, NULL);
+        const char *x = json_string_value(json_object_get(pair, "x"));
+        const char *y = json_string_value(json_object_get(pair, "y"));
+        if (!has_words(x, y))
+            fail_msg("'%s' lacks words of '%s'", y, x);
+        json_decref(pair);
+    }
+    print_message("%zu pairs in sequence\n", count);
+    assert_true(count >= 10);
+    mem_free(bytes);
+    mem_free(path);
+    mem_free(teacher);
+}
+
 /* Codes for pairs, a model widened by them, rewrites with each: the same for any ranks. */
 static void codes_widen_a_model_and_rewrites_do_not_show_ranks(void **state)
 {
@@ -723,6 +769,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dataset_does_not_show_ranks_blocks_or_kills),
+        cmocka_unit_test(rewrites_in_sequence_have_the_words_of_their_sources),
         cmocka_unit_test(codes_widen_a_model_and_rewrites_do_not_show_ranks),
         cmocka_unit_test(one_job_makes_what_a_pipeline_of_jobs_makes),
         cmocka_unit_test(kills_in_every_stage_leave_the_same_datasets_and_student),

@@ -347,6 +347,11 @@ uint32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text, siz
                                   : (uint32_t)tokenizer->added_texts.entries[entry].value;
 }
 
+bool tokenizer_is_added(const struct tokenizer *tokenizer, uint32_t id)
+{
+    return id < tokenizer->vocab_size && tokenizer->tokens[id].added;
+}
+
 static void frame_text(const struct token_list *text, uint32_t type, struct token_list *ids,
                        struct token_list *types)
 {

@@ -74,6 +74,8 @@ uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
 uint32_t tokenizer_end_of_text(const struct tokenizer *tokenizer);
 /* SHA-256 of the canonical text: equal identities give equal ids for every input. */
 const struct hash *tokenizer_identity(const struct tokenizer *tokenizer);
+/* Whether it is an added token: one that merging never makes. */
+bool tokenizer_is_added(const struct tokenizer *tokenizer, uint32_t id);
 /* The bytes of one token; "" with length 0 for an id that is not in use. */
 const char *tokenizer_token(const struct tokenizer *tokenizer, uint32_t id, size_t *out_length);
 

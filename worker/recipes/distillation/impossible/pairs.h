@@ -36,6 +36,7 @@ struct pairs {
     uint64_t context_first, context_count; /* numbers first .. first + count - 1 */
     uint64_t block_contexts, block_count;
     size_t samples;
+    bool sequential;     /* sequential.h */
     uint64_t target;             /* pairs after which to stop */
     char settings[HASH_HEX_SIZE];          /* what every outcome depends on */
     char header[HASH_HEX_SIZE + 24];       /* of block files: settings, and contexts a block */
@@ -79,6 +80,9 @@ double pairs_accepted(const struct pairs *pairs);
      "what a pair must be: the same said differently, or less of it"}, \
     {"samples", PARAM_INT, "100", 1, FILTER_SAMPLES_MAX, NULL, \
      "sentences after each context; with a student: rewrites of each sentence"}, \
+    {"mode", PARAM_CHOICE, "parallel", 0, 0, "parallel|sequential_constrained", \
+     "parallel: all pairs of samples; sequential_constrained: one sample and its rewrites, " \
+     "decoded after it with its content words as constraints. A student's rewrites are samples"}, \
     {"temperature", PARAM_FLOAT, "0.7", 0.1, 2, NULL, "of these samples"}, \
     {"top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"}, \
     {"max_tokens", PARAM_INT, "100", 4, 4096, NULL, "most tokens of a sample"}, \

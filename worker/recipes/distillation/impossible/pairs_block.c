@@ -6,6 +6,7 @@
 #include "common/base/rng.h"
 #include "worker/engine/comm.h"
 #include "worker/recipes/distillation/impossible/sentence.h"
+#include "worker/recipes/distillation/impossible/sequential.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -51,10 +52,10 @@ static int find_context(struct pairs *pairs, uint64_t context, struct outcome *o
     return 0;
 }
 
-/* samples after the context or, with a student, a sentence after it and its rewrites. */
+/* samples after the context or a sentence after it and its rewrites, by a student or in sequence. */
 static int sample(struct pairs *pairs, struct outcome *out, struct err *err)
 {
-    size_t rewrites = pairs->student ? pairs->samples : 0;
+    size_t rewrites = pairs->student ? pairs->samples : pairs->sequential ? pairs->samples - 1 : 0;
 
     out->sample_count = pairs->student ? 1 + rewrites : pairs->samples;
     out->samples = mem_array(out->sample_count, sizeof *out->samples);
@@ -62,6 +63,9 @@ static int sample(struct pairs *pairs, struct outcome *out, struct err *err)
                           out->sample_count - rewrites, false, out->samples, &pairs->tokens,
                           err) < 0)
         return -1;
+    if (pairs->sequential && *out->samples[0])
+        return sequential_sentences(&pairs->sentences, out->text, out->samples[0], rewrites,
+                                    out->samples + 1, &pairs->tokens, err);
     if (rewrites && *out->samples[0])
         return sampler_sentences(&pairs->rewrites, out->samples[0], out->context, rewrites, false,
                                  out->samples + 1, &pairs->tokens, err);

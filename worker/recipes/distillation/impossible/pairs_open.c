@@ -132,7 +132,7 @@ static void set_filter(struct pairs *pairs)
 
     pairs->filter = (struct filter){
         .task = summary ? TASK_SUMMARIZE : TASK_PARAPHRASE,
-        .source_only = pairs->student != NULL,
+        .source_only = pairs->student || pairs->sequential,
         .ratio_min = run_float(run, "length_ratio_min"),
         .ratio_max = run_float(run, summary ? "compression" : "length_ratio_max"),
         .numbers = is(numbers, "both")      ? NUMBERS_BOTH
@@ -281,6 +281,7 @@ int pairs_open(struct run *run, struct pairs *pairs, struct err *err)
         open_critic(pairs, err) < 0 || open_prefixes(pairs, err) < 0 ||
         open_contexts(pairs, err) < 0)
         return -1;
+    pairs->sequential = !pairs->student && !is(run_string(run, "mode"), "parallel");
     set_filter(pairs);
     set_numbers(pairs);
     hash_settings(pairs);

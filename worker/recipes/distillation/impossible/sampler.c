@@ -12,8 +12,8 @@
 
 /* <|endoftext|>, the codes, as much of the end of the text as leaves room for an answer, and a
  * newline. */
-static void encode_prompt(const struct sentence_sampler *sampler, const char *text,
-                          struct token_list *out)
+void sampler_prompt(const struct sentence_sampler *sampler, const char *text,
+                    struct token_list *out)
 {
     size_t before = 1 + sampler->code_count;
     int64_t room = sampler->model->config.context - sampler->max_tokens - (int64_t)before;
@@ -101,7 +101,7 @@ int sampler_sentences(const struct sentence_sampler *sampler, const char *text, 
     struct generation *texts = mem_array(count + 1, sizeof *texts);
     int32_t *memory = mem_array(count * (size_t)sampler->max_tokens + 1, sizeof *memory);
 
-    encode_prompt(sampler, text, &tokens);
+    sampler_prompt(sampler, text, &tokens);
     for (size_t i = 0; i < count; i++) {
         prompts[i] = (struct prompt){(const int32_t *)tokens.ids, (int64_t)tokens.count};
         texts[i] = (struct generation){.token = memory + i * (size_t)sampler->max_tokens,

@@ -28,5 +28,8 @@ struct sentence_sampler {
 int sampler_sentences(const struct sentence_sampler *sampler, const char *text, uint64_t context,
                       size_t count, bool whole, char **out, uint64_t *out_tokens,
                       struct err *err) WARN_UNUSED;
+/* Appends the tokens that stand before what is written after `text`. */
+void sampler_prompt(const struct sentence_sampler *sampler, const char *text,
+                    struct token_list *out);
 
 #endif
