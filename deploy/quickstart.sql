@@ -42,3 +42,9 @@ SELECT replace(r.name, 'eval-', '') AS model,
   FROM :run r JOIN :newest n USING (job_id)
  WHERE r.kind = 'eval'
  GROUP BY r.job_id, r.name ORDER BY r.job_id;
+
+\echo 'Impossible Distillation: share of unseen facts said again in other words'
+SELECT split_part(n.metric, '/', 1) AS stage, n.value AS success
+  FROM :run r JOIN :newest n USING (job_id)
+ WHERE r.recipe = 'impossible' AND n.metric LIKE 'eval-%/success'
+ ORDER BY array_position(ARRAY['eval-teacher', 'eval-student', 'eval-1'], split_part(n.metric, '/', 1));

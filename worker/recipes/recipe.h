@@ -74,7 +74,7 @@ struct recipe {
     size_t state_size;   /* `state` below: zeroed, 64-byte aligned memory of this size */
 
     /* Checks what the table cannot, allocates, and sets run->step_count. May raise run->step to
-     * what an earlier attempt has left whole as files; a resume point behind that is its to pass. */
+     * what an earlier attempt has left whole as files, even past the resume point. */
     int (*open)(struct run *run, void *state, struct err *err);
     /* Restores what save wrote; run->step is set already. NULL iff save is NULL. */
     int (*load)(struct run *run, void *state, struct checkpoint_reader *reader, struct err *err);

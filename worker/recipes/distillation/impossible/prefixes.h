@@ -1,6 +1,6 @@
-/* prefixes.h - a file of what contexts begin with: a line each, such as "Paris, France (MEDIA) --".
+/* prefixes.h - a file of what contexts begin with: a line each, as "Paris, France (MEDIA) --".
  *
- * Blanks at the ends of a line are left out, and so are empty lines and those that begin with '#'. */
+ * Blanks at the ends of a line are left out, as are empty lines and those that begin with '#'. */
 #ifndef ATHANOR_PREFIXES_H
 #define ATHANOR_PREFIXES_H
 

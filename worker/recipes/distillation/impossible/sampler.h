@@ -16,7 +16,7 @@ struct sentence_sampler {
     struct sampling sampling;          /* stop_token: the end of text                          */
     int64_t max_tokens;
     int64_t no_repeat;                 /* no sequence of so many tokens twice, the prompt's
-                                          included (as transformers' no_repeat_ngram_size); 0: off */
+                                          included (transformers' no_repeat_ngram_size); 0: off */
     const uint32_t *code; /* tokens before the text, as control codes are; borrowed */
     size_t code_count;
 };
