@@ -5,14 +5,19 @@
  *   pairs_bench [--samples K]
  *
  * Sampling K sentences after a context: the context read once for all, against once for each.
- * ROUGE-L of all pairs: bits of a word's places, against the table of the definition. Model: 4
- * layers of 256, 2,048 tokens, contexts of 100 tokens and answers of 24: random weights cost what
- * trained ones do. */
+ * ROUGE-L of all pairs: bits of a word's places, against the table of the definition. Each critic:
+ * pairs a second, and its share of the time when CONTEXT_SAMPLES sentences are sampled and all
+ * their ordered pairs judged, nothing being filtered before. Models: 4 layers of 256, 2,048 tokens,
+ * contexts of 100 tokens and answers of 24: random weights cost what trained ones do. */
 #include "common/base/clock.h"
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "common/base/rng.h"
+#include "worker/engine/data/bpe.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/io/model_files.h"
+#include "worker/recipes/distillation/impossible/critic.h"
 #include "worker/recipes/text/microworld.h"
 #include "worker/recipes/text/overlap.h"
 
@@ -24,6 +29,7 @@
 #define ANSWER 24
 #define ROUNDS 3
 #define SENTENCES 300
+#define CONTEXT_SAMPLES 16
 
 static void must(int rc, const struct err *err)
 {
@@ -128,6 +134,100 @@ static void overlap(void)
         words_done(&words[i]);
 }
 
+/* ---- critics ---------------------------------------------------------------------------- */
+
+/* Sentences of one fact and of others, as those after one context are. */
+static void draw_sentences(char *out[CONTEXT_SAMPLES])
+{
+    struct rng rng;
+
+    rng_init(&rng, 2);
+    for (int i = 0; i < CONTEXT_SAMPLES; i++) {
+        struct fact fact = microworld_fact((unsigned)rng_below(&rng, 4));
+        struct buf text = {0};
+        for (int s = 0; s < 2; s++) { /* about 24 tokens */
+            microworld_sentence(&fact, &rng, &text);
+            buf_putc(&text, s ? 0 : ' ');
+        }
+        out[i] = buf_take(&text);
+    }
+}
+
+static struct tokenizer *tokenizer_of(char *const *sentences)
+{
+    struct word_counts counts = {0};
+    struct tokenizer *tokenizer;
+    struct err err;
+
+    for (int i = 0; i < CONTEXT_SAMPLES; i++)
+        word_counts_add_text(&counts, sentences[i], strlen(sentences[i]));
+    must(tokenizer_train(&counts, 2048, 2, &tokenizer, &err), &err);
+    word_counts_done(&counts);
+    tokenizer_frame_by_end(tokenizer);
+    return tokenizer;
+}
+
+/* An encoder of the same size, as finetuning/classify saves one. */
+static void write_encoder(const char *folder, struct device *device,
+                          const struct tokenizer *tokenizer)
+{
+    struct model_config config = {.family = MODEL_BERT, .vocab_size = 2048, .context = 128,
+                                  .width = 256, .layers = 4, .heads = 8, .top = MODEL_TOP_LABELS,
+                                  .labels = 2, .label_name = {"entailment", "other"}};
+    struct model *model;
+    struct err err;
+
+    must(model_config_complete(&config, &err), &err);
+    must(model_new(device, &config, 1, &model, &err), &err);
+    must(model_files_write(folder, model, &err), &err);
+    must(tokenizer_write(tokenizer, folder, 128, &err), &err);
+    model_free(model);
+}
+
+static void measure_critic(const char *name, struct critic *critic, char *const *sentences,
+                           double sampling_s)
+{
+    struct critic_pair pairs[CONTEXT_SAMPLES * CONTEXT_SAMPLES];
+    double score[CONTEXT_SAMPLES * CONTEXT_SAMPLES];
+    size_t count = 0;
+    struct err err;
+
+    for (int i = 0; i < CONTEXT_SAMPLES; i++)
+        for (int j = 0; j < CONTEXT_SAMPLES; j++)
+            if (i != j)
+                pairs[count++] = (struct critic_pair){sentences[i], sentences[j]};
+    uint64_t began = clock_steady_us();
+    must(critic_score(critic, pairs, count, score, &err), &err);
+    double seconds = seconds_since(began);
+    printf("critic %-6s %10.0f pairs/s, share of time %.3f (%d samples, %zu pairs)\n", name,
+           (double)count / seconds, seconds / (seconds + sampling_s), CONTEXT_SAMPLES, count);
+    critic_free(critic);
+}
+
+static void critics(const struct model *model, double sampling_rate_now)
+{
+    double sampling_s = CONTEXT_SAMPLES * ANSWER / sampling_rate_now;
+    char folder[] = "/tmp/athanor-bench-XXXXXX", *sentences[CONTEXT_SAMPLES];
+    struct critic *critic;
+    struct err err;
+
+    CHECK(mkdtemp(folder));
+    draw_sentences(sentences);
+    struct tokenizer *tokenizer = tokenizer_of(sentences);
+    write_encoder(folder, model->device, tokenizer);
+    measure_critic("oracle", critic_oracle(), sentences, sampling_s);
+    must(critic_embed(folder, model->device, &critic, &err), &err);
+    measure_critic("embed", critic, sentences, sampling_s);
+    must(critic_lm_mi(model, tokenizer, &critic, &err), &err);
+    measure_critic("lm_mi", critic, sentences, sampling_s);
+    must(critic_nli(folder, model->device, &critic, &err), &err);
+    measure_critic("nli", critic, sentences, sampling_s);
+    must(file_remove_tree(folder, &err), &err);
+    for (int i = 0; i < CONTEXT_SAMPLES; i++)
+        mem_free(sentences[i]);
+    tokenizer_free(tokenizer);
+}
+
 int main(int argc, char **argv)
 {
     struct device_config device_config = {.kind = BACKEND_CPU};
@@ -150,6 +250,7 @@ int main(int argc, char **argv)
     printf("sample %.0f tokens/s with one reading of the context, %.0f with one for each of %lld "
            "samples, ratio %.2f\n", shared, apart, (long long)samples, shared / apart);
     overlap();
+    critics(model, shared);
     model_free(model);
     device_close(device);
     return 0;

@@ -16,6 +16,15 @@ static bool long_mode(void)
     return mode && strcmp(mode, "long") == 0;
 }
 
+/* All of it rests on the pairs made from WordNet. */
+static void need_wordnet(void)
+{
+    if (file_exists("/usr/share/wordnet/data.noun"))
+        return;
+    print_message("[  SKIP  ] needs WordNet 3.0 (Debian package wordnet-base)\n");
+    skip();
+}
+
 static char *part_of(const struct place *place, const char *job, const char *part)
 {
     return mem_printf("{\"ref\": \"dataset:%s/%s\", \"path\": \"%s/%s/datasets/%s\", "
@@ -47,8 +56,8 @@ static struct accuracy classify(const struct place *place, const char *name, con
     struct trace trace = {0};
 
     run_spec(place, name,
-             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"classify\", \"inputs\": {\"data\": "
-                        "%s, \"valid\": %s}, \"params\": {\"heads\": 4, \"context\": 64, "
+             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"classify\", \"inputs\": {"
+                        "\"data\": %s, \"valid\": %s}, \"params\": {\"heads\": 4, \"context\": 64, "
                         "\"eval_every\": 0, \"steps\": %d, \"warmup\": 20, %s}", data, valid, steps,
                         params), &trace);
     struct accuracy out = {trace_at(&trace, "val_accuracy", (uint64_t)steps),
@@ -70,6 +79,7 @@ static struct accuracy classify(const struct place *place, const char *name, con
 
 static void entailment_is_learned_from_wordnet_beyond_words_in_common(void **state)
 {
+    need_wordnet();
     const struct place *place = *state;
     int seeds = long_mode() ? 3 : 1;
 
@@ -95,6 +105,7 @@ static void entailment_is_learned_from_wordnet_beyond_words_in_common(void **sta
 
 static void a_saved_classifier_names_its_classes(void **state)
 {
+    need_wordnet();
     const struct place *place = *state;
     char *path = mem_printf("%s/nli-0/checkpoints/step-%010d/config.json", place->folder,
                             long_mode() ? LONG_STEPS : SMALL_STEPS);
@@ -115,32 +126,51 @@ static void a_saved_classifier_names_its_classes(void **state)
 
 #define LITTLE_STEPS 60
 #define TAU          0.01
+#define LITTLE                                                                                     \
+    "\"samples\": 8, \"max_contexts\": 24, \"temperature\": 1, \"diversity\": false"
+
+static void train_reader(const struct place *place, const char *name, const char *data, int steps,
+                         const char *rate)
+{
+    run_spec(place, name,
+             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {"
+                        "\"data\": %s}, \"params\": {\"weight_decay\": 0.01, "
+                        "\"eval_every\": 0, \"layers\": 2, "
+                        "\"d_model\": 64, \"heads\": 4, \"context\": 64, \"steps\": %d, "
+                        "\"warmup\": 50, \"learning_rate\": %s, \"beta2\": 0.999}", data, steps,
+                        rate), NULL);
+}
 
 static void make_teacher(const struct place *place, const char *name, int steps, const char *rate)
 {
     char *data = part_of(place, "world", "train");
 
-    run_spec(place, name,
-             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
-                        "\"params\": {\"weight_decay\": 0.01, \"eval_every\": 0, \"layers\": 2, "
-                        "\"d_model\": 64, \"heads\": 4, \"context\": 64, \"steps\": %d, "
-                        "\"warmup\": 50, \"learning_rate\": %s, \"beta2\": 0.999}", data, steps,
-                        rate), NULL);
+    train_reader(place, name, data, steps, rate);
     mem_free(data);
 }
 
-static void sample(const struct place *place, const char *name, const char *teacher,
-                   const char *judge, const char *params)
+/* The judge is the embedder, too: it is a BERT like another. */
+static void sample_into(const struct place *place, const char *name, const char *teacher,
+                        const char *judge, const char *params, struct trace *trace)
 {
     char *contexts = part_of(place, "world", "contexts");
 
     run_spec(place, name,
              mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": %s, "
-                        "\"judge\": %s, \"contexts\": %s}, \"params\": {\"critic\": \"nli\", "
-                        "\"length_ratio_min\": 0, \"length_ratio_max\": 10, \"holdout_share\": 0, "
-                        "\"min_yield\": 0, \"max_tokens\": 40, %s}", teacher, judge, contexts,
-                        params), NULL);
+                        "\"judge\": %s, \"embedder\": %s, \"contexts\": %s}, \"params\": "
+                        "{\"length_ratio_min\": 0, \"length_ratio_max\": 10, "
+                        "\"holdout_share\": 0, \"min_yield\": 0, \"max_tokens\": 40, %s}", teacher,
+                        judge, judge, contexts, params), trace);
     mem_free(contexts);
+}
+
+static void sample(const struct place *place, const char *name, const char *teacher,
+                   const char *judge, const char *params)
+{
+    char *with = mem_printf("\"critic\": \"nli\", %s", params);
+
+    sample_into(place, name, teacher, judge, with, NULL);
+    mem_free(with);
 }
 
 /* Visits the pairs of a dataset. Returns how many there are. */
@@ -178,6 +208,7 @@ static void score_again(void *argument, json_t *pair)
 
 static void a_trained_classifier_is_the_critic_of_a_dataset(void **state)
 {
+    need_wordnet();
     const struct place *place = *state;
     int steps = long_mode() ? LONG_STEPS : SMALL_STEPS;
     char *judge = model_of(place, "nli-0", steps), *folder = checkpoint_of(place, "nli-0",
@@ -191,8 +222,7 @@ static void a_trained_classifier_is_the_critic_of_a_dataset(void **state)
              NULL);
     make_teacher(place, "little", LITTLE_STEPS, "0.003");
     char *teacher = model_of(place, "little", LITTLE_STEPS);
-    sample(place, "judged", teacher, judge, "\"samples\": 8, \"max_contexts\": 24, \"tau\": 0.01, "
-           "\"temperature\": 1, \"diversity\": false");
+    sample(place, "judged", teacher, judge, LITTLE ", \"tau\": 0.01, \"embed_min\": -0.99");
     OK(device_open(&where, &device, &fixture_err));
     OK(critic_nli(folder, device, &critic, &fixture_err));
     assert_true(each_pair(place, "judged", score_again, critic) > 0);
@@ -201,6 +231,177 @@ static void a_trained_classifier_is_the_critic_of_a_dataset(void **state)
     mem_free(teacher);
     mem_free(judge);
     mem_free(folder);
+}
+
+/* Metrics of a rewriting model under the classifier, and likeness under its states. */
+static void rewrites_are_measured_by_it_and_by_its_vectors(void **state)
+{
+    need_wordnet();
+    static const char *const means[] = {"entailed", "bert_score", "bert_ibleu"};
+    const struct place *place = *state;
+    char *judge = model_of(place, "nli-0", long_mode() ? LONG_STEPS : SMALL_STEPS);
+    char *model = model_of(place, "little", LITTLE_STEPS), *data = part_of(place, "world", "test");
+    struct trace trace = {0};
+
+    run_spec(place, "measured",
+             mem_printf("\"kind\": \"eval\", \"recipe\": \"rewrite\", \"inputs\": {\"model\": %s, "
+                        "\"judge\": %s, \"embedder\": %s, \"data\": %s}, \"params\": {\"critic\": "
+                        "\"nli\", \"tau\": 0.2, \"sources\": 40, \"max_tokens\": 30, "
+                        "\"temperature\": 1}", model, judge, judge, data), &trace);
+    uint64_t last = trace.points[trace.count - 1].step;
+    for (size_t m = 0; m < ARRAY_COUNT(means); m++) {
+        char *low = mem_printf("%s_low", means[m]), *high = mem_printf("%s_high", means[m]);
+        double value = trace_at(&trace, means[m], last);
+        assert_true(trace_at(&trace, low, last) <= value && value <= trace_at(&trace, high, last));
+        mem_free(low);
+        mem_free(high);
+    }
+    assert_true(trace_at(&trace, "bert_score", last) > 0);
+    trace_done(&trace);
+    mem_free(judge);
+    mem_free(model);
+    mem_free(data);
+}
+
+/* ---- pmi --------------------------------------------------------------------------------- */
+
+static void summaries_are_judged_by_what_they_tell_of_their_source(void **state)
+{
+    need_wordnet();
+    const struct place *place = *state;
+    char *teacher = model_of(place, "little", LITTLE_STEPS);
+    struct trace trace = {0};
+
+    sample_into(place, "told-short", teacher, teacher, "\"critic\": \"pmi\", \"task\": "
+                "\"summarize\", \"compression\": 1, " LITTLE, &trace);
+    uint64_t last = trace.points[trace.count - 1].step, found = 0;
+    for (uint64_t step = 1; step <= last && !found; step++)
+        for (size_t i = 0; i < trace.count; i++)
+            if (trace.points[i].step == step && strcmp(trace.points[i].name, "saliency_tau") == 0)
+                found = step;
+    assert_int_equal(found, 1); /* calibrated first */
+    assert_true(trace_has(&trace, "share_saliency") && trace_has(&trace, "share_forward"));
+    trace_done(&trace);
+    mem_free(teacher);
+}
+
+/* What a model of texts must order, once it has learned which go together: a context and a
+ * sentence of its fact, of a fact that differs in one slot, of another fact. */
+#define JUDGE_STEPS 3000
+#define ASKED       60
+
+static void put_pair(struct buf *out, const struct buf *x, const struct buf *y)
+{
+    buf_printf(out, "%s\n%s\n\n", buf_text(x), buf_text(y));
+}
+
+static void write_texts(const char *path, int count)
+{
+    struct buf lines = {0}, context = {0}, sentence = {0};
+    struct rng rng;
+
+    rng_init(&rng, 21);
+    for (int i = 0; i < count; i++) {
+        struct fact fact = microworld_fact((unsigned)rng_below(&rng, MICROWORLD_FACTS));
+        buf_clear(&context);
+        buf_clear(&sentence);
+        microworld_context(&fact, MICROWORLD_SENTENCES, &rng, &context);
+        microworld_sentence(&fact, &rng, &sentence);
+        if (i % 2)
+            put_pair(&lines, &context, &sentence);
+        else
+            put_pair(&lines, &sentence, &context);
+    }
+    OK(file_replace(path, buf_text(&lines), lines.length, 0644, &fixture_err));
+    buf_done(&lines);
+    buf_done(&context);
+    buf_done(&sentence);
+}
+
+static double score_of(struct critic *critic, const struct buf *x, const struct buf *y)
+{
+    struct critic_pair pair = {buf_text(x), buf_text(y)};
+    double score;
+
+    OK(critic_score(critic, &pair, 1, &score, &fixture_err));
+    return score;
+}
+
+static void say(const struct fact *fact, bool place_too, struct rng *rng, struct buf *out)
+{
+    struct fact told;
+
+    do {
+        buf_clear(out);
+        microworld_sentence(fact, rng, out);
+        assert_true(microworld_parse(buf_text(out), out->length, &told));
+    } while ((told.value[SLOT_PLACE] != MICROWORLD_UNSAID) != place_too);
+}
+
+/* Shares of the documents for which the right order holds. */
+static void check_order(struct critic *critic)
+{
+    struct buf x = {0}, full = {0}, partial = {0}, wrong = {0}, other = {0};
+    double faithful = 0, unrelated = 0, salient = 0, telling = 0;
+    struct rng rng;
+
+    rng_init(&rng, 8);
+    for (int i = 0; i < ASKED; i++) {
+        struct fact fact = microworld_fact((unsigned)rng_below(&rng, MICROWORLD_FACTS));
+        struct fact changed = fact, far = fact;
+        changed.value[SLOT_PATIENT] = (changed.value[SLOT_PATIENT] + 1 + (int)rng_below(&rng, 9)) %
+                                      10;
+        far.value[SLOT_AGENT] = (far.value[SLOT_AGENT] + 3) % 10;
+        far.value[SLOT_VERB] = (far.value[SLOT_VERB] + 2) % 8;
+        far.value[SLOT_PATIENT] = (far.value[SLOT_PATIENT] + 4) % 10;
+        far.value[SLOT_PLACE] = (far.value[SLOT_PLACE] + 1) % 6;
+        buf_clear(&x);
+        microworld_context(&fact, MICROWORLD_SENTENCES, &rng, &x);
+        say(&fact, true, &rng, &full);
+        say(&fact, false, &rng, &partial);
+        say(&changed, true, &rng, &wrong);
+        say(&far, true, &rng, &other);
+        faithful += score_of(critic, &x, &full) > score_of(critic, &x, &wrong);
+        unrelated += score_of(critic, &x, &wrong) > score_of(critic, &x, &other);
+        salient += score_of(critic, &full, &x) > score_of(critic, &partial, &x);
+        telling += score_of(critic, &partial, &x) > score_of(critic, &other, &x);
+    }
+    print_message("pmi: faithful %.2f, one slot wrong over another fact %.2f, all told over the "
+                  "place left out %.2f, that over another fact %.2f\n", faithful / ASKED,
+                  unrelated / ASKED, salient / ASKED, telling / ASKED);
+    assert_true(faithful >= 0.8 * ASKED && unrelated >= 0.8 * ASKED);
+    assert_true(salient >= 0.8 * ASKED && telling >= 0.8 * ASKED);
+    buf_done(&x);
+    buf_done(&full);
+    buf_done(&partial);
+    buf_done(&wrong);
+    buf_done(&other);
+}
+
+static void information_orders_summaries_by_truth_and_by_what_they_leave_out(void **state)
+{
+    const struct place *place = *state;
+    struct device_config where = {.kind = BACKEND_CPU, .threads = 1};
+    struct device *device;
+    struct critic *critic;
+
+    if (!long_mode())
+        skip();
+    char *path = mem_printf("%s/texts.txt", place->folder);
+    char *folder = checkpoint_of(place, "reader", JUDGE_STEPS);
+    write_texts(path, 40000);
+    run_spec(place, "texts", mem_printf("\"kind\": \"data\", \"recipe\": \"text\", \"params\": "
+                                        "{\"files\": [\"%s\"]}", path), NULL);
+    char *data = part_of(place, "texts", "train");
+    train_reader(place, "reader", data, JUDGE_STEPS, "0.003");
+    OK(device_open(&where, &device, &fixture_err));
+    OK(critic_lm_mi_open(folder, device, &critic, &fixture_err));
+    check_order(critic);
+    critic_free(critic);
+    device_close(device);
+    mem_free(data);
+    mem_free(folder);
+    mem_free(path);
 }
 
 /* ---- the micro-world, where the truth about what passes is known ------------------------- */
@@ -277,13 +478,13 @@ static double purity(const struct place *place, const char *name, const char *te
 static void pairs_that_a_classifier_accepts_are_purer_than_those_nobody_judged(void **state)
 {
     const struct place *place = *state;
-    char *path = mem_printf("%s/pairs.jsonl", place->folder);
 
     if (!long_mode())
         skip();
+    char *path = mem_printf("%s/pairs.jsonl", place->folder);
     write_pairs(path, 24000);
-    run_spec(place, "told", mem_printf("\"kind\": \"data\", \"recipe\": \"entailment\", \"params\": "
-                                       "{\"files\": [\"%s\"]}", path), NULL);
+    run_spec(place, "told", mem_printf("\"kind\": \"data\", \"recipe\": \"entailment\", "
+                                       "\"params\": {\"files\": [\"%s\"]}", path), NULL);
     make_teacher(place, "grown", TEACHER_STEPS, "0.003");
     char *teacher = model_of(place, "grown", TEACHER_STEPS);
     for (int seed = 0; seed < 3; seed++) {
@@ -316,6 +517,9 @@ int main(void)
         cmocka_unit_test(entailment_is_learned_from_wordnet_beyond_words_in_common),
         cmocka_unit_test(a_saved_classifier_names_its_classes),
         cmocka_unit_test(a_trained_classifier_is_the_critic_of_a_dataset),
+        cmocka_unit_test(rewrites_are_measured_by_it_and_by_its_vectors),
+        cmocka_unit_test(summaries_are_judged_by_what_they_tell_of_their_source),
+        cmocka_unit_test(information_orders_summaries_by_truth_and_by_what_they_leave_out),
         cmocka_unit_test(pairs_that_a_classifier_accepts_are_purer_than_those_nobody_judged),
     };
 

@@ -9,6 +9,7 @@
 #include "worker/recipes/distillation/impossible/block.h"
 #include "worker/recipes/distillation/impossible/sampler.h"
 #include "worker/recipes/distillation/impossible/sentence.h"
+#include "worker/recipes/eval/bert_score.h"
 #include "worker/recipes/eval/interval.h"
 #include "worker/recipes/eval/results.h"
 #include "worker/recipes/text/overlap.h"
@@ -29,6 +30,7 @@ struct rewrite {
     struct tokenizer *tokenizer;
     struct token_list prompt; /* before each source */
     struct critic *critic;
+    struct embedder *embedder; /* NULL: no BERTScore */
     struct sentence_sampler sampler;
     struct dataset *dataset;
     struct dataset_texts texts;
@@ -36,7 +38,7 @@ struct rewrite {
     struct buf lines; /* of this rank */
     char *path;
     bool summary;
-    double tau, rouge_max, compression;
+    double tau, rouge_max, compression, beta;
 };
 
 /* ---- opening ---------------------------------------------------------------------------- */
@@ -85,6 +87,15 @@ static int open_critic(struct run *run, struct rewrite *state, struct err *err)
     return 0;
 }
 
+static int open_embedder(struct run *run, struct rewrite *state, struct err *err)
+{
+    const struct run_input *given = run_input(run, "embedder");
+
+    if (given && embedder_open(given->path, state->device, &state->embedder, err) < 0)
+        return err_wrap(err, "input 'embedder' (%s)", given->ref);
+    return 0;
+}
+
 static int rewrite_open(struct run *run, void *opaque, struct err *err)
 {
     struct rewrite *state = opaque;
@@ -92,11 +103,13 @@ static int rewrite_open(struct run *run, void *opaque, struct err *err)
     state->summary = strcmp(run_string(run, "task"), "summarize") == 0;
     state->rouge_max = run_float(run, "rouge_max");
     state->compression = run_float(run, "compression");
+    state->beta = run_float(run, "bert_beta");
     state->path = mem_printf("%s/rewrites.jsonl", run->job_dir);
     if (run_device_open(run, &state->device, err) < 0 ||
         run_model_open(run, "model", state->device, false, &state->model, err) < 0 ||
         open_tokenizer(run, "model", &state->tokenizer, err) < 0 ||
-        open_critic(run, state, err) < 0 || open_sources(run, state, err) < 0)
+        open_critic(run, state, err) < 0 ||
+        open_embedder(run, state, err) < 0 || open_sources(run, state, err) < 0)
         return -1;
     state->sampler = (struct sentence_sampler){
         .model = state->model,
@@ -142,18 +155,47 @@ static int judge(struct rewrite *state, const char *x, const char *y, double out
     return *y ? critic_score(state->critic, pairs, 2, out, err) : 0;
 }
 
+static double bleu_of(const char *candidate, const char *reference)
+{
+    struct words a = {0}, b = {0};
+
+    words_split(&a, WORDS_13A, candidate, strlen(candidate));
+    words_split(&b, WORDS_13A, reference, strlen(reference));
+    double bleu = a.count ? bleu_sentence(&a, &b) : 0;
+    words_done(&a);
+    words_done(&b);
+    return bleu;
+}
+
+/* BERTScore F with the source, and BERT-iBLEU; zeros for a rewrite that is no sentence. */
+static int liken(struct rewrite *state, const char *x, const char *y, double out[2],
+                 struct err *err)
+{
+    struct overlap bert;
+
+    out[0] = out[1] = 0;
+    if (!state->embedder || !*y)
+        return 0;
+    if (bert_score(state->embedder, y, x, &bert, err) < 0)
+        return err_wrap(err, "input 'embedder'");
+    out[0] = bert.f;
+    out[1] = bert_ibleu(bert.f, bleu_of(y, x), state->beta);
+    return 0;
+}
+
 static void write_line(struct rewrite *state, const char *x, const char *reference, const char *y,
-                       const double score[2])
+                       const double score[2], const double bert[2])
 {
     bool forward = score[0] >= state->tau, back = score[1] >= state->tau;
     double rouge = rouge_of(y, x);
     double ratio = (double)sentence_characters(y) / (double)(sentence_characters(x) + !*x);
     bool success = state->summary ? forward && ratio < state->compression
                                   : forward && back && rouge <= state->rouge_max;
-    json_t *line = json_pack("{s:s, s:s?, s:s, s:b, s:b, s:b, s:b, s:f, s:f}", "source", x,
-                             "reference", reference, "rewrite", y, "well_formed", *y != 0,
+    json_t *line = json_pack("{s:s, s:s?, s:s, s:b, s:b, s:b, s:b, s:f, s:f, s:f, s:f}", "source",
+                             x, "reference", reference, "rewrite", y, "well_formed", *y != 0,
                              "entailed", forward, "entails", back, "success", success, "rouge_l",
-                             rouge, "length_ratio", ratio);
+                             rouge, "length_ratio", ratio, "bert_score", bert[0], "bert_ibleu",
+                             bert[1]);
     CHECK(line);
     char *text = json_dumps(line, JSON_COMPACT);
     CHECK(text);
@@ -169,13 +211,15 @@ static int rewrite_one(struct rewrite *state, size_t index, struct err *err)
     char *x = mem_strndup(document, end ? (size_t)(end - document) : strlen(document));
     char *y = NULL;
     uint64_t tokens = 0;
-    double score[2];
+    double score[2], bert[2];
     int rc = sampler_sentences(&state->sampler, x, index, 1, false, &y, &tokens, err);
 
     if (rc == 0)
         rc = judge(state, x, y, score, err);
     if (rc == 0)
-        write_line(state, x, end ? end + 1 : NULL, y, score);
+        rc = liken(state, x, y, bert, err);
+    if (rc == 0)
+        write_line(state, x, end ? end + 1 : NULL, y, score, bert);
     mem_free(x);
     mem_free(y);
     return rc;
@@ -183,8 +227,9 @@ static int rewrite_one(struct rewrite *state, size_t index, struct err *err)
 
 /* ---- measuring, on rank 0 --------------------------------------------------------------- */
 
-static const char *const means[] = {"success",  "entailed", "entails",
-                                    "rouge_l", "length_ratio", "well_formed"};
+/* The last two only with an embedder. */
+static const char *const means[] = {"success",      "entailed",    "entails",    "rouge_l",
+                                    "length_ratio", "well_formed", "bert_score", "bert_ibleu"};
 
 struct measured {
     double *value[ARRAY_COUNT(means)]; /* one a source */
@@ -278,7 +323,7 @@ static int report(struct run *run, const struct rewrite *state, struct measured 
     results_text(&results, "critic", run_string(run, "critic"));
     results_number(&results, "tau", state->tau);
     results_raw(&results, "samples", samples);
-    for (size_t m = 0; m < ARRAY_COUNT(means); m++)
+    for (size_t m = 0; m < ARRAY_COUNT(means) - (state->embedder ? 0 : 2); m++)
         put_mean(run, &results, means[m], measured->value[m], measured->count);
     results_add(&results, "bleu_source", to_source);
     results_add(&results, "bleu", to_reference);
@@ -349,6 +394,7 @@ static void rewrite_close(struct run *run, void *opaque)
 
     (void)run;
     critic_free(state->critic);
+    embedder_close(state->embedder);
     dataset_texts_done(&state->texts);
     dataset_close(state->dataset);
     model_free(state->model);
@@ -377,6 +423,8 @@ static const struct param rewrite_params[] = {
     {"compression", PARAM_FLOAT, "0.8", 0.05, 1, NULL,
      "a successful summary has fewer characters than this for one of its source"},
     {"ibleu_alpha", PARAM_FLOAT, "0.8", 0, 1, NULL, "weight of the reference in ibleu"},
+    {"bert_beta", PARAM_FLOAT, "4", 0.01, 100, NULL,
+     "weight of likeness in bert_ibleu; that of other words is 1"},
     {"bootstrap", PARAM_INT, "1000", 0, 100000, NULL, "draws of the 95 % intervals over sources"},
     {"seed", PARAM_INT, "0", 0, 9e15, NULL, "of samples and intervals"},
     DEVICE_PARAMS,
@@ -387,6 +435,8 @@ static const struct input rewrite_inputs[] = {
     {"data", INPUT_DATASET, true, "sources, each alone or with a newline and a reference after it"},
     {"judge", INPUT_CHECKPOINT, false,
      "the critic's own model: language model of lm_mi, classifier of nli"},
+    {"embedder", INPUT_CHECKPOINT, false,
+     "sentence encoder of bert_score and bert_ibleu, which are left out without it"},
 };
 
 const struct recipe recipe_eval_rewrite = {

@@ -106,11 +106,10 @@ static int open_critic(struct pairs *pairs, struct err *err)
     if (is(choice.name, "pmi") && !is(run_string(run, "task"), "summarize"))
         return err_set(err, ERR_INVALID, "critic pmi asks what a summary tells of its source: task "
                        "must be summarize, or critic lm_mi");
-    if (asked != (embedder != NULL))
-        return err_set(err, ERR_INVALID, asked ? "embed_min is given, but no input 'embedder'"
-                                               : "the input 'embedder' is given, but no embed_min "
-                                                 "above -1 asks it");
-    if (embedder && critic_embed(embedder->path, pairs->device, &pairs->likeness, err) < 0)
+    if (asked && !embedder)
+        return err_set(err, ERR_INVALID, "embed_min is %g, but there is no input 'embedder'",
+                       run_float(run, "embed_min"));
+    if (asked && critic_embed(embedder->path, pairs->device, &pairs->likeness, err) < 0)
         return err_wrap(err, "input 'embedder' (%s)", embedder->ref);
     if (critic_choose(&choice, &pairs->critic, err) < 0)
         return judge ? err_wrap(err, "input 'judge' (%s)", judge->ref) : -1;
