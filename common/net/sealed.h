@@ -1,8 +1,9 @@
 /* sealed.h - sealed boxes for the holders of CURVE keys, and memory for what is in them.
  *
- * A value is encrypted to a public key (libsodium's crypto_box_seal: X25519 with a key pair made for
- * this box, XSalsa20-Poly1305), so that no queue, buffer or log on its way holds it in clear, even
- * where the connection's own encryption has ended. CURVE keys are X25519 keys and serve for both. */
+ * A value is encrypted to a public key (libsodium's crypto_box_seal: X25519 with a key pair made
+ * for this box, XSalsa20-Poly1305), so that no queue, buffer or log on its way holds it in clear,
+ * even where the connection's own encryption has ended. CURVE keys are X25519 keys and serve for
+ * both. */
 #ifndef ATHANOR_SEALED_H
 #define ATHANOR_SEALED_H
 

@@ -349,7 +349,7 @@ static bool variable_is_reserved(const char *name)
     static const char *const names[] = {
         "RANK",        "WORLD_SIZE",      "LOCAL_RANK",      "LOCAL_WORLD_SIZE",
         "MASTER_ADDR", "MASTER_PORT",     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-        "TMPDIR",      "CUDA_VISIBLE_DEVICES",
+        "TMPDIR",      "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
     };
     for (size_t i = 0; i < ARRAY_COUNT(names); i++)
         if (strcmp(names[i], name) == 0)

@@ -1,5 +1,5 @@
-/* secret.c - which secrets a worker may have: those that the jobs placed on it name. Their values are
- * the shell's, nothing of them is known here. */
+/* secret.c - which secrets a worker may have: those that the jobs placed on it name. Their values
+ * are the shell's, nothing of them is known here. */
 #include "coordinator/core/state.h"
 
 int core_secrets_find(const struct core *core, uint64_t attempt_id, uint64_t worker_peer,

@@ -28,7 +28,7 @@ struct option_row {
     size_t offset, count_offset; /* fields of struct options */
     size_t limit;                /* OPTION_LIST */
     const char *help;
-    const char *credential; /* OPTION_TEXT: file in $CREDENTIALS_DIRECTORY, when not given; NULL: none */
+    const char *credential; /* OPTION_TEXT: its file in $CREDENTIALS_DIRECTORY; NULL: none */
 };
 
 #define AT(field) offsetof(struct options, field)
@@ -51,9 +51,9 @@ static const struct option_row rows[] = {
     {"--key", "FILE", "ATHANOR_SERVER_KEY_FILE", OPTION_TEXT, AT(key), 0, 0,
      "our key pair; made when there is none, with FILE.pub beside it for workers and clients"},
     {"--secrets-key", "FILE", "ATHANOR_SECRETS_KEY_FILE", OPTION_TEXT, AT(secrets_key), 0, 0,
-     "a key pair (`athanor keys new`) from which the key of stored secrets is derived, the same for "
-     "all coordinators (default: that of --key; when that one is replaced, give the old one here "
-     "until all secrets have been set again; by systemd: the credential athanor.secrets-key)",
+     "a key pair (`athanor keys new`) from which the key of stored secrets is derived, the same "
+     "for all coordinators (default: that of --key; when that one is replaced, give the old one "
+     "here until all secrets have been set again; by systemd: the credential athanor.secrets-key)",
      .credential = "athanor.secrets-key"},
     {"--admin", "NAME:FILE", NULL, OPTION_LIST, AT(admins), AT(admin_count), OPTIONS_ADMIN_MAX,
      "enrol the public key in FILE as administrator NAME, unless NAME has a key already"},

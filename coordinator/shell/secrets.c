@@ -194,8 +194,8 @@ static int decrypt(const struct secrets *secrets, const struct secret *secret,
 
     if (strcmp(secret->key_id, secrets->key_id) != 0)
         return err_set(err, ERR_DENIED,
-                       "secret '%s' of %s is encrypted with key %s, this coordinator has %s: set it "
-                       "again, or start the coordinators with --secrets-key",
+                       "secret '%s' of %s is encrypted with key %s, this coordinator has %s: set "
+                       "it again, or start the coordinators with --secrets-key",
                        secret->name, secret->account, secret->key_id, secrets->key_id);
     if (secret->length < NONCE_BYTES + TAG_BYTES)
         return err_set(err, ERR_DENIED, "secret '%s' of %s is damaged in the database",
@@ -265,8 +265,8 @@ int secrets_set(struct secrets *secrets, const char *account, const char *name,
 
     if (!spec_name_is_valid(name))
         return err_set(err, ERR_INVALID,
-                       "'%.100s' is not a name for a secret, expected letters, digits, '.', '_' and "
-                       "'-', starting with a letter or digit, at most 100 characters",
+                       "'%.100s' is not a name for a secret, expected letters, digits, '.', '_' "
+                       "and '-', starting with a letter or digit, at most 100 characters",
                        name);
     if (box->length <= SEALED_EXTRA_BYTES || box->length > SEALED_EXTRA_BYTES + SECRET_BYTES_MAX)
         return err_set(err, ERR_INVALID, "the value of a secret has 1 to %u bytes",

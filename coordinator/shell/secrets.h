@@ -1,8 +1,8 @@
 /* secrets.h - the secrets of accounts: encrypted in memory as in table `secret`.
  *
  * A value comes in a sealed box for the coordinators' key, is encrypted again for the database, and
- * leaves in a sealed box for the worker that starts the job. It is in clear only in between, for the
- * time of one call, in locked memory (common/net/sealed.h).
+ * leaves in a sealed box for the worker that starts the job. It is in clear only in between, for
+ * the time of one call, in locked memory (common/net/sealed.h).
  *
  * The key of the database's values is no file of its own: it is derived from a secret CURVE key (by
  * BLAKE2b, keyed), by default the coordinators' own, which all coordinators of a cluster hold
@@ -14,7 +14,7 @@
 #include "common/wire/wire.h"
 #include "coordinator/core/effect.h"
 
-#define SECRETS_OF_ACCOUNT_MAX 256u /* of SECRETS_MAX (wire/limits.h): one account cannot take all */
+#define SECRETS_OF_ACCOUNT_MAX 256u /* of SECRETS_MAX: one account cannot take them all */
 #define SECRET_KEY_ID_SIZE     17u
 
 struct secrets;

@@ -82,6 +82,18 @@ X
     ! grep -E '^(LEAKED|SLURM|PMIX|OMPI)' "$home/env"
 }
 
+@test "AMD's GPUs are named to ROCm, and counted from 0 for HIP" {
+    run_plan 1 '["env"]' '"gpu_kind": "amd", "gpus": [["GPU-1", "GPU-2"]]'
+    pick log text | grep _VISIBLE_DEVICES | sort >"$home/env"
+    printf '%s\n' CUDA_VISIBLE_DEVICES=0,1 HIP_VISIBLE_DEVICES=0,1 ROCR_VISIBLE_DEVICES=GPU-1,GPU-2 | diff "$home/env" -
+}
+
+@test "all of AMD's GPUs are hidden from a rank that has none" {
+    run_plan 1 '["env"]' '"gpu_kind": "amd"'
+    pick log text | grep _VISIBLE_DEVICES | sort >"$home/env"
+    printf '%s\n' CUDA_VISIBLE_DEVICES= HIP_VISIBLE_DEVICES=-1 ROCR_VISIBLE_DEVICES=-1 | diff "$home/env" -
+}
+
 @test "the exit code and the last line on stderr are the evidence" {
     run_plan 1 '["sh", "-c", "echo no such table >&2; exit 3"]'
     [ "$(pick finished cause)" = exit ]

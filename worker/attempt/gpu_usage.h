@@ -1,5 +1,5 @@
-/* gpu_usage.h - what is used of the node's GPUs: a file that the daemon's sampler replaces, and that
- * shepherds read. A driver that hangs then stops the file from changing, and nothing else.
+/* gpu_usage.h - what is used of the node's GPUs: a file that the daemon's sampler replaces, and
+ * that shepherds read. A driver that hangs then stops the file from changing, and nothing else.
  *
  *   athanor-gpu-usage 1 STEADY_MS
  *   WORD BUSY USED          for each device: its word of CUDA_VISIBLE_DEVICES, percent, bytes

@@ -7,7 +7,8 @@
  *    "wall_time_ms": 0, "stop_grace_ms": 30000, "stall_ms": 0, "log_bytes_max": 268435456,
  *    "cpus": [[0], [1]], "numa": [[0], [0]], "gpus": [["0"], ["1"]],
  *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
- *    "cgroup": "", "memory_cgroup": "", "gpu_usage": "/…/gpu-usage", "usage_ms": 10000,
+ *    "cgroup": "", "memory_cgroup": "", "gpu_usage": "/…/gpu-usage", "gpu_kind": "",
+ *    "usage_ms": 10000,
  *    "tmp": "/tmp", "epoch": 3,
  *    "spec": { … worker/README.md … }}
  * Of an attempt on several nodes `ranks` are those of this node, and it has besides
@@ -69,6 +70,7 @@ struct plan {
     const char *cgroup, *memory_cgroup; /* "": none; cgroup.h */
     uint64_t usage_ms;      /* between samples of what ranks use */
     const char *gpu_usage;  /* file, gpu_usage.h; "": none */
+    const char *gpu_kind;   /* "amd": words are ROCm's; "": CUDA's */
     struct plan_rank *ranks; /* of this node */
     size_t rank_count;
     unsigned first_rank, world_size; /* rank of ranks[0]; ranks on all nodes */

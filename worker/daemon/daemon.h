@@ -231,7 +231,7 @@ void care_tick(struct daemon *daemon);
 /* isolation.c */
 void isolation_open(struct daemon *daemon);
 void isolation_close(struct daemon *daemon);
-/* Before the attempt's shepherd starts, in its cgroup. What keeps it from working is logged once. */
+/* Before its shepherd starts, in its cgroup. What keeps it from working is logged once. */
 void isolation_apply(const struct attempt *attempt);
 
 /* gpu_sampler.c */

@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "worker/attempt/gpu_usage.h"
+#include "worker/daemon/amd.h"
 #include "worker/daemon/nvml.h"
 
 #include <hwloc.h>
@@ -198,16 +199,21 @@ static void gpus_real(struct inventory *inventory)
             gpu->device = arena_printf(&inventory->arena, "/dev/nvidia%d", found[i].minor);
     }
     inventory->gpu_count = count;
+    /* Variables name either the one or the other: on a mixed node NVIDIA's are offered. */
+    if (count == 0 && amd_list("/sys", inventory, &err) < 0)
+        inventory->gpu_note = arena_strdup(&inventory->arena, err.text);
+    else if (inventory->gpu_count > 0)
+        inventory->gpu_note = "";
 }
 
 #define DRIVER_BYTES ((uint64_t)256 << 20)
 
 bool inventory_gpu_tells(const struct inventory_gpu *gpu)
 {
-    return !gpu->imaginary || gpu->used;
+    return gpu->used || (!gpu->imaginary && !gpu->is_amd);
 }
 
-static int fake_number(const char *path, uint64_t *out_used, struct err *err)
+static int file_number(const char *path, uint64_t *out_used, struct err *err)
 {
     char *text;
     size_t length;
@@ -224,7 +230,7 @@ int inventory_gpu_is_free(const struct inventory_gpu *gpu, struct err *err)
 {
     uint64_t used, most = gpu->memory_bytes / 64 + DRIVER_BYTES;
     char used_text[PARSE_TEXT_SIZE], all_text[PARSE_TEXT_SIZE];
-    int rc = gpu->imaginary ? fake_number(gpu->used, &used, err) : nvml_used(gpu->uuid, &used, err);
+    int rc = gpu->used ? file_number(gpu->used, &used, err) : nvml_used(gpu->uuid, &used, err);
     if (rc < 0 || used <= most)
         return rc;
     return err_set(err, ERR_EXISTS, "%s (%s) is not free: %s of %s are in use, by no attempt",
@@ -232,11 +238,11 @@ int inventory_gpu_is_free(const struct inventory_gpu *gpu, struct err *err)
                    format_size_short(gpu->memory_bytes, all_text));
 }
 
-static int fake_usage(const struct inventory_gpu *gpu, struct gpu_usage *out, struct err *err)
+static int file_usage(const struct inventory_gpu *gpu, struct gpu_usage *out, struct err *err)
 {
     uint64_t used = 0, busy = 0;
-    if ((gpu->used && fake_number(gpu->used, &used, err) < 0) ||
-        (gpu->busy && fake_number(gpu->busy, &busy, err) < 0))
+    if ((gpu->used && file_number(gpu->used, &used, err) < 0) ||
+        (gpu->busy && file_number(gpu->busy, &busy, err) < 0))
         return err_wrap(err, "%s", gpu->uuid);
     *out = (struct gpu_usage){.busy_known = gpu->busy != NULL,
                               .used_known = gpu->used != NULL,
@@ -245,7 +251,7 @@ static int fake_usage(const struct inventory_gpu *gpu, struct gpu_usage *out, st
     return 0;
 }
 
-/* Of real ones in one session: opening the library may take a tenth of a second. */
+/* By NVML, in one session: opening the library may take a tenth of a second. */
 static int real_usage(const struct inventory *inventory, struct gpu_usage *out, struct err *err)
 {
     const char *uuids[INVENTORY_GPUS_MAX];
@@ -263,10 +269,11 @@ static int real_usage(const struct inventory *inventory, struct gpu_usage *out, 
 int inventory_gpu_usage(const struct inventory *inventory, struct buf *out, struct err *err)
 {
     struct gpu_usage usage[INVENTORY_GPUS_MAX];
-    bool imaginary = inventory->gpu_count > 0 && inventory->gpus[0].imaginary;
-    int rc = imaginary || inventory->gpu_count == 0 ? 0 : real_usage(inventory, usage, err);
-    for (size_t i = 0; rc == 0 && imaginary && i < inventory->gpu_count; i++)
-        rc = fake_usage(&inventory->gpus[i], &usage[i], err);
+    const struct inventory_gpu *first = inventory->gpus; /* all are of one kind */
+    bool files = inventory->gpu_count == 0 || first->imaginary || first->is_amd;
+    int rc = files ? 0 : real_usage(inventory, usage, err);
+    for (size_t i = 0; rc == 0 && files && i < inventory->gpu_count; i++)
+        rc = file_usage(&inventory->gpus[i], &usage[i], err);
     if (rc < 0)
         return -1;
     gpu_usage_begin(out, clock_steady_ms());

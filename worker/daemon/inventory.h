@@ -23,10 +23,10 @@ struct inventory_gpu {
     uint64_t memory_bytes;
     const char *pci;     /* "0000:17:00.0"; NULL: not known */
     int numa;            /* node that it is near to; -1: not known, or to all alike */
-    const char *used, *busy; /* of an imaginary one: files with the bytes in use, and percent of
-                                time; NULL: none */
+    const char *used, *busy; /* of imaginary ones and AMD's: files with the bytes in use, and
+                                percent of time; NULL: none */
     const char *device;  /* file that is opened to use it: "/dev/nvidia0"; NULL: not known */
-    bool imaginary;
+    bool imaginary, is_amd;
 };
 
 struct inventory {

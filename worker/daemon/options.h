@@ -43,7 +43,8 @@ struct options {
     const char *job_user, *job_accounts; /* at most one of them; "same" or a file */
     uint64_t log_bytes_max, code_cache_bytes, copy_rate; /* copy_rate: bytes a second; 0: any */
     const char *prolog, *epilog, *health; /* programs, and a folder of them; "": none */
-    uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms, gpu_free_timeout_ms, usage_every_ms;
+    uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms, gpu_free_timeout_ms;
+    uint64_t usage_every_ms;
     const char *gpu_check, *gpu_sample; /* UUID: say whether it is free and leave; "" */
     bool allow_root_jobs, stop_jobs, verbose;
     bool help, man, version, alive; /* print and leave */

@@ -2,9 +2,9 @@
  *
  * An attempt whose spec has `secrets:` waits (pending.c) while they are asked of the coordinator,
  * with a key pair made for this question: what comes is sealed to it and opened here, into one
- * sealed memfd for each secret. Those are inherited by the shepherd and, opened anew for reading, by
- * its ranks. A value is never in a file, a plan, an argument or an environment, nor asked for again:
- * it lives as long as the shepherd. */
+ * sealed memfd for each secret. Those are inherited by the shepherd and, opened anew for reading,
+ * by its ranks. A value is never in a file, a plan, an argument or an environment, nor asked for
+ * again: it lives as long as the shepherd. */
 #ifndef ATHANOR_DAEMON_SECRETS_H
 #define ATHANOR_DAEMON_SECRETS_H
 

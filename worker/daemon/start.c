@@ -269,6 +269,8 @@ static int plan_write(const struct starting *s, struct err *err)
         return err_set(err, ERR_PROTOCOL, "START holds a text that is not UTF-8");
     json_object_set_new(root, "numa", numa_json(s));
     json_object_set_new(root, "usage_ms", json_integer((json_int_t)options->usage_every_ms));
+    if (s->daemon->inventory.gpu_count > 0 && s->daemon->inventory.gpus[0].is_amd)
+        json_object_set_new(root, "gpu_kind", json_string("amd"));
     if (start->gpus > 0)
         json_object_set_new(root, "gpu_usage", json_string(s->daemon->gpu_usage));
     if (s->attempt->secrets.count > 0)
@@ -507,8 +509,8 @@ static void start_wait(struct daemon *daemon, const struct msg_start *start, uin
     pending_add(daemon, start, epoch);
 }
 
-/* Whatever it takes to have code, checkpoints and secrets here comes before the first step that is seen
- * outside. */
+/* Whatever it takes to have code, checkpoints and secrets here comes before the first step that is
+ * seen outside. */
 static void start_with_all(struct daemon *daemon, const struct msg_start *start, uint64_t epoch)
 {
     struct err err = {0};

@@ -191,6 +191,7 @@ static void set_shares(const struct plan *plan, struct environment *out)
     }
     environment_set(out, "ATHANOR_RANK_CPUS", "%s", buf_text(&cpus));
     environment_set(out, "ATHANOR_RANK_GPUS", "%s", buf_text(&gpus));
+    environment_set(out, "ATHANOR_GPU_KIND", "%s", plan->gpu_kind);
     buf_done(&cpus);
     buf_done(&gpus);
 }
@@ -265,6 +266,27 @@ static void set_torch(const struct plan *plan, const struct environment_places *
     environment_set(out, "OMPI_COMM_WORLD_LOCAL_SIZE", "%zu", plan->rank_count);
 }
 
+/* ROCm counts what ROCR_VISIBLE_DEVICES leaves from 0 again for HIP, which otherwise obeys CUDA's
+ * variable (ROCm's documentation, "GPU isolation techniques"); -1 hides all. */
+static void set_gpus(const struct plan *plan, unsigned rank, struct environment *out)
+{
+    const char *gpus = plan->ranks[rank].gpus;
+    struct buf numbers = {0};
+    size_t count = gpus[0] ? 1 : 0;
+    if (strcmp(plan->gpu_kind, "amd") != 0) {
+        environment_set(out, "CUDA_VISIBLE_DEVICES", "%s", gpus);
+        return;
+    }
+    for (const char *at = gpus; *at; at++)
+        count += *at == ',';
+    for (size_t i = 0; i < count; i++)
+        buf_printf(&numbers, "%s%zu", i ? "," : "", i);
+    environment_set(out, "ROCR_VISIBLE_DEVICES", "%s", count ? gpus : "-1");
+    environment_set(out, "HIP_VISIBLE_DEVICES", "%s", count ? buf_text(&numbers) : "-1");
+    environment_set(out, "CUDA_VISIBLE_DEVICES", "%s", count ? buf_text(&numbers) : "");
+    buf_done(&numbers);
+}
+
 static void set_contract(const struct plan *plan, const struct environment_places *places,
                          unsigned rank, struct environment *out)
 {
@@ -282,7 +304,7 @@ static void set_contract(const struct plan *plan, const struct environment_place
     environment_set(out, "PWD", "%s", plan->cwd[0] ? plan->cwd : places->run_dir);
     if (plan->code[0])
         environment_set(out, "ATHANOR_CODE", "%s", plan->code);
-    environment_set(out, "CUDA_VISIBLE_DEVICES", "%s", plan->ranks[rank].gpus);
+    set_gpus(plan, rank, out);
     for (size_t i = 0; i < plan->input_count; i++) {
         char *name = mem_printf("ATHANOR_INPUT_%s", plan->inputs[i].name);
         environment_set(out, name, "%s", plan->inputs[i].value);

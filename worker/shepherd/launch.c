@@ -23,7 +23,16 @@
 
 extern char **environ;
 
-enum step { STEP_GROUP = 1, STEP_CGROUP, STEP_BIND, STEP_FILES, STEP_KEPT, STEP_FOLDER, STEP_EXEC, STEP_END };
+enum step {
+    STEP_GROUP = 1,
+    STEP_CGROUP,
+    STEP_BIND,
+    STEP_FILES,
+    STEP_KEPT,
+    STEP_FOLDER,
+    STEP_EXEC,
+    STEP_END
+};
 
 static const char *const step_texts[STEP_END] = {
     [STEP_GROUP] = "make a process group",      [STEP_CGROUP] = "join the attempt's cgroup",

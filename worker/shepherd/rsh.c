@@ -66,6 +66,25 @@ static void settings_unpack(void)
         putenv(found[i] + strlen(SET_PREFIX)); /* stays valid: nothing frees the first environ */
 }
 
+/* As set_gpus of environment.c. */
+static void rank_gpus(const char *gpus)
+{
+    char numbers[4 * 64] = "";
+    bool amd = strcmp(variable("ATHANOR_GPU_KIND"), "amd") == 0;
+    setenv("CUDA_VISIBLE_DEVICES", gpus, 1);
+    if (!amd)
+        return;
+    size_t length = 0, count = *gpus ? 1 : 0;
+    for (const char *at = gpus; *at; at++)
+        count += *at == ',';
+    for (size_t i = 0; i < count && length + 4 < sizeof numbers; i++)
+        length += (size_t)snprintf(numbers + length, sizeof numbers - length, "%s%zu",
+                                   i ? "," : "", i);
+    setenv("ROCR_VISIBLE_DEVICES", count ? gpus : "-1", 1);
+    setenv("HIP_VISIBLE_DEVICES", count ? numbers : "-1", 1);
+    setenv("CUDA_VISIBLE_DEVICES", numbers, 1);
+}
+
 static void rank_variables(unsigned local)
 {
     static const char *const pairs[][2] = {{"RANK", "OMPI_COMM_WORLD_RANK"},
@@ -75,7 +94,7 @@ static void rank_variables(unsigned local)
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         setenv(pairs[i][0], variable(pairs[i][1]), 1);
     char *gpus = share_of("ATHANOR_RANK_GPUS", local);
-    setenv("CUDA_VISIBLE_DEVICES", gpus ? gpus : "", 1);
+    rank_gpus(gpus ? gpus : "");
     free(gpus);
 }
 
@@ -153,7 +172,8 @@ static int secrets_fetch(const char *folder)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int length = snprintf(address.sun_path, sizeof address.sun_path, "%s/.secrets", folder);
-    if (length < 0 || (size_t)length >= sizeof address.sun_path || access(address.sun_path, F_OK) < 0)
+    if (length < 0 || (size_t)length >= sizeof address.sun_path ||
+        access(address.sun_path, F_OK) < 0)
         return 0; /* the job has none */
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)

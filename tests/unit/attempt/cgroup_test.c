@@ -183,7 +183,8 @@ static void double_forked_and_setsid_processes_die_in_a_group_of_version_1(void 
 /* ---- devices --------------------------------------------------------------------------------- */
 
 /* Exit code: bit 0: `refused` could be opened, bit 1: `other`, bit 2: a new file for `refused`. */
-static int opened_in(const struct group *group, const char *folder, const struct device_number *refused)
+static int opened_in(const struct group *group, const char *folder,
+                     const struct device_number *refused)
 {
     char path[3][64];
     static const char *const names[] = {"refused", "other", "new"};
@@ -198,7 +199,8 @@ static int opened_in(const struct group *group, const char *folder, const struct
         int code = 0;
         for (int i = 0; i < 2; i++)
             code |= open(path[i], O_RDONLY) >= 0 ? 1 << i : errno == EPERM ? 0 : 32;
-        code |= mknod(path[2], S_IFCHR | 0600, makedev(refused->major, refused->minor)) == 0 ? 4 : 0;
+        dev_t number = makedev(refused->major, refused->minor);
+        code |= mknod(path[2], S_IFCHR | 0600, number) == 0 ? 4 : 0;
         _exit(code);
     }
     close(fd);
@@ -276,7 +278,8 @@ static void what_is_no_device_is_refused_by_name(void **state)
     (void)state;
     assert_int_equal(device_number_of("/proc/self/maps", &number, &err), -1);
     assert_string_equal(err.text, "'/proc/self/maps' is no character device");
-    assert_int_equal(device_filter_attach("/proc/self", &(struct device_number){1, 7}, 1, &err), -1);
+    number = (struct device_number){1, 7};
+    assert_int_equal(device_filter_attach("/proc/self", &number, 1, &err), -1);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* secrets_test.c - secrets of accounts: kept encrypted, given to nobody else, bound to their row. */
+/* secrets_test.c - secrets of accounts: encrypted, given to nobody else, bound to their row. */
 #include "coordinator/shell/secrets.h"
 
 #include <setjmp.h>
