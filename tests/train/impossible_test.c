@@ -659,6 +659,22 @@ static void one_job_makes_what_a_pipeline_of_jobs_makes(void **state)
     mem_free(teacher);
 }
 
+static void codes_are_the_last_stages_of_the_one_job(void **state)
+{
+    const struct place *place = *state;
+    char *tokens = job_path(place, "coded",
+                            "/stages/student-codes/checkpoints/step-0000000003/tokenizer.json");
+    char *text;
+    size_t length;
+
+    run_whole(place, "coded", ", \"control_codes\": \"len\", \"control_steps\": 3, "
+                              "\"self_rounds\": 0", 2, false);
+    OK(file_read(tokens, 16 << 20, &text, &length, &fixture_err));
+    assert_non_null(strstr(text, "<len:5>"));
+    mem_free(text);
+    mem_free(tokens);
+}
+
 static void kills_in_every_stage_leave_the_same_datasets_and_student(void **state)
 {
     static const char *const files[] = {
@@ -777,6 +793,7 @@ int main(void)
         cmocka_unit_test(rewrites_in_sequence_have_the_words_of_their_sources),
         cmocka_unit_test(codes_widen_a_model_and_rewrites_do_not_show_ranks),
         cmocka_unit_test(one_job_makes_what_a_pipeline_of_jobs_makes),
+        cmocka_unit_test(codes_are_the_last_stages_of_the_one_job),
         cmocka_unit_test(kills_in_every_stage_leave_the_same_datasets_and_student),
         cmocka_unit_test(what_is_of_no_use_ends_with_its_reason_and_its_figures),
         cmocka_unit_test(a_student_of_another_vocabulary_is_refused_at_once),

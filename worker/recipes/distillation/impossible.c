@@ -3,8 +3,12 @@
  *   pairs, student, eval-teacher, eval-student, then for each round of self-distillation
  *   pairs-1, student-1, eval-1, ...
  *
- * Each is a stage (stage.h): data/pairs, finetuning/sft or eval/rewrite with the parameters that a
- * pipeline of jobs would give them, so both make the same bytes. A step of a stage is a step of
+ * and with control_codes at the end
+ *
+ *   codes, student-codes, eval-codes
+ *
+ * Each is a stage (stage.h): data/pairs, data/codes, finetuning/sft, eval/rewrite or eval/control
+ * with the parameters that a pipeline of jobs would give them, so both make the same bytes. A step of a stage is a step of
  * the job; a killed job goes on in the stage where it was. Stages without a model to save leave
  * files (blocks of pairs), so the job's own checkpoints are of the training, and the last one is
  * the student that came out. */
@@ -19,7 +23,15 @@
 #include <stdio.h>
 #include <string.h>
 
-enum act { ACT_PAIRS, ACT_STUDENT, ACT_EVAL_TEACHER, ACT_EVAL };
+enum act {
+    ACT_PAIRS,
+    ACT_STUDENT,
+    ACT_EVAL_TEACHER,
+    ACT_EVAL,
+    ACT_CODES,
+    ACT_STUDENT_CODES,
+    ACT_EVAL_CODES,
+};
 
 /* What a record of a stage holds, by act. */
 enum { VALUE_CONTEXTS, VALUE_TAU, VALUE_ACCEPTED }; /* pairs */
@@ -49,11 +61,12 @@ static bool is(const char *text, const char *word)
 
 static char *name_of(enum act act, int64_t round)
 {
-    static const char *const names[] = {"pairs", "student", "eval-teacher", "eval"};
+    static const char *const names[] = {"pairs", "student",       "eval-teacher", "eval",
+                                        "codes", "student-codes", "eval-codes"};
 
     if (act == ACT_EVAL && round == 0)
         return mem_strdup("eval-student");
-    return round ? mem_printf("%s-%lld", names[act], (long long)round) : mem_strdup(names[act]);
+    return round && act < ACT_CODES ? mem_printf("%s-%lld", names[act], (long long)round) : mem_strdup(names[act]);
 }
 
 static char *dataset_of(const struct run *run, int64_t round)
@@ -69,6 +82,24 @@ static char *dataset_folder(const struct run *run, int64_t round)
     char *rest = mem_printf("datasets/%s", name), *path = stage_path(run, stage, rest);
 
     mem_free(stage);
+    mem_free(name);
+    mem_free(rest);
+    return path;
+}
+
+static char *codes_name(const struct run *run)
+{
+    char *pairs = dataset_of(run, 0), *name = mem_printf("%s-codes", pairs);
+
+    mem_free(pairs);
+    return name;
+}
+
+static char *codes_folder(const struct run *run)
+{
+    char *name = codes_name(run), *rest = mem_printf("datasets/%s", name);
+    char *path = stage_path(run, "codes", rest);
+
     mem_free(name);
     mem_free(rest);
     return path;
@@ -213,6 +244,73 @@ static void plan_eval(struct run *run, const struct impossible *state, struct st
         plan_dataset(run, state, plan, "data", "valid");
 }
 
+/* The newest dataset with codes before its sources, and the newest student, trained on it. */
+static void plan_codes(struct run *run, const struct impossible *state, struct stage_plan *plan)
+{
+    char *name = codes_name(run), *pairs = dataset_of(run, state->round);
+    char *ref = mem_printf("dataset:%s", pairs);
+
+    plan->kind = "data";
+    plan->recipe = "codes";
+    plan->prefix[0] = "control_";
+    plan->params = json_pack("{s:s}", "name", name);
+    CHECK(plan->params);
+    stage_plan_input(plan, "pairs", state->dataset, ref, "", "");
+    mem_free(name);
+    mem_free(pairs);
+    mem_free(ref);
+}
+
+static void codes_input(const struct run *run, struct stage_plan *plan, const char *input)
+{
+    char *folder = codes_folder(run), *name = codes_name(run);
+    char *ref = mem_printf("dataset:%s/train", name);
+
+    stage_plan_input(plan, input, folder, ref, "train", "");
+    mem_free(folder);
+    mem_free(name);
+    mem_free(ref);
+}
+
+static int plan_student_codes(struct run *run, const struct impossible *state,
+                              struct stage_plan *plan, struct err *err)
+{
+    double rate = run_float(run, "control_learning_rate");
+    int64_t steps = run_int(run, "control_steps");
+    char *folder = codes_folder(run);
+    uint64_t train;
+    int rc = part_size(folder, "train", &train, err);
+
+    mem_free(folder);
+    if (rc < 0)
+        return -1;
+    plan->kind = "finetuning";
+    plan->recipe = "sft";
+    plan->prefix[0] = "student_";
+    plan->params = json_pack("{s:I}", "steps", (json_int_t)(steps ? (uint64_t)steps
+                                                                  : steps_for(run, 0, train)));
+    CHECK(plan->params);
+    if (rate > 0)
+        json_object_set_new(plan->params, "learning_rate", json_real(rate));
+    student_input(state, plan, "init");
+    codes_input(run, plan, "data");
+    return 0;
+}
+
+static void plan_eval_codes(struct run *run, const struct impossible *state,
+                            struct stage_plan *plan)
+{
+    plan->kind = "eval";
+    plan->recipe = "control";
+    plan->prefix[0] = "eval_";
+    student_input(state, plan, "model");
+    codes_input(run, plan, "codes");
+    if (run_input(run, "test"))
+        copy_input(plan, "data", run_input(run, "test"));
+    else
+        plan_dataset(run, state, plan, "data", "valid");
+}
+
 static int plan_stage(struct run *run, const struct impossible *state, struct stage_plan *plan,
                       struct err *err)
 {
@@ -222,6 +320,14 @@ static int plan_stage(struct run *run, const struct impossible *state, struct st
         return 0;
     case ACT_STUDENT:
         return plan_student(run, state, plan, err);
+    case ACT_CODES:
+        plan_codes(run, state, plan);
+        return 0;
+    case ACT_STUDENT_CODES:
+        return plan_student_codes(run, state, plan, err);
+    case ACT_EVAL_CODES:
+        plan_eval_codes(run, state, plan);
+        return 0;
     case ACT_EVAL_TEACHER:
     case ACT_EVAL:
         break;
@@ -246,10 +352,10 @@ static int take(struct run *run, struct impossible *state, const char *name,
         state->accepted = record->values[VALUE_ACCEPTED];
         mem_free(state->dataset);
         state->dataset = dataset_folder(run, state->round);
-    } else if (state->act != ACT_STUDENT) {
+    } else if (state->act == ACT_EVAL_TEACHER || state->act == ACT_EVAL) {
         state->success_before = state->act == ACT_EVAL_TEACHER ? -INFINITY : state->success;
         state->success = record->values[VALUE_SUCCESS];
-    } else {
+    } else if (state->act == ACT_STUDENT || state->act == ACT_STUDENT_CODES) {
         mem_free(state->student);
         mem_free(state->student_hash);
         mem_free(state->student_name);
@@ -289,18 +395,42 @@ static const char *enough(const struct run *run, const struct impossible *state)
     return NULL;
 }
 
+/* After the last round: codes, where they are wanted. */
+static int follow_last(struct run *run, struct impossible *state, bool *out)
+{
+    *out = !is(run_string(run, "control_codes"), "off");
+    state->act = ACT_CODES;
+    return 0;
+}
+
+static int follow_codes(struct run *run, struct impossible *state, bool *out, struct err *err)
+{
+    *out = true;
+    if (state->act == ACT_CODES) {
+        state->act = ACT_STUDENT_CODES;
+        return 0;
+    }
+    if (state->act == ACT_EVAL_CODES) {
+        *out = false;
+        return 0;
+    }
+    state->act = ACT_EVAL_CODES;
+    return can_evaluate(run, state, out, err);
+}
+
 /* Sets act and round; *out false: there is no further stage. */
 static int follow(struct run *run, struct impossible *state, bool *out, struct err *err)
 {
     const char *why = enough(run, state);
     bool evaluates = false;
 
-    *out = false;
+    *out = true;
     if (why) {
         run_note(run, "no further round: %s", why);
-        return 0;
+        return follow_last(run, state, out);
     }
-    *out = true;
+    if (state->act >= ACT_CODES)
+        return follow_codes(run, state, out, err);
     if (state->act == ACT_PAIRS) {
         state->act = ACT_STUDENT;
         return 0;
@@ -315,8 +445,9 @@ static int follow(struct run *run, struct impossible *state, bool *out, struct e
         state->act = ACT_EVAL;
         return 0;
     }
-    *out = state->round < run_int(run, "self_rounds");
-    state->round += *out;
+    if (state->round >= run_int(run, "self_rounds"))
+        return follow_last(run, state, out);
+    state->round++;
     state->act = ACT_PAIRS;
     return 0;
 }
@@ -329,7 +460,11 @@ static uint64_t guess_rest(const struct run *run, const struct impossible *state
     uint64_t blocks = (uint64_t)run_int(run, "self_max_contexts") / (uint64_t)run_int(run, "block");
     uint64_t steps = (uint64_t)rounds * (blocks + 3);
 
-    *out_stages = 3 * (unsigned)rounds;
+    if (state->act >= ACT_CODES) {
+        *out_stages = ACT_EVAL_CODES - state->act;
+        return *out_stages;
+    }
+    *out_stages = 3 * (unsigned)rounds + (is(run_string(run, "control_codes"), "off") ? 0 : 3);
     if (state->act == ACT_PAIRS) {
         *out_stages += state->round ? 2 : 3;
         steps += state->train_steps;
@@ -477,7 +612,7 @@ static void make_record(struct impossible *state, struct stage_record *record)
         record->values[VALUE_CONTEXTS] = (double)pairs->built.contexts;
         record->values[VALUE_TAU] = pairs->filter.tau;
         record->values[VALUE_ACCEPTED] = pairs_accepted(pairs);
-    } else if (state->act != ACT_STUDENT) {
+    } else if (state->act == ACT_EVAL_TEACHER || state->act == ACT_EVAL) {
         bool known = run_metric_newest(run, "success", &success);
         CHECK(known || run->rank != 0);
         comm_broadcast(run->comm, &success, sizeof success, 0);
@@ -581,6 +716,12 @@ static const struct param impossible_params[] = {
      "end when the critics accept more than this share of the rewrites"},
     {"self_min_gain", PARAM_FLOAT, "0", -1, 1, NULL,
      "end after a round whose success gained less than this"},
+    {"control_codes", PARAM_CHOICE, "off", 0, 0, "off|len|len+abs",
+     "train the last student once more, with tokens that say length and abstractiveness"},
+    {"control_drop", PARAM_FLOAT, "0.1", 0, 1, NULL,
+     "probability that a pair is without a code, of each kind"},
+    {"control_steps", PARAM_INT, "0", 0, 1e9, NULL, "of that training; 0: as the first student's"},
+    {"control_learning_rate", PARAM_FLOAT, "0", 0, 1, NULL, "of it; 0: student_learning_rate"},
     {"eval_sources", PARAM_INT, "400", 0, 1e9, NULL,
      "sentences that each evaluation rewrites; 0: all"},
     {"eval_temperature", PARAM_FLOAT, "0.7", 0, 2, NULL, "of its rewrites; 0: greedy"},
