@@ -27,6 +27,31 @@ flood() { # METRICS LINES: prints seconds until all is durable
     sql "SELECT extract(epoch FROM max(ended_at) - '$from') FROM athanor.jobs WHERE job_id IN ($ids)"
 }
 
+# Processor time so far, in ticks, of whole programs and of their children that have ended.
+ticks() { # PID...
+    local pid
+    for pid in "$@"; do cat "/proc/$pid/stat" 2>/dev/null || true; done | sed 's/.*) //' | awk '{ n += $12 + $13 + $14 + $15 } END { print n + 0 }'
+}
+
+# Shepherds and ranks are children of the daemons' nurseries; backends that only this script's
+# questions need count for PostgreSQL too.
+measure() { # into $coordinator, $daemons, $ranks, $postgres
+    local i pids=() nurseries=()
+    for i in 1 2 3 4; do pids+=("$(pid_of worker-$i)"); done
+    mapfile -t nurseries < <(for i in "${pids[@]}"; do pgrep -P "$i"; done)
+    coordinator=$(ticks "$(pid_of coordinator)") daemons=$(ticks "${pids[@]}") ranks=$(ticks "${nurseries[@]}")
+    postgres=$(ticks $(pgrep -P "$(pid_of postgres)"))
+}
+
+costs() { # COUNT UNIT: since measure was called last
+    local before=($coordinator $daemons $ranks $postgres)
+    measure
+    echo "${before[@]} $coordinator $daemons $ranks $postgres" | awk -v count="$1" -v unit="$2" -v hz="$(getconf CLK_TCK)" '{
+        us = 1e6 / hz / count
+        printf "         processor time a %s: daemons %.2f us, shepherds and ranks %.2f, coordinator %.2f, PostgreSQL %.2f, all %.2f\n",
+            unit, ($6 - $2) * us, ($7 - $3) * us, ($5 - $1) * us, ($8 - $4) * us, ($5 + $6 + $7 + $8 - $1 - $2 - $3 - $4) * us }'
+}
+
 database() { psql -h "$ATHANOR_HOME/db" -U athanor -d athanor -qAt "$@"; } # as its owner
 
 copy() { # TABLE WHERE: prints seconds of COPY of its rows
@@ -38,15 +63,19 @@ copy() { # TABLE WHERE: prints seconds of COPY of its rows
 
 figure() { # WHAT COUNT SECONDS REFERENCE
     awk -v what="$1" -v count="$2" -v seconds="$3" -v reference="$4" 'BEGIN {
-        printf "%-8s %8.0f /s in %5.2f s   COPY of the rows %5.2f s: %.2f x COPY\n", what,
+        printf "%-8s %8.0f /s in %5.2f s   PostgreSQL COPY of the same rows %5.2f s: %.2f x COPY\n", what,
             count / seconds, seconds, reference, reference / seconds }'
 }
 
+measure
 seconds=$(flood "$lines" 0)
 points=$(sql "SELECT count(*) FROM athanor.metric WHERE name ~ '^v'")
 [ "$points" = $((40 * lines)) ] || { echo "ingest_bench: $points points of $((40 * lines))" >&2; exit 1; }
+costs "$points" point
 figure points "$points" "$seconds" "$(copy metric "name ~ '^v'")"
+measure
 seconds=$(flood 0 $((10 * lines)))
 bytes=$(sql "SELECT sum(length(bytes)) FROM athanor.log_chunk WHERE stream = 'stdout'")
 [ "$bytes" = $((40 * lines * 100)) ] || { echo "ingest_bench: $bytes bytes of $((40 * lines * 100))" >&2; exit 1; }
+costs $((bytes / 1024)) KiB
 figure "log KiB" $((bytes / 1024)) "$seconds" "$(copy log_chunk "stream = 'stdout'")"
