@@ -14,13 +14,23 @@ struct candidate {
 };
 
 /* Likelier first; equal ones by id, so that the order is total. */
-static int compare_candidates(const void *a, const void *b)
+static bool is_likelier(const struct candidate *x, const struct candidate *y)
 {
-    const struct candidate *x = a, *y = b;
+    return x->weight != y->weight ? x->weight > y->weight : x->token < y->token;
+}
 
-    if (x->weight != y->weight)
-        return x->weight > y->weight ? -1 : 1;
-    return x->token < y->token ? -1 : x->token > y->token;
+static void sift(struct candidate *heap, int64_t at, int64_t count)
+{
+    struct candidate moved = heap[at];
+
+    for (int64_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && is_likelier(&heap[child + 1], &heap[child]))
+            child++;
+        if (!is_likelier(&heap[child], &moved))
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moved;
 }
 
 static int32_t greedy_token(const float *logits, int64_t V)
@@ -33,48 +43,67 @@ static int32_t greedy_token(const float *logits, int64_t V)
     return (int32_t)best;
 }
 
-/* How many of the sorted candidates stay. */
-static int64_t cut(const struct candidate *list, int64_t V, const struct sampling *sampling)
+/* The likeliest of a heap goes behind the others. */
+static const struct candidate *take_likeliest(struct candidate *heap, int64_t count)
 {
-    int64_t count = sampling->top_k > 0 && sampling->top_k < V ? sampling->top_k : V;
+    struct candidate best = heap[0];
+
+    heap[0] = heap[count - 1];
+    heap[count - 1] = best;
+    sift(heap, 0, count - 1);
+    return &heap[count - 1];
+}
+
+/* Puts the candidates that stay at the end of the list, the likeliest last; returns how many they
+ * are. A nucleus is a few of V tokens, so they are taken from a heap one by one, not sorted. */
+static int64_t cut(struct candidate *list, int64_t V, const struct sampling *sampling)
+{
+    bool nucleus = sampling->top_p > 0 && sampling->top_p < 1;
+    int64_t most = sampling->top_k > 0 && sampling->top_k < V ? sampling->top_k : V, count = 0;
     double total = 0, sum = 0;
 
-    if (!(sampling->top_p > 0 && sampling->top_p < 1))
-        return count;
-    for (int64_t i = 0; i < count; i++)
-        total += list[i].weight;
-    for (int64_t i = 0; i < count; i++) {
-        sum += list[i].weight;
-        if (sum >= sampling->top_p * total)
+    for (int64_t at = V / 2; at-- > 0;)
+        sift(list, at, V);
+    if (most < V) {
+        for (; count < most; count++)
+            total += take_likeliest(list, V - count)->weight;
+    } else {
+        for (int64_t i = 0; i < V; i++)
+            total += list[i].weight;
+    }
+    for (int64_t i = 0; i < most && (nucleus || most == V); i++) {
+        sum += i < count ? list[V - 1 - i].weight : take_likeliest(list, V - i)->weight;
+        count = i < count ? count : i + 1;
+        if (nucleus && sum >= sampling->top_p * total)
             return i + 1;
     }
-    return count;
+    return most;
 }
 
 int32_t sample_token(const float *logits, int64_t V, const struct sampling *sampling, double unit)
 {
     int32_t best = greedy_token(logits, V), chosen;
+    bool some = sampling->top_k > 0 || (sampling->top_p > 0 && sampling->top_p < 1);
     struct candidate *list;
     double total = 0, at;
-    int64_t count;
+    int64_t count = V;
 
     if (sampling->temperature <= 0)
         return best;
-    list = mem_array((size_t)V, sizeof *list);
+    list = mem_alloc((size_t)V * sizeof *list);
     for (int64_t i = 0; i < V; i++)
-        list[i] = (struct candidate){(int32_t)i, exp(((double)logits[i] - logits[best]) /
-                                                     sampling->temperature)};
-    if (sampling->top_k > 0 || (sampling->top_p > 0 && sampling->top_p < 1))
-        qsort(list, (size_t)V, sizeof *list, compare_candidates);
-    count = cut(list, V, sampling);
+        list[some ? i : V - 1 - i] = (struct candidate){
+            (int32_t)i, exp(((double)logits[i] - logits[best]) / sampling->temperature)};
+    if (some)
+        count = cut(list, V, sampling);
     for (int64_t i = 0; i < count; i++)
-        total += list[i].weight;
+        total += list[V - 1 - i].weight;
     at = unit * total;
-    chosen = list[count - 1].token;
+    chosen = list[V - count].token;
     for (int64_t i = 0; i < count; i++) {
-        at -= list[i].weight;
+        at -= list[V - 1 - i].weight;
         if (at < 0) {
-            chosen = list[i].token;
+            chosen = list[V - 1 - i].token;
             break;
         }
     }

@@ -181,6 +181,69 @@ static void cuts_keep_the_likeliest_tokens(void **state)
     }
 }
 
+/* What sorting all tokens would draw: likelier first, then lower id. */
+static int32_t draw_by_sorting(const float *logits, int64_t V, const struct sampling *sampling,
+                               double unit)
+{
+    int32_t order[200];
+    double weight[200], total = 0, sum = 0, kept = 0;
+    int64_t most = sampling->top_k > 0 && sampling->top_k < V ? sampling->top_k : V, count = most;
+    float highest = -INFINITY;
+
+    for (int64_t i = 0; i < V; i++)
+        highest = fmaxf(highest, logits[i]);
+    for (int64_t i = 0; i < V; i++) {
+        int64_t at = i;
+        for (; at > 0 && logits[order[at - 1]] < logits[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = (int32_t)i;
+    }
+    for (int64_t i = 0; i < V; i++)
+        weight[i] = exp(((double)logits[order[i]] - highest) / sampling->temperature);
+    for (int64_t i = 0; i < most; i++)
+        total += weight[i];
+    for (int64_t i = 0; i < most && sampling->top_p > 0 && sampling->top_p < 1; i++) {
+        sum += weight[i];
+        if (sum >= sampling->top_p * total) {
+            count = i + 1;
+            break;
+        }
+    }
+    for (int64_t i = 0; i < count; i++)
+        kept += weight[i];
+    for (int64_t i = 0; i < count; i++)
+        if ((kept > 0 ? unit * kept : 0) < weight[i] || i == count - 1)
+            return order[i];
+        else
+            unit -= weight[i] / kept;
+    return -1;
+}
+
+static void draws_are_those_of_sorted_tokens(void **state)
+{
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, 5);
+    for (int round = 0; round < 3000; round++) {
+        struct sampling sampling = {.temperature = 0.5 + rng_unit(&rng)};
+        int64_t V = 1 + (int64_t)rng_below(&rng, 200);
+        float logits[200];
+
+        if (round % 3)
+            sampling.top_p = 0.05 + 0.94 * rng_unit(&rng);
+        if (round % 2)
+            sampling.top_k = 1 + (int64_t)rng_below(&rng, 60);
+        for (int64_t i = 0; i < V; i++) /* of a few values, so that some are equal */
+            logits[i] = round % 5 == 0 ? (float)rng_below(&rng, 4) : (float)(6 * rng_unit(&rng));
+        double unit = rng_unit(&rng);
+        if (round % 3 == 0 && round % 2 == 0) /* all of them, in order of ids */
+            continue;
+        assert_int_equal(sample_token(logits, V, &sampling, unit),
+                         draw_by_sorting(logits, V, &sampling, unit));
+    }
+}
+
 /* Frequencies against softmax probabilities: 20,000 draws, 4 standard errors. */
 static void draws_follow_the_softmax(void **state)
 {
@@ -363,6 +426,7 @@ int main(void)
         cmocka_unit_test(samples_of_one_shared_prompt_are_those_of_copies_of_it),
         cmocka_unit_test(texts_end_at_the_context_and_bad_prompts_are_refused),
         cmocka_unit_test(cuts_keep_the_likeliest_tokens),
+        cmocka_unit_test(draws_are_those_of_sorted_tokens),
         cmocka_unit_test(draws_follow_the_softmax),
     };
 

@@ -51,7 +51,7 @@ struct pairs {
         char *folder; /* of the dataset */
     } built;          /* on all ranks, after pairs_build */
     struct byte_map seen;  /* hashes of contexts, on rank 0: 8 bytes each */
-    uint64_t tokens, sample_us, critic_us; /* of this rank and this attempt */
+    uint64_t tokens, sample_us, critic_us, made; /* of this rank and this attempt; made: contexts */
 };
 
 /* Opens models, critic and contexts, and finds what an earlier attempt left. */

@@ -89,6 +89,7 @@ static int do_context(struct pairs *pairs, uint64_t context, struct buf *lines, 
                             &outcome.filtered, err);
     if (rc == 0)
         outcome_write(&outcome, lines);
+    pairs->made++;
     pairs->sample_us += sampled - began;
     pairs->critic_us += clock_steady_us() - sampled;
     outcome_done(&outcome);
@@ -303,7 +304,7 @@ static void report(struct pairs *pairs)
     double pool = (double)pool_of(sum);
     double own[] = {(double)pairs->tokens, (double)pairs->sample_us, (double)pairs->critic_us,
                     (double)critic_pair_count(pairs->critic),
-                    (double)critic_cut_count(pairs->critic)};
+                    (double)critic_cut_count(pairs->critic), (double)pairs->made};
 
     comm_sum_f64(run->comm, own, ARRAY_COUNT(own));
     run_metric(run, "contexts", (double)sum->contexts);
@@ -320,6 +321,8 @@ static void report(struct pairs *pairs)
         run_metric(run, "sampled_tokens_per_s", own[0] / (own[1] + 1) * 1e6 * run->rank_count);
         run_metric(run, "critic_pairs_per_s", own[3] / (own[2] + 1) * 1e6 * run->rank_count);
         run_metric(run, "critic_time_share", own[2] / (own[1] + own[2]));
+        run_metric(run, "sampled_contexts_per_s", own[5] / (own[1] + 1) * 1e6 * run->rank_count);
+        run_metric(run, "judged_contexts_per_s", own[5] / (own[2] + 1) * 1e6 * run->rank_count);
     }
 }
 
