@@ -4,6 +4,8 @@
 #include "common/net/sealed.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <termios.h>
@@ -20,12 +22,31 @@ static const struct heading columns[] = {{"name", "SECRET"}, {"account", NULL}, 
 
 /* ---- reading a value ------------------------------------------------------------------------ */
 
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    interrupted = number;
+}
+
+/* `open`: signals that are let in while we wait, and only then: one that came before is not missed.
+ * NULL: input is waited for by reading. */
+static ssize_t read_some(unsigned char *bytes, size_t room, const sigset_t *open)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    if (open && ppoll(&input, 1, NULL, open) < 0)
+        return -1;
+    return read(STDIN_FILENO, bytes, room);
+}
+
 /* From a terminal one line, from anything else all there is. One byte more than is allowed fits. */
-static int bytes_read(bool line, struct clear_value *value, struct err *err)
+static int bytes_read(const sigset_t *open, struct clear_value *value, struct err *err)
 {
     size_t room = value->length, length = 0;
     while (length < room) {
-        ssize_t got = read(STDIN_FILENO, value->bytes + length, room - length);
+        ssize_t got = read_some(value->bytes + length, room - length, open);
+        if (got < 0 && errno == EINTR && interrupted)
+            return err_set(err, ERR_CLOSED, "interrupted, nothing was stored");
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -33,28 +54,61 @@ static int bytes_read(bool line, struct clear_value *value, struct err *err)
         if (got == 0)
             break;
         length += (size_t)got;
-        if (line && value->bytes[length - 1] == '\n')
+        if (open && value->bytes[length - 1] == '\n')
             break;
     }
     value->length = length;
     return 0;
 }
 
+/* A signal must not leave the terminal silent: it ends the reading instead of us. */
+struct caught {
+    struct sigaction actions[4];
+    sigset_t open;
+};
+
+static const int catchable[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
+
+static void signals_catch(struct caught *before)
+{
+    const struct sigaction ours = {.sa_handler = on_signal};
+    sigset_t held;
+    sigemptyset(&held);
+    for (size_t i = 0; i < ARRAY_COUNT(catchable); i++) {
+        sigaddset(&held, catchable[i]);
+        sigaction(catchable[i], &ours, &before->actions[i]);
+    }
+    sigprocmask(SIG_BLOCK, &held, &before->open);
+}
+
+static void signals_restore(const struct caught *before)
+{
+    sigprocmask(SIG_SETMASK, &before->open, NULL);
+    for (size_t i = 0; i < ARRAY_COUNT(catchable); i++)
+        sigaction(catchable[i], &before->actions[i], NULL);
+}
+
 /* What is typed does not appear. */
 static int line_read(const char *name, struct clear_value *value, struct err *err)
 {
     struct termios before, silent;
+    struct caught caught;
     if (tcgetattr(STDIN_FILENO, &before) < 0)
         return err_errno(err, "the terminal");
     silent = before;
     silent.c_lflag &= ~(tcflag_t)ECHO;
     silent.c_lflag |= ECHONL | ICANON;
-    fprintf(stderr, "value of %s (it is not shown): ", name);
-    if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent) < 0)
-        return err_errno(err, "turn off the terminal's echo");
-    int rc = bytes_read(true, value, err);
+    signals_catch(&caught);
+    int rc = tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent) < 0
+                 ? err_errno(err, "turn off the terminal's echo")
+                 : 0;
+    if (rc == 0) {
+        fprintf(stderr, "value of %s (it is not shown): ", name);
+        rc = bytes_read(&caught.open, value, err);
+    }
     if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &before) < 0 && rc == 0)
         rc = err_errno(err, "turn on the terminal's echo");
+    signals_restore(&caught);
     return rc;
 }
 
@@ -63,7 +117,7 @@ static int value_read(const char *name, bool exact, struct clear_value *out, str
     struct clear_value value;
     if (clear_value_new(SECRET_BYTES_MAX + 2, &value, err) < 0)
         return -1;
-    int rc = isatty(STDIN_FILENO) ? line_read(name, &value, err) : bytes_read(false, &value, err);
+    int rc = isatty(STDIN_FILENO) ? line_read(name, &value, err) : bytes_read(NULL, &value, err);
     if (rc == 0 && !exact && value.length > 0 && value.bytes[value.length - 1] == '\n')
         value.length--;
     if (rc == 0 && (value.length == 0 || value.length > SECRET_BYTES_MAX))

@@ -150,6 +150,39 @@ S
     [ "$(sql "SELECT name FROM athanor.secrets WHERE account = 'bob'")" = long ]
 }
 
+@test "a value that is typed is not shown, and an interrupt leaves the terminal as it was" {
+    type_at_prompt() { # INPUT: prints what the terminal shows; the exit code of athanor
+        python3 - "$1" <<'PY'
+import os, pty, sys, termios
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp("athanor", ["athanor", "secret", "set", "typed"])
+shown = b""
+while b"not shown" not in shown:
+    shown += os.read(fd, 1000)
+os.write(fd, sys.argv[1].encode())
+try:
+    while more := os.read(fd, 1000):
+        shown += more
+        echo = termios.tcgetattr(fd)[3] & termios.ECHO
+except OSError:
+    pass
+print(shown.decode())
+print("echo is", "on" if echo else "off")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+PY
+    }
+    run type_at_prompt $'a typed value\n'
+    [ "$status" = 0 ]
+    [[ $output == *"value of typed"* && $output != *"a typed"* ]]
+    id=$(job typed "command: [sh, -c, 'cat /dev/fd/\$ATHANOR_SECRET_A_FD']" "secrets: {A: typed}")
+    athanor wait "$id"
+    [ "$(athanor logs "$id")" = "a typed value" ]
+    run type_at_prompt $'another\003'
+    [ "$status" != 0 ]
+    [[ $output == *"interrupted, nothing was stored"* && $output == *"echo is on"* ]]
+}
+
 @test "ranks on several nodes read it under both launchers, from whichever coordinator leads" {
     value token
     athanor secret set gang <token

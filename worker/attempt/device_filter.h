@@ -2,8 +2,8 @@
  *
  * A program of the kernel (BPF_PROG_TYPE_CGROUP_DEVICE, linux/bpf.h), attached to a group of
  * version 2: it is asked at each open and mknod of a device by a process in the group or below,
- * root included, refuses what is listed with EPERM, and allows everything else that the groups above
- * allow. It stays for as long as the group, and needs CAP_SYS_ADMIN to be attached. */
+ * root included, refuses what is listed with EPERM, and allows everything else that the groups
+ * above allow. It stays for as long as the group, and needs CAP_SYS_ADMIN to be attached. */
 #ifndef ATHANOR_ATTEMPT_DEVICE_FILTER_H
 #define ATHANOR_ATTEMPT_DEVICE_FILTER_H
 

@@ -2,8 +2,9 @@
  *
  * CUDA_VISIBLE_DEVICES is a request to programs; whoever sets it anew has all GPUs. So the
  * attempt's cgroup gets a filter (device_filter.h) that refuses the files of every GPU of the node
- * but its own, also of those that are not offered. All slices of a GPU (MIG) share its file: between them
- * only the variable stands. Files that all of them need (nvidiactl, nvidia-uvm, kfd) stay open. */
+ * but its own, of NVIDIA's also of those that are not offered. All slices of a GPU (MIG) share its
+ * file: between them only the variable stands. Files that all need (nvidiactl, nvidia-uvm, kfd)
+ * stay open. */
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "worker/attempt/cgroup_file.h"

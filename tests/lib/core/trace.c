@@ -339,6 +339,7 @@ static int verb_policy(struct trace *trace, struct err *err)
 static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
 {
     uint8_t key[16] = {0};
+    const char *secret = option(trace, "secret", "");
     memcpy(key, word_at(trace, 3), min_u64(strlen(word_at(trace, 3)), 16));
     struct catalogue *catalogue = catalogue_new();
     struct spec_errors errors = {0};
@@ -361,6 +362,8 @@ static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
                                      .submit_key = key,
                                      .spec = spec,
                                      .source = yaml,
+                                     .secrets = &secret, /* of the account: one, or none */
+                                     .secret_count = secret[0] ? 1 : 0,
                                      .check_only = strcmp(word_at(trace, 4), "check") == 0,
                                      .reuse = strcmp(word_at(trace, 4), "reuse") == 0}};
     rc = step(trace, &event, err);
