@@ -124,13 +124,16 @@ cause_stopped=stalled        says_stopped='rank $node is silent since step'
 
 has_checkpoint() { sql_is "SELECT count(*) > 0 FROM athanor.checkpoints WHERE job_id = $1" t; }
 
+# Or will never have one.
+has_begun() { has_checkpoint "$1" || sql_is "SELECT ended_at IS NOT NULL FROM athanor.jobs WHERE job_id = $1" t; }
+
 gone_everywhere() { nothing_left "$attempt" "${hosts[@]}"; }
 
 disturbed() { # FAULT [options of the job]
     local id attempt node host ms start cause=cause_${1//-/_} says=says_${1//-/_}
     reference
     id=$(train "$1" 4 "${@:2}")
-    until_true 60 has_checkpoint "$id" || fail "no checkpoint"
+    until_true 60 has_begun "$id" && has_checkpoint "$id" || fail "no checkpoint"
     attempt=$(newest_attempt "$id")
     draw 3; node=$((1 + drawn)); [ "$1" = mute-parent ] || [ "$1" = link ] || { draw 4; node=$drawn; }
     host=$(host_of "$attempt" "$node")
