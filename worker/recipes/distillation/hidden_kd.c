@@ -1,5 +1,5 @@
 /* hidden_kd.c - a small encoder learns from a larger one: what it predicts, its hidden states and
- * where it attends. With the defaults, DistilBERT's loss; with `hidden` and `attention`, TinyBERT's.
+ * where it attends. By default DistilBERT's loss; with `hidden` and `attention` TinyBERT's.
  *
  *   L = soft tau^2 KL(teacher || student; tau) + mlm CE(hidden tokens)
  *     + cosine mean(1 - cos(h_S, h_T)) of the last states
@@ -161,8 +161,8 @@ static int make_map(struct run *run, struct hidden_kd *kd, struct err *err)
     if (strcmp(map, "uniform") != 0)
         return parse_map(kd, map, err);
     if (N % M != 0 || M >= PAIRS_MAX)
-        return err_set(err, ERR_INVALID, "parameter 'map' is uniform, but the teacher's %lld layers "
-                       "are no multiple of the student's %lld: name the pairs, as 1:2,2:4",
+        return err_set(err, ERR_INVALID, "parameter 'map' is uniform, but the teacher's %lld "
+                       "layers are no multiple of the student's %lld: name the pairs, as 1:2,2:4",
                        (long long)N, (long long)M);
     for (int64_t m = 0; m <= M; m++)
         kd->pair[kd->pair_count++] = (struct pair){m, m * (N / M)};

@@ -45,7 +45,7 @@ struct choice_encoding {
 void choice_encode(const struct choice_encoding *how, const char *context, const char *choice,
                    struct token_list *out, size_t *out_start);
 
-/* What the log probabilities of an item's choices say. mutual: log p without the context, or NULL. */
+/* What the log probabilities of an item's choices say. mutual: log p without context, or NULL. */
 struct choice_verdict {
     size_t best;          /* highest log p; ties: the first      */
     bool acc, acc_norm, acc_bytes, acc_mutual_info; /* of best log p, log p over Unicode characters,

@@ -16,8 +16,8 @@ double mean_of(const double *values, size_t count); /* NAN of none */
 /* Clopper and Pearson's exact 95 % interval of a share of k in n; n > 0. */
 struct interval proportion_interval(size_t k, size_t n);
 
-/* Percentile bootstrap of the mean of means of groups: draws groups, then in each of them as many of
- * its `each` values. values (groups, each). */
+/* Percentile bootstrap of the mean of means of groups: draws groups, then in each of them as many
+ * of its `each` values. values (groups, each). */
 struct interval grouped_interval(const double *values, size_t groups, size_t each, uint64_t seed,
                                  unsigned draws);
 

@@ -2,7 +2,7 @@
  *
  * With D = (lp_w - ref_w) - (lp_l - ref_l), lp the log probability of a response under the model
  * and ref under the model it started from, the mean over pairs of
- *   sigmoid  -(1 - e) log s(beta D) - e log s(-beta D)      Rafailov et al. 2023, eq. 7; e: Mitchell
+ *   sigmoid  -(1 - e) log s(beta D) - e log s(-beta D)      Rafailov et al. 2023, eq. 7
  *   ipo      (D - 1 / (2 beta))^2                           Azar et al. 2023, eq. 17
  *   hinge    max(0, 1 - beta D)                             Zhao et al. 2023
  * Log probabilities are sums over the response's tokens, or means of them (logp: mean; `auto` takes
@@ -465,7 +465,7 @@ static const struct param dpo_params[] = {
 
 static const struct input dpo_inputs[] = {
     {"chosen", INPUT_DATASET, true, "documents of a prompt, the separator and the better response"},
-    {"rejected", INPUT_DATASET, true, "the same prompts in the same order, and the worse responses"},
+    {"rejected", INPUT_DATASET, true, "the same prompts in the same order, the worse responses"},
     {"valid_chosen", INPUT_DATASET, false, "the same for val_loss, val_reward_accuracy and others"},
     {"valid_rejected", INPUT_DATASET, false, "its counterpart"},
     {"init", INPUT_CHECKPOINT, true, "model to start from, which is also the reference"},
