@@ -311,16 +311,19 @@ void masks_fill(struct masks *masks, struct rows *rows, int64_t pass)
     mem_free(positions);
 }
 
-int64_t masks_count(struct masks *masks, struct rows *rows)
+int64_t masks_count(struct masks *masks, struct rows *rows, int64_t *out_read)
 {
-    int64_t count = 0;
+    int64_t counts[2] = {0, 0};
 
     for (int64_t pass = 0; pass < rows->trainer->pass_count; pass++) {
         masks_fill(masks, rows, pass);
-        count += masks->count;
+        counts[0] += masks->count;
+        for (int64_t i = 0; i < masks->sequence_count; i++)
+            counts[1] += masks->sequence[2 * i + 1];
     }
-    comm_sum_i64(rows->trainer->run->comm, &count, 1);
-    return count;
+    comm_sum_i64(rows->trainer->run->comm, counts, 2);
+    *out_read = counts[1];
+    return counts[0];
 }
 
 /* -- losses --------------------------------------------------------------------------------- */

@@ -48,8 +48,8 @@ void masks_done(struct masks *masks); /* a zeroed struct is fine */
 
 /* Fills rows with a pass and hides some of its tokens in place. */
 void masks_fill(struct masks *masks, struct rows *rows, int64_t pass);
-/* Tokens to tell in this step, over all passes and ranks. */
-int64_t masks_count(struct masks *masks, struct rows *rows);
+/* Tokens to tell in this step, over all passes and ranks, and all tokens that are read. */
+int64_t masks_count(struct masks *masks, struct rows *rows, int64_t *out_read);
 /* Hides tokens of a pack whose span i has position positions[i] in some stream. */
 void masks_pack(struct masks *masks, struct pack *pack, uint64_t stream,
                 const uint64_t *positions);

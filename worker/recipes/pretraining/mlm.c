@@ -117,7 +117,7 @@ static int mlm_report(struct run *run, struct mlm *mlm, struct err *err)
 static int mlm_step(struct run *run, void *state, struct err *err)
 {
     struct mlm *mlm = state;
-    int64_t count = masks_count(&mlm->masks, &mlm->rows);
+    int64_t read, count = masks_count(&mlm->masks, &mlm->rows, &read);
     double loss = 0;
 
     if (count == 0)
@@ -129,7 +129,7 @@ static int mlm_step(struct run *run, void *state, struct err *err)
     run_metric(run, "loss", loss);
     if (trainer_update(&mlm->trainer, err) < 0)
         return -1;
-    trainer_speed(&mlm->trainer, count);
+    trainer_speed(&mlm->trainer, read);
     return mlm_report(run, mlm, err);
 }
 

@@ -369,22 +369,25 @@ static int report(struct run *run, struct span_corruption *s, struct err *err)
 static int span_step(struct run *run, void *state, struct err *err)
 {
     struct span_corruption *s = state;
-    int64_t count = 0;
+    int64_t counts[2] = {0, 0}; /* targets, and all tokens that are read */
     double loss = 0;
 
     for (int64_t pass = 0; pass < s->trainer.pass_count; pass++) {
         fill(s, pass);
-        count += s->rows.target_count;
+        counts[0] += s->rows.target_count;
+        counts[1] += s->rows.target_count;
+        for (int64_t row = 0; row < s->rows.B; row++)
+            counts[1] += s->rows.source_length[row];
     }
-    comm_sum_i64(run->comm, &count, 1);
+    comm_sum_i64(run->comm, counts, 2);
     for (int64_t pass = 0; pass < s->trainer.pass_count; pass++)
-        if (span_pass(s, pass, count, &loss, err) < 0)
+        if (span_pass(s, pass, counts[0], &loss, err) < 0)
             return -1;
     comm_sum_f64(run->comm, &loss, 1);
     run_metric(run, "loss", loss);
     if (trainer_update(&s->trainer, err) < 0)
         return -1;
-    trainer_speed(&s->trainer, count);
+    trainer_speed(&s->trainer, counts[1]);
     return report(run, s, err);
 }
 
