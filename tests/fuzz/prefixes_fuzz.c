@@ -1,5 +1,5 @@
 /* link: recipes */
-/* prefixes_fuzz.c - accepted prefixes are text without blanks at its ends, and read the same again. */
+/* prefixes_fuzz.c - accepted prefixes are text, no blanks at its ends, and read the same again. */
 #include "common/base/buf.h"
 #include "common/base/parse.h"
 #include "worker/recipes/distillation/impossible/prefixes.h"

@@ -8,10 +8,10 @@
  *   codes, student-codes, eval-codes
  *
  * Each is a stage (stage.h): data/pairs, data/codes, finetuning/sft, eval/rewrite or eval/control
- * with the parameters that a pipeline of jobs would give them, so both make the same bytes. A step of a stage is a step of
- * the job; a killed job goes on in the stage where it was. Stages without a model to save leave
- * files (blocks of pairs), so the job's own checkpoints are of the training, and the last one is
- * the student that came out. */
+ * with the parameters that a pipeline of jobs would give them, so both make the same bytes. A step
+ * of a stage is a step of the job; a killed job goes on in the stage where it was. Stages without
+ * a model to save leave files (blocks of pairs), so the job's own checkpoints are of the training,
+ * and the last one is the student that came out. */
 #include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
@@ -66,7 +66,9 @@ static char *name_of(enum act act, int64_t round)
 
     if (act == ACT_EVAL && round == 0)
         return mem_strdup("eval-student");
-    return round && act < ACT_CODES ? mem_printf("%s-%lld", names[act], (long long)round) : mem_strdup(names[act]);
+    if (round == 0 || act >= ACT_CODES)
+        return mem_strdup(names[act]);
+    return mem_printf("%s-%lld", names[act], (long long)round);
 }
 
 static char *dataset_of(const struct run *run, int64_t round)
