@@ -109,7 +109,7 @@ static unsigned copies_of(const struct build *build, const struct source *source
 static char *part_name(const char *source)
 {
     static const char *const taken[] = {"all", "train", "valid"};
-    char *name = mem_strndup(source, 48);
+    char *name = mem_strndup(source, strnlen(source, 48));
 
     for (char *c = name; *c; c++)
         if (!((*c >= '0' && *c <= '9') || char_is_letter((uint8_t)*c) || strchr("_-", *c) ||
