@@ -1,7 +1,7 @@
 /* link: recipes
  *
- * data_bench.c - what a core makes of text: each rule of data/dolma and data/yi, all of Dolma's, and
- * the tokenizer's training and encoding.
+ * data_bench.c - what a core makes of text: each rule of data/dolma and data/yi, all of Dolma's,
+ * and the tokenizer's training and encoding.
  *
  *   data_bench [--mb N]
  *
@@ -55,15 +55,16 @@ static void must(int rc, const struct err *err)
 
 /* ---- the text --------------------------------------------------------------------------- */
 
-static void make_words(char words[WORDS][12])
+static void make_words(char words[WORDS][16])
 {
     static const char *const parts[] = {"ra", "be", "ti", "lo", "mun", "ser", "ka", "din", "o",
                                         "ple", "sta", "ing"};
 
     for (unsigned w = 0; w < WORDS; w++) {
-        words[w][0] = 0;
+        size_t length = 0;
         for (unsigned p = 0; p < 1 + w % 4; p++)
-            strcat(words[w], parts[rng_at(1, w, p) % ARRAY_COUNT(parts)]);
+            length += (size_t)snprintf(words[w] + length, sizeof words[w] - length, "%s",
+                                       parts[rng_at(1, w, p) % ARRAY_COUNT(parts)]);
     }
 }
 
@@ -71,7 +72,7 @@ static void make_words(char words[WORDS][12])
 static void make_text(struct bench *bench, size_t bytes)
 {
     static const char *const common[] = {"the", "of", "and", "to", "that", "have", "with", "be"};
-    static char words[WORDS][12];
+    static char words[WORDS][16];
     struct buf text = {0};
     size_t sentence = 0, paragraph = 0;
 

@@ -114,8 +114,8 @@ static void write_corpus(const struct place *place)
         buf_puts(&plain, " ha");
     put(&one, "laughter", "web", NULL, plain.bytes);
     text = prose(1005);
-    both = joined(text, "If a train of seven wagons leaves the harbour at noon, how many sailors are there on "
-                        "the second bridge by night?");
+    both = joined(text, "If a train of seven wagons leaves the harbour at noon, how many "
+                        "sailors are there on the second bridge by night?");
     put(&one, "leak", "web", NULL, both);
     mem_free(both);
     mem_free(text);
@@ -153,8 +153,9 @@ static void write_corpus(const struct place *place)
 
 static char *dolma_spec(const struct place *place, const char *more)
 {
-    return mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {\"name\": \"clean\", "
-                      "\"documents\": [\"%s/one.jsonl\", \"%s/two.jsonl\"], \"decontaminate\": "
+    return mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {"
+                      "\"name\": \"clean\", \"documents\": [\"%s/one.jsonl\", "
+                      "\"%s/two.jsonl\"], \"decontaminate\": "
                       "[\"%s/eval.jsonl\"], \"decon_max_removal\": 0.05, \"vocab_size\": 300, "
                       "\"block_bytes\": 16384%s}",
                       place->folder, place->folder, place->folder, more);
@@ -304,7 +305,8 @@ static void filters_of_bloom_and_mixing_do_not_depend_on_the_ranks(void **state)
     assert_same_jobs(place, "bloom-1", "bloom-2");
     json_t *card = card_of(place, "bloom-1"), *web = json_object_get(card, "web");
     const json_t *sources = json_object_get(web, "sources");
-    const json_t *books = json_object_get(sources, "books"), *texts = json_object_get(sources, "web");
+    const json_t *books = json_object_get(sources, "books");
+    const json_t *texts = json_object_get(sources, "web");
     json_int_t books_kept = json_integer_value(json_object_get(books, "kept"));
     json_int_t web_kept = json_integer_value(json_object_get(texts, "kept"));
     json_int_t added = json_integer_value(json_object_get(web, "added"));
@@ -370,9 +372,10 @@ static void write_near_copies(const struct place *place)
 static void run_yi(const struct place *place, const char *name, int ranks, const char *documents)
 {
     char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {\"name\": "
-                            "\"clean\", \"documents\": [\"%s\"], \"stages\": [\"gopher\", \"minhash\", "
-                            "\"exact\"], \"vocab_size\": 300, "
-                            "\"block_bytes\": 8192, \"holdout_share\": 0, \"minhash_jaccard\": 0.5}",
+                            "\"clean\", \"documents\": [\"%s\"], \"stages\": [\"gopher\", "
+                            "\"minhash\", \"exact\"], \"vocab_size\": 300, "
+                            "\"block_bytes\": 8192, \"holdout_share\": 0, "
+                            "\"minhash_jaccard\": 0.5}",
                             documents);
     struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
 

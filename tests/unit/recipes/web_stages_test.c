@@ -491,8 +491,9 @@ static void blocks_of_any_size_hold_the_same_numbered_lines(void **state)
     assert_int_equal(file_replace(path, four_lines, sizeof four_lines - 1, 0644, &err), 0);
     char *whole = read_all(path, 1 << 20, &blocks);
     assert_int_equal(blocks, 1);
-    assert_string_equal(whole, "1 first\n3 has no text 'id'\n4 is no JSON: '[' or '{' expected near "
-                               "'nonsense' at column 8\n5 nul\xEF\xBF\xBDnul\n6 is no JSON object\n"
+    assert_string_equal(whole, "1 first\n3 has no text 'id'\n4 is no JSON: '[' or '{' expected "
+                               "near 'nonsense' at column 8\n5 nul\xEF\xBF\xBDnul\n6 is no "
+                               "JSON object\n"
                                "7 has no text 'text'\n8 last without end\n");
     for (uint64_t bytes = 1; bytes < sizeof four_lines; bytes++) {
         char *cut = read_all(path, bytes, &blocks);
@@ -565,9 +566,11 @@ static void damaged_classifiers_are_refused(void **state)
 {
     static const char *const texts[] = {
         "", "[]", "{\"format\": 2}",
-        "{\"format\": 1, \"features\": \"pixels\", \"buckets_log2\": 12, \"labels\": [\"a\", \"b\"]}",
+        "{\"format\": 1, \"features\": \"pixels\", \"buckets_log2\": 12, \"labels\": [\"a\", "
+        "\"b\"]}",
         "{\"format\": 1, \"features\": \"chars\", \"buckets_log2\": 9, \"labels\": [\"a\", \"b\"]}",
-        "{\"format\": 1, \"features\": \"chars\", \"buckets_log2\": 25, \"labels\": [\"a\", \"b\"]}",
+        "{\"format\": 1, \"features\": \"chars\", \"buckets_log2\": 25, \"labels\": [\"a\", "
+        "\"b\"]}",
         "{\"format\": 1, \"features\": \"words\", \"buckets_log2\": 12, \"labels\": [\"a\"]}",
         "{\"format\": 1, \"features\": \"words\", \"buckets_log2\": 12, \"labels\": [\"a\", 3]}"};
     struct classifier *made = NULL;

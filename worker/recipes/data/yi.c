@@ -20,7 +20,8 @@ static void close_recipe(struct run *run, void *state)
 }
 
 static const struct param yi_params[] = {
-    WEB_PARAMS("language;gopher;c4;repetition;pii;perplexity;quality;paragraph;decontaminate;toxicity;minhash;exact",
+    WEB_PARAMS("language;gopher;c4;repetition;pii;perplexity;quality;paragraph;decontaminate;"
+               "toxicity;minhash;exact",
                "words"),
 };
 
@@ -30,7 +31,7 @@ const struct recipe recipe_data_yi = {
     .name = "yi",
     .kind = RECIPE_DATA,
     .version = 1,
-    .summary = "Web text by a cascade like Yi's: rules, scorers, paragraph, near and passage duplicates",
+    .summary = "Web text by a cascade like Yi's: rules, scorers, duplicates of every size",
     .source = "01.AI 2024 (Yi), section 2.1; limits are Athanor's, as the report states none",
     .params = yi_params,
     .param_count = ARRAY_COUNT(yi_params),

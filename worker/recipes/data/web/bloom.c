@@ -32,7 +32,8 @@ int bloom_plan(double n, double p, unsigned k_max, struct bloom_plan *out, struc
         }
     }
     return err_set(err, ERR_LIMIT, "no Bloom filter of up to 2^48 bytes and %u hashes holds %.0f "
-                   "keys at a false positive rate of %g; raise bloom_k_max or bloom_p", k_max, n, p);
+                   "keys at a false positive rate of %g; raise bloom_k_max or bloom_p", k_max, n,
+                   p);
 }
 
 struct key_set {

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CARD_BYTES_MAX   49152 /* a report's line has 65536 (report.h), the rest of the card 4 KiB */
+#define CARD_BYTES_MAX   49152 /* a report's line has 65536 (report.h), other members 4 KiB */
 #define CARD_SOURCES_MAX 32
 #define SAMPLES_MAX      20    /* of a filter: params.card_samples */
 #define NAMED_MAX        20    /* malformed lines in the job's log */
@@ -29,7 +29,7 @@ struct sample {
 
 struct source {
     char *name;
-    char *part; /* "" when it has none of its own: documents without a source, or too many of them */
+    char *part; /* "" when it has none of its own: no source is named, or too many are */
     double rate;
     int64_t in, count[FILTER_END];
 };
@@ -369,8 +369,9 @@ static int check_result(const struct build *build, struct err *err)
     int64_t hits = build->count[FILTER_DECONTAMINATED];
 
     if ((double)hits > most * (double)build->in)
-        return err_set(err, ERR_LIMIT, "decon_max_removal: %lld of %lld documents hold paragraphs of "
-                       "the eval sets, more than a share of %g; give fewer eval sets, or allow more",
+        return err_set(err, ERR_LIMIT, "decon_max_removal: %lld of %lld documents hold paragraphs "
+                       "of the eval sets, more than a share of %g; give fewer eval sets, or allow "
+                       "more",
                        (long long)hits, (long long)build->in, most);
     if (!preparation_part(&build->web->preparation, "train"))
         return err_set(err, ERR_INVALID, "of %lld documents none is left to train on; the metrics "

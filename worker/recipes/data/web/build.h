@@ -10,7 +10,7 @@
 
 struct web;
 
-#define BUILD_SOURCES_MAX 100 /* of DATASET_PARTS_MAX parts: two each, and three that always exist */
+#define BUILD_SOURCES_MAX 100 /* of DATASET_PARTS_MAX parts: two each, and three that are always */
 
 /* Checks params.mix. */
 int build_check(const struct web *web, struct err *err) WARN_UNUSED;

@@ -37,7 +37,8 @@ static bool is_naughty(const struct view *view, size_t word, const struct byte_m
 
 static bool word_is(const struct view *view, const struct view_word *word, const char *what)
 {
-    return strlen(what) == word->bytes && strncasecmp(view->text + word->at, what, word->bytes) == 0;
+    return strlen(what) == word->bytes &&
+           strncasecmp(view->text + word->at, what, word->bytes) == 0;
 }
 
 static bool ends_sentence(const char *word, size_t bytes)

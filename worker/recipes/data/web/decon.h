@@ -3,7 +3,7 @@
  * Every string of the eval files is cut at '\n'; paragraphs of more than `min_words` words (white
  * space between) are known by their key. With ngram > 0 the key is that of each n-gram of words
  * instead, and a paragraph is a hit when at least `overlap` of its n-grams are known (of those with
- * fewer than two n-grams, the whole). Source: card data-dolma, "Decontamination" and "N-gram mode". */
+ * fewer than two n-grams, the whole). Source: card data-dolma, "Decontamination", "N-gram mode". */
 #ifndef ATHANOR_WEB_DECON_H
 #define ATHANOR_WEB_DECON_H
 

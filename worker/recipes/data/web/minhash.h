@@ -4,7 +4,7 @@
  * punctuation), hashed below 2^61 - 1; a text of fewer words is one shingle. Minimum j is that of
  * (a_j x + c_j) mod (2^61 - 1), with a_j and c_j of the seed. `rows` minima make a band, and two
  * texts are candidates when some band is equal: with Jaccard similarity s of their sets, that has
- * probability 1 - (1 - s^rows)^bands. Sources: card data-yi-pipeline; Lee et al. 2022; datatrove. */
+ * probability 1 - (1 - s^rows)^bands. Sources: card data-yi-pipeline; Lee et al. 2022. */
 #ifndef ATHANOR_WEB_MINHASH_H
 #define ATHANOR_WEB_MINHASH_H
 

@@ -24,7 +24,7 @@
     {"toxicity_label", PARAM_STRING, "toxic", 0, 0, NULL, "label of the classifier toxicity"}, \
     {"toxicity_max", PARAM_FLOAT, "0.4", 0, 1, NULL, "most p(toxic) of a sentence"}, \
     {"pii_action", PARAM_CHOICE, "mask", 0, 0, "mask|drop|off", \
-     "mask up to pii_max_mask addresses and numbers and drop documents with more; drop all; none"}, \
+     "mask up to pii_max_mask addresses and numbers, drop documents with more; drop all; none"}, \
     {"pii_max_mask", PARAM_INT, "5", 0, 1000, NULL, "most that are masked in a document"}, \
     {"repetition_max", PARAM_INT, "100", 2, 1e9, NULL, \
      "a token sequence that often in a row drops a document"}, \
@@ -44,7 +44,7 @@
     {"decon_overlap", PARAM_FLOAT, "1.0", 0, 1, NULL, \
      "share of a paragraph's n-grams that makes it a hit"}, \
     {"decon_max_removal", PARAM_FLOAT, "0.001", 0, 1, NULL, \
-     "larger shares of documents dropped as contaminated end the job: the eval set is too common"}, \
+     "a larger share of documents dropped as contaminated ends the job: the set is too common"}, \
     {"reference", PARAM_LIST, "", 0, 0, NULL, \
      "shell patterns of good texts for the stage perplexity, none of them filtered here"}, \
     {"perplexity_sigma", PARAM_FLOAT, "2.0", 0.5, 6, NULL, \

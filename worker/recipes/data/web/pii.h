@@ -2,7 +2,7 @@
  *
  * Its patterns (taggers/pii.py, fast v2), applied to each paragraph (text up to and including
  * '\n') from left to right, first match first, without overlap within one kind:
- *   e-mail  [^\s@]+ @ [^\s@,?!;:)(]+? [.\s@,?!;:)(]? \s       no "(" as local part, a dot in the domain
+ *   e-mail  [^\s@]+ @ [^\s@,?!;:)(]+? [.\s@,?!;:)(]? \s   no "(" as local part, a dot in the domain
  *   phone   \s+ \(? (ddd) \)? [-. ]* (ddd) [-. ]? (dddd)
  *   IPv4    octet . octet . octet . octet, octets 0 to 255, no word boundary
  * so that an address at the very end of a text without white space is missed, and 1.2.3.4.5 is

@@ -1,10 +1,10 @@
 /* repeats.h - passages that occur more than once in a corpus of words.
  *
  * A sorted array of the suffixes of all texts, compared over their first `least` words only (a
- * suffix array cut at that depth, so that no comparison is long): suffixes that agree in all of them
- * are neighbours, and each is a passage that occurs elsewhere too. What a longer suffix array with
- * its common prefixes would report as repeated runs of at least `least` words is the union of these
- * windows. Passages lie within one text. Sources: Lee et al. 2022; card data-yi-pipeline.
+ * suffix array cut at that depth, so that no comparison is long): suffixes that agree in all of
+ * them are neighbours, and each is a passage that occurs elsewhere too. What a longer suffix array
+ * with its common prefixes would report as repeated runs of at least `least` words is the union of
+ * these windows. Passages lie within one text. Sources: Lee et al. 2022; card data-yi-pipeline.
  *
  * Memory: 8 bytes a word of the corpus on every rank, and 8 for each suffix that a rank sorts
  * (those whose first word's hash falls to it). */

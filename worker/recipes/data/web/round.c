@@ -294,7 +294,8 @@ static void put_item(struct round *round, struct item *item, struct buf *text, s
     else if (item->malformed)
         json_text_quote(out, item->malformed, strlen(item->malformed));
     else
-        json_text_quote(out, document->text, char_prefix(document->text, document->length, WEB_EXCERPT_CHARS));
+        json_text_quote(out, document->text,
+                        char_prefix(document->text, document->length, WEB_EXCERPT_CHARS));
     buf_puts(out, "}\n");
     round->tally[item->verdict]++;
     round->tally[FILTER_END] += (int64_t)document->length;

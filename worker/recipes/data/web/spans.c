@@ -64,7 +64,8 @@ void spans_apply(struct spans *spans, const char *text, size_t length, struct bu
     while (at < length) {
         const struct span *cut = c < cuts ? &spans->items[c] : NULL;
         const struct span *mask = m < total ? &spans->items[m] : NULL;
-        CHECK(!mask || (mask->begin >= at && mask->end <= length) || (cut && mask->end <= cut->end));
+        CHECK(!mask || (mask->begin >= at && mask->end <= length) ||
+              (cut && mask->end <= cut->end));
         if (cut && cut->end <= at) {
             c++;
         } else if (mask && cut && mask->begin >= cut->begin && mask->end <= cut->end) {

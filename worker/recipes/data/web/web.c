@@ -91,7 +91,7 @@ static enum stage stage_find(const char *name)
     return s;
 }
 
-/* Whether the job gives what a stage needs; a stage without it is left out, and the card says so. */
+/* Whether the job gives what a stage needs; one without it is left out, and the card says so. */
 static bool has_input(const struct run *run, enum stage stage)
 {
     switch (stage) {
@@ -196,8 +196,8 @@ static int read_limit(const char *item, struct gopher_limits *limits, struct err
                                         strncmp(gopher_name(m), item, (size_t)(equals - item))))
         m++;
     if (!colon || m == GOPHER_END)
-        return err_set(err, ERR_INVALID, "params.limits: '%s' is not MEASURE=LOW:HIGH with a measure "
-                       "of the Gopher rules, such as words=50:100000 or top_2=:0.2", item);
+        return err_set(err, ERR_INVALID, "params.limits: '%s' is not MEASURE=LOW:HIGH with a "
+                       "measure of the Gopher rules, such as words=50:100000 or top_2=:0.2", item);
     char *low = mem_strndup(equals + 1, (size_t)(colon - equals - 1));
     double at_least = -INFINITY, at_most = INFINITY;
     int rc = *low ? parse_f64(low, &at_least, err) : 0;
@@ -227,8 +227,8 @@ static int read_rules(struct run *run, struct web *web, struct err *err)
         return 0;
     double n = (double)run_int(run, "bloom_n");
     if (n < 1)
-        return err_set(err, ERR_INVALID, "params.dedup is bloom, but params.bloom_n does not say how "
-                       "many units there will be at most");
+        return err_set(err, ERR_INVALID, "params.dedup is bloom, but params.bloom_n does not say "
+                       "how many units there will be at most");
     web->has_bloom = true;
     if (bloom_plan(n, run_float(run, "bloom_p"), (unsigned)run_int(run, "bloom_k_max"), &web->bloom,
                    err) < 0)

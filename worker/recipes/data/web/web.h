@@ -44,7 +44,15 @@ const char *stage_name(enum stage stage);
 enum stage_kind stage_kind(enum stage stage);
 
 /* What is edited in documents that are kept, counted. */
-enum edit { EDIT_LINES = 0, EDIT_PARAGRAPHS, EDIT_PASSAGES, EDIT_EMAIL, EDIT_PHONE, EDIT_IP, EDIT_END };
+enum edit {
+    EDIT_LINES = 0,
+    EDIT_PARAGRAPHS,
+    EDIT_PASSAGES,
+    EDIT_EMAIL,
+    EDIT_PHONE,
+    EDIT_IP,
+    EDIT_END,
+};
 const char *edit_name(enum edit edit);
 
 #define WEB_EXCERPT_CHARS 160 /* of a dropped document, in files of blocks and in cards */
