@@ -179,16 +179,16 @@ def mean_of_counted(case, x):
     return (x * mask).sum(1) / mask.sum(1)
 
 
-def bert(case):
+def bert(case, prefix="bert.", first=0):
     c, eps = case.config, case.config["layer_norm_eps"]
     act = ACTIVATIONS[c["hidden_act"]]
-    name = "bert.embeddings."
+    name = prefix + "embeddings."
     x = (case[name + "word_embeddings.weight"][case.token] +
-         case[name + "position_embeddings.weight"][:T] +
+         case[name + "position_embeddings.weight"][first:first + T] +
          case[name + "token_type_embeddings.weight"][case.ids("type").view(B, T)])
     x = case.layer_norm(x, name + "LayerNorm", eps)
     for i in range(c["num_hidden_layers"]):
-        name = f"bert.encoder.layer.{i}."
+        name = prefix + f"encoder.layer.{i}."
         q, k, v = (heads_of(case.linear(x, name + "attention.self." + part),
                             c["num_attention_heads"]) for part in ("query", "key", "value"))
         h = case.linear(attention(q, k, v, key_mask(case)), name + "attention.output.dense")
@@ -209,8 +209,16 @@ def bert_top(case, x, act, eps):
         x = act(case.linear(x, name + "transform.dense"))
         x = case.layer_norm(x, name + "transform.LayerNorm", eps)
         return x @ case["bert.embeddings.word_embeddings.weight"].t() + case[name + "bias"]
+    if case.config["model_type"] == "roberta":
+        x = torch.tanh(case.linear(x[:, 0], "classifier.dense"))
+        return case.linear(x, "classifier.out_proj")
     x = torch.tanh(case.linear(x[:, 0], "bert.pooler.dense"))
     return case.linear(x, "classifier") if case.what == LABELS else x
+
+
+def roberta(case):
+    """Padding has the id 1 and, with the row before it, no position of a token."""
+    return bert(case, "roberta.", case.config["pad_token_id"] + 1)
 
 
 def kona(case):
@@ -388,7 +396,7 @@ def t5(case):
 
 
 MODELS = {"gpt2": gpt2, "llama": llama, "mistral": llama, "athanor_alibi": llama,
-          "bert": bert, "kona": kona, "mixtral": moe, "olmoe": moe,
+          "bert": bert, "roberta": roberta, "kona": kona, "mixtral": moe, "olmoe": moe,
           "athanor_moe": moe, "transnormer": transnormer, "t5": t5}
 
 

@@ -47,6 +47,8 @@ static const struct torch_case cases[] = {
     {"bert-tokens", {BERT, .top = MODEL_TOP_TOKENS}, TOKENS, true},
     {"bert-labels", {BERT, .top = MODEL_TOP_LABELS, .activation = ACTIVATION_RELU,
                      .label_name = {"no", "", "entailment"}}, LABELS, true},
+    {"roberta-labels", {BERT, .top = MODEL_TOP_LABELS, .roberta = true, .norm_eps = 1e-5}, LABELS,
+     true},
     {"mixtral", {.family = MODEL_MOE, SMALL, MOE, .kv_heads = 2, .balance_loss = 0.3}, LOGITS,
      false},
     {"olmoe", {.family = MODEL_MOE, SMALL, MOE, .choices = 3, .gate_before = true,

@@ -56,6 +56,7 @@ struct model_config {
     enum model_top top;  /* BERT                                                          */
     int64_t labels;      /* BERT with MODEL_TOP_LABELS                                    */
     char label_name[MODEL_LABELS_NAMED][MODEL_LABEL_SIZE]; /* of class i; "": LABEL_i      */
+    bool roberta;        /* BERT: positions begin at row 2, as Liu et al. 2019; labels only */
     enum activation activation; /* BERT; 0: gelu. T5; 0: relu, or gelu_tanh when gated    */
     int64_t decoder_layers;  /* T5; 0: layers                                             */
     bool gated;              /* T5: feed-forward blocks of version 1.1                    */

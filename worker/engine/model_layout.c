@@ -25,6 +25,8 @@ static int64_t size_of(const struct model_config *c, enum dim dim)
         return c->vocab_size;
     case DIM_CONTEXT:
         return c->context;
+    case DIM_PLACES:
+        return c->context + (c->roberta ? 2 : 0);
     case DIM_WIDTH:
         return c->width;
     case DIM_QUERIES:
@@ -176,7 +178,8 @@ static void add_weight(struct layout *layout, const struct weight_row *row, int6
 
     *weight = (struct model_weight){.hf_transposed = row->hf_transposed,
                                     .decays = row->dim[1] != DIM_NONE && !row->no_decay};
-    const char *hf_name = model->config.qk_norm && row->hf_other ? row->hf_other : row->hf_name;
+    bool other = model->config.qk_norm || model->config.roberta;
+    const char *hf_name = other && row->hf_other ? row->hf_other : row->hf_name;
 
     expand_name(weight->name, row->name, block);
     expand_name(weight->hf_name, hf_name, block);

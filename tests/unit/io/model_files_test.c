@@ -73,6 +73,11 @@ static void other_models_are_refused_by_field(void **state)
     assert_config_refused("", "line 1");
     assert_config_refused("[]", "not a JSON object");
     assert_config_refused("{\"model_type\":\"mamba\"}", "model_type is mamba; gpt2, llama, bert");
+    assert_config_refused("{\"model_type\":\"roberta\",\"vocab_size\":9,\"architectures\":"
+                          "[\"RobertaModel\"]}", "RobertaForSequenceClassification is accepted");
+    assert_config_refused("{\"model_type\":\"bert\",\"vocab_size\":9,\"architectures\":"
+                          "[\"BertForSequenceClassification\"],\"id2label\":{\"0\":\"a\","
+                          "\"2\":\"b\"}}", "none that names class 1");
     assert_config_refused("{\"model_type\":\"bert\",\"vocab_size\":9,\"is_decoder\":true}",
                           "is_decoder");
     assert_config_refused("{\"model_type\":\"bert\",\"vocab_size\":9,\"architectures\":"

@@ -1,6 +1,7 @@
 /* critic_test.c - the critics behind their interface, on small encoders with random weights and on
  * real ones where they are installed. */
 #include "tests/unit/data/inputs.h"
+#include "worker/engine/data/bpe.h"
 #include "worker/engine/io/model_files.h"
 #include "worker/engine/io/safetensors.h"
 #include "worker/recipes/data/pair_line.h"
@@ -155,6 +156,50 @@ static void pairs_that_are_too_long_lose_ends_of_the_longer_text_and_are_counted
     critic_free(critic);
     folder_done(folder);
     device_close(device);
+}
+
+/* A byte-level BPE as RoBERTa's tokenizer.json has it: <s> x </s> </s> y </s>, types all 0. */
+static void a_pair_is_framed_as_its_tokenizer_file_says(void **state)
+{
+    static const char theirs[] = "{\"type\": \"RobertaProcessing\", \"sep\": [\"b\", 98], "
+                                 "\"cls\": [\"a\", 97], \"trim_offsets\": true, "
+                                 "\"add_prefix_space\": false}";
+    static const uint32_t ids[] = {97, 'x', 98, 98, 'y', 98};
+    struct word_counts counts = {0};
+    struct tokenizer *ours, *read, *again;
+    struct encode_row row = {0};
+
+    (void)state;
+    word_counts_add_text(&counts, "x y", 3);
+    OK(tokenizer_train(&counts, 257, 2, &ours, &err));
+    word_counts_done(&counts);
+    char *text = tokenizer_text(ours), *at = strstr(text, "\"post_processor\": ");
+    char *end = strchr(at, '\n');
+    char *mixed = mem_printf("%.*s\"post_processor\": %s,%s", (int)(at - text), text, theirs, end);
+    OK(tokenizer_parse(mixed, strlen(mixed), &read, &err));
+    assert_true(hash_equal(tokenizer_identity(ours), tokenizer_identity(read)));
+    mem_free(text);
+    text = tokenizer_text(read);
+    OK(tokenizer_parse(text, strlen(text), &again, &err)); /* what we write says the same */
+    for (int i = 0; i < 2; i++) {
+        OK(encode_row(i ? again : read, &(struct encode_text){"x", "y"}, 10, &row, &err));
+        assert_int_equal(row.ids.count, 6);
+        assert_memory_equal(row.ids.ids, ids, sizeof ids);
+        for (size_t t = 0; t < 6; t++)
+            assert_int_equal(row.types.ids[t], 0);
+        encode_row_done(&row);
+    }
+    tokenizer_frame_by_end(ours); /* ours: one token in all places, types 0 and 1 */
+    OK(encode_row(ours, &(struct encode_text){"x", "y"}, 10, &row, &err));
+    assert_int_equal(row.ids.count, 5);
+    assert_int_equal(row.ids.ids[0], tokenizer_end_of_text(ours));
+    assert_int_equal(row.types.ids[3], 1);
+    encode_row_done(&row);
+    tokenizer_free(ours);
+    tokenizer_free(read);
+    tokenizer_free(again);
+    mem_free(text);
+    mem_free(mixed);
 }
 
 /* ---- embed ------------------------------------------------------------------------------ */
@@ -561,6 +606,7 @@ int main(void)
         cmocka_unit_test(a_score_is_the_same_bits_in_any_company_and_is_remembered),
         cmocka_unit_test(which_class_is_entailment_is_read_from_the_configuration),
         cmocka_unit_test(pairs_that_are_too_long_lose_ends_of_the_longer_text_and_are_counted),
+        cmocka_unit_test(a_pair_is_framed_as_its_tokenizer_file_says),
         cmocka_unit_test(a_cosine_has_no_direction_and_a_sentence_is_encoded_once),
         cmocka_unit_test(a_table_of_token_vectors_gives_the_recorded_vectors),
         cmocka_unit_test(a_table_of_bytes_is_read_as_signed_numbers),

@@ -82,7 +82,8 @@ const char *tokenizer_token(const struct tokenizer *tokenizer, uint32_t id, size
 /* Appends the ids of `text`, taken literally: special tokens written in it are not special. */
 void tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
                       struct token_list *out);
-/* Same, with the texts of special tokens recognised first. */
+/* Same, with the texts of special tokens recognised first. Blanks before them stay, also where a
+ * file says lstrip, as RoBERTa's for <mask>. */
 void tokenizer_encode_special(const struct tokenizer *tokenizer, const char *text, size_t length,
                               struct token_list *out);
 /* The id of this piece or added token; TOKENIZER_VOCAB_MAX when there is none. */

@@ -152,13 +152,14 @@ int tokenizer_read_added(struct tokenizer *tokenizer, json_t *added, struct err 
         if (!json_is_integer(id) || !json_is_string(content) || json_integer_value(id) < 0 ||
             json_integer_value(id) >= (json_int_t)TOKENIZER_VOCAB_MAX)
             return err_set(err, ERR_INVALID, "added_tokens[%zu] needs an id and a content", index);
+        bool special = json_is_true(json_object_get(entry, "special"));
         for (size_t i = 0; i < ARRAY_COUNT(refused); i++)
-            if (json_is_true(json_object_get(entry, refused[i])))
+            if (json_is_true(json_object_get(entry, refused[i])) && !(special && i == 1))
                 return err_set(err, ERR_INVALID, "added token '%s' has %s true; only false is "
                                "accepted", json_string_value(content), refused[i]);
         if (tokenizer_add_special(tokenizer, (uint32_t)json_integer_value(id),
                                   json_string_value(content), json_string_length(content),
-                                  json_is_true(json_object_get(entry, "special")), err) < 0)
+                                  special, err) < 0)
             return -1;
     }
     return 0;

@@ -370,6 +370,7 @@ static int check_same(const struct model_config *have, const struct model_config
         {"tied embeddings", have->tied, want->tied},
         {"token types", (double)have->token_types, (double)want->token_types},
         {"top (architectures)", have->top, want->top},
+        {"RoBERTa's positions", have->roberta, want->roberta},
         {"labels", (double)have->labels, (double)want->labels},
         {"activation", have->activation, want->activation},
         {"decoder layers", (double)have->decoder_layers, (double)want->decoder_layers},

@@ -1,6 +1,11 @@
 /* bert.c - Devlin et al. 2019: an encoder with learned positions and token types, norms after
- * each sum, and on top a pooler, a head for masked tokens, or classes. */
+ * each sum, and on top a pooler, a head for masked tokens, or classes.
+ *
+ * RoBERTa with classes (Liu et al. 2019) is the same network: its head's dense tanh is the pooler,
+ * and its first two rows of positions stand for padding. */
 #include "worker/engine/models/table.h"
+
+#include "common/base/mem.h"
 
 enum { WORD, POSITION, TYPE, EMBED_G, EMBED_B };
 enum {
@@ -9,51 +14,65 @@ enum {
 };
 enum { POOL_W, POOL_B, TURN_W, TURN_B, TURN_LN_G, TURN_LN_B, TOKEN_B, LABEL_W, LABEL_B };
 
-#define EMBEDDINGS "bert.embeddings."
-#define LAYER "bert.encoder.layer.%d."
+#define BOTH(rest) .hf_name = "bert." rest, .hf_other = "roberta." rest
+#define EMBEDDINGS "embeddings."
+#define LAYER "encoder.layer.%d."
 #define TOKENS "cls.predictions."
 #define SQUARE {DIM_WIDTH, DIM_WIDTH}
 
 static const struct weight_row before[] = {
-    [WORD] = {"word", EMBEDDINGS "word_embeddings.weight", {DIM_VOCAB, DIM_WIDTH}, INIT_NORMAL},
-    [POSITION] = {"position", EMBEDDINGS "position_embeddings.weight", {DIM_CONTEXT, DIM_WIDTH},
-                  INIT_NORMAL},
-    [TYPE] = {"type", EMBEDDINGS "token_type_embeddings.weight", {DIM_TYPES, DIM_WIDTH},
-              INIT_NORMAL},
-    [EMBED_G] = {"embed.ln.weight", EMBEDDINGS "LayerNorm.weight", {DIM_WIDTH}, INIT_ONE},
-    [EMBED_B] = {"embed.ln.bias", EMBEDDINGS "LayerNorm.bias", {DIM_WIDTH}, INIT_ZERO},
+    [WORD] = {"word", BOTH(EMBEDDINGS "word_embeddings.weight"),
+              .dim = {DIM_VOCAB, DIM_WIDTH}, .init = INIT_NORMAL},
+    [POSITION] = {"position", BOTH(EMBEDDINGS "position_embeddings.weight"),
+                  .dim = {DIM_PLACES, DIM_WIDTH}, .init = INIT_NORMAL},
+    [TYPE] = {"type", BOTH(EMBEDDINGS "token_type_embeddings.weight"),
+              .dim = {DIM_TYPES, DIM_WIDTH}, .init = INIT_NORMAL},
+    [EMBED_G] = {"embed.ln.weight", BOTH(EMBEDDINGS "LayerNorm.weight"),
+                 .dim = {DIM_WIDTH}, .init = INIT_ONE},
+    [EMBED_B] = {"embed.ln.bias", BOTH(EMBEDDINGS "LayerNorm.bias"),
+                 .dim = {DIM_WIDTH}, .init = INIT_ZERO},
 };
 
 static const struct weight_row block[] = {
-    [Q_W] = {"block.%d.q.weight", LAYER "attention.self.query.weight", SQUARE, INIT_NORMAL,
-             .joins = 3},
-    [K_W] = {"block.%d.k.weight", LAYER "attention.self.key.weight", SQUARE, INIT_NORMAL},
-    [V_W] = {"block.%d.v.weight", LAYER "attention.self.value.weight", SQUARE, INIT_NORMAL},
-    [Q_B] = {"block.%d.q.bias", LAYER "attention.self.query.bias", {DIM_WIDTH}, INIT_ZERO,
-             .joins = 3},
-    [K_B] = {"block.%d.k.bias", LAYER "attention.self.key.bias", {DIM_WIDTH}, INIT_ZERO},
-    [V_B] = {"block.%d.v.bias", LAYER "attention.self.value.bias", {DIM_WIDTH}, INIT_ZERO},
-    [O_W] = {"block.%d.o.weight", LAYER "attention.output.dense.weight", SQUARE, INIT_NORMAL},
-    [O_B] = {"block.%d.o.bias", LAYER "attention.output.dense.bias", {DIM_WIDTH}, INIT_ZERO},
-    [LN1_G] = {"block.%d.ln1.weight", LAYER "attention.output.LayerNorm.weight", {DIM_WIDTH},
-               INIT_ONE},
-    [LN1_B] = {"block.%d.ln1.bias", LAYER "attention.output.LayerNorm.bias", {DIM_WIDTH},
-               INIT_ZERO},
-    [FC_W] = {"block.%d.fc.weight", LAYER "intermediate.dense.weight", {DIM_FFN, DIM_WIDTH},
-              INIT_NORMAL},
-    [FC_B] = {"block.%d.fc.bias", LAYER "intermediate.dense.bias", {DIM_FFN}, INIT_ZERO},
-    [OUT_W] = {"block.%d.out.weight", LAYER "output.dense.weight", {DIM_WIDTH, DIM_FFN},
-               INIT_NORMAL},
-    [OUT_B] = {"block.%d.out.bias", LAYER "output.dense.bias", {DIM_WIDTH}, INIT_ZERO},
-    [LN2_G] = {"block.%d.ln2.weight", LAYER "output.LayerNorm.weight", {DIM_WIDTH}, INIT_ONE},
-    [LN2_B] = {"block.%d.ln2.bias", LAYER "output.LayerNorm.bias", {DIM_WIDTH}, INIT_ZERO},
+    [Q_W] = {"block.%d.q.weight", BOTH(LAYER "attention.self.query.weight"),
+             .dim = SQUARE, .init = INIT_NORMAL, .joins = 3},
+    [K_W] = {"block.%d.k.weight", BOTH(LAYER "attention.self.key.weight"),
+             .dim = SQUARE, .init = INIT_NORMAL},
+    [V_W] = {"block.%d.v.weight", BOTH(LAYER "attention.self.value.weight"),
+             .dim = SQUARE, .init = INIT_NORMAL},
+    [Q_B] = {"block.%d.q.bias", BOTH(LAYER "attention.self.query.bias"),
+             .dim = {DIM_WIDTH}, .init = INIT_ZERO, .joins = 3},
+    [K_B] = {"block.%d.k.bias", BOTH(LAYER "attention.self.key.bias"),
+             .dim = {DIM_WIDTH}, .init = INIT_ZERO},
+    [V_B] = {"block.%d.v.bias", BOTH(LAYER "attention.self.value.bias"),
+             .dim = {DIM_WIDTH}, .init = INIT_ZERO},
+    [O_W] = {"block.%d.o.weight", BOTH(LAYER "attention.output.dense.weight"),
+             .dim = SQUARE, .init = INIT_NORMAL},
+    [O_B] = {"block.%d.o.bias", BOTH(LAYER "attention.output.dense.bias"),
+             .dim = {DIM_WIDTH}, .init = INIT_ZERO},
+    [LN1_G] = {"block.%d.ln1.weight", BOTH(LAYER "attention.output.LayerNorm.weight"),
+               .dim = {DIM_WIDTH}, .init = INIT_ONE},
+    [LN1_B] = {"block.%d.ln1.bias", BOTH(LAYER "attention.output.LayerNorm.bias"),
+               .dim = {DIM_WIDTH}, .init = INIT_ZERO},
+    [FC_W] = {"block.%d.fc.weight", BOTH(LAYER "intermediate.dense.weight"),
+              .dim = {DIM_FFN, DIM_WIDTH}, .init = INIT_NORMAL},
+    [FC_B] = {"block.%d.fc.bias", BOTH(LAYER "intermediate.dense.bias"),
+              .dim = {DIM_FFN}, .init = INIT_ZERO},
+    [OUT_W] = {"block.%d.out.weight", BOTH(LAYER "output.dense.weight"),
+               .dim = {DIM_WIDTH, DIM_FFN}, .init = INIT_NORMAL},
+    [OUT_B] = {"block.%d.out.bias", BOTH(LAYER "output.dense.bias"),
+               .dim = {DIM_WIDTH}, .init = INIT_ZERO},
+    [LN2_G] = {"block.%d.ln2.weight", BOTH(LAYER "output.LayerNorm.weight"),
+               .dim = {DIM_WIDTH}, .init = INIT_ONE},
+    [LN2_B] = {"block.%d.ln2.bias", BOTH(LAYER "output.LayerNorm.bias"),
+               .dim = {DIM_WIDTH}, .init = INIT_ZERO},
 };
 
 static const struct weight_row after[] = {
     [POOL_W] = {"pooler.weight", "bert.pooler.dense.weight", SQUARE, INIT_NORMAL,
-                .need = NEED_POOLER},
+                .need = NEED_POOLER, .hf_other = "classifier.dense.weight"},
     [POOL_B] = {"pooler.bias", "bert.pooler.dense.bias", {DIM_WIDTH}, INIT_ZERO,
-                .need = NEED_POOLER},
+                .need = NEED_POOLER, .hf_other = "classifier.dense.bias"},
     [TURN_W] = {"tokens.dense.weight", TOKENS "transform.dense.weight", SQUARE, INIT_NORMAL,
                 .need = NEED_TOKENS},
     [TURN_B] = {"tokens.dense.bias", TOKENS "transform.dense.bias", {DIM_WIDTH}, INIT_ZERO,
@@ -64,16 +83,32 @@ static const struct weight_row after[] = {
                    .need = NEED_TOKENS},
     [TOKEN_B] = {"tokens.bias", TOKENS "bias", {DIM_VOCAB}, INIT_ZERO, .need = NEED_TOKENS},
     [LABEL_W] = {"labels.weight", "classifier.weight", {DIM_LABELS, DIM_WIDTH}, INIT_NORMAL,
-                 .need = NEED_LABELS},
-    [LABEL_B] = {"labels.bias", "classifier.bias", {DIM_LABELS}, INIT_ZERO, .need = NEED_LABELS},
+                 .need = NEED_LABELS, .hf_other = "classifier.out_proj.weight"},
+    [LABEL_B] = {"labels.bias", "classifier.bias", {DIM_LABELS}, INIT_ZERO, .need = NEED_LABELS,
+                 .hf_other = "classifier.out_proj.bias"},
 };
+
+/* Rows of the positions' table. */
+static struct tensor *bert_places(struct tape *tape, const struct model *model,
+                                  const struct model_batch *batch)
+{
+    int64_t N = batch->B * batch->T;
+    int32_t *place;
+
+    if (!model->config.roberta)
+        return model_positions(tape, batch);
+    place = mem_array((size_t)N, sizeof *place);
+    for (int64_t n = 0; n < N; n++)
+        place[n] = 2 + (batch->position ? batch->position[n] : (int32_t)(n % batch->T));
+    return model_take_i32(tape, place, N);
+}
 
 static struct tensor *bert_embed(struct tape *tape, const struct model *model,
                                  const struct model_batch *batch)
 {
     int64_t N = batch->B * batch->T;
     struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N),
-                                model_positions(tape, batch), model_before(model, WORD),
+                                bert_places(tape, model, batch), model_before(model, WORD),
                                 model_before(model, POSITION));
 
     x = op_add(tape, x, op_embed(tape, model_types(tape, batch), NULL, model_before(model, TYPE),
@@ -171,6 +206,8 @@ static int bert_check(const struct model_config *config, struct err *err)
     if (model_plain_heads_check(config, err) < 0 ||
         model_size_check("token_types", config->token_types, 1024, err) < 0)
         return -1;
+    if (config->roberta && config->top != MODEL_TOP_LABELS)
+        return err_set(err, ERR_INVALID, "a RoBERTa without classes; only one with them is known");
     if (config->top == MODEL_TOP_LABELS)
         return model_size_check("labels", config->labels, 1 << 20, err);
     return 0;

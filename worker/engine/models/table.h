@@ -11,6 +11,7 @@ enum dim {
     DIM_NONE = 0,
     DIM_VOCAB,
     DIM_CONTEXT,
+    DIM_PLACES,    /* context, and RoBERTa's two rows   */
     DIM_WIDTH,
     DIM_QUERIES,   /* heads * head_width                */
     DIM_KEYS,      /* kv_heads * head_width             */
@@ -66,7 +67,8 @@ struct weight_row {
     bool hf_transposed;
     enum need need;
     bool no_decay;
-    const char *hf_other; /* the name in the family's other format (config.qk_norm), or NULL */
+    const char *hf_other; /* the name in the family's other format, or NULL: that of OLMoE
+                             (config.qk_norm), of RoBERTa (config.roberta)                */
     int joins;           /* this and the next joins-1 rows are also used as one matrix */
 };
 

@@ -408,7 +408,8 @@ static void rewrite_close(struct run *run, void *opaque)
 static const struct param rewrite_params[] = {
     {"task", PARAM_CHOICE, "paraphrase", 0, 0, "paraphrase|summarize",
      "what a success is: entailment both ways in other words, or of less by its source"},
-    {"prompt", PARAM_STRING, "", 0, 0, NULL, "put before each source, such as <len:2><abs:5> (data/codes): special tokens are recognised"},
+    {"prompt", PARAM_STRING, "", 0, 0, NULL,
+     "put before each source, such as <len:2><abs:5> (data/codes): special tokens are recognised"},
     {"temperature", PARAM_FLOAT, "0.7", 0, 2, NULL, "of the rewrites; 0: greedy"},
     {"top_p", PARAM_FLOAT, "0.9", 0.01, 1, NULL, "mass of the tokens they are drawn from"},
     {"max_tokens", PARAM_INT, "100", 4, 4096, NULL,
