@@ -169,6 +169,13 @@ const struct field fields[] = {
     {"checkpoint.keep", FIELD_CUSTOM, SHARED, .initial = "last 2",
      .form = "last N, or last N, best N by [max] METRIC", .read = read_keep,
      .help = "which checkpoints stay; best means the lowest value, with max the highest"},
+    {"retention.checkpoints", FIELD_DURATION, SHARED, AT(retention.checkpoints_ms), SECOND,
+     36500 * DAY, "none", .json = "retention.checkpoints_ms", .late = true,
+     .help = "how long checkpoints stay after the end of the job and of those that used it; none: "
+             "as the cluster's setting checkpoint_keep_ms says, which is for ever unless changed"},
+    {"retention.artifacts", FIELD_DURATION, SHARED, AT(retention.artifacts_ms), SECOND,
+     36500 * DAY, "none", .json = "retention.artifacts_ms", .late = true,
+     .help = "the same for datasets and other artifacts (setting artifact_keep_ms)"},
     {"array", FIELD_CUSTOM, JOB, .form = "a whole number, or {count: N, at_once: K}",
      .read = read_array,
      .help = "N jobs NAME-0, NAME-1, ... that differ in ATHANOR_ARRAY_INDEX; K run at once"},

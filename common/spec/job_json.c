@@ -172,7 +172,7 @@ char *spec_job_identity(const struct spec_job *job)
     static const char *const without[] = {
         "name",  "experiment", "description", "priority",    "hold",    "needs",   "array_count",
         "array_index", "at_once", "trial_count", "trial_index", "queue", "project", "inputs",
-        "notify",
+        "notify", "retention",
     };
     bool has_code = job->code.hash && job->code.hash[0];
     if ((strcmp(job->kind, "command") == 0 && !has_code) || strcmp(job->kind, "data") == 0)

@@ -93,6 +93,11 @@ struct spec_checkpoint {
     enum spec_best_mode best_mode;
 };
 
+/* How long what a job leaves behind stays after its end; 0: as the cluster's settings say. */
+struct spec_retention {
+    uint64_t checkpoints_ms, artifacts_ms;
+};
+
 /* What one label of a worker must be. A plain value names what it may be, several of them what it
  * may be one of; the others are conditions that must all hold: "!x" (not x, or no such label),
  * "*" (any value), "!*" (no such label), ">=N" ">N" "<=N" "<N" (a whole number compared so). */
@@ -140,6 +145,7 @@ struct spec_job {
     struct spec_limits limits;
     struct spec_retry retry;
     struct spec_checkpoint checkpoint;
+    struct spec_retention retention;
     struct spec_diverge diverge;
     struct spec_notify notify;
     int32_t priority;          /* -1000..1000, higher first */

@@ -114,7 +114,6 @@ struct core *core_new(const struct core_config *config)
     rights_init(core);
     core->window_timer = (struct timer){.kind = TIMER_WINDOWS};
     core->reason_timer = (struct timer){.kind = TIMER_REASONS};
-    core->garbage_timer = (struct timer){.kind = TIMER_GARBAGE};
     return core;
 }
 
@@ -184,6 +183,7 @@ void core_free(struct core *core)
     limits_done(core);
     sweeps_done(core);
     snapshots_done(core);
+    removals_done(core);
     timers_done(&core->timers);
     list_done(&core->dirty_jobs);
     list_done(&core->dirty_attempts);
@@ -408,9 +408,6 @@ static void timer_fire(struct core *core, struct timer *timer)
     case TIMER_JOB:
         job_backoff_due(core, OWNER(timer, job));
         break;
-    case TIMER_GARBAGE:
-        snapshots_due(core);
-        break;
     case TIMER_WINDOWS:
         windows_due(core);
         break;
@@ -448,7 +445,10 @@ static void dispatch(struct core *core, const struct event *event)
         snapshot_on_offer(core, &event->code);
         break;
     case EVENT_COLLECT:
-        snapshot_on_collect(core, &event->code);
+        retention_on_collect(core, &event->collect);
+        break;
+    case EVENT_REMOVED:
+        retention_on_removed(core, &event->removed);
         break;
     case EVENT_CODE_PUT:
         snapshot_on_put(core, &event->code);
@@ -487,7 +487,6 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
     core_flush(core);
     if (!core->reason_timer.slot)
         why_timer_set(core);
-    snapshots_timer_set(core);
     struct timer *timer = timer_first(&core->timers);
     effects->wake_at_ms = core->placement_wanted ? core->now_ms : timer ? timer->due_ms : 0;
     core->effects = NULL;
@@ -497,11 +496,17 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
 size_t core_lookups(const struct core *core, const struct event *event, struct arena *arena,
                     struct core_lookup **out)
 {
+    size_t count = 0;
     if (event->kind == EVENT_SUBMIT)
-        return submit_lookups(core, &event->submit, arena, out);
-    if (event->kind == EVENT_CONTROL)
-        return control_lookups(core, &event->control, arena, out);
-    return 0;
+        count = submit_lookups(core, &event->submit, arena, out);
+    else if (event->kind == EVENT_CONTROL)
+        count = control_lookups(core, &event->control, arena, out);
+    else if (event->kind == EVENT_COLLECT)
+        count = retention_lookups(&event->collect, arena, out);
+    for (size_t i = 0; i < count; i++)
+        if ((*out)[i].kind != LOOKUP_SUBMIT)
+            (*out)[i].collections = core->collections;
+    return count;
 }
 
 /* ---- looking in -------------------------------------------------------------------------- */

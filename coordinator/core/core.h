@@ -46,7 +46,7 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
 
 /* Greatest ids ever given, 0 for none. */
 struct core_ids {
-    uint64_t experiment, worker, job, attempt, checkpoint, artifact, event, snapshot;
+    uint64_t experiment, worker, job, attempt, checkpoint, artifact, event, snapshot, removal;
 };
 void core_load_ids(struct core *core, const struct core_ids *ids);
 void core_load_setting(struct core *core, const struct row_setting *row);       /* all */
@@ -62,6 +62,7 @@ void core_load_worker(struct core *core, const struct row_worker *row);         
 void core_load_worker_device(struct core *core, const struct row_worker_device *row);
 void core_load_worker_incident(struct core *core, const struct row_worker_incident *row); /* open */
 void core_load_snapshot(struct core *core, const struct row_snapshot *row); /* not removed */
+void core_load_removal(struct core *core, const struct row_removal *row);   /* not done; by id */
 /* Every job that has not ended, and every parent (job_dependency) of such a job. Order: job_id. */
 void core_load_job(struct core *core, const struct row_job *row);
 /* Jobs that ended lately, for repeats of their submit (invariant 10): the newest
@@ -97,9 +98,13 @@ enum lookup_kind {
     LOOKUP_DATASET,    /* the job that made the newest artifact of kind "dataset" called `name`:
                           in `experiment`, else anywhere                                       */
     LOOKUP_TWIN,       /* the newest LOOKUP_TWINS_MAX jobs of spec_hash `name` (hex) that
-                          succeeded, have an identity and ran themselves                       */
+                          succeeded, have an identity and all of their results, and ran
+                          themselves                                                           */
+    LOOKUP_GARBAGE,    /* at most LOOKUP_GARBAGE_MAX checkpoints and artifacts that may go; those
+                          of kind `name` when they were last used `job_id` ms ago              */
 };
 
+#define LOOKUP_GARBAGE_MAX 1000 /* the next look finds the rest */
 #define LOOKUP_TWINS_MAX 10 /* they differ in inputs or engine; older ones are out of date */
 
 struct core_lookup {
@@ -107,6 +112,7 @@ struct core_lookup {
     const char *name, *experiment; /* live in the event or the arena */
     uint64_t job_id;
     const uint8_t *submit_key;
+    uint64_t collections; /* what was read before another one must be read again */
     bool with_parents; /* also the parents of those jobs: rows, checkpoints, artifacts */
 };
 

@@ -217,10 +217,12 @@ void core_dump(const struct core *core, struct buf *out)
     const struct core_ids *ids = &core->ids;
     buf_printf(out,
                "ids experiment=%llu worker=%llu job=%llu attempt=%llu checkpoint=%llu "
-               "artifact=%llu snapshot=%llu\n",
+               "artifact=%llu snapshot=%llu removal=%llu\n",
                (ull)ids->experiment, (ull)ids->worker, (ull)ids->job, (ull)ids->attempt,
-               (ull)ids->checkpoint, (ull)ids->artifact, (ull)ids->snapshot);
+               (ull)ids->checkpoint, (ull)ids->artifact, (ull)ids->snapshot,
+               (ull)ids->removal);
     snapshots_dump(core, out);
+    removals_dump(core, out);
     rights_dump(core, out);
     experiments_dump(core, out);
     sweeps_dump(core, out);

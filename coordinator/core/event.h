@@ -23,6 +23,7 @@ enum event_kind {
     EVENT_CODE_PUT,
     EVENT_EXEC,
     EVENT_COLLECT,
+    EVENT_REMOVED,
     EVENT_END,
 };
 
@@ -37,6 +38,8 @@ struct event_found {
     size_t checkpoint_count;
     const struct row_artifact *artifacts; /* of those jobs */
     size_t artifact_count;
+    const struct row_removal *removals; /* LOOKUP_GARBAGE: what may go, as orders without a number */
+    size_t removal_count;
 };
 
 struct event_submit {
@@ -80,8 +83,22 @@ struct event_code {
     const char *account;
     const struct msg_code_offer *offer; /* EVENT_CODE_OFFER */
     const struct msg_code_put *put;     /* EVENT_CODE_PUT */
-    const struct msg_collect *collect;  /* EVENT_COLLECT */
-    bool is_operator;                   /* role operator or admin */
+};
+
+/* What nothing needs any more is to go: somebody says so, or it is time. */
+struct event_collect {
+    uint64_t client;     /* 0: nobody waits for an answer */
+    uint64_t request_seq;
+    const char *account; /* NULL: the coordinator itself */
+    bool is_operator;    /* role operator or admin, or the coordinator itself */
+    const struct msg_collect *collect;
+    struct event_found found;
+};
+
+struct event_removed {
+    uint64_t peer;
+    uint64_t request_seq;
+    const struct msg_removed *removed;
 };
 
 /* Somebody wants to be in a job. */
@@ -134,6 +151,8 @@ struct event {
         struct event_control control;
         struct event_configure configure;
         struct event_code code;
+        struct event_collect collect;
+        struct event_removed removed;
         struct event_exec exec;
         struct event_join join;
         struct event_heartbeat heartbeat;

@@ -307,7 +307,6 @@ uint64_t core_load_end(struct core *core, uint64_t now_ms, uint64_t wall_us)
     if (core->window_timer.slot)
         windows_look(core);
     why_timer_set(core);
-    snapshots_timer_set(core);
     core->placement_wanted = true;
     return now_ms;
 }

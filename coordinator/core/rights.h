@@ -41,7 +41,12 @@ struct worker;
       "points of a job that asks for all cores there are; smaller ones in proportion")             \
     X(AGE_PER_HOUR, "age_per_hour", 100, 0, 1000000, "points of each hour of waiting")             \
     X(CODE_KEEP_MS, "code_keep_ms", 2592000000, 0, 315360000000,                                   \
-      "code that no living job runs is kept so long after its last use; 0: for ever")
+      "code that no living job runs is kept so long after its last use; 0: for ever")              \
+    X(CHECKPOINT_KEEP_MS, "checkpoint_keep_ms", 0, 0, 3153600000000,                               \
+      "so long checkpoints stay after the end of their job and of those that used it, unless its " \
+      "spec says; 0: for ever")                                                                    \
+    X(ARTIFACT_KEEP_MS, "artifact_keep_ms", 0, 0, 3153600000000,                                   \
+      "the same for datasets and other artifacts")
 enum setting {
 #define X(tag, name, initial, least, most, help) SETTING_##tag,
     SETTINGS(X)

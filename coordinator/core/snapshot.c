@@ -217,8 +217,7 @@ void snapshot_release(struct core *core, const struct hash *content)
 
 /* ---- retention --------------------------------------------------------------------------- */
 
-#define COLLECT_EVERY_MS 3600000u
-#define UPLOAD_KEEP_MS   86400000u /* a transfer that nobody has gone on with */
+#define UPLOAD_KEEP_MS 86400000u /* a transfer that nobody has gone on with */
 
 /* What a living job runs stays, whatever its age: it may be retried, or wait for weeks. */
 static bool is_garbage(const struct core *core, const struct snapshot *snapshot, uint64_t keep_ms)
@@ -246,7 +245,7 @@ static void snapshot_remove(struct core *core, struct snapshot *snapshot)
 }
 
 /* uthash keeps the order of insertion, which is that of the ids. */
-static size_t snapshots_collect(struct core *core, uint64_t keep_ms)
+size_t snapshots_collect(struct core *core, uint64_t keep_ms, uint64_t *bytes)
 {
     struct snapshot *snapshot, *next;
     size_t count = 0;
@@ -254,37 +253,11 @@ static size_t snapshots_collect(struct core *core, uint64_t keep_ms)
     {
         if (!is_garbage(core, snapshot, keep_ms))
             continue;
+        *bytes += snapshot->size_bytes;
         snapshot_remove(core, snapshot);
         count++;
     }
     return count;
-}
-
-void snapshot_on_collect(struct core *core, const struct event_code *event)
-{
-    uint64_t keep_ms = event->collect->at_once ? event->collect->keep_ms
-                                               : (uint64_t)core->settings[SETTING_CODE_KEEP_MS];
-    if (!event->is_operator) {
-        refuse(core, event, ERR_DENIED, "only operators and admins remove what is stored");
-        return;
-    }
-    bool for_ever = !event->collect->at_once && keep_ms == 0;
-    size_t count = for_ever ? 0 : snapshots_collect(core, min_u64(keep_ms, INT64_MAX / 1000));
-    effects_release(core->effects, ADDRESS_CLIENT, event->client, MSG_DONE)->u.done =
-        (struct msg_done){.request_seq = event->request_seq, .count = count, .text = ""};
-}
-
-void snapshots_due(struct core *core)
-{
-    uint64_t keep_ms = (uint64_t)core->settings[SETTING_CODE_KEEP_MS];
-    if (keep_ms > 0)
-        snapshots_collect(core, keep_ms);
-}
-
-void snapshots_timer_set(struct core *core)
-{
-    if (core->snapshots && !core->garbage_timer.slot)
-        timer_set(&core->timers, &core->garbage_timer, core->now_ms + COLLECT_EVERY_MS);
 }
 
 /* ---- rows, dump, check ------------------------------------------------------------------- */

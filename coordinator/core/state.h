@@ -34,6 +34,7 @@
  * 8 KiB = 8 MB. */
 #define SNAPSHOTS_MAX 100000u
 #define UPLOADS_MAX 1000u
+#define REMOVALS_MAX 100000u /* ordered and not confirmed: x 300 B = 30 MB */
 #define DROPS_MAX 64u      /* drops repeated at a join, per job */
 #define KEY_TEXT_LENGTH 40u /* Z85 of a CURVE key */
 #define TEXT_KEPT_MAX 1000u /* bytes of foreign evidence, names and the like */
@@ -417,7 +418,8 @@ struct core {
     struct sweep *sweeps; /* that live */
     struct snapshot *snapshots; /* by content */
     uint64_t uploads;           /* of them, not complete */
-    struct timer garbage_timer;
+    struct removal *removals; /* that workers have yet to confirm; by id */
+    uint64_t collections;     /* steps that removed something, by this leader */
     struct submit_memory *submits; /* uthash keeps order of insertion: the oldest go first */
     struct account *accounts;
     int64_t settings[SETTING_END];
@@ -551,13 +553,21 @@ const char *snapshot_fault(const struct core *core, const struct hash *content);
 /* A job that runs it lives, or has ended. */
 void snapshot_hold(struct core *core, const struct hash *content);
 void snapshot_release(struct core *core, const struct hash *content);
-void snapshot_on_collect(struct core *core, const struct event_code *event);
-void snapshots_due(struct core *core);       /* the hourly look for what nothing needs */
-void snapshots_timer_set(struct core *core); /* while there are any */
+/* Removes what no living job runs and was last used longer ago; how many. Adds up their sizes. */
+size_t snapshots_collect(struct core *core, uint64_t keep_ms, uint64_t *bytes);
 void snapshots_flush(struct core *core);
 void snapshots_done(struct core *core);
 void snapshots_dump(const struct core *core, struct buf *out);
 const char *snapshots_check(const struct core *core, struct arena *arena);
+
+/* ---- retention.c ------------------------------------------------------------------------- */
+size_t retention_lookups(const struct event_collect *event, struct arena *arena,
+                         struct core_lookup **out);
+void retention_on_collect(struct core *core, const struct event_collect *event);
+void retention_on_removed(struct core *core, const struct event_removed *event);
+void removals_send(struct core *core, const struct worker *worker); /* it has joined */
+void removals_done(struct core *core);
+void removals_dump(const struct core *core, struct buf *out);
 
 /* ---- reuse.c ----------------------------------------------------------------------------- */
 /* False when the result hangs on more than hashes cover. */

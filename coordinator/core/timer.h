@@ -12,7 +12,6 @@ enum timer_kind {
     TIMER_JOB,
     TIMER_REASONS,
     TIMER_WINDOWS,
-    TIMER_GARBAGE,
 };
 
 struct timer {

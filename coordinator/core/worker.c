@@ -466,6 +466,7 @@ void worker_on_join(struct core *core, const struct event_join *event)
     held_check(core, worker, event->join);
     parts_reconcile(core, worker);
     checkpoint_drops_send(core, worker);
+    removals_send(core, worker);
 }
 
 /* ---- beats and leave --------------------------------------------------------------------- */

@@ -65,6 +65,7 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(report_cursor) \
     TABLE(snapshot) \
     TABLE(snapshot_chunk) \
+    TABLE(removal) \
     TABLE(principal) \
     TABLE(secret)
 
@@ -162,6 +163,9 @@ struct row_snapshot {
 };
 struct row_snapshot_chunk {
 #include "coordinator/rows/snapshot_chunk.def"
+};
+struct row_removal {
+#include "coordinator/rows/removal.def"
 };
 struct row_principal {
 #include "coordinator/rows/principal.def"

@@ -224,12 +224,15 @@ static void on_code(struct shell *shell, const struct server_source *from, uint6
                                    .account = from->principal,
                                    .offer = offers ? &message->u.code_offer : NULL,
                                    .put = offers ? NULL : &message->u.code_put}};
-    if (message->tag == MSG_COLLECT) {
-        event.kind = EVENT_COLLECT;
-        event.code.put = NULL;
-        event.code.collect = &message->u.collect;
-        event.code.is_operator = from->role == ROLE_OPERATOR || from->role == ROLE_ADMIN;
-    }
+    shell_step(shell, &event);
+}
+
+static void on_removed(struct shell *shell, const struct server_source *from, uint64_t seq,
+                       const struct msg_removed *removed)
+{
+    struct event event = {
+        .kind = EVENT_REMOVED,
+        .removed = {.peer = from->peer_id, .request_seq = seq, .removed = removed}};
     shell_step(shell, &event);
 }
 
@@ -279,7 +282,6 @@ void intake_message(void *user, const struct server_source *from, const struct e
         break;
     case MSG_CODE_OFFER:
     case MSG_CODE_PUT:
-    case MSG_COLLECT:
         on_code(shell, from, seq, message);
         break;
     case MSG_CODE_GET:
@@ -296,6 +298,12 @@ void intake_message(void *user, const struct server_source *from, const struct e
         break;
     case MSG_REPORT:
         on_report(shell, from, seq, &message->u.report);
+        break;
+    case MSG_COLLECT:
+        parked_collect(shell, from, seq, &message->u.collect);
+        break;
+    case MSG_REMOVED:
+        on_removed(shell, from, seq, &message->u.removed);
         break;
     case MSG_NODE_REPORT:
         on_node_report(shell, from, seq, &message->u.node_report);
@@ -346,6 +354,7 @@ void intake_message(void *user, const struct server_source *from, const struct e
     case MSG_CODE_STATE:
     case MSG_CODE_CHUNK:
     case MSG_COPY_PERMIT:
+    case MSG_REMOVE:
     case MSG_COPY_GET:
     case MSG_COPY_DATA:
     case MSG_SECRETS:

@@ -7,6 +7,7 @@
  * looks again, LOOKUP_ROUNDS_MAX times at most. */
 #include "coordinator/shell/shell.h"
 
+#include "common/base/log.h"
 #include "common/base/mem.h"
 
 #include <stdio.h>
@@ -68,10 +69,15 @@ static void list_remove(struct parked_list *list, struct parked *gone)
 static void refuse(struct shell *shell, const struct parked *parked, const struct err *err)
 {
     const struct event *event = &parked->event;
-    bool submit = event->kind == EVENT_SUBMIT;
 
-    shell_refuse(shell, submit ? event->submit.client : event->control.client,
-                 submit ? event->submit.request_seq : event->control.request_seq, err);
+    if (event->kind == EVENT_SUBMIT)
+        shell_refuse(shell, event->submit.client, event->submit.request_seq, err);
+    else if (event->kind == EVENT_CONTROL)
+        shell_refuse(shell, event->control.client, event->control.request_seq, err);
+    else if (event->collect.client)
+        shell_refuse(shell, event->collect.client, event->collect.request_seq, err);
+    else
+        log_warn("what nothing needs was not looked for, trying again later: %s", err->text);
 }
 
 /* ---- looking up ----------------------------------------------------------------------------- */
@@ -84,7 +90,8 @@ static bool text_equal(const char *a, const char *b)
 /* All lookups of a submit key are of the same key. */
 static bool lookup_equal(const struct core_lookup *a, const struct core_lookup *b)
 {
-    return a->kind == b->kind && a->job_id == b->job_id && text_equal(a->name, b->name) &&
+    return a->kind == b->kind && a->job_id == b->job_id && a->collections == b->collections &&
+           text_equal(a->name, b->name) &&
            text_equal(a->experiment, b->experiment);
 }
 
@@ -196,6 +203,8 @@ void parked_found(struct shell *shell, uint64_t ticket, const struct event_found
     }
     if (parked->event.kind == EVENT_SUBMIT)
         parked->event.submit.found = *found;
+    else if (parked->event.kind == EVENT_COLLECT)
+        parked->event.collect.found = *found;
     else
         parked->event.control.found = *found;
     list_remove(&shell->parked, parked);
@@ -311,6 +320,28 @@ void parked_submit(struct shell *shell, const struct server_source *from, uint64
     };
     parked->event.submit.secret_count =
         secrets_names(shell->secrets, from->principal, arena, &parked->event.submit.secrets);
+    begin(shell, parked);
+}
+
+/* ---- collections ---------------------------------------------------------------------------- */
+
+void parked_collect(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                    const struct msg_collect *collect)
+{
+    struct parked *parked = parked_new();
+    struct arena *arena = &parked->arena;
+    struct msg_collect *copy = arena_alloc(arena, sizeof *copy);
+
+    *copy = (struct msg_collect){.at_once = collect && collect->at_once,
+                                 .keep_ms = collect ? collect->keep_ms : 0,
+                                 .kind = arena_strdup(arena, collect ? collect->kind : "")};
+    parked->event.kind = EVENT_COLLECT;
+    parked->event.collect = (struct event_collect){
+        .client = from ? from->peer_id : 0,
+        .request_seq = request_seq,
+        .account = from ? arena_strdup(arena, from->principal) : NULL,
+        .is_operator = !from || from->role == ROLE_OPERATOR || from->role == ROLE_ADMIN,
+        .collect = copy};
     begin(shell, parked);
 }
 

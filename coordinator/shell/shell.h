@@ -103,7 +103,7 @@ struct shell {
     uint64_t last_ticket;
 
     struct pg_watch writer_watch, lane_watches[READER_LANES];
-    struct loop_timer wake_timer, tenure_timer, pg_timer, commit_timer, maintain_timer, end_timer,
+    struct loop_timer wake_timer, tenure_timer, pg_timer, commit_timer, maintain_timer, end_timer, collect_timer,
         exec_timer;
     uint64_t wake_at_ms; /* as the core last asked */
     bool dirty;          /* the core has seen events since its last TICK */
@@ -134,6 +134,9 @@ void intake_message(void *user, const struct server_source *from, const struct e
                     const struct message *message);
 
 /* parked.c */
+/* from NULL: because it is time; collect NULL: by what specs and settings say. */
+void parked_collect(struct shell *shell, const struct server_source *from, uint64_t request_seq,
+                    const struct msg_collect *collect);
 void parked_submit(struct shell *shell, const struct server_source *from, uint64_t request_seq,
                    const struct msg_submit *submit);
 void parked_control(struct shell *shell, const struct server_source *from, uint64_t request_seq,

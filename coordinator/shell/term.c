@@ -13,6 +13,7 @@
 
 #define MAINTAIN_MS       86400000u
 #define MAINTAIN_RETRY_MS 600000u
+#define COLLECT_MS        3600000u /* between looks for what nothing needs any more */
 
 /* ---- what is loaded ------------------------------------------------------------------------- */
 
@@ -122,6 +123,16 @@ static void on_maintain(void *user)
     shell_pump(shell);
 }
 
+static void on_collect(void *user)
+{
+    struct shell *shell = user;
+
+    if (shell_leads(shell))
+        parked_collect(shell, NULL, 0, NULL);
+    loop_timer_start(shell->loop, &shell->collect_timer, COLLECT_MS);
+    shell_pump(shell);
+}
+
 static void on_end_timer(void *user)
 {
     struct shell *shell = user;
@@ -140,8 +151,8 @@ static struct loop_timer *timer_at(struct shell *shell, size_t index, loop_timer
     } timers[] = {
         {&shell->wake_timer, on_wake},         {&shell->tenure_timer, on_tenure},
         {&shell->pg_timer, on_pg_timer},       {&shell->commit_timer, on_pg_timer},
-        {&shell->maintain_timer, on_maintain}, {&shell->end_timer, on_end_timer},
-        {&shell->exec_timer, exec_timer_fired},
+        {&shell->maintain_timer, on_maintain}, {&shell->collect_timer, on_collect},
+        {&shell->end_timer, on_end_timer},     {&shell->exec_timer, exec_timer_fired},
     };
 
     if (index == ARRAY_COUNT(timers))
@@ -179,6 +190,7 @@ static void term_open(struct shell *shell)
     shell->paused = shell->suspended = shell->writer_down = false;
     shell->end = TERM_FAILED;
     loop_timer_start(shell->loop, &shell->maintain_timer, MAINTAIN_MS);
+    loop_timer_start(shell->loop, &shell->collect_timer, COLLECT_MS);
     server_lead(shell->server, shell->lease.epoch);
     server_pause(shell->server, false);
     shell_mind_tenure(shell);

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#define STATEMENTS_MAX 4u
+#define STATEMENTS_MAX 5u
 
 enum request_kind { REQUEST_QUERY = 1, REQUEST_LOOKUP, REQUEST_MAINTAIN };
 
@@ -47,7 +47,7 @@ struct reader {
     struct request *first, *last;
     size_t waiting;
     struct lane lanes[READER_LANES];
-    char *found_sql[STATEMENTS_MAX]; /* jobs, dependencies, checkpoints, artifacts */
+    char *found_sql[STATEMENTS_MAX]; /* jobs, dependencies, checkpoints, artifacts, removals */
     char *submit_sql;                /* jobs of one submit key: what every submit asks */
 };
 
@@ -76,23 +76,34 @@ struct reader {
     "  UNION SELECT s.job_id FROM ask a, LATERAL (SELECT j.job_id FROM athanor.job j"              \
     "           WHERE a.kind = 6 AND j.spec_hash = decode(a.name, 'hex')"                          \
     "             AND j.identity IS NOT NULL AND j.state = 'SUCCEEDED'"                            \
+    "             AND NOT EXISTS (SELECT FROM athanor.removal r WHERE r.job_id = j.job_id)"        \
     "             AND j.reused_job_id IS NULL ORDER BY j.job_id DESC LIMIT 10) s),"                \
     " found AS (SELECT job_id FROM named UNION SELECT j.reused_job_id FROM named"                  \
     "           JOIN athanor.job j USING (job_id) WHERE j.reused_job_id IS NOT NULL) "
 
 _Static_assert(LOOKUP_SUBMIT == 1 && LOOKUP_JOB_ID == 2 && LOOKUP_JOB_NAME == 3 &&
                    LOOKUP_EXPERIMENT == 4 && LOOKUP_DATASET == 5 && LOOKUP_TWIN == 6 &&
-                   LOOKUP_TWINS_MAX == 10,
+                   LOOKUP_GARBAGE == 7 && LOOKUP_TWINS_MAX == 10 && LOOKUP_GARBAGE_MAX == 1000,
                "SQL_FOUND numbers the kinds of lookups");
 
 static const enum row_table found_tables[STATEMENTS_MAX] = {ROW_TABLE_job, ROW_TABLE_job_dependency,
                                                             ROW_TABLE_checkpoint,
-                                                            ROW_TABLE_artifact};
+                                                            ROW_TABLE_artifact,
+                                                            ROW_TABLE_removal};
 static const char *const found_rest[STATEMENTS_MAX] = {
     "JOIN found USING (job_id) ORDER BY t.job_id",
     "JOIN found USING (job_id) ORDER BY t.job_id, t.parent_id",
     "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.checkpoint_id",
-    "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.artifact_id"};
+    "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.artifact_id", NULL};
+
+/* A function for each row of `ask`: others than LOOKUP_GARBAGE do not pay for it. */
+static const char sql_garbage[] =
+    "WITH ask AS (SELECT * FROM jsonb_to_recordset($1::jsonb) AS a (kind int, name text,"
+    "             job_id bigint))"
+    " SELECT t.* FROM ask a, LATERAL athanor.retention_due("
+    "   CASE WHEN a.name = 'checkpoint' THEN a.job_id END,"
+    "   CASE WHEN a.name = 'artifact' THEN a.job_id END, 1000) AS t"
+    "  WHERE a.kind = 7 AND a.name IN ('', t.kind)";
 
 static const char sql_maintain[] =
     "SELECT athanor.history_prepare() + athanor.snapshot_sweep() +"
@@ -108,11 +119,12 @@ struct reader *reader_open(const char *conninfo, const struct reader_events *eve
     reader->events = *events;
     for (size_t i = 0; i < READER_LANES; i++)
         reader->lanes[i].stage = LANE_DOWN;
-    for (size_t i = 0; i < STATEMENTS_MAX; i++) {
+    for (size_t i = 0; i < STATEMENTS_MAX - 1; i++) {
         char *select = sql_select(row_shape(found_tables[i]), found_rest[i]);
         reader->found_sql[i] = mem_printf("%s%s", SQL_FOUND, select);
         mem_free(select);
     }
+    reader->found_sql[STATEMENTS_MAX - 1] = mem_strdup(sql_garbage);
     reader->submit_sql = sql_select(row_shape(ROW_TABLE_job),
                                     "WHERE t.submit_key = decode($1, 'hex') ORDER BY t.job_id");
     return reader;
@@ -343,7 +355,9 @@ static void answer_lookup(struct reader *reader, struct request *request, PGresu
         row_read_all(results[2], row_shape(ROW_TABLE_checkpoint), arena, &found.checkpoints,
                      &found.checkpoint_count, &err) < 0 ||
         row_read_all(results[3], row_shape(ROW_TABLE_artifact), arena, &found.artifacts,
-                     &found.artifact_count, &err) < 0)
+                     &found.artifact_count, &err) < 0 ||
+        row_read_all(results[4], row_shape(ROW_TABLE_removal), arena, &found.removals,
+                     &found.removal_count, &err) < 0)
         answer_error(reader, request, &err);
     else
         reader->events.on_found(reader->events.user, request->ticket, &found, NULL);
@@ -419,7 +433,7 @@ static bool send_maintain(struct lane *lane, const struct request *request)
 }
 
 static const char *const found_names[STATEMENTS_MAX] = {"jobs", "dependencies", "checkpoints",
-                                                        "artifacts"};
+                                                        "artifacts", "removals"};
 
 static bool send_prepare(const struct reader *reader, struct lane *lane)
 {

@@ -269,7 +269,9 @@ struct answers {
     size_t rows, columns;
     char first[200], next[200];
     uint64_t found_job;
-    size_t jobs, dependencies, checkpoints, artifacts;
+    size_t jobs, dependencies, checkpoints, artifacts, removals;
+    struct story *story; /* not NULL: what was found is collected */
+    const struct msg_collect *collect;
 };
 
 static void on_table(void *user, uint64_t ticket, const struct msg_table *table,
@@ -291,6 +293,18 @@ static void on_table(void *user, uint64_t ticket, const struct msg_table *table,
     snprintf(answers->next, sizeof answers->next, "%s", table->next);
 }
 
+static void collect(struct story *story, const struct msg_collect *collect,
+                    const struct event_found *found)
+{
+    struct event event = {.kind = EVENT_COLLECT,
+                          .collect = {.client = 2,
+                                      .account = "root",
+                                      .is_operator = true,
+                                      .collect = collect,
+                                      .found = *found}};
+    step(story, &event);
+}
+
 static void on_found(void *user, uint64_t ticket, const struct event_found *found,
                      const struct err *err)
 {
@@ -305,6 +319,9 @@ static void on_found(void *user, uint64_t ticket, const struct event_found *foun
     answers->dependencies = found->dependency_count;
     answers->checkpoints = found->checkpoint_count;
     answers->artifacts = found->artifact_count;
+    answers->removals = found->removal_count;
+    if (answers->story)
+        collect(answers->story, answers->collect, found);
 }
 
 static void on_maintained(void *user, const struct err *err)
@@ -587,6 +604,141 @@ static void lookups_find_history(void **state)
     story_end(&story);
 }
 
+/* The order outlives the leader that gave it, and ends with the worker's word. */
+static void what_nothing_needs_is_found_ordered_and_remembered(void **state)
+{
+    (void)state;
+    struct story story;
+    struct answers answers;
+    struct core_lookup wanted = {.kind = LOOKUP_GARBAGE, .name = "checkpoint"};
+    struct msg_collect checkpoints = {.at_once = true, .kind = "checkpoint"};
+    struct msg_removed removed = {.worker_id = 1, .incarnation = 5, .removal_id = 1, .failure = ""};
+    struct event event = {.kind = EVENT_REMOVED, .removed = {.peer = 1, .removed = &removed}};
+
+    history(&story);
+    struct reader *reader = reader_for(&story, &answers);
+    look(reader, &answers, (struct core_lookup){.kind = LOOKUP_GARBAGE, .name = ""});
+    assert_int_equal(answers.removals, 0); /* nobody has said for how long: it is kept */
+    assert_string_equal(pg_ask(story.rig.db, "SELECT string_agg(DISTINCT why, ',') FROM "
+                                             "athanor.retention_list(NULL, NULL)"),
+                        "it is kept for ever");
+    /* The clock of the story runs ahead. */
+    pg_ask(story.rig.db, "UPDATE athanor.job SET ended_at = ended_at - interval '1 hour'");
+    answers.story = &story;
+    answers.collect = &checkpoints;
+    look(reader, &answers, wanted);
+    assert_int_equal(answers.removals, 1);
+    tick_and_commit(&story);
+    check_equal(&story);
+    assert_string_equal(pg_ask(story.rig.db, "SELECT count(*) FROM athanor.removals r JOIN "
+                                             "athanor.checkpoints c ON c.removed_at = r.ordered_at "
+                                             "WHERE r.done_at IS NULL AND r.path = '/c'"),
+                        "1");
+    step(&story, &event);
+    tick_and_commit(&story);
+    check_equal(&story);
+    assert_string_equal(pg_ask(story.rig.db, "SELECT done_at IS NOT NULL FROM athanor.removals"),
+                        "t");
+    look(reader, &answers, wanted);
+    assert_int_equal(answers.removals, 0);
+    reader_close(reader);
+    story_end(&story);
+}
+
+#define GRAPH_JOBS 24
+
+static void job_put(struct buf *sql, int job, bool ended, int reused)
+{
+    buf_printf(sql,
+               "INSERT INTO athanor.job (job_id, experiment_id, name, kind, submit_key,"
+               " submit_index, spec, ranks, cores, memory_bytes, gpus, submitted_at, priority,"
+               " state, held, attempt_count, attempts_spent, ended_at, reused_job_id) SELECT"
+               " %d, 1, 'j', 'command', 'k', %d, '{}', 1, 1, 1, 0, now(), 0, '%s', false, 0, 0,"
+               " %s, nullif(%d, 0);"
+               "INSERT INTO athanor.attempt (attempt_id, job_id, number, worker_id, epoch,"
+               " state, cause, placed_at, ended_at) VALUES (%d, %d, 1, 1, 1, 'ENDED', 'success',"
+               " now(), now());"
+               "INSERT INTO athanor.checkpoint (checkpoint_id, job_id, attempt_id, worker_id,"
+               " step, path, size_bytes, content_hash, metrics, saved_at) VALUES"
+               " (%d, %d, %d, 1, 1, '/c', 1, sha256('x'), '{}', now());",
+               job, job, ended ? "SUCCEEDED" : "READY", ended ? "now()" : "NULL", reused, job, job,
+               job, job, job);
+}
+
+/* Draws jobs, most of them ended, that descend from earlier ones in three ways; each has a
+ * checkpoint. Numbers begin behind `base`. */
+static void graph_draw(const char *db, struct rng *rng, int base, bool needed[GRAPH_JOBS])
+{
+    bool edge[GRAPH_JOBS][GRAPH_JOBS] = {0}, more = true;
+    struct buf sql = {0};
+    for (int job = 0; job < GRAPH_JOBS; job++) {
+        bool ended = rng_below(rng, 10) < 8;
+        int reused = job && ended && rng_below(rng, 8) == 0 ? (int)rng_below(rng, (uint64_t)job)
+                                                            : -1;
+        needed[job] = !ended;
+        if (reused >= 0)
+            edge[job][reused] = true;
+        job_put(&sql, base + job, ended, reused >= 0 ? base + reused : 0);
+        for (int parent = 0; parent < job; parent++) {
+            bool needs = rng_below(rng, 12) == 0, reads = rng_below(rng, 12) == 0;
+            edge[job][parent] |= needs || reads;
+            if (needs)
+                buf_printf(&sql, "INSERT INTO athanor.job_dependency (job_id, parent_id, condition,"
+                                 " state) VALUES (%d, %d, 'any', 'met');",
+                           base + job, base + parent);
+            if (reads)
+                buf_printf(&sql, "INSERT INTO athanor.lineage (attempt_id, input, ref, path,"
+                                 " source_job_id) VALUES (%d, 'i%d', 'r', '/c', %d);",
+                           base + job, parent, base + parent);
+        }
+    }
+    PGconn *pg = pg_open(db);
+    PGresult *result = PQexec(pg, buf_text(&sql));
+    if (PQresultStatus(result) != PGRES_COMMAND_OK)
+        fail_msg("%s", PQresultErrorMessage(result));
+    PQclear(result);
+    PQfinish(pg);
+    buf_done(&sql);
+    while (more) {
+        more = false;
+        for (int job = 0; job < GRAPH_JOBS; job++)
+            for (int parent = 0; parent < job; parent++)
+                if (needed[job] && edge[job][parent] && !needed[parent])
+                    needed[parent] = more = true;
+    }
+}
+
+static void nothing_goes_that_a_living_job_descends_from(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct rng rng;
+    size_t kept = 0;
+
+    rig_open(&rig);
+    rng_init(&rng, 11);
+    pg_ask(rig.db, "INSERT INTO athanor.experiment VALUES (1, 'e', 'a', now());"
+                   "INSERT INTO athanor.worker (worker_id, name, state, cores, memory_bytes, gpus,"
+                   " drained, incarnation) VALUES (1, 'w', 'OK', 1, 1, 0, false, 1)");
+    for (int round = 0; round < 20; round++) {
+        bool needed[GRAPH_JOBS];
+        char expected[GRAPH_JOBS + 1] = "";
+        graph_draw(rig.db, &rng, 1 + round * GRAPH_JOBS, needed);
+        for (int job = 0; job < GRAPH_JOBS; job++)
+            expected[job] = needed[job] ? 'f' : 't';
+        for (int job = 0; job < GRAPH_JOBS; job++)
+            kept += needed[job];
+        assert_string_equal(
+            pg_ask(rig.db,
+                   "SELECT string_agg(CASE WHEN goes THEN 't' ELSE 'f' END, '' ORDER BY job_id)"
+                   "  FROM athanor.retention_list(0, NULL) WHERE job_id > %d",
+                   round * GRAPH_JOBS),
+            expected);
+    }
+    assert_in_range(kept, GRAPH_JOBS * 20 / 4, GRAPH_JOBS * 20 * 3 / 4); /* the draw tells both */
+    rig_close(&rig);
+}
+
 static void a_reader_survives_a_restart_of_the_server(void **state)
 {
     (void)state;
@@ -616,6 +768,8 @@ int main(void)
         cmocka_unit_test(metrics_are_thinned_on_the_server),
         cmocka_unit_test(wrong_questions_are_refused_with_what_would_do),
         cmocka_unit_test(lookups_find_history),
+        cmocka_unit_test(what_nothing_needs_is_found_ordered_and_remembered),
+        cmocka_unit_test(nothing_goes_that_a_living_job_descends_from),
         cmocka_unit_test(a_reader_survives_a_restart_of_the_server),
     };
     return cmocka_run_group_tests(tests, rig_start_server, rig_stop_server);

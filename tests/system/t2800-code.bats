@@ -110,7 +110,7 @@ spec() { # NAME [lines...]
     athanor release "$id"
     athanor wait "$id"
     athanor logs "$id" | grep -q '^kept from'
-    athanor gc --older-than 0s | grep -q '^1 archive of code removed'
+    athanor gc --older-than 0s | grep -q '^removed: code 1, checkpoints 0,'
     run athanor code show "$id"
     [ "$status" -eq 4 ]
     [[ $output == *"retention may have removed it"* ]]

@@ -173,3 +173,42 @@ S
     [ "$status" -eq 1 ]
     sql "SELECT evidence FROM athanor.runs WHERE job_id = $(cat z2)" | grep -q "its dataset.json lists no files with their hashes"
 }
+
+@test "what nothing needs is removed by its worker, whole, also when that is killed meanwhile" {
+    cat >many.sh <<'S'
+set -e
+folder=$ATHANOR_JOB_DIR/checkpoints/many
+mkdir -p "$folder"
+(cd "$folder" && seq 2000 | xargs touch)
+athanor report checkpoint --step 1 "$folder"
+mkdir "$ATHANOR_JOB_DIR/set"
+echo "{}" >"$ATHANOR_JOB_DIR/set/dataset.json"
+athanor report artifact --kind dataset gone "$ATHANOR_JOB_DIR/set"
+S
+    printf 'athanor: 1\nname: many\nkind: command\ncommand: [sh, %s]\nenv: {PATH: "%s"}\nconstraint: {zone: z1}\nretention: {artifacts: 1s}\n' "$PWD/many.sh" "$PATH" >many.yaml
+    many=$(athanor submit many.yaml --ids)
+    athanor wait "$many"
+    printf 'athanor: 1\nname: child\nkind: command\ncommand: ["true"]\nhold: true\ninputs: {model: "job:%s/checkpoint:last"}\n' "$many" >child.yaml
+    child=$(athanor submit child.yaml --ids)
+    # A job that waits keeps what it reads, and all of its maker's; the rest says why it stays.
+    athanor gc --all --kind checkpoint --older-than 0s --json >stays.json
+    jq -e --argjson job "$many" '.[] | select(.job_id == $job) | .goes == false and (.why | test("^job [0-9]+, or one that descends"))' stays.json
+    athanor gc
+    [ -e "$ATHANOR_HOME/own-1/jobs/$many/set" ]
+    athanor cancel "$child"
+    until_true 10 sql_is "SELECT count(*) FROM athanor.jobs WHERE job_id = $child AND state = 'CANCELLED'" 1
+    gc_lists() { [ "$(athanor gc --dry-run --json | jq -r '.[].job_id')" = "$many" ]; }
+    until_true 10 gc_lists # its second is over: the policy of its spec
+    athanor gc | grep -q '^removed: code 0, checkpoints 0, artifacts 1,'
+    until_true 10 test ! -e "$ATHANOR_HOME/own-1/jobs/$many/set"
+    # The checkpoint: an operator says so. The daemon is killed as soon as it has begun.
+    athanor gc --kind checkpoint --older-than 0s | grep -q '^removed: code 0, checkpoints '
+    until_true 10 test ! -e "$ATHANOR_HOME/own-1/jobs/$many/checkpoints/many"
+    kill -KILL "$(cat "$ATHANOR_HOME/own-1.pid")"
+    worker_start 1
+    until_true 30 sql_is "SELECT count(*) FROM athanor.removals WHERE done_at IS NULL AND worker = 'worker-1'" 0 || { sql 'SELECT * FROM athanor.removals'; tail -20 "$ATHANOR_HOME"/own-1.log; false; }
+    [ -z "$(ls -A "$ATHANOR_HOME/own-1/jobs" | grep removing)" ]
+    [ ! -e "$ATHANOR_HOME/own-1/jobs/$many" ] # nothing of it is left
+    run athanor submit child.yaml
+    [ "$status" -ne 0 ]
+}

@@ -241,35 +241,13 @@ static void on_stop(struct daemon *daemon, const struct msg_stop *stop)
 }
 
 /* A drop that comes late must not take what a later attempt has saved at the same path. */
-static bool drop_is_meant(const struct msg_checkpoint_drop *drop, const char *manifest)
-{
-    struct hash found;
-    struct err err = {0};
-    if (hash_is_zero(&drop->content))
-        return true;
-    return hash_file(manifest, &found, &err) == 0 && hash_equal(&found, &drop->content);
-}
-
-/* Only a directory below the job directories that is a checkpoint is ever removed. */
 static void on_checkpoint_drop(struct daemon *daemon, const struct msg_checkpoint_drop *drop)
 {
-    char *real = realpath(drop->path, NULL), *base = realpath(daemon->options->jobs_dir, NULL);
-    char *manifest = real ? folder_file(real, "manifest.json") : NULL;
+    char *manifest = folder_file(drop->path, "manifest.json");
     struct err err = {0};
-    bool inside =
-        real && base && strncmp(real, base, strlen(base)) == 0 && real[strlen(base)] == '/';
-    if (real && (!inside || !file_exists(manifest)))
-        log_warn("checkpoint %" PRIu64 " is not removed: '%s' is not a checkpoint below '%s'",
-                 drop->checkpoint_id, drop->path, daemon->options->jobs_dir);
-    else if (real && !drop_is_meant(drop, manifest))
-        log_info("checkpoint %" PRIu64 " is not removed: '%s' was saved anew", drop->checkpoint_id,
-                 drop->path);
-    else if (real && (unlink(manifest) < 0 || file_remove_tree(real, &err) < 0))
-        log_warn("checkpoint %" PRIu64 ": %s", drop->checkpoint_id,
-                 err.text[0] ? err.text : strerror(errno));
+    if (file_exists(manifest) && removal_do(daemon, drop->path, &drop->content, false, &err) < 0)
+        log_warn("checkpoint %" PRIu64 ": %s", drop->checkpoint_id, err.text);
     mem_free(manifest);
-    free(real);
-    free(base);
 }
 
 static void on_refused(struct daemon *daemon, const struct msg_refused *refused)
@@ -319,6 +297,9 @@ static void on_message(void *user, const struct envelope *envelope, const struct
         break;
     case MSG_CHECKPOINT_DROP:
         on_checkpoint_drop(daemon, &message->u.checkpoint_drop);
+        break;
+    case MSG_REMOVE:
+        removal_on_remove(daemon, &message->u.remove);
         break;
     case MSG_COPY_PERMIT:
         copies_permit(daemon, &message->u.copy_permit);
@@ -383,6 +364,7 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_COLLECT:
     case MSG_SECRET_CHANGE:
     case MSG_SECRET_GET:
+    case MSG_REMOVED:
     case MSG_END:
         log_warn("unexpected message %s", msg_name(message->tag));
         break;
@@ -692,6 +674,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
         copies_open(daemon, err) < 0)
         return -1;
     strays_sweep(daemon);
+    removals_finish(daemon);
     health_prepare(daemon);
     return peer_prepare(daemon, err);
 }

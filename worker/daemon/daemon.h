@@ -237,6 +237,13 @@ void isolation_apply(const struct attempt *attempt);
 /* gpu_sampler.c */
 void gpu_sampler_tick(struct daemon *daemon);
 
+/* removal.c. Removes what lies at the path, if it is that (a zero hash: whatever it is), at once for
+ * everybody else; 0 also when nothing does. with_parents: and the folders that are empty then. */
+int removal_do(struct daemon *daemon, const char *path, const struct hash *content,
+               bool with_parents, struct err *err) WARN_UNUSED;
+void removal_on_remove(struct daemon *daemon, const struct msg_remove *remove);
+void removals_finish(struct daemon *daemon); /* what an earlier daemon was removing */
+
 /* node_report.c. kind: as in NODE_REPORT. */
 void node_report_add(struct daemon *daemon, const char *kind, bool severe, const char *text,
                      uint64_t job_id, uint64_t attempt_id);

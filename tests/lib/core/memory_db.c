@@ -320,6 +320,7 @@ static void ids_load(const struct memory_db *db, struct core *core)
     EACH(db, attempt, row) ids.attempt = max_u64(ids.attempt, row->attempt_id);
     EACH(db, checkpoint, row) ids.checkpoint = max_u64(ids.checkpoint, row->checkpoint_id);
     EACH(db, artifact, row) ids.artifact = max_u64(ids.artifact, row->artifact_id);
+    EACH(db, removal, row) ids.removal = max_u64(ids.removal, row->removal_id);
     EACH(db, snapshot, row) ids.snapshot = max_u64(ids.snapshot, row->snapshot_id);
     EACH(db, job_event, row) ids.event = max_u64(ids.event, row->event_id);
     core_load_ids(core, &ids);
@@ -371,6 +372,11 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
             core_load_worker_incident(core, row);
     }
     EACH(db, snapshot, row) core_load_snapshot(core, row);
+    EACH(db, removal, row)
+    {
+        if (row->done_at == 0)
+            core_load_removal(core, row);
+    }
     jobs_load(db, core);
     EACH(db, job_dependency, row)
     {
@@ -391,7 +397,11 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
         if (row->removed_at == 0 || row->removed_at + 3600000000u > wall_us)
             core_load_checkpoint(core, row);
     }
-    EACH(db, artifact, row) core_load_artifact(core, row);
+    EACH(db, artifact, row)
+    {
+        if (row->removed_at == 0)
+            core_load_artifact(core, row);
+    }
     EACH(db, lineage, row) core_load_lineage(core, row);
     EACH(db, report_cursor, row) core_load_report_cursor(core, row);
     EACH(db, pending_reason, row) core_load_pending_reason(core, row);
@@ -495,6 +505,75 @@ static void reused_add(struct answer *answer)
     }
 }
 
+/* ---- what nothing needs ------------------------------------------------------------------ */
+
+static uint64_t job_of_attempt(const struct memory_db *db, uint64_t attempt_id)
+{
+    EACH(db, attempt, row)
+    {
+        if (row->attempt_id == attempt_id)
+            return row->job_id;
+    }
+    return 0;
+}
+
+/* Per job, by number: whether it lives, or one that descends from it does. The caller frees. */
+static bool *jobs_needed(const struct memory_db *db)
+{
+    uint64_t most = 0;
+    bool more = true;
+    EACH(db, job, row) most = max_u64(most, row->job_id);
+    bool *needed = mem_array(most + 1, sizeof *needed);
+    EACH(db, job, row) needed[row->job_id] = row->ended_at == 0;
+    while (more) {
+        more = false;
+#define NEEDS(child, parent)                                                                       \
+    if (needed[child] && !needed[parent])                                                          \
+    needed[parent] = more = true
+        EACH(db, job_dependency, row) NEEDS(row->job_id, row->parent_id);
+        EACH(db, job, row) NEEDS(row->job_id, row->reused_job_id ? row->reused_job_id : row->job_id);
+        EACH(db, lineage, row)
+        NEEDS(job_of_attempt(db, row->attempt_id),
+              row->source_job_id ? row->source_job_id : job_of_attempt(db, row->attempt_id));
+#undef NEEDS
+    }
+    return needed;
+}
+
+static void garbage_find(const struct memory_db *db, const char *kind, struct arena *arena,
+                         struct event_found *out)
+{
+    size_t most = db->tables[ROW_TABLE_checkpoint].count + db->tables[ROW_TABLE_artifact].count;
+    struct row_removal *list = arena_alloc(arena, (most + 1) * sizeof *list);
+    bool *needed = jobs_needed(db);
+    size_t count = 0;
+    EACH(db, checkpoint, row)
+    {
+        if (strcmp(kind, "checkpoint") == 0 && !row->removed_at && !needed[row->job_id])
+            list[count++] = (struct row_removal){.kind = "checkpoint",
+                                                 .object_id = row->checkpoint_id,
+                                                 .job_id = row->job_id,
+                                                 .worker_id = row->worker_id,
+                                                 .path = row->path,
+                                                 .size_bytes = row->size_bytes,
+                                                 .content_hash = row->content_hash};
+    }
+    EACH(db, artifact, row)
+    {
+        if (strcmp(kind, "artifact") == 0 && !row->removed_at && !needed[row->job_id])
+            list[count++] = (struct row_removal){.kind = "artifact",
+                                                 .object_id = row->artifact_id,
+                                                 .job_id = row->job_id,
+                                                 .worker_id = row->worker_id,
+                                                 .path = row->path,
+                                                 .size_bytes = row->size_bytes,
+                                                 .content_hash = row->content_hash};
+    }
+    mem_free(needed);
+    out->removals = list;
+    out->removal_count = count;
+}
+
 static void lookup_one(struct answer *answer, const struct core_lookup *lookup)
 {
     const struct memory_db *db = answer->db;
@@ -518,6 +597,8 @@ static void lookup_one(struct answer *answer, const struct core_lookup *lookup)
     case LOOKUP_TWIN:
         twins_add(answer, lookup->name);
         return;
+    case LOOKUP_GARBAGE:
+        return; /* of memory_db_lookup */
     case LOOKUP_EXPERIMENT:
         EACH(db, job, job)
         {
@@ -549,8 +630,11 @@ void memory_db_lookup(const struct memory_db *db, const struct core_lookup *look
     answer.jobs =
         arena_alloc(arena, (db->tables[ROW_TABLE_job].count + 1) * sizeof *answer.jobs);
     *out = (struct event_found){0};
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         lookup_one(&answer, &lookups[i]);
+        if (lookups[i].kind == LOOKUP_GARBAGE)
+            garbage_find(db, lookups[i].name, arena, out);
+    }
     reused_add(&answer);
     struct row_job_dependency *dependencies = arena_alloc(
         arena, (db->tables[ROW_TABLE_job_dependency].count + 1) * sizeof *dependencies);

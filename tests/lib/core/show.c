@@ -96,8 +96,10 @@ static void product_put(const struct persist *persist, uint64_t base_us, struct 
         time_put(out, "removed", row->removed_at, base_us);
     } else {
         const struct row_artifact *row = persist->row;
-        buf_printf(out, "artifact %llu job=%llu %s %s", (ull)row->artifact_id, (ull)row->job_id,
-                   row->kind, row->name);
+        buf_printf(out, "artifact %llu", (ull)row->artifact_id);
+        if (row->name)
+            buf_printf(out, " job=%llu %s %s", (ull)row->job_id, row->kind, row->name);
+        time_put(out, "removed", row->removed_at, base_us);
     }
 }
 
@@ -254,6 +256,17 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
     case ROW_TABLE_job_event:
         history_put(persist->row, out);
         break;
+    case ROW_TABLE_removal: {
+        const struct row_removal *row = persist->row;
+        buf_printf(out, "removal %llu", (ull)row->removal_id);
+        text_put(out, "of", row->kind);
+        number_put(out, "object", row->object_id);
+        number_put(out, "job", row->job_id);
+        number_put(out, "worker", row->worker_id);
+        text_put(out, "path", row->path);
+        time_put(out, "done", row->done_at, base_us);
+        break;
+    }
     case ROW_TABLE_lineage:
         lineage_put(persist->row, out);
         break;
@@ -381,6 +394,9 @@ void show_message(const struct message *message, struct buf *out)
     case MSG_EXEC_OPENED:
         buf_printf(out, " x%llu on %s", (ull)message->u.exec_opened.exec_id,
                    message->u.exec_opened.worker);
+        break;
+    case MSG_REMOVE:
+        buf_printf(out, " %llu %s", (ull)message->u.remove.removal_id, message->u.remove.path);
         break;
     case MSG_CHECKPOINT_DROP:
         buf_printf(out, " a%llu checkpoint=%llu %s", (ull)message->u.checkpoint_drop.attempt_id,

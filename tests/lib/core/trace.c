@@ -137,10 +137,12 @@ static int step(struct trace *trace, struct event *event, struct err *err)
 {
     event->now_ms = trace->now_ms;
     event->wall_us = BASE_US + trace->now_ms * 1000 + trace->wall_shift_us;
-    if (event->kind == EVENT_SUBMIT || event->kind == EVENT_CONTROL) {
+    if (event->kind == EVENT_SUBMIT || event->kind == EVENT_CONTROL ||
+        event->kind == EVENT_COLLECT) {
         struct core_lookup *lookups;
-        struct event_found *found = event->kind == EVENT_SUBMIT ? &event->submit.found
-                                                                : &event->control.found;
+        struct event_found *found = event->kind == EVENT_SUBMIT    ? &event->submit.found
+                                    : event->kind == EVENT_CONTROL ? &event->control.found
+                                                                   : &event->collect.found;
         size_t count = core_lookups(trace->core, event, &trace->arena, &lookups);
         memory_db_lookup(trace->db, lookups, count, &trace->arena, found);
     }
@@ -514,6 +516,34 @@ static int verb_exec(struct trace *trace, struct err *err)
     return step(trace, &event, err);
 }
 
+/* "collect KIND": what nothing needs goes at once. */
+static int verb_collect(struct trace *trace, struct err *err)
+{
+    struct msg_collect collect = {.at_once = true, .kind = word_at(trace, 3)};
+    const char *account = option(trace, "as", "root");
+    struct event event = {.kind = EVENT_COLLECT,
+                          .collect = {.client = CLIENT_PEER,
+                                      .request_seq = ++trace->request_seq,
+                                      .account = account,
+                                      .is_operator = strcmp(account, "root") == 0,
+                                      .collect = &collect}};
+    return step(trace, &event, err);
+}
+
+static int verb_removed(struct trace *trace, struct err *err)
+{
+    size_t w = worker_index(trace, word_at(trace, 3));
+    struct msg_removed removed = {.worker_id = trace->workers[w].worker_id,
+                                  .incarnation = trace->workers[w].incarnation,
+                                  .removal_id = number(word_at(trace, 4)),
+                                  .failure = option(trace, "failure", "")};
+    struct event event = {.kind = EVENT_REMOVED,
+                          .removed = {.peer = trace->workers[w].peer,
+                                      .request_seq = ++trace->request_seq,
+                                      .removed = &removed}};
+    return step(trace, &event, err);
+}
+
 /* "queue set gpu priority=5": table, action, name, settings. "as=" says who; root is operator. */
 static int verb_configure(struct trace *trace, struct err *err)
 {
@@ -626,7 +656,7 @@ static const struct {
     {"retry", verb_control},     {"drain", verb_control},   {"undrain", verb_control},
     {"configure", verb_configure}, {"why", verb_why},           {"wall", verb_wall},
     {"outlook", verb_outlook},   {"node", verb_node},
-    {"exec", verb_exec},
+    {"exec", verb_exec},         {"collect", verb_collect}, {"removed", verb_removed},
 };
 
 static int line_run(struct trace *trace, const char *line, const char *yaml, struct err *err)

@@ -16,6 +16,8 @@
  *   checkpoint ATTEMPT STEP [path=P] [METRIC=VALUE] | dataset ATTEMPT NAME
  *        all of these take seq=N (default: the next one) and from=WORKER
  *   cancel|hold|release|retry|drain|undrain KIND:TARGET ... [as=ACCOUNT]
+ *   collect code|checkpoint|artifact [as=ACCOUNT]   what nothing needs goes, however young
+ *   removed WORKER REMOVAL [failure=WORD]
  *   why JOB
  *   outlook JOB [cores=N gpus=N ranks=N nodes=N wall_ms=N queue=NAME]   when it would start, so
  *   wall SECONDS               the wall clock jumps by that much from here on

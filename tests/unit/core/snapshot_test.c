@@ -176,18 +176,18 @@ static void what_a_living_job_needs_is_never_collected(void **state)
         struct event event = {.kind = EVENT_COLLECT,
                               .now_ms = ++f->now_ms,
                               .wall_us = BASE_US + round * 1000,
-                              .code = {.client = 1,
-                                       .account = "ann",
-                                       .is_operator = true,
-                                       .offer = &offer,
-                                       .put = &put,
-                                       .collect = &collect}};
+                              .collect = {.client = 1,
+                                          .account = "ann",
+                                          .is_operator = true,
+                                          .collect = &collect}};
         switch (rng_below(&rng, 4)) {
         case 0:
             event.kind = EVENT_CODE_OFFER;
+            event.code = (struct event_code){.client = 1, .account = "ann", .offer = &offer};
             break;
         case 1:
             event.kind = EVENT_CODE_PUT;
+            event.code = (struct event_code){.client = 1, .account = "ann", .put = &put};
             break;
         case 2:
             there[i] = snapshot_fault(f->core, &contents[i]) == NULL;
@@ -199,6 +199,7 @@ static void what_a_living_job_needs_is_never_collected(void **state)
                 holds[i]--;
             }
             event.kind = EVENT_CODE_OFFER;
+            event.code = (struct event_code){.client = 1, .account = "ann", .offer = &offer};
             break;
         default:
             break;
@@ -215,13 +216,15 @@ static void what_a_living_job_needs_is_never_collected(void **state)
     struct event event = {.kind = EVENT_COLLECT,
                           .now_ms = ++f->now_ms,
                           .wall_us = BASE_US * 2,
-                          .code = {.client = 1, .account = "ann", .is_operator = true,
-                                   .collect = &all}};
+                          .collect = {.client = 1,
+                                      .account = "ann",
+                                      .is_operator = true,
+                                      .collect = &all}};
     effects_reset(&f->effects);
     core_step(f->core, &event, &f->effects);
     for (size_t k = 0; k < 20; k++)
         assert_true((snapshot_fault(f->core, &contents[k]) == NULL) == (holds[k] > 0));
-    event.code.is_operator = false;
+    event.collect.is_operator = false;
     effects_reset(&f->effects);
     core_step(f->core, &event, &f->effects);
     assert_int_equal(f->effects.release[0].message.tag, MSG_REFUSED);
