@@ -237,8 +237,8 @@ void isolation_apply(const struct attempt *attempt);
 /* gpu_sampler.c */
 void gpu_sampler_tick(struct daemon *daemon);
 
-/* removal.c. Removes what lies at the path, if it is that (a zero hash: whatever it is), at once for
- * everybody else; 0 also when nothing does. with_parents: and the folders that are empty then. */
+/* removal.c. Removes what lies at the path, if it is that (a zero hash: whatever it is), at once
+ * for everybody else; 0 also when nothing does. with_parents: and folders that are empty then. */
 int removal_do(struct daemon *daemon, const char *path, const struct hash *content,
                bool with_parents, struct err *err) WARN_UNUSED;
 void removal_on_remove(struct daemon *daemon, const struct msg_remove *remove);

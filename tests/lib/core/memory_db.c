@@ -531,7 +531,8 @@ static bool *jobs_needed(const struct memory_db *db)
     if (needed[child] && !needed[parent])                                                          \
     needed[parent] = more = true
         EACH(db, job_dependency, row) NEEDS(row->job_id, row->parent_id);
-        EACH(db, job, row) NEEDS(row->job_id, row->reused_job_id ? row->reused_job_id : row->job_id);
+        EACH(db, job, row)
+        NEEDS(row->job_id, row->reused_job_id ? row->reused_job_id : row->job_id);
         EACH(db, lineage, row)
         NEEDS(job_of_attempt(db, row->attempt_id),
               row->source_job_id ? row->source_job_id : job_of_attempt(db, row->attempt_id));
