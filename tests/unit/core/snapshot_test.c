@@ -172,7 +172,8 @@ static void what_a_living_job_needs_is_never_collected(void **state)
         struct msg_code_offer offer = {
             .content = contents[i], .size_bytes = 1, .chunks = {(const char *)&each, HASH_BYTES}};
         struct msg_code_put put = {.content = contents[i], .data = {&byte, 1}};
-        struct msg_collect collect = {.at_once = true, .keep_ms = rng_below(&rng, 3)};
+        struct msg_collect collect = {
+            .at_once = true, .keep_ms = rng_below(&rng, 3), .kind = "code"};
         struct event event = {.kind = EVENT_COLLECT,
                               .now_ms = ++f->now_ms,
                               .wall_us = BASE_US + round * 1000,
@@ -212,7 +213,7 @@ static void what_a_living_job_needs_is_never_collected(void **state)
             if (holds[k] > 0)
                 assert_null(snapshot_fault(f->core, &contents[k]));
     }
-    struct msg_collect all = {.at_once = true};
+    struct msg_collect all = {.at_once = true, .kind = ""};
     struct event event = {.kind = EVENT_COLLECT,
                           .now_ms = ++f->now_ms,
                           .wall_us = BASE_US * 2,
