@@ -68,17 +68,22 @@ static void a_teacher_of_glosses_tells_examples_apart_and_makes_pairs(void **sta
     char *teacher = mem_printf("{\"ref\": \"job:teacher/checkpoint:last\", \"path\": "
                                "\"%s/teacher/checkpoints/step-%010d\"}", at, STEPS);
     run_spec(place, "teacher", 2,
-             mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": {\"path\": "
+             mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": "
+                        "{\"path\": "
                         "\"%s\", \"part\": \"train\"}, \"valid\": {\"path\": \"%s\", \"part\": "
-                        "\"valid\"}}, \"params\": {\"arch\": \"llama\", \"layers\": 4, \"d_model\": 128, "
+                        "\"valid\"}}, \"params\": {\"arch\": \"llama\", \"layers\": 4, "
+                        "\"d_model\": 128, "
                         "\"heads\": 4, \"context\": 128, \"unit\": \"documents\", \"batch\": 32, "
-                        "\"steps\": %d, \"warmup\": 40, \"learning_rate\": 3e-3, \"eval_every\": 0}",
+                        "\"steps\": %d, \"warmup\": 40, \"learning_rate\": 3e-3, \"eval_every\": "
+                        "0}",
                         data, data, STEPS), &trained);
     print_message("val_loss %.4f, unigram %.4f, bigram %.4f\n", last_value(&trained, "val_loss"),
                   last_value(&trained, "unigram_loss"), last_value(&trained, "bigram_loss"));
     run_spec(place, "critic", 2,
-             mem_printf("\"kind\": \"eval\", \"recipe\": \"critic\", \"inputs\": {\"judge\": %s, \"same\": "
-                        "{\"path\": \"%s\", \"part\": \"same\"}, \"random\": {\"path\": \"%s\", \"part\": "
+             mem_printf("\"kind\": \"eval\", \"recipe\": \"critic\", \"inputs\": {\"judge\": %s, "
+                        "\"same\": "
+                        "{\"path\": \"%s\", \"part\": \"same\"}, \"random\": {\"path\": \"%s\", "
+                        "\"part\": "
                         "\"random\"}}", teacher, data, data), &judged);
     print_message("AUC %.3f [%.3f, %.3f], reverse %.3f, both %.3f\n", last_value(&judged, "auc"),
                   last_value(&judged, "auc_low"), last_value(&judged, "auc_high"),
@@ -87,8 +92,10 @@ static void a_teacher_of_glosses_tells_examples_apart_and_makes_pairs(void **sta
     run_spec(place, "pairs", 2,
              mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": %s, "
                         "\"contexts\": {\"path\": \"%s\", \"part\": \"contexts\"}}, \"params\": "
-                        "{\"samples\": 20, \"max_tokens\": 40, \"max_contexts\": 64, \"min_yield\": 0, "
-                        "\"length_ratio_min\": 0.5, \"length_ratio_max\": 2}", teacher, data), &made);
+                        "{\"samples\": 20, \"max_tokens\": 40, \"max_contexts\": 64, "
+                        "\"min_yield\": 0, "
+                        "\"length_ratio_min\": 0.5, \"length_ratio_max\": "
+                        "2}", teacher, data), &made);
     check_yields(place, &made);
     trace_done(&trained);
     trace_done(&judged);

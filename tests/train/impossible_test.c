@@ -183,7 +183,8 @@ static void check_critic(const struct place *place, int seed, const char *kept, 
 {
     char *name = named("critic", seed), *same = part_of(place, kept, "train");
     char *random = part_of(place, blind, "train");
-    char *spec = mem_printf("\"kind\": \"eval\", \"recipe\": \"critic\", \"inputs\": {\"same\": %s, "
+    char *spec = mem_printf("\"kind\": \"eval\", \"recipe\": \"critic\", \"inputs\": {\"same\": "
+                            "%s, "
                             "\"random\": %s}, \"params\": {\"critic\": \"oracle\", \"bootstrap\": "
                             "100}", same, random);
     struct job_run job = {.name = name, .spec = spec, .ranks = 1 + seed};
@@ -194,7 +195,8 @@ static void check_critic(const struct place *place, int seed, const char *kept, 
     double auc = trace_at(&trace, "auc", last), share = trace_at(&trace, "random_score", last);
     assert_true(trace_at(&trace, "same_score", last) == 1);
     assert_true(share > 0.1 && share < 0.9 && fabs(auc - (1 - share / 2)) < 1e-9);
-    assert_true(trace_at(&trace, "auc_low", last) < auc && trace_at(&trace, "auc_high", last) > auc);
+    assert_true(trace_at(&trace, "auc_low", last) < auc);
+    assert_true(trace_at(&trace, "auc_high", last) > auc);
     trace_done(&trace);
     mem_free(name);
     mem_free(same);
@@ -302,8 +304,10 @@ static void check_proximity(const struct place *place, int seed, const char *tea
 
 static void make_codes(const struct place *place, const char *name, const char *pairs)
 {
-    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"codes\", \"inputs\": {\"pairs\": {\"ref\": "
-                            "\"dataset:%s\", \"path\": \"%s/%s/datasets/%s\"}}", pairs, place->folder,
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"codes\", \"inputs\": {\"pairs\": "
+                            "{\"ref\": "
+                            "\"dataset:%s\", \"path\": "
+                            "\"%s/%s/datasets/%s\"}}", pairs, place->folder,
                             pairs, pairs);
     struct job_run job = {.name = name, .spec = spec};
 
@@ -320,7 +324,8 @@ static struct controlled control(const struct place *place, const char *name, co
 {
     static const char *const kinds[] = {"len", "abs"};
     char *data = part_of(place, "world", "test"), *known = part_of(place, codes, "train");
-    char *spec = mem_printf("\"kind\": \"eval\", \"recipe\": \"control\", \"inputs\": {\"model\": %s, "
+    char *spec = mem_printf("\"kind\": \"eval\", \"recipe\": \"control\", \"inputs\": "
+                            "{\"model\": %s, "
                             "\"codes\": %s, \"data\": %s}, \"params\": {\"max_tokens\": 30, "
                             "\"sources\": %d, \"bootstrap\": 200}", model, known, data, sources);
     struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
@@ -358,7 +363,8 @@ static void check_control(const struct place *place, int seed, const char *teach
     char *pairs = named("many", seed), *codes = named("codes", seed);
     char *student = named("student-codes", seed), *eval = named("eval-codes", seed);
 
-    sample(place, pairs, teacher, NULL, "world", SAMPLING ", \"samples\": 20, \"max_contexts\": 800",
+    sample(place, pairs, teacher, NULL, "world", SAMPLING ", \"samples\": 20, \"max_contexts\": "
+                                                          "800",
            1);
     make_codes(place, codes, pairs);
     char *model = teach(place, student, teacher, codes, CONTROL_STEPS, "0.002");

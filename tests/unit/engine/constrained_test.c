@@ -140,7 +140,8 @@ static void wide_beams_find_the_best_text_that_meets_all_clauses(void **state)
 
 /* Their settings but without pruning, since random models are flat and the words asked for are
  * seldom among 50 of 1,060 steps: every text that claims to meet all does, says nothing forbidden,
- * repeats no three tokens and has the log p of a whole pass; and more are met than by rank alone. */
+ * repeats no three tokens and has the log p of a whole pass, and more
+ * are met than by rank alone. */
 static void groups_meet_clauses_that_rank_alone_does_not(void **state)
 {
     enum { LENGTH = 14, SEEDS = 6 };

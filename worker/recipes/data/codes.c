@@ -281,7 +281,8 @@ static void codes_close(struct run *run, void *opaque)
 
 static const struct param codes_params[] = {
     {"codes", PARAM_CHOICE, "len+abs", 0, 0, "len|len+abs",
-     "what codes say: the length of the rewrite for one of its source, and how other its words are"},
+     "what codes say: the length of the rewrite for one of its source, and how other its words "
+     "are"},
     {"drop", PARAM_FLOAT, "0.1", 0, 1, NULL,
      "probability that a pair of the part train is without a code, of each kind"},
     {"name", PARAM_STRING, "", 0, 0, NULL, "name of the dataset; empty: the job's name"},
@@ -290,7 +291,8 @@ static const struct param codes_params[] = {
 
 static const struct input codes_inputs[] = {
     {"pairs", INPUT_DATASET, true,
-     "documents of a source, a newline and a rewrite: its parts train and valid, or the part named"},
+     "documents of a source, a newline and a rewrite: its parts train and valid, or the part "
+     "named"},
 };
 
 const struct recipe recipe_data_codes = {

@@ -52,7 +52,7 @@ static int find_context(struct pairs *pairs, uint64_t context, struct outcome *o
     return 0;
 }
 
-/* samples after the context or a sentence after it and its rewrites, by a student or in sequence. */
+/* samples after the context or a sentence after it and its rewrites, a student's or in sequence. */
 static int sample(struct pairs *pairs, struct outcome *out, struct err *err)
 {
     size_t rewrites = pairs->student ? pairs->samples : pairs->sequential ? pairs->samples - 1 : 0;
