@@ -155,8 +155,8 @@ static void encoders_say_what_they_lack(void **state)
 
     for (size_t i = 0; i < ARRAY_COUNT(wrong); i++) {
         char *spec = mem_printf("\"kind\": \"pretraining\", \"recipe\": \"%s\", \"inputs\": "
-                                "{\"data\": {\"path\": \"%s/%s\", \"part\": \"train\"}}, \"params\": "
-                                "{%s}",
+                                "{\"data\": {\"path\": \"%s/%s\", \"part\": \"train\"}}, "
+                                "\"params\": {%s}",
                                 wrong[i].recipe, place->folder, wrong[i].data, wrong[i].params);
         struct job_run job = {.name = "wrong", .spec = spec, .may_fail = true};
         char *path = job_path(place, "wrong", ".log"), *log = NULL;
@@ -187,8 +187,8 @@ static void hidden_kd_repeats_and_resumes(void **state)
     char *teacher = teacher_of(*state, "mlm", 10);
 
     check_repeats(*state, "hidden", "distillation", "hidden_kd", teacher,
-                  EVERYTHING ", \"layers\": 1, \"student_init\": \"teacher-layers\", \"steps\": 10, "
-                             "\"batch\": 8, \"grad_accum\": 2");
+                  EVERYTHING ", \"layers\": 1, \"student_init\": \"teacher-layers\", "
+                             "\"steps\": 10, \"batch\": 8, \"grad_accum\": 2");
     check_repeats(*state, "narrow", "distillation", "hidden_kd", teacher,
                   "\"cosine\": 0, \"hidden\": 1, \"attention\": 1, \"layers\": 2, \"d_model\": 16, "
                   "\"map\": \"0:0,2:2\", \"kd_tokens\": \"masked\", \"steps\": 10, \"batch\": 4");

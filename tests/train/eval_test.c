@@ -24,9 +24,9 @@ static int with_model(void **state)
     const struct place *place = *state;
     forget = part_of(place, "forget");
     spec = mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
-                      "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 32, \"heads\": "
-                      "4, \"context\": 64, \"separator\": \":\", \"steps\": %d, \"batch\": %d, "
-                      "\"learning_rate\": 0.01, \"weight_decay\": 0, \"seed\": 9}",
+                      "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 32, "
+                      "\"heads\": 4, \"context\": 64, \"separator\": \":\", \"steps\": %d, "
+                      "\"batch\": %d, \"learning_rate\": 0.01, \"weight_decay\": 0, \"seed\": 9}",
                       forget, STEPS, LINES);
     struct job_run job = {.name = "model", .spec = spec};
 
@@ -135,8 +135,9 @@ static void choices_score_as_separate_passes_do(void **state)
     assert_true(value_of(&one, "acc_low") > 0.85 && value_of(&one, "acc_high") == 1);
     assert_true(value_of(&one, "truncated") == 0);
     OK(file_read(path, 1 << 20, &text, &length, &fixture_err));
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), lines++) {
-        json_t *root = json_loads(line, 0, NULL), *scores = json_object_get(root, "log_p");
+    for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1, lines++) {
+        json_t *root = json_loadb(line, (size_t)(end - line), 0, NULL);
+        json_t *scores = json_object_get(root, "log_p");
         char *mine = document_text(lines), *context, *rest;
         size_t gold = (size_t)json_integer_value(json_object_get(root, "gold"));
 

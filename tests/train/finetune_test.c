@@ -59,8 +59,8 @@ static int with_bases(void **state)
     if (place_open(state) < 0)
         return -1;
     sft(*state, "base", NULL, SHAPE ", \"steps\": 20, \"learning_rate\": 0.01", NULL, 1, NULL);
-    sft(*state, "llama", NULL, SHAPE ", \"arch\": \"llama\", \"steps\": 20, \"learning_rate\": 0.01",
-        NULL, 1, NULL);
+    sft(*state, "llama", NULL,
+        SHAPE ", \"arch\": \"llama\", \"steps\": 20, \"learning_rate\": 0.01", NULL, 1, NULL);
     return 0;
 }
 

@@ -66,7 +66,8 @@ static void train(const struct place *place, const char *name, const char *kind,
 
 static void assert_same_student(const struct place *place, const char *a, const char *b)
 {
-    char *left = checkpoint_of(place, a, LIMIT_STEPS), *right = checkpoint_of(place, b, LIMIT_STEPS);
+    char *left = checkpoint_of(place, a, LIMIT_STEPS);
+    char *right = checkpoint_of(place, b, LIMIT_STEPS);
 
     assert_same_file(left, right, "model.safetensors");
     assert_same_file(left, right, "optim-00000-of-00001.safetensors");

@@ -47,13 +47,14 @@ static void wrong_items_are_refused_by_name(void **state)
     } wrong[] = {
         {"{\"context\": \"a\", \"choices\": [\"b\"], \"gold\": 0}", "list of 2 to 256 texts"},
         {"{\"context\": \"a\", \"choices\": [\"b\", \"\"], \"gold\": 0}", "choices[1]"},
-        {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 2}", "'gold' is no number from"},
+        {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 2}", "'gold' is no number"},
         {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"]}", "'gold' is no number from"},
         {"{\"choices\": [\"b\", \"c\"], \"gold\": 0}", "'context' is no text"},
         {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"labels\": [0, 0]}", "has no 1"},
         {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"labels\": [1]}", "1 entries for 2"},
         {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"labels\": [1, 2]}", "labels[1]"},
-        {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"labels\": [1, 0], \"gold\": 0}", "both"},
+        {"{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"labels\": [1, 0], \"gold\": 0}",
+         "both"},
         {"[]", "not an object"},
         {"{\"context\": ", "column"},
     };
@@ -73,8 +74,8 @@ static void wrong_items_are_refused_by_name(void **state)
  * two bytes each tell characters from bytes. */
 static void lengths_are_normalised_as_computed_by_hand(void **state)
 {
-    struct choice_item item = item_of("{\"context\": \"c\", \"choices\": [\"no\", \"surely it is\"], "
-                                      "\"gold\": 1}");
+    struct choice_item item = item_of("{\"context\": \"c\", \"choices\": [\"no\", "
+                                      "\"surely it is\"], \"gold\": 1}");
     struct choice_item letters = item_of("{\"context\": \"c\", \"choices\": "
                                          "[\"\\u00e9\\u00e9\", \"abc\"], \"gold\": 0}");
     double log_p[2] = {-4, -6}, even[2] = {-4, -5.5}, mutual[2] = {-1, -5};
