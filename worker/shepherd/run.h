@@ -109,7 +109,7 @@ struct run {
     uint64_t deadline_ms; /* of the present rung; 0: none */
     uint64_t watch_ms;    /* next look */
     uint64_t stalled_ms;  /* since when there is no progress; 0: there is */
-    bool stacks_taken, others_wait; /* of this stall; a rank here waits for others */
+    bool stacks_taken;              /* of this stall */
     size_t culprit;                 /* index of the rank they wait for; rank_count: not here */
     enum stack_finding culprit_finding;
     uint64_t full_ms;     /* when the spool was last seen full: then programs wait for us */

@@ -79,8 +79,6 @@ static enum stack_finding stack_report(struct run *run, unsigned index)
 static void finding_take(struct run *run, unsigned index, enum stack_finding finding)
 {
     bool known = run->culprit < run->plan.rank_count;
-    if (finding == STACK_WAITING)
-        run->others_wait = true;
     if ((finding == STACK_STOPPED && (!known || run->culprit_finding != STACK_STOPPED)) ||
         (finding == STACK_ELSEWHERE && !known)) {
         run->culprit = index;
@@ -133,10 +131,11 @@ static void silence_describe(const struct run *run, unsigned index, uint64_t now
 }
 
 /* A collective hangs on all nodes at once, but only one of them has the rank for which the others
- * wait. A node whose ranks all wait gives that one the time to say so. */
+ * wait. A node whose ranks all wait, or whose debugger had no answer, gives that one the time to
+ * say so. */
 static bool is_for_another_node(const struct run *run, uint64_t now_ms)
 {
-    return run->plan.gang && run->others_wait && run->culprit == run->plan.rank_count &&
+    return run->plan.gang && run->culprit == run->plan.rank_count &&
            now_ms - run->stalled_ms < WATCH_OTHERS_MS;
 }
 
@@ -149,7 +148,7 @@ static void stall_check(struct run *run, uint64_t now_ms)
         return;
     if (!is_silent(run, now_ms, &index)) {
         run->stalled_ms = 0;
-        run->stacks_taken = run->others_wait = false;
+        run->stacks_taken = false;
         return;
     }
     if (!run->stalled_ms)
