@@ -43,6 +43,7 @@ void token_write(const struct token *token, struct buf *out)
 int token_add_endpoint(struct token *token, const char *text, size_t length, struct err *err)
 {
     bool whole = length > 6 && (memcmp(text, "tcp://", 6) == 0 || memcmp(text, "ipc://", 6) == 0);
+    bool is_ipc = whole && *text == 'i';
     if (token->endpoint_count == TOKEN_ENDPOINTS_MAX)
         return err_set(err, ERR_LIMIT, "more than %u endpoints", TOKEN_ENDPOINTS_MAX);
     if (length + 6 >= TOKEN_ENDPOINT_SIZE)
@@ -51,7 +52,9 @@ int token_add_endpoint(struct token *token, const char *text, size_t length, str
     for (size_t i = 0; i < length; i++)
         if (text[i] <= ' ' || text[i] > '~' || text[i] == ',' || text[i] == '@')
             return err_set(err, ERR_INVALID, "an endpoint holds a character that no address has");
-    if (!whole && (length == 0 || !memchr(text, ':', length)))
+    const char *host = whole ? text + 6 : text;
+    size_t rest = length - (size_t)(host - text);
+    if (!is_ipc && (!memchr(host, ':', rest) || *host == ':' || memchr(host, '/', rest)))
         return err_set(err, ERR_INVALID, "'%.*s' is no endpoint, expected HOST:PORT", (int)length,
                        text);
     snprintf(token->endpoints[token->endpoint_count++], TOKEN_ENDPOINT_SIZE, "%s%.*s",

@@ -94,8 +94,8 @@ const struct node *draft_given(const struct draft *draft, const char *path);
 typedef void field_read(struct reader *reader, const struct node *node, const struct place *place,
                         struct draft *draft);
 field_read read_version, read_nodes, read_constraint, read_causes, read_every, read_keep,
-    read_inputs, read_needs, read_outputs, read_command, read_env, read_secrets, read_array, read_elsewhere,
-    read_snapshot, read_cwd, read_notify;
+    read_inputs, read_needs, read_outputs, read_command, read_env, read_secrets, read_array,
+    read_elsewhere, read_snapshot, read_cwd, read_notify;
 /* The folder of code.snapshot as an absolute path without a slash at its end; in arena. */
 const char *snapshot_folder(struct arena *arena, const char *text, const char *folder);
 

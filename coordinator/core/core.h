@@ -203,8 +203,8 @@ int core_exec_find(const struct core *core, const struct event_exec *event,
 /* Whether the attempt still has a part on the worker behind this peer. */
 bool core_exec_lives(const struct core *core, uint64_t attempt_id, uint64_t worker_peer);
 
-/* The secrets that an attempt may have on the worker behind this peer. Errors: ERR_DENIED: it has no
- * part there. */
+/* The secrets that an attempt may have on the worker behind this peer. Errors: ERR_DENIED: it has
+ * no part there. */
 struct spec_variable;
 struct core_secrets {
     const char *account;               /* whose they are */

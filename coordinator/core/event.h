@@ -38,7 +38,7 @@ struct event_found {
     size_t checkpoint_count;
     const struct row_artifact *artifacts; /* of those jobs */
     size_t artifact_count;
-    const struct row_removal *removals; /* LOOKUP_GARBAGE: what may go, as orders without a number */
+    const struct row_removal *removals; /* LOOKUP_GARBAGE: what may go, without a number yet */
     size_t removal_count;
 };
 

@@ -15,9 +15,9 @@
 
 /* ---- order --------------------------------------------------------------------------------- */
 
-/* Keys and bonuses stay below 2^62, so that the sum is exact. Where jobs evict, the preemption class
- * goes before everything else: a victim of greater priority would take back the room that was made,
- * and be evicted again, without end. */
+/* Keys and bonuses stay below 2^62, so that the sum is exact. Where jobs evict, the preemption
+ * class goes before everything else: a victim of greater priority would take back the room that was
+ * made, and be evicted again, without end. */
 static bool comes_before(const struct pass *pass, size_t a, size_t b)
 {
     const struct policy_class *classes = pass->view->classes;

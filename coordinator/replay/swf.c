@@ -34,14 +34,22 @@ struct header {
     uint64_t processors, nodes;
 };
 
-/* "; MaxProcs: 128"; a value that is no number says nothing. */
+/* A value that is no number, or none that a machine can have, says nothing. */
+static uint64_t header_number(const char *text)
+{
+    text += strspn(text, " \t");
+    unsigned long long value = isdigit((unsigned char)*text) ? strtoull(text, NULL, 10) : 0;
+    return value <= UINT32_MAX ? value : 0;
+}
+
+/* "; MaxProcs: 128" */
 static void header_take(const char *comment, struct header *header)
 {
     comment += strspn(comment, "; \t");
     if (strncasecmp(comment, "MaxProcs:", 9) == 0)
-        header->processors = strtoull(comment + 9, NULL, 10);
+        header->processors = header_number(comment + 9);
     else if (strncasecmp(comment, "MaxNodes:", 9) == 0)
-        header->nodes = strtoull(comment + 9, NULL, 10);
+        header->nodes = header_number(comment + 9);
 }
 
 static int line_split(const char *name, size_t line, const char *text, double *values,

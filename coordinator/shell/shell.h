@@ -103,8 +103,8 @@ struct shell {
     uint64_t last_ticket;
 
     struct pg_watch writer_watch, lane_watches[READER_LANES];
-    struct loop_timer wake_timer, tenure_timer, pg_timer, commit_timer, maintain_timer, end_timer, collect_timer,
-        exec_timer;
+    struct loop_timer wake_timer, tenure_timer, pg_timer, commit_timer, maintain_timer, end_timer,
+        collect_timer, exec_timer;
     uint64_t wake_at_ms; /* as the core last asked */
     bool dirty;          /* the core has seen events since its last TICK */
     bool paused;         /* reading of sockets is suspended */

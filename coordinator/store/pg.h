@@ -30,7 +30,7 @@ enum pg_trouble {
  * words. */
 int pg_connect(const char *conninfo, enum pg_purpose purpose, PGconn **out,
                struct err *err) WARN_UNUSED;
-/* For all connections from now on, in place of what conninfo says; copied. NULL: as conninfo says. */
+/* For all connections from now on, in place of what conninfo says, or NULL; copied. */
 void pg_password_set(const char *password);
 
 /* Begins to connect; go on with PQconnectPoll. Errors: as above. */

@@ -13,8 +13,8 @@
 size_t sweep_processes(const char *folder, const char *cgroup, struct process_list *seen);
 
 /* Removes the directories noted in `places`, the run directory and, in /dev/shm, entries of the
- * folder's owner whose name carries the number of one of `pids` (torch_PID_..., and the like) and that
- * were made after `since_us` (wall clock). Only absolute places with a component that starts
+ * folder's owner whose name carries the number of one of `pids` (torch_PID_..., and the like) and
+ * that were made after `since_us` (wall clock). Only absolute places with a component that starts
  * with "athanor-" and of the folder's owner are believed, because the job's account may write
  * the list. Errors: ERR_IO, the first one; the rest is removed nevertheless. */
 int sweep_places(const char *folder, const pid_t *pids, size_t pid_count, uint64_t since_us,

@@ -215,9 +215,9 @@ static void set_mpirun(const struct plan *plan, const struct environment_places 
     set_shares(plan, out);
 }
 
-/* Left alone Gloo takes the interface that the node's name resolves to, often loopback, and NCCL one
- * that may be a bridge of containers: ranks then wait for each other for ever. Both want a name,
- * not a network; '=' makes NCCL take it whole. An address that no interface has, because a
+/* Left alone Gloo takes the interface that the node's name resolves to, often loopback, and NCCL
+ * one that may be a bridge of containers: ranks then wait for each other for ever. Both want a
+ * name, not a network; '=' makes NCCL take it whole. An address that no interface has, because a
  * translation lies between, leaves the choice to them. */
 static void set_interface(const struct plan *plan, struct environment *out)
 {

@@ -609,7 +609,8 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
     struct err err = {0};
     start(f, 1,
           "echo > /dev/shm/torch_$$_2_0; (setsid sh -c 'echo $$ > $HOME_DIR/deep; "
-          "echo > /dev/shm/torch_$$_2_0; touch $HOME_DIR/file-1; exec sleep 600') & exec sleep 600");
+          "echo > /dev/shm/torch_$$_2_0; touch $HOME_DIR/file-1; exec sleep 600') & "
+          "exec sleep 600");
     UNTIL(f, started, 1);
     UNTIL(f, file_is_there, 1);
     assert_int_equal(folder_processes(attempt_folder(f, 1), &noted, &count, &err), 0);

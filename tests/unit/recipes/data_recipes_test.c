@@ -288,7 +288,8 @@ static void no_sentence_of_a_pair_to_judge_is_trained_on(void **state)
         assert_false(has_sentence(&train, x));
         assert_false(has_sentence(&train, y));
     }
-    assert_true(has_sentence(&train, "change location; move, travel, or proceed, also metaphorically."));
+    assert_true(
+        has_sentence(&train, "change location; move, travel, or proceed, also metaphorically."));
     dataset_texts_done(&train);
     dataset_texts_done(&same);
     dataset_texts_done(&random);

@@ -136,6 +136,8 @@ static int read_pieces(struct tokenizer *tokenizer, json_t *vocab, struct err *e
         if (id < 0 || id >= (json_int_t)TOKENIZER_VOCAB_MAX)
             return err_set(err, ERR_INVALID, "model.vocab['%s'] is not an id from 0 to %u", key,
                            TOKENIZER_VOCAB_MAX - 1);
+        if (tokenizer_check_added(tokenizer, key, (uint32_t)id, err) < 0)
+            return -1;
         if ((uint32_t)id < tokenizer->vocab_size && tokenizer->tokens[id].added &&
             strcmp(tokenizer->tokens[id].bytes, key) == 0)
             continue;

@@ -43,9 +43,8 @@ static bool is_added_id(const struct tokenizer *tokenizer, uint32_t id)
     return id < tokenizer->vocab_size && tokenizer->tokens[id].added;
 }
 
-/* An added token and its vocabulary entry must be one id: readers disagree on which counts. */
-static int check_added_key(const struct tokenizer *tokenizer, const char *key, uint32_t id,
-                           struct err *err)
+int tokenizer_check_added(const struct tokenizer *tokenizer, const char *key, uint32_t id,
+                          struct err *err)
 {
     uint32_t entry = byte_map_find(&tokenizer->added_texts, key, strlen(key));
     if (entry == BYTE_MAP_NONE || tokenizer->added_texts.entries[entry].value == id)
@@ -70,7 +69,7 @@ static int read_vocab(struct tokenizer *tokenizer, json_t *vocab, struct err *er
                     TOKENIZER_VOCAB_MAX - 1);
             goto out;
         }
-        if (check_added_key(tokenizer, key, (uint32_t)id, err) < 0)
+        if (tokenizer_check_added(tokenizer, key, (uint32_t)id, err) < 0)
             goto out;
         if (is_added_id(tokenizer, (uint32_t)id))
             continue;

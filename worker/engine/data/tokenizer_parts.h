@@ -83,6 +83,9 @@ int tokenizer_parse_vocab(const char *text, size_t length, bool lowercase, struc
                           struct err *err) WARN_UNUSED;
 /* In tokenizer_json.c. */
 int tokenizer_read_added(struct tokenizer *tokenizer, json_t *added, struct err *err) WARN_UNUSED;
+/* An added token and its vocabulary entry must be one id: readers disagree on which counts. */
+int tokenizer_check_added(const struct tokenizer *tokenizer, const char *key, uint32_t id,
+                          struct err *err) WARN_UNUSED;
 void tokenizer_put_added(struct buf *out, const struct tokenizer *tokenizer);
 void tokenizer_put_text(struct buf *out, const char *text, size_t length);
 /* In unigram.c: what is known once all pieces are. */
