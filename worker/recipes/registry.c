@@ -106,7 +106,7 @@ static json_t *words_json(const char *words)
     return array;
 }
 
-static json_t *value_json(const struct param *param, const struct param_value *value)
+json_t *param_value_json(const struct param *param, const struct param_value *value)
 {
     switch (param->type) {
     case PARAM_INT:
@@ -136,7 +136,7 @@ static json_t *param_json(const struct param *param)
     if (param->initial) {
         struct param_value value = {0};
         param_value_default(param, &value); /* CHECKs that the table's text is good */
-        put(object, "default", value_json(param, &value));
+        put(object, "default", param_value_json(param, &value));
         param_value_done(&value);
     }
     bool whole = param->type == PARAM_INT;

@@ -40,34 +40,6 @@ void stage_plan_input(struct stage_plan *plan, const char *input, const char *pa
     json_object_set_new(plan->inputs, input, input_object(path, ref, part, hash));
 }
 
-static json_t *list_json(const struct param_value *value)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < value->item_count; i++)
-        json_array_append_new(list, json_string(value->items[i]));
-    return list;
-}
-
-static json_t *value_json(const struct param *param, const struct param_value *value)
-{
-    switch (param->type) {
-    case PARAM_INT:
-        return json_integer(value->whole);
-    case PARAM_FLOAT:
-        return json_real(value->real);
-    case PARAM_BOOL:
-        return json_boolean(value->truth);
-    case PARAM_STRING:
-    case PARAM_CHOICE:
-        return json_string(value->text);
-    case PARAM_LIST:
-    case PARAM_TYPE_END:
-        break;
-    }
-    return list_json(value);
-}
-
 /* The outer job's value for a parameter of the stage; NULL: it has none. */
 static json_t *inherited(const struct run *outer, const struct stage_plan *plan,
                          const struct param *wanted)
@@ -86,7 +58,7 @@ static json_t *inherited(const struct run *outer, const struct stage_plan *plan,
         if (value && param->type != wanted->type)
             value = NULL; /* the same word for another thing */
     }
-    return value ? value_json(param, value) : NULL;
+    return value ? param_value_json(param, value) : NULL;
 }
 
 static json_t *resolve_params(const struct run *outer, const struct stage_plan *plan,
