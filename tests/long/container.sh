@@ -51,6 +51,7 @@ if [ -n "${ATHANOR_CONTAINER_BUILD:-}" ]; then
 else
     DESTDIR=$work/tree cmake --install "$build" --prefix /usr >"$work/install.log"
     tree=$work/tree
+    rm -f "$tree"/usr/lib/athanor/athanor-cuda.so # which the image's own build does not make
 fi
 
 stage image
