@@ -421,7 +421,7 @@ static bool secret_read(struct reader *reader, const struct node_pair *pair,
                       "its value",
                       value->kind == NODE_SCALAR ? "no name" : shown(reader, value));
     else {
-        *secret = (struct spec_variable){name, value->text};
+        *secret = (struct spec_variable){name, value->text, value->line, value->column};
         return true;
     }
     return false;

@@ -128,6 +128,7 @@ struct spec_need {
 
 struct spec_variable {
     const char *name, *value;
+    uint32_t line, column; /* of a secret in YAML */
 };
 
 /* Code that the job runs, as it was when it was submitted (common/snapshot). */

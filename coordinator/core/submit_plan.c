@@ -299,7 +299,7 @@ static void secrets_check(struct submit_pass *pass, const struct spec_job *spec)
         const struct spec_variable *secret = &spec->secrets[i];
         if (!has_secret(pass->event, secret->value))
             submit_refuse(
-                pass, 0, 0,
+                pass, secret->line, secret->column,
                 arena_printf(pass->arena, "jobs.%s.secrets.%s", spec->name, secret->name),
                 arena_printf(pass->arena,
                              "%s has no secret '%s': store it with 'athanor secret set %s'",

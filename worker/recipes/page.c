@@ -4,6 +4,17 @@
 #include "common/base/roff.h"
 #include "worker/recipes/registry.h"
 
+/* A list with spaces, so that its line can be broken. */
+static void add_default(struct buf *out, const struct param *param)
+{
+    buf_puts(out, "; default ");
+    for (const char *at = param->initial; *at; at++)
+        if (*at == ';' && param->type == PARAM_LIST)
+            buf_puts(out, ", ");
+        else
+            buf_putc(out, *at);
+}
+
 /* "(from 0 to 0.9; default 0.1)" after the help. */
 static void add_param(struct buf *out, const struct param *param)
 {
@@ -17,7 +28,7 @@ static void add_param(struct buf *out, const struct param *param)
     if (!param->initial)
         buf_puts(&facts, "; required");
     else if (*param->initial)
-        buf_printf(&facts, "; default %s", param->initial);
+        add_default(&facts, param);
     buf_puts(&help, param->help);
     if (facts.length)
         buf_printf(&help, " (%s)", facts.bytes + 2);
