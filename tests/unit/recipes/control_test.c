@@ -59,7 +59,8 @@ static void limits_come_back_from_a_dataset_and_damage_is_named(void **state)
     path = mem_printf("%s/dataset.json", folder);
     assert_int_equal(json_dump_file(root, path, 0), 0);
     assert_int_equal(control_read(folder, &back, &err), 0);
-    assert_memory_equal(&back, &control, sizeof control);
+    assert_int_equal(back.count, control.count);
+    assert_memory_equal(back.limit, control.limit, sizeof control.limit);
     json_array_remove(json_object_get(json_object_get(json_object_get(root, "codes"), "abs"),
                                       "limits"), 0);
     assert_int_equal(json_dump_file(root, path, 0), 0);
