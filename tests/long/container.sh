@@ -61,7 +61,9 @@ chroot "$work/image" useradd --uid 10001 --home-dir /var/lib/athanor --shell /us
 chroot "$work/image" install -d -o athanor -g athanor /var/lib/athanor /run/athanor
 say "packages of the image: $(chroot "$work/image" dpkg-query -W | wc -l), $(du -sm --one-file-system "$work/image" | cut -f1) MiB"
 
-inside() { chroot --userspec=10001:10001 "$work/image" /usr/bin/env PATH=/usr/bin:/bin HOME=/var/lib/athanor ATHANOR_HEALTH_FILE=/run/athanor/health "$@"; }
+enter=(chroot --userspec=10001:10001 "$work/image" /usr/bin/env PATH=/usr/bin:/bin
+    HOME=/var/lib/athanor ATHANOR_HEALTH_FILE=/run/athanor/health)
+inside() { "${enter[@]}" "$@"; }
 for program in athanor athanor-coordinator athanor-worker athanor-engine; do
     inside $program "$([ $program = athanor ] && echo version || echo --version)" >/dev/null
 done
@@ -71,13 +73,17 @@ missing=$(inside sh -c 'ldd /usr/bin/athanor* /usr/lib/athanor/*.so 2>/dev/null'
 inside athanor-engine --catalogue >"$work/catalogue.json"
 grep -q '"recipes"' "$work/catalogue.json"
 if inside athanor-worker --alive 2>/dev/null; then echo "--alive without a daemon succeeds"; exit 1; fi
-inside sh -c 'cd /tmp && athanor keys new n1 --out /var/lib/athanor/n1.key >/dev/null && athanor-worker --keys /var/lib/athanor/n1.key --server-key /var/lib/athanor/n1.key.pub --coordinator tcp://127.0.0.1:1 --state /var/lib/athanor/state' >"$work/worker.log" 2>&1 &
+key=/var/lib/athanor/n1.key
+inside sh -c "cd /tmp && athanor keys new n1 --out $key" >/dev/null
+# Not through the function: $! is to be the worker itself, not a shell around it.
+"${enter[@]}" athanor-worker --keys "$key" --server-key "$key.pub" --coordinator tcp://127.0.0.1:1 \
+    --state /var/lib/athanor/state >"$work/worker.log" 2>&1 &
 worker=$!
 for _ in $(seq 100); do
     inside athanor-worker --alive >/dev/null 2>&1 && break
     read -rt 0.2 <> <(:) || true
 done
 inside athanor-worker --alive >/dev/null
-kill "$(pgrep -P "$worker" athanor-worker || echo "$worker")" 2>/dev/null || true
+kill "$worker"
 wait "$worker" || true
 say "all programs run as user 10001 with the packages of the image"
