@@ -35,6 +35,14 @@ static int frame_add(struct frame *frame, struct frame_item item, struct err *er
     return 0;
 }
 
+/* An id that has a token: vocabularies may have holes. */
+static bool is_token(const struct tokenizer *tokenizer, const json_t *id)
+{
+    json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
+    return value >= 0 && value < (json_int_t)tokenizer->vocab_size &&
+           tokenizer->tokens[value].length > 0;
+}
+
 /* {"SpecialToken": {"id": "[CLS]", "type_id": 0}} or {"Sequence": {"id": "A", "type_id": 0}}. */
 static int read_template_item(const struct tokenizer *tokenizer, json_t *value, json_t *specials,
                               struct frame *frame, struct err *err)
@@ -53,8 +61,7 @@ static int read_template_item(const struct tokenizer *tokenizer, json_t *value, 
     }
     json_t *ids = json_object_get(json_object_get(specials, name), "ids");
     json_t *id = json_array_get(ids, 0);
-    if (json_array_size(ids) != 1 || !json_is_integer(id) || json_integer_value(id) < 0 ||
-        json_integer_value(id) >= (json_int_t)tokenizer->vocab_size)
+    if (json_array_size(ids) != 1 || !is_token(tokenizer, id))
         return err_set(err, ERR_INVALID, "post_processor.special_tokens['%s'] is not one id of "
                        "the vocabulary", name);
     item.id = (uint32_t)json_integer_value(id);
@@ -87,11 +94,9 @@ static int read_bert_frame(struct tokenizer *tokenizer, json_t *processor, struc
 {
     json_t *first = json_array_get(json_object_get(processor, "cls"), 1);
     json_t *between = json_array_get(json_object_get(processor, "sep"), 1);
-    json_int_t limit = (json_int_t)tokenizer->vocab_size;
-    if (!json_is_integer(first) || !json_is_integer(between) || json_integer_value(first) < 0 ||
-        json_integer_value(between) < 0 || json_integer_value(first) >= limit ||
-        json_integer_value(between) >= limit)
-        return err_set(err, ERR_INVALID, "post_processor needs cls and sep as [text, id]");
+    if (!is_token(tokenizer, first) || !is_token(tokenizer, between))
+        return err_set(err, ERR_INVALID, "post_processor needs cls and sep as [text, id], with "
+                       "ids of the vocabulary");
     frame_bert(tokenizer, (uint32_t)json_integer_value(first),
                (uint32_t)json_integer_value(between));
     return 0;
