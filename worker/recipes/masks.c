@@ -452,8 +452,9 @@ static void validation_close(struct validation *v)
     mem_free(v->masks.group);
 }
 
-int masks_validate(struct run *run, const struct masks *masks, struct corpus *corpus,
-                   const struct model *model, double *out_loss, struct err *err)
+/* Mean loss over the documents of a corpus. */
+static int validate(struct run *run, const struct masks *masks, struct corpus *corpus,
+                    const struct model *model, double *out_loss, struct err *err)
 {
     int64_t documents = corpus_count(corpus);
     double nll = 0, tokens = 0;
@@ -472,4 +473,22 @@ int masks_validate(struct run *run, const struct masks *masks, struct corpus *co
     }
     validation_close(&v);
     return rc;
+}
+
+int masks_report(struct run *run, const struct masks *masks, struct corpus *valid,
+                 const struct model *model, int64_t every, struct err *err)
+{
+    uint64_t done = run->step + 1;
+    double loss = 0;
+
+    if (!corpus_is_open(valid))
+        return 0;
+    if (done != run->step_count && (every == 0 || done % (uint64_t)every != 0))
+        return 0;
+    if (validate(run, masks, valid, model, &loss, err) < 0)
+        return -1;
+    run_metric(run, "val_loss", loss);
+    if (done == run->step_count)
+        run_note(run, "val_loss %.4f nats a hidden token", loss);
+    return 0;
 }

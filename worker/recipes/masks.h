@@ -60,9 +60,10 @@ int masks_loss(struct tape *tape, const struct model *model, const struct masks 
                struct tensor *hidden, double each, float *out_nll, struct tensor **out_logits,
                struct err *err) WARN_UNUSED;
 
-/* Mean loss over the documents of a corpus (cut to the context) with masks that are always the
- * same; the same bits for any number of ranks. */
-int masks_validate(struct run *run, const struct masks *masks, struct corpus *corpus,
-                   const struct model *model, double *out_loss, struct err *err) WARN_UNUSED;
+/* Metric val_loss after each `every` steps (0: none) and after the last: the mean loss over the
+ * documents of `valid` (cut to the context) with masks that are always the same; the same bits for
+ * any number of ranks. Nothing where `valid` is not open. */
+int masks_report(struct run *run, const struct masks *masks, struct corpus *valid,
+                 const struct model *model, int64_t every, struct err *err) WARN_UNUSED;
 
 #endif

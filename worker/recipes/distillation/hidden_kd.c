@@ -468,23 +468,6 @@ static void count_step(struct hidden_kd *kd)
     kd->visible = counts[2];
 }
 
-static int hidden_kd_report(struct run *run, struct hidden_kd *kd, struct err *err)
-{
-    uint64_t done = run->step + 1;
-    double loss = 0;
-
-    if (!corpus_is_open(&kd->valid))
-        return 0;
-    if (done != run->step_count && (kd->eval_every == 0 || done % (uint64_t)kd->eval_every != 0))
-        return 0;
-    if (masks_validate(run, &kd->masks, &kd->valid, kd->trainer.model, &loss, err) < 0)
-        return -1;
-    run_metric(run, "val_loss", loss);
-    if (done == run->step_count)
-        run_note(run, "val_loss %.4f nats a hidden token", loss);
-    return 0;
-}
-
 static int update(struct run *run, struct hidden_kd *kd, struct err *err)
 {
     double rate = schedule_rate(&kd->trainer.schedule, (int64_t)run->step);
@@ -518,7 +501,7 @@ static int hidden_kd_step(struct run *run, void *state, struct err *err)
     if (update(run, kd, err) < 0)
         return -1;
     trainer_speed(&kd->trainer, (int64_t)kd->cells);
-    return hidden_kd_report(run, kd, err);
+    return masks_report(run, &kd->masks, &kd->valid, kd->trainer.model, kd->eval_every, err);
 }
 
 static int hidden_kd_load(struct run *run, void *state, struct checkpoint_reader *reader,

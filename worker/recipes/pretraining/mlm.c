@@ -97,23 +97,6 @@ static int mlm_pass(struct mlm *mlm, int64_t pass, int64_t count, double *loss, 
     return 0;
 }
 
-static int mlm_report(struct run *run, struct mlm *mlm, struct err *err)
-{
-    uint64_t done = run->step + 1;
-    double loss = 0;
-
-    if (!corpus_is_open(&mlm->valid))
-        return 0;
-    if (done != run->step_count && (mlm->eval_every == 0 || done % (uint64_t)mlm->eval_every != 0))
-        return 0;
-    if (masks_validate(run, &mlm->masks, &mlm->valid, mlm->trainer.model, &loss, err) < 0)
-        return -1;
-    run_metric(run, "val_loss", loss);
-    if (done == run->step_count)
-        run_note(run, "val_loss %.4f nats a hidden token", loss);
-    return 0;
-}
-
 static int mlm_step(struct run *run, void *state, struct err *err)
 {
     struct mlm *mlm = state;
@@ -130,7 +113,7 @@ static int mlm_step(struct run *run, void *state, struct err *err)
     if (trainer_update(&mlm->trainer, err) < 0)
         return -1;
     trainer_speed(&mlm->trainer, read);
-    return mlm_report(run, mlm, err);
+    return masks_report(run, &mlm->masks, &mlm->valid, mlm->trainer.model, mlm->eval_every, err);
 }
 
 static int mlm_load(struct run *run, void *state, struct checkpoint_reader *reader,
