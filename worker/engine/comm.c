@@ -6,11 +6,11 @@
 #include "worker/engine/comm.h"
 
 #include "worker/engine/backend.h"
+#include "worker/engine/comm_channels.h"
 
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 
-#include <mpi.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +46,15 @@ static int connect_ranks(struct comm *comm, uint64_t rank, uint64_t size, struct
     return 0;
 }
 
+static struct comm_channels *open_channels(void)
+{
+    struct comm_channels *channels = mem_alloc(sizeof *channels);
+
+    MPI_Comm_dup(MPI_COMM_WORLD, &channels->sums);
+    MPI_Comm_dup(MPI_COMM_WORLD, &channels->copies);
+    return channels;
+}
+
 int comm_open(struct comm **out, struct err *err)
 {
     struct comm *comm;
@@ -64,6 +73,7 @@ int comm_open(struct comm **out, struct err *err)
             return -1;
         }
         comm->scratch = mem_alloc(sizeof(double) * 2 * (size_t)(ROUND + comm->size));
+        comm->channels = open_channels();
     }
     *out = comm;
     return 0;
@@ -73,8 +83,12 @@ void comm_close(struct comm *comm)
 {
     if (!comm)
         return;
-    if (comm->size > 1)
+    if (comm->size > 1) {
+        MPI_Comm_free(&comm->channels->sums);
+        MPI_Comm_free(&comm->channels->copies);
         MPI_Finalize();
+    }
+    mem_free(comm->channels);
     mem_free(comm->scratch);
     mem_free(comm);
 }

@@ -11,6 +11,7 @@ struct comm {
     int rank;
     int size;
     void *scratch;
+    struct comm_channels *channels; /* of transfers that go on meanwhile: comm_channels.h */
 };
 
 /* Reads RANK and WORLD_SIZE. Errors: ERR_INVALID when MPI disagrees with them (the launcher

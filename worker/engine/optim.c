@@ -30,10 +30,50 @@ static int check_config(const struct optim_config *c, struct err *err)
     return 0;
 }
 
-int optim_new(struct model *model, const struct optim_config *config, struct optim **out,
-              struct err *err)
+static void set_defaults(struct optim_config *config)
+{
+    if (config->beta1 == 0)
+        config->beta1 = 0.9;
+    if (config->beta2 == 0)
+        config->beta2 = 0.95;
+    if (config->eps == 0)
+        config->eps = 1e-8;
+}
+
+/* This rank's segments: of the last bucket first, since buckets count from the end. */
+static int64_t hold_segments(struct optim *optim)
+{
+    int64_t buckets = reducer_bucket_count(optim->reducer), sum = 0;
+    int rank = reducer_comm(optim->reducer)->rank;
+
+    optim->held = mem_array((size_t)buckets, sizeof *optim->held);
+    for (int64_t i = buckets; i-- > 0;) {
+        int64_t from, to;
+
+        reducer_segment(optim->reducer, i, rank, &from, &to);
+        if (from == to)
+            continue;
+        optim->held[optim->held_count++] = (struct optim_range){from, to - from, sum};
+        sum += to - from;
+    }
+    return sum;
+}
+
+/* How many elements this rank has moments of. */
+static int64_t hold(struct optim *optim)
+{
+    if (optim->reducer && reducer_owners_only(optim->reducer))
+        return hold_segments(optim);
+    optim->held = mem_array(1, sizeof *optim->held);
+    optim->held[optim->held_count++] = (struct optim_range){0, optim->model->flat_count, 0};
+    return optim->model->flat_count;
+}
+
+int optim_new_shared(struct reducer *reducer, struct model *model,
+                     const struct optim_config *config, struct optim **out, struct err *err)
 {
     struct optim *optim;
+    int64_t count;
 
     CHECK(model->flat.grad != NULL);
     if (check_config(config, err) < 0)
@@ -41,14 +81,11 @@ int optim_new(struct model *model, const struct optim_config *config, struct opt
     optim = mem_zalloc(sizeof *optim);
     optim->config = *config;
     optim->model = model;
-    if (optim->config.beta1 == 0)
-        optim->config.beta1 = 0.9;
-    if (optim->config.beta2 == 0)
-        optim->config.beta2 = 0.95;
-    if (optim->config.eps == 0)
-        optim->config.eps = 1e-8;
-    if (make_state(model, model->flat_count, &optim->m, err) < 0 ||
-        make_state(model, model->flat_count, &optim->v, err) < 0 ||
+    optim->reducer = reducer;
+    set_defaults(&optim->config);
+    count = (int64_t)max_u64((uint64_t)hold(optim), 1); /* a rank may hold nothing */
+    if (make_state(model, count, &optim->m, err) < 0 ||
+        make_state(model, count, &optim->v, err) < 0 ||
         make_state(model, 1, &optim->square, err) < 0) {
         optim_free(optim);
         return -1;
@@ -57,17 +94,21 @@ int optim_new(struct model *model, const struct optim_config *config, struct opt
     return 0;
 }
 
+int optim_new(struct model *model, const struct optim_config *config, struct optim **out,
+              struct err *err)
+{
+    return optim_new_shared(NULL, model, config, out, err);
+}
+
 void optim_free(struct optim *optim)
 {
-    size_t size_bytes;
-
     if (!optim)
         return;
-    size_bytes = 4 * (size_t)optim->model->flat_count;
     optim->model->device->backend->finish(optim->model->device);
-    device_release(optim->model->device, optim->m.values, size_bytes);
-    device_release(optim->model->device, optim->v.values, size_bytes);
+    device_release(optim->model->device, optim->m.values, 4 * (size_t)tensor_count(&optim->m));
+    device_release(optim->model->device, optim->v.values, 4 * (size_t)tensor_count(&optim->v));
     device_release(optim->model->device, optim->square.values, 4);
+    mem_free(optim->held);
     mem_free(optim);
 }
 
@@ -78,41 +119,99 @@ static struct tensor slice(const struct tensor *flat, float *base, int64_t from,
                            .dim = {count, 1, 1, 1}, .values = base + from};
 }
 
-static int gradient_norm(struct optim *optim, double *out, struct err *err)
+/* Sum of the squares of a stretch of the gradient. */
+static int squares_of(struct optim *optim, int64_t from, int64_t count, double *out,
+                      struct err *err)
 {
     const struct model *model = optim->model;
     struct device *device = model->device;
-    struct tensor grads = slice(&model->flat, model->flat.grad, 0, model->flat_count);
+    struct tensor grads = slice(&model->flat, model->flat.grad, from, count);
     struct op_call call = {.op = OP_SUM_SQUARES, .in = {&grads}, .out = {&optim->square}};
     const struct op_kernels *kernels = &device->backend->ops[OP_SUM_SQUARES];
     float host;
 
+    *out = 0;
+    if (count == 0)
+        return 0;
     if (kernels->scratch &&
         device_scratch_reserve(device, kernels->scratch(device, &call), err) < 0)
         return -1;
     op_forward(device, &call);
     tensor_read(&optim->square, &host);
-    *out = sqrt((double)host);
+    *out = host;
     return 0;
 }
 
-static void update_range(struct optim *optim, int64_t from, int64_t to, double decay, double rate,
-                         double scale)
+/* Each rank the squares of its segments; then all of them, added in one order everywhere. */
+static int shared_squares(struct optim *optim, double *out, struct err *err)
+{
+    struct comm *comm = reducer_comm(optim->reducer);
+    int64_t buckets = reducer_bucket_count(optim->reducer), from, to;
+    double *own = mem_array((size_t)buckets * (size_t)(1 + comm->size), sizeof *own);
+    double *all = own + buckets;
+    int rc = 0;
+
+    for (int64_t i = 0; i < buckets && rc == 0; i++) {
+        reducer_segment(optim->reducer, i, comm->rank, &from, &to);
+        rc = squares_of(optim, from, to - from, &own[i], err);
+    }
+    if (rc == 0)
+        comm_gather_all(comm, own, (size_t)buckets * sizeof *own, all);
+    *out = 0;
+    for (int64_t i = 0; i < buckets * comm->size; i++)
+        *out += all[i];
+    mem_free(own);
+    return rc;
+}
+
+static int gradient_norm(struct optim *optim, double *out, struct err *err)
+{
+    bool is_shared = optim->reducer && reducer_comm(optim->reducer)->size > 1;
+
+    if ((is_shared ? shared_squares(optim, out, err)
+                   : squares_of(optim, 0, optim->model->flat_count, out, err)) < 0)
+        return -1;
+    *out = sqrt(*out);
+    return 0;
+}
+
+/* How one update goes, whatever the weight. */
+struct update {
+    double decay, rate, scale;
+};
+
+static void update_range(struct optim *optim, int64_t from, int64_t count, int64_t state,
+                         const struct update *update)
 {
     struct model *model = optim->model;
     const struct optim_config *c = &optim->config;
-    struct tensor p = slice(&model->flat, tensor_f32(&model->flat), from, to - from);
-    struct tensor g = slice(&model->flat, model->flat.grad, from, to - from);
-    struct tensor m = slice(&optim->m, tensor_f32(&optim->m), from, to - from);
-    struct tensor v = slice(&optim->v, tensor_f32(&optim->v), from, to - from);
+    struct tensor p = slice(&model->flat, tensor_f32(&model->flat), from, count);
+    struct tensor g = slice(&model->flat, model->flat.grad, from, count);
+    struct tensor m = slice(&optim->m, tensor_f32(&optim->m), state, count);
+    struct tensor v = slice(&optim->v, tensor_f32(&optim->v), state, count);
     struct op_call call = {.op = OP_ADAMW, .in = {&p, &g, &m, &v}, .whole = {optim->step},
-                           .real = {rate, c->beta1, c->beta2, c->eps, decay, scale}};
+                           .real = {update->rate, c->beta1, c->beta2, c->eps, update->decay,
+                                    update->scale}};
 
     op_forward(model->device, &call);
 }
 
+/* What this rank holds of elements from..to-1. */
+static void update_held(struct optim *optim, int64_t from, int64_t to,
+                        const struct update *update)
+{
+    for (int64_t i = 0; i < optim->held_count; i++) {
+        const struct optim_range *range = &optim->held[i];
+        int64_t begin = from > range->at ? from : range->at;
+        int64_t end = to < range->at + range->count ? to : range->at + range->count;
+
+        if (begin < end)
+            update_range(optim, begin, end - begin, range->state + begin - range->at, update);
+    }
+}
+
 /* Neighbours with the same decay are updated in one call. */
-static void update_all(struct optim *optim, double rate, double scale)
+static void update_all(struct optim *optim, struct update update)
 {
     const struct model *model = optim->model;
     int64_t i = 0;
@@ -123,16 +222,18 @@ static void update_all(struct optim *optim, double rate, double scale)
 
         while (end < model->weight_count && model->weight[end].decays == decays)
             end++;
-        update_range(optim, from,
-                     end < model->weight_count ? model->weight[end].offset : model->flat_count,
-                     decays ? optim->config.weight_decay : 0, rate, scale);
+        update.decay = decays ? optim->config.weight_decay : 0;
+        update_held(optim, from,
+                    end < model->weight_count ? model->weight[end].offset : model->flat_count,
+                    &update);
         i = end;
     }
 }
 
 int optim_step(struct optim *optim, double learning_rate, double *out_norm, struct err *err)
 {
-    double norm, scale = 1;
+    struct update update = {.rate = learning_rate, .scale = 1};
+    double norm;
 
     if (gradient_norm(optim, &norm, err) < 0)
         return -1;
@@ -141,9 +242,13 @@ int optim_step(struct optim *optim, double learning_rate, double *out_norm, stru
         return err_set(err, ERR_LIMIT, "the gradient is not finite after update %lld",
                        (long long)optim->step);
     if (optim->config.clip_norm > 0 && norm > optim->config.clip_norm)
-        scale = optim->config.clip_norm / norm;
+        update.scale = optim->config.clip_norm / norm;
     optim->step++;
-    update_all(optim, learning_rate, scale);
+    update_all(optim, update);
+    if (optim->reducer && reducer_owners_only(optim->reducer)) {
+        reducer_share_weights(optim->reducer);
+        model_zero_grad(optim->model); /* terms of elements that others hold */
+    }
     return 0;
 }
 

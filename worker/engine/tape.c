@@ -40,6 +40,8 @@ struct tape {
     size_t call_count, call_capacity;
     struct spare *spare;
     size_t spare_count, spare_capacity;
+    tape_watcher watcher; /* of the next backward */
+    void *watcher_argument;
     bool failed;
     struct err failure;
 };
@@ -137,6 +139,7 @@ void tape_reset(struct tape *tape)
     tape->tensor_count = 0;
     tape->call_count = 0;
     tape->spare_count = 0;
+    tape->watcher = NULL;
     if (tape->block_count > 1)
         join_blocks(tape);
 }
@@ -393,6 +396,18 @@ static void reclaim(struct tape *tape, const struct op_call *call)
     }
 }
 
+const struct op_call *tape_calls(const struct tape *tape, size_t *out_count)
+{
+    *out_count = tape->call_count;
+    return tape->call;
+}
+
+void tape_watch(struct tape *tape, tape_watcher watcher, void *argument)
+{
+    tape->watcher = watcher;
+    tape->watcher_argument = argument;
+}
+
 int tape_backward(struct tape *tape, struct err *err)
 {
     CHECK(tape->mode == TAPE_TRAIN);
@@ -409,7 +424,10 @@ int tape_backward(struct tape *tape, struct err *err)
         if (reached)
             op_backward(tape->device, call);
         reclaim(tape, call);
+        if (tape->watcher)
+            tape->watcher(tape->watcher_argument, i);
     }
+    tape->watcher = NULL;
     tape->call_count = 0;
     return tape_check(tape, err);
 }

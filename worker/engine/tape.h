@@ -32,6 +32,12 @@ int tape_check(const struct tape *tape, struct err *err) WARN_UNUSED;
 /* Replays backward; gradients of weights are added to the models' flat gradients. Outputs of
  * ops are gone afterwards (their memory is used again): read hidden states before. */
 int tape_backward(struct tape *tape, struct err *err) WARN_UNUSED;
+/* What the next tape_backward will replay, last one first; valid until it ends. */
+const struct op_call *tape_calls(const struct tape *tape, size_t *out_count);
+/* In the next tape_backward only, after each call: call number calls_left, counted from 0, and all
+ * later ones have added their gradients. For reduce.c. */
+typedef void (*tape_watcher)(void *argument, size_t calls_left);
+void tape_watch(struct tape *tape, tape_watcher watcher, void *argument);
 
 struct device *tape_device(const struct tape *tape);
 bool tape_records(const struct tape *tape);

@@ -138,7 +138,7 @@ static int causal_pass(struct causal *causal, int64_t pass, int64_t target_count
     head.target = causal->rows.target;
     head.ce_weight = rows_weigh(&causal->rows, 1.0 / (double)target_count);
     if (trainer_forward(trainer, &rows, &head.hidden, err) < 0 ||
-        loss_head(trainer->tape, &head, &values, err) < 0 || tape_backward(trainer->tape, err) < 0)
+        loss_head(trainer->tape, &head, &values, err) < 0 || trainer_backward(trainer, err) < 0)
         return -1;
     *loss += values.total;
     return 0;

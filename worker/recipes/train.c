@@ -86,6 +86,7 @@ void trainer_close(struct trainer *trainer)
     free(trainer->grad_host);
     tape_free(trainer->tape);
     optim_free(trainer->optim);
+    reducer_free(trainer->reducer);
     lora_free(trainer->lora);
     model_free(trainer->model);
     device_close(trainer->device);
@@ -135,7 +136,10 @@ int trainer_start(struct trainer *trainer, struct err *err)
                        "parameter 'warmup' is %lld, more than the job's %lld steps",
                        (long long)trainer->schedule.warmup_steps,
                        (long long)trainer->schedule.steps);
-    return optim_new(trained_of(trainer), &config, &trainer->optim, err);
+    if (reducer_new(run->comm, trained_of(trainer), 0, run_bool(run, "zero"), &trainer->reducer,
+                    err) < 0)
+        return -1;
+    return optim_new_shared(trainer->reducer, trained_of(trainer), &config, &trainer->optim, err);
 }
 
 int64_t trainer_pass_most(const struct trainer *trainer)
@@ -242,6 +246,13 @@ int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
     return rc;
 }
 
+int trainer_backward(struct trainer *trainer, struct err *err)
+{
+    if (trainer->pass == trainer->pass_count)
+        reducer_follow(trainer->reducer, trainer->tape);
+    return tape_backward(trainer->tape, err);
+}
+
 int trainer_apply(struct trainer *trainer, struct err *err)
 {
     struct run *run = trainer->run;
@@ -262,8 +273,7 @@ int trainer_apply(struct trainer *trainer, struct err *err)
 
 int trainer_update(struct trainer *trainer, struct err *err)
 {
-    if (comm_sum_grad(trainer->run->comm, &trained_of(trainer)->flat, err) < 0)
-        return -1;
+    reducer_finish(trainer->reducer);
     return trainer_apply(trainer, err);
 }
 

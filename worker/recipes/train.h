@@ -1,7 +1,7 @@
 /* train.h - what training recipes share: device, model, optimiser, and the end of a step.
  *
  * A step of a recipe: fill its rows; count targets over all ranks; for each pass
- * trainer_forward, a loss from loss.h whose weights hold all normalisation, tape_backward;
+ * trainer_forward, a loss from loss.h whose weights hold all normalisation, trainer_backward;
  * then trainer_update. The trainer's state is the model, the optimiser and run->step. */
 #ifndef ATHANOR_TRAIN_H
 #define ATHANOR_TRAIN_H
@@ -40,7 +40,9 @@
     {p "beta1", PARAM_FLOAT, "0.9", 0.001, 0.9999, NULL, "AdamW's first moment"}, \
     {p "beta2", PARAM_FLOAT, "0.95", 0.001, 0.99999, NULL, "AdamW's second moment"}, \
     {p "clip", PARAM_FLOAT, "1.0", 0, 1e6, NULL, \
-     "gradient norm above which gradients are scaled down; 0: never"}
+     "gradient norm above which gradients are scaled down; 0: never"}, \
+    {p "zero", PARAM_BOOL, "false", 0, 0, NULL, \
+     "ranks share AdamW's moments (ZeRO-1): 8 bytes a weight become 8 / ranks; the same results"}
 /* clang-format on */
 
 /* Rows for recipes that can train adapters of a model instead of the model. */
@@ -62,6 +64,7 @@ struct trainer {
     struct tape *tape;
     struct model *model;
     struct lora *lora;   /* NULL: the model itself is trained              */
+    struct reducer *reducer; /* of the gradients of what is trained        */
     struct optim *optim;
     struct schedule_config schedule;
     uint64_t seed;
@@ -100,6 +103,9 @@ int trainer_forward(struct trainer *trainer, const struct model_batch *rows,
 /* The same with more states than the last: states->layer as model.h says. */
 int trainer_states(struct trainer *trainer, const struct model_batch *rows,
                    struct model_states *states, struct err *err) WARN_UNUSED;
+/* tape_backward of a pass. In the step's last pass the ranks' sums begin while it runs; recipes
+ * with more backward passes in a step than forward passes call tape_backward instead. */
+int trainer_backward(struct trainer *trainer, struct err *err) WARN_UNUSED;
 /* Sums gradients over ranks, clips, updates; metrics lr and grad_norm. A gradient that is not
  * finite is reported as `diverged` and ends the run (ERR_LIMIT). */
 int trainer_update(struct trainer *trainer, struct err *err) WARN_UNUSED;

@@ -1,9 +1,10 @@
-/* comm_test.c - ranks: the program starts itself under mpirun and checks sums there.
+/* comm_test.c - ranks: the program starts itself under mpirun and checks sums, buckets of
+ * gradients and shared optimisers there.
  *
  * Child mode is chosen by --rank. RANK and WORLD_SIZE are what a shepherd would set; under
  * mpirun they are copied from its own variables. */
 #include "tests/unit/engine/small_models.h"
-#include "worker/engine/comm.h"
+#include "worker/engine/optim.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -83,6 +84,146 @@ static int check_gradient(struct comm *comm)
     return failed;
 }
 
+/* One step's gradient of this rank: its rows of two batches, in two passes of which the last one
+ * is followed by the reducer (NULL: by none). */
+static void two_passes(struct comm *comm, struct tape *tape, struct model *model,
+                       struct reducer *reducer, uint64_t seed)
+{
+    struct small_batch b;
+    struct model_states states = {0};
+    struct loss_values values = {0};
+    struct loss_head loss = {.head = model->head, .target = b.target, .ce_weight = b.weight};
+    struct err err;
+
+    small_batch_fill(&b, model->config.vocab_size, seed + (uint64_t)comm->rank);
+    small_loss(tape, model, &b);
+    small_batch_fill(&b, model->config.vocab_size, 100 * seed + (uint64_t)comm->rank);
+    tape_reset(tape);
+    must(model_forward(tape, model, &b.batch, &states, &err));
+    loss.hidden = states.hidden;
+    must(loss_head(tape, &loss, &values, &err));
+    if (reducer)
+        reducer_follow(reducer, tape);
+    must(tape_backward(tape, &err));
+}
+
+/* Sums by buckets that overlap backward have the bits of the plain sum, whatever their size. */
+static int check_buckets(struct comm *comm, const struct model_config *config, size_t bucket_bytes)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, config, 2);
+    struct tape *tape = small_tape(device, TAPE_TRAIN);
+    struct reducer *reducer = NULL;
+    size_t bytes = 4 * (size_t)model->flat_count;
+    float *plain, *bucketed;
+    int failed = 0;
+    struct err err;
+
+    must(reducer_new(comm, model, bucket_bytes, false, &reducer, &err));
+    two_passes(comm, tape, model, NULL, 5);
+    must(comm_sum_grad(comm, &model->flat, &err));
+    plain = small_grads(model);
+    for (int round = 0; round < 2; round++) { /* followed, and not */
+        model_zero_grad(model);
+        two_passes(comm, tape, model, round == 0 ? reducer : NULL, 5);
+        reducer_finish(reducer);
+        bucketed = small_grads(model);
+        CHILD_CHECK(memcmp(plain, bucketed, bytes) == 0);
+        CHILD_CHECK(reducer_bucket_count(reducer) == 1 ||
+                    (reducer_overlapped(reducer) > 0) == (round == 0));
+        mem_free(bucketed);
+    }
+    mem_free(plain);
+    reducer_free(reducer);
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+    return failed;
+}
+
+/* Three steps; weights afterwards (mem_free). *out_state: elements with moments on this rank. */
+static float *train_three(struct comm *comm, const struct model_config *config, bool zero,
+                          double norm[3], int64_t *out_state)
+{
+    struct optim_config adamw = {.weight_decay = 0.1, .clip_norm = 0.5};
+    struct device *device = small_device(BACKEND_CPU, 2);
+    struct model *model = small_model(device, config, 2);
+    struct tape *tape = small_tape(device, TAPE_TRAIN);
+    struct reducer *reducer = NULL;
+    struct optim *optim = NULL;
+    float *weights = mem_array((size_t)model->flat_count, sizeof *weights);
+    struct err err;
+
+    must(reducer_new(comm, model, 4096, zero, &reducer, &err));
+    must(optim_new_shared(reducer, model, &adamw, &optim, &err));
+    for (int step = 0; step < 3; step++) {
+        two_passes(comm, tape, model, reducer, 7 + (uint64_t)step);
+        reducer_finish(reducer);
+        must(optim_step(optim, 1e-2, &norm[step], &err));
+    }
+    tensor_read(&model->flat, weights);
+    *out_state = tensor_count(&optim->m);
+    optim_free(optim);
+    reducer_free(reducer);
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+    return weights;
+}
+
+/* ZeRO-1: the same bits from about a rank's share of the moments, on all ranks together all. */
+static int check_zero(struct comm *comm, const struct model_config *config)
+{
+    int64_t whole, share, sum;
+    double norm[2][3];
+    float *plain = train_three(comm, config, false, norm[0], &whole);
+    float *zero = train_three(comm, config, true, norm[1], &share);
+    int failed = 0;
+
+    CHILD_CHECK(memcmp(plain, zero, 4 * (size_t)whole) == 0);
+    CHILD_CHECK(memcmp(norm[0], norm[1], sizeof norm[0]) == 0);
+    sum = share;
+    comm_sum_i64(comm, &sum, 1);
+    CHILD_CHECK(sum == whole);
+    CHILD_CHECK((double)share <= 1.1 * (double)whole / comm->size);
+    mem_free(plain);
+    mem_free(zero);
+    return failed;
+}
+
+/* One rank whose gradient is not a number: all refuse the step. */
+static int check_divergence(struct comm *comm, bool zero)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_gpt2, 2);
+    struct reducer *reducer = NULL;
+    struct optim *optim = NULL;
+    int failed = 0;
+    double norm;
+    struct err err;
+
+    must(reducer_new(comm, model, 4096, zero, &reducer, &err));
+    must(optim_new_shared(reducer, model, &(struct optim_config){0}, &optim, &err));
+    if (comm->rank == comm->size - 1)
+        model->flat.grad[model->flat_count / 2] = NAN;
+    reducer_finish(reducer);
+    CHILD_CHECK(optim_step(optim, 1e-2, &norm, &err) == -1 && err.kind == ERR_LIMIT);
+    CHILD_CHECK(optim->step == 0);
+    optim_free(optim);
+    reducer_free(reducer);
+    model_free(model);
+    device_close(device);
+    return failed;
+}
+
+static int check_training(struct comm *comm)
+{
+    return check_buckets(comm, &small_gpt2, 0) | check_buckets(comm, &small_gpt2, 4096) |
+           check_buckets(comm, &small_llama, 1000) | check_buckets(comm, &small_llama, 64) |
+           check_zero(comm, &small_gpt2) | check_zero(comm, &small_llama) |
+           check_divergence(comm, false) | check_divergence(comm, true);
+}
+
 static int rank_main(void)
 {
     struct comm *comm;
@@ -95,7 +236,7 @@ static int rank_main(void)
         fprintf(stderr, "comm_open: %s\n", err.text);
         return 1;
     }
-    failed = check_sums(comm) | check_gradient(comm);
+    failed = check_sums(comm) | check_gradient(comm) | check_training(comm);
     comm_close(comm);
     return failed;
 }

@@ -25,16 +25,31 @@ static int host_buffer(uint64_t count, float **out, struct err *err)
     return 0;
 }
 
-static int save_moment(struct checkpoint_writer *writer, const char *kind,
-                       const struct tensor *tensor, struct err *err)
+/* A rank that holds everything writes its share of it. */
+static struct optim_range written_range(const struct checkpoint_writer *writer,
+                                        const struct optim *optim, int64_t i)
 {
-    uint64_t count = (uint64_t)tensor_count(tensor), begin, end;
+    uint64_t begin, end;
+
+    if (optim->reducer && reducer_owners_only(optim->reducer))
+        return optim->held[i];
+    share_of(writer, (uint64_t)optim->model->flat_count, &begin, &end);
+    return (struct optim_range){(int64_t)begin, (int64_t)(end - begin), (int64_t)begin};
+}
+
+static int save_moment(struct checkpoint_writer *writer, const char *kind,
+                       const struct optim *optim, const struct tensor *tensor, struct err *err)
+{
     float *values = NULL;
-    if (host_buffer(count, &values, err) < 0)
+    int rc = 0;
+    if (host_buffer((uint64_t)tensor_count(tensor), &values, err) < 0)
         return -1;
     tensor_read(tensor, values);
-    share_of(writer, count, &begin, &end);
-    int rc = checkpoint_add_slice(writer, kind, "flat", begin, end, values + begin, err);
+    for (int64_t i = 0; i < optim->held_count && rc == 0; i++) {
+        struct optim_range range = written_range(writer, optim, i);
+        rc = checkpoint_add_slice(writer, kind, "flat", (uint64_t)range.at,
+                                  (uint64_t)(range.at + range.count), values + range.state, err);
+    }
     free(values);
     return rc;
 }
@@ -52,19 +67,24 @@ int training_save_optim(struct checkpoint_writer *writer, const struct optim *op
                         struct err *err)
 {
     checkpoint_put_int(writer, "optim.step", optim->step);
-    if (save_moment(writer, "m", &optim->m, err) < 0)
+    if (save_moment(writer, "m", optim, &optim->m, err) < 0)
         return -1;
-    return save_moment(writer, "v", &optim->v, err);
+    return save_moment(writer, "v", optim, &optim->v, err);
 }
 
-static int load_moment(struct checkpoint_reader *reader, const char *kind, struct tensor *tensor,
-                       struct err *err)
+static int load_moment(struct checkpoint_reader *reader, const char *kind,
+                       const struct optim *optim, struct tensor *tensor, struct err *err)
 {
-    uint64_t count = (uint64_t)tensor_count(tensor);
     float *values = NULL;
-    if (host_buffer(count, &values, err) < 0)
+    int rc = 0;
+    if (host_buffer((uint64_t)tensor_count(tensor), &values, err) < 0)
         return -1;
-    int rc = checkpoint_read_slice(reader, kind, "flat", 0, count, values, err);
+    for (int64_t i = 0; i < optim->held_count && rc == 0; i++) {
+        const struct optim_range *range = &optim->held[i];
+        rc = checkpoint_read_slice(reader, kind, "flat", (uint64_t)range->at,
+                                   (uint64_t)(range->at + range->count), values + range->state,
+                                   err);
+    }
     if (rc == 0)
         tensor_write(tensor, values);
     free(values);
@@ -82,7 +102,7 @@ int training_load(struct checkpoint_reader *reader, struct model *model, struct 
 int training_load_optim(struct checkpoint_reader *reader, struct optim *optim, struct err *err)
 {
     if (checkpoint_get_int(reader, "optim.step", &optim->step, err) < 0 ||
-        load_moment(reader, "m", &optim->m, err) < 0)
+        load_moment(reader, "m", optim, &optim->m, err) < 0)
         return -1;
-    return load_moment(reader, "v", &optim->v, err);
+    return load_moment(reader, "v", optim, &optim->v, err);
 }

@@ -1,7 +1,9 @@
 /* training.h - a model and its optimiser in a checkpoint, for any number of ranks.
  *
- * m and v are one flat tensor each ("flat"); rank r of P writes the r-th of P equal shares,
- * and a reader with any other P reads all of it. */
+ * m and v are one flat tensor each ("flat"). Where every rank holds all of it, rank r of P writes
+ * the r-th of P equal shares; where each holds segments of its own (ZeRO-1), it writes those. A
+ * reader takes what it holds itself out of whatever slices there are, so either kind of run goes on
+ * from either kind of checkpoint, on any number of ranks. */
 #ifndef ATHANOR_TRAINING_H
 #define ATHANOR_TRAINING_H
 

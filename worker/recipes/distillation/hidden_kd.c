@@ -444,7 +444,7 @@ static int hidden_kd_pass(struct hidden_kd *kd, int64_t pass, double term[TERM_E
             attention_term(kd, pair, &term[TERM_ATTENTION], err) < 0)
             return -1;
     }
-    return tape_backward(kd->trainer.tape, err);
+    return trainer_backward(&kd->trainer, err);
 }
 
 /* What the means of the step divide by, over all passes and ranks. */

@@ -194,7 +194,7 @@ int kd_pass(struct kd *kd, const struct kd_rows *rows, int64_t target_count, str
     if (teach(kd, &rows->batch, &head, err) < 0 ||
         trainer_forward(trainer, &rows->batch, &head.hidden, err) < 0 ||
         loss_head(trainer->tape, &head, &values, err) < 0 ||
-        tape_backward(trainer->tape, err) < 0) {
+        trainer_backward(trainer, err) < 0) {
         free(row_values);
         return -1;
     }

@@ -383,7 +383,7 @@ static int train_pass(struct classify *state, int64_t pass, double *loss, int64_
     }
     *tokens += batch.B * batch.T;
     tape_seed(trainer->tape, nll, state->weight);
-    return tape_backward(trainer->tape, err);
+    return trainer_backward(trainer, err);
 }
 
 /* Losses and hits of the documents of one pass of evaluation. */

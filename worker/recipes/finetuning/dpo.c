@@ -346,7 +346,7 @@ static int dpo_pass(struct dpo *dpo, int64_t pass, struct tally *tally, struct e
         rc = loss_head(trainer->tape, &head, &values, err);
     }
     mem_free(nll);
-    return rc == 0 ? tape_backward(trainer->tape, err) : -1;
+    return rc == 0 ? trainer_backward(trainer, err) : -1;
 }
 
 /* Tokens of a response, as the reference counted them. */

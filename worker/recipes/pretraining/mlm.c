@@ -90,7 +90,7 @@ static int mlm_pass(struct mlm *mlm, int64_t pass, int64_t count, double *loss, 
     if (trainer_forward(trainer, &mlm->masks.batch, &hidden, err) < 0 ||
         masks_loss(trainer->tape, trainer->model, &mlm->masks, hidden, 1.0 / (double)count,
                    mlm->nll, NULL, err) < 0 ||
-        tape_backward(trainer->tape, err) < 0)
+        trainer_backward(trainer, err) < 0)
         return -1;
     for (int64_t i = 0; i < mlm->masks.count; i++)
         *loss += (double)mlm->nll[i] / (double)count;

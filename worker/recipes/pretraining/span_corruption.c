@@ -292,7 +292,7 @@ static int span_pass(struct span_corruption *s, int64_t pass, int64_t count, dou
     head.ce_weight = weigh(&s->rows, 1.0 / (double)count);
     if (trainer_forward(trainer, &batch, &head.hidden, err) < 0 ||
         loss_head(trainer->tape, &head, &values, err) < 0 ||
-        tape_backward(trainer->tape, err) < 0)
+        trainer_backward(trainer, err) < 0)
         return -1;
     *loss += values.total;
     return 0;

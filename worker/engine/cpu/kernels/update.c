@@ -1,5 +1,5 @@
 /* update.c - the optimiser's two passes over flat arrays. */
-#include "worker/engine/cpu/kernels/vec.h"
+#include "worker/engine/cpu/kernels/loop.h"
 
 #include <math.h>
 
@@ -74,18 +74,6 @@ struct adamw {
     float rate, beta1, beta2, eps, keep, scale, m_fix, v_fix;
 };
 
-static void adamw_one(const struct adamw *a, int64_t i)
-{
-    float g = a->g[i] * a->scale;
-    float m = a->beta1 * a->m[i] + (1 - a->beta1) * g;
-    float v = a->beta2 * a->v[i] + (1 - a->beta2) * g * g;
-
-    a->m[i] = m;
-    a->v[i] = v;
-    a->p[i] = a->keep * a->p[i] - a->rate * (m * a->m_fix) / (sqrtf(v * a->v_fix) + a->eps);
-    a->g[i] = 0;
-}
-
 static inline vec vec_root(vec x)
 {
     for (int i = 0; i < VEC_WIDTH; i++)
@@ -93,25 +81,24 @@ static inline vec vec_root(vec x)
     return x;
 }
 
+/* Whole vectors and a padded tail alike: an element's bits do not depend on where the range that it
+ * is in begins, so optimisers that share the work out agree with one that does all of it. */
 static void adamw_share(void *argument, int64_t from, int64_t to, unsigned thread)
 {
     const struct adamw *a = argument;
-    int64_t i = from;
 
     (void)thread;
-    for (; i + VEC_WIDTH <= to; i += VEC_WIDTH) {
-        vec g = vec_load(a->g + i) * a->scale;
-        vec m = a->beta1 * vec_load(a->m + i) + (1 - a->beta1) * g;
-        vec v = a->beta2 * vec_load(a->v + i) + (1 - a->beta2) * g * g;
+    FOR_VECTORS(from, to, i, part, {
+        vec g = load(a->g + i, part) * a->scale;
+        vec m = a->beta1 * load(a->m + i, part) + (1 - a->beta1) * g;
+        vec v = a->beta2 * load(a->v + i, part) + (1 - a->beta2) * g * g;
         vec step = a->rate * (m * a->m_fix) / (vec_root(v * a->v_fix) + a->eps);
 
-        vec_store(a->m + i, m);
-        vec_store(a->v + i, v);
-        vec_store(a->p + i, a->keep * vec_load(a->p + i) - step);
-        vec_store(a->g + i, vec_set(0));
-    }
-    for (; i < to; i++)
-        adamw_one(a, i);
+        store(a->m + i, m, part);
+        store(a->v + i, v, part);
+        store(a->p + i, a->keep * load(a->p + i, part) - step, part);
+        store(a->g + i, vec_set(0), part);
+    })
 }
 
 void KERNEL(adamw_forward)(struct device *device, const struct op_call *call)
