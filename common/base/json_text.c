@@ -11,7 +11,8 @@ struct scan {
 
 static void skip_space(struct scan *scan)
 {
-    while (scan->at < scan->end && strchr(" \t\r\n", *scan->at) && *scan->at)
+    while (scan->at < scan->end && (*scan->at == ' ' || *scan->at == '\n' || *scan->at == '\t' ||
+                                    *scan->at == '\r'))
         scan->at++;
 }
 

@@ -564,48 +564,39 @@ void fields_to_json(const struct spec_job *job, json_t *object)
     }
 }
 
-static const json_t *json_at(const json_t *object, const char *path)
-{
-    char group[64];
-    size_t length = strcspn(path, ".");
-    if (path[length] == '\0')
-        return json_object_get(object, path);
-    snprintf(group, sizeof group, "%.*s", (int)length, path);
-    return json_object_get(json_object_get(object, group), path + length + 1);
-}
-
 /* False when the JSON has another type, or a number that does not fit. */
-static bool field_from_json(const struct field *field, const json_t *value, struct arena *arena,
+static bool field_from_json(const struct field *field, const struct json_tree *value,
                             struct spec_job *job)
 {
     void *at = field_at(field, job);
-    json_int_t number = json_integer_value(value);
+    int64_t number = json_tree_integer(value);
+    bool is_whole = json_tree_is(value, JSON_TREE_INTEGER);
     switch (field->type) {
     case FIELD_COUNT:
     case FIELD_FACTOR:
         *(uint32_t *)at = (uint32_t)number;
-        return json_is_integer(value) && number >= 0 && number <= UINT32_MAX;
+        return is_whole && number >= 0 && number <= UINT32_MAX;
     case FIELD_STEPS:
     case FIELD_DURATION:
     case FIELD_SIZE:
         *(uint64_t *)at = (uint64_t)number;
-        return json_is_integer(value) && number >= 0;
+        return is_whole && number >= 0;
     case FIELD_INT:
         *(int32_t *)at = (int32_t)number;
-        return json_is_integer(value) && number >= INT32_MIN && number <= INT32_MAX;
+        return is_whole && number >= INT32_MIN && number <= INT32_MAX;
     case FIELD_REAL:
-        *(double *)at = json_number_value(value);
-        return json_is_number(value);
+        *(double *)at = is_whole ? (double)number : value ? value->real : 0;
+        return is_whole || json_tree_is(value, JSON_TREE_REAL);
     case FIELD_FLAG:
-        *(bool *)at = json_is_true(value);
-        return json_is_boolean(value);
+        *(bool *)at = json_tree_is(value, JSON_TREE_TRUE);
+        return *(bool *)at || json_tree_is(value, JSON_TREE_FALSE);
     case FIELD_TEXT:
     case FIELD_NAME:
-        *(const char **)at = arena_strdup(arena, json_string_value(value));
-        return json_is_string(value);
+        *(const char **)at = json_tree_text(value);
+        return *(const char **)at != NULL;
     case FIELD_CHOICE:
-        *(unsigned *)at = json_is_string(value)
-                              ? choice_index(field->choices, json_string_value(value))
+        *(unsigned *)at = json_tree_text(value)
+                              ? choice_index(field->choices, json_tree_text(value))
                               : 0;
         return *(unsigned *)at > 0;
     case FIELD_CUSTOM:
@@ -614,24 +605,24 @@ static bool field_from_json(const struct field *field, const json_t *value, stru
     return false;
 }
 
-int fields_from_json(const json_t *object, struct arena *arena, struct spec_job *job,
+int fields_from_json(const struct json_tree *object, struct arena *arena, struct spec_job *job,
                      struct err *err)
 {
     for (size_t i = 0; i < field_count; i++) {
-        const char *json = fields[i].json;
+        const char *json = fields[i].json, *absent = fields[i].absent;
         if (!json)
             continue;
-        const json_t *given = json_at(object, json);
-        if (!given && fields[i].late) {
+        struct json_tree meant;
+        const struct json_tree *value = json_tree_at(object, json);
+        if (!value && fields[i].late) {
             late_default(&fields[i], job);
             continue;
         }
-        json_t *value = json_incref((json_t *)(uintptr_t)given);
-        if (!value && fields[i].absent)
-            value = json_loads(fields[i].absent, JSON_DECODE_ANY, NULL);
-        bool fits = field_from_json(&fields[i], value, arena, job);
-        json_decref(value);
-        if (!fits)
+        if (!value && absent) {
+            CHECK(json_tree_read(absent, strlen(absent), arena, &meant, err) == 0);
+            value = &meant;
+        }
+        if (!field_from_json(&fields[i], value, job))
             return err_set(err, ERR_PROTOCOL, "resolved job: '%s' is missing or of another type",
                            json);
     }

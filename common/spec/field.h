@@ -7,6 +7,7 @@
 #define ATHANOR_SPEC_FIELD_H
 
 #include "common/base/buf.h"
+#include "common/base/json_tree.h"
 #include "common/spec/reader.h"
 
 #include <jansson.h>
@@ -79,9 +80,9 @@ void fields_init(struct reader *reader, struct draft *draft);
 /* Reads the mapping's fields into the draft; place NULL at the document. */
 void fields_read(struct reader *reader, const struct node *map, const struct place *place,
                  enum field_scope scope, struct draft *draft);
-/* The table's part of the JSON. */
+/* The table's part of the JSON. Texts stay those of the tree. */
 void fields_to_json(const struct spec_job *job, json_t *object);
-int fields_from_json(const json_t *object, struct arena *arena, struct spec_job *job,
+int fields_from_json(const struct json_tree *object, struct arena *arena, struct spec_job *job,
                      struct err *err) WARN_UNUSED;
 
 /* The draft's own place, for errors about it as a whole. */

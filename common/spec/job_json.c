@@ -2,6 +2,7 @@
 #include "common/spec/field.h"
 #include "common/spec/json.h"
 
+#include "common/base/json_tree.h"
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 
@@ -194,213 +195,205 @@ static int wrong(struct err *err, const char *key)
     return err_set(err, ERR_PROTOCOL, "resolved job: '%s' is missing or of another type", key);
 }
 
-static int texts_from_json(const json_t *list, struct arena *arena, const char *const **out,
-                           size_t *out_count)
+static int texts_from_json(const struct json_tree *list, struct arena *arena,
+                           const char *const **out, size_t *out_count)
 {
-    size_t count = json_array_size(list);
+    size_t count = json_tree_count(list);
     const char **texts = arena_alloc(arena, (count + 1) * sizeof *texts);
-    if (!json_is_array(list))
+    if (!json_tree_is(list, JSON_TREE_ARRAY))
         return -1;
     for (size_t i = 0; i < count; i++) {
-        if (!json_is_string(json_array_get(list, i)))
+        texts[i] = json_tree_text(&list->items[i]);
+        if (!texts[i])
             return -1;
-        texts[i] = arena_strdup(arena, json_string_value(json_array_get(list, i)));
     }
     *out = texts;
     *out_count = count;
     return 0;
 }
 
-static int causes_from_json(const json_t *list, uint32_t *out)
+static int causes_from_json(const struct json_tree *list, uint32_t *out)
 {
     struct err err;
     enum cause cause;
     *out = 0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *name = json_string_value(json_array_get(list, i));
+    for (size_t i = 0; i < json_tree_count(list); i++) {
+        const char *name = json_tree_text(&list->items[i]);
         if (!name || cause_from_name(name, &cause, &err) < 0)
             return -1;
         *out |= SPEC_CAUSE_BIT(cause);
     }
-    return json_is_array(list) ? 0 : -1;
+    return json_tree_is(list, JSON_TREE_ARRAY) ? 0 : -1;
 }
 
-/* An object's keys in byte order: the order in which jobs keep labels, inputs, variables. */
-static int key_compare(const void *a, const void *b)
+/* Members of objects come in byte order: the order in which jobs keep labels, inputs, variables. */
+static int labels_from_json(const struct json_tree *object, struct arena *arena,
+                            uint32_t alternative, struct spec_job *job)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static const char **keys_of(const json_t *object, struct arena *arena, size_t *out_count)
-{
-    json_t *readable = (json_t *)(uintptr_t)object; /* jansson iterates without const */
-    const char **keys = arena_alloc(arena, (json_object_size(object) + 1) * sizeof *keys);
-    size_t count = 0;
-    for (void *at = json_object_iter(readable); at; at = json_object_iter_next(readable, at))
-        keys[count++] = arena_strdup(arena, json_object_iter_key(at));
-    qsort(keys, count, sizeof *keys, key_compare);
-    *out_count = count;
-    return keys;
-}
-
-static int labels_from_json(const json_t *object, struct arena *arena, uint32_t alternative,
-                            struct spec_job *job)
-{
-    size_t count;
-    if (!json_is_object(object))
+    size_t count = json_tree_count(object);
+    if (!json_tree_is(object, JSON_TREE_OBJECT))
         return -1;
-    const char **keys = keys_of(object, arena, &count);
     struct spec_label *labels =
         arena_alloc(arena, (job->constraint_count + count + 1) * sizeof *labels);
     if (job->constraint_count)
         memcpy(labels, job->constraints, job->constraint_count * sizeof *labels);
     for (size_t i = 0; i < count; i++) {
         struct spec_label *label = &labels[job->constraint_count++];
-        *label = (struct spec_label){.name = keys[i], .alternative = alternative};
-        if (texts_from_json(json_object_get(object, keys[i]), arena, &label->values,
-                            &label->value_count) < 0)
+        *label = (struct spec_label){.name = object->items[i].key, .alternative = alternative};
+        if (texts_from_json(&object->items[i], arena, &label->values, &label->value_count) < 0)
             return -1;
     }
     job->constraints = labels;
     return 0;
 }
 
-static int constraints_from_json(const json_t *value, struct arena *arena, struct spec_job *job)
+static int constraints_from_json(const struct json_tree *value, struct arena *arena,
+                                 struct spec_job *job)
 {
-    if (!json_is_array(value))
+    if (!json_tree_is(value, JSON_TREE_ARRAY))
         return labels_from_json(value, arena, 0, job);
-    if (json_array_size(value) < 2 || json_array_size(value) > CONSTRAINT_ALTERNATIVES_MAX)
+    if (value->count < 2 || value->count > CONSTRAINT_ALTERNATIVES_MAX)
         return -1;
-    for (size_t i = 0; i < json_array_size(value); i++)
-        if (json_object_size(json_array_get(value, i)) == 0 ||
-            labels_from_json(json_array_get(value, i), arena, (uint32_t)i, job) < 0)
+    for (size_t i = 0; i < value->count; i++)
+        if (json_tree_count(&value->items[i]) == 0 ||
+            labels_from_json(&value->items[i], arena, (uint32_t)i, job) < 0)
             return -1;
     return 0;
 }
 
-static int inputs_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+static int inputs_from_json(const struct json_tree *object, struct arena *arena,
+                            struct spec_job *job)
 {
-    if (!json_is_object(object))
+    if (!json_tree_is(object, JSON_TREE_OBJECT))
         return -1;
-    const char **keys = keys_of(object, arena, &job->input_count);
+    job->input_count = object->count;
     job->inputs = arena_alloc(arena, (job->input_count + 1) * sizeof *job->inputs);
     for (size_t i = 0; i < job->input_count; i++) {
-        const json_t *value = json_object_get(object, keys[i]);
-        const char *ref = json_string_value(json_object_get(value, "ref"));
+        const struct json_tree *value = &object->items[i];
+        const char *ref = json_tree_text(json_tree_get(value, "ref"));
         struct spec_input *input = &job->inputs[i];
         struct err err;
         if (!ref || spec_ref_parse(ref, NULL, arena, &input->ref, &err) < 0)
             return -1;
-        input->name = keys[i];
+        input->name = value->key;
         input->job_index = SPEC_EXTERNAL;
-        input->job_id = (uint64_t)json_integer_value(json_object_get(value, "job_id"));
+        input->job_id = (uint64_t)json_tree_integer(json_tree_get(value, "job_id"));
     }
     return 0;
 }
 
-static int need_from_json(const json_t *value, struct arena *arena, struct spec_need *need)
+static int need_from_json(const struct json_tree *value, struct spec_need *need)
 {
-    const char *job = json_string_value(json_object_get(value, "job"));
-    const char *on = json_string_value(json_object_get(value, "on"));
+    const char *job = json_tree_text(json_tree_get(value, "job"));
+    const char *on = json_tree_text(json_tree_get(value, "on"));
     if (!job || !on)
         return -1;
-    *need = (struct spec_need){.job = arena_strdup(arena, job), .job_index = SPEC_EXTERNAL};
-    need->implied = json_is_true(json_object_get(value, "implied"));
-    need->job_id = (uint64_t)json_integer_value(json_object_get(value, "job_id"));
-    return spec_condition_read(arena_strdup(arena, on), &need->on, &need->artifact) ? 0 : -1;
+    *need = (struct spec_need){.job = job, .job_index = SPEC_EXTERNAL};
+    need->implied = json_tree_is(json_tree_get(value, "implied"), JSON_TREE_TRUE);
+    need->job_id = (uint64_t)json_tree_integer(json_tree_get(value, "job_id"));
+    return spec_condition_read(on, &need->on, &need->artifact) ? 0 : -1;
 }
 
 /* 0 when the number is not there; -1 when it is none. */
-static int count_from_json(const json_t *object, const char *key, uint32_t *out)
+static int count_from_json(const struct json_tree *object, const char *key, uint32_t *out)
 {
-    const json_t *value = json_object_get(object, key);
-    json_int_t number = json_integer_value(value);
+    const struct json_tree *value = json_tree_get(object, key);
+    int64_t number = json_tree_integer(value);
+    bool fits = json_tree_is(value, JSON_TREE_INTEGER) && number >= 0 && number <= UINT32_MAX;
     *out = (uint32_t)number;
-    return !value || (json_is_integer(value) && number >= 0 && number <= UINT32_MAX) ? 0 : -1;
+    return !value || fits ? 0 : -1;
 }
 
-static int needs_from_json(const json_t *list, struct arena *arena, struct spec_job *job)
+static int needs_from_json(const struct json_tree *list, struct arena *arena,
+                           struct spec_job *job)
 {
-    if (!json_is_array(list))
+    if (!json_tree_is(list, JSON_TREE_ARRAY))
         return -1;
-    job->need_count = json_array_size(list);
+    job->need_count = list->count;
     job->needs = arena_alloc(arena, (job->need_count + 1) * sizeof *job->needs);
     for (size_t i = 0; i < job->need_count; i++)
-        if (need_from_json(json_array_get(list, i), arena, &job->needs[i]) < 0)
+        if (need_from_json(&list->items[i], &job->needs[i]) < 0)
             return -1;
     return 0;
 }
 
-static int variables_from_json(const json_t *object, struct arena *arena,
+static int variables_from_json(const struct json_tree *object, struct arena *arena,
                                const struct spec_variable **out, size_t *out_count)
 {
-    if (!json_is_object(object))
+    if (!json_tree_is(object, JSON_TREE_OBJECT))
         return -1;
-    const char **keys = keys_of(object, arena, out_count);
+    *out_count = object->count;
     struct spec_variable *all = arena_alloc(arena, (*out_count + 1) * sizeof *all);
     for (size_t i = 0; i < *out_count; i++) {
-        const char *value = json_string_value(json_object_get(object, keys[i]));
-        if (!value)
+        all[i] = (struct spec_variable){object->items[i].key, object->items[i].text};
+        if (!all[i].value)
             return -1;
-        all[i] = (struct spec_variable){keys[i], arena_strdup(arena, value)};
     }
     *out = all;
     return 0;
 }
 
-static int params_from_json(const json_t *object, struct arena *arena, struct spec_job *job)
+/* Parameters are kept as canonical text, which jsonb's is not. */
+static int params_from_json(const struct json_tree *object, struct arena *arena,
+                            struct spec_job *job)
 {
-    if (!json_is_object(object))
-        return -1;
+    json_t *value;
+    struct err err;
     struct buf text = {0};
-    json_put(&text, object);
+    job->params = "{}";
+    if (json_tree_is(object, JSON_TREE_OBJECT) && object->count == 0)
+        return 0;
+    if (!json_tree_is(object, JSON_TREE_OBJECT) ||
+        json_read(object->source, object->source_length, &value, &err) < 0)
+        return -1;
+    json_put(&text, value);
+    json_decref(value);
     job->params = arena_strdup(arena, buf_text(&text));
     buf_done(&text);
     return 0;
 }
 
-static int notify_from_json(const json_t *group, uint32_t *out)
+static int notify_from_json(const struct json_tree *group, uint32_t *out)
 {
-    const json_t *list = json_object_get(group, "on");
+    const struct json_tree *list = json_tree_get(group, "on");
     *out = group ? 0 : SPEC_END_FAILED;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *name = json_string_value(json_array_get(list, i));
+    for (size_t i = 0; i < json_tree_count(list); i++) {
+        const char *name = json_tree_text(&list->items[i]);
         for (size_t k = 0; name && k < ARRAY_COUNT(spec_end_names); k++)
             if (strcmp(name, spec_end_names[k]) == 0)
                 *out |= (uint32_t)1 << k;
     }
-    return !group || json_is_array(list) ? 0 : -1;
+    return !group || json_tree_is(list, JSON_TREE_ARRAY) ? 0 : -1;
 }
 
-static int job_from_json(const json_t *object, struct arena *arena, struct spec_job *job,
-                         struct err *err)
+static int job_from_json(const struct json_tree *object, struct arena *arena,
+                         struct spec_job *job, struct err *err)
 {
-    if (json_integer_value(json_object_get(object, "athanor")) != JOB_FORMAT)
+    if (json_tree_integer(json_tree_get(object, "athanor")) != JOB_FORMAT)
         return err_set(err, ERR_PROTOCOL, "resolved job: expected \"athanor\": %d", JOB_FORMAT);
     if (fields_from_json(object, arena, job, err) < 0)
         return -1;
-    if (causes_from_json(json_object_get(json_object_get(object, "retry"), "on"),
-                         &job->retry.causes) < 0)
+    if (causes_from_json(json_tree_at(object, "retry.on"), &job->retry.causes) < 0)
         return wrong(err, "retry.on");
-    if (notify_from_json(json_object_get(object, "notify"), &job->notify.on) < 0)
+    if (notify_from_json(json_tree_get(object, "notify"), &job->notify.on) < 0)
         return wrong(err, "notify.on");
-    if (constraints_from_json(json_object_get(object, "constraint"), arena, job) < 0)
+    if (constraints_from_json(json_tree_get(object, "constraint"), arena, job) < 0)
         return wrong(err, "constraint");
-    if (inputs_from_json(json_object_get(object, "inputs"), arena, job) < 0)
+    if (inputs_from_json(json_tree_get(object, "inputs"), arena, job) < 0)
         return wrong(err, "inputs");
-    if (needs_from_json(json_object_get(object, "needs"), arena, job) < 0)
+    if (needs_from_json(json_tree_get(object, "needs"), arena, job) < 0)
         return wrong(err, "needs");
-    if (texts_from_json(json_object_get(object, "outputs"), arena, &job->outputs,
+    if (texts_from_json(json_tree_get(object, "outputs"), arena, &job->outputs,
                         &job->output_count) < 0)
         return wrong(err, "outputs");
-    if (params_from_json(json_object_get(object, "params"), arena, job) < 0)
+    if (params_from_json(json_tree_get(object, "params"), arena, job) < 0)
         return wrong(err, "params");
-    if (texts_from_json(json_object_get(object, "command"), arena, &job->command,
+    if (texts_from_json(json_tree_get(object, "command"), arena, &job->command,
                         &job->command_count) < 0)
         return wrong(err, "command");
-    if (variables_from_json(json_object_get(object, "env"), arena, &job->env, &job->env_count) < 0)
+    if (variables_from_json(json_tree_get(object, "env"), arena, &job->env, &job->env_count) < 0)
         return wrong(err, "env");
-    const json_t *secrets = json_object_get(object, "secrets");
+    const struct json_tree *secrets = json_tree_get(object, "secrets");
     if (secrets &&
         variables_from_json(secrets, arena, &job->secrets, &job->secret_count) < 0)
         return wrong(err, "secrets");
@@ -414,15 +407,14 @@ static int job_from_json(const json_t *object, struct arena *arena, struct spec_
 int spec_job_from_json(const char *text, struct arena *arena, struct spec_job *out,
                        struct err *err)
 {
-    json_t *object;
+    struct json_tree object;
     struct spec_job job = {0};
-    if (json_read(text, strlen(text), &object, err) < 0)
+    if (json_tree_read(text, strlen(text), arena, &object, err) < 0)
         return err_wrap(err, "resolved job");
-    int rc = job_from_json(object, arena, &job, err);
-    json_decref(object);
-    if (rc == 0)
-        *out = job;
-    return rc;
+    if (job_from_json(&object, arena, &job, err) < 0)
+        return -1;
+    *out = job;
+    return 0;
 }
 
 /* ---- ATHANOR_SPEC ----------------------------------------------------------------------- */

@@ -55,6 +55,7 @@ struct job *job_from_row(struct core *core, const struct row_job *row)
     if (!experiment || spec_job_from_json(row->spec, &arena, &spec, &err) < 0)
         goto out;
     job = job_new(core, row->job_id, experiment, row->account, &spec, row->spec);
+    reuse_take(job, &spec, &row->spec_hash);
     job_take_row(job, row);
     job->reused_job_id = row->reused_job_id;
     if (!job_state_is_terminal(job->state))

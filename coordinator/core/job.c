@@ -145,15 +145,11 @@ struct job *job_new(struct core *core, uint64_t job_id, struct experiment *exper
     job->gpus = spec->resources.gpus;
     job->memory_bytes = spec->resources.memory_bytes;
     job->group_id = job_id - (spec->array_count > 0 ? spec->array_index : spec->trial_index);
-    struct hash spec_hash, code;
+    struct hash code;
     struct err err;
     if (spec->code.hash && spec->code.hash[0] && hash_from_hex(spec->code.hash, &code, &err) == 0) {
         job->code = mem_alloc(sizeof *job->code);
         *job->code = code;
-    }
-    if (reuse_spec_hash(spec, &spec_hash)) {
-        job->reuse = mem_zalloc(sizeof *job->reuse);
-        job->reuse->spec_hash = spec_hash;
     }
     job->at_once = spec->at_once;
     job->trial_count = spec->trial_count;

@@ -27,6 +27,17 @@ bool reuse_spec_hash(const struct spec_job *spec, struct hash *out)
     return true;
 }
 
+void reuse_take(struct job *job, const struct spec_job *spec, const struct hash *stored)
+{
+    struct hash spec_hash;
+    if (stored && hash_is_set(stored))
+        spec_hash = *stored;
+    else if (!reuse_spec_hash(spec, &spec_hash)) /* a row of before the column may have one */
+        return;
+    job->reuse = mem_zalloc(sizeof *job->reuse);
+    job->reuse->spec_hash = spec_hash;
+}
+
 static void identity_start(struct hash_stream *stream, const struct hash *spec_hash,
                            const char *engine)
 {

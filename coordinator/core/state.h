@@ -572,6 +572,8 @@ void removals_dump(const struct core *core, struct buf *out);
 /* ---- reuse.c ----------------------------------------------------------------------------- */
 /* False when the result hangs on more than hashes cover. */
 bool reuse_spec_hash(const struct spec_job *spec, struct hash *out);
+/* Of a job that is new, or was loaded: then `stored` is its column, which spares the hashing. */
+void reuse_take(struct job *job, const struct spec_job *spec, const struct hash *stored);
 /* An attempt is being placed: its identity is known now. Called for each of its workers, `first`
  * for the first one: those of several engines have none. */
 void reuse_placed(struct job *job, const struct worker *worker, bool first);

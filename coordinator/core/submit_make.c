@@ -29,6 +29,7 @@ static struct job *job_make(struct submit_pass *pass, size_t index, struct exper
     struct job *job = job_new(core, pass->first_job_id + index, experiment, pass->event->account,
                               &planned->spec, json);
     mem_free(json);
+    reuse_take(job, &planned->spec, NULL);
     job->is_new = job->dirty = true; /* submit writes it, so it needs no mark */
     job->reused_job_id = planned->reused ? planned->reused->job_id : 0;
     job->submitted_at = core->wall_us;
