@@ -4,21 +4,23 @@
 # healed, and every job must have ended as its spec says, its program having run to success exactly
 # once; SQL must agree with what clients and programs saw (chaos/judge.sql), and nothing be left.
 #
-#   chaos.sh [--jobs SPECS] [--faults COUNT] [--pace MS] [--seed N] [--train]
+#   chaos.sh [--jobs SPECS] [--faults COUNT] [--pace MS] [--seed N] [--only KINDS] [--train]
 #
 # ATHANOR_BUILD names the build folder; ATHANOR_CHAOS_KEEP=DIR keeps the logs of a run.
 # Needs root for network namespaces; exits 77 where they cannot be made. The same seed, count and
-# pace give the same schedule, which is printed as it is executed.
+# pace give the same schedule, which is printed as it is executed. --only draws from these kinds of
+# faults alone, as "kill-leader blind-leader" (chaos/faults.bash lists them).
 #
 # Read: chaos/hosts.bash (the cluster), jobs.bash (what is submitted), faults.bash, judge.bash.
 set -euo pipefail
-jobs=30 faults=15 pace=600 seed=${ATHANOR_CHAOS_SEED:-$RANDOM$RANDOM} train=0 given=("$@")
+jobs=30 faults=15 pace=600 seed=${ATHANOR_CHAOS_SEED:-$RANDOM$RANDOM} train=0 only= given=("$@")
 while [ $# -gt 0 ]; do
     case $1 in
         --jobs) jobs=$2; shift ;;
         --faults) faults=$2; shift ;;
         --pace) pace=$2; shift ;;
         --seed) seed=$2; shift ;;
+        --only) only=$2; shift ;;
         --train) train=1 ;;
         *) echo "chaos.sh: unknown option '$1'" >&2; exit 2 ;;
     esac
@@ -41,6 +43,10 @@ mount -t tmpfs none /dev/shm
 
 source "$here/cluster.bash"
 for part in hosts jobs faults judge; do source "$parts/$part.bash"; done
+for kind in $only; do
+    [[ " $fault_kinds " == *" $kind "* ]] || { echo "chaos.sh: no fault '$kind', but: $fault_kinds" >&2; exit 2; }
+done
+fault_kinds=${only:-$fault_kinds}
 
 ended() {
     local status=$?
