@@ -280,7 +280,7 @@ CASE(npo_keeps_its_trace, 9)
 CASE(perplexity_keeps_its_numbers, 10)
 CASE(forget_retain_keeps_its_numbers, 11)
 
-/* Each rank balances its own tokens, so two of them give other numbers. */
+/* Capacity is of a rank's own tokens, so two of them give other numbers. */
 static void clm_of_experts_keeps_its_trace(void **state)
 {
     struct trace first = {0};

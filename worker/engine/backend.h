@@ -21,7 +21,7 @@ enum op {
 };
 
 #define OP_INPUTS_MAX 7
-#define OP_OUTPUTS_MAX 5
+#define OP_OUTPUTS_MAX 6
 #define OP_WHOLES_MAX 6
 #define OP_REALS_MAX 8
 

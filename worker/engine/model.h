@@ -148,6 +148,8 @@ int64_t model_weight_parts(const struct model_weight *weight);
 void model_weight_part_name(const struct model_weight *weight, int64_t part,
                             char out[MODEL_NAME_SIZE]);
 
+struct comm;
+
 struct model_batch {
     int64_t B, T;
     const int32_t *token;    /* B*T, 0..V-1                                                 */
@@ -164,6 +166,8 @@ struct model_batch {
     uint64_t dropout_seed;   /* of this batch, where it trains (share > 0)                  */
     double share;            /* in training, this batch's share of the step (1 / passes over all
                                 ranks): weighs losses that layers add. 0: none, no capacity   */
+    struct comm *comm;       /* in training, the ranks that run a batch at this time, whose tokens
+                                are balanced over experts together; NULL: each its own        */
 };
 
 struct model_states {

@@ -149,6 +149,8 @@ static inline bool dropout_keeps(uint64_t seed, uint64_t stream, uint64_t index,
  * they add nothing. Added to the tape's loss, with f_i the share of assignments to expert i and
  * P_i the mean of its probability:
  *   balance_weight * E sum_i f_i P_i + z_weight * mean_n (log-sum-exp of logits n)^2
+ * With `comm` f and P are means over its ranks, which must all route at the same time: batches of
+ * equal size are then balanced as one batch on one rank would be.
  * Sources: Shazeer et al. 2017, Fedus et al. 2022 (eq. 4), Zoph et al. 2022 (eq. 5). */
 enum { ROUTE_AFTER = 0, ROUTE_BEFORE };
 enum { ROUTE_DROP_WEAK = 0, ROUTE_DROP_LATE };
@@ -163,9 +165,12 @@ enum {
     ROUTE_STATS,
 };
 
+struct comm;
+
 struct route_config {
     int64_t choices, mode, capacity, drop;
     double balance_weight, z_weight;
+    struct comm *comm; /* NULL: balance these tokens alone */
 };
 
 struct route {
@@ -174,6 +179,7 @@ struct route {
     struct tensor *slot;   /* (N, k) i32: row among x', -1: dropped         */
     struct tensor *starts; /* (E + 1) i32: rows of expert e in x'           */
     struct tensor *stats;
+    struct tensor *loads;  /* (2, E): f, then P                             */
     int64_t experts, choices;
 };
 

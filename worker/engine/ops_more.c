@@ -1,5 +1,8 @@
 /* ops_more.c - calls of the ops of experts and of linear attention; see ops.h. */
+#include "worker/engine/comm.h"
 #include "worker/engine/ops.h"
+
+#include "common/base/mem.h"
 
 #include <math.h>
 
@@ -69,6 +72,32 @@ struct tensor *op_dropout(struct tape *tape, struct tensor *x, double p, uint64_
     return run(tape, &call);
 }
 
+/* f and P of all ranks in place of these tokens' own, and the numbers that follow from them. */
+static void share_loads(struct comm *comm, struct route *route)
+{
+    int64_t E = route->experts;
+    float *loads, stats[ROUTE_STATS], aux = 0, most = 0;
+
+    if (!comm || comm->size == 1)
+        return;
+    loads = mem_array(2 * (size_t)E, sizeof *loads);
+    tensor_read(route->loads, loads);
+    tensor_read(route->stats, stats);
+    comm_sum_f32(comm, loads, 2 * E);
+    for (int64_t i = 0; i < 2 * E; i++)
+        loads[i] /= (float)comm->size;
+    for (int64_t i = 0; i < E; i++) {
+        aux += (float)E * loads[i] * loads[E + i];
+        most = fmaxf(most, loads[i]);
+    }
+    stats[ROUTE_STAT_BALANCE] = aux;
+    stats[ROUTE_STAT_HIGHEST_LOAD] = most * (float)E;
+    tensor_write(route->loads, loads);
+    tensor_write(route->stats, stats);
+    route->loads->device->backend->finish(route->loads->device);
+    mem_free(loads);
+}
+
 bool op_route(struct tape *tape, struct tensor *logits, const struct route_config *config,
               struct route *out)
 {
@@ -88,11 +117,13 @@ bool op_route(struct tape *tape, struct tensor *logits, const struct route_confi
     call.out[2] = tape_tensor(tape, DTYPE_I32, 1, &cells);
     call.out[3] = tape_tensor(tape, DTYPE_I32, 1, &starts);
     call.out[4] = tape_tensor(tape, DTYPE_F32, 1, &stats);
+    call.out[5] = tape_matrix(tape, 2, tensor_columns(logits));
     call.out[0] = tape_matrix(tape, tensor_rows(logits), config->choices);
     if (!run(tape, &call))
         return false;
     *out = (struct route){call.out[0], call.out[1], call.out[2], call.out[3], call.out[4],
-                          starts - 1, config->choices};
+                          call.out[5], starts - 1, config->choices};
+    share_loads(config->comm, out);
     return true;
 }
 

@@ -198,7 +198,7 @@ static void note_experts(struct trainer *trainer, struct tensor *const *route)
     }
 }
 
-/* Means over the ranks too: each balances the tokens that it sees. */
+/* Means over the ranks too, for what is counted on each. */
 static void report_experts(struct trainer *trainer)
 {
     if (trainer->model->config.family != MODEL_MOE)
@@ -225,6 +225,7 @@ int trainer_states(struct trainer *trainer, const struct model_batch *rows,
                                            trainer->run->rank));
     trainer->pass++;
     batch.share = 1 / (double)(trainer->pass_count * (int64_t)trainer->run->rank_count);
+    batch.comm = trainer->run->comm;
     if (routes)
         states->route = mem_array((size_t)trainer->model->config.layers, sizeof *states->route);
     tape_reset(trainer->tape);

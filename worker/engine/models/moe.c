@@ -136,7 +136,7 @@ static struct route_config route_config_of(const struct model_config *c,
         .choices = c->choices, .mode = c->gate_before ? ROUTE_BEFORE : ROUTE_AFTER,
         .capacity = batch->share > 0 ? (int64_t)ceil(c->capacity_factor * tokens) : 0,
         .drop = ROUTE_DROP_WEAK, .balance_weight = batch->share * c->balance_loss,
-        .z_weight = batch->share * c->z_loss};
+        .z_weight = batch->share * c->z_loss, .comm = batch->comm};
 }
 
 static void moe_forward(struct tape *tape, const struct model *model,

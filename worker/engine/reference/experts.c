@@ -10,7 +10,7 @@
 struct routing {
     int64_t N, E, k, mode, capacity, drop;
     const float *logits;
-    float *gate, *stats;
+    float *gate, *stats, *loads; /* loads: f, then the means of probabilities */
     int32_t *expert, *slot, *starts;
 };
 
@@ -25,6 +25,7 @@ static struct routing route_of(const struct op_call *call)
     r.slot = tensor_i32(call->out[2]);
     r.starts = tensor_i32(call->out[3]);
     r.stats = tensor_f32(call->out[4]);
+    r.loads = tensor_f32(call->out[5]);
     return r;
 }
 
@@ -136,6 +137,8 @@ void reference_route_forward(struct device *device, const struct op_call *call)
         for (int64_t n = 0; n < r.N; n++)
             mean += exp(r.logits[n * r.E + i] - log_sum(r.logits + n * r.E, r.E)) / (double)r.N;
         aux += (double)r.E * f * mean;
+        r.loads[i] = (float)f;
+        r.loads[r.E + i] = (float)mean;
         highest = fmax(highest, f * (double)r.E);
     }
     r.stats[ROUTE_STAT_BALANCE] = (float)aux;
@@ -164,21 +167,19 @@ void reference_route_backward(struct device *device, const struct op_call *call)
 {
     struct routing r = route_of(call);
     float *dx = device_grad(device, call->in[0], NULL);
-    double *row = device->scratch, *f = row + r.E;
+    double *row = device->scratch;
 
-    for (int64_t i = 0; i < r.E; i++)
-        f[i] = share(&r, i);
     for (int64_t n = 0; n < r.N; n++) {
         const float *x = r.logits + n * r.E;
         double lse = log_sum(x, r.E), mean = 0;
 
         gate_gradient(&r, n, call->out[0]->grad + n * r.k, row);
         for (int64_t i = 0; i < r.E; i++)
-            mean += exp(x[i] - lse) * f[i];
+            mean += exp(x[i] - lse) * r.loads[i];
         for (int64_t i = 0; i < r.E; i++) {
             double p = exp(x[i] - lse);
 
-            row[i] += call->real[0] * (double)r.E / (double)r.N * p * (f[i] - mean);
+            row[i] += call->real[0] * (double)r.E / (double)r.N * p * (r.loads[i] - mean);
             row[i] += call->real[1] * 2 / (double)r.N * lse * p;
             dx[n * r.E + i] += (float)row[i];
         }
@@ -188,7 +189,7 @@ void reference_route_backward(struct device *device, const struct op_call *call)
 size_t reference_route_scratch(const struct device *device, const struct op_call *call)
 {
     (void)device;
-    return 2 * sizeof(double) * (size_t)tensor_columns(call->in[0]);
+    return sizeof(double) * (size_t)tensor_columns(call->in[0]);
 }
 
 void reference_dispatch_forward(struct device *device, const struct op_call *call)

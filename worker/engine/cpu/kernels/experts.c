@@ -16,9 +16,10 @@
 struct routing {
     int64_t N, E, k, mode, capacity, drop;
     const float *logits, *gamma;
-    float *gate, *stats, *dx;
+    float *gate, *stats, *loads, *dx; /* loads: f, then the means of probabilities */
     int32_t *expert, *slot, *starts;
-    float *lse, *mean, *f; /* scratch: (N), (E), (E) */
+    float *lse, *mean; /* scratch: (N), (E) */
+    int32_t *keep;     /* scratch: (N k)    */
     float balance, z;
 };
 
@@ -29,10 +30,11 @@ static struct routing route_of(struct device *device, const struct op_call *call
                       .drop = call->whole[3], .logits = tensor_f32(call->in[0]),
                       .gate = tensor_f32(call->out[0]), .expert = tensor_i32(call->out[1]),
                       .slot = tensor_i32(call->out[2]), .starts = tensor_i32(call->out[3]),
-                      .stats = tensor_f32(call->out[4]), .lse = device->scratch};
+                      .stats = tensor_f32(call->out[4]), .loads = tensor_f32(call->out[5]),
+                      .lse = device->scratch};
 
     r.mean = r.lse + r.N;
-    r.f = r.mean + r.E;
+    r.keep = (int32_t *)(r.mean + r.E);
     return r;
 }
 
@@ -40,7 +42,7 @@ size_t KERNEL(route_scratch)(const struct device *device, const struct op_call *
 {
     (void)device;
     return 4 * (size_t)(tensor_rows(call->in[0]) * (1 + call->whole[0]) +
-                        2 * tensor_columns(call->in[0]));
+                        tensor_columns(call->in[0]));
 }
 
 static float log_sum(const float *x, int64_t count)
@@ -113,6 +115,8 @@ static void sum_stats(const struct routing *r)
     }
     for (int64_t i = 0; i < r->E; i++) {
         aux += (double)r->starts[i + 1] * r->mean[i];
+        r->loads[i] = (float)r->starts[i + 1] / (float)(r->N * r->k);
+        r->loads[r->E + i] = r->mean[i] / (float)r->N;
         most = r->starts[i + 1] > most ? r->starts[i + 1] : most;
     }
     r->stats[ROUTE_STAT_BALANCE] =
@@ -145,7 +149,7 @@ static int64_t cut(const struct routing *r, int32_t *keep, int64_t count)
 static void place(const struct routing *r)
 {
     int64_t all = r->N * r->k, next = 0;
-    int32_t *keep = (int32_t *)(r->f + r->E);
+    int32_t *keep = r->keep;
 
     r->starts[0] = 0;
     for (int64_t e = 0; e < r->E; e++) {
@@ -183,11 +187,11 @@ static void route_back_row(const struct routing *r, int64_t n)
     for (int64_t j = 0; j < r->k; j++)
         dot += gate[j] * gamma[j];
     for (int64_t i = 0; i < r->E; i++)
-        mean += expf(x[i] - lse) * r->f[i];
+        mean += expf(x[i] - lse) * r->loads[i];
     for (int64_t i = 0; i < r->E; i++) {
         float p = expf(x[i] - lse);
 
-        dx[i] += r->balance * p * (r->f[i] - mean) + r->z * lse * p;
+        dx[i] += r->balance * p * (r->loads[i] - mean) + r->z * lse * p;
         if (r->mode != ROUTE_AFTER)
             dx[i] -= p * dot;
     }
@@ -210,11 +214,6 @@ void KERNEL(route_backward)(struct device *device, const struct op_call *call)
     r.gamma = call->out[0]->grad;
     r.balance = (float)(call->real[0] * (double)r.E / (double)r.N);
     r.z = (float)(call->real[1] * 2 / (double)r.N);
-    memset(r.f, 0, 4 * (size_t)r.E);
-    for (int64_t a = 0; a < r.N * r.k; a++)
-        r.f[r.expert[a]] += 1;
-    for (int64_t i = 0; i < r.E; i++)
-        r.f[i] /= (float)(r.N * r.k);
     threads_run(device->threads, r.N, ROWS_LEAST, route_back_share, &r);
 }
 
