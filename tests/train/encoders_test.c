@@ -17,37 +17,10 @@ static bool long_mode(void)
 /* The toys' documents, one a line, as a dataset with [MASK] and sentinels. */
 static int with_dataset(void **state)
 {
-    struct buf lines = {0};
-    char *path, *spec;
-
     if (place_open(state) < 0)
         return -1;
-    const struct place *place = *state;
-    for (uint64_t i = 0; i < 300; i++) {
-        char *text = document_text(i);
-
-        buf_printf(&lines, "%s\n", text);
-        mem_free(text);
-    }
-    path = job_path(place, "toys.txt", "");
-    OK(file_replace(path, lines.bytes, lines.length, 0644, &fixture_err));
-    spec = mem_printf("\"kind\": \"data\", \"recipe\": \"text\", \"params\": {\"files\": [\"%s\"], "
-                      "\"split_by\": \"line\", \"vocab_size\": 320, \"special_tokens\": "
-                      "[\"[MASK]\"], \"sentinels\": 16, \"name\": \"lines\"}",
-                      path);
-    struct job_run job = {.name = "data", .spec = spec};
-
-    run_job_in(place, &job, NULL);
-    mem_free(spec);
-    mem_free(path);
-    buf_done(&lines);
+    make_lines(*state);
     return 0;
-}
-
-static char *input(const struct place *place, const char *part)
-{
-    return mem_printf("{\"path\": \"%s/data/datasets/lines\", \"part\": \"%s\"}", place->folder,
-                      part);
 }
 
 /* more: further inputs, beginning with a comma, or "". */
@@ -55,7 +28,7 @@ static void train(const struct place *place, const char *name, const char *kind,
                   const char *recipe, const char *more, const char *params, const char *resume,
                   int ranks, struct trace *trace)
 {
-    char *data = input(place, "train"), *valid = input(place, "valid");
+    char *data = lines_input(place, "train"), *valid = lines_input(place, "valid");
     char *spec = mem_printf("\"kind\": \"%s\", \"recipe\": \"%s\", \"checkpoint\": "
                             "{\"every_steps\": 5}, \"inputs\": {\"data\": %s, \"valid\": %s%s}, "
                             "\"params\": {%s}",

@@ -19,6 +19,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -236,7 +237,18 @@ struct listener {
     pthread_t thread;
     struct trace *trace;
     struct buf events;
+    uint64_t kill_at;
 };
+
+/* The process at the other end, with SIGKILL. */
+static inline void kill_peer(int fd)
+{
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length), 0);
+    assert_int_equal(kill(peer.pid, SIGKILL), 0);
+}
 
 /* Keeps what the line says, and answers it where it asks for an answer. */
 static inline void take_line(struct listener *listener, int fd, const char *line)
@@ -260,6 +272,12 @@ static inline void take_line(struct listener *listener, int fd, const char *line
     }
     if (type && strcmp(type, "event") == 0)
         buf_printf(&listener->events, "%s\n", json_string_value(json_object_get(root, "name")));
+    if (type && strcmp(type, "checkpoint") == 0 && listener->kill_at > 0 &&
+        (uint64_t)json_integer_value(json_object_get(root, "step")) == listener->kill_at) {
+        kill_peer(fd);
+        json_decref(root); /* and no answer, without which it could not have ended */
+        return;
+    }
     if (json_is_true(json_object_get(root, "reply")))
         assert_int_equal(write(fd, "{\"ok\": true}\n", 13), 13);
     json_decref(root);
@@ -318,12 +336,14 @@ static inline void *listen_thread(void *argument)
     return NULL;
 }
 
-static inline void listener_open(struct listener *listener, const char *path, struct trace *trace)
+static inline void listener_open(struct listener *listener, const char *path, struct trace *trace,
+                                 uint64_t kill_at)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
     memset(listener, 0, sizeof *listener);
     listener->trace = trace;
+    listener->kill_at = kill_at;
     unlink(path);
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -387,6 +407,8 @@ struct job_run {
     const char *resume; /* checkpoint directory, or NULL */
     int ranks;          /* 0: 1 */
     bool may_fail;
+    uint64_t kill_at;   /* 0, or the step whose checkpoint, once told of, is the death of rank 0:
+                           somewhere in a later step, or in a later save */
 };
 
 static inline char *job_path(const struct place *place, const char *name, const char *rest)
@@ -454,7 +476,7 @@ static inline int run_job_in(const struct place *place, const struct job_run *jo
     OK(file_replace(spec_path, spec, strlen(spec), 0644, &fixture_err));
     setenv("ATHANOR_REPORT", socket_path, 1);
     setenv("OMP_NUM_THREADS", "1", 1);
-    listener_open(&listener, socket_path, trace ? trace : &own);
+    listener_open(&listener, socket_path, trace ? trace : &own, job->kill_at);
     status = spawn_line(job_command(place, job));
     listener_close(&listener);
     if (!job->may_fail && status != 0) {
@@ -466,6 +488,38 @@ static inline int run_job_in(const struct place *place, const struct job_run *jo
     mem_free(spec_path);
     mem_free(socket_path);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+/* A dataset "lines" of 300 texts, one a document, whose tokenizer has what masks and spans need. */
+static inline void make_lines(const struct place *place)
+{
+    struct buf lines = {0};
+    char *path = job_path(place, "toys.txt", ""), *spec;
+
+    for (uint64_t i = 0; i < 300; i++) {
+        char *text = document_text(i);
+
+        buf_printf(&lines, "%s\n", text);
+        mem_free(text);
+    }
+    OK(file_replace(path, lines.bytes, lines.length, 0644, &fixture_err));
+    spec = mem_printf("\"kind\": \"data\", \"recipe\": \"text\", \"params\": {\"files\": [\"%s\"], "
+                      "\"split_by\": \"line\", \"vocab_size\": 320, \"special_tokens\": "
+                      "[\"[MASK]\"], \"sentinels\": 16, \"name\": \"lines\"}",
+                      path);
+    struct job_run job = {.name = "data", .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+    mem_free(path);
+    buf_done(&lines);
+}
+
+/* An input of a job: a part of that dataset. (mem_free) */
+static inline char *lines_input(const struct place *place, const char *part)
+{
+    return mem_printf("{\"path\": \"%s/data/datasets/lines\", \"part\": \"%s\"}", place->folder,
+                      part);
 }
 
 /* Directory of the checkpoint of a step. */
