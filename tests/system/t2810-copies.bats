@@ -26,7 +26,12 @@ setup() {
     cd "$BATS_TEST_TMPDIR"
 }
 
-nothing_is_copied() { [ -z "$(find "$ATHANOR_HOME"/own-*/copies "$ATHANOR_HOME"/own-*/attempts -name manifest.json)" ]; }
+# Copies stay, nothing is half there, and no attempt is left that uses one.
+copies_are_kept() { # COUNT
+    [ -z "$(find "$ATHANOR_HOME"/own-*/copies -name '*.part')" ] &&
+        [ -z "$(find "$ATHANOR_HOME"/own-*/attempts -path '*/copies/*')" ] &&
+        [ "$(find "$ATHANOR_HOME"/own-*/copies -mindepth 1 -maxdepth 1 -type d | wc -l)" = "$1" ]
+}
 
 no_process() { ! kill -0 "$1" 2>/dev/null; }
 
@@ -88,7 +93,7 @@ Y
     athanor logs "$id" | grep -q "^resumed from moved with 3000000 bytes"
     [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id AND worker <> '$first' AND cause = 'success'")" = 1 ]
     athanor undrain "$first"
-    until_true 20 nothing_is_copied # the copy goes with its attempt
+    until_true 20 copies_are_kept 1
 }
 
 @test "an input of another worker is fetched, and a damaged one is refused" {
@@ -108,12 +113,16 @@ Y
     athanor wait "$id" || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
     athanor logs "$id" | grep -q '^from maker$'
     athanor logs "$id" | grep -q '^3000000$'
-    printf X | dd of="$ATHANOR_HOME/own-1/jobs/$maker/checkpoints/one/weights" bs=1 seek=2500000 conv=notrunc 2>/dev/null
+    damage "$ATHANOR_HOME/own-1/jobs/$maker/checkpoints/one/weights" 2500000
+    athanor submit reader.yaml --wait >/dev/null # what was copied is still whole
+    damage "$(grep -l "^from maker$" -r "$ATHANOR_HOME"/own-2/copies)" 3
     id=$(athanor submit reader.yaml --ids)
     run athanor wait "$id"
     [ "$status" -eq 1 ]
     sql "SELECT evidence FROM athanor.runs WHERE job_id = $id" | grep -q "from 'worker-1': its file 'weights' has another hash"
 }
+
+damage() { printf X | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; } # FILE OFFSET
 
 trained() { # ZONE: reads the dataset that was made on worker-1
     cat <<Y
@@ -144,11 +153,12 @@ Y
     id=$(trained z2 | athanor submit - --ids)
     athanor wait "$id" || { cat "$ATHANOR_HOME"/own-*.log; athanor logs "$id"; athanor show "$id"; false; }
     [ "$(sql "SELECT count(*) FROM athanor.lineages l JOIN athanor.artifacts a USING (artifact_id) WHERE l.job_id = $id AND l.content_hash = a.content_hash")" = 2 ]
-    until_true 20 nothing_is_copied
+    until_true 20 copies_are_kept 2
     folder=$(sql "SELECT path FROM athanor.artifacts WHERE job_id = $data")
     cp "$folder/dataset.json" whole.json
     shard=$(jq -r '.parts.train.shards[0]' "$folder/dataset.json")
-    printf X | dd of="$folder/$shard" bs=1 seek=500 conv=notrunc 2>/dev/null
+    damage "$folder/$shard" 500
+    damage "$(ls -d "$ATHANOR_HOME"/own-2/copies/*/"$shard")" 500
     id=$(trained z2 | athanor submit - --ids)
     run athanor wait "$id"
     [ "$status" -eq 1 ]

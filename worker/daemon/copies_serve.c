@@ -221,7 +221,8 @@ void copies_permit(struct daemon *daemon, const struct msg_copy_permit *given)
 {
     struct serving *serving = daemon->copies->serving;
     uint64_t now_ms = clock_steady_ms();
-    if (!serving || strlen(given->public_key) >= KEY_TEXT_SIZE || given->path[0] != '/')
+    if (!serving || strlen(given->public_key) >= KEY_TEXT_SIZE ||
+        (given->path[0] && given->path[0] != '/'))
         return;
     permits_expire(serving, now_ms);
     struct permit *permit = permit_find(serving, &given->content, given->public_key);
@@ -250,17 +251,15 @@ bool copies_permits(const struct daemon *daemon, const char *public_key)
     return false;
 }
 
-bool copy_name_is_inside(const char *name)
+/* NULL after err_set: where it lies here. An empty path means the copy that we keep. */
+static char *permit_path(struct daemon *daemon, const struct permit *permit, struct err *err)
 {
-    if (!name[0] || name[0] == '/')
-        return false;
-    for (const char *part = name; part; part = strchr(part, '/')) {
-        part += *part == '/';
-        size_t length = strcspn(part, "/");
-        if (length == 0 || (length <= 2 && strspn(part, ".") >= length))
-            return false;
-    }
-    return true;
+    if (permit->path[0])
+        return mem_strdup(permit->path);
+    if (copy_cache_find(daemon->copies->cache, &permit->content))
+        return copy_cache_path(daemon->copies->cache, &permit->content);
+    err_set(err, ERR_NOT_FOUND, "this worker keeps no copy of it any more");
+    return NULL;
 }
 
 void copies_serve(struct daemon *daemon, const struct server_source *from, uint64_t request_seq,
@@ -269,6 +268,7 @@ void copies_serve(struct daemon *daemon, const struct server_source *from, uint6
     struct serving *serving = daemon->copies->serving;
     const struct permit *permit = permit_find(serving, &get->content, from->public_key);
     struct err err = {0};
+    char *path = NULL;
     if (!permit || permit->until_ms <= clock_steady_ms())
         err_set(&err, ERR_NOT_FOUND, "the coordinator has not permitted this copy (yet)");
     else if (!copy_name_is_inside(get->name) || get->offset > INT64_MAX ||
@@ -276,14 +276,16 @@ void copies_serve(struct daemon *daemon, const struct server_source *from, uint6
         err_set(&err, ERR_INVALID, "no piece of a file within the checkpoint");
     else if (serving->under_way >= COPY_ANSWERS_MAX)
         err_set(&err, ERR_LIMIT, "%u pieces are being read already", COPY_ANSWERS_MAX);
-    if (err.kind) {
+    else
+        path = permit_path(daemon, permit, &err);
+    if (!path) {
         server_refuse(daemon->neighbours, from->peer_id, request_seq, &err);
         return;
     }
     struct reading *reading = mem_zalloc(sizeof *reading);
     *reading = (struct reading){.peer_id = from->peer_id,
                                 .request_seq = request_seq,
-                                .path = mem_strdup(permit->path),
+                                .path = path,
                                 .name = mem_strdup(get->name),
                                 .offset = get->offset,
                                 .length = get->length};

@@ -398,6 +398,7 @@ static void leave_now(void *user)
 void daemon_attempt_gone(struct daemon *daemon)
 {
     pending_wake(daemon);
+    copies_trim(daemon);
     if (daemon->leaving && daemon->attempt_count == 0)
         leave_now(daemon);
 }

@@ -7,7 +7,8 @@
  * pending.c  STARTs that wait for cores of attempts that are being killed or cleaned up after, or
  *            for their code
  * code.c     the code of jobs: fetched, cached, unpacked
- * copies.c   checkpoints on other workers: fetched, and given (copies_serve.c)
+ * copies.c   checkpoints and datasets on other workers: fetched (copies_fetch.c), kept
+ *            (copy_cache.c), and given (copies_serve.c)
  * pump.c     spools to the coordinator, acknowledgements back
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds

@@ -100,6 +100,9 @@ static const struct option {
      "output kept of one attempt here, if its job may leave as much (default: 256MiB)"},
     {"--code-cache", "SIZE", OPTION_SIZE, AT(code_cache_bytes), NULL,
      "archives of code kept for later attempts; the least recently used go (default: 2GiB)"},
+    {"--copy-cache", "SIZE", OPTION_SIZE, AT(copy_cache_bytes), NULL,
+     "checkpoints and datasets of other workers kept for later attempts and for others; the least "
+     "recently used go (default: 20GiB)"},
     {"--copy-rate", "SIZE", OPTION_SIZE, AT(copy_rate), NULL,
      "bytes a second that others may read of checkpoints here (default: as fast as it goes)"},
     {"--job-user", "NAME", OPTION_TEXT, AT(job_user), NULL, "account that jobs run as; needs root"},
@@ -443,7 +446,8 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .health_every_ms = 60000,
                               .health_timeout_ms = 10000,
                               .log_bytes_max = (uint64_t)256 << 20,
-                              .code_cache_bytes = (uint64_t)2 << 30};
+                              .code_cache_bytes = (uint64_t)2 << 30,
+                              .copy_cache_bytes = (uint64_t)20 << 30};
     int rc = environment_read(&options, err);
     for (int i = 1; rc == 0 && i < count;) {
         int used = argument_read(&options, arguments + i, count - i, err);

@@ -41,7 +41,8 @@ struct options {
     const char *cgroups; /* as given */
     enum cgroup_kind cgroup_kind;
     const char *job_user, *job_accounts; /* at most one of them; "same" or a file */
-    uint64_t log_bytes_max, code_cache_bytes, copy_rate; /* copy_rate: bytes a second; 0: any */
+    uint64_t log_bytes_max, code_cache_bytes, copy_cache_bytes;
+    uint64_t copy_rate; /* bytes a second; 0: any */
     const char *prolog, *epilog, *health; /* programs, and a folder of them; "": none */
     uint64_t hook_timeout_ms, health_every_ms, health_timeout_ms, gpu_free_timeout_ms;
     uint64_t usage_every_ms;
