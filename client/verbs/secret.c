@@ -13,12 +13,14 @@
 
 static const struct option options[] = {
     {"exact", 0, VALUE_NONE, NULL, "set: keep a newline at the end of the input", false},
+    {"project", 0, VALUE_TEXT, "NAME", "the secret of this project; ls: of this one alone", false},
     {"account", 0, VALUE_TEXT, "NAME", "ls: of this account alone", false},
     OPTION_COLUMN,
     OPTION_JSON,
 };
 
-static const struct heading columns[] = {{"name", "SECRET"}, {"account", NULL}, {"set_at", "SET"}};
+static const struct heading columns[] = {
+    {"name", "SECRET"}, {"owner", NULL}, {"set_by", "BY"}, {"set_at", "SET"}};
 
 /* ---- reading a value ------------------------------------------------------------------------ */
 
@@ -138,6 +140,12 @@ static int change(struct client *client, const struct msg_secret_change *change)
     return client_ask(client, &request, MSG_DONE, &reply);
 }
 
+static const char *project_of(const struct args *args)
+{
+    const char *project = args_text(args, "project");
+    return project ? project : "";
+}
+
 /* It leaves this process only in a box that the coordinators can open. */
 static int set(struct client *client, const struct args *args, const char *name)
 {
@@ -155,7 +163,8 @@ static int set(struct client *client, const struct args *args, const char *name)
                       : change(client, &(struct msg_secret_change){
                                            .action = "set",
                                            .name = name,
-                                           .sealed = {box.bytes, box.length}});
+                                           .sealed = {box.bytes, box.length},
+                                           .project = project_of(args)});
     buf_done(&box);
     return code;
 }
@@ -164,6 +173,7 @@ static int list(struct client *client, const struct args *args)
 {
     struct pairs pairs = {0};
     pairs_add(&pairs, "account", args_text(args, "account"));
+    pairs_add(&pairs, "project", args_text(args, "project"));
     int code = client_list(client, "secrets", &pairs, UINT32_MAX, columns, ARRAY_COUNT(columns),
                            "no secrets");
     pairs_done(&pairs);
@@ -172,14 +182,17 @@ static int list(struct client *client, const struct args *args)
 
 static int run(struct client *client, const struct args *args)
 {
-    const char *action = args->words[0];
+    const char *action = args->words[0], *project = args_text(args, "project");
+    if (project && !*project)
+        return client_failf(client, EXIT_USAGE, "--project is empty, expected a project's name");
     if (strcmp(action, "ls") == 0 && args->word_count == 1)
         return list(client, args);
     if (strcmp(action, "set") == 0 && args->word_count == 2)
         return set(client, args, args->words[1]);
     if (strcmp(action, "rm") == 0 && args->word_count == 2)
         return change(client, &(struct msg_secret_change){.action = "remove",
-                                                          .name = args->words[1]});
+                                                          .name = args->words[1],
+                                                          .project = project_of(args)});
     return client_failf(client, EXIT_USAGE,
                         "expected: athanor secret set NAME, secret ls, or secret rm NAME");
 }
@@ -187,7 +200,7 @@ static int run(struct client *client, const struct args *args)
 const struct verb verb_secret = {
     .name = "secret",
     .words = "set NAME | ls | rm NAME",
-    .summary = "tokens and passwords that your jobs read",
+    .summary = "tokens and passwords that your jobs, or a project's, read",
     .text =
         "`set NAME` reads the value from standard input, or from the terminal without showing it, "
         "and stores it encrypted, in place of an earlier one; at most 16 KiB. A job of yours whose "
@@ -196,7 +209,13 @@ const struct verb verb_secret = {
         "HF_TOKEN=$(cat /dev/fd/$ATHANOR_SECRET_HF_TOKEN_FD)\n\n"
         "The value is in no environment, argument, file or log, cannot be shown again, and is the "
         "one of the moment when an attempt starts: set it anew, and the next attempt has it. "
-        "Secrets belong to one account; other accounts cannot name them.",
+        "A secret belongs to one account, and other accounts cannot name it; with --project P it "
+        "belongs to project P, and every job that is submitted there can name it. Of two with one "
+        "name a job reads that of its account, not that of its project. Those of a project are "
+        "set and removed by operators and, unless it is open to everybody, by its members; nobody "
+        "can show them, but who may submit there may run a job that reads them. A job of "
+        "somebody who may not submit there any more gets none of them. `ls` shows all names, and "
+        "whose they are.",
     .choices = "set ls rm",
     .words_min = 1,
     .words_max = 2,

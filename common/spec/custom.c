@@ -417,8 +417,8 @@ static bool secret_read(struct reader *reader, const struct node_pair *pair,
                       SPEC_NAME_BYTES_MAX);
     else if (value->kind != NODE_SCALAR || !spec_name_is_valid(value->text))
         reader_refuse(reader, value, place,
-                      "is %s, expected the name of a secret of yours (`athanor secret ls`), not "
-                      "its value",
+                      "is %s, expected the name of a secret of yours or of the project (`athanor "
+                      "secret ls`), not its value",
                       value->kind == NODE_SCALAR ? "no name" : shown(reader, value));
     else {
         *secret = (struct spec_variable){name, value->text, value->line, value->column};

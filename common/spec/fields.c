@@ -46,8 +46,8 @@ const struct field fields[] = {
     {"env", FIELD_CUSTOM, SHARED, .form = "a mapping of NAME: text", .read = read_env,
      .help = "environment of every rank; nothing is taken from the submitting shell"},
     {"secrets", FIELD_CUSTOM, SHARED, .form = "a mapping of NAME: secret", .read = read_secrets,
-     .help = "secrets of yours (`athanor secret`) that every rank can read from the descriptor "
-             "ATHANOR_SECRET_<NAME>_FD"},
+     .help = "secrets of yours or of the project (`athanor secret`) that every rank can read from "
+             "the descriptor ATHANOR_SECRET_<NAME>_FD"},
     {"code.snapshot", FIELD_CUSTOM, SHARED, .form = "a folder, packed when the job is submitted",
      .read = read_snapshot,
      .help = "the job runs this folder's files as they are now, but for what .gitignore names; "

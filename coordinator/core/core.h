@@ -208,11 +208,17 @@ bool core_exec_lives(const struct core *core, uint64_t attempt_id, uint64_t work
 struct spec_variable;
 struct core_secrets {
     const char *account;               /* whose they are */
+    const char *project;               /* or whose, if not the account's; "": may not use it now */
     const struct spec_variable *items; /* name in the job -> name of the secret */
     size_t count;
 };
 int core_secrets_find(const struct core *core, uint64_t attempt_id, uint64_t worker_peer,
                       struct arena *arena, struct core_secrets *out, struct err *err) WARN_UNUSED;
+
+/* Whether an account may set and remove secrets of a project: operators, and members of one that is
+ * not open to everybody. Errors: ERR_NOT_FOUND, ERR_DENIED. */
+int core_secret_right(const struct core *core, const char *project, const char *account,
+                      bool is_operator, struct err *err) WARN_UNUSED;
 
 struct core_counts {
     uint64_t jobs_by_state[JOB_STATE_END]; /* live ones only */

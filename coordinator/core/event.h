@@ -42,6 +42,12 @@ struct event_found {
     size_t removal_count;
 };
 
+/* Secrets that are stored; the core knows nothing else of them. */
+struct secret_name {
+    const char *project; /* all of its jobs may name it; "": the account's own */
+    const char *name;
+};
+
 struct event_submit {
     uint64_t client;           /* peer of the answer */
     uint64_t request_seq;
@@ -51,7 +57,7 @@ struct event_submit {
     const char *source;        /* the YAML as submitted */
     bool check_only;           /* answer CHECKED, keep nothing */
     bool reuse;                /* take results of identical jobs (reuse.c) */
-    const char *const *secrets; /* names that the account has; sorted */
+    const struct secret_name *secrets; /* of the account and of the spec's projects; sorted */
     size_t secret_count;
     struct event_found found;
 };
@@ -74,6 +80,7 @@ struct event_configure {
     const struct msg_configure *configure;
     const char *const *principals; /* names of all enrolled keys; NULL: not to be checked */
     size_t principal_count;
+    size_t secret_count; /* of the project that is configured */
 };
 
 /* A client offers an archive of code, or sends a chunk of one. */

@@ -398,6 +398,14 @@ static void project_remove_row(struct configure_pass *pass)
                                       project_hint(core, pass->request->name, pass->arena)));
         return;
     }
+    if (pass->event->secret_count)
+        configure_refuse(pass, pass->request->name,
+                         arena_printf(pass->arena,
+                                      "it has %zu secret%s, which another project of this name "
+                                      "would have: remove them first (athanor secret ls --project "
+                                      "%s)",
+                                      pass->event->secret_count,
+                                      pass->event->secret_count == 1 ? "" : "s", project->name));
     if (project->removed || removal_is_refused(pass, project->job_count))
         return;
     project->removed = true;

@@ -276,12 +276,13 @@ static void code_check(struct submit_pass *pass, const struct spec_job *spec)
                                    spec->code.folder, spec->code.hash, fault));
 }
 
-static bool has_secret(const struct event_submit *event, const char *name)
+static bool has_secret(const struct event_submit *event, const char *project, const char *name)
 {
     size_t low = 0, high = event->secret_count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        int order = strcmp(event->secrets[middle], name);
+        int order = strcmp(event->secrets[middle].project, project);
+        order = order ? order : strcmp(event->secrets[middle].name, name);
         if (order == 0)
             return true;
         if (order < 0)
@@ -292,18 +293,20 @@ static bool has_secret(const struct event_submit *event, const char *name)
     return false;
 }
 
-/* Of the account's own: there is no way to name another's. */
+/* The account's own, or those of the job's project: there is no way to name another's. */
 static void secrets_check(struct submit_pass *pass, const struct spec_job *spec)
 {
     for (size_t i = 0; i < spec->secret_count; i++) {
         const struct spec_variable *secret = &spec->secrets[i];
-        if (!has_secret(pass->event, secret->value))
+        if (!has_secret(pass->event, "", secret->value) &&
+            !has_secret(pass->event, spec->project, secret->value))
             submit_refuse(
                 pass, secret->line, secret->column,
                 arena_printf(pass->arena, "jobs.%s.secrets.%s", spec->name, secret->name),
                 arena_printf(pass->arena,
-                             "%s has no secret '%s': store it with 'athanor secret set %s'",
-                             pass->event->account, secret->value, secret->value));
+                             "%s has no secret '%s': store it with 'athanor secret set %s', or "
+                             "for project '%s', which has none either, with --project",
+                             pass->event->account, secret->value, secret->value, spec->project));
     }
 }
 

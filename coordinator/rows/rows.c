@@ -160,6 +160,11 @@ static const struct row_column columns_secret[] = {
 #include "coordinator/rows/secret.def"
 };
 #undef ROW
+#define ROW struct row_project_secret
+static const struct row_column columns_project_secret[] = {
+#include "coordinator/rows/project_secret.def"
+};
+#undef ROW
 
 static const struct row_shape shapes[ROW_TABLE_END] = {
 #define TABLE(table) \

@@ -34,8 +34,8 @@ typedef uint64_t row_time;
 enum row_type { ROW_u64 = 1, ROW_i64, ROW_f64, ROW_flag, ROW_text, ROW_blob, ROW_hash, ROW_time };
 enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
 
-/* One line per table that is written row by row, by the core but for `principal` and `secret`:
- * TABLE(name). Order is the order of writing within a transaction, parents before children. */
+/* One line per table that is written row by row, by the core but for `principal` and the
+ * secrets: TABLE(name). Order is that of writing within a transaction, parents before children. */
 #define ROW_TABLES(TABLE) \
     TABLE(setting) \
     TABLE(queue) \
@@ -67,7 +67,8 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(snapshot_chunk) \
     TABLE(removal) \
     TABLE(principal) \
-    TABLE(secret)
+    TABLE(secret) \
+    TABLE(project_secret)
 
 enum row_table {
     ROW_TABLE_NONE = 0,
@@ -172,6 +173,9 @@ struct row_principal {
 };
 struct row_secret {
 #include "coordinator/rows/secret.def"
+};
+struct row_project_secret {
+#include "coordinator/rows/project_secret.def"
 };
 #undef COLUMN
 #undef MUTABLE

@@ -210,6 +210,9 @@ static void on_configure(struct shell *shell, const struct server_source *from, 
 
     event.configure.principal_count =
         principals_names(shell->principals, &arena, &event.configure.principals);
+    if (strcmp(configure->table, "project") == 0)
+        event.configure.secret_count =
+            secrets_count(shell->secrets, (struct secret_owner){true, configure->name});
     shell_step(shell, &event);
     arena_done(&arena);
 }

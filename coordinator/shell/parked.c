@@ -11,6 +11,7 @@
 #include "common/base/mem.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PARKED_MAX        1024u /* requests waiting; one more is refused */
@@ -291,6 +292,40 @@ static int read_spec(struct shell *shell, const struct server_source *from, uint
     return rc;
 }
 
+static int project_compare(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The projects whose secrets the jobs may name: sorted, each once. */
+static size_t spec_projects(const struct spec *spec, struct arena *arena,
+                            const char *const **out)
+{
+    const char **projects = arena_alloc(arena, (spec->job_count + 1) * sizeof *projects);
+    size_t found = 0, count = 0;
+
+    for (size_t i = 0; i < spec->job_count; i++)
+        if (spec->jobs[i].secret_count)
+            projects[found++] = spec->jobs[i].project;
+    qsort(projects, found, sizeof *projects, project_compare);
+    for (size_t i = 0; i < found; i++)
+        if (count == 0 || strcmp(projects[count - 1], projects[i]) != 0)
+            projects[count++] = projects[i];
+    *out = projects;
+    return count;
+}
+
+static void secrets_note(struct shell *shell, const struct server_source *from,
+                         struct parked *parked)
+{
+    struct event_submit *submit = &parked->event.submit;
+    const char *const *projects;
+    size_t count = spec_projects(parked->spec, &parked->arena, &projects);
+
+    submit->secret_count = secrets_names(shell->secrets, from->principal, projects, count,
+                                         &parked->arena, &submit->secrets);
+}
+
 void parked_submit(struct shell *shell, const struct server_source *from, uint64_t request_seq,
                    const struct msg_submit *submit)
 {
@@ -318,8 +353,7 @@ void parked_submit(struct shell *shell, const struct server_source *from, uint64
         .check_only = submit->check_only,
         .reuse = submit->reuse,
     };
-    parked->event.submit.secret_count =
-        secrets_names(shell->secrets, from->principal, arena, &parked->event.submit.secrets);
+    secrets_note(shell, from, parked);
     begin(shell, parked);
 }
 

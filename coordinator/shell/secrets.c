@@ -13,7 +13,8 @@
 #define TAG_BYTES   crypto_aead_xchacha20poly1305_ietf_ABYTES
 
 struct secret {
-    char *account, *name;
+    bool is_project;
+    char *owner, *name;
     char key_id[SECRET_KEY_ID_SIZE];
     unsigned char *sealed;
     size_t length;
@@ -27,7 +28,7 @@ struct keys { /* in memory of sodium_malloc */
 struct secrets {
     struct keys *keys;
     char key_id[SECRET_KEY_ID_SIZE];
-    struct secret *items; /* by account, then name */
+    struct secret *items; /* those of accounts first; by owner, then name */
     size_t count, capacity;
 };
 
@@ -73,7 +74,7 @@ const char *secrets_key_id(const struct secrets *secrets)
 
 static void secret_done(struct secret *secret)
 {
-    mem_free(secret->account);
+    mem_free(secret->owner);
     mem_free(secret->name);
     mem_free(secret->sealed);
 }
@@ -95,21 +96,23 @@ void secrets_free(struct secrets *secrets)
     mem_free(secrets);
 }
 
-static int compare(const struct secret *secret, const char *account, const char *name)
+static int compare(const struct secret *secret, struct secret_owner owner, const char *name)
 {
-    int order = strcmp(secret->account, account);
+    if (secret->is_project != owner.is_project)
+        return secret->is_project ? 1 : -1;
+    int order = strcmp(secret->owner, owner.name);
 
     return order ? order : strcmp(secret->name, name);
 }
 
 /* The first index that is not less. */
-static size_t index_of(const struct secrets *secrets, const char *account, const char *name)
+static size_t index_of(const struct secrets *secrets, struct secret_owner owner, const char *name)
 {
     size_t low = 0, high = secrets->count;
 
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (compare(&secrets->items[middle], account, name) < 0)
+        if (compare(&secrets->items[middle], owner, name) < 0)
             low = middle + 1;
         else
             high = middle;
@@ -117,25 +120,27 @@ static size_t index_of(const struct secrets *secrets, const char *account, const
     return low;
 }
 
-static struct secret *find(const struct secrets *secrets, const char *account, const char *name)
+static struct secret *find(const struct secrets *secrets, struct secret_owner owner,
+                           const char *name)
 {
-    size_t index = index_of(secrets, account, name);
+    size_t index = index_of(secrets, owner, name);
 
-    return index < secrets->count && compare(&secrets->items[index], account, name) == 0
+    return index < secrets->count && compare(&secrets->items[index], owner, name) == 0
                ? &secrets->items[index]
                : NULL;
 }
 
-static struct secret *put(struct secrets *secrets, const char *account, const char *name)
+static struct secret *put(struct secrets *secrets, struct secret_owner owner, const char *name)
 {
-    size_t index = index_of(secrets, account, name);
+    size_t index = index_of(secrets, owner, name);
 
     VEC_RESERVE(secrets->items, secrets->count, secrets->capacity);
     memmove(secrets->items + index + 1, secrets->items + index,
             (secrets->count - index) * sizeof *secrets->items);
     secrets->count++;
-    secrets->items[index] =
-        (struct secret){.account = mem_strdup(account), .name = mem_strdup(name)};
+    secrets->items[index] = (struct secret){.is_project = owner.is_project,
+                                            .owner = mem_strdup(owner.name),
+                                            .name = mem_strdup(name)};
     return &secrets->items[index];
 }
 
@@ -148,32 +153,44 @@ static void fill(struct secret *secret, const char *key_id, unsigned char *seale
     snprintf(secret->key_id, sizeof secret->key_id, "%s", key_id);
 }
 
+static void load(struct secrets *secrets, struct secret_owner owner, const char *name,
+                 const char *key_id, const struct row_blob *value)
+{
+    struct secret *secret = find(secrets, owner, name);
+    unsigned char *sealed = mem_array(value->length + 1, 1);
+
+    memcpy(sealed, value->bytes, value->length);
+    fill(secret ? secret : put(secrets, owner, name), key_id, sealed, value->length);
+}
+
 void secrets_load(struct secrets *secrets, const struct row_secret *row)
 {
-    struct secret *secret = find(secrets, row->account, row->name);
-    unsigned char *sealed = mem_array(row->sealed.length + 1, 1);
+    load(secrets, (struct secret_owner){false, row->account}, row->name, row->key_id,
+         &row->sealed);
+}
 
-    memcpy(sealed, row->sealed.bytes, row->sealed.length);
-    fill(secret ? secret : put(secrets, row->account, row->name), row->key_id, sealed,
-         row->sealed.length);
+void secrets_load_shared(struct secrets *secrets, const struct row_project_secret *row)
+{
+    load(secrets, (struct secret_owner){true, row->project}, row->name, row->key_id, &row->sealed);
 }
 
 /* ---- encryption at rest --------------------------------------------------------------------- */
 
-/* What the tag covers besides the value: a row that is copied to another account does not open. */
-static char *bound_to(const char *account, const char *name, size_t *out_length)
+/* What the tag covers besides the value: a row that is copied to another owner does not open. */
+static char *bound_to(const struct secret *secret, size_t *out_length)
 {
-    char *text = mem_printf("%s/%s", account, name); /* names hold no '/' */
+    char *text = mem_printf("%s%s/%s", secret->is_project ? "//" : "", secret->owner,
+                            secret->name); /* names hold no '/' */
 
     *out_length = strlen(text);
     return text;
 }
 
-static unsigned char *encrypt(const struct secrets *secrets, const char *account, const char *name,
+static unsigned char *encrypt(const struct secrets *secrets, const struct secret *secret,
                               const struct clear_value *value, size_t *out_length)
 {
     size_t bound_length;
-    char *bound = bound_to(account, name, &bound_length);
+    char *bound = bound_to(secret, &bound_length);
     unsigned char *sealed = mem_array(NONCE_BYTES + value->length + TAG_BYTES, 1);
     unsigned long long length;
 
@@ -196,13 +213,13 @@ static int decrypt(const struct secrets *secrets, const struct secret *secret,
         return err_set(err, ERR_DENIED,
                        "secret '%s' of %s is encrypted with key %s, this coordinator has %s: set "
                        "it again, or start the coordinators with --secrets-key",
-                       secret->name, secret->account, secret->key_id, secrets->key_id);
+                       secret->name, secret->owner, secret->key_id, secrets->key_id);
     if (secret->length < NONCE_BYTES + TAG_BYTES)
         return err_set(err, ERR_DENIED, "secret '%s' of %s is damaged in the database",
-                       secret->name, secret->account);
+                       secret->name, secret->owner);
     if (clear_value_new(secret->length - NONCE_BYTES - TAG_BYTES, &value, err) < 0)
         return -1;
-    char *bound = bound_to(secret->account, secret->name, &bound_length);
+    char *bound = bound_to(secret, &bound_length);
     int rc = crypto_aead_xchacha20poly1305_ietf_decrypt(
         value.bytes, NULL, NULL, secret->sealed + NONCE_BYTES, secret->length - NONCE_BYTES,
         (const unsigned char *)bound, bound_length, secret->sealed, secrets->keys->at_rest);
@@ -210,7 +227,7 @@ static int decrypt(const struct secrets *secrets, const struct secret *secret,
     if (rc < 0) {
         clear_value_done(&value);
         return err_set(err, ERR_DENIED, "secret '%s' of %s was changed in the database",
-                       secret->name, secret->account);
+                       secret->name, secret->owner);
     }
     *out = value;
     return 0;
@@ -218,86 +235,88 @@ static int decrypt(const struct secrets *secrets, const struct secret *secret,
 
 /* ---- changes -------------------------------------------------------------------------------- */
 
-static void persist(const char *account, const char *name, const struct secret *secret,
-                    uint64_t wall_us, struct effects *effects)
+/* sealed.length 0: it is removed. */
+static void persist(const struct secret_change *change, const char *key_id, struct row_blob sealed,
+                    struct effects *effects)
 {
-    struct row_secret row = {.account = account,
-                             .name = name,
-                             .sealed = {"", 0},
-                             .key_id = "",
-                             .set_at = wall_us,
-                             .removed_at = secret ? 0 : wall_us};
+    uint64_t removed_at = sealed.length ? 0 : change->wall_us;
+    const struct row_secret own = {.account = change->owner.name,
+                                   .name = change->name,
+                                   .sealed = sealed,
+                                   .key_id = key_id,
+                                   .set_at = change->wall_us,
+                                   .removed_at = removed_at};
+    const struct row_project_secret shared = {.project = change->owner.name,
+                                              .name = change->name,
+                                              .sealed = sealed,
+                                              .key_id = key_id,
+                                              .set_by = change->by,
+                                              .set_at = change->wall_us,
+                                              .removed_at = removed_at};
 
-    if (secret) {
-        row.sealed = (struct row_blob){secret->sealed, secret->length};
-        row.key_id = secret->key_id;
-    }
-    effects_persist(effects, ROW_TABLE_secret, PERSIST_UPSERT, &row);
+    if (change->owner.is_project)
+        effects_persist(effects, ROW_TABLE_project_secret, PERSIST_UPSERT, &shared);
+    else
+        effects_persist(effects, ROW_TABLE_secret, PERSIST_UPSERT, &own);
 }
 
-static size_t count_of(const struct secrets *secrets, const char *account)
+size_t secrets_count(const struct secrets *secrets, struct secret_owner owner)
 {
-    size_t count = 0;
+    size_t first = index_of(secrets, owner, ""), end = first;
 
-    for (size_t i = index_of(secrets, account, "");
-         i < secrets->count && strcmp(secrets->items[i].account, account) == 0; i++)
-        count++;
-    return count;
+    while (end < secrets->count && secrets->items[end].is_project == owner.is_project &&
+           strcmp(secrets->items[end].owner, owner.name) == 0)
+        end++;
+    return end - first;
 }
 
-static int room_check(const struct secrets *secrets, const char *account, struct err *err)
+static int room_check(const struct secrets *secrets, struct secret_owner owner, struct err *err)
 {
-    size_t own = count_of(secrets, account);
+    size_t own = secrets_count(secrets, owner);
 
-    if (own >= SECRETS_OF_ACCOUNT_MAX || secrets->count >= SECRETS_MAX)
+    if (own >= SECRETS_OF_OWNER_MAX || secrets->count >= SECRETS_MAX)
         return err_set(err, ERR_LIMIT, "%s has %zu secrets, the cluster %zu: at most %u and %u",
-                       account, own, secrets->count, SECRETS_OF_ACCOUNT_MAX, SECRETS_MAX);
+                       owner.name, own, secrets->count, SECRETS_OF_OWNER_MAX, SECRETS_MAX);
     return 0;
 }
 
-int secrets_set(struct secrets *secrets, const char *account, const char *name,
-                const struct wire_bytes *box, uint64_t wall_us, struct effects *effects,
-                struct err *err)
+int secrets_set(struct secrets *secrets, const struct secret_change *change,
+                const struct wire_bytes *box, struct effects *effects, struct err *err)
 {
     struct clear_value value;
-    struct secret *secret = find(secrets, account, name);
+    struct secret *secret = find(secrets, change->owner, change->name);
     size_t length;
 
-    if (!spec_name_is_valid(name))
+    if (!spec_name_is_valid(change->name))
         return err_set(err, ERR_INVALID,
                        "'%.100s' is not a name for a secret, expected letters, digits, '.', '_' "
                        "and '-', starting with a letter or digit, at most 100 characters",
-                       name);
+                       change->name);
     if (box->length <= SEALED_EXTRA_BYTES || box->length > SEALED_EXTRA_BYTES + SECRET_BYTES_MAX)
         return err_set(err, ERR_INVALID, "the value of a secret has 1 to %u bytes",
                        SECRET_BYTES_MAX);
-    if ((!secret && room_check(secrets, account, err) < 0) ||
+    if ((!secret && room_check(secrets, change->owner, err) < 0) ||
         sealed_open(&secrets->keys->own, box->bytes, box->length, &value, err) < 0)
         return -1;
     if (!secret)
-        secret = put(secrets, account, name);
-    unsigned char *sealed = encrypt(secrets, account, name, &value, &length);
+        secret = put(secrets, change->owner, change->name);
+    unsigned char *sealed = encrypt(secrets, secret, &value, &length);
     clear_value_done(&value);
     fill(secret, secrets->key_id, sealed, length);
-    persist(account, name, secret, wall_us, effects);
+    persist(change, secret->key_id, (struct row_blob){sealed, length}, effects);
     return 0;
 }
 
-static int missing(const char *account, const char *name, struct err *err)
-{
-    return err_set(err, ERR_NOT_FOUND,
-                   "%s has no secret '%.100s': store it with 'athanor secret set %.100s'", account,
-                   name, name);
-}
-
-int secrets_remove(struct secrets *secrets, const char *account, const char *name, uint64_t wall_us,
+int secrets_remove(struct secrets *secrets, const struct secret_change *change,
                    struct effects *effects, struct err *err)
 {
-    struct secret *secret = find(secrets, account, name);
+    struct secret *secret = find(secrets, change->owner, change->name);
 
     if (!secret)
-        return missing(account, name, err);
-    persist(account, name, NULL, wall_us, effects);
+        return err_set(err, ERR_NOT_FOUND, "%s%.80s has no secret '%.100s': see athanor secret ls",
+                       change->owner.is_project ? "project " : "", change->owner.name,
+                       change->name);
+    persist(change, "", (struct row_blob){"", 0}, effects);
     secret_done(secret);
     size_t index = (size_t)(secret - secrets->items);
     memmove(secret, secret + 1, (secrets->count - index - 1) * sizeof *secret);
@@ -307,26 +326,42 @@ int secrets_remove(struct secrets *secrets, const char *account, const char *nam
 
 /* ---- use ------------------------------------------------------------------------------------ */
 
-size_t secrets_names(const struct secrets *secrets, const char *account, struct arena *arena,
-                     const char *const **out)
+size_t secrets_names(const struct secrets *secrets, const char *account,
+                     const char *const *projects, size_t project_count, struct arena *arena,
+                     const struct secret_name **out)
 {
-    size_t first = index_of(secrets, account, ""), count = count_of(secrets, account);
-    const char **names = arena_alloc(arena, (count + 1) * sizeof *names);
+    size_t room = secrets_count(secrets, (struct secret_owner){false, account}), count = 0;
 
-    for (size_t i = 0; i < count; i++)
-        names[i] = arena_strdup(arena, secrets->items[first + i].name);
+    for (size_t i = 0; i < project_count; i++)
+        room += secrets_count(secrets, (struct secret_owner){true, projects[i]});
+    struct secret_name *names = arena_alloc(arena, (room + 1) * sizeof *names);
+    for (size_t i = 0; i <= project_count; i++) {
+        struct secret_owner owner = {i > 0, i > 0 ? projects[i - 1] : account};
+        size_t first = index_of(secrets, owner, ""), end = first + secrets_count(secrets, owner);
+        const char *project = i > 0 ? arena_strdup(arena, owner.name) : "";
+        for (size_t k = first; k < end; k++)
+            names[count++] =
+                (struct secret_name){project, arena_strdup(arena, secrets->items[k].name)};
+    }
     *out = names;
     return count;
 }
 
-int secrets_give(const struct secrets *secrets, const char *account, const char *name,
-                 const char *public_key, struct buf *out, struct err *err)
+int secrets_give(const struct secrets *secrets, const char *account, const char *project,
+                 const char *name, const char *public_key, struct buf *out, struct err *err)
 {
-    const struct secret *secret = find(secrets, account, name);
+    const struct secret *secret = find(secrets, (struct secret_owner){false, account}, name);
     struct clear_value value;
 
+    if (!secret && project[0])
+        secret = find(secrets, (struct secret_owner){true, project}, name);
     if (!secret)
-        return missing(account, name, err);
+        return err_set(err, ERR_NOT_FOUND,
+                       "%s has no secret '%.100s': store it with 'athanor secret set %.100s'%s%s",
+                       account, name, name,
+                       project[0] ? ", or with --project " : "; those of the job's project are "
+                                                             "for who may submit there",
+                       project);
     if (decrypt(secrets, secret, &value, err) < 0)
         return -1;
     int rc = sealed_make(public_key, &value, out, err);

@@ -446,6 +446,22 @@ int loader_secrets(const char *conninfo, loader_secret_fn *each, void *user, str
     return rc;
 }
 
+int loader_project_secrets(const char *conninfo, loader_project_secret_fn *each, void *user,
+                           struct err *err)
+{
+    struct arena arena = {0};
+    struct row_project_secret *rows = NULL;
+    size_t count = 0;
+    int rc = rows_load(conninfo, row_shape(ROW_TABLE_project_secret),
+                       "WHERE t.removed_at IS NULL ORDER BY t.project, t.name", &arena, &rows,
+                       &count, err);
+
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        each(user, &rows[i]);
+    arena_done(&arena);
+    return rc;
+}
+
 bool loader_is_answered(const char *conninfo)
 {
     const char *keywords[] = {"dbname", "connect_timeout", NULL};

@@ -36,6 +36,9 @@ int loader_principals(const char *conninfo, loader_principal_fn *each, void *use
 
 /* Secrets that were not removed, encrypted. */
 typedef void loader_secret_fn(void *user, const struct row_secret *row);
+typedef void loader_project_secret_fn(void *user, const struct row_project_secret *row);
+int loader_project_secrets(const char *conninfo, loader_project_secret_fn *each, void *user,
+                           struct err *err) WARN_UNUSED;
 int loader_secrets(const char *conninfo, loader_secret_fn *each, void *user,
                    struct err *err) WARN_UNUSED;
 

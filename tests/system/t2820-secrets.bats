@@ -150,6 +150,60 @@ S
     [ "$(sql "SELECT name FROM athanor.secrets WHERE account = 'bob'")" = long ]
 }
 
+@test "a project's secret is for who may submit there, gives way to one's own, and nobody reads it back" {
+    as_bob() { ATHANOR_KEY=$BATS_FILE_TMPDIR/bob.key "$@"; }
+    value shared; value own
+    athanor project set vision --open false --member bob
+    athanor secret set --project vision hf <shared
+    cat >use.yaml <<'Y'
+athanor: 1
+name: use
+kind: command
+project: vision
+command: [sh, -c, 'sha256sum </dev/fd/$ATHANOR_SECRET_A_FD']
+secrets: {A: hf}
+Y
+    printed() { athanor wait "$1" >&2 && athanor logs "$1" | cut -c1-64; }
+    [ "$(printed "$(as_bob athanor submit use.yaml --ids)")" = "$(sum_of shared)" ]
+    as_bob athanor secret set hf <own
+    [ "$(printed "$(as_bob athanor submit use.yaml --ids)")" = "$(sum_of own)" ]
+    athanor secret ls --project vision --json | jq -e '.[] | select(.owner == "project vision" and .name == "hf" and .account == null)'
+    [ "$(athanor secret ls --account bob --column owner | sort -u)" = bob ]
+
+    # Who is no member sets nothing, an open project's are the operators', and a typo is told.
+    athanor keys new carol --out carol.key >/dev/null
+    athanor keys enrol carol carol.key.pub
+    run env ATHANOR_KEY=carol.key athanor secret set --project vision hf <own
+    [[ $status = 4 && $output == *"secrets of project 'vision' are set by its members and by operators"* ]]
+    run env ATHANOR_KEY=carol.key athanor secret rm --project default hf
+    [[ $status = 4 && $output == *"secrets of project 'default' are set by operators: it is open to everybody"* ]]
+    run athanor secret set --project visoin hf <own
+    [[ $status = 4 && $output == *"there is no project 'visoin'; did you mean 'vision'?"* ]]
+    run athanor secret set --project "" hf <own
+    [ "$status" = 2 ]
+    as_bob athanor secret set --project vision other <own
+    sed -i 's/secrets:.*/secrets: {A: hf, B: others}/' use.yaml
+    run as_bob athanor check use.yaml
+    [[ $status = 4 && $output == *"use.yaml:6:"*"jobs.use.secrets.B: bob has no secret 'others'"*"for project 'vision', which has none either, with --project"* ]]
+
+    # Who may not submit there any more gets none of them, for what waits either.
+    sed -i -e 's/secrets:.*/secrets: {A: other}/' -e '$ahold: true' use.yaml
+    id=$(as_bob athanor submit use.yaml --ids)
+    athanor project set vision --drop bob
+    as_bob athanor release "$id"
+    run athanor wait "$id"
+    [ "$status" = 1 ]
+    athanor show "$id" | grep -q "bob has no secret 'other'.*those of the job's project are for who may submit there"
+    run athanor project rm vision
+    [[ $status = 4 && $output == *"it has 2 secrets"* ]]
+    athanor secret rm --project vision hf
+    athanor secret rm --project vision other
+    athanor project rm vision
+    [ -z "$(sql "SELECT name FROM athanor.project_secret WHERE length(sealed) > 0")" ]
+    run grep -raqFf shared "$ATHANOR_HOME"
+    [ "$status" = 1 ]
+}
+
 @test "a value that is typed is not shown, and an interrupt leaves the terminal as it was" {
     type_at_prompt() { # INPUT: prints what the terminal shows; the exit code of athanor
         python3 - "$1" <<'PY'

@@ -341,7 +341,9 @@ static int verb_policy(struct trace *trace, struct err *err)
 static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
 {
     uint8_t key[16] = {0};
-    const char *secret = option(trace, "secret", "");
+    const struct secret_name secrets[] = {{"", option(trace, "secret", "")},
+                                          {option(trace, "in", ""), option(trace, "shared", "")}};
+    size_t first_secret = secrets[0].name[0] ? 0 : 1;
     memcpy(key, word_at(trace, 3), min_u64(strlen(word_at(trace, 3)), 16));
     struct catalogue *catalogue = catalogue_new();
     struct spec_errors errors = {0};
@@ -364,8 +366,8 @@ static int verb_submit(struct trace *trace, const char *yaml, struct err *err)
                                      .submit_key = key,
                                      .spec = spec,
                                      .source = yaml,
-                                     .secrets = &secret, /* of the account: one, or none */
-                                     .secret_count = secret[0] ? 1 : 0,
+                                     .secrets = secrets + first_secret,
+                                     .secret_count = (secrets[1].name[0] ? 2 : 1) - first_secret,
                                      .check_only = strcmp(word_at(trace, 4), "check") == 0,
                                      .reuse = strcmp(word_at(trace, 4), "reuse") == 0}};
     rc = step(trace, &event, err);
@@ -559,6 +561,8 @@ static int verb_configure(struct trace *trace, struct err *err)
         if (!equals || strncmp(setting, "as=", 3) == 0)
             continue;
         *equals = '\0';
+        if (strcmp(setting, "secrets") == 0)
+            continue;
         if (equals[1] == '@') /* milliseconds of the trace */
             equals = arena_printf(&trace->arena, "=%llu",
                                   (unsigned long long)(BASE_US + number(equals + 2) * 1000));
@@ -574,7 +578,8 @@ static int verb_configure(struct trace *trace, struct err *err)
                                         .is_operator = strcmp(account, "root") == 0,
                                         .configure = &configure,
                                         .principals = principals,
-                                        .principal_count = ARRAY_COUNT(principals)}};
+                                        .principal_count = ARRAY_COUNT(principals),
+                                        .secret_count = option_number(trace, "secrets", 0)}};
     return step(trace, &event, err);
 }
 
