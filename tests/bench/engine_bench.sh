@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Every target of the engine on a processor with its reference, measured in this one run, as one table.
+#
+#   engine_bench.sh [--quick] [--threads N]     ATHANOR_BUILD names the build folder (default build/)
+#
+# References: sgemm of the same BLAS on the same threads, PyTorch (python3-torch, ATHANOR_TEST_PYTHON;
+# skipped where absent) with the same model, shapes and threads, memcpy, and arithmetic. Each ratio is
+# told on the wall and by processor time, which others on the machine disturb less. --quick: one thread,
+# GPT-2 124M at T=256 only, fewer steps. Nothing fails for being slow.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+build=${ATHANOR_BUILD:-$here/../../build}
+python=${ATHANOR_TEST_PYTHON:-/usr/bin/python3}
+quick= threads=$(nproc) steps=5 long_steps=3 tokens=48 length=1024 megabytes=32
+while [ $# -gt 0 ]; do
+    case $1 in
+        --quick) quick=1 threads=1 steps=3 tokens=12 length=256 megabytes=4 ;;
+        --threads) threads=$2; shift ;;
+        *) echo "usage: engine_bench.sh [--quick] [--threads N]" >&2; exit 2 ;;
+    esac
+    shift
+done
+export OMP_NUM_THREADS=$threads OPENBLAS_NUM_THREADS=$threads
+work=$(mktemp -d /tmp/athanor-bench-XXXXXX)
+trap 'rm -rf "$work"' EXIT
+
+row() { printf '%-40s %22s  %-34s %9s %9s  %-12s %s\n' "$@"; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (a + 0 > 0 && b + 0 > 0) printf "%.2f", a / b; else printf "-" }'; }
+met() { awk -v a="$1" -v b="$2" 'BEGIN { print (a == "-" ? "-" : a + 0 >= b ? "yes" : "no") }'; }
+before() { # FILE WORD: the figure before the first such word
+    awk -v word="$2" '{ for (i = 2; i <= NF; i++) if ($i == word) { print $(i - 1); exit } }' "$work/$1"
+}
+after() { # FILE WORD INDEX: the figure at that place of the line that begins so
+    awk -v word="$2" -v at="$3" 'index($0, word) == 1 { print $at; exit }' "$work/$1"
+}
+measure() { # NAME COMMAND...: its output into $work/NAME, or the end
+    local name=$1; shift
+    echo "measuring: $name" >&2
+    "$@" >"$work/$name" 2>"$work/$name.err" || { cat "$work/$name" "$work/$name.err" >&2; echo "engine_bench: $name failed" >&2; exit 1; }
+}
+in_torch() { # NAME ARGUMENT...: torch_bench.py; its absence is not a failure
+    local name=$1; shift
+    : >"$work/$name"
+    "$python" -c 'import torch' 2>/dev/null || return 0
+    measure "$name" "$python" "$here/torch_bench.py" "$threads" "$@"
+}
+
+models="gpt2-14m:8:256:$steps gpt2-124m:4:256:$steps"
+[ -n "$quick" ] || models="$models gpt2-124m-long:4:1024:$long_steps"
+for entry in $models; do
+    IFS=: read -r name B T count <<<"$entry"
+    measure "step-$name" "$build/bench/train_step_bench" --threads "$threads" --only "$name" --steps "$count"
+    in_torch "torch-step-$name" step "$name" "$B" "$T" "$count"
+done
+for batch in 1 8; do
+    measure "decode-$batch" "$build/bench/engine_bench" --threads "$threads" decode gpt2-124m "$batch" "$tokens"
+    in_torch "torch-decode-$batch" decode gpt2-124m "$batch" "$tokens"
+done
+measure attention "$build/bench/engine_bench" --threads "$threads" attention "$length"
+measure text "$build/bench/data_bench" --mb "$megabytes"
+
+echo "$threads of $(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg), $(date -u +%F)"
+[ -s "$work/torch-decode-1" ] || echo "PyTorch is not here: deploy/packages.sh test"
+echo "products (rows columns inner) in GFLOP/s, on the wall and a core's processor time:"
+grep -h '^product' "$work/step-gpt2-124m" | sed 's/^/    /'
+row WHAT MEASURED REFERENCE WALL PROCESSOR WANTED MET
+for entry in $models; do
+    IFS=: read -r name B T count <<<"$entry"
+    ours=step-$name torch=torch-step-$name
+    cpu=$(before "$ours" by-cpu)
+    row "step $name, $B x $T, of the peak" "$(before "$ours" GFLOP/s) GFLOP/s" "$(after "$ours" peak 2) GFLOP/s sgemm" \
+        "$(awk '/^step/ { for (i = 1; i < NF; i++) if ($i == "of" && $(i + 1) == "peak") print $(i - 1) }' "$work/$ours")" \
+        "$cpu" ">= 0.6" "$(met "$cpu" 0.6)"
+    [ -s "$work/$torch" ] || continue
+    cpu=$(ratio "$(before "$torch" ms-cpu)" "$(before "$ours" ms-cpu)")
+    row "  against PyTorch's" "$(before "$ours" ms) ms" "$(before "$torch" ms) ms" \
+        "$(ratio "$(before "$torch" ms)" "$(before "$ours" ms)")" "$cpu" "> 1" "$(met "$cpu" 1)"
+    row "  its memory, of PyTorch's" "$(before "$ours" MiB) MiB" "$(before "$torch" MiB) MiB resident" \
+        "-" "$(ratio "$(before "$ours" MiB)" "$(before "$torch" MiB)")" "-" "-"
+done
+for entry in $models; do
+    IFS=: read -r name B T count <<<"$entry"
+    row "memory $name, $B x $T, of the least" "$(before "step-$name" MiB) MiB" "$(before "step-$name" least) MiB" \
+        "-" "$(ratio "$(before "step-$name" MiB)" "$(before "step-$name" least)")" "-" "-"
+done
+for batch in 1 8; do
+    ours=decode-$batch torch=torch-decode-$batch
+    row "decoding gpt2-124m, batch $batch" "$(before "$ours" tok/s) tok/s" "weights read once a token" "-" \
+        "$(before "$ours" of-reading-weights)" "-" "-"
+    [ -s "$work/$torch" ] || continue
+    row "  against PyTorch's" "$(before "$ours" tok/s) tok/s" "$(before "$torch" tok/s) tok/s" \
+        "$(ratio "$(before "$ours" tok/s)" "$(before "$torch" tok/s)")" \
+        "$(ratio "$(before "$ours" tok/s-cpu)" "$(before "$torch" tok/s-cpu)")" "> 1" \
+        "$(met "$(ratio "$(before "$ours" tok/s-cpu)" "$(before "$torch" tok/s-cpu)")" 1)"
+done
+copy=$(after text "copying (memcpy)" 3)
+row "tokenizer training: pieces counted" "$(after text "tokenizer: counting" 4) MB/s a core" "$copy MB/s memcpy" "-" \
+    "$(awk -v a="$(after text "tokenizer: counting" 4)" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
+row "tokenizer encoding, byte-level BPE" "$(after text "tokenizer: encoding" 3) MB/s a core" "$copy MB/s memcpy" "-" \
+    "$(awk -v a="$(after text "tokenizer: encoding" 3)" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
+echo
+echo "attention of one layer, forward and backward, 4 heads of 64; processor time, ratio to half the length"
+printf '%8s %14s %6s %14s %14s %14s %6s %12s %14s\n' tokens softmax ratio MiB "scores' MiB" lightning ratio MiB quadratic
+awk '{ s = $4; l = $11; printf "%8d %11.2f ms %6s %14.1f %14.1f %11.2f ms %6s %12.1f %11.2f ms\n", $2, s,
+       ps ? sprintf("%.1f", s / ps) : "-", $6, $9, l, pl ? sprintf("%.1f", l / pl) : "-", $13, $16; ps = s; pl = l }' "$work/attention"
