@@ -28,6 +28,7 @@ struct search {
     struct beam_text *ended; /* the caller's texts, best first                */
     int64_t ended_count;
     int64_t length;          /* tokens of every beam                          */
+    int64_t begun;           /* tokens before them (kv_cache_begun)           */
 };
 
 static double rank_of(const struct search *s, double log_p, int64_t length)
@@ -182,13 +183,15 @@ static int read_prompt(struct search *s, const struct prompt *prompt, int64_t ca
 {
     struct kv_cache *prefix = NULL;
     struct tensor *hidden;
+    int64_t columns;
     int32_t *row = mem_array((size_t)s->K, sizeof *row);
     int rc = kv_cache_new(s->model, 1, capacity, &prefix, err);
 
-    for (int64_t b = 0; b < s->K; b++)
-        row[b] = (int32_t)prompt->count - 1;
     if (rc == 0)
-        rc = kv_cache_extend(s->tape, prefix, prompt->token, prompt->count, NULL, &hidden, err);
+        rc = kv_cache_begin(s->tape, prefix, prompt->token, prompt->count, NULL, &hidden,
+                            &columns, err);
+    for (int64_t b = 0; b < s->K && rc == 0; b++)
+        row[b] = (int32_t)columns - 1;
     if (rc == 0)
         rc = read_logits(s, hidden, row, err);
     if (rc == 0)
@@ -227,7 +230,7 @@ static int run_search(struct search *s, const struct prompt *prompt, int64_t cap
 
     while (rc == 0) {
         take_steps(s, best_steps(s), source);
-        if (s->length >= s->config->most_tokens || prompt->count + s->length >= capacity ||
+        if (s->length >= s->config->most_tokens || s->begun + s->length >= capacity ||
             is_settled(s))
             break;
         rc = extend_beams(s, source, err);
@@ -260,6 +263,7 @@ int beam_search(const struct model *model, const struct prompt *prompt,
     if (check_search(model, prompt, config, err) < 0)
         return -1;
     s.K = config->beams;
+    s.begun = kv_cache_begun(model, prompt->count);
     s.V = model->config.vocab_size;
     cells = (size_t)(s.K * config->most_tokens);
     s.token = mem_array(cells, sizeof *s.token);
@@ -270,7 +274,7 @@ int beam_search(const struct model *model, const struct prompt *prompt,
     rc = tape_new(model->device, TAPE_INFER, &s.tape, err);
     if (rc == 0)
         rc = run_search(&s, prompt,
-                        (int64_t)min_u64((uint64_t)(prompt->count + config->most_tokens),
+                        (int64_t)min_u64((uint64_t)(s.begun + config->most_tokens),
                                          (uint64_t)model->config.context), err);
     for (int64_t b = s.ended_count; b < s.K && rc == 0; b++)
         out_texts[b].count = 0; /* fewer different texts than beams */

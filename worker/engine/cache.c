@@ -318,3 +318,38 @@ int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *to
     *out_hidden = states.hidden;
     return 0;
 }
+
+int64_t kv_cache_begun(const struct model *model, int64_t count)
+{
+    return model->config.family == MODEL_T5 ? 1 : count;
+}
+
+/* The encoder reads the prompts, and the decoder of each row its first token. */
+static int begin_source(struct tape *tape, struct kv_cache *cache, const int32_t *source,
+                        int64_t S, const int64_t *count, struct tensor **out_hidden,
+                        struct err *err)
+{
+    size_t B = (size_t)cache->B;
+    int32_t *start = mem_array(B, sizeof *start), *length = mem_array(B, sizeof *length);
+
+    for (size_t b = 0; b < B; b++)
+        length[b] = (int32_t)(count ? count[b] : S);
+    int rc = kv_cache_read(tape, cache, source, S, count ? length : NULL, err);
+    if (rc == 0)
+        rc = kv_cache_extend(tape, cache, start, 1, NULL, out_hidden, err);
+    mem_free(start);
+    mem_free(length);
+    return rc;
+}
+
+int kv_cache_begin(struct tape *tape, struct kv_cache *cache, const int32_t *prompt, int64_t T,
+                   const int64_t *count, struct tensor **out_hidden, int64_t *out_columns,
+                   struct err *err)
+{
+    if (cache->model->config.family == MODEL_T5) {
+        *out_columns = 1;
+        return begin_source(tape, cache, prompt, T, count, out_hidden, err);
+    }
+    *out_columns = T;
+    return kv_cache_extend(tape, cache, prompt, T, count, out_hidden, err);
+}

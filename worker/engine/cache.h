@@ -23,6 +23,15 @@ int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *to
  * count; NULL: all), for the decoder to look at. Errors as model_forward. */
 int kv_cache_read(struct tape *tape, struct kv_cache *cache, const int32_t *source, int64_t S,
                   const int32_t *length, struct err *err) WARN_UNUSED;
+/* What texts go on from, first: decoders read it as kv_cache_extend does (count[b] of T tokens;
+ * NULL: all). A T5's encoder reads it instead, and its decoder the token 0 that texts begin with
+ * (Raffel et al. 2020). The next token of row b follows its column kv_cache_begun - 1 of hidden,
+ * which has *out_columns of each row. Errors: as kv_cache_extend. */
+int kv_cache_begin(struct tape *tape, struct kv_cache *cache, const int32_t *prompt, int64_t T,
+                   const int64_t *count, struct tensor **out_hidden, int64_t *out_columns,
+                   struct err *err) WARN_UNUSED;
+/* Tokens that a row holds after a prompt of `count`: as many, or the one of T5's decoder. */
+int64_t kv_cache_begun(const struct model *model, int64_t count);
 /* Tokens that row b holds. */
 int64_t kv_cache_count(const struct kv_cache *cache, int64_t b);
 

@@ -402,12 +402,14 @@ static int read_prompt(struct search *s, const struct prompt *prompt, int64_t ca
 {
     struct kv_cache *prefix = NULL;
     struct tensor *hidden;
+    int64_t columns;
     int rc = kv_cache_new(s->model, 1, capacity, &prefix, err);
 
-    for (int64_t b = 0; b < s->K; b++)
-        s->row[b] = (int32_t)prompt->count - 1;
     if (rc == 0)
-        rc = kv_cache_extend(s->tape, prefix, prompt->token, prompt->count, NULL, &hidden, err);
+        rc = kv_cache_begin(s->tape, prefix, prompt->token, prompt->count, NULL, &hidden,
+                            &columns, err);
+    for (int64_t b = 0; b < s->K && rc == 0; b++)
+        s->row[b] = (int32_t)columns - 1;
     if (rc == 0)
         rc = read_logits(s, hidden, err);
     if (rc == 0)
@@ -434,7 +436,8 @@ static int read_texts(struct search *s, struct err *err)
 
 static int run_search(struct search *s, const struct prompt *prompt, struct err *err)
 {
-    int64_t capacity = (int64_t)min_u64((uint64_t)(prompt->count + s->config->most_tokens),
+    int64_t begun = kv_cache_begun(s->model, prompt->count);
+    int64_t capacity = (int64_t)min_u64((uint64_t)(begun + s->config->most_tokens),
                                         (uint64_t)s->model->config.context);
     int rc = tape_new(s->model->device, TAPE_INFER, &s->tape, err);
 
@@ -442,7 +445,7 @@ static int run_search(struct search *s, const struct prompt *prompt, struct err 
         rc = read_prompt(s, prompt, capacity, err);
     while (rc == 0) {
         step_texts(s);
-        if (s->length >= s->config->most_tokens || prompt->count + s->length >= capacity ||
+        if (s->length >= s->config->most_tokens || begun + s->length >= capacity ||
             is_settled(s))
             break;
         rc = read_texts(s, err);

@@ -16,6 +16,8 @@ static int check_lengths(const struct model *model, const struct prompt *prefix,
     int64_t context = model->config.context;
 
     *out_longest = 0;
+    if (model->config.family == MODEL_T5)
+        return err_set(err, ERR_INVALID, "a t5 is no judge of continuations: it reads sources");
     if (prefix->count < 1)
         return err_set(err, ERR_INVALID, "the prefix is empty, expected 1 token or more");
     for (int64_t i = 0; i < count; i++) {

@@ -180,7 +180,8 @@ static int draw(struct run *run, struct tensor *hidden, const int32_t *row, stru
         else
             text->token[text->count++] = token;
         if (text->count >= run->most_tokens ||
-            run->prompts[i].count + text->count >= run->model->config.context)
+            kv_cache_begun(run->model, run->prompts[i].count) + text->count >=
+                run->model->config.context)
             run->ended[i] = true;
     }
     return 0;
@@ -198,13 +199,15 @@ static int feed_prompts(struct run *run, int64_t longest, int32_t *row, struct e
 {
     int32_t *token = padded_prompts(run, longest);
     struct tensor *hidden;
-    int rc = kv_cache_extend(run->tape, run->cache, token, longest, run->advance, &hidden, err);
+    int64_t columns;
+    int rc = kv_cache_begin(run->tape, run->cache, token, longest, run->advance, &hidden, &columns,
+                            err);
 
     mem_free(token);
     if (rc < 0)
         return -1;
     for (int64_t i = 0; i < run->count; i++)
-        row[i] = (int32_t)(i * longest + run->prompts[i].count - 1);
+        row[i] = (int32_t)(i * columns + kv_cache_begun(run->model, run->prompts[i].count) - 1);
     return draw(run, hidden, row, err);
 }
 
@@ -223,14 +226,16 @@ static int feed_shared(struct run *run, int64_t capacity, int32_t *row, struct e
     const struct prompt *prompt = &run->prompts[0];
     struct kv_cache *prefix = NULL;
     struct tensor *hidden;
-    int rc = kv_cache_new(run->model, 1, prompt->count, &prefix, err);
+    int64_t begun = kv_cache_begun(run->model, prompt->count), columns;
+    int rc = kv_cache_new(run->model, 1, begun, &prefix, err);
 
     if (rc == 0)
-        rc = kv_cache_extend(run->tape, prefix, prompt->token, prompt->count, NULL, &hidden, err);
+        rc = kv_cache_begin(run->tape, prefix, prompt->token, prompt->count, NULL, &hidden,
+                            &columns, err);
     if (rc == 0)
         rc = kv_cache_fork(prefix, 0, run->count, capacity, &run->cache, err);
     for (int64_t i = 0; i < run->count; i++)
-        row[i] = (int32_t)prompt->count - 1;
+        row[i] = (int32_t)begun - 1;
     if (rc == 0)
         rc = draw(run, hidden, row, err);
     kv_cache_free(prefix);
@@ -282,7 +287,8 @@ int generate(const struct model *model, const struct prompt *prompts, struct gen
         texts[i].count = 0;
     if (count < 1 || most_tokens < 1)
         return 0;
-    capacity = (int64_t)min_u64((uint64_t)(longest + most_tokens), (uint64_t)model->config.context);
+    capacity = (int64_t)min_u64((uint64_t)(kv_cache_begun(model, longest) + most_tokens),
+                                (uint64_t)model->config.context);
     run.next = mem_array((size_t)count, sizeof *run.next);
     run.advance = mem_array((size_t)count, sizeof *run.advance);
     run.ended = mem_array((size_t)count, sizeof *run.ended);

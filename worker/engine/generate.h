@@ -32,7 +32,8 @@ struct prompt {
 };
 
 /* Continues each of `count` prompts by at most most_tokens (fewer at the context's end). Prompts
- * that are one array are read once, for all of them.
+ * that are one array are read once, for all of them. A T5's encoder reads the prompts, as they
+ * are, and its decoder writes the texts; so in all searches here.
  * Errors: ERR_INVALID (empty prompt, token out of range, prompt over context), ERR_MEMORY. */
 int generate(const struct model *model, const struct prompt *prompts, struct generation *texts,
              int64_t count, int64_t most_tokens, const struct sampling *sampling,

@@ -7,9 +7,12 @@
 /* clang-format off */
 /* Rows of a table; p goes before each name, as of the shape of a stage (stage.h). */
 #define ARCH_PARAMS_OF(p, layers, width, heads, context) \
-    {p "arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|llama|moe|transnormer", \
-     "architecture of a new model"}, \
+    {p "arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|llama|moe|transnormer|t5", \
+     "architecture of a new model; t5: an encoder of the source and a decoder of the target, " \
+     "where a separator divides them"}, \
     {p "layers", PARAM_INT, layers, 0, 1000, NULL, "blocks of a new model"}, \
+    {p "decoder_layers", PARAM_INT, "0", 0, 1000, NULL, \
+     "blocks of its decoder, where `layers` are those of its encoder; 0: as many (t5)"}, \
     {p "d_model", PARAM_INT, width, 0, 65536, NULL, "width of the residual stream"}, \
     {p "heads", PARAM_INT, heads, 0, 1024, NULL, "attention heads; divides d_model"}, \
     {p "kv_heads", PARAM_INT, "0", 0, 1024, NULL, \

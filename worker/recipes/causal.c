@@ -85,6 +85,19 @@ static int causal_model(struct run *run, struct causal *causal, struct err *err)
     return model_new(trainer->device, &config, trainer->seed, &trainer->model, err);
 }
 
+/* A model with an encoder needs to know where its sources end. */
+static int check_separator(const struct causal *causal, struct err *err)
+{
+    const struct model *model = causal->trainer.model;
+
+    if (!sourced_is_needed(model) || (causal->documents && causal->separator))
+        return 0;
+    return err_set(err, ERR_INVALID, "a %s reads a source and writes a target: train it with "
+                   "finetuning/sft, whose 'separator' divides them, or with "
+                   "pretraining/span_corruption",
+                   model_family_name(model->config.family));
+}
+
 static int causal_open_valid(struct run *run, struct causal *causal, struct err *err)
 {
     int64_t T = causal->trainer.model->config.context;
@@ -113,7 +126,7 @@ int causal_open(struct run *run, struct causal *causal, const char *unit, const 
     if (corpus_open(run, "data", &causal->train, err) < 0 ||
         (separator && corpus_mask_prompts(&causal->train, separator, err) < 0) ||
         trainer_open(run, trainer, err) < 0 || causal_model(run, causal, err) < 0 ||
-        trainer_start(trainer, err) < 0 ||
+        check_separator(causal, err) < 0 || trainer_start(trainer, err) < 0 ||
         rows_init(trainer, &causal->train, unit, &causal->rows, err) < 0)
         return -1;
     run_note(run, "%s with %lld weights, %lld tokens of '%s' in %lld documents",
@@ -124,6 +137,17 @@ int causal_open(struct run *run, struct causal *causal, const char *unit, const 
     return causal_open_valid(run, causal, err);
 }
 
+static int forward(struct causal *causal, struct tensor **out_hidden, struct err *err)
+{
+    struct model_batch windows;
+
+    if (causal->documents)
+        return documents_train(&causal->trainer, &causal->rows.pack, &causal->sourced, out_hidden,
+                               err);
+    windows = rows_batch(&causal->rows);
+    return trainer_forward(&causal->trainer, &windows, out_hidden, err);
+}
+
 /* One pass: cross-entropy of its rows, each target weighing 1/N of the whole batch. */
 static int causal_pass(struct causal *causal, int64_t pass, int64_t target_count, double *loss,
                        struct err *err)
@@ -131,13 +155,11 @@ static int causal_pass(struct causal *causal, int64_t pass, int64_t target_count
     struct trainer *trainer = &causal->trainer;
     struct loss_head head = {.head = trainer->model->head};
     struct loss_values values = {0};
-    struct model_batch rows;
 
     rows_fill(&causal->rows, pass);
-    rows = rows_batch(&causal->rows);
     head.target = causal->rows.target;
     head.ce_weight = rows_weigh(&causal->rows, 1.0 / (double)target_count);
-    if (trainer_forward(trainer, &rows, &head.hidden, err) < 0 ||
+    if (forward(causal, &head.hidden, err) < 0 ||
         loss_head(trainer->tape, &head, &values, err) < 0 || trainer_backward(trainer, err) < 0)
         return -1;
     *loss += values.total;
@@ -232,6 +254,7 @@ void causal_close(struct run *run, void *state)
 
     (void)run;
     rows_done(&causal->rows);
+    sourced_done(&causal->sourced);
     windows_done(&causal->valid_windows);
     scorer_close(&causal->scorer);
     corpus_close(&causal->valid);

@@ -10,12 +10,14 @@
 
 #include "worker/recipes/rows.h"
 #include "worker/recipes/score.h"
+#include "worker/recipes/sourced.h"
 
 struct causal {
     struct trainer trainer;
     struct scorer scorer;
     struct corpus train, valid;
     struct rows rows;
+    struct sourced sourced; /* of a model with an encoder */
     struct windows valid_windows;
     const char *separator; /* NULL: every token is a target */
     bool documents;

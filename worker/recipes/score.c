@@ -43,6 +43,7 @@ void scorer_close(struct scorer *scorer)
     tape_free(scorer->tape);
     tape_free(scorer->teacher_tape);
     pack_done(&scorer->pack);
+    sourced_done(&scorer->sourced);
     free(scorer->token);
     free(scorer->target);
     free(scorer->nll);
@@ -91,35 +92,24 @@ void score_plan_done(struct score_plan *plan)
     memset(plan, 0, sizeof *plan);
 }
 
-static int hidden_of(struct tape *tape, const struct model *model, const struct model_batch *batch,
-                     struct tensor **out, struct err *err)
-{
-    struct model_states states = {0};
-
-    tape_reset(tape);
-    if (model_forward(tape, model, batch, &states, err) < 0)
-        return -1;
-    *out = states.hidden;
-    return 0;
-}
-
 /* Fills nll, argmax and, with a teacher, kd for all cells of the pack. */
 static int score_pack(struct scorer *scorer, const struct model *model, const struct model *teacher,
                       struct err *err)
 {
-    struct model_batch batch = pack_batch(&scorer->pack);
+    const struct pack *pack = &scorer->pack;
     struct loss_values values = {.nll = scorer->nll, .argmax = scorer->argmax};
-    struct loss_head loss = {.head = model->head, .target = scorer->pack.target};
+    struct loss_head loss = {.head = model->head, .target = pack->target};
 
     if (teacher) {
-        if (hidden_of(scorer->teacher_tape, teacher, &batch, &loss.teacher_hidden, err) < 0)
+        if (documents_forward(scorer->teacher_tape, teacher, pack, &scorer->sourced,
+                              &loss.teacher_hidden, err) < 0)
             return -1;
         loss.teacher_head = teacher->head;
         loss.divergence = DIVERGENCE_FORWARD_KL;
         loss.kd_weight = scorer->weight;
         values.kd = scorer->kd;
     }
-    if (hidden_of(scorer->tape, model, &batch, &loss.hidden, err) < 0)
+    if (documents_forward(scorer->tape, model, pack, &scorer->sourced, &loss.hidden, err) < 0)
         return -1;
     return loss_head(scorer->tape, &loss, &values, err);
 }

@@ -8,6 +8,7 @@
 
 #include "worker/recipes/corpus.h"
 #include "worker/recipes/pack.h"
+#include "worker/recipes/sourced.h"
 
 struct comm;
 
@@ -37,6 +38,7 @@ struct scorer {
     struct tape *tape;
     struct tape *teacher_tape;
     struct pack pack;
+    struct sourced sourced; /* of a model with an encoder */
     int32_t *token, *target; /* one item */
     float *nll, *kd, *weight;
     int32_t *argmax;

@@ -413,6 +413,98 @@ static void constraints_hold_at_every_draw(void **state)
     device_close(device);
 }
 
+static const struct model_config small_t5 = {
+    .family = MODEL_T5, .vocab_size = 47, .context = 24, .width = 24, .layers = 2, .heads = 3,
+    .init_std = 0.2, .bos_token = -1, .eos_token = -1};
+
+/* What a T5 writes about a source: token by token, with whole forward passes. */
+static int64_t write_slowly(const struct model *model, const struct prompt *source, int64_t most,
+                            int32_t stop, int32_t *out)
+{
+    struct tape *tape = small_tape(model->device, TAPE_INFER);
+    struct sampling greedy = {.stop_token = stop};
+    float *logits = mem_array(25 * 47, 4);
+    int32_t token[25] = {0};
+    int64_t count = 0;
+    struct err err;
+
+    while (count < most) {
+        struct model_batch batch = {.B = 1, .T = count + 1, .token = token,
+                                    .S = source->count, .source = source->token};
+        struct model_states states = {0};
+
+        tape_reset(tape);
+        must(model_forward(tape, model, &batch, &states, &err));
+        tensor_read(model_logits(tape, model, states.hidden), logits);
+        token[count + 1] = sample_token(logits + count * 47, 47, &greedy, 0);
+        if (token[count + 1] == stop)
+            break;
+        out[count] = token[count + 1];
+        count++;
+    }
+    mem_free(logits);
+    tape_free(tape);
+    return count;
+}
+
+static void an_encoder_reads_the_prompt_and_a_decoder_writes(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_t5, 4);
+    struct prompt prompts[3] = {{words, 8}, {words + 2, 3}, {words + 1, 1}};
+    struct sampling greedy = {.stop_token = -1};
+    int32_t want[10], room[3][10], best[10];
+    struct generation texts[3] = {{room[0], 0, 0}, {room[1], 0, 1}, {room[2], 0, 2}};
+    struct beam_config one = {.beams = 1, .most_tokens = 10, .stop_token = -1};
+    struct beam_text beam = {.token = best};
+    struct err err;
+
+    (void)state;
+    must(generate(model, prompts, texts, 3, 10, &greedy, &err));
+    for (int i = 0; i < 3; i++) {
+        int64_t count = write_slowly(model, &prompts[i], 10, -1, want);
+
+        assert_int_equal(texts[i].count, count);
+        assert_memory_equal(room[i], want, 4 * (size_t)count);
+        must(beam_search(model, &prompts[i], &one, &beam, &err));
+        assert_int_equal(beam.count, count);
+        assert_memory_equal(best, want, 4 * (size_t)count);
+    }
+    must(generate(model, prompts, texts, 1, 10, &(struct sampling){.stop_token = want[4]}, &err));
+    assert_int_equal(texts[0].count, write_slowly(model, prompts, 10, want[4], want));
+    model_free(model);
+    device_close(device);
+}
+
+/* The samples of one array are those of copies of it, and a source as long as the context still
+ * has all of the context for its text. */
+static void sources_are_shared_and_leave_room_for_texts(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_t5, 4);
+    struct sampling sampling = {.temperature = 1, .seed = 7, .stop_token = -1};
+    int32_t source[24], copy[24], room[4][30];
+    struct generation texts[4];
+    struct err err;
+
+    (void)state;
+    for (int i = 0; i < 24; i++)
+        source[i] = copy[i] = i + 1;
+    struct prompt shared[2] = {{source, 24}, {source, 24}}, apart[2] = {{source, 24}, {copy, 24}};
+    for (int i = 0; i < 4; i++)
+        texts[i] = (struct generation){.token = room[i], .index = (uint64_t)(i % 2)};
+    must(generate(model, shared, texts, 2, 30, &sampling, &err));
+    must(generate(model, apart, texts + 2, 2, 30, &sampling, &err));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(texts[i].count, 23);
+        assert_memory_equal(room[i], room[2 + i], 4 * 23);
+    }
+    assert_int_equal(score_continuations(model, shared, shared, 1, &(double){0}, NULL, &err), -1);
+    assert_non_null(strstr(err.text, "t5"));
+    model_free(model);
+    device_close(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +520,8 @@ int main(void)
         cmocka_unit_test(cuts_keep_the_likeliest_tokens),
         cmocka_unit_test(draws_are_those_of_sorted_tokens),
         cmocka_unit_test(draws_follow_the_softmax),
+        cmocka_unit_test(an_encoder_reads_the_prompt_and_a_decoder_writes),
+        cmocka_unit_test(sources_are_shared_and_leave_room_for_texts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

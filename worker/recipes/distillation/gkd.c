@@ -95,7 +95,9 @@ static int gkd_passes(struct gkd *gkd, bool on_policy, int64_t target_count, str
         struct kd_rows rows;
 
         responses_pack(responses, pass);
-        rows = (struct kd_rows){pack_batch(&responses->pack), responses->pack.target, on_policy};
+        rows = (struct kd_rows){.batch = pack_batch(&responses->pack),
+                                .target = responses->pack.target,
+                                .pack = &responses->pack, .sampled = on_policy};
         if (kd_pass(&gkd->kd, &rows, target_count, sums, err) < 0)
             return -1;
     }

@@ -73,6 +73,18 @@ static int open_student(struct run *run, struct kd *kd, struct err *err)
                : 0;
 }
 
+/* A model with an encoder needs to know where its sources end. */
+static int check_sources(const struct kd *kd, const char *separator, struct err *err)
+{
+    if ((!sourced_is_needed(kd->trainer.model) && !sourced_is_needed(kd->teacher)) ||
+        (kd->documents && separator))
+        return 0;
+    return err_set(err, ERR_INVALID, "the student is a %s and the teacher a %s: a t5 reads "
+                   "prompts and writes responses, so it needs unit documents and a 'separator'",
+                   model_family_name(kd->trainer.model->config.family),
+                   model_family_name(kd->teacher->config.family));
+}
+
 static int open_valid(struct run *run, struct kd *kd, const char *separator, struct err *err)
 {
     int64_t T = kd->trainer.model->config.context;
@@ -120,8 +132,8 @@ int kd_open(struct run *run, struct kd *kd, const char *unit, const char *separa
     if (read_params(run, kd, err) < 0 || corpus_open(run, "data", &kd->train, err) < 0 ||
         (separator && corpus_mask_prompts(&kd->train, separator, err) < 0) ||
         trainer_open(run, trainer, err) < 0 || open_teacher(run, kd, err) < 0 ||
-        open_student(run, kd, err) < 0 || trainer_start(trainer, err) < 0 ||
-        open_weights(run, kd, err) < 0)
+        open_student(run, kd, err) < 0 || check_sources(kd, separator, err) < 0 ||
+        trainer_start(trainer, err) < 0 || open_weights(run, kd, err) < 0)
         return -1;
     return open_valid(run, kd, separator, err);
 }
@@ -130,6 +142,7 @@ void kd_close(struct kd *kd)
 {
     free(kd->kd_weight);
     free(kd->ce_weight);
+    sourced_done(&kd->sourced);
     windows_done(&kd->valid_windows);
     scorer_close(&kd->scorer);
     tape_free(kd->teacher_tape);
@@ -159,22 +172,44 @@ static void weigh(struct kd *kd, const struct kd_rows *rows, double each, struct
     head->kd_weight = taught ? kd->kd_weight : NULL;
 }
 
-static int teach(struct kd *kd, const struct model_batch *rows, struct loss_head *head,
-                 struct err *err)
+static int read_windows(struct tape *tape, const struct model *model,
+                        const struct model_batch *batch, struct tensor **out_hidden,
+                        struct err *err)
 {
     struct model_states states = {0};
+    int rc;
+
+    tape_reset(tape);
+    rc = model_forward(tape, model, batch, &states, err);
+    *out_hidden = states.hidden;
+    return rc;
+}
+
+static int teach(struct kd *kd, const struct kd_rows *rows, struct loss_head *head,
+                 struct err *err)
+{
+    struct tensor **hidden = &head->teacher_hidden;
 
     if (kd->divergence == DIVERGENCE_NONE)
         return 0;
-    tape_reset(kd->teacher_tape);
-    if (model_forward(kd->teacher_tape, kd->teacher, rows, &states, err) < 0)
+    if ((rows->pack
+             ? documents_forward(kd->teacher_tape, kd->teacher, rows->pack, &kd->sourced, hidden,
+                                 err)
+             : read_windows(kd->teacher_tape, kd->teacher, &rows->batch, hidden, err)) < 0)
         return -1;
     head->divergence = kd->divergence;
-    head->teacher_hidden = states.hidden;
     head->teacher_head = kd->teacher->head;
     head->temperature = kd->temperature;
     head->beta = kd->beta;
     return 0;
+}
+
+static int learn(struct kd *kd, const struct kd_rows *rows, struct loss_head *head,
+                 struct err *err)
+{
+    if (rows->pack)
+        return documents_train(&kd->trainer, rows->pack, &kd->sourced, &head->hidden, err);
+    return trainer_forward(&kd->trainer, &rows->batch, &head->hidden, err);
 }
 
 int kd_pass(struct kd *kd, const struct kd_rows *rows, int64_t target_count, struct kd_sums *sums,
@@ -191,8 +226,7 @@ int kd_pass(struct kd *kd, const struct kd_rows *rows, int64_t target_count, str
     weigh(kd, rows, 1.0 / (double)target_count, &head);
     values.nll = row_values;
     values.kd = kd->divergence == DIVERGENCE_NONE ? NULL : row_values + cells;
-    if (teach(kd, &rows->batch, &head, err) < 0 ||
-        trainer_forward(trainer, &rows->batch, &head.hidden, err) < 0 ||
+    if (teach(kd, rows, &head, err) < 0 || learn(kd, rows, &head, err) < 0 ||
         loss_head(trainer->tape, &head, &values, err) < 0 ||
         trainer_backward(trainer, err) < 0) {
         free(row_values);

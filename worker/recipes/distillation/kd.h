@@ -28,6 +28,9 @@
 #define KD_STUDENT_PARAMS \
     {"student_init", PARAM_CHOICE, "scratch", 0, 0, "scratch|teacher-layers|checkpoint", \
      "new weights, evenly spaced blocks of the teacher, or the input `student`"}, \
+    {"arch", PARAM_CHOICE, "teacher", 0, 0, "teacher|t5", \
+     "a new student is of the teacher's kind, or an encoder and a decoder of `layers` each, which " \
+     "reads prompts and writes responses"}, \
     {"layers", PARAM_INT, "0", 0, 1000, NULL, "student's blocks; 0: as the teacher"}, \
     {"d_model", PARAM_INT, "0", 0, 65536, NULL, "student's width; 0: as the teacher"}, \
     {"heads", PARAM_INT, "0", 0, 1024, NULL, "student's attention heads; 0: as the teacher"}, \
@@ -44,6 +47,7 @@ struct kd {
     struct windows valid_windows;
     struct model *teacher;
     struct tape *teacher_tape;
+    struct sourced sourced; /* of a student with an encoder */
     float *kd_weight, *ce_weight; /* a cell of the largest pass each */
     enum divergence divergence;   /* DIVERGENCE_NONE: plain cross-entropy, the control arm */
     double alpha, temperature, beta, scale;
@@ -61,6 +65,7 @@ void kd_close(struct kd *kd); /* a zeroed struct is fine */
 struct kd_rows {
     struct model_batch batch;
     const int32_t *target; /* batch.B * batch.T; -1: none */
+    const struct pack *pack; /* the documents that batch is of; NULL: windows */
     bool sampled; /* written by the student: cross-entropy would teach it its own words, so only
                      the divergence counts, with its weight alpha */
 };

@@ -28,7 +28,8 @@ static int logit_kd_step(struct run *run, void *state, struct err *err)
         struct kd_rows rows;
 
         rows_fill(&logit->rows, pass);
-        rows = (struct kd_rows){.batch = rows_batch(&logit->rows), .target = logit->rows.target};
+        rows = (struct kd_rows){.batch = rows_batch(&logit->rows), .target = logit->rows.target,
+                                .pack = logit->rows.documents ? &logit->rows.pack : NULL};
         if (kd_pass(&logit->kd, &rows, target_count, &sums, err) < 0)
             return -1;
     }

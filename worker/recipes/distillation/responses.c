@@ -22,9 +22,11 @@ int responses_init(const struct trainer *trainer, struct corpus *corpus, int64_t
     out->token = malloc(cells * sizeof *out->token);
     out->target = malloc(cells * sizeof *out->target);
     out->room = malloc(room * sizeof *out->room);
-    if (!out->item || !out->position || !out->cells || !out->token || !out->target || !out->room)
+    out->source = malloc(cells * sizeof *out->source);
+    if (!out->item || !out->position || !out->cells || !out->token || !out->target || !out->room ||
+        !out->source)
         return err_set(err, ERR_MEMORY, "cannot allocate %zu tokens of responses",
-                       2 * cells + room);
+                       3 * cells + room);
     return pack_init(&out->pack, T, trainer_pass_most(trainer), err);
 }
 
@@ -36,6 +38,7 @@ void responses_done(struct responses *responses)
     free(responses->token);
     free(responses->target);
     free(responses->room);
+    free(responses->source);
     pack_done(&responses->pack);
     memset(responses, 0, sizeof *responses);
 }
@@ -99,9 +102,21 @@ void responses_put(struct responses *responses, int64_t row, const int32_t *resp
     responses->written_ends += ended;
 }
 
+struct prompt responses_given(struct responses *responses, int64_t row,
+                              const struct model *model)
+{
+    int64_t count = responses_prompt(responses, row);
+    struct prompt prompt = {responses->token + row * responses->T, count};
+    int32_t *source = responses->source + row * responses->T;
+
+    if (count > 0 && sourced_is_needed(model))
+        prompt = (struct prompt){source, sourced_prompt(prompt.token, count, source)};
+    return prompt;
+}
+
 /* The rows whose prompts leave room, as prompts; returns how many. */
-static int64_t find_prompts(const struct responses *responses, struct prompt *prompts,
-                            struct generation *texts, int64_t *rows)
+static int64_t find_prompts(struct responses *responses, const struct model *model,
+                            struct prompt *prompts, struct generation *texts, int64_t *rows)
 {
     int64_t found = 0;
 
@@ -110,7 +125,7 @@ static int64_t find_prompts(const struct responses *responses, struct prompt *pr
 
         if (count == 0 || count >= responses->T)
             continue;
-        prompts[found] = (struct prompt){responses->token + row * responses->T, count};
+        prompts[found] = responses_given(responses, row, model);
         texts[found] = (struct generation){.token = responses->room + row * responses->most_tokens,
                                            .index = responses->position[row]};
         rows[found++] = row;
@@ -118,13 +133,15 @@ static int64_t find_prompts(const struct responses *responses, struct prompt *pr
     return found;
 }
 
-/* A text shorter than both limits was ended by the stop token (generate.h). */
-static bool has_ended(const struct responses *responses, const struct prompt *prompt,
-                      const struct generation *text)
+/* A text shorter than both limits was ended by the stop token (generate.h). A decoder that has its
+ * source elsewhere may write more than the document's row has room for: the rest is left out. */
+static void put_text(struct responses *responses, int64_t row, const struct generation *text)
 {
-    int64_t room = responses->T - prompt->count;
+    int64_t room = responses->T - responses_prompt(responses, row);
+    int64_t most = responses->most_tokens < room ? responses->most_tokens : room;
 
-    return text->count < (responses->most_tokens < room ? responses->most_tokens : room);
+    responses_put(responses, row, text->token, text->count < most ? text->count : most,
+                  text->count < most);
 }
 
 int responses_sample(struct responses *responses, const struct model *model, uint64_t seed,
@@ -135,15 +152,14 @@ int responses_sample(struct responses *responses, const struct model *model, uin
     struct generation *texts = mem_array(most, sizeof *texts);
     int64_t *rows = mem_array(most, sizeof *rows);
     struct sampling draws = *sampling;
-    int64_t found = find_prompts(responses, prompts, texts, rows);
+    int64_t found = find_prompts(responses, model, prompts, texts, rows);
     int rc;
 
     draws.seed = seed;
     draws.stop_token = responses->corpus->end_of_text;
     rc = generate(model, prompts, texts, found, responses->most_tokens, &draws, err);
     for (int64_t i = 0; i < found && rc == 0; i++)
-        responses_put(responses, rows[i], texts[i].token, texts[i].count,
-                      has_ended(responses, &prompts[i], &texts[i]));
+        put_text(responses, rows[i], &texts[i]);
     mem_free(prompts);
     mem_free(texts);
     mem_free(rows);

@@ -8,6 +8,7 @@
 #define ATHANOR_RESPONSES_H
 
 #include "worker/engine/generate.h"
+#include "worker/recipes/sourced.h"
 #include "worker/recipes/train.h"
 
 struct responses {
@@ -21,6 +22,7 @@ struct responses {
     int64_t *cells;      /* (most) in use of the row below                             */
     int32_t *token, *target; /* (most, T); as corpus_document                          */
     int32_t *room;       /* (most, most_tokens) what a model wrote                     */
+    int32_t *source;     /* (most, T) prompts as an encoder reads them                 */
     struct pack pack;    /* one pass                                                   */
     int64_t written, written_tokens, written_ends; /* of the last fill, by this rank   */
 };
@@ -41,6 +43,10 @@ void responses_put(struct responses *responses, int64_t row, const int32_t *resp
                    int64_t count, bool ended);
 /* Cells up to the separator's; 0 when the document was cut before it. */
 int64_t responses_prompt(const struct responses *responses, int64_t row);
+/* The prompt of document `row`, as the model reads it: cells up to the separator's, or their source
+ * (sourced.h), borrowed until the next call for that row. Count 0: as responses_prompt. */
+struct prompt responses_given(struct responses *responses, int64_t row,
+                              const struct model *model);
 /* Documents of this rank in the step, and targets over all ranks. */
 int64_t responses_rows(const struct responses *responses);
 int64_t responses_count(const struct responses *responses);

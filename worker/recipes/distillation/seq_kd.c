@@ -104,10 +104,10 @@ static int write_response(struct seq_kd *seq, int64_t row, struct err *err)
     struct responses *responses = &seq->responses;
     int64_t item = responses->item[row];
     struct written *written = &seq->written[item];
-    struct prompt prompt = {responses->token + row * responses->T,
-                            responses_prompt(responses, row)};
+    struct prompt prompt = responses_given(responses, row, seq->kd.teacher);
+    int64_t room = responses->T - responses_prompt(responses, row);
 
-    if (prompt.count == 0 || prompt.count >= responses->T)
+    if (prompt.count == 0 || room <= 0)
         return 0;
     seq->in_all++;
     if (!written->token) {
@@ -118,7 +118,8 @@ static int write_response(struct seq_kd *seq, int64_t row, struct err *err)
             return err_wrap(err, "the teacher's response to document %lld", (long long)item);
         seq->fresh++;
     }
-    responses_put(responses, row, written->token, written->count, written->ended);
+    responses_put(responses, row, written->token, min_i64(written->count, room),
+                  written->ended && written->count < room);
     return 0;
 }
 
@@ -130,7 +131,8 @@ static int seq_kd_passes(struct seq_kd *seq, int64_t target_count, struct kd_sum
 
         responses_pack(&seq->responses, pass);
         rows = (struct kd_rows){.batch = pack_batch(&seq->responses.pack),
-                                .target = seq->responses.pack.target};
+                                .target = seq->responses.pack.target,
+                                .pack = &seq->responses.pack};
         if (kd_pass(&seq->kd, &rows, target_count, sums, err) < 0)
             return -1;
     }

@@ -3,12 +3,28 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* An encoder and a decoder as wide and as deep as the teacher. */
+static struct model_config encoder_and_decoder(const struct model *teacher)
+{
+    const struct model_config *c = &teacher->config;
+
+    return (struct model_config){.family = MODEL_T5, .vocab_size = c->vocab_size,
+                                 .context = c->context, .width = c->width, .layers = c->layers,
+                                 .heads = c->heads, .tied = c->tied, .bos_token = -1,
+                                 .eos_token = c->eos_token};
+}
 
 int student_config(const struct run *run, const struct model *teacher, struct model_config *out,
                    struct err *err)
 {
     struct model_config config = teacher->config;
 
+    if (strcmp(run_string(run, "arch"), "t5") == 0 && config.family != MODEL_T5)
+        config = encoder_and_decoder(teacher);
+    if (config.family == MODEL_T5)
+        config.decoder_layers = run_int(run, "layers");
     if (run_int(run, "layers") > 0)
         config.layers = run_int(run, "layers");
     if (run_int(run, "d_model") > 0) {
@@ -76,6 +92,11 @@ static int copy_weight(struct model_weight *to, const struct model_weight *from,
 
 int student_copy_layers(struct model *student, struct model *teacher, struct err *err)
 {
+    if (student->config.family != teacher->config.family)
+        return err_set(err, ERR_INVALID, "parameter 'student_init' is teacher-layers, but a %s has "
+                       "no blocks of a %s: take scratch or checkpoint",
+                       model_family_name(student->config.family),
+                       model_family_name(teacher->config.family));
     for (int64_t i = 0; i < student->weight_count; i++) {
         char name[MODEL_NAME_SIZE];
 

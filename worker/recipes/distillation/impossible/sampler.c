@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "worker/recipes/distillation/impossible/sentence.h"
+#include "worker/recipes/sourced.h"
 
 #include <math.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #define SAMPLES_PER_CONTEXT 4096 /* numbers of a context's texts: FILTER_SAMPLES_MAX and room */
 
 /* <|endoftext|>, the codes, as much of the end of the text as leaves room for an answer, and a
- * newline. */
+ * newline; what an encoder reads of that (sourced.h) has room of its own. */
 void sampler_prompt(const struct sentence_sampler *sampler, const char *text,
                     struct token_list *out)
 {
@@ -29,6 +30,9 @@ void sampler_prompt(const struct sentence_sampler *sampler, const char *text,
         memmove(out->ids + before, out->ids + before + drop, (size_t)room * sizeof *out->ids);
         out->count -= drop;
     }
+    if (sourced_is_needed(sampler->model) && sampler->newline)
+        out->count = (size_t)sourced_prompt((const int32_t *)out->ids, (int64_t)out->count,
+                                            (int32_t *)out->ids);
 }
 
 /* ---- no n-gram twice -------------------------------------------------------------------- */
