@@ -102,6 +102,29 @@ static void seq_kd_under_a_teacher_that_knows_the_data_is_cross_entropy(void **s
     trace_done(&whole);
 }
 
+/* The same limits where the student is an encoder and a decoder: what it reads is another model's
+ * business, and the decoders that teach it read prompt and response in one row. */
+#define SOURCED "\"arch\": \"t5\", "
+
+static void students_with_an_encoder_keep_the_same_limits(void **state)
+{
+    struct trace taught = {0}, own = {0};
+
+    train(*state, "gold-t5", "finetuning", "sft", SOURCED "\"context\": 64, ", NULL);
+    train(*state, "beam-t5", "distillation", "seq_kd", SOURCED, NULL);
+    assert_same_student(*state, "gold-t5", "beam-t5");
+    train(*state, "off-t5", "distillation", "gkd", SOURCED "\"lambda\": 0, ", NULL);
+    train(*state, "fixed-t5", "distillation", "logit_kd",
+          SOURCED "\"loss\": \"jsd\", \"unit\": \"documents\", \"alpha\": 1, ", &taught);
+    assert_same_student(*state, "off-t5", "fixed-t5");
+    assert_true(trace_at(&taught, "kd_loss", LIMIT_STEPS) < trace_at(&taught, "kd_loss", 1));
+    train(*state, "own-t5", "distillation", "gkd",
+          SOURCED "\"lambda\": 1, \"onpolicy_warmup\": 0, \"max_new_tokens\": 16, ", &own);
+    assert_true(trace_at(&own, "sample_tokens", 1) > 0);
+    trace_done(&taught);
+    trace_done(&own);
+}
+
 /* Draws follow from (seed, step, sequence): another seed writes other texts, and a student that
  * always samples reports them. */
 static void gkd_reports_what_the_student_writes(void **state)
@@ -348,6 +371,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gkd_that_never_samples_is_logit_kd),
         cmocka_unit_test(seq_kd_under_a_teacher_that_knows_the_data_is_cross_entropy),
+        cmocka_unit_test(students_with_an_encoder_keep_the_same_limits),
         cmocka_unit_test(gkd_reports_what_the_student_writes),
         cmocka_unit_test(taught_students_end_closer_each_by_its_own_measure),
     };

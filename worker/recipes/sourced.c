@@ -67,8 +67,9 @@ static void fill_row(struct sourced *sourced, const struct pack *pack, int64_t r
     int64_t T = sourced->batch.T, prompt = first_target(pack, span);
     int32_t *source = sourced->source + row * sourced->batch.S;
 
-    sourced->length[row] = (int32_t)sourced_prompt(pack->token + span->start,
-                                                   prompt < span->count ? prompt + 1 : prompt, source);
+    sourced->length[row] =
+        (int32_t)sourced_prompt(pack->token + span->start,
+                                prompt < span->count ? prompt + 1 : prompt, source);
     for (int64_t i = prompt; i < span->count; i++) {
         sourced->token[row * T + i - prompt] = i == prompt ? 0 : pack->token[span->start + i];
         sourced->cell[span->start + i] = (int32_t)(row * T + i - prompt);

@@ -29,8 +29,8 @@
     {"student_init", PARAM_CHOICE, "scratch", 0, 0, "scratch|teacher-layers|checkpoint", \
      "new weights, evenly spaced blocks of the teacher, or the input `student`"}, \
     {"arch", PARAM_CHOICE, "teacher", 0, 0, "teacher|t5", \
-     "a new student is of the teacher's kind, or an encoder and a decoder of `layers` each, which " \
-     "reads prompts and writes responses"}, \
+     "a new student is of the teacher's kind, or an encoder and a decoder of `layers` each, " \
+     "which read prompts and write responses"}, \
     {"layers", PARAM_INT, "0", 0, 1000, NULL, "student's blocks; 0: as the teacher"}, \
     {"d_model", PARAM_INT, "0", 0, 65536, NULL, "student's width; 0: as the teacher"}, \
     {"heads", PARAM_INT, "0", 0, 1024, NULL, "student's attention heads; 0: as the teacher"}, \
