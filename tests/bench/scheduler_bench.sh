@@ -12,10 +12,10 @@ cd "$here/../.."
 build=${ATHANOR_BUILD:-$PWD/build}
 export ATHANOR_BUILD=$build
 source "$here/../lib/slurm.bash"
-jobs=50000 points=1000000 history=1000000 processes=1000 array=200 sruns=20
+jobs=50000 points=1000000 history=1000000 processes=1000 array=200 sruns=20 rounds=3 live=100000
 export ATHANOR_TEST_MODE=long
 if [ "${1:-}" = --quick ]; then
-    jobs=10000 points=200000 history=100000 processes=300 array=30 sruns=5
+    jobs=10000 points=200000 history=100000 processes=300 array=30 sruns=5 rounds=1 live=20000
 fi
 work=$(mktemp -d /tmp/athanor-bench-XXXXXX)
 trap 'slurm_down; rm -rf "$work"' EXIT
@@ -38,6 +38,9 @@ measure durable "$build/bench/coordinator_bench" --jobs "$jobs" --points "$point
 measure history "$build/bench/coordinator_bench" --jobs "$jobs" --points 20480 --history "$history"
 measure durable-again "$build/bench/coordinator_bench" --jobs "$jobs" --points 20480
 measure processes "$here/process_bench.sh" "$processes"
+# The same where the file system costs nothing, which tells how much of it is the file system's.
+measure in-memory env ATHANOR_TEST_SCRATCH=/dev/shm TMPDIR=/dev/shm "$here/process_bench.sh" "$processes"
+measure takeovers "$here/failover_bench.sh" "$rounds" "$live"
 missing=$(slurm_missing)
 slurm_rate=0 slurm_p50=- slurm_p99=-
 if [ -z "$missing" ]; then
@@ -66,9 +69,13 @@ if [ -z "$missing" ]; then
     row "real processes against Slurm's job array" "$spawned jobs/s" "$slurm_rate jobs/s Slurm" \
         "$(ratio "$spawned" "$slurm_rate")" "-" "-"
 fi
+quick=$(field in-memory spawn 2) quick_bare=$(field in-memory spawn 3)
+row "real processes, files in memory" "$quick jobs/s" "$quick_bare/s posix_spawn" "$(ratio "$quick" "$quick_bare")" "-" "-"
 p50=$(field processes instruct 2) p99=$(field processes instruct 3)
 row "submit to first instruction, p50" "$p50 ms" "-" "-" "< 10 ms" "$(met "$p50" '<=' 10)"
 row "submit to first instruction, p99" "$p99 ms" "-" "-" "< 50 ms" "$(met "$p99" '<=' 50)"
+row "the same, files in memory, p50" "$(field in-memory instruct 2) ms" "-" "-" "-" "-"
+row "the same, files in memory, p99" "$(field in-memory instruct 3) ms" "-" "-" "-" "-"
 out50=$(field processes instruct 4) out99=$(field processes instruct 5)
 row "command line to first instruction, p50" "$out50 ms" "$slurm_p50 ms srun" "$(ratio "$slurm_p50" "$out50")" "-" "-"
 row "command line to first instruction, p99" "$out99 ms" "$slurm_p99 ms srun" "$(ratio "$slurm_p99" "$out99")" "-" "-"
@@ -101,5 +108,8 @@ if grep -q '^mpi ' "$work/processes"; then
 fi
 takeover=$(field processes takeover 2)
 row "leader killed to standby answering" "$takeover ms" "-" "-" "< 5000 ms" "$(met "$takeover" '<=' 5000)"
+while read -r signal p50 worst; do
+    row "leader with $live live jobs: $signal, slowest" "$worst ms" "$p50 ms p50" "-" "< 5000 ms" "$(met "$worst" '<=' 5000)"
+done < <(sed -n 's/^takeover after \(SIG[A-Z]*\),.*p50 \([0-9]*\) ms, max \([0-9]*\) ms.*/\1 \2 \3/p' "$work/takeovers")
 echo "processor time of a real process: $(field processes cpu 2) ms in worker, shepherd and rank, $(field processes cpu 3) ms in the coordinator"
 [ -z "$missing" ] || echo "Slurm was not measured: $missing"
