@@ -109,10 +109,13 @@ static void connection_close(struct peer *peer, int linger_ms)
     loop_remove(peer->socket_watch);
     loop_remove(peer->monitor_watch);
     peer->socket_watch = peer->monitor_watch = NULL;
+    /* The monitor's end at the socket goes first: libzmq's thread waits for ever, and whoever closes
+     * the socket with it, to tell an event where nobody is left to take it. */
+    if (peer->socket)
+        zmq_socket_monitor(peer->socket, NULL, 0);
     if (peer->monitor)
         zmq_close(peer->monitor);
     if (peer->socket) {
-        zmq_socket_monitor(peer->socket, NULL, 0);
         zmq_setsockopt(peer->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
         zmq_close(peer->socket);
     }
@@ -339,6 +342,7 @@ static void monitor_ready(void *user, unsigned events)
 static int monitor_open(struct peer *peer, struct err *err)
 {
     char name[64];
+    int any = 0; /* events; libzmq's thread waits where they do not fit */
     /* Never a name again: libzmq lets go of the old one some time after the socket's end, and the
      * next peer may well lie at the same address. */
     snprintf(name, sizeof name, "inproc://peer-%016" PRIx64, random_u64());
@@ -347,7 +351,9 @@ static int monitor_open(struct peer *peer, struct err *err)
     if (zmq_socket_monitor(peer->socket, name, events) < 0)
         return err_errno(err, "watching the connection");
     peer->monitor = zmq_socket(loop_context(peer->loop), ZMQ_PAIR);
-    if (!peer->monitor || zmq_connect(peer->monitor, name) < 0)
+    if (!peer->monitor ||
+        zmq_setsockopt(peer->monitor, ZMQ_RCVHWM, &any, sizeof any) < 0 ||
+        zmq_connect(peer->monitor, name) < 0)
         return err_errno(err, "watching the connection");
     return 0;
 }

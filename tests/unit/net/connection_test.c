@@ -5,6 +5,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "common/base/rng.h"
 #include "common/net/peer.h"
 #include "common/net/server.h"
 
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <zmq.h>
 
 #include <cmocka.h>
@@ -848,6 +850,23 @@ static void a_wrong_address_to_connect_to_is_refused_at_once(void **state)
     assert_null(f->peer);
 }
 
+/* A hang, where there is one, shows once in some thousands. */
+static void a_peer_is_closed_at_any_moment_of_a_connection_that_fails(void **state)
+{
+    struct fixture *f = *state;
+    struct rng rng;
+    rng_init(&rng, 17);
+    snprintf(f->bound, sizeof f->bound, "tcp://127.0.0.1:9"); /* the port of nobody */
+    for (int i = 0; i < 5000; i++) {
+        struct timespec wait = {.tv_nsec = (long)rng_below(&rng, 300000)};
+        open_peer(f, USER);
+        nanosleep(&wait, NULL);
+        peer_close(f->peer);
+        f->peer = NULL;
+    }
+    assert_int_equal(f->ups, 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -882,6 +901,7 @@ int main(void)
         T(a_request_without_a_coordinator_times_out_with_the_reason),
         T(a_server_refuses_a_taken_address_and_a_wrong_one),
         T(a_wrong_address_to_connect_to_is_refused_at_once),
+        T(a_peer_is_closed_at_any_moment_of_a_connection_that_fails),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);
