@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From a fresh Debian 12 to a finished experiment in one command, any number of times:
 # installs packages (root or sudo), builds, starts a private cluster of one coordinator and two
-# workers, and runs jobspecs/pipelines/wordnet-birds.yaml and a small form of
-# jobspecs/distillation/impossible.yaml with live progress.
+# workers, and runs jobspecs/pipelines/wordnet-birds.yaml and
+# jobspecs/distillation/impossible-quick.yaml with live progress.
 #
 #   deploy/quickstart.sh [--home DIR] [--build DIR]
 #
@@ -41,11 +41,7 @@ step "Starting a coordinator, a private PostgreSQL and two workers"
 step "Running two pipelines"
 experiment=wordnet-birds
 ids=$("$athanor" submit jobspecs/pipelines/wordnet-birds.yaml --ids)
-# Half of its steps or less: every stage is seen, little is learned. As it stands it takes minutes.
-ids="$ids $("$athanor" submit jobspecs/distillation/impossible.yaml --ids \
-    --set jobs.world.params.contexts=500 --set jobs.teacher.params.steps=1000 \
-    --set jobs.paraphraser.params.student_steps=150 --set jobs.paraphraser.params.self_max_contexts=200 \
-    --set jobs.paraphraser.params.self_steps=100 --set jobs.paraphraser.params.eval_sources=100)"
+ids="$ids $("$athanor" submit jobspecs/distillation/impossible-quick.yaml --ids)"
 # shellcheck disable=SC2086 # one word per job id
 "$athanor" wait $ids
 
@@ -59,7 +55,7 @@ cat <<TRY
   athanor show base                            one job, its attempts and checkpoints
   athanor logs unlearned                       what a job printed
   athanor plot base loss val_loss              curves in the terminal
-  athanor dataset pairs                        what became of each pair that a model wrote
+  athanor dataset quick-pairs                      what became of each pair that a model wrote
   athanor checkpoints base                     readable by Hugging Face transformers
   athanor recipes                              what can be run, 'athanor recipes npo' for one
   athanor submit jobspecs/command/hello.yaml   your own program as a job

@@ -1,5 +1,5 @@
 -- The tables at the end of deploy/quickstart.sh, from the users' views alone. Needs -v ids=1,2,3
--- (the jobs of one run of jobspecs/pipelines/wordnet-birds.yaml).
+-- (the jobs of jobspecs/pipelines/wordnet-birds.yaml and jobspecs/distillation/impossible-quick.yaml).
 \set QUIET on
 \pset footer off
 \pset null '-'
@@ -43,8 +43,21 @@ SELECT replace(r.name, 'eval-', '') AS model,
  WHERE r.kind = 'eval'
  GROUP BY r.job_id, r.name ORDER BY r.job_id;
 
-\echo 'Impossible Distillation: share of unseen facts said again in other words'
-SELECT split_part(n.metric, '/', 1) AS stage, n.value AS success
-  FROM :run r JOIN :newest n USING (job_id)
- WHERE r.recipe = 'impossible' AND n.metric LIKE 'eval-%/success'
- ORDER BY array_position(ARRAY['eval-teacher', 'eval-student', 'eval-1'], split_part(n.metric, '/', 1));
+\echo 'Impossible Distillation: sentences about unseen facts, said again by a model. Of these rewrites,'
+\echo 'shares that are true and complete (same meaning), that are not said in the same words (other words:'
+\echo '1 - ROUGE-L), and that are both (success, with 95 % of bootstrap samples between low and high)'
+SELECT CASE stage WHEN 'eval-teacher' THEN 'teacher, which was never shown a rewrite'
+                  WHEN 'eval-student' THEN 'student of its filtered samples'
+                  ELSE 'the same after a round on its own' END AS model,
+       max(value) FILTER (WHERE metric = 'entails') AS "complete",
+       max(value) FILTER (WHERE metric = 'entailed') AS "true",
+       1 - max(value) FILTER (WHERE metric = 'rouge_l') AS "other words",
+       max(value) FILTER (WHERE metric = 'success') AS success,
+       max(value) FILTER (WHERE metric = 'success_low') AS low,
+       max(value) FILTER (WHERE metric = 'success_high') AS high
+  FROM (SELECT split_part(n.metric, '/', 1) AS stage, split_part(n.metric, '/', 2) AS metric,
+               n.value
+          FROM :run r JOIN :newest n USING (job_id)
+         WHERE r.recipe = 'impossible' AND n.metric LIKE 'eval-%/%') AS metrics
+ GROUP BY stage
+ ORDER BY array_position(ARRAY['eval-teacher', 'eval-student', 'eval-1'], stage);

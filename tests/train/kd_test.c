@@ -3,7 +3,7 @@
  *
  * Limits (card distillation-baselines, acceptance 4): GKD with lambda 0 is logit_kd on documents,
  * and seq_kd under a teacher that knows the responses by heart is cross-entropy on them; both bit
- * for bit. Direction (acceptance 6, long mode): three seeds, each must pass its gates a and c. */
+ * for bit. Direction (acceptance 6, long mode): three seeds, each must pass its gates. */
 #include "tests/train/fixture.h"
 #include "worker/engine/generate.h"
 #include "worker/engine/io/model_files.h"
@@ -143,8 +143,10 @@ static void gkd_reports_what_the_student_writes(void **state)
 
 /* -- the micro-world ------------------------------------------------------------------------ */
 
-#define WORLD_STEPS 3000 /* after which a teacher copies facts out of contexts, as a small student
-                            cannot: without that the arms would be alike */
+#define WORLD_STEPS 3000 /* of 64 documents, after which a teacher copies facts out of contexts, as
+                            a small student cannot: without that the arms are alike */
+#define TRUTHFUL    0.8  /* such a teacher's share of samples that tell nothing untrue: the least of
+                            the card's three is 0.82 */
 
 /* The teacher's world is large; its students see 600 fixed documents of it, in eight epochs. */
 static char *world_input(const struct place *place, const char *world, const char *part)
@@ -175,8 +177,8 @@ static void make_world_teacher(const struct place *place, int seed)
     char *spec =
         mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
                    "\"params\": {\"layers\": 2, \"d_model\": 64, \"heads\": 4, \"context\": 64, "
-                   "\"steps\": %d, \"warmup\": 50, \"batch\": 32, \"learning_rate\": 3e-3, "
-                   "\"beta2\": 0.999, \"weight_decay\": 0.01, \"seed\": %d}",
+                   "\"steps\": %d, \"warmup\": 50, \"batch\": 64, \"learning_rate\": 3e-3, "
+                   "\"beta2\": 0.99, \"weight_decay\": 0.01, \"seed\": %d}",
                    data, WORLD_STEPS, seed);
     struct job_run job = {.name = name, .spec = spec};
 
@@ -303,11 +305,11 @@ static bool tells_the_truth(const struct model *model, const struct tokenizer *t
     return truth;
 }
 
-/* The share of 300 new facts about which an arm's student tells nothing untrue. */
-static double consistent(const struct place *place, int seed, const char *name)
+/* The share of 300 new facts about which a model tells nothing untrue. */
+static double consistent(const struct place *place, int seed, const char *name, int steps)
 {
     struct device_config where = {.kind = BACKEND_CPU, .threads = 1};
-    char *folder = mem_printf("%s/%s-%d/checkpoints/step-0000000300", place->folder, name, seed);
+    char *folder = mem_printf("%s/%s-%d/checkpoints/step-%010d", place->folder, name, seed, steps);
     struct tokenizer *tokenizer = NULL;
     struct device *device = NULL;
     struct model *model = NULL;
@@ -329,12 +331,13 @@ static double consistent(const struct place *place, int seed, const char *name)
 
 #define LOGITS(loss) "\"unit\": \"documents\", \"loss\": \"" loss "\""
 
-/* Gated: the taught arm ends at half of the control's forward KL or less, and samples of its own do
- * a fitted student no harm. Which arm has the lower reverse KL, and what students tell, are
- * reported: under a teacher that a student can match outright all of them are at the floor. */
+/* The card's gates: the taught arm ends at half of the control's forward KL or less and tells the
+ * truth more often by .15; of two divergences each is lowest where it was trained; samples of its
+ * own do a fitted student no harm. Before them: the teacher is one that has something to teach.
+ * Under one that a student can match outright all arms are at the floor. */
 static void check_direction(const struct place *place, int seed)
 {
-    double ce, forward, reverse, off, on, forward_back, reverse_back, truth_ce, truth;
+    double ce, forward, reverse, off, on, forward_back, reverse_back, truth_ce, truth, known;
 
     make_world_teacher(place, seed);
     ce = arm(place, seed, "ce", NULL, "logit_kd", LOGITS("ce"), 300);
@@ -344,14 +347,18 @@ static void check_direction(const struct place *place, int seed)
     on = arm(place, seed, "on", "fkl", "gkd", "\"loss\": \"jsd\", \"lambda\": 1", 100);
     forward_back = reverse_kl(place, seed, "fkl");
     reverse_back = reverse_kl(place, seed, "rkl");
-    truth_ce = consistent(place, seed, "ce");
-    truth = consistent(place, seed, "fkl");
+    known = consistent(place, seed, "world-teacher", WORLD_STEPS);
+    truth_ce = consistent(place, seed, "ce", 300);
+    truth = consistent(place, seed, "fkl", 300);
     print_message("seed %d: forward KL to the teacher: ce %.4f, fkl %.4f, rkl %.4f; then jsd off "
-                  "policy %.4f, on policy %.4f; reverse KL: fkl %.4f, rkl %.4f; consistent: ce "
-                  "%.2f, fkl %.2f\n",
-                  seed, ce, forward, reverse, off, on, forward_back, reverse_back, truth_ce,
-                  truth);
+                  "policy %.4f, on policy %.4f; reverse KL: fkl %.4f, rkl %.4f; consistent: "
+                  "teacher %.2f, ce %.2f, fkl %.2f\n",
+                  seed, ce, forward, reverse, off, on, forward_back, reverse_back, known,
+                  truth_ce, truth);
+    assert_true(known >= TRUTHFUL);
     assert_true(forward <= 0.5 * ce);
+    assert_true(truth >= truth_ce + 0.15);
+    assert_true(reverse_back < forward_back);
     assert_true(fabs(on - off) <= 0.01);
 }
 
