@@ -2,7 +2,8 @@
  *
  * Positions count bytes over all blocks, so a mark is one number. In backward each op's
  * output (values and gradient) is dead once its own backward has run, since all readers
- * came later in the record; its memory goes to a list that later gradients take from. */
+ * came later in the record; its memory goes to a list that later gradients take from. With
+ * recompute, forward gives to that list too, block by block, and takes from it. */
 #include "worker/engine/tape.h"
 
 #include "common/base/mem.h"
@@ -26,6 +27,11 @@ struct spare {
     size_t size_bytes;
 };
 
+/* Calls begin..end-1, whose outputs were given back in forward. */
+struct segment {
+    size_t begin, end;
+};
+
 struct tape {
     struct device *device;
     enum tape_mode mode;
@@ -40,6 +46,10 @@ struct tape {
     size_t call_count, call_capacity;
     struct spare *spare;
     size_t spare_count, spare_capacity;
+    bool recomputes;
+    size_t marked; /* call_count at the last mark */
+    struct segment *segment;
+    size_t segment_count, segment_capacity;
     tape_watcher watcher; /* of the next backward */
     void *watcher_argument;
     bool failed;
@@ -78,6 +88,7 @@ void tape_free(struct tape *tape)
     mem_free(tape->block);
     mem_free(tape->call);
     mem_free(tape->spare);
+    mem_free(tape->segment);
     mem_free(tape);
 }
 
@@ -139,6 +150,7 @@ void tape_reset(struct tape *tape)
     tape->tensor_count = 0;
     tape->call_count = 0;
     tape->spare_count = 0;
+    tape->segment_count = 0;
     tape->watcher = NULL;
     if (tape->block_count > 1)
         join_blocks(tape);
@@ -217,9 +229,43 @@ static struct tensor *new_tensor(struct tape *tape)
     return tensor;
 }
 
+static void give_spare(struct tape *tape, void *memory, size_t size_bytes)
+{
+    VEC_RESERVE(tape->spare, tape->spare_count, tape->spare_capacity);
+    tape->spare[tape->spare_count++] = (struct spare){memory, size_bytes};
+}
+
+/* The smallest spare that fits and is not twice too large; the newest of equals. */
+static void *take_spare(struct tape *tape, size_t size_bytes)
+{
+    size_t best = SIZE_MAX;
+    void *memory;
+
+    for (size_t i = tape->spare_count; i-- > 0;) {
+        size_t have = tape->spare[i].size_bytes;
+
+        if (have >= size_bytes && have <= 2 * size_bytes &&
+            (best == SIZE_MAX || have < tape->spare[best].size_bytes))
+            best = i;
+    }
+    if (best == SIZE_MAX)
+        return NULL;
+    memory = tape->spare[best].memory;
+    tape->spare[best] = tape->spare[--tape->spare_count];
+    return memory;
+}
+
+static void *take_values(struct tape *tape, size_t size_bytes)
+{
+    void *memory = take_spare(tape, size_bytes);
+
+    return memory ? memory : arena_take(tape, size_bytes);
+}
+
 struct tensor *tape_tensor(struct tape *tape, enum dtype dtype, int rank, const int64_t *dim)
 {
     struct tensor *tensor;
+    size_t size_bytes;
 
     CHECK(rank >= 1 && rank <= TENSOR_RANK_MAX);
     if (tape->failed)
@@ -229,7 +275,8 @@ struct tensor *tape_tensor(struct tape *tape, enum dtype dtype, int rank, const 
     tensor->rank = rank;
     for (int i = 0; i < TENSOR_RANK_MAX; i++)
         tensor->dim[i] = i < rank ? dim[i] : 1;
-    tensor->values = arena_take(tape, 4 * (size_t)tensor_count(tensor));
+    size_bytes = 4 * (size_t)tensor_count(tensor);
+    tensor->values = (tape->recomputes ? take_values : arena_take)(tape, size_bytes);
     return tensor->values ? tensor : NULL;
 }
 
@@ -256,9 +303,39 @@ struct tensor *tape_f32(struct tape *tape, const float *host, int64_t rows, int6
     return tensor;
 }
 
-size_t tape_mark(const struct tape *tape)
+void tape_recompute(struct tape *tape, bool blocks)
 {
+    CHECK(tape->mode == TAPE_TRAIN || !blocks);
+    tape->recomputes = blocks;
+}
+
+size_t tape_mark(struct tape *tape)
+{
+    tape->marked = tape->call_count;
     return tape->position;
+}
+
+/* What the block's ops made is given back, but for `keep`: backward makes it again. What was
+ * written from the host, or is not recorded, stays. */
+static void fold_block(struct tape *tape, const struct tensor *keep)
+{
+    struct segment segment = {tape->marked, tape->call_count};
+
+    if (segment.begin == segment.end)
+        return;
+    for (size_t i = segment.begin; i < segment.end; i++) {
+        for (int k = 0; k < OP_OUTPUTS_MAX; k++) {
+            struct tensor *tensor = tape->call[i].out[k];
+
+            if (!tensor || tensor == keep)
+                continue;
+            give_spare(tape, tensor->values, 4 * (size_t)tensor_count(tensor));
+            tensor->values = NULL;
+        }
+    }
+    VEC_RESERVE(tape->segment, tape->segment_count, tape->segment_capacity);
+    tape->segment[tape->segment_count++] = segment;
+    tape->marked = tape->call_count;
 }
 
 struct tensor *tape_fold(struct tape *tape, size_t mark, struct tensor *keep)
@@ -267,6 +344,8 @@ struct tensor *tape_fold(struct tape *tape, size_t mark, struct tensor *keep)
     void *memory;
     size_t position = tape->position;
 
+    if (tape->recomputes && keep)
+        fold_block(tape, keep);
     if (tape->mode == TAPE_TRAIN || !keep)
         return keep;
     size_bytes = 4 * (size_t)tensor_count(keep);
@@ -321,32 +400,6 @@ void tape_run(struct tape *tape, struct op_call *call)
     record(tape, call);
 }
 
-static void give_spare(struct tape *tape, void *memory, size_t size_bytes)
-{
-    VEC_RESERVE(tape->spare, tape->spare_count, tape->spare_capacity);
-    tape->spare[tape->spare_count++] = (struct spare){memory, size_bytes};
-}
-
-/* The smallest spare that fits and is not twice too large; the newest of equals. */
-static void *take_spare(struct tape *tape, size_t size_bytes)
-{
-    size_t best = SIZE_MAX;
-    void *memory;
-
-    for (size_t i = tape->spare_count; i-- > 0;) {
-        size_t have = tape->spare[i].size_bytes;
-
-        if (have >= size_bytes && have <= 2 * size_bytes &&
-            (best == SIZE_MAX || have < tape->spare[best].size_bytes))
-            best = i;
-    }
-    if (best == SIZE_MAX)
-        return NULL;
-    memory = tape->spare[best].memory;
-    tape->spare[best] = tape->spare[--tape->spare_count];
-    return memory;
-}
-
 static bool give_grad(struct tape *tape, struct tensor *tensor)
 {
     size_t size_bytes;
@@ -354,9 +407,7 @@ static bool give_grad(struct tape *tape, struct tensor *tensor)
     if (!tensor || !tensor->wants_grad || tensor->grad)
         return true;
     size_bytes = 4 * (size_t)tensor_count(tensor);
-    tensor->grad = take_spare(tape, size_bytes);
-    if (!tensor->grad)
-        tensor->grad = arena_take(tape, size_bytes);
+    tensor->grad = take_values(tape, size_bytes);
     tensor->grad_ready = false;
     return tensor->grad != NULL;
 }
@@ -408,11 +459,52 @@ void tape_watch(struct tape *tape, tape_watcher watcher, void *argument)
     tape->watcher_argument = argument;
 }
 
+/* Whether an output is missing; they are made where they are. */
+static bool make_outputs(struct tape *tape, struct op_call *call)
+{
+    bool missing = false;
+
+    for (int k = 0; k < OP_OUTPUTS_MAX; k++) {
+        struct tensor *tensor = call->out[k];
+
+        if (!tensor || tensor->values)
+            continue;
+        tensor->values = take_values(tape, 4 * (size_t)tensor_count(tensor));
+        missing = true;
+    }
+    return missing;
+}
+
+/* Before the last call of a folded block: its forward again. Scratch was reserved then. */
+static void unfold_block(struct tape *tape, size_t last)
+{
+    struct segment segment;
+
+    if (tape->segment_count == 0)
+        return;
+    segment = tape->segment[tape->segment_count - 1];
+    if (segment.end != last + 1)
+        return;
+    tape->segment_count--;
+    for (size_t i = segment.begin; i < segment.end; i++) {
+        bool missing = make_outputs(tape, &tape->call[i]);
+
+        if (tape->failed)
+            return;
+        if (missing)
+            op_forward(tape->device, &tape->call[i]);
+    }
+}
+
 int tape_backward(struct tape *tape, struct err *err)
 {
     CHECK(tape->mode == TAPE_TRAIN);
     for (size_t i = tape->call_count; i-- > 0 && !tape->failed;) {
         struct op_call *call = &tape->call[i];
+
+        unfold_block(tape, i);
+        if (tape->failed)
+            break;
         /* A HEAD that was asked for values only (loss_nll) starts no gradient. */
         bool reached = call->op == OP_HEAD ? call->whole[1] != 0 : call->out[0]->grad_ready;
 

@@ -25,6 +25,11 @@ struct tape;
 int tape_new(struct device *device, enum tape_mode mode, struct tape **out, struct err *err)
     WARN_UNUSED;
 void tape_free(struct tape *tape);
+/* TAPE_TRAIN: keeps of each block only what it gives to the next, and computes the rest again in
+ * backward: the same bits for a third more work (Chen et al. 2016). A block is what models put
+ * between tape_mark and tape_fold; nothing else of it may be read afterwards. It stays so over
+ * resets. */
+void tape_recompute(struct tape *tape, bool blocks);
 /* Forgets the step. All tensors of the tape are gone. */
 void tape_reset(struct tape *tape);
 /* 0, or -1 with the first failure since the last reset. */
@@ -54,9 +59,9 @@ struct tensor *tape_f32(struct tape *tape, const float *host, int64_t rows, int6
  * tensor: any loss on hidden states, from outside. Call before tape_backward. */
 void tape_seed(struct tape *tape, struct tensor *tensor, const float *host_grad);
 
-/* Inference only: gives back what was allocated since the mark, except `keep`, whose values
- * move to the mark. In TAPE_TRAIN both do nothing. */
-size_t tape_mark(const struct tape *tape);
+/* The beginning and the end of a block. Inference: gives back what was allocated since the mark,
+ * except `keep`, whose values move to the mark. Training: see tape_recompute; else nothing. */
+size_t tape_mark(struct tape *tape);
 struct tensor *tape_fold(struct tape *tape, size_t mark, struct tensor *keep);
 
 /* Runs and records; for ops.c. Fills call->out itself: dims given per output. */

@@ -78,7 +78,10 @@ int trainer_open(struct run *run, struct trainer *trainer, struct err *err)
     trainer->pass_count = run_int(run, "grad_accum");
     if (check_batch(trainer, err) < 0 || run_device_open(run, &trainer->device, err) < 0)
         return -1;
-    return tape_new(trainer->device, TAPE_TRAIN, &trainer->tape, err);
+    if (tape_new(trainer->device, TAPE_TRAIN, &trainer->tape, err) < 0)
+        return -1;
+    tape_recompute(trainer->tape, strcmp(run_string(run, "recompute"), "block") == 0);
+    return 0;
 }
 
 void trainer_close(struct trainer *trainer)
@@ -136,6 +139,10 @@ int trainer_start(struct trainer *trainer, struct err *err)
                        "parameter 'warmup' is %lld, more than the job's %lld steps",
                        (long long)trainer->schedule.warmup_steps,
                        (long long)trainer->schedule.steps);
+    if (trainer->model->config.family == MODEL_MOE &&
+        strcmp(run_string(run, "recompute"), "none") != 0)
+        return err_set(err, ERR_INVALID, "parameter 'recompute' is block, which moe has not: its "
+                       "routing sums over ranks, and is told of every layer after forward");
     if (reducer_new(run->comm, trained_of(trainer), 0, run_bool(run, "zero"), &trainer->reducer,
                     err) < 0)
         return -1;

@@ -42,7 +42,10 @@
     {p "clip", PARAM_FLOAT, "1.0", 0, 1e6, NULL, \
      "gradient norm above which gradients are scaled down; 0: never"}, \
     {p "zero", PARAM_BOOL, "false", 0, 0, NULL, \
-     "ranks share AdamW's moments (ZeRO-1): 8 bytes a weight become 8 / ranks; the same results"}
+     "ranks share AdamW's moments (ZeRO-1): 8 bytes a weight become 8 / ranks; the same results"}, \
+    {p "recompute", PARAM_CHOICE, "none", 0, 0, "none|block", \
+     "block: backward computes each block again instead of keeping its activations: a third more " \
+     "work, the same results, memory of one block (not moe)"}
 /* clang-format on */
 
 /* Rows for recipes that can train adapters of a model instead of the model. */
