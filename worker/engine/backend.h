@@ -62,6 +62,8 @@ struct backend {
     const struct op_kernels *ops;          /* OP_END entries            */
 };
 
+struct comm;
+
 struct device_config {
     enum backend_kind kind;
     unsigned threads;            /* of this rank, the caller's included; 0: OMP_NUM_THREADS or 1 */
@@ -78,6 +80,7 @@ struct device {
     void *scratch; /* grown only between ops, by device_scratch_reserve */
     size_t scratch_bytes;
     struct threads *threads;
+    struct comm *comm; /* of OP_EXCHANGE, set by the caller; NULL: one rank */
     void *state;   /* the backend's own */
 };
 

@@ -243,6 +243,32 @@ int comm_exchange(struct comm *comm, const void *bytes, const size_t *length, vo
     return rc;
 }
 
+void comm_exchange_rows(struct comm *comm, const float *from, const int64_t *send, float *to,
+                        const int64_t *receive, int64_t row_floats)
+{
+    if (!comm || comm->size == 1) {
+        memcpy(to, from, 4 * (size_t)(send[0] * row_floats));
+        return;
+    }
+    int size = comm->size, *room = mem_array(4 * (size_t)size, sizeof *room);
+    MPI_Datatype row;
+
+    for (int r = 0, sent = 0, got = 0; r < size; r++) {
+        room[r] = (int)send[r];
+        room[size + r] = sent;
+        room[2 * size + r] = (int)receive[r];
+        room[3 * size + r] = got;
+        sent += (int)send[r];
+        got += (int)receive[r];
+    }
+    MPI_Type_contiguous((int)row_floats, MPI_FLOAT, &row);
+    MPI_Type_commit(&row);
+    MPI_Alltoallv(from, room, room + size, row, to, room + 2 * size, room + 3 * size, row,
+                  MPI_COMM_WORLD);
+    MPI_Type_free(&row);
+    mem_free(room);
+}
+
 int comm_gather_parts(struct comm *comm, const void *bytes, size_t length, void **out,
                       size_t *out_length, struct err *err)
 {

@@ -35,6 +35,16 @@ int comm_exchange(struct comm *comm, const void *bytes, const size_t *length, vo
 /* comm_gather_all for parts of any lengths: all of them, in order of ranks. */
 int comm_gather_parts(struct comm *comm, const void *bytes, size_t length, void **out,
                       size_t *out_length, struct err *err) WARN_UNUSED;
+/* The same for rows of row_floats floats, where both sides know how many come: send[r] rows go to
+ * rank r, receive[r] come from it, in order of ranks. comm NULL: one rank. */
+void comm_exchange_rows(struct comm *comm, const float *from, const int64_t *send, float *to,
+                        const int64_t *receive, int64_t row_floats);
+/* The even share of `count` things that a rank of `size` has: *from..*to-1. */
+static inline void comm_share(int64_t count, int size, int rank, int64_t *from, int64_t *to)
+{
+    *from = count * rank / size;
+    *to = count * (rank + 1) / size;
+}
 void comm_barrier(struct comm *comm);
 /* The gradients of a tensor (model->flat), through the host when it lives on a GPU. */
 int comm_sum_grad(struct comm *comm, struct tensor *tensor, struct err *err) WARN_UNUSED;

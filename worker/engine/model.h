@@ -71,6 +71,9 @@ struct model_config {
                                 equal share of tokens; the weakest gates over it are dropped  */
     double balance_loss;     /* MoE: weights of the losses of op_route, sums over layers  */
     double z_loss;
+    int64_t expert_ranks;    /* MoE: this many ranks have even shares of the experts, of which this
+                                model has those of expert_rank; 0: all. See spread.h; not in files */
+    int64_t expert_rank;
     int64_t window;          /* Llama: a token sees this many, itself included; 0: all    */
     bool alibi;              /* Llama: biases by distance instead of rotations            */
     double dropout;          /* decoders, in training: of embeddings and of each branch   */
@@ -97,6 +100,8 @@ struct model_weight {
     int64_t experts;               /* files hold the rows in this many groups of pieces  */
     bool decays;                   /* weight decay applies (matrices only)               */
     int64_t offset;                /* elements into the flat arrays                      */
+    int64_t shift;                 /* offset + shift: in a model that has all experts    */
+    bool own;                      /* other ranks have other experts in its place        */
     struct tensor tensor;          /* slice of weights and, unless frozen, of gradients  */
     struct tensor joined;          /* this and the next ones as one matrix; see models/  */
 };
@@ -106,6 +111,7 @@ struct model {
     struct device *device;
     struct tensor flat;            /* (flat_count): values, grad; grad NULL when frozen  */
     int64_t flat_count;            /* includes zero padding between weights              */
+    int64_t own_count;             /* the last ones of them, which no other rank has     */
     struct model_weight *weight;   /* in table order                                     */
     int64_t weight_count;
     int64_t *row;                  /* of the table's numbered rows: its weight, or -1    */

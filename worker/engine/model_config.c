@@ -140,7 +140,10 @@ int model_config_complete(struct model_config *config, struct err *err)
 
 int64_t model_weight_count(const struct model_config *config)
 {
-    return layout_count(model_table_of(config->family), config);
+    struct model_config whole = *config;
+
+    whole.expert_ranks = 0;
+    return layout_count(model_table_of(config->family), &whole);
 }
 
 int64_t model_active_count(const struct model_config *c)

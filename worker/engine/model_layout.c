@@ -3,6 +3,7 @@
  * Rows of a table are numbered in one sequence: those before the blocks, those of each block,
  * those of each second block (a decoder's), those after. Rows that a configuration does not
  * need keep their number but have no weight. */
+#include "worker/engine/comm.h"
 #include "worker/engine/models/table.h"
 
 #include "common/base/mem.h"
@@ -15,6 +16,15 @@
 /* Weights begin at multiples of this many floats (a cache line; 16 bf16 for tensor cores),
  * except those that continue a joined matrix. */
 #define ALIGN_FLOATS 16
+
+static int64_t experts_here(const struct model_config *c)
+{
+    int64_t from = 0, to = c->experts;
+
+    if (c->expert_ranks > 1)
+        comm_share(c->experts, (int)c->expert_ranks, (int)c->expert_rank, &from, &to);
+    return to - from;
+}
 
 static int64_t size_of(const struct model_config *c, enum dim dim)
 {
@@ -54,9 +64,9 @@ static int64_t size_of(const struct model_config *c, enum dim dim)
     case DIM_EXPERTS:
         return c->experts;
     case DIM_EXPERTS_IN:
-        return 2 * c->experts * c->ffn_width;
+        return 2 * experts_here(c) * c->ffn_width;
     case DIM_EXPERTS_OUT:
-        return c->experts * c->width;
+        return experts_here(c) * c->width;
     case DIM_SHARED:
         return c->shared_experts * c->ffn_width;
     case DIM_QKVU:
@@ -160,23 +170,49 @@ static void expand_name(char out[MODEL_NAME_SIZE], const char *name, int64_t blo
     snprintf(out + used, MODEL_NAME_SIZE - used, "%s", name);
 }
 
-/* While laying out: how many rows still continue the current joined matrix. */
-struct layout {
-    struct model *model;
-    int joining;
-};
-
 static int64_t align_up(int64_t count)
 {
     return (count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
 }
 
-static void add_weight(struct layout *layout, const struct weight_row *row, int64_t block)
+static bool is_expert(const struct weight_row *row)
 {
-    struct model *model = layout->model;
+    return row->dim[0] == DIM_EXPERTS_IN || row->dim[0] == DIM_EXPERTS_OUT;
+}
+
+/* Where each numbered row begins in a flat array that holds `which` of them from `at` on; returns
+ * where they end. */
+enum which { ROWS_ALL, ROWS_SHARED, ROWS_OWN };
+static int64_t place_rows(const struct model *model, const struct model_config *c,
+                          enum which which, int64_t at, int64_t *place)
+{
+    int joining = 0; /* rows that still continue the current joined matrix */
+
+    for (int64_t i = 0; i < layout_rows(model); i++) {
+        int64_t block;
+        const struct weight_row *row = row_at(model->table, c, i, &block);
+
+        if (row_count(c, row, block) == 0 ||
+            (which != ROWS_ALL && is_expert(row) != (which == ROWS_OWN)))
+            continue;
+        if (joining == 0)
+            at = align_up(at);
+        else
+            joining--;
+        if (row->joins)
+            joining = row->joins - 1;
+        place[i] = at;
+        at += row_count(c, row, block);
+    }
+    return align_up(at);
+}
+
+static void add_weight(struct model *model, const struct weight_row *row, int64_t block,
+                       int64_t place)
+{
     struct model_weight *weight = &model->weight[model->weight_count++];
 
-    *weight = (struct model_weight){.hf_transposed = row->hf_transposed,
+    *weight = (struct model_weight){.hf_transposed = row->hf_transposed, .offset = place,
                                     .decays = row->dim[1] != DIM_NONE && !row->no_decay};
     bool other = model->config.qk_norm || model->config.roberta;
     const char *hf_name = other && row->hf_other ? row->hf_other : row->hf_name;
@@ -184,26 +220,52 @@ static void add_weight(struct layout *layout, const struct weight_row *row, int6
     expand_name(weight->name, row->name, block);
     expand_name(weight->hf_name, hf_name, block);
     weight->experts = strstr(hf_name, "%e") ? model->config.experts : 1;
-    if (layout->joining == 0)
-        model->flat_count = align_up(model->flat_count);
-    else
-        layout->joining--;
-    if (row->joins)
-        layout->joining = row->joins - 1;
-    weight->offset = model->flat_count;
     weight->tensor = (struct tensor){.dtype = DTYPE_F32, .rank = row->dim[1] != DIM_NONE ? 2 : 1,
                                      .dim = {size_of(&model->config, row->dim[0]),
                                              size_of(&model->config, row->dim[1]), 1, 1}};
-    model->flat_count += row_count(&model->config, row, block);
+}
+
+/* Elements of an expert's part that come before those of this rank's experts. */
+static int64_t others_before(const struct model_config *c, const struct model_weight *weight)
+{
+    int64_t from, to;
+
+    comm_share(c->experts, (int)c->expert_ranks, (int)c->expert_rank, &from, &to);
+    return tensor_count(&weight->tensor) / (to - from) * from;
+}
+
+/* Experts of this rank behind what all ranks have, and where all of it is in a whole model. */
+static void spread_weights(struct model *model, int64_t *place)
+{
+    struct model_config whole = model->config;
+    int64_t shared = place_rows(model, &model->config, ROWS_SHARED, 0, place);
+
+    model->flat_count = place_rows(model, &model->config, ROWS_OWN, shared, place);
+    model->own_count = model->flat_count - shared;
+    for (int64_t i = 0; i < layout_rows(model); i++)
+        if (model->row[i] >= 0)
+            model->weight[model->row[i]].offset = place[i];
+    whole.expert_ranks = 0;
+    place_rows(model, &whole, ROWS_ALL, 0, place);
+    for (int64_t i = 0; i < layout_rows(model); i++) {
+        struct model_weight *weight = model->row[i] < 0 ? NULL : &model->weight[model->row[i]];
+
+        if (!weight)
+            continue;
+        weight->own = weight->offset >= shared;
+        weight->shift = place[i] - weight->offset;
+        if (weight->own)
+            weight->shift += others_before(&model->config, weight);
+    }
 }
 
 void layout_weights(struct model *model)
 {
-    struct layout layout = {.model = model};
-    int64_t rows = layout_rows(model);
+    int64_t rows = layout_rows(model), *place = mem_array((size_t)rows, sizeof *place);
 
     model->weight = mem_array((size_t)rows, sizeof *model->weight);
     model->row = mem_array((size_t)rows, sizeof *model->row);
+    model->flat_count = place_rows(model, &model->config, ROWS_ALL, 0, place);
     for (int64_t i = 0; i < rows; i++) {
         int64_t block;
         const struct weight_row *row = row_at(model->table, &model->config, i, &block);
@@ -212,9 +274,11 @@ void layout_weights(struct model *model)
         if (row_count(&model->config, row, block) == 0)
             continue;
         model->row[i] = model->weight_count;
-        add_weight(&layout, row, block);
+        add_weight(model, row, block, place[i]);
     }
-    model->flat_count = align_up(model->flat_count);
+    if (model->config.expert_ranks > 1)
+        spread_weights(model, place);
+    mem_free(place);
 }
 
 static void point(struct model *model, struct tensor *tensor, int64_t offset)
@@ -283,10 +347,18 @@ static double spread_of(const struct model_config *c, const struct weight_row *r
     }
 }
 
+/* Numbers of a weight where no other rank has some of them. */
+static int64_t whole_count(const struct model *model, const struct model_weight *weight)
+{
+    int64_t count = tensor_count(&weight->tensor);
+
+    return weight->own ? count / experts_here(&model->config) * model->config.experts : count;
+}
+
 static void init_weight(const struct model *model, const struct weight_row *row,
                         struct model_weight *weight, float *host, uint64_t seed)
 {
-    int64_t count = tensor_count(&weight->tensor), columns = weight->tensor.dim[1];
+    int64_t count = whole_count(model, weight), columns = weight->tensor.dim[1];
 
     for (int64_t i = 0; i < count; i++) {
         if (row->init == INIT_ZERO || row->init == INIT_ONE)
@@ -297,6 +369,8 @@ static void init_weight(const struct model *model, const struct weight_row *row,
     if (row->init != INIT_ZERO && row->init != INIT_ONE && row->init != INIT_ANGLES)
         fill_weight(host, count, spread_of(&model->config, row, &weight->tensor), seed,
                     weight->name);
+    if (weight->own)
+        host += others_before(&model->config, weight);
     tensor_write(&weight->tensor, host);
     model->device->backend->finish(model->device);
 }
@@ -308,7 +382,7 @@ void layout_init(struct model *model, uint64_t seed)
 
     for (int64_t i = 0; i < model->weight_count; i++)
         largest = (int64_t)max_u64((uint64_t)largest,
-                                   (uint64_t)tensor_count(&model->weight[i].tensor));
+                                   (uint64_t)whole_count(model, &model->weight[i]));
     host = mem_array((size_t)largest, sizeof *host);
     for (int64_t i = 0; i < layout_rows(model); i++) {
         int64_t block;

@@ -192,6 +192,24 @@ struct tensor *op_experts(struct tape *tape, struct tensor *x, struct tensor *w,
                           const struct route *route);
 struct tensor *op_combine(struct tape *tape, struct tensor *y, const struct route *route);
 
+/* Experts on several ranks, in even shares (comm_share): rows travel to the rank of their expert
+ * and come back.
+ *   x'' = op_exchange(x', spread, false);  y'' = the experts of this rank on x'', by spread.here;
+ *   y' = op_exchange(y'', spread, true).
+ * x'' (spread.rows, D) is in order of experts, then of the ranks that the rows come from, then of
+ * their tokens: as on one rank that has all tokens in order of ranks. Both exchanges, and both
+ * backward, are made by all ranks of device->comm together. Lepikhin et al. 2020, section 3.2. */
+struct spread {
+    struct tensor *counts; /* (ranks, E) i32: rows from each rank for each expert */
+    struct route here;     /* starts and experts of this rank only                */
+    int64_t rows;          /* that come here                                      */
+    int64_t rows_back;     /* of x'                                               */
+};
+/* False once the tape has failed. Ranks tell each other their counts. */
+bool op_spread(struct tape *tape, const struct route *route, struct spread *out);
+struct tensor *op_exchange(struct tape *tape, struct tensor *x, const struct spread *spread,
+                           bool back);
+
 /* Linear attention with decay, no softmax and no scale: for each head
  *   y_t = sum_{first[t] <= j <= t} exp(-slope (t - j)) (q_t k_j) v_j
  * qkv (B*T, H (2 dk + e)): q heads, k heads (dk wide), v heads (e wide); slope (H) >= 0; first

@@ -163,6 +163,60 @@ struct tensor *op_combine(struct tape *tape, struct tensor *y, const struct rout
     return run(tape, &call);
 }
 
+/* Rows of all ranks for the experts of one: where each expert's begin, and how many. */
+static int64_t starts_here(const int32_t *counts, int64_t E, int ranks, int rank, int32_t *starts)
+{
+    int64_t from, to;
+    int32_t next = 0;
+
+    comm_share(E, ranks, rank, &from, &to);
+    for (int64_t e = from; e < to; e++) {
+        starts[e - from] = next;
+        for (int r = 0; r < ranks; r++)
+            next += counts[r * E + e];
+    }
+    starts[to - from] = next;
+    return next;
+}
+
+bool op_spread(struct tape *tape, const struct route *route, struct spread *out)
+{
+    struct comm alone = {.size = 1}, *comm = tape_device(tape)->comm;
+    int64_t E = route->experts, from, to, cells;
+    int32_t *host, *counts;
+
+    if (tape_failed(tape))
+        return false;
+    comm = comm ? comm : &alone;
+    cells = E * comm->size;
+    host = mem_array((size_t)(cells + 2 * E + 1), sizeof *host);
+    counts = host + E + 1; /* behind the starts: this rank's counts, then all of them */
+    tensor_read(route->starts, host);
+    for (int64_t e = 0; e < E; e++)
+        counts[e] = host[e + 1] - host[e];
+    comm_gather_all(comm, counts, 4 * (size_t)E, counts + E);
+    comm_share(E, comm->size, comm->rank, &from, &to);
+    out->rows = starts_here(counts + E, E, comm->size, comm->rank, host);
+    out->rows_back = tensor_count(route->slot);
+    out->counts = tape_i32(tape, counts + E, cells);
+    out->here = (struct route){.starts = tape_i32(tape, host, to - from + 1),
+                               .experts = to - from, .choices = route->choices};
+    mem_free(host);
+    return !tape_failed(tape);
+}
+
+struct tensor *op_exchange(struct tape *tape, struct tensor *x, const struct spread *spread,
+                           bool back)
+{
+    struct op_call call = {.op = OP_EXCHANGE, .in = {x, spread->counts}, .whole = {back}};
+
+    if (tape_failed(tape) || !x)
+        return NULL;
+    CHECK(tensor_rows(x) == (back ? spread->rows : spread->rows_back));
+    call.out[0] = tape_matrix(tape, back ? spread->rows_back : spread->rows, tensor_columns(x));
+    return run(tape, &call);
+}
+
 struct tensor *op_lightning(struct tape *tape, struct tensor *qkv, const struct lightning *l)
 {
     struct op_call call = {.op = OP_LIGHTNING, .in = {qkv, l->slope, l->first},

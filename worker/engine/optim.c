@@ -40,13 +40,15 @@ static void set_defaults(struct optim_config *config)
         config->eps = 1e-8;
 }
 
-/* This rank's segments: of the last bucket first, since buckets count from the end. */
+/* This rank's segments, of the last bucket first, since buckets count from the end; then what no
+ * other rank has. */
 static int64_t hold_segments(struct optim *optim)
 {
     int64_t buckets = reducer_bucket_count(optim->reducer), sum = 0;
+    int64_t own = optim->model->own_count;
     int rank = reducer_comm(optim->reducer)->rank;
 
-    optim->held = mem_array((size_t)buckets, sizeof *optim->held);
+    optim->held = mem_array((size_t)buckets + 1, sizeof *optim->held);
     for (int64_t i = buckets; i-- > 0;) {
         int64_t from, to;
 
@@ -56,7 +58,10 @@ static int64_t hold_segments(struct optim *optim)
         optim->held[optim->held_count++] = (struct optim_range){from, to - from, sum};
         sum += to - from;
     }
-    return sum;
+    if (own > 0)
+        optim->held[optim->held_count++] =
+            (struct optim_range){optim->model->flat_count - own, own, sum};
+    return sum + own;
 }
 
 /* How many elements this rank has moments of. */
@@ -142,23 +147,25 @@ static int squares_of(struct optim *optim, int64_t from, int64_t count, double *
     return 0;
 }
 
-/* Each rank the squares of its segments; then all of them, added in one order everywhere. */
+/* Each rank the squares of its segments and of what only it has; then all of them, added in one
+ * order everywhere. */
 static int shared_squares(struct optim *optim, double *out, struct err *err)
 {
     struct comm *comm = reducer_comm(optim->reducer);
-    int64_t buckets = reducer_bucket_count(optim->reducer), from, to;
-    double *own = mem_array((size_t)buckets * (size_t)(1 + comm->size), sizeof *own);
-    double *all = own + buckets;
-    int rc = 0;
+    int64_t buckets = reducer_bucket_count(optim->reducer), count = buckets + 1, from, to;
+    double *own = mem_array((size_t)count * (size_t)(1 + comm->size), sizeof *own);
+    double *all = own + count;
+    int rc = squares_of(optim, optim->model->flat_count - optim->model->own_count,
+                        optim->model->own_count, &own[buckets], err);
 
     for (int64_t i = 0; i < buckets && rc == 0; i++) {
         reducer_segment(optim->reducer, i, comm->rank, &from, &to);
         rc = squares_of(optim, from, to - from, &own[i], err);
     }
     if (rc == 0)
-        comm_gather_all(comm, own, (size_t)buckets * sizeof *own, all);
+        comm_gather_all(comm, own, (size_t)count * sizeof *own, all);
     *out = 0;
-    for (int64_t i = 0; i < buckets * comm->size; i++)
+    for (int64_t i = 0; i < count * comm->size; i++)
         *out += all[i];
     mem_free(own);
     return rc;
@@ -210,23 +217,20 @@ static void update_held(struct optim *optim, int64_t from, int64_t to,
     }
 }
 
-/* Neighbours with the same decay are updated in one call. */
+/* Neighbours with the same decay are updated in one call, where weights lie in their order. */
 static void update_all(struct optim *optim, struct update update)
 {
     const struct model *model = optim->model;
     int64_t i = 0;
 
     while (i < model->weight_count) {
-        bool decays = model->weight[i].decays;
-        int64_t from = model->weight[i].offset, end = i;
+        const struct model_weight *first = &model->weight[i++], *last = first;
 
-        while (end < model->weight_count && model->weight[end].decays == decays)
-            end++;
-        update.decay = decays ? optim->config.weight_decay : 0;
-        update_held(optim, from,
-                    end < model->weight_count ? model->weight[end].offset : model->flat_count,
-                    &update);
-        i = end;
+        while (i < model->weight_count && model->own_count == 0 &&
+               model->weight[i].decays == first->decays)
+            last = &model->weight[i++];
+        update.decay = first->decays ? optim->config.weight_decay : 0;
+        update_held(optim, first->offset, last->offset + tensor_count(&last->tensor), &update);
     }
 }
 

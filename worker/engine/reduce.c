@@ -42,9 +42,15 @@ static bool on_host(const struct reducer *reducer)
     return reducer->model->device->backend->kind != BACKEND_CUDA;
 }
 
+/* Elements that every rank has. */
+static int64_t shared_count(const struct reducer *reducer)
+{
+    return reducer->model->flat_count - reducer->model->own_count;
+}
+
 static void bucket_range(const struct reducer *reducer, int64_t bucket, int64_t *from, int64_t *to)
 {
-    *to = reducer->model->flat_count - bucket * reducer->bucket_floats;
+    *to = shared_count(reducer) - bucket * reducer->bucket_floats;
     *from = *to > reducer->bucket_floats ? *to - reducer->bucket_floats : 0;
 }
 
@@ -61,7 +67,7 @@ void reducer_segment(const struct reducer *reducer, int64_t bucket, int rank, in
 
 static int64_t bucket_floats_of(const struct model *model, size_t bucket_bytes)
 {
-    uint64_t bytes = 4 * (uint64_t)model->flat_count / 8;
+    uint64_t bytes = 4 * (uint64_t)(model->flat_count - model->own_count) / 8;
 
     if (bucket_bytes == 0)
         bucket_bytes = min_u64(max_u64(bytes, REDUCE_BUCKET_LEAST), REDUCE_BUCKET_MOST);
@@ -101,10 +107,10 @@ static int take_rooms(struct reducer *reducer, struct err *err)
                            SLOTS * 4 * floats);
     if (on_host(reducer))
         return 0;
-    reducer->host = malloc(4 * (size_t)reducer->model->flat_count);
+    reducer->host = malloc(4 * (size_t)shared_count(reducer));
     if (!reducer->host)
         return err_set(err, ERR_MEMORY, "%lld bytes are wanted to sum gradients on the host",
-                       4 * (long long)reducer->model->flat_count);
+                       4 * (long long)shared_count(reducer));
     return 0;
 }
 
@@ -112,7 +118,7 @@ int reducer_new(struct comm *comm, struct model *model, size_t bucket_bytes, boo
                 struct reducer **out, struct err *err)
 {
     struct reducer *reducer = mem_zalloc(sizeof *reducer);
-    int64_t count = model->flat_count;
+    int64_t count = model->flat_count - model->own_count;
 
     CHECK(model->flat.grad != NULL);
     reducer->comm = comm;
@@ -238,7 +244,7 @@ static void note_use(struct reducer *reducer, const struct tensor *tensor, size_
 {
     const struct tensor *flat = &reducer->model->flat;
     int64_t at = tensor->grad - flat->grad, end = at + tensor_count(tensor);
-    int64_t count = reducer->model->flat_count;
+    int64_t count = shared_count(reducer);
 
     for (int64_t i = (count - end) / reducer->bucket_floats;
          i <= (count - at - 1) / reducer->bucket_floats; i++)
@@ -251,7 +257,7 @@ static bool is_ours(const struct reducer *reducer, const struct tensor *tensor)
     const struct tensor *flat = &reducer->model->flat;
 
     return tensor && tensor->is_weight && tensor->grad >= flat->grad &&
-           tensor->grad < flat->grad + reducer->model->flat_count;
+           tensor->grad < flat->grad + shared_count(reducer);
 }
 
 void reducer_follow(struct reducer *reducer, struct tape *tape)
@@ -278,7 +284,7 @@ static void copy_in(struct reducer *reducer, const float *device_values)
 
     if (reducer->host)
         device->backend->to_host(device, reducer->host, device_values,
-                                 4 * (size_t)reducer->model->flat_count);
+                                 4 * (size_t)shared_count(reducer));
 }
 
 static void copy_out(struct reducer *reducer, float *device_values)
@@ -288,7 +294,7 @@ static void copy_out(struct reducer *reducer, float *device_values)
     if (!reducer->host)
         return;
     device->backend->from_host(device, device_values, reducer->host,
-                               4 * (size_t)reducer->model->flat_count);
+                               4 * (size_t)shared_count(reducer));
     device->backend->finish(device);
 }
 

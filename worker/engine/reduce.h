@@ -6,6 +6,8 @@
  * then the owners' sums go to all (all-gather). Bits do not depend on timing, on the size of a
  * bucket, or on whether anything overlapped: they are those of comm_sum_f32.
  *
+ * Elements that only this rank has (model.own_count: its experts) are nobody else's business.
+ *
  * With `owners_only` the second half is left out; a rank then holds sums in its own segments and
  * terms of its own elsewhere, which is what ZeRO-1 needs (Rajbhandari et al. 2020, section 5). */
 #ifndef ATHANOR_ENGINE_REDUCE_H

@@ -431,6 +431,15 @@ void tape_seed(struct tape *tape, struct tensor *tensor, const float *host_grad)
     mem_free(sum);
 }
 
+/* For what all ranks do together even if nothing on this one depends on it. */
+static bool give_zeros(struct tape *tape, struct tensor *tensor)
+{
+    if (!give_grad(tape, tensor))
+        return false;
+    device_grad(tape->device, tensor, NULL);
+    return true;
+}
+
 /* The outputs of a finished call are dead, unless they are inputs of the caller's making. */
 static void reclaim(struct tape *tape, const struct op_call *call)
 {
@@ -507,6 +516,9 @@ int tape_backward(struct tape *tape, struct err *err)
             break;
         /* A HEAD that was asked for values only (loss_nll) starts no gradient. */
         bool reached = call->op == OP_HEAD ? call->whole[1] != 0 : call->out[0]->grad_ready;
+
+        if (call->op == OP_EXCHANGE && !reached)
+            reached = give_zeros(tape, call->out[0]);
 
         for (int k = 0; reached && k < OP_INPUTS_MAX; k++)
             if (!give_grad(tape, call->in[k]))

@@ -3,6 +3,7 @@
 
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
+#include "worker/engine/spread.h"
 #include "worker/recipes/arch.h"
 #include "worker/recipes/ngram.h"
 
@@ -56,11 +57,46 @@ static int causal_match(struct run *run, struct causal *causal, const char *fold
     return 0;
 }
 
+/* A new model: of experts, where they are spread, only this rank's. */
+static int causal_new(struct run *run, struct causal *causal, struct err *err)
+{
+    struct trainer *trainer = &causal->trainer;
+    struct model_config config = {0};
+
+    if (*run_string(run, "upscale"))
+        return err_set(err, ERR_INVALID, "parameter 'upscale' needs an input 'init': the model "
+                       "whose blocks are doubled");
+    if (arch_config(run, &causal->train, &config, err) < 0)
+        return -1;
+    if (causal->spreads && config.family != MODEL_MOE)
+        return err_set(err, ERR_INVALID, "parameter 'expert_parallel' is true, but a model of "
+                       "arch %s has no experts", model_family_name(config.family));
+    if (causal->spreads) {
+        config.expert_ranks = run->comm->size;
+        config.expert_rank = run->comm->rank;
+        trainer->device->comm = run->comm;
+    }
+    return model_new(trainer->device, &config, trainer->seed, &trainer->model, err);
+}
+
+static int causal_spread(struct causal *causal, struct comm *comm, struct err *err)
+{
+    struct trainer *trainer = &causal->trainer;
+    struct model *spread = NULL;
+
+    if (!causal->spreads)
+        return 0;
+    if (spread_new(trainer->model, comm, &spread, err) < 0)
+        return err_wrap(err, "parameter 'expert_parallel'");
+    model_free(trainer->model);
+    trainer->model = spread;
+    return 0;
+}
+
 static int causal_model(struct run *run, struct causal *causal, struct err *err)
 {
     struct trainer *trainer = &causal->trainer;
     const struct run_input *init = run_input(run, "init");
-    struct model_config config = {0};
 
     if (causal->adapts && !init)
         return err_set(err, ERR_INVALID, "parameter 'lora_rank' needs an input 'init': the model "
@@ -75,14 +111,11 @@ static int causal_model(struct run *run, struct causal *causal, struct err *err)
         trainer->model->config.dropout = run_float(run, "dropout");
         if (causal_match(run, causal, init->path, err) < 0)
             return -1;
-        return causal->adapts ? trainer_adapt(trainer, err) : causal_deepen(run, trainer, err);
+        if (causal->adapts)
+            return trainer_adapt(trainer, err);
+        return causal_deepen(run, trainer, err) < 0 ? -1 : causal_spread(causal, run->comm, err);
     }
-    if (*run_string(run, "upscale"))
-        return err_set(err, ERR_INVALID, "parameter 'upscale' needs an input 'init': the model "
-                       "whose blocks are doubled");
-    if (arch_config(run, &causal->train, &config, err) < 0)
-        return -1;
-    return model_new(trainer->device, &config, trainer->seed, &trainer->model, err);
+    return causal_new(run, causal, err);
 }
 
 /* A model with an encoder needs to know where its sources end. */
@@ -172,9 +205,15 @@ static int causal_validate(struct run *run, struct causal *causal, double *out_l
 {
     struct score_source source = causal->documents ? score_documents(&causal->valid, 0)
                                                    : score_windows(&causal->valid_windows);
+    struct model *model = causal->trainer.model, *whole = NULL;
     struct score_sum sum;
+    int rc;
 
-    if (score_total(&causal->scorer, &source, causal->trainer.model, NULL, &sum, err) < 0)
+    if (causal->spreads && spread_gather(model, true, &whole, err) < 0)
+        return -1;
+    rc = score_total(&causal->scorer, &source, whole ? whole : model, NULL, &sum, err);
+    model_free(whole);
+    if (rc < 0)
         return -1;
     *out_loss = sum.nll / sum.tokens;
     run_metric(run, "val_loss", *out_loss);

@@ -21,7 +21,8 @@ struct causal {
     struct windows valid_windows;
     const char *separator; /* NULL: every token is a target */
     bool documents;
-    bool adapts; /* set before causal_open: adapters are trained (LORA_PARAMS) */
+    /* Set before causal_open: adapters are trained (LORA_PARAMS); experts are spread over ranks. */
+    bool adapts, spreads;
     int64_t eval_every;
 };
 

@@ -5,6 +5,7 @@
  * mpirun they are copied from its own variables. */
 #include "tests/unit/engine/small_models.h"
 #include "worker/engine/optim.h"
+#include "worker/engine/spread.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -216,12 +217,134 @@ static int check_divergence(struct comm *comm, bool zero)
     return failed;
 }
 
+static const struct model_config small_moe = {
+    .family = MODEL_MOE, .vocab_size = 53, .context = 24, .width = 24, .layers = 2, .heads = 6,
+    .kv_heads = 2, .head_width = 8, .ffn_width = 16, .experts = 7, .choices = 2,
+    .shared_experts = 1, .balance_loss = 0.3, .z_loss = 0.1, .init_std = 0.2, .bos_token = -1,
+    .eos_token = -1};
+
+/* One training step of this rank's rows, as a trainer makes it; whole weights (mem_free), as rank
+ * 0 has them, and the sum of the experts' balance over layers. */
+static float *moe_step(struct comm *comm, struct device *device, const struct model_config *config,
+                       bool zero, double *norm, double *balance)
+{
+    struct optim_config adamw = {.weight_decay = 0.1, .clip_norm = 0.5};
+    struct model *model = small_model(device, config, 2), *whole = NULL;
+    struct tape *tape = small_tape(device, TAPE_TRAIN);
+    struct tensor *route[2];
+    struct model_states states = {.route = route};
+    struct reducer *reducer = NULL;
+    struct optim *optim = NULL;
+    struct small_batch b;
+    struct loss_values values = {0};
+    struct loss_head loss = {.head = model->head, .target = b.target, .ce_weight = b.weight};
+    float stats[ROUTE_STATS], *weights;
+    struct err err;
+
+    must(reducer_new(comm, model, 4096, zero, &reducer, &err));
+    must(optim_new_shared(reducer, model, &adamw, &optim, &err));
+    small_batch_fill(&b, config->vocab_size, 31 + (uint64_t)comm->rank);
+    b.batch.share = 1.0 / comm->size;
+    b.batch.comm = comm;
+    must(model_forward(tape, model, &b.batch, &states, &err));
+    loss.hidden = states.hidden;
+    must(loss_head(tape, &loss, &values, &err));
+    *balance = 0;
+    for (int i = 0; i < 2; i++) {
+        tensor_read(route[i], stats);
+        *balance += stats[ROUTE_STAT_BALANCE];
+    }
+    reducer_follow(reducer, tape);
+    must(tape_backward(tape, &err));
+    reducer_finish(reducer);
+    must(optim_step(optim, 1e-3, norm, &err));
+    if (config->expert_ranks > 1)
+        must(spread_gather(model, true, &whole, &err));
+    weights = mem_array((size_t)(whole ? whole : model)->flat_count, sizeof *weights);
+    tensor_read(&(whole ? whole : model)->flat, weights);
+    model_free(whole);
+    optim_free(optim);
+    reducer_free(reducer);
+    tape_free(tape);
+    model_free(model);
+    return weights;
+}
+
+/* Experts on all ranks give what all experts on each rank give, to rounding: 2e-3 of a step of
+ * 1e-3, since AdamW's first step of a gradient near 0 has the size of any other. */
+static int check_experts(struct comm *comm, bool zero)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model_config config = small_moe;
+    struct model *whole = small_model(device, &config, 2);
+    double norm[2], balance[2];
+    float *all = moe_step(comm, device, &config, zero, &norm[0], &balance[0]), *spread;
+    int64_t far = 0;
+    int failed = 0;
+
+    device->comm = comm;
+    config.expert_ranks = comm->size;
+    config.expert_rank = comm->rank;
+    spread = moe_step(comm, device, &config, zero, &norm[1], &balance[1]);
+    for (int64_t i = 0; i < whole->flat_count; i++)
+        far += fabsf(all[i] - spread[i]) > 2e-6f;
+    CHILD_CHECK(far <= whole->flat_count / 1000);
+    CHILD_CHECK(fabs(norm[0] - norm[1]) <= 1e-5 * norm[0]);
+    CHILD_CHECK(fabs(balance[0] - balance[1]) <= 1e-6 * balance[0]);
+    CHILD_CHECK(memcmp(all, tensor_f32(&whole->flat), 4 * (size_t)whole->flat_count) != 0);
+    mem_free(all);
+    mem_free(spread);
+    model_free(whole);
+    device_close(device);
+    return failed;
+}
+
+/* Every assignment of every rank arrives at some rank, and comes back to where it was. */
+static int check_tokens(struct comm *comm)
+{
+    enum { N = 29, E = 7, D = 5, K = 2 };
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct route_config config = {.choices = K};
+    float logits[N * E], x[N * D], back[N * K * D], sent[N * K * D];
+    struct tensor *there, *dispatched;
+    struct spread spread;
+    struct route route;
+    int64_t rows;
+    int failed = 0;
+
+    device->comm = comm;
+    for (int i = 0; i < N * E; i++)
+        logits[i] = (float)rng_unit_at(9, (uint64_t)comm->rank, (uint64_t)i);
+    for (int i = 0; i < N * D; i++)
+        x[i] = (float)(1000 * comm->rank + i);
+    CHILD_CHECK(op_route(tape, tape_f32(tape, logits, N, E), &config, &route));
+    dispatched = op_dispatch(tape, tape_f32(tape, x, N, D), &route);
+    CHILD_CHECK(op_spread(tape, &route, &spread));
+    rows = spread.rows;
+    comm_sum_i64(comm, &rows, 1);
+    CHILD_CHECK(rows == (int64_t)comm->size * N * K);
+    there = op_exchange(tape, dispatched, &spread, false);
+    CHILD_CHECK(tensor_i32(spread.here.starts)[spread.here.experts] == spread.rows);
+    tensor_read(dispatched, sent);
+    tensor_read(op_exchange(tape, there, &spread, true), back);
+    CHILD_CHECK(memcmp(sent, back, sizeof back) == 0);
+    for (int64_t r = 1; r < spread.here.starts->dim[0]; r++) /* ranks in order within an expert */
+        for (int64_t i = tensor_i32(spread.here.starts)[r - 1] + 1;
+             i < tensor_i32(spread.here.starts)[r]; i++)
+            CHILD_CHECK(tensor_f32(there)[i * D] > tensor_f32(there)[(i - 1) * D]);
+    tape_free(tape);
+    device_close(device);
+    return failed;
+}
+
 static int check_training(struct comm *comm)
 {
     return check_buckets(comm, &small_gpt2, 0) | check_buckets(comm, &small_gpt2, 4096) |
            check_buckets(comm, &small_llama, 1000) | check_buckets(comm, &small_llama, 64) |
            check_zero(comm, &small_gpt2) | check_zero(comm, &small_llama) |
-           check_divergence(comm, false) | check_divergence(comm, true);
+           check_divergence(comm, false) | check_divergence(comm, true) |
+           check_tokens(comm) | check_experts(comm, false) | check_experts(comm, true);
 }
 
 static int rank_main(void)

@@ -87,6 +87,27 @@ static struct tensor *norm_heads(struct tape *tape, const struct model *model, i
                    op_slice(tape, qkv, q + kv, kv));
 }
 
+static struct tensor *own_experts(struct tape *tape, const struct model *model, int64_t i,
+                                  struct tensor *x, const struct route *route)
+{
+    x = op_swiglu(tape, op_experts(tape, x, model_block(model, i, EXPERTS_IN), route));
+    return op_experts(tape, x, model_block(model, i, EXPERTS_OUT), route);
+}
+
+/* The experts of this rank, or those of all ranks. */
+static struct tensor *through_experts(struct tape *tape, const struct model *model, int64_t i,
+                                      struct tensor *x, const struct route *route)
+{
+    struct spread spread;
+
+    if (model->config.expert_ranks <= 1)
+        return own_experts(tape, model, i, x, route);
+    if (!op_spread(tape, route, &spread))
+        return NULL;
+    x = own_experts(tape, model, i, op_exchange(tape, x, &spread, false), &spread.here);
+    return op_exchange(tape, x, &spread, true);
+}
+
 static struct tensor *experts(struct tape *tape, const struct model *model, int64_t i,
                               const struct route_config *config, struct tensor *x,
                               struct tensor **out_stats)
@@ -98,10 +119,8 @@ static struct tensor *experts(struct tape *tape, const struct model *model, int6
         return NULL;
     if (out_stats)
         *out_stats = route.stats;
-    h = op_dispatch(tape, x, &route);
-    h = op_swiglu(tape, op_experts(tape, h, model_block(model, i, EXPERTS_IN), &route));
-    h = op_experts(tape, h, model_block(model, i, EXPERTS_OUT), &route);
-    y = op_combine(tape, h, &route);
+    y = op_combine(tape, through_experts(tape, model, i, op_dispatch(tape, x, &route), &route),
+                   &route);
     if (!model_block(model, i, SHARED_DOWN))
         return y;
     h = op_swiglu(tape, op_linear(tape, x, model_joined(model, i, SHARED_GATE), NULL));
@@ -150,6 +169,9 @@ static void moe_forward(struct tape *tape, const struct model *model,
     struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N), NULL,
                                 model_before(model, EMBED), NULL);
 
+    if (model->config.expert_ranks > 1 && !batch->comm)
+        tape_fail(tape, ERR_INVALID, "the experts are on %lld ranks, which do not run this batch "
+                  "together: gather the model first", (long long)model->config.expert_ranks);
     x = model_drop(tape, model, batch, x, 0);
     for (int64_t i = 0; i < model->config.layers; i++) {
         size_t mark = tape_mark(tape);
@@ -182,6 +204,10 @@ static int moe_check(const struct model_config *c, struct err *err)
     if (model_size_check("experts", c->experts, 1024, err) < 0 ||
         model_size_check("choices", c->choices, most, err) < 0)
         return -1;
+    if (c->expert_ranks > c->experts || c->expert_rank < 0 ||
+        (c->expert_ranks > 1 && c->expert_rank >= c->expert_ranks))
+        return err_set(err, ERR_INVALID, "%lld experts cannot be spread over %lld ranks: each "
+                       "needs one", (long long)c->experts, (long long)c->expert_ranks);
     if (c->shared_experts < 0 || c->shared_experts > 64)
         return err_set(err, ERR_INVALID, "model shared_experts is %lld, expected 0..64",
                        (long long)c->shared_experts);

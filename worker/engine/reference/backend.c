@@ -2,6 +2,7 @@
  *
  * Slow and plain on purpose. It is what a reader checks against the papers, and what the
  * other backends are checked against. It never overwrites: gradients are zeroed, then added. */
+#include "worker/engine/builtin.h"
 #include "worker/engine/reference/reference.h"
 
 #define PAIR(name) \
@@ -37,6 +38,8 @@ static const struct op_kernels ops[OP_END] = {
     [OP_DISPATCH] = {PAIR(dispatch)},
     [OP_EXPERTS] = {PAIR(experts)},
     [OP_COMBINE] = {PAIR(combine)},
+    [OP_EXCHANGE] = {.forward = exchange_forward, .backward = exchange_backward,
+                     .scratch = exchange_scratch},
     [OP_LRPE] = {PAIR(lrpe)},
     [OP_LIGHTNING] = {PAIR(lightning)},
     [OP_LIGHTNING_STEP] = {.forward = reference_lightning_step_forward},

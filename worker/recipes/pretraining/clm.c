@@ -4,7 +4,10 @@
 
 static int clm_open(struct run *run, void *state, struct err *err)
 {
-    return causal_open(run, state, run_string(run, "unit"), NULL, err);
+    struct causal *causal = state;
+
+    causal->spreads = run_bool(run, "expert_parallel") && run->rank_count > 1;
+    return causal_open(run, causal, run_string(run, "unit"), NULL, err);
 }
 
 static const struct param clm_params[] = {
@@ -14,6 +17,8 @@ static const struct param clm_params[] = {
     {"eval_every", PARAM_INT, "50", 0, 1e9, NULL,
      "steps between validation losses; 0: only after the last step"},
     ARCH_PARAMS,
+    {"expert_parallel", PARAM_BOOL, "false", 0, 0, NULL,
+     "each rank has its share of the experts and sees all tokens for them (moe): less memory"},
     TRAIN_PARAMS("1e-3", "cosine", "32", "0.1"),
 };
 

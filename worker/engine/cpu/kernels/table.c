@@ -1,4 +1,5 @@
 /* table.c - which kernels serve which op, for one instruction set. */
+#include "worker/engine/builtin.h"
 #include "worker/engine/cpu/kernels/kernels.h"
 
 #define PAIR(name) .forward = KERNEL(name##_forward), .backward = KERNEL(name##_backward)
@@ -33,6 +34,8 @@ const struct op_kernels KERNEL(cpu_ops)[OP_END] = {
     [OP_DISPATCH] = {PAIR(dispatch)},
     [OP_EXPERTS] = {PAIR(experts)},
     [OP_COMBINE] = {PAIR(combine)},
+    [OP_EXCHANGE] = {.forward = exchange_forward, .backward = exchange_backward,
+                     .scratch = exchange_scratch},
     [OP_LRPE] = {PAIR(lrpe)},
     [OP_LIGHTNING] = {PAIR(lightning), .scratch = KERNEL(lightning_scratch)},
     [OP_LIGHTNING_STEP] = {.forward = KERNEL(lightning_step_forward)},
