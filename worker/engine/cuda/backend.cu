@@ -192,6 +192,7 @@ static const enum op absent[] = {
     OP_DISPATCH,
     OP_EXPERTS,
     OP_COMBINE,
+    OP_EXCHANGE,
     OP_LRPE,
     OP_LIGHTNING,
     OP_LIGHTNING_STEP,
