@@ -101,5 +101,5 @@ row "tokenizer encoding, byte-level BPE" "$(after text "tokenizer: encoding" 3) 
 echo
 echo "attention of one layer, forward and backward, 4 heads of 64; processor time, ratio to half the length"
 printf '%8s %14s %6s %14s %14s %14s %6s %12s %14s\n' tokens softmax ratio MiB "scores' MiB" lightning ratio MiB quadratic
-awk '{ s = $4; l = $11; printf "%8d %11.2f ms %6s %14.1f %14.1f %11.2f ms %6s %12.1f %11.2f ms\n", $2, s,
-       ps ? sprintf("%.1f", s / ps) : "-", $6, $9, l, pl ? sprintf("%.1f", l / pl) : "-", $13, $16; ps = s; pl = l }' "$work/attention"
+awk '{ s = $4; l = $12; printf "%8d %11.2f ms %6s %14.1f %14.1f %11.2f ms %6s %12.1f %11.2f ms\n", $2, s,
+       ps ? sprintf("%.1f", s / ps) : "-", $6, $9, l, pl ? sprintf("%.1f", l / pl) : "-", $14, $17; ps = s; pl = l }' "$work/attention"
