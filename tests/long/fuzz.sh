@@ -7,7 +7,7 @@ build=${ATHANOR_BUILD:-$PWD/build}/fuzz-build
 seconds=${FUZZ_SECONDS:-60}
 cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DATHANOR_FUZZ=ON -DATHANOR_CUDA=OFF >/dev/null
 mapfile -t targets < <(cd tests/fuzz && ls ./*_fuzz.c | sed 's|^\./||; s|\.c$||')
-ninja -C "$build" "${targets[@]}" >/dev/null
+ninja -C "$build" "${targets[@]}" >"$build/ninja.log" || { tail -30 "$build/ninja.log"; exit 1; }
 mkdir -p "$build/crashes"
 
 fuzz() {
