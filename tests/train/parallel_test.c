@@ -9,7 +9,7 @@
 struct arch {
     const char *name, *recipe, *params;
     bool spreads;       /* over four ranks also outside long mode                              */
-    const char *alone;  /* more on one rank: what draws by rank, and so differs on several of them */
+    const char *alone;  /* more on one rank: what draws by rank, so differs on several of them */
     const char *spread; /* more on several ranks */
 };
 

@@ -45,6 +45,24 @@ struct op_kernels {
     size_t (*scratch)(const struct device *device, const struct op_call *call);
 };
 
+/* Sums between the devices of several ranks without a way through host memory (NCCL). edge has
+ * ranks + 1 entries: elements edge[r]..edge[r+1]-1 of values are rank r's segment, maybe none. All
+ * ranks call the same in the same order; sum and share begin after what their device was told so
+ * far, and go on while it is told more. */
+struct rank_links {
+    const char *name;
+    size_t id_bytes; /* of what one rank makes and all need */
+    bool (*usable)(struct err *why_not);
+    int (*new_id)(void *out, struct err *err);
+    int (*open)(struct device *device, int rank, int size, const void *id, void **out,
+                struct err *err);
+    void (*close)(void *links);
+    /* Each segment's sum over ranks: with its owner, or with all. */
+    void (*sum)(void *links, float *values, const int64_t *edge, bool owners_only);
+    void (*share)(void *links, float *values, const int64_t *edge); /* from owners to all */
+    void (*join)(void *links); /* what the device is told next comes after all of it */
+};
+
 enum backend_kind { BACKEND_REFERENCE = 1, BACKEND_CPU, BACKEND_CUDA, BACKEND_KIND_END };
 
 struct backend {
@@ -60,6 +78,7 @@ struct backend {
     void (*from_host)(struct device *device, void *to, const void *host, size_t size_bytes);
     void (*finish)(struct device *device); /* waits for pending kernels */
     const struct op_kernels *ops;          /* OP_END entries            */
+    const struct rank_links *links;        /* NULL: ranks meet in host memory */
 };
 
 struct comm;

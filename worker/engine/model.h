@@ -72,7 +72,7 @@ struct model_config {
     double balance_loss;     /* MoE: weights of the losses of op_route, sums over layers  */
     double z_loss;
     int64_t expert_ranks;    /* MoE: this many ranks have even shares of the experts, of which this
-                                model has those of expert_rank; 0: all. See spread.h; not in files */
+                                model has those of expert_rank; 0: all. spread.h; not in files */
     int64_t expert_rank;
     int64_t window;          /* Llama: a token sees this many, itself included; 0: all    */
     bool alibi;              /* Llama: biases by distance instead of rotations            */

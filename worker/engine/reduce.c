@@ -33,6 +33,9 @@ struct reducer {
     int *numbers;       /* behind count, place, ... */
     float *room[SLOTS]; /* of parts that arrive */
     float *host;        /* NULL, or the copy of a GPU's flat array */
+    const struct rank_links *ops;
+    void *links;        /* NULL: by MPI */
+    int64_t *edge;      /* of a bucket's segments, for links */
     int64_t started, folded, copied; /* buckets so far */
     int64_t overlapped;
 };
@@ -114,6 +117,43 @@ static int take_rooms(struct reducer *reducer, struct err *err)
     return 0;
 }
 
+/* Whether all ranks can. */
+static bool all_can(struct comm *comm, bool can)
+{
+    double failed = !can;
+
+    comm_max_f64(comm, &failed, 1);
+    return failed == 0;
+}
+
+/* Links where all ranks have them; otherwise none on any rank, and MPI does it. */
+static void open_links(struct reducer *reducer)
+{
+    struct comm *comm = reducer->comm;
+    struct device *device = reducer->model->device;
+    struct err ignored;
+    char *id;
+    bool can;
+
+    reducer->ops = device->backend->links;
+    if (!all_can(comm, reducer->ops && reducer->ops->usable(&ignored)))
+        return;
+    id = mem_alloc(reducer->ops->id_bytes);
+    can = comm->rank != 0 || reducer->ops->new_id(id, &ignored) == 0;
+    if (all_can(comm, can)) {
+        comm_broadcast(comm, id, reducer->ops->id_bytes, 0);
+        can = reducer->ops->open(device, comm->rank, comm->size, id, &reducer->links,
+                                 &ignored) == 0;
+        if (!all_can(comm, can)) {
+            reducer->ops->close(reducer->links);
+            reducer->links = NULL;
+        }
+    }
+    mem_free(id);
+    if (reducer->links)
+        reducer->edge = mem_array((size_t)comm->size + 1, sizeof *reducer->edge);
+}
+
 int reducer_new(struct comm *comm, struct model *model, size_t bucket_bytes, bool owners_only,
                 struct reducer **out, struct err *err)
 {
@@ -134,7 +174,8 @@ int reducer_new(struct comm *comm, struct model *model, size_t bucket_bytes, boo
                                  sizeof *reducer->numbers);
     for (int64_t i = 0; i < reducer->bucket_count; i++)
         plan_bucket(reducer, i);
-    if (take_rooms(reducer, err) == 0)
+    open_links(reducer);
+    if (reducer->links || take_rooms(reducer, err) == 0)
         return 0;
     reducer_free(reducer);
     return -1;
@@ -147,6 +188,9 @@ void reducer_free(struct reducer *reducer)
     for (int i = 0; i < SLOTS; i++)
         free(reducer->room[i]);
     free(reducer->host);
+    if (reducer->links)
+        reducer->ops->close(reducer->links);
+    mem_free(reducer->edge);
     mem_free(reducer->bucket);
     mem_free(reducer->numbers);
     mem_free(reducer);
@@ -211,6 +255,15 @@ static bool is_done(MPI_Request *request, bool waits)
     return done;
 }
 
+static const int64_t *edges_of(struct reducer *reducer, int64_t number)
+{
+    int size = reducer->comm->size;
+
+    for (int rank = 0; rank < size; rank++)
+        reducer_segment(reducer, number, rank, &reducer->edge[rank], &reducer->edge[rank + 1]);
+    return reducer->edge;
+}
+
 /* -- all of them ---------------------------------------------------------------------------- */
 
 /* Moves every bucket as far as it goes when calls_left calls of backward are still to come. */
@@ -234,9 +287,23 @@ static void advance(struct reducer *reducer, size_t calls_left, bool waits)
         reducer->copied++;
 }
 
+static void advance_links(struct reducer *reducer, size_t calls_left)
+{
+    for (; reducer->started < reducer->bucket_count &&
+           calls_left <= reducer->bucket[reducer->started].ready_at;
+         reducer->started++)
+        reducer->ops->sum(reducer->links, reducer->model->flat.grad,
+                          edges_of(reducer, reducer->started), reducer->owners_only);
+}
+
 static void watch(void *argument, size_t calls_left)
 {
-    advance(argument, calls_left, false);
+    struct reducer *reducer = argument;
+
+    if (reducer->links)
+        advance_links(reducer, calls_left);
+    else
+        advance(reducer, calls_left, false);
 }
 
 /* The earliest call that adds to a bucket is the last that backward replays. */
@@ -303,6 +370,12 @@ void reducer_finish(struct reducer *reducer)
     if (reducer->comm->size == 1)
         return;
     reducer->overlapped = reducer->started;
+    if (reducer->links) {
+        advance_links(reducer, 0);
+        reducer->ops->join(reducer->links);
+        reducer->started = 0;
+        return;
+    }
     copy_in(reducer, reducer->model->flat.grad);
     while (reducer->copied < reducer->bucket_count)
         advance(reducer, 0, true);
@@ -316,6 +389,12 @@ void reducer_share_weights(struct reducer *reducer)
 
     if (reducer->comm->size == 1)
         return;
+    if (reducer->links) {
+        for (int64_t i = 0; i < reducer->bucket_count; i++)
+            reducer->ops->share(reducer->links, values, edges_of(reducer, i));
+        reducer->ops->join(reducer->links);
+        return;
+    }
     copy_in(reducer, tensor_f32(&reducer->model->flat));
     for (int64_t i = 0; i < reducer->bucket_count; i++)
         start_copy(reducer, i, values);
@@ -339,6 +418,13 @@ bool reducer_owners_only(const struct reducer *reducer)
 int64_t reducer_bucket_count(const struct reducer *reducer)
 {
     return reducer->bucket_count;
+}
+
+const char *reducer_path(const struct reducer *reducer)
+{
+    if (reducer->links)
+        return reducer->ops->name;
+    return reducer->host ? "mpi through host memory" : "mpi";
 }
 
 int64_t reducer_overlapped(const struct reducer *reducer)

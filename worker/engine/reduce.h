@@ -8,6 +8,9 @@
  *
  * Elements that only this rank has (model.own_count: its experts) are nobody else's business.
  *
+ * A device whose backend has links (rank_links: NCCL on GPUs) sums there, if those of all ranks can
+ * be opened; the order of the sum is then that of the links, the same in all that is said above.
+ *
  * With `owners_only` the second half is left out; a rank then holds sums in its own segments and
  * terms of its own elsewhere, which is what ZeRO-1 needs (Rajbhandari et al. 2020, section 5). */
 #ifndef ATHANOR_ENGINE_REDUCE_H
@@ -25,8 +28,8 @@ struct reducer;
 #define REDUCE_BUCKET_MOST  ((size_t)8 << 20)
 #define REDUCE_BUCKET_LEAST ((size_t)256 << 10)
 
-/* Beside the gradient it takes 4 buckets of host memory, and on a GPU a host copy of the flat
- * array. comm and model must outlive it. Errors: ERR_MEMORY. */
+/* Beside the gradient it takes 4 buckets of host memory, and on a GPU without links a host copy of
+ * the flat array. comm and model must outlive it. Errors: ERR_MEMORY. */
 int reducer_new(struct comm *comm, struct model *model, size_t bucket_bytes, bool owners_only,
                 struct reducer **out, struct err *err) WARN_UNUSED;
 void reducer_free(struct reducer *reducer);
@@ -46,6 +49,8 @@ int64_t reducer_bucket_count(const struct reducer *reducer);
 /* Elements *from..*to-1 of the flat array: what `rank` owns of a bucket; may be empty. */
 void reducer_segment(const struct reducer *reducer, int64_t bucket, int rank, int64_t *from,
                      int64_t *to);
+/* How the bytes go: "mpi", "mpi through host memory" from a GPU, or "nccl". */
+const char *reducer_path(const struct reducer *reducer);
 /* Buckets whose sum had begun before reducer_finish, in the last step: what overlapped. */
 int64_t reducer_overlapped(const struct reducer *reducer);
 

@@ -146,6 +146,9 @@ int trainer_start(struct trainer *trainer, struct err *err)
     if (reducer_new(run->comm, trained_of(trainer), 0, run_bool(run, "zero"), &trainer->reducer,
                     err) < 0)
         return -1;
+    if (run->rank_count > 1 && trainer->device->backend->kind == BACKEND_CUDA)
+        run_note(run, "gradients of %u ranks go by %s", run->rank_count,
+                 reducer_path(trainer->reducer));
     return optim_new_shared(trainer->reducer, trained_of(trainer), &config, &trainer->optim, err);
 }
 

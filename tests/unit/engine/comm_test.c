@@ -192,6 +192,114 @@ static int check_zero(struct comm *comm, const struct model_config *config)
     return failed;
 }
 
+/* Links as a GPU's backend has them, made of blocking calls: a segment that is not this rank's is
+ * spoilt where only its owner is to have the sum. */
+static struct comm *linked;
+
+static bool links_usable(struct err *why_not)
+{
+    (void)why_not;
+    return true;
+}
+
+static int links_new_id(void *out, struct err *err)
+{
+    (void)err;
+    memcpy(out, "id", 3);
+    return 0;
+}
+
+/* The last rank cannot, where its id says so: then none may. */
+static const char *unable = "";
+
+static int links_open(struct device *device, int rank, int size, const void *id, void **out,
+                      struct err *err)
+{
+    (void)device;
+    if (strcmp(id, "id") != 0 || (*unable && rank == size - 1))
+        return err_set(err, ERR_IO, "rank %d cannot", rank);
+    *out = linked;
+    return 0;
+}
+
+static void links_close(void *links)
+{
+    (void)links;
+}
+
+static void links_sum(void *links, float *values, const int64_t *edge, bool owners_only)
+{
+    struct comm *comm = links;
+
+    comm_sum_f32(comm, values + edge[0], edge[comm->size] - edge[0]);
+    for (int64_t i = edge[0]; i < edge[comm->size]; i++)
+        if (owners_only && (i < edge[comm->rank] || i >= edge[comm->rank + 1]))
+            values[i] = NAN;
+}
+
+static void links_share(void *links, float *values, const int64_t *edge)
+{
+    struct comm *comm = links;
+
+    for (int r = 0; r < comm->size; r++)
+        comm_broadcast(comm, values + edge[r], 4 * (size_t)(edge[r + 1] - edge[r]), r);
+}
+
+static void links_join(void *links)
+{
+    (void)links;
+}
+
+static const struct rank_links blocking_links = {
+    .name = "blocking", .id_bytes = 3, .usable = links_usable, .new_id = links_new_id,
+    .open = links_open, .close = links_close, .sum = links_sum, .share = links_share,
+    .join = links_join};
+
+/* Ranks that sum by links of their devices train to the same bits; where one has none, by MPI. */
+static int check_links(struct comm *comm, bool zero, const char *who_cannot)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    const struct backend *plain = device->backend;
+    struct backend with_links = *plain;
+    float *weights[2];
+    double norm[2];
+    int failed = 0;
+
+    linked = comm;
+    unable = who_cannot;
+    with_links.links = &blocking_links;
+    for (int i = 0; i < 2; i++) {
+        struct optim_config adamw = {.clip_norm = 0.5};
+        struct reducer *reducer = NULL;
+        struct optim *optim = NULL;
+        struct err err;
+
+        device->backend = i == 0 ? plain : &with_links;
+        struct model *model = small_model(device, &small_gpt2, 2);
+        struct tape *tape = small_tape(device, TAPE_TRAIN);
+        must(reducer_new(comm, model, 4096, zero, &reducer, &err));
+        CHILD_CHECK(strcmp(reducer_path(reducer), i == 0 || *unable ? "mpi" : "blocking") == 0);
+        must(optim_new_shared(reducer, model, &adamw, &optim, &err));
+        two_passes(comm, tape, model, reducer, 7);
+        reducer_finish(reducer);
+        must(optim_step(optim, 1e-2, &norm[i], &err));
+        weights[i] = mem_array((size_t)model->flat_count, sizeof(float));
+        tensor_read(&model->flat, weights[i]);
+        if (i == 1)
+            CHILD_CHECK(memcmp(weights[0], weights[1], 4 * (size_t)model->flat_count) == 0);
+        optim_free(optim);
+        reducer_free(reducer);
+        tape_free(tape);
+        model_free(model);
+    }
+    CHILD_CHECK(norm[0] == norm[1]);
+    mem_free(weights[0]);
+    mem_free(weights[1]);
+    device->backend = plain;
+    device_close(device);
+    return failed;
+}
+
 /* One rank whose gradient is not a number: all refuse the step. */
 static int check_divergence(struct comm *comm, bool zero)
 {
@@ -344,7 +452,9 @@ static int check_training(struct comm *comm)
            check_buckets(comm, &small_llama, 1000) | check_buckets(comm, &small_llama, 64) |
            check_zero(comm, &small_gpt2) | check_zero(comm, &small_llama) |
            check_divergence(comm, false) | check_divergence(comm, true) |
-           check_tokens(comm) | check_experts(comm, false) | check_experts(comm, true);
+           check_links(comm, false, "") | check_links(comm, true, "") |
+           check_links(comm, true, "last") | check_tokens(comm) |
+           check_experts(comm, false) | check_experts(comm, true);
 }
 
 static int rank_main(void)

@@ -169,6 +169,8 @@ void cuda_attention_cached_forward(struct device *device, const struct op_call *
 void cuda_sum_squares_forward(struct device *device, const struct op_call *call);
 void cuda_adamw_forward(struct device *device, const struct op_call *call);
 
+extern const struct rank_links *const cuda_links; /* NULL: built without NCCL's header */
+
 size_t cuda_linear_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_norm_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_attention_scratch(const struct device *device, const struct op_call *call);
