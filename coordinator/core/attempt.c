@@ -190,79 +190,6 @@ static void start_nodes(struct core *core, const struct attempt *attempt, struct
     }
 }
 
-#define COPY_SPAN_MS 600000u /* a permit; each repeat of START, every few seconds, renews it */
-
-/* What an attempt reads, and where it was made. */
-struct wanted {
-    const struct hash *content;
-    const char *path;
-    uint64_t worker_id;
-    bool is_dataset;
-};
-
-/* Made on another worker: that one is told, and named as a source; while it is away without an
- * endpoint, and a repeat of START tells when it is back. Where both see it at its path nothing is
- * copied, which only they can know. What no hash covers cannot be copied. */
-static void start_source(struct core *core, const struct part *part, const struct wanted *wanted,
-                         struct rec_copy_source *list, size_t *count)
-{
-    const struct worker *source = worker_find(core, wanted->worker_id);
-    const struct worker *reader = part->worker;
-    struct arena *arena = step_arena(core);
-    if (!source || source == reader || !source->endpoint || !source->endpoint[0] ||
-        !reader->public_key || !reader->public_key[0] || hash_is_zero(wanted->content))
-        return;
-    bool is_there = worker_is_reachable(source);
-    list[(*count)++] =
-        (struct rec_copy_source){.content = *wanted->content,
-                                 .worker = arena_strdup(arena, source->name),
-                                 .endpoint = is_there ? arena_strdup(arena, source->endpoint) : "",
-                                 .public_key = arena_strdup(arena, source->public_key),
-                                 .is_dataset = wanted->is_dataset};
-    if (!is_there)
-        return;
-    effects_release(core->effects, ADDRESS_WORKER, source->peer, MSG_COPY_PERMIT)->u.copy_permit =
-        (struct msg_copy_permit){.content = *wanted->content,
-                                 .path = arena_strdup(arena, wanted->path),
-                                 .public_key = arena_strdup(arena, reader->public_key),
-                                 .span_ms = COPY_SPAN_MS};
-}
-
-/* False: nothing that could be copied. */
-static bool input_wanted(const struct core *core, const struct input *input, struct wanted *out)
-{
-    bool is_dataset = input->artifact_id != 0;
-    const struct job *job =
-        is_dataset || input->checkpoint_id ? job_find(core, input->source_job_id) : NULL;
-    const struct checkpoint *checkpoint =
-        job ? checkpoint_by_id(job, input->checkpoint_id) : NULL;
-    const struct artifact *artifact = job ? artifact_by_id(job, input->artifact_id) : NULL;
-    if (!checkpoint && !artifact)
-        return false;
-    *out = (struct wanted){.content = &input->content,
-                           .path = input->path,
-                           .worker_id = artifact ? artifact->worker_id : checkpoint->worker_id,
-                           .is_dataset = is_dataset};
-    return true;
-}
-
-static size_t start_sources(struct core *core, const struct part *part,
-                            const struct checkpoint *resume, struct rec_copy_source **out)
-{
-    const struct job *job = part->attempt->job;
-    struct wanted wanted;
-    size_t count = 0;
-    *out = arena_alloc(step_arena(core), (job->input_count + 1) * sizeof **out);
-    if (resume) {
-        wanted = (struct wanted){&resume->content, resume->path, resume->worker_id, false};
-        start_source(core, part, &wanted, *out, &count);
-    }
-    for (size_t i = 0; i < job->input_count; i++)
-        if (input_wanted(core, &job->inputs[i], &wanted))
-            start_source(core, part, &wanted, *out, &count);
-    return count;
-}
-
 /* Each node has an equal share of what earlier attempts have left of the job's limit, the same at
  * each repeat. Never 0, which would be no limit: with 1 what a rank says last is kept. */
 static uint64_t log_share(const struct attempt *attempt)
@@ -282,7 +209,7 @@ void part_send_start(struct core *core, struct part *part)
     const struct job *job = attempt->job;
     const struct checkpoint *resume = checkpoint_by_id(job, attempt->resume_checkpoint_id);
     struct rec_copy_source *sources;
-    size_t source_count = start_sources(core, part, resume, &sources);
+    size_t source_count = copies_sources(core, part, resume, &sources);
     struct msg_start *start =
         &effects_release(core->effects, ADDRESS_WORKER, part->worker->peer, MSG_START)->u.start;
     start->attempt_id = attempt->attempt_id;

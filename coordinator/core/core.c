@@ -178,6 +178,7 @@ void core_free(struct core *core)
     {
         job_evict(core, job);
     }
+    copies_done(core);
     tables_free(core);
     memories_free(core);
     limits_done(core);
@@ -467,6 +468,9 @@ static void dispatch(struct core *core, const struct event *event)
         break;
     case EVENT_REPORTS:
         report_on_reports(core, &event->reports);
+        break;
+    case EVENT_COPIES:
+        copies_on_copies(core, &event->copies);
         break;
     case EVENT_NODE_REPORT:
         hygiene_on_report(core, &event->node_report);

@@ -46,7 +46,8 @@ void core_step(struct core *core, const struct event *event, struct effects *eff
 
 /* Greatest ids ever given, 0 for none. */
 struct core_ids {
-    uint64_t experiment, worker, job, attempt, checkpoint, artifact, event, snapshot, removal;
+    uint64_t experiment, worker, job, attempt, checkpoint, artifact, event, snapshot, removal,
+        copy;
 };
 void core_load_ids(struct core *core, const struct core_ids *ids);
 void core_load_setting(struct core *core, const struct row_setting *row);       /* all */
@@ -61,6 +62,7 @@ void core_load_worker(struct core *core, const struct row_worker *row);         
 /* The models of its GPUs. */
 void core_load_worker_device(struct core *core, const struct row_worker_device *row);
 void core_load_worker_incident(struct core *core, const struct row_worker_incident *row); /* open */
+void core_load_copy(struct core *core, const struct row_copy *row); /* not removed; by id */
 void core_load_snapshot(struct core *core, const struct row_snapshot *row); /* not removed */
 void core_load_removal(struct core *core, const struct row_removal *row);   /* not done; by id */
 /* Every job that has not ended, and every parent (job_dependency) of such a job. Order: job_id. */

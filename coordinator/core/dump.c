@@ -40,6 +40,7 @@ static void worker_dump(const struct worker *worker, struct buf *out)
     for (size_t i = 0; i < worker->gpu_count; i++)
         buf_printf(out, "  gpu %llu %s\n", (ull)worker->gpu_list[i].device_index,
                    worker->gpu_list[i].model);
+    copies_dump(worker, out);
     for (const struct part *part = worker->parts; part; part = part->next)
         buf_printf(out, "  attempt %llu node %u\n", (ull)part->attempt->attempt_id, part->node);
 }
@@ -217,10 +218,10 @@ void core_dump(const struct core *core, struct buf *out)
     const struct core_ids *ids = &core->ids;
     buf_printf(out,
                "ids experiment=%llu worker=%llu job=%llu attempt=%llu checkpoint=%llu "
-               "artifact=%llu snapshot=%llu removal=%llu\n",
+               "artifact=%llu snapshot=%llu removal=%llu copy=%llu\n",
                (ull)ids->experiment, (ull)ids->worker, (ull)ids->job, (ull)ids->attempt,
                (ull)ids->checkpoint, (ull)ids->artifact, (ull)ids->snapshot,
-               (ull)ids->removal);
+               (ull)ids->removal, (ull)ids->copy);
     snapshots_dump(core, out);
     removals_dump(core, out);
     rights_dump(core, out);

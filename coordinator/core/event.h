@@ -24,6 +24,7 @@ enum event_kind {
     EVENT_EXEC,
     EVENT_COLLECT,
     EVENT_REMOVED,
+    EVENT_COPIES,
     EVENT_END,
 };
 
@@ -143,6 +144,12 @@ struct event_reports {
     const struct msg_report *reports;
 };
 
+struct event_copies {
+    uint64_t peer;
+    uint64_t request_seq;
+    const struct msg_copies *copies;
+};
+
 struct event_node_report {
     uint64_t peer;
     uint64_t request_seq;
@@ -166,6 +173,7 @@ struct event {
         struct event_leave leave;
         struct event_reports reports;
         struct event_node_report node_report;
+        struct event_copies copies;
     };
 };
 

@@ -35,6 +35,8 @@
 #define SNAPSHOTS_MAX 100000u
 #define UPLOADS_MAX 1000u
 #define REMOVALS_MAX 100000u /* ordered and not confirmed: x 300 B = 30 MB */
+#define COPIES_PER_WORKER_MAX 1000u
+#define COPIES_MAX 200000u /* of all workers: more are not known of; x 250 B = 50 MB */
 #define DROPS_MAX 64u      /* drops repeated at a join, per job */
 #define KEY_TEXT_LENGTH 40u /* Z85 of a CURVE key */
 #define TEXT_KEPT_MAX 1000u /* bytes of foreign evidence, names and the like */
@@ -47,6 +49,11 @@ struct label {
 struct gpu { /* of a worker */
     uint64_t device_index;
     char *model;
+};
+
+struct pointer_list {
+    void **items;
+    size_t count, capacity;
 };
 
 /* What went wrong on a node by its own fault. */
@@ -78,6 +85,7 @@ struct worker {
     uint64_t node_stamp;     /* newest NODE_REPORT taken */
     struct incident *incidents; /* oldest first; not cleared */
     size_t incident_used;
+    struct pointer_list copies; /* that it keeps; in order of copy_id */
     uint64_t incident_count; /* ever: number of the newest */
     uint64_t until_at; /* wall us: when its time is over (until.c); 0: it is not limited */
     bool open_ended;   /* takes jobs without a wall time all the same */
@@ -386,11 +394,6 @@ struct account {
     UT_hash_handle hh;
 };
 
-struct pointer_list {
-    void **items;
-    size_t count, capacity;
-};
-
 struct core {
     struct core_config config;
     const struct policy *policy;
@@ -418,6 +421,8 @@ struct core {
     struct sweep *sweeps; /* that live */
     struct snapshot *snapshots; /* by content */
     uint64_t uploads;           /* of them, not complete */
+    struct copy *copies;      /* that workers keep (copy.c) */
+    struct copied *copied;    /* their contents */
     struct removal *removals; /* that workers have yet to confirm; by id */
     uint64_t collections;     /* steps that removed something, by this leader */
     struct submit_memory *submits; /* uthash keeps order of insertion: the oldest go first */
@@ -568,6 +573,17 @@ void retention_on_removed(struct core *core, const struct event_removed *event);
 void removals_send(struct core *core, const struct worker *worker); /* it has joined */
 void removals_done(struct core *core);
 void removals_dump(const struct core *core, struct buf *out);
+
+/* ---- copy.c ------------------------------------------------------------------------------ */
+/* All that the worker keeps now. */
+void copies_take(struct core *core, struct worker *worker, const struct rec_held_copy *list,
+                 size_t count);
+void copies_on_copies(struct core *core, const struct event_copies *event);
+/* Who has what the attempt reads, for START, the best first; tells those whom to let read it. */
+size_t copies_sources(struct core *core, const struct part *part,
+                      const struct checkpoint *resume, struct rec_copy_source **out);
+void copies_done(struct core *core);
+void copies_dump(const struct worker *worker, struct buf *out);
 
 /* ---- reuse.c ----------------------------------------------------------------------------- */
 /* False when the result hangs on more than hashes cover. */

@@ -63,6 +63,7 @@ void worker_free(struct worker *worker)
     mem_free(worker->topology_json);
     mem_free(worker->drain_reason);
     incidents_free(worker);
+    mem_free(worker->copies.items);
     mem_free(worker->engine);
     mem_free(worker);
 }
@@ -462,6 +463,7 @@ void worker_on_join(struct core *core, const struct event_join *event)
         worker->is_new = true;
     }
     join_take(core, worker, event);
+    copies_take(core, worker, event->join->copies, event->join->copies_count);
     welcome(core, worker);
     held_check(core, worker, event->join);
     parts_reconcile(core, worker);

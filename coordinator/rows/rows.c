@@ -145,6 +145,11 @@ static const struct row_column columns_snapshot_chunk[] = {
 #include "coordinator/rows/snapshot_chunk.def"
 };
 #undef ROW
+#define ROW struct row_copy
+static const struct row_column columns_copy[] = {
+#include "coordinator/rows/copy.def"
+};
+#undef ROW
 #define ROW struct row_removal
 static const struct row_column columns_removal[] = {
 #include "coordinator/rows/removal.def"

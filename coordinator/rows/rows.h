@@ -48,6 +48,7 @@ enum row_role { ROW_ROLE_COLUMN = 1, ROW_ROLE_MUTABLE, ROW_ROLE_KEY };
     TABLE(worker) \
     TABLE(worker_device) \
     TABLE(worker_incident) \
+    TABLE(copy) \
     TABLE(job) \
     TABLE(job_dependency) \
     TABLE(sweep) \
@@ -113,6 +114,9 @@ struct row_worker_device {
 };
 struct row_worker_incident {
 #include "coordinator/rows/worker_incident.def"
+};
+struct row_copy {
+#include "coordinator/rows/copy.def"
 };
 struct row_job {
 #include "coordinator/rows/job.def"

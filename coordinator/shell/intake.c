@@ -59,6 +59,14 @@ static void on_node_report(struct shell *shell, const struct server_source *from
     shell_step(shell, &event);
 }
 
+static void on_copies(struct shell *shell, const struct server_source *from, uint64_t seq,
+                      const struct msg_copies *copies)
+{
+    struct event event = {.kind = EVENT_COPIES,
+                          .copies = {.peer = from->peer_id, .request_seq = seq, .copies = copies}};
+    shell_step(shell, &event);
+}
+
 static void on_report(struct shell *shell, const struct server_source *from, uint64_t seq,
                       const struct msg_report *reports)
 {
@@ -307,6 +315,9 @@ void intake_message(void *user, const struct server_source *from, const struct e
         break;
     case MSG_REMOVED:
         on_removed(shell, from, seq, &message->u.removed);
+        break;
+    case MSG_COPIES:
+        on_copies(shell, from, seq, &message->u.copies);
         break;
     case MSG_NODE_REPORT:
         on_node_report(shell, from, seq, &message->u.node_report);

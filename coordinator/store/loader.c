@@ -45,7 +45,8 @@ static const char sql_ids[] =
     " coalesce((SELECT max(artifact_id) FROM athanor.artifact), 0),"
     " coalesce((SELECT max(event_id) FROM athanor.job_event), 0),"
     " coalesce((SELECT max(snapshot_id) FROM athanor.snapshot), 0),"
-    " coalesce((SELECT max(removal_id) FROM athanor.removal), 0)";
+    " coalesce((SELECT max(removal_id) FROM athanor.removal), 0),"
+    " coalesce((SELECT max(copy_id) FROM athanor.copy), 0)";
 
 /* Only what core_load_submit reads: specs of jobs long ended stay where they are. */
 static const char sql_submits[] =
@@ -108,6 +109,11 @@ static void each_worker_device(struct load *load, const void *row)
 static void each_worker_incident(struct load *load, const void *row)
 {
     core_load_worker_incident(load->core, row);
+}
+
+static void each_copy(struct load *load, const void *row)
+{
+    core_load_copy(load->core, row);
 }
 
 static void each_removal(struct load *load, const void *row)
@@ -202,6 +208,7 @@ static const struct load_part parts[] = {
     {ROW_TABLE_worker_device, each_worker_device, "ORDER BY t.worker_id, t.device_index"},
     {ROW_TABLE_worker_incident, each_worker_incident,
      "WHERE t.cleared_at IS NULL ORDER BY t.worker_id, t.number"},
+    {ROW_TABLE_copy, each_copy, "WHERE t.removed_at IS NULL ORDER BY t.copy_id"},
     {ROW_TABLE_removal, each_removal, "WHERE t.done_at IS NULL ORDER BY t.removal_id"},
     {ROW_TABLE_snapshot, each_snapshot, "WHERE t.removed_at IS NULL ORDER BY t.snapshot_id"},
     {ROW_TABLE_job, each_job, "JOIN loaded USING (job_id) ORDER BY t.job_id"},
@@ -341,7 +348,8 @@ static int load_ids(struct load *load, struct err *err)
                            .artifact = id_at(row, 5),
                            .event = id_at(row, 6),
                            .snapshot = id_at(row, 7),
-                           .removal = id_at(row, 8)};
+                           .removal = id_at(row, 8),
+                           .copy = id_at(row, 9)};
     PQclear(row);
     core_load_ids(load->core, &ids);
     return 0;

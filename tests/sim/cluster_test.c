@@ -82,6 +82,7 @@ static void total_print(const char *what, unsigned seeds, double seconds)
         {"attempts on several nodes", total.gangs},
         {"attempts preempted", total.preemptions},
         {"trials stopped early", total.prunings},
+        {"copies fetched", total.copies},
         {"comparisons of memory and rows", total.rebuilds},
         {"leases taken", total.takeovers},
         {"rounds with two leaders", total.overlaps},
@@ -131,7 +132,7 @@ static void fixed_seeds_hold_every_invariant_and_end_every_job(void **state)
     for (int i = 0; i < SIM_FAULT_END; i++)
         if (!total.faults[i])
             fail_msg("no seed had any %s", sim_fault_what((enum sim_fault)i));
-    assert_true(total.gangs && total.preemptions && total.prunings);
+    assert_true(total.gangs && total.preemptions && total.prunings && total.copies);
     assert_true(total.overlaps && total.batches_fenced && total.late_commits && total.rebuilds);
 }
 

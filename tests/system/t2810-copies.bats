@@ -5,19 +5,19 @@ setup_file() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
     unshare --mount true 2>/dev/null || skip "no mount namespaces: workers cannot have homes of their own here"
     cluster_home
-    cluster_up --workers 2 --cores 1
-    for n in 1 2; do
+    cluster_up --workers 3 --cores 1
+    for n in 1 2 3; do
         kill -TERM "$(pid_of worker-$n)"
         until_true 10 no_process "$(pid_of worker-$n)"
         worker_start $n
     done
-    until_true 20 sql_is "SELECT count(*) FROM athanor.workers WHERE state = 'OK' AND labels ? 'zone'" 2
+    until_true 20 sql_is "SELECT count(*) FROM athanor.workers WHERE state = 'OK' AND labels ? 'zone'" 3
 }
 
 teardown_file() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
     [ -n "$ATHANOR_HOME" ] || return 0
-    for n in 1 2; do worker_end $n; done
+    for n in 1 2 3; do worker_end $n; done
     cluster_down
 }
 
@@ -35,11 +35,14 @@ copies_are_kept() { # COUNT
 
 no_process() { ! kill -0 "$1" 2>/dev/null; }
 
-worker_start() { # N: with a home of its own, which the other one cannot see
-    local other=$ATHANOR_HOME/own-$((3 - $1))
-    mkdir -p "$ATHANOR_HOME/nothing" "$other"
-    unshare --mount sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh \
-        "$ATHANOR_HOME/nothing" "$other" \
+worker_start() { # N: with a home of its own, which the other ones cannot see
+    local others=() n
+    for n in 1 2 3; do
+        mkdir -p "$ATHANOR_HOME/nothing" "$ATHANOR_HOME/own-$n"
+        [ "$n" = "$1" ] || others+=("$ATHANOR_HOME/own-$n")
+    done
+    unshare --mount sh -c 'mount --bind "$1" "$2" && mount --bind "$1" "$3" && shift 3 && exec "$@"' sh \
+        "$ATHANOR_HOME/nothing" "${others[@]}" \
         athanor-worker --name "worker-$1" --keys "$ATHANOR_HOME/keys/worker-$1.key" \
         --server-key "$ATHANOR_HOME/keys/server.key.pub" \
         --coordinator "$(paste -sd, "$ATHANOR_HOME/endpoints")" --state "$ATHANOR_HOME/own-$1" \
@@ -182,6 +185,78 @@ S
     run athanor wait "$(cat z2)"
     [ "$status" -eq 1 ]
     sql "SELECT evidence FROM athanor.runs WHERE job_id = $(cat z2)" | grep -q "its dataset.json lists no files with their hashes"
+}
+
+runs_of() { # JOB: "worker cause" of each run
+    sql "SELECT worker || ' ' || coalesce(cause, '') FROM athanor.runs WHERE job_id = $1 ORDER BY number"
+}
+
+@test "copies are sources: the maker and its disk go for good, and the retry resumes from a copy" {
+    cat >chain.sh <<S
+if [ -z "\$ATHANOR_RESUME" ]; then
+    mkdir -p "\$ATHANOR_JOB_DIR/one"
+    head -c 3000000 /dev/urandom >"\$ATHANOR_JOB_DIR/one/weights"
+    athanor report checkpoint --step 3 "\$ATHANOR_JOB_DIR/one"
+    exit 3
+fi
+echo "resumed with \$(wc -c <"\$ATHANOR_RESUME/weights") bytes"
+[ ! -e $PWD/end ] || exit 0
+until [ -e $PWD/go ]; do sleep 0.1; done
+exit 3
+S
+    printf 'athanor: 1\nname: chain\nkind: command\ncommand: [sh, %s]\nenv: {PATH: "%s"}\nretry: {attempts: 5, on: [exit], backoff: 0s, elsewhere: true}\n' "$PWD/chain.sh" "$PATH" >chain.yaml
+    id=$(athanor submit chain.yaml --ids)
+    until_true 30 sql_is "SELECT count(*) FROM athanor.runs WHERE job_id = $id AND state = 'RUNNING' AND number = 2" 1 || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
+    maker=$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id AND number = 1")
+    second=$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id AND number = 2")
+    [ "$(sql "SELECT fetched_from || ' ' || (fetched_bytes > 3000000) || ' ' || copies_on::text FROM athanor.reads WHERE job_id = $id AND input = 'resume'")" = "$maker true {$second}" ]
+    kill -KILL "$(cat "$ATHANOR_HOME/own-${maker#worker-}.pid")"
+    find "$ATHANOR_HOME/own-${maker#worker-}" -mindepth 1 -delete # the folder is a mount point of others
+    athanor drain "$maker"
+    : >end; : >go
+    athanor wait "$id" --timeout 90s || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
+    third=$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id AND number = 3")
+    [ "$third" != "$maker" ] && [ "$third" != "$second" ]
+    athanor logs "$id" | grep -q '^resumed with 3000000 bytes$'
+    [ "$(sql "SELECT fetched_from FROM athanor.reads WHERE job_id = $id AND worker = '$third'")" = "$second" ]
+    [ "$(sql "SELECT count(*) FROM athanor.copies WHERE job_id = $id AND name = 'step 3' AND removed_at IS NULL")" = 2 ]
+
+    # The maker comes back with nothing: it has what it made from a copy, though another one is bad.
+    worker_start "${maker#worker-}"
+    until_true 20 sql_is "SELECT state FROM athanor.workers WHERE name = '$maker'" OK
+    athanor undrain "$maker"
+    spoiled() { ls -d "$ATHANOR_HOME/own-${1#worker-}/copies"/*/weights; }
+    for holder in "$second" "$third"; do
+        for copy in $(spoiled "$holder"); do damage "$copy" 7; done
+        printf 'athanor: 1\nname: back\nkind: command\ncommand: [sh, -c, "cat $ATHANOR_INPUT_MODEL/weights | wc -c"]\nconstraint: {zone: z%s}\ninputs: {model: "job:%s/checkpoint:last"}\n' "${maker#worker-}" "$id" >back.yaml
+        back=$(athanor submit back.yaml --ids)
+        run athanor wait "$back"
+        [ "$holder" = "$third" ] || { [ "$status" -eq 0 ]; damage "$(spoiled "$maker")" 7; }
+    done
+    [ "$status" -eq 1 ] # every source is bad, and each is named
+    evidence=$(sql "SELECT evidence FROM athanor.runs WHERE job_id = $back")
+    for holder in "$second" "$third"; do
+        grep -q "from '$holder': its file 'weights' has another hash" <<<"$evidence"
+    done
+}
+
+@test "a resume point whose only source is bad ends as stale_checkpoint, and the one before is used" {
+    cat >torn.sh <<'S'
+[ -z "$ATHANOR_RESUME" ] || { echo "resumed $(cat "$ATHANOR_RESUME/word")"; exit 0; }
+for step in 3 5; do
+    mkdir -p "$ATHANOR_JOB_DIR/$step"
+    echo "step $step" >"$ATHANOR_JOB_DIR/$step/word"
+    athanor report checkpoint --step $step "$ATHANOR_JOB_DIR/$step"
+done
+echo "what 5?" >"$ATHANOR_JOB_DIR/5/word"
+exit 3
+S
+    printf 'athanor: 1\nname: torn\nkind: command\ncommand: [sh, %s]\nenv: {PATH: "%s"}\nretry: {attempts: 2, on: [exit], backoff: 0s, elsewhere: true}\n' "$PWD/torn.sh" "$PATH" >torn.yaml
+    id=$(athanor submit torn.yaml --ids)
+    athanor wait "$id" --timeout 60s || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
+    [ "$(runs_of "$id" | cut -d' ' -f2 | paste -sd' ')" = "exit stale_checkpoint success" ] || { runs_of "$id"; athanor show "$id"; false; }
+    [ "$(athanor logs "$id" | grep resumed)" = "resumed step 3" ]
+    sql "SELECT evidence FROM athanor.runs WHERE job_id = $id AND number = 2" | grep -q "^checkpoint .* is not on this worker, and from 'worker-.': its file 'word' has another size"
 }
 
 @test "what nothing needs is removed by its worker, whole, also when that is killed meanwhile" {

@@ -74,8 +74,46 @@ static bool is_used(void *user, const struct hash *content)
 
 void copies_trim(struct daemon *daemon)
 {
-    if (daemon->copies && daemon->copies->cache)
-        copy_cache_trim(daemon->copies->cache, 0);
+    if (!daemon->copies || !daemon->copies->cache)
+        return;
+    copy_cache_trim(daemon->copies->cache, 0);
+    copies_tell(daemon);
+}
+
+/* ---- telling --------------------------------------------------------------------------------- */
+
+struct rec_held_copy *copies_held(struct daemon *daemon, struct arena *arena, size_t *out_count)
+{
+    struct copies *copies = daemon->copies;
+    const struct cached_copy *list = copy_cache_list(copies->cache, out_count);
+    struct rec_held_copy *held = arena_alloc(arena, (*out_count + 1) * sizeof *held);
+    for (size_t i = 0; i < *out_count; i++)
+        held[i] = (struct rec_held_copy){.content = list[i].content,
+                                         .size_bytes = list[i].size_bytes,
+                                         .fetched_us = list[i].fetched_us,
+                                         .is_dataset = list[i].is_dataset,
+                                         .source = list[i].source};
+    copies->told_version = copy_cache_version(copies->cache);
+    return held;
+}
+
+/* Between a join and its answer the list waits for the answer. */
+void copies_tell(struct daemon *daemon)
+{
+    struct copies *copies = daemon->copies;
+    struct message message = {.tag = MSG_COPIES};
+    struct arena arena = {0};
+    struct err err;
+    if (!daemon->worker_id || copies->told_version == copy_cache_version(copies->cache))
+        return;
+    message.u.copies = (struct msg_copies){.worker_id = daemon->worker_id,
+                                           .incarnation = daemon->incarnation};
+    message.u.copies.copies = copies_held(daemon, &arena, &message.u.copies.copies_count);
+    if (peer_send(daemon->peer, &message, NULL, &err) < 0) {
+        log_warn("%s is not sent: %s", msg_name(message.tag), err.text);
+        copies->told_version = UINT64_MAX; /* with the next tick */
+    }
+    arena_done(&arena);
 }
 
 /* ---- attempts -------------------------------------------------------------------------------- */

@@ -24,7 +24,7 @@
 #define COPY_PIECE_BYTES  ((size_t)1 << 20)  /* of a file, in one message */
 #define COPY_WAIT_MS      120000u /* without a byte from any source, before the attempt fails */
 #define COPY_TURN_MS      10000u  /* of a source without a byte, while others have not had theirs */
-#define COPY_REFUSED_MS   3000u   /* the same, when it refuses */
+#define COPY_REFUSED_MS   3000u   /* the same, when it refuses or cannot be connected to */
 #define COPY_ASK_AGAIN_MS 500u    /* after a refusal: our permit may still be under way */
 #define COPY_PERMITS_MAX  4096u   /* one for each START that reads from here */
 #define COPY_ANSWERS_MAX  32u     /* requests being read: 32 MiB */
@@ -52,11 +52,18 @@ void copies_forget(struct daemon *daemon, uint64_t attempt_id);
 /* An attempt is gone: what nothing uses any more may be too much. */
 void copies_trim(struct daemon *daemon);
 
+/* ---- telling ------------------------------------------------------------------------------ */
+
+/* All that is kept, for WORKER_JOIN. */
+struct rec_held_copy *copies_held(struct daemon *daemon, struct arena *arena, size_t *out_count);
+/* Sends COPIES when what is kept is not what was told in this session. */
+void copies_tell(struct daemon *daemon);
+
 /* ---- fetching (copies_fetch.c) ------------------------------------------------------------- */
 
 struct copy_fetch; /* of one content, for any number of attempts */
 
-/* What brings it here, begun if need be. With the sources of START, which may be more than it had. */
+/* What brings it here, begun if need be; with the sources of START, which may be new ones. */
 struct copy_fetch *copy_fetch_want(struct daemon *daemon, const struct msg_start *start,
                                    const struct hash *content);
 struct copy_fetch *copy_fetch_find(const struct daemon *daemon, const struct hash *content);
@@ -83,6 +90,7 @@ struct copies {
     struct copy_fetch *fetches;
     struct reading_attempt *attempts; /* that wait for their start */
     struct serving *serving;
+    uint64_t told_version; /* of the cache */
 };
 
 #endif

@@ -53,6 +53,7 @@ struct copy_fetch {
 };
 
 static void fetch_ask(struct copy_fetch *fetch);
+static bool is_connected(const struct copy_fetch *fetch);
 static void fetch_turn(struct copy_fetch *fetch);
 
 struct copy_fetch *copy_fetch_find(const struct daemon *daemon, const struct hash *content)
@@ -125,7 +126,7 @@ static int fetch_finish(struct copy_fetch *fetch, struct err *err)
         return -1;
     fetch->done = true;
     loop_timer_stop(&fetch->again);
-    copy_cache_trim(cache, 0);
+    copies_trim(daemon);
     pending_wake(daemon);
     return 0;
 }
@@ -317,11 +318,17 @@ static void on_source_message(void *user, const struct envelope *envelope,
         fetch_ask(fetch);
 }
 
+static bool is_connected(const struct copy_fetch *fetch)
+{
+    return fetch->peer && peer_is_up(fetch->peer);
+}
+
 /* Doubled after each round, so that slow ones are waited for at last. */
 static uint64_t turn_length(const struct copy_fetch *fetch)
 {
     uint64_t rounds = min_u64(fetch->turns / fetch->source_count, 10);
-    return (uint64_t)(fetch->refused ? COPY_REFUSED_MS : COPY_TURN_MS) << rounds;
+    bool gives = !fetch->refused && is_connected(fetch);
+    return (uint64_t)(gives ? COPY_TURN_MS : COPY_REFUSED_MS) << rounds;
 }
 
 static void turn_is_over(struct copy_fetch *fetch, uint64_t silent_ms, size_t next)
@@ -366,14 +373,15 @@ static void fetch_ask(struct copy_fetch *fetch)
 {
     struct message message = {.tag = MSG_COPY_GET};
     struct err err;
-    loop_timer_start(fetch->daemon->loop, &fetch->again, 10 * COPY_ASK_AGAIN_MS);
+    loop_timer_start(fetch->daemon->loop, &fetch->again,
+                     is_connected(fetch) ? 10 * COPY_ASK_AGAIN_MS : COPY_REFUSED_MS);
     message.u.copy_get =
         (struct msg_copy_get){.content = fetch->content,
                               .name = fetch->has_index ? fetch->files[fetch->file_at].name
                                                        : copy_index_name(fetch->is_dataset),
                               .offset = fetch->has_index ? fetch->offset : fetch->index.length,
                               .length = COPY_PIECE_BYTES};
-    if (fetch->peer && peer_is_up(fetch->peer) &&
+    if (is_connected(fetch) &&
         peer_send(fetch->peer, &message, NULL, &err) < 0)
         loop_timer_start(fetch->daemon->loop, &fetch->again, COPY_ASK_AGAIN_MS);
 }

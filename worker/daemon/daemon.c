@@ -139,6 +139,7 @@ static void join_send(void *user)
     join_devices(daemon, &arena, join);
     join_labels(daemon, &arena, host, join);
     join_held(daemon, &arena, join);
+    join->copies = copies_held(daemon, &arena, &join->copies_count);
     send_or_log(daemon, &message);
     arena_done(&arena);
     loop_timer_start(daemon->loop, &daemon->join_timer, DAEMON_JOIN_AGAIN_MS);
@@ -361,6 +362,7 @@ static void on_message(void *user, const struct envelope *envelope, const struct
     case MSG_CODE_GET:
     case MSG_COPY_GET:
     case MSG_COPY_DATA:
+    case MSG_COPIES:
     case MSG_COLLECT:
     case MSG_SECRET_CHANGE:
     case MSG_SECRET_GET:
@@ -448,6 +450,7 @@ static void on_tick(void *user)
 {
     struct daemon *daemon = user;
     attempts_tick(daemon);
+    copies_tell(daemon);
     code_tick(daemon);
     secrets_tick(daemon);
     pending_retry(daemon);

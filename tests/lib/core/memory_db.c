@@ -321,6 +321,7 @@ static void ids_load(const struct memory_db *db, struct core *core)
     EACH(db, checkpoint, row) ids.checkpoint = max_u64(ids.checkpoint, row->checkpoint_id);
     EACH(db, artifact, row) ids.artifact = max_u64(ids.artifact, row->artifact_id);
     EACH(db, removal, row) ids.removal = max_u64(ids.removal, row->removal_id);
+    EACH(db, copy, row) ids.copy = max_u64(ids.copy, row->copy_id);
     EACH(db, snapshot, row) ids.snapshot = max_u64(ids.snapshot, row->snapshot_id);
     EACH(db, job_event, row) ids.event = max_u64(ids.event, row->event_id);
     core_load_ids(core, &ids);
@@ -372,6 +373,11 @@ struct core *memory_db_load(const struct memory_db *db, const struct core_config
             core_load_worker_incident(core, row);
     }
     EACH(db, snapshot, row) core_load_snapshot(core, row);
+    EACH(db, copy, row)
+    {
+        if (row->removed_at == 0)
+            core_load_copy(core, row);
+    }
     EACH(db, removal, row)
     {
         if (row->done_at == 0)

@@ -256,6 +256,18 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
     case ROW_TABLE_job_event:
         history_put(persist->row, out);
         break;
+    case ROW_TABLE_copy: {
+        const struct row_copy *row = persist->row;
+        buf_printf(out, "copy %llu", (ull)row->copy_id);
+        if (row->kind) {
+            text_put(out, "of", row->kind);
+            number_put(out, "worker", row->worker_id);
+            number_put(out, "bytes", row->size_bytes);
+            text_put(out, "from", row->source);
+        }
+        time_put(out, "removed", row->removed_at, base_us);
+        break;
+    }
     case ROW_TABLE_removal: {
         const struct row_removal *row = persist->row;
         buf_printf(out, "removal %llu", (ull)row->removal_id);
@@ -335,6 +347,9 @@ static void start_put(const struct msg_start *start, struct buf *out)
     if (start->log_bytes != LOG_BYTES_DEFAULT)
         buf_printf(out, " log=%llu", (ull)start->log_bytes);
     text_put(out, "resume", start->resume_path);
+    for (size_t i = 0; i < start->sources_count; i++)
+        buf_printf(out, "%s%s%s", i ? "," : " from=", start->sources[i].worker,
+                   start->sources[i].endpoint[0] ? "" : "(away)");
     for (size_t i = 0; i < start->inputs_count; i++)
         buf_printf(out, " %s=%s%s%s", start->inputs[i].name, start->inputs[i].path,
                    *start->inputs[i].part ? "#" : "", start->inputs[i].part);
@@ -394,6 +409,11 @@ void show_message(const struct message *message, struct buf *out)
     case MSG_EXEC_OPENED:
         buf_printf(out, " x%llu on %s", (ull)message->u.exec_opened.exec_id,
                    message->u.exec_opened.worker);
+        break;
+    case MSG_COPY_PERMIT:
+        buf_printf(out, " %s to %.1s",
+                   *message->u.copy_permit.path ? message->u.copy_permit.path : "its copy",
+                   message->u.copy_permit.public_key);
         break;
     case MSG_REMOVE:
         buf_printf(out, " %llu %s", (ull)message->u.remove.removal_id, message->u.remove.path);

@@ -83,6 +83,7 @@ enum sim_fault {
     X(NO_QUOTA, 100, "quota", "quotas are forgotten") \
     X(NO_WINDOW, 100, "window", "reservations are forgotten") \
     X(NO_UNTIL, 40, "leaves before", "workers that leave are taken for ones that stay") \
+    X(FALSE_COPY, 20, "copies", "a worker tells of a copy that it does not have") \
     X(WRONG_END, 20, "as specified", "a failed attempt makes a job succeed")
 
 /* SIM_BUG_NONE and one for each line. */
@@ -105,6 +106,7 @@ struct sim_options {
 struct sim_result {
     uint64_t trace_hash; /* of everything that was decided and sent */
     uint64_t steps, messages, commits, jobs, attempts, metrics;
+    uint64_t copies;                         /* fetched by workers */
     uint64_t gangs, preemptions, prunings;   /* attempts on several nodes; ends of attempts */
     uint64_t takeovers, overlaps;            /* leases taken; rounds with two who lead */
     uint64_t batches_fenced;                 /* of a leader that had been succeeded */

@@ -806,6 +806,45 @@ void judge_started(struct sim *sim, const struct sim_worker *worker, const struc
                       (ull)start->attempt_id, start->resume_path);
 }
 
+/* Whoever is named has made it, or has said that it keeps a copy and had one. */
+void judge_source(struct sim *sim, const struct sim_worker *reader,
+                  const struct rec_copy_source *source)
+{
+    ROWS(sim, checkpoint, checkpoint)
+    {
+        const struct row_worker *maker = worker_row(sim, checkpoint->worker_id);
+        if (hash_equal(&checkpoint->content_hash, &source->content) && maker &&
+            strcmp(maker->name, source->worker) == 0)
+            return;
+    }
+    ROWS(sim, copy, copy)
+    {
+        const struct row_worker *holder = worker_row(sim, copy->worker_id);
+        if (hash_equal(&copy->content_hash, &source->content) &&
+            strcmp(holder->name, source->worker) == 0 && strcmp(source->worker, reader->name) != 0)
+            return;
+    }
+    sim_violation(sim, "a START names %s as a source that has neither original nor copy",
+                  source->worker);
+}
+
+/* Of a worker that has joined: rows and disk. */
+static bool copies_agree(struct sim *sim, const struct sim_worker *worker)
+{
+    size_t rows = 0, found = 0;
+    ROWS(sim, copy, copy)
+    {
+        const struct row_worker *holder = worker_row(sim, copy->worker_id);
+        if (copy->removed_at || strcmp(holder->name, worker->name) != 0)
+            continue;
+        rows++;
+        for (size_t i = 0; i < worker->copy_count; i++)
+            found += hash_equal(&worker->copies[i].content, &copy->content_hash) &&
+                     worker->copies[i].fetched_us == copy->fetched_at;
+    }
+    return rows == found && found == worker->copy_count;
+}
+
 void judge_fenced(struct sim *sim, const struct sim_worker *worker,
                   const struct sim_attempt *attempt)
 {
@@ -869,6 +908,9 @@ static const char *unrest(struct sim *sim)
     for (uint32_t i = 0; i < sim->swarm.workers; i++)
         if (!worker_is_clean(&sim->workers[i]))
             return arena_printf(&sim->arena, "w%u has not joined, or keeps attempts", i);
+    for (uint32_t i = 0; i < sim->swarm.workers; i++)
+        if (!sim->workers[i].for_ever && !copies_agree(sim, &sim->workers[i]))
+            return arena_printf(&sim->arena, "the rows of copies are not what w%u keeps", i);
     if (leading != 1)
         return arena_printf(&sim->arena, "%u coordinators lead", leading);
     if (!coordinator_true(sim) || !coordinator_is_quiet(coordinator_true(sim)))

@@ -17,6 +17,8 @@
 #define SIM_FILE_JOBS 1024u
 #define SIM_FILE_STEPS 256u
 #define SIM_ORPHANS 8u
+#define SIM_PUBLIC_KEY "0123456789012345678901234567890123456789"
+#define SIM_COPIES 4u /* that a worker keeps */
 #define SIM_STURDY 3u /* workers that always come back, large enough for every job */
 #define SIM_ARTIFACT_NAME "made"
 #define SIM_ROUNDS 1500u
@@ -162,6 +164,12 @@ struct sim_worker {
     uint64_t stamp_open; /* of the one that is not acknowledged; 0: none */
     bool open_is_health;
     uint64_t told_ms;
+    struct sim_copy {
+        struct hash content;
+        uint64_t fetched_us;
+    } copies[SIM_COPIES]; /* oldest first */
+    size_t copy_count;
+    bool copies_told; /* in this session, as they are */
     struct sim_attempt *attempts;
     size_t attempt_count, attempt_capacity;
 };
@@ -204,7 +212,7 @@ struct sim_packet {
     uint64_t session, epoch;
     char *bytes;       /* a frame; NULL: `request` */
     size_t length, request;
-    bool is_fence;
+    bool ends_session; /* when it is lost */
 };
 
 struct sim_file {
@@ -339,6 +347,8 @@ void judge_release(struct sim *sim, const struct outgoing *outgoing);
 /* A worker starts an attempt that it did not know; it kills one that it runs. */
 void judge_started(struct sim *sim, const struct sim_worker *worker,
                    const struct msg_start *start);
+void judge_source(struct sim *sim, const struct sim_worker *reader,
+                  const struct rec_copy_source *source);
 void judge_fenced(struct sim *sim, const struct sim_worker *worker,
                   const struct sim_attempt *attempt);
 /* What was submitted as that job, which the rows must have. */

@@ -180,6 +180,10 @@ void coordinator_on_packet(struct sim *sim, struct sim_coordinator *coordinator,
         event.kind = EVENT_WORKER_LEAVE;
         event.leave = (struct event_leave){.peer = peer, .leave = &message->u.worker_leave};
         break;
+    case MSG_COPIES:
+        event.kind = EVENT_COPIES;
+        event.copies = (struct event_copies){.peer = peer, .copies = &message->u.copies};
+        break;
     case MSG_NODE_REPORT:
         event.kind = EVENT_NODE_REPORT;
         event.node_report =

@@ -1,10 +1,10 @@
 /* sim_net.c - frames in flight: delayed, lost, doubled, reordered, cut off.
  *
  * A session delivers in order (as TCP does) unless the reorder fault is drawn, which then spares
- * JOIN: the core counts on a session's JOIN coming first, and the real network keeps that. What
- * is in flight when a session ends may still arrive, as with a real socket. Real sessions have no
- * gaps: a loss ends them. Here losses leave gaps, which is harder, but for that of a fence, which
- * nobody repeats before the next join. */
+ * JOIN and COPIES: the core counts on a session's JOIN coming first and on the newest list coming
+ * last, and the real network keeps that. What is in flight when a session ends may still arrive, as
+ * with a real socket. Real sessions have no gaps: a loss ends them. Here losses leave gaps, which is
+ * harder, but for those of a fence and of a list, which nobody repeats before the next join. */
 #include "common/wire/wire.h"
 #include "tests/lib/core/sim_inner.h"
 
@@ -58,9 +58,10 @@ bool net_is_cut(const struct sim *sim, uint32_t from, uint32_t to)
 static void packet_lost(struct sim *sim, struct sim_packet *packet)
 {
     mem_free(packet->bytes);
-    if (!packet->is_fence)
+    if (!packet->ends_session)
         return;
-    struct sim_worker *worker = &sim->workers[packet->to - SIM_AT_WORKER];
+    uint32_t place = packet->from >= SIM_AT_WORKER ? packet->from : packet->to;
+    struct sim_worker *worker = &sim->workers[place - SIM_AT_WORKER];
     if (worker->session == packet->session)
         worker_cut(sim, worker);
 }
@@ -105,8 +106,8 @@ void net_send(struct sim *sim, uint32_t from, uint32_t to, uint64_t session, uin
     struct sim_packet packet = {
         .from = from, .to = to, .session = session, .epoch = epoch, .length = frame.length};
     packet.bytes = buf_take(&frame);
-    packet.is_fence = message->tag == MSG_ATTEMPT_FENCE;
-    packet_send(sim, packet, message->tag == MSG_WORKER_JOIN);
+    packet.ends_session = message->tag == MSG_ATTEMPT_FENCE || message->tag == MSG_COPIES;
+    packet_send(sim, packet, message->tag == MSG_WORKER_JOIN || message->tag == MSG_COPIES);
 }
 
 void net_request(struct sim *sim, uint32_t coordinator, size_t request)

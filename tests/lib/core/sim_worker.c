@@ -141,6 +141,56 @@ static bool resume_is_whole(struct sim *sim, const struct msg_start *start)
     return file->there && file->content == saved_by;
 }
 
+/* ---- copies ------------------------------------------------------------------------------ */
+
+static void copy_forget(struct sim_worker *worker, size_t index)
+{
+    worker->copy_count--;
+    memmove(worker->copies + index, worker->copies + index + 1,
+            (worker->copy_count - index) * sizeof *worker->copies);
+    worker->copies_told = false;
+}
+
+/* Whether it is at its path only a real worker can see: here it is drawn. */
+static void copy_fetch(struct sim *sim, struct sim_worker *worker, const struct hash *content)
+{
+    for (size_t i = 0; i < worker->copy_count; i++)
+        if (hash_equal(&worker->copies[i].content, content))
+            return;
+    if (rng_below(&sim->rng, 2))
+        return;
+    if (worker->copy_count == SIM_COPIES)
+        copy_forget(worker, 0);
+    worker->copies[worker->copy_count++] = (struct sim_copy){*content, clock_us(sim, &worker->clock)};
+    worker->copies_told = false;
+    sim->result->copies++;
+}
+
+static void sources_take(struct sim *sim, struct sim_worker *worker, const struct msg_start *start)
+{
+    for (size_t i = 0; i < start->sources_count; i++) {
+        judge_source(sim, worker, &start->sources[i]);
+        copy_fetch(sim, worker, &start->sources[i].content);
+    }
+}
+
+static struct rec_held_copy *copies_list(struct sim *sim, const struct sim_worker *worker,
+                                         size_t *count)
+{
+    struct rec_held_copy *list = arena_alloc(&sim->arena, (SIM_COPIES + 1) * sizeof *list);
+    *count = worker->copy_count;
+    for (size_t i = 0; i < worker->copy_count; i++)
+        list[i] = (struct rec_held_copy){.content = worker->copies[i].content,
+                                         .size_bytes = 1,
+                                         .fetched_us = worker->copies[i].fetched_us,
+                                         .source = "w0"};
+    if (sim_has_bug(sim, SIM_BUG_FALSE_COPY))
+        list[(*count)++] = (struct rec_held_copy){
+            .content = {{1, (unsigned char)worker->index}}, .size_bytes = 1, .fetched_us = 1,
+            .source = "w0"};
+    return list;
+}
+
 static uint64_t cores_busy(const struct sim_worker *worker)
 {
     uint64_t busy = 0;
@@ -163,6 +213,7 @@ static void attempt_start(struct sim *sim, struct sim_worker *worker, const stru
     if (attempt_of(worker, start->attempt_id))
         return; /* idempotent, and remembered when it is gone */
     judge_started(sim, worker, start);
+    sources_take(sim, worker, start);
     struct sim_attempt attempt = {
         .node = start->node,
         .node_count = start->nodes_count,
@@ -345,12 +396,14 @@ static void join_send(struct sim *sim, struct sim_worker *worker)
                                      .cores = worker->cores,
                                      .memory_bytes = (uint64_t)16 << 30,
                                      .endpoint = worker->is_met ? "tcp://sim" : "",
-                                     .public_key = "",
+                                     .public_key = worker->is_met ? SIM_PUBLIC_KEY : "",
                                      .topology = "{}",
                                      .ends_in_ms = leaves(worker) ? ends_in_ms(sim, worker) : 0,
                                      .open_ended = worker->incarnation % 2};
     join_devices(sim, worker, join);
     join_held(sim, worker, join);
+    join->copies = copies_list(sim, worker, &join->copies_count);
+    worker->copies_told = true;
     worker->link = SIM_JOINING;
     worker->heard_ms = node_ms(sim, worker);
     worker_send(sim, worker, &message);
@@ -461,6 +514,21 @@ static void node_report_send(struct sim *sim, struct sim_worker *worker)
     if (worker->open_is_health)
         report->text = worker->ill_told ? "disk: failed" : "";
     worker->told_ms = now_ms;
+    worker_send(sim, worker, &message);
+}
+
+static void copies_send(struct sim *sim, struct sim_worker *worker)
+{
+    struct message message = {.tag = MSG_COPIES};
+    struct msg_copies *out = &message.u.copies;
+    if (worker->copy_count && rng_below(&sim->rng, 200) == 0 && !sim->healing)
+        copy_forget(worker, 0); /* room for others */
+    if (worker->copies_told)
+        return;
+    *out = (struct msg_copies){.worker_id = worker->worker_id,
+                               .incarnation = worker->incarnation};
+    out->copies = copies_list(sim, worker, &out->copies_count);
+    worker->copies_told = true;
     worker_send(sim, worker, &message);
 }
 
@@ -606,6 +674,7 @@ static void node_lose(struct sim *sim, struct sim_worker *worker)
     if (disk) {
         worker->attempt_count = 0; /* also what it remembered of ended ones */
         worker->epoch = 0;
+        worker->copy_count = 0;
         size_draw(sim, worker);
     }
     worker->link = SIM_OFF;
@@ -662,6 +731,7 @@ static void daemon_round(struct sim *sim, struct sim_worker *worker)
         return;
     beat_send(sim, worker);
     node_report_send(sim, worker);
+    copies_send(sim, worker);
     for (size_t i = 0; i < worker->attempt_count; i++)
         reports_send(sim, worker, &worker->attempts[i]);
 }

@@ -200,6 +200,40 @@ static void devices_read(struct trace *trace, struct msg_worker_join *join)
                                                .memory_bytes = 1};
 }
 
+/* "copies=PATH@FROM,PATH@FROM": what a report of that path made, fetched from FROM at time 7. */
+static struct rec_held_copy *copies_read(struct trace *trace, const char *given, size_t *count)
+{
+    char *rest = arena_strdup(&trace->arena, given);
+    struct rec_held_copy *list = arena_alloc(&trace->arena, WORDS_MAX * sizeof *list);
+    *count = 0;
+    for (char *path = strsep(&rest, ","); path && *path && *count < WORDS_MAX;
+         path = strsep(&rest, ",")) {
+        char *from = strchr(path, '@');
+        if (from)
+            *from++ = '\0';
+        struct rec_held_copy *copy = &list[(*count)++];
+        *copy = (struct rec_held_copy){.size_bytes = 10,
+                                       .fetched_us = BASE_US + 7000,
+                                       .is_dataset = strncmp(path, "/d/", 3) == 0,
+                                       .source = from ? from : ""};
+        hash_bytes(path, strlen(path), &copy->content);
+    }
+    return list;
+}
+
+static int verb_copies(struct trace *trace, struct err *err)
+{
+    size_t w = worker_index(trace, word_at(trace, 3));
+    struct msg_copies copies = {.worker_id = trace->workers[w].worker_id,
+                                .incarnation = trace->workers[w].incarnation};
+    copies.copies = copies_read(trace, word_at(trace, 4), &copies.copies_count);
+    struct event event = {.kind = EVENT_COPIES,
+                          .copies = {.peer = trace->workers[w].peer,
+                                     .request_seq = ++trace->request_seq,
+                                     .copies = &copies}};
+    return step(trace, &event, err);
+}
+
 static int verb_join(struct trace *trace, struct err *err)
 {
     size_t w = worker_index(trace, word_at(trace, 3));
@@ -223,6 +257,13 @@ static int verb_join(struct trace *trace, struct err *err)
         memset(hex, *option(trace, "engine", "0"), HASH_HEX_SIZE - 1);
         join.engine = hex;
     }
+    if (option(trace, "link", NULL)) { /* a digit stands for a whole key */
+        char *key = arena_alloc(&trace->arena, 41);
+        memset(key, *option(trace, "link", "0"), 40);
+        join.public_key = key;
+        join.endpoint = arena_printf(&trace->arena, "tcp://%s", join.name);
+    }
+    join.copies = copies_read(trace, option(trace, "copies", ""), &join.copies_count);
     held_read(trace, &join);
     labels_read(trace, &join);
     struct event event = {.kind = EVENT_WORKER_JOIN,
@@ -661,6 +702,7 @@ static const struct {
     {"retry", verb_control},     {"drain", verb_control},   {"undrain", verb_control},
     {"configure", verb_configure}, {"why", verb_why},           {"wall", verb_wall},
     {"outlook", verb_outlook},   {"node", verb_node},
+    {"copies", verb_copies},
     {"exec", verb_exec},         {"collect", verb_collect}, {"removed", verb_removed},
 };
 

@@ -8,7 +8,8 @@
  *
  * Verbs:
  *   join WORKER cores=N memory=GIB gpus=N label=NAME:VALUE incarnation=N held=ID,ID key=NAME
- *        engine=DIGIT
+ *        engine=DIGIT link=DIGIT (others reach it) copies=PATH@WORKER,...
+ *   copies WORKER PATH@WORKER,...   all that it keeps now, each from another worker
  *   beat WORKER | leave WORKER | tick | restart (a new leader loads what is committed)
  *   submit KEY [check|reuse]   KEY: any word, the submit key
  *   started ATTEMPT | finished ATTEMPT CAUSE [code=N] [text=WORD]
