@@ -97,6 +97,12 @@ char *cgroup_memory_base(enum cgroup_kind wanted, const char *base)
     return none ? NULL : base_v1("memory");
 }
 
+char *cgroup_device_base(enum cgroup_kind wanted)
+{
+    bool none = wanted == CGROUP_NONE || wanted == CGROUP_V2 || geteuid() != 0;
+    return none ? NULL : base_v1("devices");
+}
+
 static int group_give(const char *path, uid_t uid, gid_t gid, struct err *err)
 {
     static const char *const files[] = {"", "cgroup.procs", "cgroup.subtree_control"};
@@ -154,7 +160,7 @@ int cgroup_make(const char *base, const char *name, uint64_t memory_bytes, uid_t
 
 int cgroup_open(const char *path, const char *leaf)
 {
-    char *name = cgroup_file(path, NULL, leaf);
+    char *name = leaf ? cgroup_file(path, NULL, leaf) : mem_strdup(path);
     int fd = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
     mem_free(name);
     return fd;

@@ -23,12 +23,15 @@ char *cgroup_base(enum cgroup_kind wanted);
 /* The same of version 1's memory hierarchy; NULL also when `base` limits memory. */
 char *cgroup_memory_base(enum cgroup_kind wanted, const char *base);
 
+/* The same of version 1's devices hierarchy (device_group.h), which only root may narrow. */
+char *cgroup_device_base(enum cgroup_kind wanted);
+
 /* Makes the attempt's group with its leaves and gives it to uid, gid. memory_bytes 0: no limit.
  * *out_path: mem_free. Errors: ERR_IO. */
 int cgroup_make(const char *base, const char *name, uint64_t memory_bytes, uid_t uid, gid_t gid,
                 char **out_path, struct err *err) WARN_UNUSED;
 
-/* An open descriptor of the directory `<path>/<leaf>` for the next two; -1 when there is none. */
+/* An open descriptor of the directory `<path>[/<leaf>]` for the next two; -1 when there is none. */
 int cgroup_open(const char *path, const char *leaf);
 /* As fork(), and the child is born in the group of leaf_fd (-1: in ours). Moving a process that
  * exists already makes the kernel wait for every processor, which was measured at 10 to 15 ms; a

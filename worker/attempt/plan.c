@@ -90,6 +90,7 @@ static int texts_read(struct plan *plan, const json_t *root, struct err *err)
         {"engine", "", &plan->engine, true, true},
         {"cgroup", "", &plan->cgroup, true, true},
         {"memory_cgroup", "", &plan->memory_cgroup, true, true},
+        {"device_cgroup", "", &plan->device_cgroup, true, true},
         {"gpu_usage", "", &plan->gpu_usage, true, true},
         {"gpu_kind", "", &plan->gpu_kind, true, false},
         {"tmp", "/tmp", &plan->tmp, false, true},

@@ -7,8 +7,8 @@
  *    "wall_time_ms": 0, "stop_grace_ms": 30000, "stall_ms": 0, "log_bytes_max": 268435456,
  *    "cpus": [[0], [1]], "numa": [[0], [0]], "gpus": [["0"], ["1"]],
  *    "job_dir": "/…/jobs/7", "resume": "", "engine": "/…/bin/athanor-engine",
- *    "cgroup": "", "memory_cgroup": "", "gpu_usage": "/…/gpu-usage", "gpu_kind": "",
- *    "usage_ms": 10000,
+ *    "cgroup": "", "memory_cgroup": "", "device_cgroup": "",
+ *    "gpu_usage": "/…/gpu-usage", "gpu_kind": "", "usage_ms": 10000,
  *    "tmp": "/tmp", "epoch": 3,
  *    "spec": { … worker/README.md … }}
  * Of an attempt on several nodes `ranks` are those of this node, and it has besides
@@ -67,7 +67,7 @@ struct plan {
     uint64_t wall_time_ms, stop_grace_ms, stall_ms; /* 0: none, at once, none */
     uint64_t log_bytes_max;
     const char *job_dir, *resume, *engine, *tmp;
-    const char *cgroup, *memory_cgroup; /* "": none; cgroup.h */
+    const char *cgroup, *memory_cgroup, *device_cgroup; /* "": none; cgroup.h, device_group.h */
     uint64_t usage_ms;      /* between samples of what ranks use */
     const char *gpu_usage;  /* file, gpu_usage.h; "": none */
     const char *gpu_kind;   /* "amd": words are ROCm's; "": CUDA's */

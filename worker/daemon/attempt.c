@@ -51,6 +51,7 @@ struct attempt *attempt_add(struct daemon *daemon, uint64_t attempt_id, const ch
     attempt->folder = mem_strdup(folder);
     attempt->cgroup = mem_strdup("");
     attempt->memory_cgroup = mem_strdup("");
+    attempt->device_cgroup = mem_strdup("");
     attempt->state = ATTEMPT_RUNNING;
     attempt->pidfd = attempt->control_fd = attempt->listen_fd = -1;
     attempt->acked = folder_acked(folder);
@@ -92,6 +93,7 @@ static void attempt_free(struct attempt *attempt)
     mem_free(attempt->folder);
     mem_free(attempt->cgroup);
     mem_free(attempt->memory_cgroup);
+    mem_free(attempt->device_cgroup);
     mem_free(attempt);
 }
 
@@ -111,6 +113,7 @@ void attempt_remove(struct attempt *attempt)
         log_warn("attempt %" PRIu64 ": %s", attempt->attempt_id, err.text);
     group_remove(attempt, attempt->cgroup);
     group_remove(attempt, attempt->memory_cgroup);
+    group_remove(attempt, attempt->device_cgroup);
     slots_release(&daemon->slots, attempt->attempt_id);
     daemon->remembered[daemon->remembered_at++ % REMEMBERED_MAX] = attempt->attempt_id;
     while (*at != attempt)
@@ -458,8 +461,10 @@ static void folder_found(struct daemon *daemon, uint64_t attempt_id, const char 
         attempt->epoch = plan.epoch;
         mem_free(attempt->cgroup);
         mem_free(attempt->memory_cgroup);
+        mem_free(attempt->device_cgroup);
         attempt->cgroup = mem_strdup(plan.cgroup);
         attempt->memory_cgroup = mem_strdup(plan.memory_cgroup);
+        attempt->device_cgroup = mem_strdup(plan.device_cgroup);
         attempt->gang = gang_from_plan(&plan);
         attempt->node = attempt->gang ? attempt->gang->node : 0;
         attempt->cared_for = true;

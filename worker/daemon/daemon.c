@@ -619,7 +619,8 @@ static void strays_sweep(struct daemon *daemon)
 {
     const char *const places[] = {daemon->options->tmp, "/tmp", "/dev/shm"};
     struct err err = {0};
-    const char *const bases[] = {daemon->cgroup_base, daemon->cgroup_memory_base};
+    const char *const bases[] = {daemon->cgroup_base, daemon->cgroup_memory_base,
+                                 daemon->cgroup_device_base};
     size_t found = sweep_strays(daemon->attempts_dir, places, ARRAY_COUNT(places), bases,
                                 ARRAY_COUNT(bases), &err);
     if (found)
@@ -632,10 +633,13 @@ static void cgroups_prepare(struct daemon *daemon)
     enum cgroup_kind kind = daemon->options->cgroup_kind;
     daemon->cgroup_base = cgroup_base(kind);
     daemon->cgroup_memory_base = cgroup_memory_base(kind, daemon->cgroup_base);
+    daemon->cgroup_device_base = cgroup_device_base(kind);
     if (daemon->cgroup_base)
         cgroup_tidy(daemon->cgroup_base);
     if (daemon->cgroup_memory_base)
         cgroup_tidy(daemon->cgroup_memory_base);
+    if (daemon->cgroup_device_base)
+        cgroup_tidy(daemon->cgroup_device_base);
     log_info("attempts are held by %s, their memory by %s",
              daemon->cgroup_base ? daemon->cgroup_base : "their shepherds",
              daemon->cgroup_memory_base ? daemon->cgroup_memory_base
@@ -709,6 +713,7 @@ static void daemon_free(struct daemon *daemon)
     mem_free(daemon->catalogue);
     mem_free(daemon->cgroup_base);
     mem_free(daemon->cgroup_memory_base);
+    mem_free(daemon->cgroup_device_base);
     mem_free(daemon->attempts_dir);
     mem_free(daemon->gpu_usage);
     mem_free(daemon);

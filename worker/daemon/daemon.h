@@ -71,7 +71,7 @@ struct attempt {
     struct attempt *next;
     uint64_t attempt_id, job_id, epoch, node; /* node: index within the attempt */
     enum attempt_state state;
-    char *folder, *cgroup, *memory_cgroup; /* cgroups "": none */
+    char *folder, *cgroup, *memory_cgroup, *device_cgroup; /* cgroups "": none */
     struct attempt_gang *gang; /* NULL: on this node only */
 
     struct hook *hook;  /* the prolog, epilog or look at a GPU that runs; NULL: none */
@@ -126,7 +126,7 @@ struct daemon {
     struct slots slots;
     char *catalogue;   /* JSON */
     char engine_hash[HASH_HEX_SIZE]; /* of the program, taken at start; "": not readable */
-    char *cgroup_base, *cgroup_memory_base; /* NULL: none */
+    char *cgroup_base, *cgroup_memory_base, *cgroup_device_base; /* NULL: none */
     struct nursery nursery;
     char *attempts_dir;
     uint64_t incarnation;
@@ -232,8 +232,9 @@ void care_tick(struct daemon *daemon);
 /* isolation.c */
 void isolation_open(struct daemon *daemon);
 void isolation_close(struct daemon *daemon);
-/* Before its shepherd starts, in its cgroup. What keeps it from working is logged once. */
-void isolation_apply(const struct attempt *attempt);
+/* Before its shepherd starts; name: of the attempt's groups. What keeps it from working is logged
+ * once. */
+void isolation_apply(struct attempt *attempt, const char *name);
 
 /* gpu_sampler.c */
 void gpu_sampler_tick(struct daemon *daemon);

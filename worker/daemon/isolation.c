@@ -2,13 +2,14 @@
  *
  * CUDA_VISIBLE_DEVICES is a request to programs; whoever sets it anew has all GPUs. So the
  * attempt's cgroup gets a filter (device_filter.h) that refuses the files of every GPU of the node
- * but its own, of NVIDIA's also of those that are not offered. All slices of a GPU (MIG) share its
- * file: between them only the variable stands. Files that all need (nvidiactl, nvidia-uvm, kfd)
- * stay open. */
+ * but its own, of NVIDIA's also of those that are not offered; where that cannot be had and version
+ * 1's devices hierarchy is there, the attempt has a group in that as well (device_group.h). All
+ * slices of a GPU (MIG) share its file: between them only the variable stands. Files that all need
+ * (nvidiactl, nvidia-uvm, kfd) stay open. */
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "worker/attempt/cgroup_file.h"
-#include "worker/attempt/device_filter.h"
+#include "worker/attempt/device_group.h"
 #include "worker/daemon/daemon.h"
 
 #include <dirent.h>
@@ -19,6 +20,7 @@
 struct isolation {
     struct device_number all[DEVICE_FILTER_MAX]; /* of the node's GPUs */
     size_t count;
+    bool by_group;  /* of version 1; else by a filter */
     bool off, said; /* it cannot be done; the reason was logged */
 };
 
@@ -79,8 +81,10 @@ void isolation_open(struct daemon *daemon)
         node_scan(isolation);
     if (isolation->count == 0)
         return;
-    if (!daemon->cgroup_base || cgroup_is_v1(daemon->cgroup_base))
-        switch_off(isolation, "there are no cgroups of version 2 for attempts");
+    isolation->by_group = !daemon->cgroup_base || cgroup_is_v1(daemon->cgroup_base);
+    if (isolation->by_group && !daemon->cgroup_device_base)
+        switch_off(isolation, "there are neither cgroups of version 2 for attempts nor version 1's "
+                              "devices hierarchy, or we are not root");
 }
 
 void isolation_close(struct daemon *daemon)
@@ -105,7 +109,33 @@ static bool given_find(const struct attempt *attempt, struct device_number *out,
     return true;
 }
 
-void isolation_apply(const struct attempt *attempt)
+static int group_apply(struct attempt *attempt, const char *name,
+                       const struct device_number *refused, size_t count, struct err *err)
+{
+    char *path;
+    if (count == 0)
+        return 0;
+    if (device_group_make(attempt->daemon->cgroup_device_base, name, refused, count, &path, err) <
+        0)
+        return -1;
+    mem_free(attempt->device_cgroup);
+    attempt->device_cgroup = path;
+    return 0;
+}
+
+static int refuse(struct attempt *attempt, const char *name, const struct device_number *refused,
+                  size_t count, struct err *err)
+{
+    struct isolation *isolation = attempt->daemon->isolation;
+    if (!isolation->by_group && device_filter_attach(attempt->cgroup, refused, count, err) == 0)
+        return 0;
+    if (!isolation->by_group && !attempt->daemon->cgroup_device_base)
+        return -1;
+    isolation->by_group = true;
+    return group_apply(attempt, name, refused, count, err);
+}
+
+void isolation_apply(struct attempt *attempt, const char *name)
 {
     struct isolation *isolation = attempt->daemon->isolation;
     struct device_number given[INVENTORY_GPUS_MAX], refused[DEVICE_FILTER_MAX];
@@ -120,6 +150,6 @@ void isolation_apply(const struct attempt *attempt)
     for (size_t i = 0; i < isolation->count; i++)
         if (!number_find(given, given_count, &isolation->all[i]))
             refused[count++] = isolation->all[i];
-    if (device_filter_attach(attempt->cgroup, refused, count, &err) < 0)
+    if (refuse(attempt, name, refused, count, &err) < 0)
         switch_off(isolation, err.text);
 }

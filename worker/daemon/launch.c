@@ -26,7 +26,7 @@ struct spawn {
     int listen_fd;                /* the same; -1: none */
     int secret_fds[SPEC_SECRETS_MAX]; /* the same */
     size_t secret_count;
-    int group_fd;                 /* -1: none */
+    int group_fd, device_group_fd; /* -1: none */
 };
 
 static void arguments_fill(const struct launch_shepherd *launch, const char *out[12])
@@ -71,7 +71,8 @@ static void child_run(const struct spawn *spawn, bool inside)
 {
     process_signals_reset();
     setsid();
-    if (child_files(spawn) && (inside || cgroup_join(spawn->group_fd)))
+    if (child_files(spawn) && (inside || cgroup_join(spawn->group_fd)) &&
+        (spawn->device_group_fd < 0 || cgroup_join(spawn->device_group_fd)))
         execv(spawn->arguments[0], (char *const *)spawn->arguments);
     const char *why = strerrordesc_np(errno);
     ssize_t wrote = why ? write(spawn->log_fd, why, strlen(why)) : 0;
@@ -91,11 +92,19 @@ static int high_of(int fd, const char *what, struct err *err)
     return high;
 }
 
+static int group_open(const char *path, const char *leaf, int *out, struct err *err)
+{
+    if (!path[0])
+        return 0;
+    *out = cgroup_open(path, leaf);
+    return *out < 0 ? err_errno(err, "open cgroup '%s'", path) : 0;
+}
+
 static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn, struct err *err)
 {
     int lock_fd;
     *spawn = (struct spawn){.null_fd = -1, .log_fd = -1, .lock_fd = -1, .listen_fd = -1,
-                            .group_fd = -1};
+                            .group_fd = -1, .device_group_fd = -1};
     arguments_fill(launch, spawn->arguments);
     if (access(launch->program, X_OK) < 0)
         return err_errno(err, "run the shepherd '%s'", launch->program);
@@ -118,16 +127,15 @@ static int spawn_open(const struct launch_shepherd *launch, struct spawn *spawn,
     }
     if (spawn->lock_fd < 0 || spawn->log_fd < 0 || spawn->null_fd < 0)
         return -1;
-    if (!launch->cgroup[0])
-        return 0;
-    spawn->group_fd = cgroup_open(launch->cgroup, "shepherd");
-    return spawn->group_fd < 0 ? err_errno(err, "open cgroup '%s'", launch->cgroup) : 0;
+    return group_open(launch->cgroup, "shepherd", &spawn->group_fd, err) < 0
+               ? -1
+               : group_open(launch->device_cgroup, NULL, &spawn->device_group_fd, err);
 }
 
 static void spawn_close(struct spawn *spawn)
 {
     const int fds[] = {spawn->null_fd, spawn->log_fd, spawn->lock_fd, spawn->listen_fd,
-                       spawn->group_fd};
+                       spawn->group_fd, spawn->device_group_fd};
     for (size_t i = 0; i < ARRAY_COUNT(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);

@@ -14,6 +14,7 @@ struct launch_shepherd {
     const int *secret_fds; /* the same, one for each of the spec's secrets; not with the nursery */
     size_t secret_count;   /* at most SPEC_SECRETS_MAX */
     const char *cgroup;  /* it is born in this group's leaf `shepherd`; "": in our group */
+    const char *device_cgroup; /* which it joins before its exec; "": none; not with the nursery */
     /* Forks it without loading anything; NULL: executed anew, as attempts of several ranks are:
      * PMIx has threads, and what is born by cgroup_fork without exec should not. */
     struct nursery *nursery;

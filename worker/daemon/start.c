@@ -131,14 +131,14 @@ static int cgroup_give(struct starting *s, struct err *err)
         mem_free(s->attempt->memory_cgroup);
         s->attempt->memory_cgroup = path;
     }
-    if (!daemon->cgroup_base)
-        return 0;
-    if (cgroup_make(daemon->cgroup_base, name, memory_bytes, s->attempt->account.uid,
-                    s->attempt->account.gid, &path, err) < 0)
-        return -1;
-    mem_free(s->attempt->cgroup);
-    s->attempt->cgroup = path;
-    isolation_apply(s->attempt);
+    if (daemon->cgroup_base) {
+        if (cgroup_make(daemon->cgroup_base, name, memory_bytes, s->attempt->account.uid,
+                        s->attempt->account.gid, &path, err) < 0)
+            return -1;
+        mem_free(s->attempt->cgroup);
+        s->attempt->cgroup = path;
+    }
+    isolation_apply(s->attempt, name);
     return 0;
 }
 
@@ -277,6 +277,8 @@ static int plan_write(const struct starting *s, struct err *err)
         json_object_set_new(root, "secrets", secrets_json(s));
     if (s->attempt->memory_cgroup[0])
         json_object_set_new(root, "memory_cgroup", json_string(s->attempt->memory_cgroup));
+    if (s->attempt->device_cgroup[0])
+        json_object_set_new(root, "device_cgroup", json_string(s->attempt->device_cgroup));
     if (s->attempt->gang)
         json_object_set_new(root, "gang",
                             gang_plan_json(s->daemon, start, s->met, s->attempt->gang));
@@ -306,10 +308,12 @@ int attempt_launch(struct attempt *attempt, struct err *err)
                                      .folder = attempt->folder,
                                      .listen_fd = attempt->listen_fd,
                                      .cgroup = attempt->cgroup,
+                                     .device_cgroup = attempt->device_cgroup,
                                      .secret_fds = attempt->secrets.fds,
                                      .secret_count = attempt->secrets.count};
     struct launched launched;
-    if (attempt->is_single && attempt->listen_fd < 0 && attempt->secrets.count == 0)
+    if (attempt->is_single && attempt->listen_fd < 0 && attempt->secrets.count == 0 &&
+        !attempt->device_cgroup[0])
         launch.nursery = &daemon->nursery;
     int rc = launch_shepherd(&launch, &launched, err);
     if (attempt->listen_fd >= 0)

@@ -2,7 +2,7 @@
  * of cgroups that this machine lets us use. */
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/cgroup_file.h"
-#include "worker/attempt/device_filter.h"
+#include "worker/attempt/device_group.h"
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -316,6 +316,72 @@ static int eater_end(pid_t pid, int go)
     return status;
 }
 
+/* Numbers of NVIDIA's files: 195:0 and up are GPUs, 195:255 is nvidiactl. */
+static void lists_of_what_is_allowed_are_narrowed_to_what_is_not_refused(void **state)
+{
+    const struct device_number refused[] = {{195, 1}, {195, 3}};
+    static const struct {
+        const char *list, *deny;
+        size_t allowed; /* rules that take the place of one */
+    } cases[] = {
+        {"a *:* rwm\n", "c 195:1 rwm\nc 195:3 rwm\n", 0},
+        {"c 1:3 rw\nc 195:1 rw\nc 195:2 rw\n", "c 195:1 rw\n", 0},
+        {"c *:* m\nb *:* rwm\nc 195:* rwm\n", "c 195:* rwm\n", 254},
+        {"c 136:* rwm\nc 195:0 rwm\nb 195:1 rwm\n", "", 0},
+        {"", "", 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct buf deny = {0}, allow = {0};
+        struct err err = {0};
+        size_t allowed = 0;
+        assert_int_equal(device_group_rules(cases[i].list, refused, 2, &deny, &allow, &err), 0);
+        assert_string_equal(buf_text(&deny), cases[i].deny);
+        for (const char *at = buf_text(&allow); (at = strchr(at, '\n')); at++)
+            allowed++;
+        assert_int_equal(allowed, cases[i].allowed);
+        if (allowed) {
+            assert_non_null(strstr(buf_text(&allow), "c 195:0 rwm\nc 195:2 rwm\nc 195:4 rwm\n"));
+            assert_non_null(strstr(buf_text(&allow), "c 195:255 rwm\n"));
+        }
+        buf_done(&deny);
+        buf_done(&allow);
+    }
+}
+
+static void rules_that_cannot_be_narrowed_are_told(void **state)
+{
+    const struct device_number refused = {195, 1};
+    static const char *const lists[] = {"c 1:3 rw\nc *:* rwm\n", "c *:1 r\n", "rubbish\n"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
+        struct buf deny = {0}, allow = {0};
+        struct err err = {0};
+        assert_int_equal(device_group_rules(lists[i], &refused, 1, &deny, &allow, &err), -1);
+        assert_int_equal(err.kind, ERR_INVALID);
+        assert_non_null(strstr(err.text, "devices.list has"));
+        buf_done(&deny);
+        buf_done(&allow);
+    }
+}
+
+/* A folder stands for a hierarchy that is not there: nothing is left when it cannot be read. */
+static void a_group_whose_rules_cannot_be_read_is_not_left(void **state)
+{
+    const struct device_number refused = {195, 1};
+    char base[] = "/tmp/athanor-devices-XXXXXX", *path = NULL, *group;
+    struct err err = {0};
+    (void)state;
+    assert_non_null(mkdtemp(base));
+    assert_int_equal(device_group_make(base, "a", &refused, 1, &path, &err), -1);
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    assert_null(path);
+    group = cgroup_file(base, NULL, "a");
+    assert_int_equal(access(group, F_OK), -1);
+    mem_free(group);
+    assert_int_equal(rmdir(base), 0);
+}
+
 static void more_memory_than_the_group_may_have_kills_and_the_neighbour_lives(void **state)
 {
     (void)state;
@@ -357,6 +423,9 @@ int main(void)
         cmocka_unit_test(double_forked_and_setsid_processes_die_in_a_group_of_version_1),
         cmocka_unit_test(even_root_cannot_open_a_device_that_its_group_is_refused),
         cmocka_unit_test(as_many_devices_as_a_filter_takes_are_refused_and_no_more),
+        cmocka_unit_test(lists_of_what_is_allowed_are_narrowed_to_what_is_not_refused),
+        cmocka_unit_test(rules_that_cannot_be_narrowed_are_told),
+        cmocka_unit_test(a_group_whose_rules_cannot_be_read_is_not_left),
         cmocka_unit_test(what_is_no_device_is_refused_by_name),
         cmocka_unit_test(more_memory_than_the_group_may_have_kills_and_the_neighbour_lives),
     };

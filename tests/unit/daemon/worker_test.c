@@ -7,6 +7,7 @@
 #include "common/net/lines.h"
 #include "common/net/server.h"
 #include "worker/attempt/cgroup.h"
+#include "worker/attempt/folder.h"
 #include "worker/attempt/procs.h"
 
 #include <errno.h>
@@ -1031,7 +1032,7 @@ static bool printed(struct fixture *f, uint64_t attempt_id)
 }
 
 /* Two GPUs whose files are copies of /dev/full and /dev/zero; false where none can be made. */
-static bool worker_with_devices(struct fixture *f)
+static bool worker_with_devices(struct fixture *f, const char *cgroups)
 {
     char json[600], option[300];
     if (mknod(in_home(f, "gpu-0"), S_IFCHR | 0666, makedev(1, 7)) < 0 ||
@@ -1043,7 +1044,7 @@ static bool worker_with_devices(struct fixture *f)
              f->home, f->home);
     text_write(f, "gpus.json", json);
     snprintf(option, sizeof option, "fake:%s", in_home(f, "gpus.json"));
-    worker_again(f, (const char *const[]){"--gpus", option, "--cgroups", "v2", NULL});
+    worker_again(f, (const char *const[]){"--gpus", option, "--cgroups", cgroups, NULL});
     return true;
 }
 
@@ -1057,14 +1058,27 @@ static const char *log_of(struct fixture *f, uint64_t attempt_id)
 #define OPEN_BOTH \
     "for i in 0 1; do head -c0 $HOME_DIR/gpu-$i 2>/dev/null && printf $i || printf -; done; echo"
 
-static void a_job_opens_the_gpus_that_it_was_given_and_no_others(void **state)
+static bool device_group_is_gone(struct fixture *f, uint64_t attempt_id)
 {
-    struct fixture *f = *state;
-    char *base = cgroup_base(CGROUP_V2);
-    bool can = base && worker_with_devices(f);
+    char tag[FOLDER_TAG_SIZE], *base = cgroup_device_base(CGROUP_V1);
+    char *attempts = mem_strdup(attempt_folder(f, attempt_id));
+    *strrchr(attempts, '/') = '\0';
+    folder_tag(attempts, tag);
+    char *group = mem_printf("%s/%s-%" PRIu64, base, tag, attempt_id);
+    bool gone = !file_exists(group);
+    mem_free(group);
+    mem_free(attempts);
+    mem_free(base);
+    return gone;
+}
+
+/* base: where groups for it may be made; taken. */
+static void only_given_gpus_are_opened(struct fixture *f, const char *cgroups, char *base)
+{
+    bool can = base && worker_with_devices(f, cgroups);
     mem_free(base);
     if (!can) {
-        print_message("SKIPPED: no cgroup of version 2 or device file can be made here\n");
+        print_message("SKIPPED: no cgroup (%s) or device file can be made here\n", cgroups);
         skip();
     }
     start_on_gpus(f, 1, 1, OPEN_BOTH "; until [ -e $HOME_DIR/file-1 ]; do sleep 0.05; done");
@@ -1079,13 +1093,25 @@ static void a_job_opens_the_gpus_that_it_was_given_and_no_others(void **state)
     start_on_gpus(f, 4, 2, OPEN_BOTH);
     assert_cause(f, 4, "success");
     assert_string_equal(log_of(f, 4), "01\n");
-    if (strcmp(log_of(f, 3), "01\n") == 0) {
+    if (strcmp(cgroups, "v2") == 0 && strcmp(log_of(f, 3), "01\n") == 0) {
         print_message("SKIPPED: this kernel lets us attach no device filter\n");
         skip();
     }
     assert_string_equal(log_of(f, 1), "0-\n");
     assert_string_equal(log_of(f, 2), "-1\n");
     assert_string_equal(log_of(f, 3), "--\n");
+}
+
+static void a_job_opens_the_gpus_that_it_was_given_and_no_others(void **state)
+{
+    only_given_gpus_are_opened(*state, "v2", cgroup_base(CGROUP_V2));
+}
+
+static void by_version_1_too_a_job_opens_the_gpus_that_it_was_given_and_no_others(void **state)
+{
+    struct fixture *f = *state;
+    only_given_gpus_are_opened(f, "v1", cgroup_device_base(CGROUP_V1));
+    UNTIL(f, device_group_is_gone, 4);
 }
 
 static double newest_value(struct fixture *f, uint64_t attempt_id, const char *name)
@@ -1685,6 +1711,7 @@ int main(void)
         TEST(a_gpu_that_does_not_come_free_behind_an_attempt_is_withheld),
         TEST(a_gpu_that_takes_a_moment_to_come_free_is_waited_for),
         TEST(a_job_opens_the_gpus_that_it_was_given_and_no_others),
+        TEST(by_version_1_too_a_job_opens_the_gpus_that_it_was_given_and_no_others),
         TEST(what_a_rank_uses_becomes_series_its_gpus_included),
         TEST(a_look_at_gpus_that_hangs_costs_their_series_and_nothing_else),
         TEST(double_forked_and_setsid_processes_die_however_attempts_are_held),
