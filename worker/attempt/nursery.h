@@ -25,7 +25,7 @@ enum nursery_kind {
 struct nursery_request {
     uint32_t kind;
     int32_t pid; /* NURSERY_ASK */
-    uint32_t has_group;
+    uint32_t has_group, private_shm;
     char user[NURSERY_USER_BYTES]; /* account to become; "": it stays ours */
     char folder[NURSERY_PATH_BYTES];
 };

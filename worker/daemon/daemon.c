@@ -7,6 +7,7 @@
 #include "common/base/mem.h"
 #include "common/net/notify.h"
 #include "worker/attempt/cgroup.h"
+#include "worker/attempt/shm.h"
 #include "worker/attempt/folder.h"
 #include "worker/attempt/sweep.h"
 #include "worker/daemon/hook.h"
@@ -647,6 +648,23 @@ static void cgroups_prepare(struct daemon *daemon)
                                         : "looking at it");
 }
 
+static int shm_prepare(struct daemon *daemon, struct err *err)
+{
+    const char *kind = daemon->options->shm;
+    struct err why = {0};
+    if (strcmp(kind, "shared") == 0)
+        return 0;
+    daemon->private_shm = shm_try_private(&why) == 0;
+    if (daemon->private_shm)
+        return 0;
+    if (strcmp(kind, "private") == 0) {
+        *err = why;
+        return err_wrap(err, "--shm private");
+    }
+    log_info("attempts share the machine's /dev/shm: %s", why.text);
+    return 0;
+}
+
 static void on_health(void *user, const char *text)
 {
     node_report_add(user, "health", false, text, 0, 0);
@@ -676,6 +694,8 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
         loop_prepare(daemon, err) < 0)
         return -1;
     cgroups_prepare(daemon);
+    if (shm_prepare(daemon, err) < 0)
+        return -1;
     isolation_open(daemon);
     epoch_load(daemon);
     if (attempts_discover(daemon, err) < 0 || code_open(daemon, err) < 0 ||

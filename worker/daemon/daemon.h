@@ -126,6 +126,7 @@ struct daemon {
     struct slots slots;
     char *catalogue;   /* JSON */
     char engine_hash[HASH_HEX_SIZE]; /* of the program, taken at start; "": not readable */
+    bool private_shm; /* attempts get a /dev/shm of their own */
     char *cgroup_base, *cgroup_memory_base, *cgroup_device_base; /* NULL: none */
     struct nursery nursery;
     char *attempts_dir;

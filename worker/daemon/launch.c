@@ -21,7 +21,7 @@
 #define FD_END    (SECRET_FD + SPEC_SECRETS_MAX)
 
 struct spawn {
-    const char *arguments[12];
+    const char *arguments[13];
     int null_fd, log_fd, lock_fd; /* all from FD_END up, so that no dup2 is onto another */
     int listen_fd;                /* the same; -1: none */
     int secret_fds[SPEC_SECRETS_MAX]; /* the same */
@@ -29,7 +29,7 @@ struct spawn {
     int group_fd, device_group_fd; /* -1: none */
 };
 
-static void arguments_fill(const struct launch_shepherd *launch, const char *out[12])
+static void arguments_fill(const struct launch_shepherd *launch, const char *out[13])
 {
     size_t count = 0;
     out[count++] = launch->program;
@@ -47,6 +47,8 @@ static void arguments_fill(const struct launch_shepherd *launch, const char *out
         out[count++] = "--user";
         out[count++] = launch->user;
     }
+    if (launch->private_shm)
+        out[count++] = "--private-shm";
     out[count++] = launch->folder;
     out[count] = NULL;
 }
@@ -161,9 +163,14 @@ static int hatch(const struct launch_shepherd *launch, const struct spawn *spawn
     if (!launch->nursery)
         return execute(spawn, out, err);
     *out = (struct launched){.pidfd = -1};
-    if (nursery_start(launch->nursery, launch->program, launch->user, launch->folder,
-                      spawn->lock_fd, spawn->log_fd, spawn->group_fd, &out->pid, &out->pidfd,
-                      &why) == 0)
+    const struct nursery_wish wish = {.program = launch->program,
+                                      .user = launch->user,
+                                      .folder = launch->folder,
+                                      .private_shm = launch->private_shm,
+                                      .lock_fd = spawn->lock_fd,
+                                      .log_fd = spawn->log_fd,
+                                      .group_fd = spawn->group_fd};
+    if (nursery_start(launch->nursery, &wish, &out->pid, &out->pidfd, &why) == 0)
         return 0;
     log_warn("starting the shepherd without the nursery: %s", why.text);
     return execute(spawn, out, err);

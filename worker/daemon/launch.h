@@ -15,6 +15,7 @@ struct launch_shepherd {
     size_t secret_count;   /* at most SPEC_SECRETS_MAX */
     const char *cgroup;  /* it is born in this group's leaf `shepherd`; "": in our group */
     const char *device_cgroup; /* which it joins before its exec; "": none; not with the nursery */
+    bool private_shm;    /* it gets a /dev/shm of its own (worker/attempt/shm.h) */
     /* Forks it without loading anything; NULL: executed anew, as attempts of several ranks are:
      * PMIx has threads, and what is born by cgroup_fork without exec should not. */
     struct nursery *nursery;

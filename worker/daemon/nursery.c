@@ -91,21 +91,23 @@ static int talk(struct nursery *nursery, const struct nursery_request *request, 
     return rc;
 }
 
-int nursery_start(struct nursery *nursery, const char *program, const char *user,
-                  const char *folder, int lock_fd, int log_fd, int group_fd, pid_t *out_pid,
+int nursery_start(struct nursery *nursery, const struct nursery_wish *wish, pid_t *out_pid,
                   int *out_pidfd, struct err *err)
 {
-    struct nursery_request request = {.kind = NURSERY_START, .has_group = group_fd >= 0};
+    struct nursery_request request = {.kind = NURSERY_START,
+                                      .has_group = wish->group_fd >= 0,
+                                      .private_shm = wish->private_shm};
     struct nursery_answer answer = {0};
-    const int fds[] = {lock_fd, log_fd, group_fd};
+    const int fds[] = {wish->lock_fd, wish->log_fd, wish->group_fd};
     int pidfd = -1;
-    if (strlen(folder) >= sizeof request.folder || strlen(user) >= sizeof request.user)
-        return err_set(err, ERR_LIMIT, "'%s' or '%s' is too long for a message", folder, user);
-    if (nursery->fd < 0 && nursery_open(nursery, program, err) < 0)
+    if (strlen(wish->folder) >= sizeof request.folder || strlen(wish->user) >= sizeof request.user)
+        return err_set(err, ERR_LIMIT, "'%s' or '%s' is too long for a message", wish->folder,
+                       wish->user);
+    if (nursery->fd < 0 && nursery_open(nursery, wish->program, err) < 0)
         return -1;
-    snprintf(request.folder, sizeof request.folder, "%s", folder);
-    snprintf(request.user, sizeof request.user, "%s", user);
-    if (talk(nursery, &request, fds, group_fd >= 0 ? 3 : 2, &answer, &pidfd, err) < 0)
+    snprintf(request.folder, sizeof request.folder, "%s", wish->folder);
+    snprintf(request.user, sizeof request.user, "%s", wish->user);
+    if (talk(nursery, &request, fds, request.has_group ? 3 : 2, &answer, &pidfd, err) < 0)
         return -1;
     if (answer.pid <= 0) {
         errno = answer.error;

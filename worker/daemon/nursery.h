@@ -17,8 +17,12 @@ struct nursery {
 /* Asks for a shepherd; starts the nursery from `program` when none runs. group_fd -1: none. The
  * nursery is ended on any trouble, so that the next attempt gets a new one. Errors: ERR_IO,
  * ERR_LIMIT (a path that no message holds). */
-int nursery_start(struct nursery *nursery, const char *program, const char *user,
-                  const char *folder, int lock_fd, int log_fd, int group_fd, pid_t *out_pid,
+struct nursery_wish {
+    const char *program, *user, *folder; /* as in launch.h */
+    bool private_shm;
+    int lock_fd, log_fd, group_fd;
+};
+int nursery_start(struct nursery *nursery, const struct nursery_wish *wish, pid_t *out_pid,
                   int *out_pidfd, struct err *err) WARN_UNUSED;
 /* How a shepherd of it ended, as of wait(2); false when nobody knows. */
 bool nursery_ask(struct nursery *nursery, pid_t pid, int *out_status);

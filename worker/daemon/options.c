@@ -81,6 +81,9 @@ static const struct option {
     {"--cgroups", "auto|v2|v1|none", OPTION_TEXT, AT(cgroups), NULL,
      "what holds attempts together: control groups of version 2 or 1, or only the shepherd "
      "(default: auto, the first that may be used)"},
+    {"--shm", "auto|private|shared", OPTION_TEXT, AT(shm), NULL,
+     "whether each attempt has a /dev/shm of its own, which goes with its last process, or the "
+     "machine's, where jobs can share files, and leave them (default: auto, its own if we may)"},
     {"--prolog", "FILE", OPTION_TEXT, AT(prolog), NULL,
      "program to run before the ranks of each attempt start; if it fails the attempt is tried "
      "elsewhere and this node goes into quarantine"},
@@ -346,6 +349,15 @@ static void defaults_set(struct options *options)
         options->server_key = beside_keys(options, "coordinator.pub");
 }
 
+static int shm_check(const struct options *options, struct err *err)
+{
+    static const char *const kinds[] = {"auto", "private", "shared"};
+    for (size_t i = 0; i < ARRAY_COUNT(kinds); i++)
+        if (strcmp(options->shm, kinds[i]) == 0)
+            return 0;
+    return err_set(err, ERR_INVALID, "--shm '%s', expected auto, private or shared", options->shm);
+}
+
 static int cgroups_read(struct options *options, struct err *err)
 {
     static const struct {
@@ -434,6 +446,7 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
                               .job_user = "",
                               .job_accounts = "",
                               .links = "auto",
+                              .shm = "auto",
                               .cgroups = "auto",
                               .prolog = "",
                               .epilog = "",
@@ -460,7 +473,8 @@ int options_read(int count, char *const *arguments, struct options *out, struct 
     if (rc == 0 && serves) {
         rc = endpoints_default(&options, err);
         if (rc == 0)
-            rc = required_check(&options, err) < 0 || until_read(&options, err) < 0
+            rc = required_check(&options, err) < 0 || until_read(&options, err) < 0 ||
+                         shm_check(&options, err) < 0
                      ? -1
                      : cgroups_read(&options, err);
         if (rc == 0)

@@ -38,6 +38,7 @@ struct options {
     const char *engine, *shepherd; /* programs; "" = beside our own */
     const char *tmp;
     const char *links;   /* "auto", "none", an endpoint */
+    const char *shm;     /* "auto", "private", "shared" */
     const char *cgroups; /* as given */
     enum cgroup_kind cgroup_kind;
     const char *job_user, *job_accounts; /* at most one of them; "same" or a file */

@@ -309,6 +309,7 @@ int attempt_launch(struct attempt *attempt, struct err *err)
                                      .listen_fd = attempt->listen_fd,
                                      .cgroup = attempt->cgroup,
                                      .device_cgroup = attempt->device_cgroup,
+                                     .private_shm = daemon->private_shm,
                                      .secret_fds = attempt->secrets.fds,
                                      .secret_count = attempt->secrets.count};
     struct launched launched;

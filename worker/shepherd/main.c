@@ -2,6 +2,7 @@
  * started it. See README.md. */
 #include "common/base/log.h"
 #include "worker/attempt/folder.h"
+#include "worker/attempt/shm.h"
 #include "worker/shepherd/dump.h"
 #include "worker/shepherd/nursery.h"
 #include "worker/shepherd/run.h"
@@ -18,7 +19,7 @@
 
 static const char usage[] =
     "usage: athanor-shepherd [--lock-fd N] [--listen-fd N] [--secrets-fd N] [--user NAME]\n"
-    "                        FOLDER\n"
+    "                        [--private-shm] FOLDER\n"
     "       athanor-shepherd --nursery N\n"
     "       athanor-shepherd --dump FOLDER\n"
     "\n"
@@ -28,6 +29,7 @@ static const char usage[] =
     "  --listen-fd N socket at which shepherds of other nodes connect\n"
     "  --secrets-fd N the first of the descriptors that hold the plan's secrets\n"
     "  --user NAME   account to become first; needs root\n"
+    "  --private-shm a /dev/shm of the attempt's own; needs root\n"
     "  --nursery N   fork a shepherd for each request at the socket N, until it is closed\n"
     "  --dump        print the report stream of FOLDER as JSON lines instead\n"
     "  --help        this text\n"
@@ -69,7 +71,7 @@ static int user_become(const char *name, struct err *err)
 
 struct options {
     const char *folder, *lock_fd, *listen_fd, *secrets_fd, *user, *nursery;
-    bool dump, help, wrong;
+    bool private_shm, dump, help, wrong;
 };
 
 static void options_read(int count, char **arguments, struct options *out)
@@ -92,6 +94,8 @@ static void options_read(int count, char **arguments, struct options *out)
             continue;
         if (strcmp(arguments[i], "--help") == 0)
             out->help = true;
+        else if (strcmp(arguments[i], "--private-shm") == 0)
+            out->private_shm = true;
         else if (strcmp(arguments[i], "--dump") == 0)
             out->dump = true;
         else if (!out->folder && arguments[i][0] != '-')
@@ -104,6 +108,8 @@ static void options_read(int count, char **arguments, struct options *out)
 static int attempt_do(const struct options *options, struct err *err)
 {
     setsid(); /* fails when we lead a session already, which is as good */
+    if (options->private_shm && shm_make_private(err) < 0)
+        return -1;
     if (options->user && user_become(options->user, err) < 0)
         return -1;
     if (lock_take(options->folder, options->lock_fd, err) < 0)
@@ -125,13 +131,14 @@ static int attempt_end(int rc, const struct err *err)
 }
 
 /* The life of a shepherd that the nursery has forked. */
-static int attempt_live(const char *folder, const char *user, int lock_fd)
+static int attempt_live(const char *folder, const char *user, int lock_fd, bool private_shm)
 {
     struct err err = {0};
     char lock_text[16];
     snprintf(lock_text, sizeof lock_text, "%d", lock_fd);
     struct options options = {
-        .folder = folder, .lock_fd = lock_text, .user = user[0] ? user : NULL};
+        .folder = folder, .lock_fd = lock_text, .user = user[0] ? user : NULL,
+        .private_shm = private_shm};
     return attempt_end(attempt_do(&options, &err), &err);
 }
 

@@ -62,7 +62,7 @@ static void child_live(struct nursery *nursery, const struct nursery_request *re
     close(fds[1]);
     if (request->has_group)
         close(fds[2]);
-    exit(nursery->run(request->folder, request->user, fds[0]));
+    exit(nursery->run(request->folder, request->user, fds[0], request->private_shm));
 }
 
 static int start(struct nursery *nursery, const struct nursery_request *request, const int *fds,

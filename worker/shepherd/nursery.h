@@ -5,7 +5,7 @@
 #include "common/base/err.h"
 
 /* What a fork does with its life; returns its exit code. lock_fd holds the folder's lock. */
-typedef int nursery_run(const char *folder, const char *user, int lock_fd);
+typedef int nursery_run(const char *folder, const char *user, int lock_fd, bool private_shm);
 
 /* Serves the daemon at the other end of `fd` until it is gone. The shepherds forked meanwhile live
  * on: they lead sessions of their own and need nobody. */

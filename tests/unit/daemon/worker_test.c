@@ -9,6 +9,7 @@
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/folder.h"
 #include "worker/attempt/procs.h"
+#include "worker/attempt/shm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -593,6 +594,25 @@ static void messages_of_an_older_epoch_change_nothing(void **state)
     assert_false(started(f, 3));
 }
 
+static void worker_again(struct fixture *f, const char *const *extra)
+{
+    unsigned joins = f->joins;
+    worker_end(f, SIGKILL);
+    worker_start_as(f, extra);
+    UNTIL(f, joined, joins + 1);
+}
+
+static bool printed(struct fixture *f, uint64_t attempt_id)
+{
+    return entry_find(f, attempt_id, REPORT_LOG) != NULL;
+}
+
+static const char *log_of(struct fixture *f, uint64_t attempt_id)
+{
+    const struct entry *entry = entry_find(f, attempt_id, REPORT_LOG);
+    return entry ? entry->text : "";
+}
+
 static void assert_no_segment(int pid)
 {
     char path[64];
@@ -608,6 +628,7 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
     struct process_id *noted;
     size_t count;
     struct err err = {0};
+    worker_again(f, (const char *const[]){"--shm", "shared", NULL});
     start(f, 1,
           "echo > /dev/shm/torch_$$_2_0; (setsid sh -c 'echo $$ > $HOME_DIR/deep; "
           "echo > /dev/shm/torch_$$_2_0; touch $HOME_DIR/file-1; exec sleep 600') & "
@@ -630,6 +651,38 @@ static void a_killed_shepherd_is_reported_and_its_processes_are_swept(void **sta
     assert_false(process_find(deep, &left)); /* gone, or a zombie that init will collect */
     UNTIL(f, removed, 1);
     assert_int_equal(rmdir(in_home(f, "tmp")), 0); /* nothing is left in it */
+}
+
+/* Whatever its name: it never was the machine's, and goes with the last process of the attempt. */
+static void a_segment_of_any_name_goes_with_an_attempt_whose_processes_are_all_killed(void **state)
+{
+    struct fixture *f = *state;
+    struct process_id *noted;
+    struct err err = {0};
+    size_t count;
+    char segment[64], line[64], script[300];
+    if (shm_try_private(&err) < 0) {
+        print_message("SKIPPED: %s\n", err.text);
+        skip();
+    }
+    snprintf(segment, sizeof segment, "/dev/shm/left-by-%d", (int)getpid());
+    worker_again(f, (const char *const[]){"--shm", "private", NULL});
+    snprintf(script, sizeof script,
+             "ls -A /dev/shm; echo > %s; ls /dev/shm; touch $HOME_DIR/file-1; exec sleep 600",
+             segment);
+    start(f, 1, script);
+    UNTIL(f, file_is_there, 1);
+    UNTIL(f, printed, 1);
+    snprintf(line, sizeof line, "left-by-%d\n", (int)getpid());
+    assert_string_equal(log_of(f, 1), line);
+    assert_false(file_exists(segment));
+    assert_int_equal(folder_processes(attempt_folder(f, 1), &noted, &count, &err), 0);
+    for (size_t i = 0; i < count; i++)
+        kill(noted[i].pid, SIGKILL);
+    mem_free(noted);
+    assert_cause(f, 1, "shepherd_lost");
+    UNTIL(f, removed, 1);
+    assert_false(file_exists(segment));
 }
 
 /* The first child of the daemon that is a shepherd; 0: none. */
@@ -772,14 +825,6 @@ static char *home_text(struct fixture *f, const char *name)
         fclose(file);
     }
     return text;
-}
-
-static void worker_again(struct fixture *f, const char *const *extra)
-{
-    unsigned joins = f->joins;
-    worker_end(f, SIGKILL);
-    worker_start_as(f, extra);
-    UNTIL(f, joined, joins + 1);
 }
 
 static bool node_reported(struct fixture *f, uint64_t count)
@@ -1026,11 +1071,6 @@ static void a_gpu_that_takes_a_moment_to_come_free_is_waited_for(void **state)
     assert_int_equal(f->devices, 2);
 }
 
-static bool printed(struct fixture *f, uint64_t attempt_id)
-{
-    return entry_find(f, attempt_id, REPORT_LOG) != NULL;
-}
-
 /* Two GPUs whose files are copies of /dev/full and /dev/zero; false where none can be made. */
 static bool worker_with_devices(struct fixture *f, const char *cgroups)
 {
@@ -1046,12 +1086,6 @@ static bool worker_with_devices(struct fixture *f, const char *cgroups)
     snprintf(option, sizeof option, "fake:%s", in_home(f, "gpus.json"));
     worker_again(f, (const char *const[]){"--gpus", option, "--cgroups", cgroups, NULL});
     return true;
-}
-
-static const char *log_of(struct fixture *f, uint64_t attempt_id)
-{
-    const struct entry *entry = entry_find(f, attempt_id, REPORT_LOG);
-    return entry ? entry->text : "";
 }
 
 /* Prints which of the two can be opened. */
@@ -1697,6 +1731,7 @@ int main(void)
         TEST(unacknowledged_reports_are_repeated_in_the_next_session),
         TEST(messages_of_an_older_epoch_change_nothing),
         TEST(a_killed_shepherd_is_reported_and_its_processes_are_swept),
+        TEST(a_segment_of_any_name_goes_with_an_attempt_whose_processes_are_all_killed),
         TEST(a_killed_nursery_ends_no_attempt_and_keeps_none_from_starting),
         TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
         TEST(what_attempts_without_a_folder_left_is_swept_when_the_daemon_starts),
