@@ -251,6 +251,30 @@ static void check_alone(const struct place *place, const struct golden_case *gol
         check_resume(place, golden, first);
 }
 
+static bool long_mode(void)
+{
+    const char *mode = getenv("ATHANOR_TEST_MODE");
+
+    return mode && strcmp(mode, "long") == 0;
+}
+
+/* Two ranks that share AdamW's moments have the bits of two that do not. */
+static void check_shared(const struct place *place, const struct golden_case *golden,
+                         const struct trace *two)
+{
+    const char *params = strstr(golden->spec, "\"params\": {") + strlen("\"params\": {");
+    char *spec = mem_printf("%.*s\"zero\": true, %s", (int)(params - golden->spec), golden->spec,
+                            params);
+    struct golden_case sharing = {golden->name, spec, golden->steps};
+    struct trace shared = {0};
+
+    run_case(place, &sharing, "-shared", NULL, 2, &shared);
+    assert_same_trace(two, &shared, 0, 0);
+    assert_same_trace(&shared, two, 0, 0);
+    trace_done(&shared);
+    mem_free(spec);
+}
+
 static void check_case(const struct place *place, const struct golden_case *golden)
 {
     struct trace first = {0}, two = {0};
@@ -258,6 +282,8 @@ static void check_case(const struct place *place, const struct golden_case *gold
     check_alone(place, golden, &first);
     run_case(place, golden, "-two", NULL, 2, &two);
     assert_same_trace(&first, &two, 0, golden->steps > 0 ? 1e-6 : 0);
+    if (golden->steps > 0 && long_mode())
+        check_shared(place, golden, &two);
     trace_done(&first);
     trace_done(&two);
 }

@@ -431,7 +431,13 @@ void tape_seed(struct tape *tape, struct tensor *tensor, const float *host_grad)
     mem_free(sum);
 }
 
-/* For what all ranks do together even if nothing on this one depends on it. */
+/* What all ranks do together, and what has a loss of its own, even if no other depends on it. */
+static bool runs_anyway(const struct op_call *call)
+{
+    return call->op == OP_EXCHANGE ||
+           (call->op == OP_ROUTE && (call->real[0] != 0 || call->real[1] != 0));
+}
+
 static bool give_zeros(struct tape *tape, struct tensor *tensor)
 {
     if (!give_grad(tape, tensor))
@@ -517,9 +523,8 @@ int tape_backward(struct tape *tape, struct err *err)
         /* A HEAD that was asked for values only (loss_nll) starts no gradient. */
         bool reached = call->op == OP_HEAD ? call->whole[1] != 0 : call->out[0]->grad_ready;
 
-        if (call->op == OP_EXCHANGE && !reached)
+        if (!reached && runs_anyway(call))
             reached = give_zeros(tape, call->out[0]);
-
         for (int k = 0; reached && k < OP_INPUTS_MAX; k++)
             if (!give_grad(tape, call->in[k]))
                 break;
