@@ -3,7 +3,7 @@
  * data_bench.c - what a core makes of text: each rule of data/dolma and data/yi, all of Dolma's,
  * and the tokenizer's training and encoding.
  *
- *   data_bench [--mb N]
+ *   data_bench [--mb N] [TOKENIZER...]     tokenizer.json, vocab.txt or .model: encoding with it
  *
  * Bytes of text a second of processor time, beside counting its lines (what wc -l does) and copying
  * it (memcpy, the memory's bandwidth as one core has it), in the same run. The text is Markov prose
@@ -292,6 +292,19 @@ static void put_row(const struct bench *bench, const char *name, double mb_per_s
     printf("%-34s %10.1f %11.3f %%\n", name, mb_per_s, 100 * mb_per_s / bench->copy_rate);
 }
 
+static void put_tokenizer(struct bench *bench, const char *path)
+{
+    struct tokenizer *own = bench->tokenizer;
+    char *name = mem_printf("tokenizer: %s", strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
+    struct err err;
+
+    must(tokenizer_read(path, &bench->tokenizer, &err), &err);
+    put_row(bench, name, rate(bench, do_encode));
+    mem_free(name);
+    tokenizer_free(bench->tokenizer);
+    bench->tokenizer = own;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -314,8 +327,12 @@ int main(int argc, char **argv)
     struct err err;
     uint64_t megabytes = 32; /* more than caches hold */
 
-    if (argc == 3 && strcmp(argv[1], "--mb") == 0)
+    int at = 1;
+
+    if (argc >= 3 && strcmp(argv[1], "--mb") == 0) {
         must(parse_u64(argv[2], &megabytes, &err), &err);
+        at = 3;
+    }
     make_text(&bench, (size_t)megabytes << 20);
     open_bench(&bench, &err);
     bench.copy_rate = rate(&bench, do_copy);
@@ -324,5 +341,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         put_row(&bench, rows[i].name, rate(&bench, rows[i].what));
     put_row(&bench, "reading JSON lines", parse_rate(&bench));
+    for (; at < argc; at++)
+        put_tokenizer(&bench, argv[at]);
     return bench.kept_busy == 0; /* which it is not */
 }

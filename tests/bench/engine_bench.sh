@@ -57,7 +57,14 @@ for batch in 1 8; do
     in_torch "torch-decode-$batch" decode gpt2-124m "$batch" "$tokens"
 done
 measure attention "$build/bench/engine_bench" --threads "$threads" attention "$length"
-measure text "$build/bench/data_bench" --mb "$megabytes"
+shared=${ATHANOR_SHARED_DATA:-$here/../../../shared/data}
+others=()
+for file in models/model2vec-test/tokenizer.json tokenizers/gpt2-style/tokenizer.json tokenizers/sentencepiece/test_model.model; do
+    [ -f "$shared/$file" ] || continue
+    cp "$shared/$file" "$work/$(basename "$(dirname "$file")")-$(basename "$file")"
+    others+=("$work/$(basename "$(dirname "$file")")-$(basename "$file")")
+done
+measure text "$build/bench/data_bench" --mb "$megabytes" "${others[@]}"
 
 echo "$threads of $(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg), $(date -u +%F)"
 [ -s "$work/torch-decode-1" ] || echo "PyTorch is not here: deploy/packages.sh test"
@@ -98,6 +105,12 @@ row "tokenizer training: pieces counted" "$(after text "tokenizer: counting" 4) 
     "$(awk -v a="$(after text "tokenizer: counting" 4)" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
 row "tokenizer encoding, byte-level BPE" "$(after text "tokenizer: encoding" 3) MB/s a core" "$copy MB/s memcpy" "-" \
     "$(awk -v a="$(after text "tokenizer: encoding" 3)" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
+for file in "${others[@]}"; do
+    name=$(basename "$file")
+    rate=$(after text "tokenizer: $name" 3)
+    row "encoding, $name" "$rate MB/s a core" "$copy MB/s memcpy" "-" \
+        "$(awk -v a="$rate" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
+done
 echo
 echo "attention of one layer, forward and backward, 4 heads of 64; processor time, ratio to half the length"
 printf '%8s %14s %6s %14s %14s %14s %6s %12s %14s\n' tokens softmax ratio MiB "scores' MiB" lightning ratio MiB quadratic

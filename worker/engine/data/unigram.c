@@ -13,11 +13,14 @@
 #define MARK "\xE2\x96\x81" /* U+2581 */
 #define MARK_BYTES 3
 #define UNKNOWN_PENALTY 10.0f
+/* Beginnings of pieces are kept up to so many bytes: 2 KB a piece at most, whatever a file holds. */
+#define PREFIX_MAX_BYTES 64
 
 void unigram_done(struct unigram *unigram)
 {
     mem_free(unigram->score);
     mem_free(unigram->type);
+    byte_map_done(&unigram->prefixes);
     buf_done(&unigram->map_bytes);
 }
 
@@ -54,6 +57,9 @@ int unigram_add(struct tokenizer *t, uint32_t id, const char *piece, size_t leng
 static size_t char_bytes(const char *text, size_t length)
 {
     int32_t c;
+
+    if ((uint8_t)*text < 0x80)
+        return 1;
     utf8proc_ssize_t got = utf8proc_iterate(
         (const uint8_t *)text, length < 4 ? (utf8proc_ssize_t)length : 4, &c);
 
@@ -109,6 +115,45 @@ static int check_bytes(const struct tokenizer *t, struct err *err)
     return 0;
 }
 
+static bool is_cut_into(const struct unigram *u, uint32_t id)
+{
+    return u->type[id] == PIECE_NORMAL || u->type[id] == PIECE_USER;
+}
+
+/* What the text at a place begins no piece with ends the search there: of the characters that a
+ * piece may have, a look-up or two past the longest match are tried, not all. A beginning's value
+ * is the piece it is, or TOKENIZER_VOCAB_MAX. */
+static void add_prefixes(struct unigram *u, const struct token *piece, uint32_t id)
+{
+    size_t bytes = 0;
+
+    while (bytes < piece->length) {
+        size_t known = u->prefixes.count;
+        uint32_t entry;
+
+        bytes += char_bytes(piece->bytes + bytes, piece->length - bytes);
+        if (bytes > PREFIX_MAX_BYTES)
+            return;
+        entry = byte_map_put(&u->prefixes, piece->bytes, bytes);
+        if (entry == known)
+            u->prefixes.entries[entry].value = TOKENIZER_VOCAB_MAX;
+        if (bytes == piece->length)
+            u->prefixes.entries[entry].value = id;
+    }
+}
+
+static void find_prefixes(struct tokenizer *t)
+{
+    byte_map_done(&t->unigram.prefixes);
+    for (uint32_t id = 0; id < t->vocab_size; id++) {
+        const struct token *piece = &t->tokens[id];
+
+        if (piece->bytes && is_cut_into(&t->unigram, id) &&
+            tokenizer_find(t, piece->bytes, piece->length) == id)
+            add_prefixes(&t->unigram, piece, id);
+    }
+}
+
 int unigram_finish(struct tokenizer *t, struct err *err)
 {
     struct unigram *u = &t->unigram;
@@ -132,6 +177,7 @@ int unigram_finish(struct tokenizer *t, struct err *err)
         u->highest = fmax(u->highest, u->score[id]);
         u->piece_max_bytes = (uint32_t)max_u64(u->piece_max_bytes, t->tokens[id].length);
     }
+    find_prefixes(t);
     return 0;
 }
 
@@ -195,6 +241,22 @@ static void offer(const struct unigram *u, struct node *to, size_t from, double 
         *to = (struct node){(float)sum, from, id, true};
 }
 
+/* The piece that a text is; TOKENIZER_VOCAB_MAX: none. False: none begins with it either. */
+static bool find_piece(const struct tokenizer *t, const char *text, size_t length, uint32_t *out)
+{
+    uint32_t entry;
+
+    if (length > PREFIX_MAX_BYTES) {
+        *out = tokenizer_find(t, text, length);
+        return true;
+    }
+    entry = byte_map_find(&t->unigram.prefixes, text, length);
+    if (entry == BYTE_MAP_NONE)
+        return false;
+    *out = (uint32_t)t->unigram.prefixes.entries[entry].value;
+    return true;
+}
+
 /* Pieces that begin at `at`. Returns whether one begins, and in *out_single whether one is just
  * the character. */
 static bool offer_pieces(const struct tokenizer *t, const char *text, size_t length, size_t at,
@@ -208,10 +270,12 @@ static bool offer_pieces(const struct tokenizer *t, const char *text, size_t len
     *out_single = false;
     for (size_t bytes = first; bytes <= most;
          bytes += at + bytes < length ? char_bytes(text + at + bytes, length - at - bytes) : 1) {
-        uint32_t id = tokenizer_find(t, text + at, bytes);
         double score;
+        uint32_t id;
 
-        if (id == TOKENIZER_VOCAB_MAX || (u->type[id] != PIECE_NORMAL && u->type[id] != PIECE_USER))
+        if (!find_piece(t, text + at, bytes, &id))
+            break;
+        if (id == TOKENIZER_VOCAB_MAX || !is_cut_into(u, id))
             continue;
         score = u->type[id] == PIECE_USER ? (double)bytes * u->highest - 0.1 : u->score[id];
         offer(u, &nodes[at + bytes], at, (double)nodes[at].sum + score, id);

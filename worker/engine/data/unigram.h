@@ -8,6 +8,7 @@
 #ifndef ATHANOR_UNIGRAM_H
 #define ATHANOR_UNIGRAM_H
 
+#include "worker/engine/data/bytemap.h"
 #include "worker/engine/data/charsmap.h"
 #include "worker/engine/data/tokenizer.h"
 
@@ -36,6 +37,7 @@ struct unigram {
     uint32_t unknown;
     double lowest, highest; /* scores of normal pieces            */
     uint32_t piece_max_bytes;
+    struct byte_map prefixes; /* see unigram.c; made by unigram_finish */
     bool byte_fallback;  /* unknown characters become their bytes */
     bool nfkc;           /* instead of the map                    */
     bool mark_first;     /* a space is put before the text        */

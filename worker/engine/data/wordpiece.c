@@ -8,9 +8,17 @@
 #include <string.h>
 #include <utf8proc.h>
 
+/* ASCII is most of most texts, and needs no tables. */
+static bool is_ascii(int32_t c)
+{
+    return c >= 0 && c < 128;
+}
+
 static bool is_space(int32_t c)
 {
-    return c == ' ' || (c >= 9 && c <= 13) || c == 0x85 ||
+    if (is_ascii(c))
+        return c == ' ' || (c >= 9 && c <= 13);
+    return c == 0x85 ||
            utf8proc_category(c) == UTF8PROC_CATEGORY_ZS ||
            utf8proc_category(c) == UTF8PROC_CATEGORY_ZL ||
            utf8proc_category(c) == UTF8PROC_CATEGORY_ZP;
@@ -18,10 +26,11 @@ static bool is_space(int32_t c)
 
 static bool is_control(int32_t c)
 {
-    utf8proc_category_t category = utf8proc_category(c);
+    utf8proc_category_t category;
 
-    if (c == '\t' || c == '\n' || c == '\r')
-        return false;
+    if (is_ascii(c))
+        return c == 127 || (c < ' ' && c != '\t' && c != '\n' && c != '\r');
+    category = utf8proc_category(c);
     return category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CF ||
            category == UTF8PROC_CATEGORY_CN || category == UTF8PROC_CATEGORY_CO ||
            category == UTF8PROC_CATEGORY_CS;
@@ -30,9 +39,9 @@ static bool is_control(int32_t c)
 /* All ASCII marks, also those that Unicode calls symbols, and Unicode's punctuation. */
 static bool is_punctuation(int32_t c)
 {
-    if ((c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) ||
-        (c >= 123 && c <= 126))
-        return true;
+    if (is_ascii(c))
+        return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) ||
+               (c >= 123 && c <= 126);
     switch (utf8proc_category(c)) {
     case UTF8PROC_CATEGORY_PC:
     case UTF8PROC_CATEGORY_PD:
@@ -59,6 +68,11 @@ static bool is_cjk(int32_t c)
 static void put_char(struct buf *out, int32_t c)
 {
     uint8_t bytes[4];
+
+    if (is_ascii(c)) {
+        buf_putc(out, (char)c);
+        return;
+    }
     utf8proc_ssize_t count = utf8proc_encode_char(c, bytes);
 
     buf_add(out, bytes, (size_t)count);
@@ -67,7 +81,11 @@ static void put_char(struct buf *out, int32_t c)
 /* Next character and its length; a byte outside UTF-8 is U+FFFD, as a lossy decoder gives. */
 static int32_t next_char(const char *text, size_t length, size_t *out_bytes)
 {
-    int32_t c;
+    int32_t c = (uint8_t)*text;
+
+    *out_bytes = 1;
+    if (is_ascii(c))
+        return c;
     utf8proc_ssize_t got = utf8proc_iterate(
         (const uint8_t *)text, length < 4 ? (utf8proc_ssize_t)length : 4, &c);
 
@@ -78,6 +96,10 @@ static int32_t next_char(const char *text, size_t length, size_t *out_bytes)
 /* İ is the one character whose lower case is two. */
 static void put_lower(struct buf *out, int32_t c)
 {
+    if (is_ascii(c)) {
+        buf_putc(out, (char)(c >= 'A' && c <= 'Z' ? c + 32 : c));
+        return;
+    }
     put_char(out, c == 0x130 ? 'i' : utf8proc_tolower(c));
     if (c == 0x130)
         put_char(out, 0x307);
@@ -100,24 +122,45 @@ static void clean(const struct wordpiece *w, const char *text, size_t length, st
     }
 }
 
-/* Canonical decomposition without its marks that take no space. */
-static void strip_accents(struct buf *text)
+/* Canonical decomposition without its marks that take no space, of text without ASCII. */
+static void put_apart(const char *text, size_t length, struct buf *out)
 {
     utf8proc_uint8_t *apart = NULL;
-    utf8proc_ssize_t got = utf8proc_map((const uint8_t *)buf_text(text),
-                                        (utf8proc_ssize_t)text->length, &apart,
+    utf8proc_ssize_t got = utf8proc_map((const uint8_t *)text, (utf8proc_ssize_t)length, &apart,
                                         UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
 
     if (got < 0)
-        return;
-    buf_clear(text);
-    for (size_t at = 0, bytes; at < (size_t)got; at += bytes) {
+        buf_add(out, text, length);
+    for (size_t at = 0, bytes; got > 0 && at < (size_t)got; at += bytes) {
         int32_t c = next_char((const char *)apart + at, (size_t)got - at, &bytes);
 
         if (utf8proc_category(c) != UTF8PROC_CATEGORY_MN)
-            put_char(text, c);
+            put_char(out, c);
     }
     free(apart);
+}
+
+/* Run by run: an ASCII character decomposes to itself, and marks are ordered within what follows a
+ * character that is none, so that no run reaches over it (Unicode, section 3.11). */
+static void strip_accents(struct buf *text)
+{
+    struct buf out = {0};
+    size_t at = 0;
+
+    while (at < text->length) {
+        size_t end = at;
+
+        while (end < text->length && is_ascii((uint8_t)text->bytes[end]))
+            end++;
+        buf_add(&out, text->bytes + at, end - at);
+        for (at = end; end < text->length && !is_ascii((uint8_t)text->bytes[end]);)
+            end++;
+        if (end > at)
+            put_apart(text->bytes + at, end - at, &out);
+        at = end;
+    }
+    buf_done(text);
+    *text = out;
 }
 
 static void lowercase(struct buf *text)
