@@ -6,11 +6,12 @@
  *   engine_bench [--threads N] attention LENGTH
  *
  * decode: greedy, TOKENS after a prompt of 16, the prompt's own time taken off; beside it, the
- * bytes of weights that a token reads over a memcpy's rate in the same run, which is what bounds a
- * batch of one. attention: forward and backward of one layer of 4 heads of 64 at LENGTH, twice, four
- * and eight times as many tokens in one row: softmax attention, whose time is quadratic and whose
- * memory is linear, lightning attention, linear in both, and lightning attention in its quadratic
- * form, (q k' . decay) v over all tokens at once. Times are of the processor (all threads). */
+ * bytes of weights that a token reads over a memcpy's rate in the same run, which is about what
+ * bounds a batch of one. attention: forward and backward of one layer of 4 heads of 64, in one row
+ * of LENGTH tokens, twice, four and eight times as many: softmax attention, whose time is quadratic
+ * and whose memory is linear, lightning attention, linear in both, and lightning attention in its
+ * quadratic form, (q k' . decay) v over all tokens at once. Times are of the processor (all
+ * threads). */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"

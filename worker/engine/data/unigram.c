@@ -13,7 +13,7 @@
 #define MARK "\xE2\x96\x81" /* U+2581 */
 #define MARK_BYTES 3
 #define UNKNOWN_PENALTY 10.0f
-/* Beginnings of pieces are kept up to so many bytes: 2 KB a piece at most, whatever a file holds. */
+/* Beginnings of pieces are kept up to so many bytes: at most 2 KB a piece, however long it is. */
 #define PREFIX_MAX_BYTES 64
 
 void unigram_done(struct unigram *unigram)
