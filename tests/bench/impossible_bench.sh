@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # data/pairs by stage, for both critics that need no foreign model, on one rank and on two: contexts
 # a second while sentences are sampled and while they are judged, pairs of sentences judged a
-# second, and the share of the time that judging takes. A small teacher of the micro-world.
+# second, and the share of the time that judging takes. A small teacher of the micro-world. Then
+# pairs_bench: ROUGE-L against the plain table, and samples with and without a shared prefix.
 #
 #   tests/bench/impossible_bench.sh [CONTEXTS, default 32]
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-engine=$(realpath "${ATHANOR_BUILD:-$root/build}")/bin/athanor-engine
+build=$(realpath "${ATHANOR_BUILD:-$root/build}")
+engine=$build/bin/athanor-engine
 contexts=${1:-32}
 samples=20
 folder=$(mktemp -d)
@@ -50,3 +52,4 @@ for critic in oracle lm_mi; do
             "$(value "$name.log" critic_pairs_per_s)" "$(value "$name.log" critic_time_share)"
     done
 done
+"$build/bench/pairs_bench"

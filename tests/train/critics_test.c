@@ -456,5 +456,6 @@ int main(void)
         cmocka_unit_test(pairs_of_files_are_split_by_their_first_text),
     };
 
+    cmocka_set_test_filter(getenv("ATHANOR_TEST_FILTER"));
     return cmocka_run_group_tests(tests, place_open, place_close);
 }

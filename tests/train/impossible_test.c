@@ -121,7 +121,7 @@ static struct sampled sample(const struct place *place, const char *name, const 
     run_job_in(place, &job, &trace);
     for (size_t i = 0; i < trace.count; i++) { /* the last of each name */
         const struct point *point = &trace.points[i];
-        if (strcmp(point->name, "pairs") == 0)
+        if (strcmp(point->name, "dataset_pairs") == 0)
             out.pairs = point->value;
     }
     for (size_t i = 0; i < trace.count; i++)

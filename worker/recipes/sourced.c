@@ -104,17 +104,33 @@ struct tensor *sourced_states(struct tape *tape, const struct sourced *sourced,
     return op_embed(tape, tape_i32(tape, sourced->cell, pack_cells(pack)), NULL, hidden, NULL);
 }
 
+/* Fills the batch for a model with an encoder, or gives the pack's own. Documents without a prompt
+ * have nothing for an encoder to read. */
+static int batch_of(const struct model *model, const struct pack *pack, struct sourced *sourced,
+                    struct model_batch *out, struct err *err)
+{
+    *out = pack_batch(pack);
+    if (!sourced_is_needed(model))
+        return 0;
+    for (int64_t i = 0; i < pack->span_count; i++)
+        if (first_target(pack, &pack->span[i]) == 0)
+            return err_set(err, ERR_INVALID, "a %s needs a source for its encoder: documents of a "
+                           "prompt, a separator and a response",
+                           model_family_name(model->config.family));
+    sourced_fill(sourced, pack);
+    *out = sourced->batch;
+    return 0;
+}
+
 int documents_forward(struct tape *tape, const struct model *model, const struct pack *pack,
                       struct sourced *sourced, struct tensor **out_hidden, struct err *err)
 {
     bool needed = sourced_is_needed(model);
-    struct model_batch batch = pack_batch(pack);
     struct model_states states = {0};
+    struct model_batch batch;
 
-    if (needed) {
-        sourced_fill(sourced, pack);
-        batch = sourced->batch;
-    }
+    if (batch_of(model, pack, sourced, &batch, err) < 0)
+        return -1;
     tape_reset(tape);
     if (model_forward(tape, model, &batch, &states, err) < 0)
         return -1;
@@ -126,13 +142,10 @@ int documents_train(struct trainer *trainer, const struct pack *pack, struct sou
                     struct tensor **out_hidden, struct err *err)
 {
     bool needed = sourced_is_needed(trainer->model);
-    struct model_batch batch = pack_batch(pack);
+    struct model_batch batch;
 
-    if (needed) {
-        sourced_fill(sourced, pack);
-        batch = sourced->batch;
-    }
-    if (trainer_forward(trainer, &batch, out_hidden, err) < 0)
+    if (batch_of(trainer->model, pack, sourced, &batch, err) < 0 ||
+        trainer_forward(trainer, &batch, out_hidden, err) < 0)
         return -1;
     if (needed)
         *out_hidden = sourced_states(trainer->tape, sourced, pack, *out_hidden);

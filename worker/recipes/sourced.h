@@ -34,7 +34,8 @@ void sourced_done(struct sourced *sourced); /* a zeroed struct is fine */
 struct tensor *sourced_states(struct tape *tape, const struct sourced *sourced,
                               const struct pack *pack, struct tensor *hidden);
 
-/* A frozen or trained model's states of the pack's cells, whichever kind it is. */
+/* A frozen or trained model's states of the pack's cells, whichever kind it is. Errors: as
+ * model_forward; ERR_INVALID for an encoder and documents without a prompt. */
 int documents_forward(struct tape *tape, const struct model *model, const struct pack *pack,
                       struct sourced *sourced, struct tensor **out_hidden,
                       struct err *err) WARN_UNUSED;

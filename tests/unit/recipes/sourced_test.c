@@ -121,12 +121,36 @@ static void packed_documents_learn_as_each_alone(void **state)
     device_close(device);
 }
 
+static void documents_without_a_prompt_are_refused(void **state)
+{
+    static const int32_t plain[] = {END, 3, 4}, plain_to[] = {3, 4, END};
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_t5, 5);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct sourced sourced = {0};
+    struct tensor *hidden;
+    struct pack pack;
+    struct err err;
+
+    (void)state;
+    start(&pack);
+    assert_true(pack_add(&pack, 0, plain, plain_to, 3));
+    assert_int_equal(documents_forward(tape, model, &pack, &sourced, &hidden, &err), -1);
+    assert_non_null(strstr(err.text, "t5 needs a source"));
+    sourced_done(&sourced);
+    pack_done(&pack);
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prompt_loses_its_separator_and_ends_like_a_text),
         cmocka_unit_test(documents_become_rows_of_sources_and_targets),
         cmocka_unit_test(packed_documents_learn_as_each_alone),
+        cmocka_unit_test(documents_without_a_prompt_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
