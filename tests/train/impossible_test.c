@@ -445,9 +445,10 @@ static void check_sourced(const struct place *place, int seed, const char *pairs
 }
 
 /* The student learns what codes ask for, said beside pairs of four times the contexts: a fifth of
- * them has a code. In the long mode. */
+ * them has a code. It goes on from the first student, as in the one job: of the pairs only one in a
+ * hundred loses both of its codes, too few to learn from what to do without. In the long mode. */
 static void check_control(const struct place *place, int seed, const char *teacher,
-                          const struct rewritten *full)
+                          const char *first, const struct rewritten *full)
 {
     char *pairs = named("many", seed), *codes = named("codes", seed);
     char *student = named("student-codes", seed), *eval = named("eval-codes", seed);
@@ -457,7 +458,7 @@ static void check_control(const struct place *place, int seed, const char *teach
            1);
     check_sourced(place, seed, pairs, full);
     make_codes(place, codes, pairs);
-    char *model = teach(place, student, teacher, codes, CONTROL_STEPS, "0.002");
+    char *model = teach(place, student, first, codes, CONTROL_STEPS, "0.002");
     struct controlled found = control(place, eval, model, codes, 400, 2);
     struct rewritten plain = evaluate(place, "eval-plain", model, ""), coded;
     coded = evaluate(place, "eval-coded", model, ", \"prompt\": \"<len:5>\"");
@@ -504,7 +505,7 @@ static struct rounds check_seed(const struct place *place, int seed, double *out
         assert_true(fabs(rounds.unfiltered - after.success) <= 0.10);
         check_dissimilarity(place, seed, teacher);
         check_summaries(place, seed, teacher);
-        check_control(place, seed, teacher, &after);
+        check_control(place, seed, teacher, student, &after);
         check_proximity(place, seed, teacher);
     }
     *out_start = after.success;

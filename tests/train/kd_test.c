@@ -205,7 +205,8 @@ static double arm(const struct place *place, int seed, const char *name, const c
                    "\"valid\": %s, \"teacher\": {\"path\": "
                    "\"%s/world-teacher-%d/checkpoints/step-%010d\"}%s}, \"params\": {%s, "
                    "\"separator\": \"\\n\", \"layers\": 1, \"student_init\": \"%s\", \"steps\": "
-                   "%d, \"eval_every\": 0, \"batch\": 16, \"learning_rate\": %s, \"seed\": %d}",
+                   "%d, \"eval_every\": 0, \"batch\": 16, \"learning_rate\": %s, \"beta2\": "
+                   "0.999, \"seed\": %d}",
                    recipe, data, valid, place->folder, seed, WORLD_STEPS, start, params,
                    from ? "checkpoint" : "teacher-layers", steps, from ? "1e-3" : "2e-3", seed);
     struct job_run job = {.name = job_name, .spec = spec};
@@ -338,8 +339,8 @@ static double consistent(const struct place *place, int seed, const char *name, 
  * The card's teachers and controls are .5 apart in truth, and its students .013 or more from their
  * teacher. Ours copy better, and so do their controls: where teacher and control are less than .3
  * apart, half of that must be made up; and two students that both match their teacher to FLOOR
- * nats are not told apart. */
-#define FLOOR 0.005
+ * nats, the card's own measure of no harm, are not told apart. */
+#define FLOOR 0.01
 
 static void check_direction(const struct place *place, int seed)
 {
