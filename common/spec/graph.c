@@ -35,6 +35,16 @@ struct name_entry {
     uint32_t draft;
 };
 
+/* The links there are, by whose they are and what they wait for: open addressing, so that a draft
+ * of 100,000 needs costs as many looks. A slot names the first link of its kind. */
+struct link_slot {
+    uint32_t draft, index_plus_one; /* 0: free */
+};
+struct link_set {
+    struct link_slot *slots;
+    size_t count, capacity; /* a power of two */
+};
+
 struct graph {
     struct reader *reader;
     struct spec *spec; /* its sweeps; its jobs once expanded */
@@ -43,7 +53,11 @@ struct graph {
     struct name_entry *jobs; /* sorted by name */
     struct name_entry *datasets;
     size_t dataset_count;
-    struct links *links; /* of each draft */
+    struct name_entry *sweeps; /* sorted by name; draft: its index in spec->sweeps */
+    uint32_t *sweep_linked;    /* of each sweep the draft, plus 1, that waits for all of it */
+    struct links *links;       /* of each draft */
+    uint64_t link_count, link_dropped; /* beyond SPEC_NEEDS_MAX they are only counted */
+    struct link_set known;
 };
 
 /* ---- names ------------------------------------------------------------------------------ */
@@ -58,6 +72,13 @@ static int entry_compare(const void *left, const void *right)
 static int entry_find_compare(const void *key, const void *entry)
 {
     return strcmp(key, ((const struct name_entry *)entry)->name);
+}
+
+static const struct spec_sweep *sweep_find(const struct graph *graph, const char *name)
+{
+    const struct name_entry *entry = bsearch(name, graph->sweeps, graph->spec->sweep_count,
+                                             sizeof *graph->sweeps, entry_find_compare);
+    return entry ? &graph->spec->sweeps[entry->draft] : NULL;
 }
 
 static struct draft *draft_find(const struct graph *graph, const char *name)
@@ -100,6 +121,11 @@ static void names_index(struct graph *graph)
                 (struct name_entry){draft->job.outputs[j], i};
     }
     qsort(graph->datasets, graph->dataset_count, sizeof *graph->datasets, entry_compare);
+    graph->sweeps = mem_array(graph->spec->sweep_count + 1, sizeof *graph->sweeps);
+    graph->sweep_linked = mem_array(graph->spec->sweep_count + 1, sizeof *graph->sweep_linked);
+    for (size_t i = 0; i < graph->spec->sweep_count; i++)
+        graph->sweeps[i] = (struct name_entry){graph->spec->sweeps[i].name, (uint32_t)i};
+    qsort(graph->sweeps, graph->spec->sweep_count, sizeof *graph->sweeps, entry_compare);
 }
 
 static void refuse_draft(const struct graph *graph, const struct draft *draft,
@@ -169,6 +195,75 @@ static void link_refuse(const struct graph *graph, const struct draft *draft,
     reader_refuse(graph->reader, link->node, place, "%s", message);
 }
 
+static size_t link_hash(uint32_t draft, const struct link *link)
+{
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    uint32_t numbers[] = {draft, link->to, link->item};
+    for (size_t i = 0; i < ARRAY_COUNT(numbers); i++)
+        hash = (hash ^ numbers[i]) * 0x100000001b3u;
+    for (const char *c = link->to == SPEC_EXTERNAL ? link->need.job : ""; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+    return (size_t)(hash ^ hash >> 32);
+}
+
+static bool link_is_same(const struct link *a, const struct link *b)
+{
+    return a->to == b->to && a->item == b->item &&
+           (a->to != SPEC_EXTERNAL || strcmp(a->need.job, b->need.job) == 0);
+}
+
+/* The slot of the draft's link to the same job, or the free one where it would be. */
+static struct link_slot *link_slot(const struct graph *graph, uint32_t draft,
+                                   const struct link *link)
+{
+    const struct link_set *set = &graph->known;
+    for (size_t at = link_hash(draft, link);; at++) {
+        struct link_slot *slot = &set->slots[at & (set->capacity - 1)];
+        if (!slot->index_plus_one ||
+            (slot->draft == draft &&
+             link_is_same(&graph->links[draft].items[slot->index_plus_one - 1], link)))
+            return slot;
+    }
+}
+
+static const struct link *link_known(const struct graph *graph, const struct draft *draft,
+                                     const struct link *link)
+{
+    uint32_t number = (uint32_t)(draft - graph->drafts);
+    if (graph->known.count == 0)
+        return NULL;
+    const struct link_slot *slot = link_slot(graph, number, link);
+    return slot->index_plus_one ? &graph->links[number].items[slot->index_plus_one - 1] : NULL;
+}
+
+static void link_set_grow(struct graph *graph)
+{
+    struct link_set *set = &graph->known, old = *set;
+    set->capacity = old.capacity ? 2 * old.capacity : 64;
+    set->slots = mem_array(set->capacity, sizeof *set->slots);
+    for (size_t i = 0; i < old.capacity; i++) {
+        const struct link_slot *slot = &old.slots[i];
+        if (slot->index_plus_one)
+            *link_slot(graph, slot->draft,
+                       &graph->links[slot->draft].items[slot->index_plus_one - 1]) = *slot;
+    }
+    mem_free(old.slots);
+}
+
+/* The newest link of the draft. */
+static void link_remember(struct graph *graph, uint32_t draft)
+{
+    struct link_set *set = &graph->known;
+    const struct links *links = &graph->links[draft];
+    if (2 * (set->count + 1) > set->capacity)
+        link_set_grow(graph);
+    struct link_slot *slot = link_slot(graph, draft, &links->items[links->count - 1]);
+    if (slot->index_plus_one)
+        return;
+    *slot = (struct link_slot){draft, (uint32_t)links->count};
+    set->count++;
+}
+
 static void link_add(struct graph *graph, const struct draft *draft, const struct link *link)
 {
     struct links *links = &graph->links[draft - graph->drafts];
@@ -176,22 +271,23 @@ static void link_add(struct graph *graph, const struct draft *draft, const struc
         link_refuse(graph, draft, link, "a job cannot wait for itself");
         return;
     }
+    if (graph->link_count == SPEC_NEEDS_MAX) {
+        graph->link_dropped++; /* each stands for a need at least: sizes_fit refuses */
+        return;
+    }
+    graph->link_count++;
     VEC_RESERVE(links->items, links->count, links->capacity);
     links->items[links->count++] = *link;
+    link_remember(graph, (uint32_t)(draft - graph->drafts));
 }
 
 /* An input's job, unless the user already said how to wait for it. */
 static void link_imply(struct graph *graph, const struct draft *draft, struct link *link)
 {
-    const struct links *links = &graph->links[draft - graph->drafts];
-    for (size_t i = 0; i < links->count; i++) {
-        const struct link *known = &links->items[i];
-        bool same = link->to == SPEC_EXTERNAL ? strcmp(known->need.job, link->need.job) == 0
-                                              : known->item == link->item ||
-                                                    known->item == ALL_ITEMS;
-        if (known->to == link->to && same)
-            return;
-    }
+    struct link whole = *link;
+    whole.item = ALL_ITEMS;
+    if (link_known(graph, draft, link) || link_known(graph, draft, &whole))
+        return;
     link->need.implied = true;
     link_add(graph, draft, link);
 }
@@ -213,7 +309,7 @@ static void job_unknown(const struct graph *graph, const struct draft *draft,
     struct arena *arena = graph->reader->arena;
     const struct draft *array = array_meant(graph, name);
     struct nearest nearest = nearest_of(graph->reader, name);
-    for (uint32_t i = 0; i < graph->draft_count; i++)
+    for (uint32_t i = 0; nearest.wanted && i < graph->draft_count; i++) /* NULL: not told */
         nearest_offer(&nearest, graph->drafts[i].job.name);
     const char *message =
         array ? arena_printf(arena, "'%s' is no item of the array: it has %s-0 to %s-%u", name,
@@ -236,12 +332,15 @@ static void target_find(const struct graph *graph, const char *name, struct link
     link->to = target ? (uint32_t)(target - graph->drafts) : SPEC_EXTERNAL;
 }
 
-static const struct spec_sweep *sweep_find(const struct graph *graph, const char *name)
+/* Once a draft for each sweep: 10,000 trials are not looked through for each mention of it. */
+static bool sweep_is_linked(struct graph *graph, const struct draft *draft,
+                            const struct spec_sweep *sweep)
 {
-    for (size_t i = 0; i < graph->spec->sweep_count; i++)
-        if (strcmp(graph->spec->sweeps[i].name, name) == 0)
-            return &graph->spec->sweeps[i];
-    return NULL;
+    uint32_t *linked = &graph->sweep_linked[sweep - graph->spec->sweeps];
+    uint32_t number = (uint32_t)(draft - graph->drafts) + 1;
+    bool known = *linked == number;
+    *linked = number;
+    return known;
 }
 
 /* A sweep as a whole can only be waited for: some of its trials are stopped, and some may fail. */
@@ -257,7 +356,9 @@ static void sweep_link(struct graph *graph, const struct draft *draft, struct li
         return;
     }
     link->item = ALL_ITEMS;
-    for (uint32_t i = 0; i < sweep->trial_count; i++) {
+    if (sweep_is_linked(graph, draft, sweep))
+        return;
+    for (uint32_t i = 0; i < sweep->trial_count && !graph->link_dropped; i++) {
         link->to = sweep->first_job + i;
         link_add(graph, draft, link);
     }
@@ -267,21 +368,15 @@ static void sweep_link(struct graph *graph, const struct draft *draft, struct li
 static bool need_is_repeated(struct graph *graph, const struct draft *draft,
                              const struct link *link)
 {
-    const struct links *links = &graph->links[draft - graph->drafts];
-    for (size_t i = 0; i < links->count; i++) {
-        const struct link *known = &links->items[i];
-        bool same_job = known->to == link->to && known->item == link->item &&
-                        (link->to != SPEC_EXTERNAL || strcmp(known->need.job, link->need.job) == 0);
-        if (same_job && (known->need.on != link->need.on ||
-                         strcmp(known->need.artifact, link->need.artifact) != 0)) {
-            link_refuse(graph, draft, link,
-                        arena_printf(graph->reader->arena,
-                                     "needs '%s' a second time in another way: one condition a job",
-                                     link->need.job));
-            return true;
-        }
-    }
-    return false;
+    const struct link *known = link_known(graph, draft, link);
+    if (!known || (known->need.on == link->need.on &&
+                   strcmp(known->need.artifact, link->need.artifact) == 0))
+        return false;
+    link_refuse(graph, draft, link,
+                arena_printf(graph->reader->arena,
+                             "needs '%s' a second time in another way: one condition a job",
+                             link->need.job));
+    return true;
 }
 
 static void need_link(struct graph *graph, const struct draft *draft, size_t index)
@@ -336,6 +431,48 @@ static bool producer_fits(struct graph *graph, const struct draft *draft, const 
     return !problem;
 }
 
+/* The best trial is known when all have ended, however each did: it waits for every one of them.
+ * Which of its steps have checkpoints nobody knows before. */
+static void sweep_input_link(struct graph *graph, const struct draft *draft,
+                             struct spec_input *input, struct link *link,
+                             const struct spec_sweep *sweep)
+{
+    struct arena *arena = graph->reader->arena;
+    if (sweep->trial_count == 0)
+        return; /* refused already */
+    if (input->ref.select == SPEC_SELECT_STEP) {
+        link_refuse(graph, draft, link,
+                    arena_printf(arena,
+                                 "'%s' is a sweep of %u trials: expected job:%s/checkpoint:best or "
+                                 "job:%s/checkpoint:last for that of its best trial, or one trial, "
+                                 "such as job:%s-t0/checkpoint:%llu",
+                                 sweep->name, sweep->trial_count, sweep->name, sweep->name,
+                                 sweep->name, (unsigned long long)input->ref.step));
+        return;
+    }
+    if (!*sweep->metric) {
+        link_refuse(graph, draft, link,
+                    arena_printf(arena,
+                                 "sweep '%s' has no best trial, for it has no metric: give it "
+                                 "sweep.metric, or name one trial, such as "
+                                 "job:%s-t0/checkpoint:last",
+                                 sweep->name, sweep->name));
+        return;
+    }
+    input->job_index = sweep->first_job; /* a draft's index until graph_expand */
+    input->trial_count = sweep->trial_count;
+    link->need.on = SPEC_ON_ANY;
+    link->item = ALL_ITEMS;
+    link->to = sweep->first_job;
+    if (!producer_fits(graph, draft, link, &input->ref) || sweep_is_linked(graph, draft, sweep))
+        return;
+    for (uint32_t i = 0; i < sweep->trial_count && !graph->link_dropped; i++) {
+        link->to = sweep->first_job + i;
+        link->need.job = graph->drafts[link->to].job.name;
+        link_imply(graph, draft, link);
+    }
+}
+
 static void checkpoint_link(struct graph *graph, const struct draft *draft,
                             struct spec_input *input, struct link *link)
 {
@@ -343,13 +480,8 @@ static void checkpoint_link(struct graph *graph, const struct draft *draft,
     target_find(graph, input->ref.name, link);
     const struct spec_sweep *sweep =
         link->to == SPEC_EXTERNAL ? sweep_find(graph, input->ref.name) : NULL;
-    if (sweep && sweep->trial_count == 0)
-        return;
     if (sweep) {
-        link_refuse(graph, draft, link,
-                    arena_printf(graph->reader->arena,
-                                 "'%s' is a sweep of %u trials: name one, such as %s-t0",
-                                 sweep->name, sweep->trial_count, sweep->name));
+        sweep_input_link(graph, draft, input, link, sweep);
         return;
     }
     if (link->to != SPEC_EXTERNAL && !producer_fits(graph, draft, link, &input->ref))
@@ -483,7 +615,7 @@ static uint64_t draft_weight(const struct draft *draft)
 /* Numbers the jobs; false when there are too many of anything. */
 static bool sizes_fit(struct graph *graph, size_t *out_job_count)
 {
-    uint64_t jobs = 0, needs = 0, bytes = 0;
+    uint64_t jobs = 0, needs = graph->link_dropped, bytes = 0;
     for (uint32_t i = 0; i < graph->draft_count; i++) {
         struct draft *draft = &graph->drafts[i];
         uint64_t edges = 0;
@@ -607,6 +739,9 @@ void graph_expand(struct reader *reader, struct draft *drafts, size_t draft_coun
     for (size_t i = 0; i < draft_count; i++)
         mem_free(graph.links[i].items);
     mem_free(graph.links);
+    mem_free(graph.known.slots);
+    mem_free(graph.sweeps);
+    mem_free(graph.sweep_linked);
     mem_free(graph.jobs);
     mem_free(graph.datasets);
 }

@@ -63,6 +63,8 @@ static json_t *inputs_to_json(const struct spec_job *job)
         put_new(input, "ref", json_string(job->inputs[i].ref.text));
         if (job->inputs[i].job_id > 0)
             put_new(input, "job_id", json_integer((json_int_t)job->inputs[i].job_id));
+        if (job->inputs[i].trial_count > 0)
+            put_new(input, "trials", json_integer(job->inputs[i].trial_count));
         put_new(object, job->inputs[i].name, input);
     }
     return object;
@@ -278,6 +280,10 @@ static int inputs_from_json(const struct json_tree *object, struct arena *arena,
         input->name = value->key;
         input->job_index = SPEC_EXTERNAL;
         input->job_id = (uint64_t)json_tree_integer(json_tree_get(value, "job_id"));
+        int64_t trials = json_tree_integer(json_tree_get(value, "trials"));
+        if (trials < 0 || trials > SPEC_TRIALS_MAX)
+            return -1;
+        input->trial_count = (uint32_t)trials;
     }
     return 0;
 }

@@ -3,6 +3,7 @@
  *   job:NAME/checkpoint:best    best by the job's keep-best metric; NAME may be a job id
  *   job:NAME/checkpoint:last    newest complete one
  *   job:NAME/checkpoint:150     the one saved after step 150
+ *   job:SWEEP/checkpoint:best   of the best trial by the sweep's metric, when all ended; or :last
  *   dataset:NAME                a dataset, all parts
  *   dataset:NAME/PART           one part of it
  *   file:PATH                   a file or folder that the worker can open */

@@ -113,6 +113,7 @@ struct spec_input {
     struct spec_ref ref;
     uint32_t job_index;    /* producer in the same spec, or SPEC_EXTERNAL */
     uint64_t job_id;       /* the coordinator's, kept in the JSON; 0 while unknown */
+    uint32_t trial_count;  /* of a sweep, whose best trial is meant; job_* is the first; else 0 */
     uint32_t line, column; /* 0 when read from JSON */
 };
 

@@ -203,14 +203,6 @@ static void target_add(struct control_pass *pass, const struct rec_name_value *t
 
 /* ---- retry of ended jobs ----------------------------------------------------------------- */
 
-static bool job_reads_from(const struct job *job, uint64_t parent_id)
-{
-    for (size_t i = 0; i < job->input_count; i++)
-        if (job->inputs[i].source_job_id == parent_id)
-            return true;
-    return false;
-}
-
 static bool edge_is_met_by_artifact(const struct row_job_dependency *row, const struct job *parent)
 {
     enum spec_condition condition;
@@ -227,7 +219,7 @@ static enum edge_state edge_reopened(const struct control_pass *pass, const stru
     if (parent && (!job_state_is_terminal(parent->state) || parent->targeted))
         return edge_is_met_by_artifact(row, parent) ? EDGE_MET : EDGE_WAITING;
     if (!parent)
-        return strcmp(row->state, "met") == 0 && !job_reads_from(job, row->parent_id) ? EDGE_MET
+        return strcmp(row->state, "met") == 0 && !inputs_read(job, row->parent_id) ? EDGE_MET
                                                                                       : EDGE_BROKEN;
     enum spec_condition condition;
     const char *artifact;
@@ -235,9 +227,27 @@ static enum edge_state edge_reopened(const struct control_pass *pass, const stru
     return condition_met(condition, artifact, parent) ? EDGE_MET : EDGE_BROKEN;
 }
 
+/* The best trial is chosen once, when the sweep ends: the numbers are history afterwards. */
+static void choice_reopen_check(struct control_pass *pass, const struct job *job)
+{
+    const struct event_found *found = &pass->event->found;
+    const struct input *open = input_open(job);
+    const struct sweep *sweep = open ? sweep_find(pass->core, open->source_job_id) : NULL;
+    bool chosen = !open || (sweep && sweep->live_count > 0);
+    for (size_t i = 0; i < found->dependency_count && !chosen; i++)
+        chosen = found->dependencies[i].job_id == job->job_id && found->dependencies[i].chosen;
+    if (!chosen)
+        refuse(pass, job->name,
+               arena_printf(pass->arena,
+                            "job %llu reads the best trial of a sweep (%s), which has ended and "
+                            "gave it none: submit it anew",
+                            (unsigned long long)job->job_id, open->ref.text));
+}
+
 static void reopen_check(struct control_pass *pass, const struct job *job)
 {
     const struct event_found *found = &pass->event->found;
+    choice_reopen_check(pass, job);
     for (size_t i = 0; i < found->dependency_count; i++) {
         const struct row_job_dependency *row = &found->dependencies[i];
         if (row->job_id != job->job_id || edge_reopened(pass, job, row) != EDGE_BROKEN)
@@ -324,12 +334,16 @@ static void edges_reopen(struct control_pass *pass, struct job *job)
         const char *artifact = "";
         CHECK(spec_condition_read(row->condition, &edge->condition, &artifact));
         edge->artifact = *artifact ? mem_strdup(artifact) : NULL;
-        edge->reads = job_reads_from(job, row->parent_id);
+        edge->chosen = row->chosen;
         edge->state = edge_reopened(pass, job, row);
         edge->dirty = true;
         job->edges_waiting += edge->state == EDGE_WAITING;
+    }
+    inputs_decide(job);
+    for (size_t i = 0; i < job->edge_count; i++) {
+        struct edge *edge = &job->edges[i];
         if (edge->state == EDGE_WAITING || edge->reads)
-            edge_link(edge, job_find(pass->core, row->parent_id));
+            edge_link(edge, job_find(pass->core, edge->parent_id));
     }
 }
 

@@ -248,6 +248,7 @@ void edges_write(struct core *core, struct job *job)
             .parent_id = edge->parent_id,
             .condition = spec_condition_text(step_arena(core), edge->condition, edge->artifact),
             .state = names[edge->state],
+            .chosen = edge->chosen,
         };
         effects_persist(core->effects, ROW_TABLE_job_dependency,
                         edge->is_new ? PERSIST_INSERT : PERSIST_UPDATE, &row);

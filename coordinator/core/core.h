@@ -104,6 +104,10 @@ enum lookup_kind {
                           themselves                                                           */
     LOOKUP_GARBAGE,    /* at most LOOKUP_GARBAGE_MAX checkpoints and artifacts that may go; those
                           of kind `name` when they were last used `job_id` ms ago              */
+    LOOKUP_SWEEP,      /* the newest sweep `name` in `experiment`, else anywhere: while it lives its
+                          trials that have ended, afterwards the best one, also as found.trials.
+                          job_id is what the core knows of it, so that it asks again when that is
+                          no longer so */
 };
 
 #define LOOKUP_GARBAGE_MAX 1000 /* the next look finds the rest */

@@ -75,12 +75,17 @@ static void attempt_dump(const struct attempt *a, struct buf *out)
         part_dump(&a->parts[i], out);
 }
 
+/* What an ended job read is lineage: it is not held. */
 static void inputs_dump(const struct job *job, struct buf *out)
 {
+    if (job_state_is_terminal(job->state))
+        return;
     for (size_t i = 0; i < job->input_count; i++) {
         const struct input *input = &job->inputs[i];
         buf_printf(out, "  input %s %s source=%llu", input->name, input->ref.text,
                    (ull)input->source_job_id);
+        if (input->trial_count)
+            buf_printf(out, " best of %u", input->trial_count);
         if (job->attempt) {
             buf_printf(out, " path=%s checkpoint=%llu artifact=%llu", or_empty(input->path),
                        (ull)input->checkpoint_id, (ull)input->artifact_id);
@@ -106,9 +111,10 @@ static void edges_dump(const struct job *job, struct buf *out)
         edges[i] = &job->edges[i];
     qsort(edges, job->edge_count, sizeof *edges, edge_compare);
     for (size_t i = 0; i < job->edge_count; i++)
-        buf_printf(out, "  needs %s of %llu state=%d reads=%d\n",
+        buf_printf(out, "  needs %s of %llu state=%d reads=%d%s\n",
                    spec_condition_text(&arena, edges[i]->condition, edges[i]->artifact),
-                   (ull)edges[i]->parent_id, edges[i]->state, edges[i]->reads);
+                   (ull)edges[i]->parent_id, edges[i]->state, edges[i]->reads,
+                   edges[i]->chosen ? " chosen" : "");
     arena_done(&arena);
     mem_free(edges);
 }

@@ -41,6 +41,9 @@ struct event_found {
     size_t artifact_count;
     const struct row_removal *removals; /* LOOKUP_GARBAGE: what may go, without a number yet */
     size_t removal_count;
+    const struct row_trial *trials; /* LOOKUP_SWEEP: the best of sweeps that have ended, values as
+                                       in athanor.trials; reports 0: none has a value */
+    size_t trial_count;
 };
 
 /* Secrets that are stored; the core knows nothing else of them. */

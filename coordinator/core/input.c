@@ -1,7 +1,8 @@
 /* input.c - what the inputs of a job are, found when it is placed.
  *
- * Which job an input comes from was bound at submit (submit.c); which of that job's checkpoints
- * or datasets it is, is decided here, and written as lineage in the same transaction. */
+ * Which job an input comes from was bound at submit (submit.c), or, of the best trial of a sweep,
+ * at the sweep's end (sweep.c); which of that job's checkpoints or datasets it is, is decided here,
+ * and written as lineage in the same transaction. */
 #include "coordinator/core/state.h"
 
 #include <string.h>
@@ -13,8 +14,7 @@ static int missing(struct err *err, const struct input *input, const struct job 
                    input->ref.text, (unsigned long long)source->job_id, source->name, what);
 }
 
-static const struct checkpoint *checkpoint_select(const struct job *source,
-                                                  const struct spec_ref *ref)
+const struct checkpoint *input_checkpoint(const struct job *source, const struct spec_ref *ref)
 {
     switch (ref->select) {
     case SPEC_SELECT_BEST:
@@ -28,10 +28,48 @@ static const struct checkpoint *checkpoint_select(const struct job *source,
     return checkpoint_resume(source);
 }
 
+static bool covers(const struct input *input, uint64_t parent_id)
+{
+    return input->source_job_id && parent_id >= input->source_job_id &&
+           parent_id - input->source_job_id < max_u64(input->trial_count, 1);
+}
+
+bool inputs_read(const struct job *job, uint64_t parent_id)
+{
+    for (size_t i = 0; i < job->input_count; i++)
+        if (covers(&job->inputs[i], parent_id))
+            return true;
+    return false;
+}
+
+const struct input *input_open(const struct job *job)
+{
+    for (size_t i = 0; i < job->input_count; i++)
+        if (job->inputs[i].trial_count > 0)
+            return &job->inputs[i];
+    return NULL;
+}
+
+void inputs_decide(struct job *job)
+{
+    for (size_t i = 0; i < job->edge_count; i++) {
+        uint64_t parent_id = job->edges[i].parent_id;
+        for (size_t k = 0; job->edges[i].chosen && k < job->input_count; k++) {
+            struct input *input = &job->inputs[k];
+            if (input->trial_count == 0 || !covers(input, parent_id))
+                continue;
+            input->source_job_id = parent_id;
+            input->trial_count = 0;
+        }
+    }
+    for (size_t i = 0; i < job->edge_count; i++)
+        job->edges[i].reads = inputs_read(job, job->edges[i].parent_id);
+}
+
 bool input_content(const struct job *source, const struct spec_ref *ref, struct hash *out)
 {
     const struct checkpoint *checkpoint =
-        ref->kind == SPEC_REF_CHECKPOINT ? checkpoint_select(source, ref) : NULL;
+        ref->kind == SPEC_REF_CHECKPOINT ? input_checkpoint(source, ref) : NULL;
     const struct artifact *artifact =
         ref->kind == SPEC_REF_DATASET ? artifact_dataset(source, ref->name) : NULL;
     if (checkpoint)
@@ -43,7 +81,7 @@ bool input_content(const struct job *source, const struct spec_ref *ref, struct 
 
 static int resolve_checkpoint(struct input *input, const struct job *source, struct err *err)
 {
-    const struct checkpoint *checkpoint = checkpoint_select(source, &input->ref);
+    const struct checkpoint *checkpoint = input_checkpoint(source, &input->ref);
     if (!checkpoint)
         return missing(err, input, source, "no such checkpoint");
     text_set(&input->path, checkpoint->path);

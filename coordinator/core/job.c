@@ -114,6 +114,7 @@ static void inputs_take(struct job *job, const struct spec_job *spec)
         input->ref.name = mem_strdup(input->ref.name);
         input->ref.part = mem_strdup(input->ref.part ? input->ref.part : "");
         input->source_job_id = spec->inputs[i].job_id;
+        input->trial_count = spec->inputs[i].trial_count;
     }
 }
 
@@ -364,6 +365,10 @@ static void edge_meet(struct core *core, struct edge *edge)
     edge->dirty = true;
     child->edges_waiting--;
     job_mark(core, child);
+    if (edge->reads && !sweep_choose(core, child, edge->parent)) {
+        edge->state = EDGE_BROKEN;
+        return;
+    }
     if (child->edges_waiting == 0)
         job_move(core, child, JOB_ON_PARENTS_MET);
 }

@@ -111,8 +111,7 @@ void core_load_job_dependency(struct core *core, const struct row_job_dependency
     edge->state = strcmp(row->state, "met") == 0      ? EDGE_MET
                   : strcmp(row->state, "broken") == 0 ? EDGE_BROKEN
                                                       : EDGE_WAITING;
-    for (size_t i = 0; i < job->input_count; i++)
-        edge->reads |= job->inputs[i].source_job_id == row->parent_id;
+    edge->chosen = row->chosen;
 }
 
 void core_load_attempt(struct core *core, const struct row_attempt *row)
@@ -238,6 +237,7 @@ void core_load_pending_reason(struct core *core, const struct row_pending_reason
 
 static void edges_derive(struct core *core, struct job *job)
 {
+    inputs_decide(job);
     for (size_t i = 0; i < job->edge_count; i++) {
         struct edge *edge = &job->edges[i];
         bool waits = edge->state == EDGE_WAITING;

@@ -174,6 +174,8 @@ struct input {
     char *name;
     struct spec_ref ref;      /* texts owned */
     uint64_t source_job_id;   /* 0 for files */
+    uint32_t trial_count;     /* that many jobs from the source on are a sweep whose best trial is
+                                 meant and not known yet; 0: the source it is */
     bool resolved;            /* for the live attempt */
     char *path;
     uint64_t checkpoint_id, artifact_id;
@@ -190,7 +192,8 @@ struct edge {
     enum spec_condition condition;
     char *artifact;     /* owned; its name for SPEC_ON_ARTIFACT, else NULL */
     enum edge_state state;
-    bool reads;         /* an input comes from the parent */
+    bool reads;         /* an input comes from the parent, or may */
+    bool chosen;        /* the parent is the best trial of a sweep that an input means */
     bool dirty, is_new;
     struct edge *next, *previous; /* among the parent's children */
 };
@@ -539,12 +542,20 @@ void job_requeue(struct core *core, struct job *job, enum cause cause, const cha
 
 /* ---- sweep.c ----------------------------------------------------------------------------- */
 struct sweep *sweep_find(const struct core *core, uint64_t sweep_id);
+/* The newest that lives, of the experiment (NULL: none) before all others. */
+struct sweep *sweep_find_name(const struct core *core, const struct experiment *experiment,
+                              const char *name);
 void sweep_make(struct core *core, const struct spec_sweep *spec, uint64_t first_job_id,
                 const struct experiment *experiment, const char *account);
 void sweep_on_metric(struct core *core, struct job *job, const char *name, uint64_t step,
                      double value);
 void sweep_trial_ended(struct core *core, const struct job *job);
-void sweep_trial_reopened(struct core *core, const struct job *job);
+void sweep_trial_reopened(struct core *core, struct job *job);
+/* The edge from `parent` to `child` is settled. If that was the end of a sweep whose best trial the
+ * child reads, the trial is chosen now. False: there is none, and the child has ended. */
+bool sweep_choose(struct core *core, struct job *child, const struct job *parent);
+/* The best trial so far, as athanor.best_trials has it; NULL: none has reported a number. */
+const struct trial *sweep_best(const struct sweep *sweep);
 void sweeps_flush(struct core *core);
 void sweeps_done(struct core *core);
 void sweeps_dump(const struct core *core, struct buf *out);
@@ -740,6 +751,16 @@ bool artifact_exists(const struct job *job, const char *name); /* of any kind */
 /* 0: every input of the job has something to read; -1: err says which has not. */
 int input_resolve_all(struct core *core, struct job *job, struct err *err) WARN_UNUSED;
 void input_rows(struct core *core, const struct attempt *attempt);
+/* Whether an input comes from that job, or may: while the best trial of a sweep is not known, from
+ * any of them. */
+bool inputs_read(const struct job *job, uint64_t parent_id);
+/* The first input whose sweep has not chosen yet; NULL: none. */
+const struct input *input_open(const struct job *job);
+/* What the chosen edges say: such inputs have one source from now on, and other trials' edges are
+ * not read from any more. Edges are not linked yet. */
+void inputs_decide(struct job *job);
+/* What of the source is meant is there; NULL: nothing. */
+const struct checkpoint *input_checkpoint(const struct job *source, const struct spec_ref *ref);
 /* What a reference to a job means now; false: nothing. */
 bool input_content(const struct job *source, const struct spec_ref *ref, struct hash *out);
 

@@ -32,7 +32,7 @@ static void bounds_check(struct submit_pass *pass)
         submit_refuse(pass, 0, 0, "jobs",
                       arena_printf(pass->arena, "%zu jobs in one submit, expected 1..%u", job_count,
                                    SUBMIT_JOBS_MAX));
-    if (submit_names_too_much(pass->event, pass->arena))
+    if (submit_names_too_much(pass->core, pass->event, pass->arena))
         submit_refuse(pass, 0, 0, "needs",
                       arena_printf(pass->arena,
                                    "needs and inputs name more than %u jobs and datasets outside "

@@ -25,8 +25,8 @@ struct planned_edge {
 
 struct planned_job {
     struct spec_job spec; /* with ids in its inputs and needs */
-    struct planned_edge *edges;
-    size_t edge_count;
+    struct planned_edge *edges; /* in the order of the spec, one a parent */
+    size_t edge_count, edge_capacity;
     struct reuse_input *contents; /* of the inputs; only with --reuse */
     struct job *reused;           /* identical and in memory; NULL: it runs */
 };
@@ -38,18 +38,21 @@ struct submit_pass {
     struct experiment *experiment; /* NULL: new */
     uint64_t first_job_id;
     struct planned_job *jobs;
+    bool *is_wanted; /* of each job: an input means the best trial of the sweep that begins here */
     struct rec_refusal *refusals;
     size_t refusal_count, refused_count;
     bool unplannable;    /* too large: not even a dry run looks at its jobs */
     const char *dataset; /* newest one looked for, and what it means */
     struct job *dataset_job;
+    size_t edge_total; /* of all jobs; at most SPEC_NEEDS_MAX */
 };
 
 /* One more reason against the submit; line 0: none. Text in the pass's arena or static. */
 void submit_refuse(struct submit_pass *pass, uint32_t line, uint32_t column, const char *path,
                    const char *text);
 /* Whether a spec names more than SUBMIT_OUTSIDE_MAX. */
-bool submit_names_too_much(const struct event_submit *event, struct arena *arena);
+bool submit_names_too_much(const struct core *core, const struct event_submit *event,
+                           struct arena *arena);
 /* Fills pass->jobs. What cannot be resolved, or could never start, is refused. */
 void submit_plan(struct submit_pass *pass);
 /* The plan comes true and is answered. Nothing of it was refused. */

@@ -31,7 +31,7 @@ static void wish_add(struct wish_list *list, struct core_lookup lookup)
     HASH_ADD_KEYPTR(hh, list->by_key, known->key, strlen(known->key), known);
     CHECK(list->count < list->capacity);
     list->items[list->count++] = lookup;
-    list->outside += lookup.kind != LOOKUP_TWIN;
+    list->outside += lookup.kind != LOOKUP_TWIN && lookup.kind != LOOKUP_SWEEP;
 }
 
 static struct core_lookup job_lookup(const char *name, const char *experiment)
@@ -45,7 +45,20 @@ static struct core_lookup job_lookup(const char *name, const char *experiment)
     return lookup;
 }
 
-static void job_wishes(const struct spec *spec, const struct spec_job *job, struct wish_list *list)
+/* A name may be a sweep's as well. Trials that end while the answer is on its way change it. */
+static struct core_lookup sweep_lookup(const struct core *core, const char *name,
+                                       const char *experiment)
+{
+    const struct sweep *living = sweep_find_name(core, experiment_find(core, experiment), name);
+    uint64_t known = living ? living->sweep_id << 16 | (living->live_count & 0xffff) : 0;
+    return (struct core_lookup){.kind = LOOKUP_SWEEP,
+                                .name = name,
+                                .experiment = experiment,
+                                .job_id = known & INT64_MAX};
+}
+
+static void job_wishes(const struct core *core, const struct spec *spec,
+                       const struct spec_job *job, struct wish_list *list)
 {
     for (size_t i = 0; i < job->need_count && list->outside <= SUBMIT_OUTSIDE_MAX; i++)
         if (job->needs[i].job_index == SPEC_EXTERNAL)
@@ -58,8 +71,11 @@ static void job_wishes(const struct spec *spec, const struct spec_job *job, stru
             wish_add(list, (struct core_lookup){.kind = LOOKUP_DATASET,
                                                 .name = input->ref.name,
                                                 .experiment = spec->experiment});
-        else
+        else {
             wish_add(list, job_lookup(input->ref.name, spec->experiment));
+            if (!spec_name_is_id(input->ref.name))
+                wish_add(list, sweep_lookup(core, input->ref.name, spec->experiment));
+        }
     }
 }
 
@@ -74,23 +90,24 @@ static void twin_wish(const struct spec_job *job, struct wish_list *list)
              (struct core_lookup){.kind = LOOKUP_TWIN, .name = arena_strdup(list->arena, hex)});
 }
 
-static void wishes_make(const struct spec *spec, bool twins, struct arena *arena,
-                        struct wish_list *out)
+static void wishes_make(const struct core *core, const struct spec *spec, bool twins,
+                        struct arena *arena, struct wish_list *out)
 {
-    *out = (struct wish_list){.arena = arena,
-                              .capacity = SUBMIT_OUTSIDE_MAX + 2 + (twins ? spec->job_count : 0)};
+    size_t most = 2 * (SUBMIT_OUTSIDE_MAX + 1) + 1 + (twins ? spec->job_count : 0);
+    *out = (struct wish_list){.arena = arena, .capacity = most};
     out->items = arena_alloc(arena, out->capacity * sizeof *out->items);
     for (size_t i = 0; i < spec->job_count && out->outside <= SUBMIT_OUTSIDE_MAX; i++)
-        job_wishes(spec, &spec->jobs[i], out);
+        job_wishes(core, spec, &spec->jobs[i], out);
     for (size_t i = 0; twins && i < spec->job_count; i++)
         twin_wish(&spec->jobs[i], out);
     HASH_CLEAR(hh, out->by_key);
 }
 
-bool submit_names_too_much(const struct event_submit *event, struct arena *arena)
+bool submit_names_too_much(const struct core *core, const struct event_submit *event,
+                           struct arena *arena)
 {
     struct wish_list list;
-    wishes_make(event->spec, false, arena, &list);
+    wishes_make(core, event->spec, false, arena, &list);
     return list.outside > SUBMIT_OUTSIDE_MAX;
 }
 
@@ -100,7 +117,7 @@ size_t submit_lookups(const struct core *core, const struct event_submit *event,
     struct wish_list list;
     if (!event->check_only && submit_find(core, event->submit_key))
         return 0; /* a repeat: the answer is known */
-    wishes_make(event->spec, event->reuse, arena, &list);
+    wishes_make(core, event->spec, event->reuse, arena, &list);
     if (list.outside > SUBMIT_OUTSIDE_MAX)
         list.count = 0; /* refused: but a repeat of something else is told so */
     if (!event->check_only)

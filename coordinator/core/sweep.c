@@ -26,6 +26,24 @@ struct sweep *sweep_find(const struct core *core, uint64_t sweep_id)
     return sweep;
 }
 
+struct sweep *sweep_find_name(const struct core *core, const struct experiment *experiment,
+                              const char *name)
+{
+    struct sweep *best = NULL, *sweep, *next;
+    bool best_here = false;
+    HASH_ITER(hh, core->sweeps, sweep, next)
+    {
+        bool here = experiment && sweep->experiment_id == experiment->experiment_id;
+        if (sweep->live_count == 0 || strcmp(sweep->name, name) != 0 || (best_here && !here))
+            continue;
+        if (!best || (here && !best_here) || sweep->sweep_id > best->sweep_id) {
+            best = sweep;
+            best_here = here;
+        }
+    }
+    return best;
+}
+
 /* NULL when the job is no trial, or its sweep has ended before a person asked for a retry. */
 static struct sweep *sweep_of(const struct core *core, const struct job *job)
 {
@@ -300,11 +318,128 @@ void sweep_trial_ended(struct core *core, const struct job *job)
     sweep_mark(core, sweep);
 }
 
-void sweep_trial_reopened(struct core *core, const struct job *job)
+/* It may become the best after all: who reads the best trial waits for this one again. */
+void sweep_trial_reopened(struct core *core, struct job *job)
 {
     struct sweep *sweep = sweep_of(core, job);
-    if (sweep)
-        sweep->live_count++;
+    if (!sweep)
+        return;
+    sweep->live_count++;
+    for (struct edge *edge = job->children; edge; edge = edge->next) {
+        const struct input *open = edge->reads ? input_open(edge->child) : NULL;
+        if (!open || edge->state != EDGE_MET || !inputs_read(edge->child, job->job_id))
+            continue;
+        edge->state = EDGE_WAITING;
+        edge->dirty = true;
+        edge->child->edges_waiting++;
+        job_mark(core, edge->child);
+    }
+}
+
+/* ---- the best trial as an input ---------------------------------------------------------- */
+
+/* Of equal ones the trial with the lower number is: athanor.trials orders by that, too. */
+const struct trial *sweep_best(const struct sweep *sweep)
+{
+    const struct trial *best = NULL;
+    for (size_t i = 0; i < sweep->trial_count; i++) {
+        const struct trial *trial = &sweep->trials[i];
+        if (trial->reports && is_number(trial->best) &&
+            (!best || is_better(sweep, trial->best, best->best)))
+            best = trial;
+    }
+    return best;
+}
+
+/* Why the best trial is no source for the input; NULL: it is. */
+static const char *choice_fault(struct core *core, const struct sweep *sweep,
+                                const struct trial *best, const struct input *input)
+{
+    struct arena *arena = step_arena(core);
+    if (!best)
+        return arena_printf(arena,
+                            "input '%s' (%s): none of the %zu trials of sweep '%s' reported %s",
+                            input->name, input->ref.text, sweep->trial_count, sweep->name,
+                            sweep->metric);
+    uint64_t job_id = sweep->sweep_id + (size_t)(best - sweep->trials);
+    const struct job *job = job_find(core, job_id);
+    CHECK(job != NULL); /* the child's edge keeps it */
+    if (input_checkpoint(job, &input->ref))
+        return NULL;
+    return arena_printf(arena,
+                        "input '%s' (%s): job %llu (%s), the best trial of sweep '%s' with %s %s, "
+                        "ended %s without a checkpoint",
+                        input->name, input->ref.text, (unsigned long long)job_id, job->name,
+                        sweep->name, sweep->metric, value_text(arena, best->best, 6),
+                        job_state_name(job->state));
+}
+
+/* A trial that failed makes the child FAILED, as any parent does. */
+static void choice_break(struct core *core, const struct sweep *sweep, struct job *child,
+                         const char *fault)
+{
+    bool failed = false;
+    for (size_t i = 0; i < sweep->trial_count && !failed; i++) {
+        const struct job *trial = job_find(core, sweep->sweep_id + i);
+        failed = trial && trial->state == JOB_FAILED;
+    }
+    job_end(core, child, failed ? JOB_ON_PARENT_BROKEN : JOB_ON_PARENT_SKIPPED, CAUSE_DEPENDENCY,
+            fault);
+}
+
+/* The chosen one stays; nobody reads the others for this child any more. */
+static void choice_apply(struct core *core, struct job *child)
+{
+    bool *had = arena_alloc(step_arena(core), (child->edge_count + 1) * sizeof *had);
+    for (size_t i = 0; i < child->edge_count; i++)
+        had[i] = child->edges[i].reads;
+    inputs_decide(child);
+    for (size_t i = 0; i < child->edge_count; i++) {
+        struct edge *edge = &child->edges[i];
+        if (!had[i] || edge->reads || !edge->parent)
+            continue;
+        edge->reads = true; /* as it was linked */
+        if (edge->state == EDGE_WAITING)
+            edge->parent->readers--;
+        else
+            edge_unlink(core, edge);
+        edge->reads = false;
+    }
+}
+
+bool sweep_choose(struct core *core, struct job *child, const struct job *parent)
+{
+    const struct sweep *sweep = sweep_of(core, parent);
+    const struct input *open = NULL;
+    if (!sweep || sweep->live_count > 0)
+        return true;
+    const struct trial *best = sweep_best(sweep);
+    for (size_t i = 0; i < child->input_count; i++) {
+        const struct input *input = &child->inputs[i];
+        if (input->trial_count == 0 || input->source_job_id != sweep->sweep_id)
+            continue;
+        const char *fault = choice_fault(core, sweep, best, input);
+        open = input;
+        if (!fault)
+            continue;
+        choice_break(core, sweep, child, fault);
+        return false;
+    }
+    if (!open)
+        return true;
+    uint64_t job_id = sweep->sweep_id + (size_t)(best - sweep->trials);
+    for (size_t i = 0; i < child->edge_count; i++)
+        if (child->edges[i].parent_id == job_id)
+            child->edges[i].chosen = child->edges[i].dirty = true;
+    history_add(core, "chosen", child->job_id, 0, 0, NULL,
+                arena_printf(step_arena(core),
+                             "%s: job %llu is the best trial of sweep '%s', with %s %s at step "
+                             "%llu",
+                             open->ref.text, (unsigned long long)job_id, sweep->name,
+                             sweep->metric, value_text(step_arena(core), best->best, 6),
+                             (unsigned long long)best->best_step));
+    choice_apply(core, child);
+    return true;
 }
 
 static void sweep_write(struct core *core, struct sweep *sweep)

@@ -280,13 +280,43 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
 
 /* ---- a job ------------------------------------------------------------------------------- */
 
-static void dependency_reason(struct reasons *reasons, const struct job *job, struct arena *arena)
+/* "input 'model': the best of 9 trials of sweep 'search' by loss, of which 4 have not ended". */
+static const char *sweeps_waited(const struct core *core, const struct job *job,
+                                 struct arena *arena, size_t *named)
 {
     const char *text = "";
-    size_t named = 0;
+    for (size_t i = 0; i < job->input_count && *named < 5; i++) {
+        const struct input *input = &job->inputs[i];
+        const struct sweep *sweep =
+            input->trial_count ? sweep_find(core, input->source_job_id) : NULL;
+        if (!sweep)
+            continue;
+        text = arena_printf(
+            arena, "%s%sthe best of %zu trials of sweep '%s' by %s, of which %zu live (input '%s')",
+            text, (*named)++ ? ", " : "", sweep->trial_count, sweep->name, sweep->metric,
+            sweep->live_count, input->name);
+    }
+    return text;
+}
+
+/* A trial that is only waited for because it may be the best. */
+static bool is_told_by_sweep(const struct job *job, const struct edge *edge)
+{
+    const struct input *open = input_open(job);
+    return open && edge->reads && edge->condition == SPEC_ON_ANY && edge->parent->trial_count > 0;
+}
+
+static void dependency_reason(const struct core *core, struct reasons *reasons,
+                              const struct job *job, struct arena *arena)
+{
+    size_t named = 0, told = 0;
+    const char *text = sweeps_waited(core, job, arena, &named);
     for (size_t i = 0; i < job->edge_count; i++) {
         const struct edge *edge = &job->edges[i];
         if (edge->state != EDGE_WAITING || named == 5)
+            continue;
+        told++;
+        if (is_told_by_sweep(job, edge))
             continue;
         named++;
         text = arena_printf(arena, "%s%s%s of job %llu (%s, %s)", text, named > 1 ? ", " : "",
@@ -296,7 +326,7 @@ static void dependency_reason(struct reasons *reasons, const struct job *job, st
     }
     reason_add(reasons, REASON_DEPENDENCY,
                arena_printf(arena, "waits for %s%s", text,
-                            job->edges_waiting > named ? " and others" : ""),
+                            job->edges_waiting > told ? " and others" : ""),
                "those jobs end as needed");
 }
 
@@ -381,7 +411,7 @@ static void job_reasons(const struct core *core, const struct job *job, const st
     if (job->held)
         reason_add(reasons, REASON_HELD, "held by its spec or by a person", "athanor release");
     if (job->state == JOB_WAITING)
-        dependency_reason(reasons, job, arena);
+        dependency_reason(core, reasons, job, arena);
     if (job->state == JOB_BACKOFF) {
         uint64_t left_ms = job->timer.due_ms > core->now_ms ? job->timer.due_ms - core->now_ms : 0;
         reason_add(reasons, REASON_BACKOFF,

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#define STATEMENTS_MAX 5u
+#define STATEMENTS_MAX 6u
 
 enum request_kind { REQUEST_QUERY = 1, REQUEST_LOOKUP, REQUEST_MAINTAIN };
 
@@ -47,7 +47,7 @@ struct reader {
     struct request *first, *last;
     size_t waiting;
     struct lane lanes[READER_LANES];
-    char *found_sql[STATEMENTS_MAX]; /* jobs, dependencies, checkpoints, artifacts, removals */
+    char *found_sql[STATEMENTS_MAX]; /* as found_tables */
     char *submit_sql;                /* jobs of one submit key: what every submit asks */
 };
 
@@ -77,24 +77,32 @@ struct reader {
     "           WHERE a.kind = 6 AND j.spec_hash = decode(a.name, 'hex')"                          \
     "             AND j.identity IS NOT NULL AND j.state = 'SUCCEEDED'"                            \
     "             AND NOT EXISTS (SELECT FROM athanor.removal r WHERE r.job_id = j.job_id)"        \
-    "             AND j.reused_job_id IS NULL ORDER BY j.job_id DESC LIMIT 10) s),"                \
+    "             AND j.reused_job_id IS NULL ORDER BY j.job_id DESC LIMIT 10) s"                  \
+    "  UNION SELECT j.job_id FROM ask a, LATERAL (SELECT s.* FROM athanor.sweep s"                 \
+    "            JOIN athanor.experiment e USING (experiment_id)"                                  \
+    "           WHERE a.kind = 8 AND s.name = a.name"                                              \
+    "           ORDER BY e.name = a.experiment DESC, s.sweep_id DESC LIMIT 1) s"                   \
+    "            JOIN athanor.job j ON j.job_id BETWEEN s.sweep_id AND"                            \
+    "                 s.sweep_id + s.trial_count - 1 AND j.ended_at IS NOT NULL"                   \
+    "           WHERE s.ended_at IS NULL OR j.job_id = athanor.trial_best(s.sweep_id)),"           \
     " found AS (SELECT job_id FROM named UNION SELECT j.reused_job_id FROM named"                  \
     "           JOIN athanor.job j USING (job_id) WHERE j.reused_job_id IS NOT NULL) "
 
 _Static_assert(LOOKUP_SUBMIT == 1 && LOOKUP_JOB_ID == 2 && LOOKUP_JOB_NAME == 3 &&
                    LOOKUP_EXPERIMENT == 4 && LOOKUP_DATASET == 5 && LOOKUP_TWIN == 6 &&
-                   LOOKUP_GARBAGE == 7 && LOOKUP_TWINS_MAX == 10 && LOOKUP_GARBAGE_MAX == 1000,
+                   LOOKUP_GARBAGE == 7 && LOOKUP_SWEEP == 8 && LOOKUP_TWINS_MAX == 10 &&
+                   LOOKUP_GARBAGE_MAX == 1000,
                "SQL_FOUND numbers the kinds of lookups");
 
 static const enum row_table found_tables[STATEMENTS_MAX] = {ROW_TABLE_job, ROW_TABLE_job_dependency,
                                                             ROW_TABLE_checkpoint,
                                                             ROW_TABLE_artifact,
-                                                            ROW_TABLE_removal};
+                                                            ROW_TABLE_removal, ROW_TABLE_trial};
 static const char *const found_rest[STATEMENTS_MAX] = {
     "JOIN found USING (job_id) ORDER BY t.job_id",
     "JOIN found USING (job_id) ORDER BY t.job_id, t.parent_id",
     "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.checkpoint_id",
-    "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.artifact_id", NULL};
+    "JOIN found USING (job_id) WHERE t.removed_at IS NULL ORDER BY t.artifact_id", NULL, NULL};
 
 /* A function for each row of `ask`: others than LOOKUP_GARBAGE do not pay for it. */
 static const char sql_garbage[] =
@@ -104,6 +112,22 @@ static const char sql_garbage[] =
     "   CASE WHEN a.name = 'checkpoint' THEN a.job_id END,"
     "   CASE WHEN a.name = 'artifact' THEN a.job_id END, 1000) AS t"
     "  WHERE a.kind = 7 AND a.name IN ('', t.kind)";
+
+/* The best of sweeps that have ended, in the columns of ROW_TABLE_trial, values as in the view:
+ * those of a trial that took another job's results are that job's. */
+static const char sql_best[] =
+    "WITH ask AS (SELECT * FROM jsonb_to_recordset($1::jsonb) AS a (kind int, name text,"
+    "             experiment text))"
+    " SELECT t.sweep_id, t.trial, t.job_id, t.params, t.rung, t.resource,"
+    "        (v.best_value IS NOT NULL)::int::bigint AS reports,"
+    "        coalesce(v.best_value, 'NaN') AS best_value, coalesce(v.best_step, 0) AS best_step"
+    "   FROM ask a, LATERAL (SELECT s.* FROM athanor.sweep s"
+    "        JOIN athanor.experiment e USING (experiment_id)"
+    "       WHERE a.kind = 8 AND s.name = a.name"
+    "       ORDER BY e.name = a.experiment DESC, s.sweep_id DESC LIMIT 1) s"
+    "   JOIN athanor.trial t ON t.job_id = athanor.trial_best(s.sweep_id)"
+    "   JOIN athanor.trials v ON v.sweep_id = s.sweep_id AND v.trial = t.trial"
+    "  WHERE s.ended_at IS NOT NULL";
 
 static const char sql_maintain[] =
     "SELECT athanor.history_prepare() + athanor.snapshot_sweep() +"
@@ -119,12 +143,13 @@ struct reader *reader_open(const char *conninfo, const struct reader_events *eve
     reader->events = *events;
     for (size_t i = 0; i < READER_LANES; i++)
         reader->lanes[i].stage = LANE_DOWN;
-    for (size_t i = 0; i < STATEMENTS_MAX - 1; i++) {
+    for (size_t i = 0; i < STATEMENTS_MAX - 2; i++) {
         char *select = sql_select(row_shape(found_tables[i]), found_rest[i]);
         reader->found_sql[i] = mem_printf("%s%s", SQL_FOUND, select);
         mem_free(select);
     }
-    reader->found_sql[STATEMENTS_MAX - 1] = mem_strdup(sql_garbage);
+    reader->found_sql[STATEMENTS_MAX - 2] = mem_strdup(sql_garbage);
+    reader->found_sql[STATEMENTS_MAX - 1] = mem_strdup(sql_best);
     reader->submit_sql = sql_select(row_shape(ROW_TABLE_job),
                                     "WHERE t.submit_key = decode($1, 'hex') ORDER BY t.job_id");
     return reader;
@@ -357,7 +382,9 @@ static void answer_lookup(struct reader *reader, struct request *request, PGresu
         row_read_all(results[3], row_shape(ROW_TABLE_artifact), arena, &found.artifacts,
                      &found.artifact_count, &err) < 0 ||
         row_read_all(results[4], row_shape(ROW_TABLE_removal), arena, &found.removals,
-                     &found.removal_count, &err) < 0)
+                     &found.removal_count, &err) < 0 ||
+        row_read_all(results[5], row_shape(ROW_TABLE_trial), arena, &found.trials,
+                     &found.trial_count, &err) < 0)
         answer_error(reader, request, &err);
     else
         reader->events.on_found(reader->events.user, request->ticket, &found, NULL);
@@ -433,7 +460,7 @@ static bool send_maintain(struct lane *lane, const struct request *request)
 }
 
 static const char *const found_names[STATEMENTS_MAX] = {"jobs", "dependencies", "checkpoints",
-                                                        "artifacts", "removals"};
+                                                        "artifacts", "removals", "trials"};
 
 static bool send_prepare(const struct reader *reader, struct lane *lane)
 {

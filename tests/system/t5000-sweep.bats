@@ -165,3 +165,57 @@ Y
     [ "$(sql "SELECT string_agg(state || ' ' || cause, ', ' ORDER BY trial) FROM athanor.trials WHERE sweep = 'seeds'")" = "SUCCEEDED reused, SUCCEEDED success" ]
     [ "$(sql "SELECT best_value = (SELECT min(value) FROM athanor.metrics WHERE job_id = $first AND name = 'loss') FROM athanor.trials WHERE sweep = 'seeds' AND trial = 0")" = t ]
 }
+
+@test "the best trial of a sweep is an input, in its own spec and in later ones" {
+    cat >trial.sh <<'S'
+[ "$LOSS" = 7 ] && exit
+mkdir "$ATHANOR_JOB_DIR/c"
+echo "$LOSS" >"$ATHANOR_JOB_DIR/c/weights"
+athanor report metric --step 1 loss="$LOSS"
+athanor report checkpoint --step 1 "$ATHANOR_JOB_DIR/c" --metric loss="$LOSS"
+S
+    cat >best.yaml <<Y
+athanor: 1
+name: best
+experiment: best
+defaults: {env: {PATH: "$PATH"}, resources: {memory: 32MiB}}
+jobs:
+  grid:
+    kind: command
+    command: [sh, $PWD/trial.sh]
+    checkpoint: {every: 1 steps, keep: "last 1, best 1 by loss"}
+    sweep: {method: grid, metric: loss, over: {env.LOSS: ["7", "5", "2", "3"]}}
+  score:
+    kind: command
+    command: [sh, -c, 'cp "\$ATHANOR_INPUT_MODEL/weights" "\$ATHANOR_JOB_DIR/read"; athanor report artifact read "\$ATHANOR_JOB_DIR/read"']
+    inputs: {model: job:grid/checkpoint:best}
+Y
+    chmod -R go+rX .
+    athanor submit best.yaml --wait
+    best=$(sql "SELECT best_job_id FROM athanor.sweeps WHERE name = 'grid'")
+    [ "$(sql "SELECT setting FROM athanor.trials WHERE job_id = $best")" = env.LOSS=2 ]
+    [ "$(sql "SELECT source_job_id FROM athanor.lineages WHERE job_id = (SELECT job_id FROM athanor.jobs WHERE name = 'score')")" = "$best" ]
+    [ "$(cat "$(sql "SELECT path FROM athanor.artifacts WHERE name = 'read'")")" = 2 ]
+    [ "$(sql "SELECT parent_id FROM athanor.dependencies WHERE name = 'score' AND chosen")" = "$best" ]
+    [[ "$(sql "SELECT detail FROM athanor.events WHERE name = 'chosen'")" == *"job $best is the best trial of sweep 'grid', with loss 2"* ]]
+    athanor show score | grep -F grid-t2
+
+    printf 'athanor: 1\nname: late\nexperiment: best\nkind: command\ncommand: [test, -s, weights]\ninputs: {model: job:grid/checkpoint:last}\n' >late.yaml
+    sed -i "s|command: .*|command: [sh, -c, 'grep -qx 2 \"\$ATHANOR_INPUT_MODEL/weights\"']|" late.yaml
+    athanor submit late.yaml --wait
+    sed 's/late/wrong/; s/checkpoint:last/checkpoint:7/' late.yaml >wrong.yaml
+    run athanor submit wrong.yaml
+    [ "$status" -ne 0 ]
+    [[ "$output" == *"'grid' is a sweep: expected checkpoint:best or checkpoint:last"* ]]
+
+    # Nobody reported what they are compared by.
+    sed '/score:/,$d; s/name: best/name: mute/; s/  grid:/  mute:/; s/over: .*/over: {env.LOSS: ["7"]}}/' best.yaml >mute.yaml
+    printf '  judge: {kind: command, command: ["true"], inputs: {model: job:mute/checkpoint:best}}\n' >>mute.yaml
+    run athanor submit mute.yaml --wait
+    [ "$status" -eq 1 ]
+    [ "$(sql "SELECT state || ' ' || cause || ' ' || detail FROM athanor.jobs WHERE name = 'judge'")" = "CANCELLED dependency input 'model' (job:mute/checkpoint:best): none of the 1 trials of sweep 'mute' reported loss" ]
+    sed 's/wrong/after/; s/checkpoint:7/checkpoint:best/; s/job:grid/job:mute/' wrong.yaml >after.yaml
+    run athanor submit after.yaml
+    [ "$status" -ne 0 ]
+    [[ "$output" == *"sweep 'mute' has ended, and none of its trials reported"* ]]
+}

@@ -422,6 +422,8 @@ struct answer {
     struct arena *arena;
     struct row_job *jobs;
     size_t count;
+    struct row_trial *trials; /* the best of sweeps that have ended */
+    size_t trial_count;
 };
 
 static void answer_add(struct answer *answer, const struct row_job *row)
@@ -581,6 +583,64 @@ static void garbage_find(const struct memory_db *db, const char *kind, struct ar
     out->removal_count = count;
 }
 
+static const struct row_sweep *newest_sweep(const struct memory_db *db,
+                                            const struct core_lookup *lookup)
+{
+    const struct row_sweep *best = NULL;
+    bool best_here = false;
+    EACH(db, sweep, row)
+    {
+        bool here = strcmp(experiment_name(db, row->experiment_id), lookup->experiment) == 0;
+        if (strcmp(row->name, lookup->name) != 0 || (best_here && !here))
+            continue;
+        if (!best || (here && !best_here) || row->sweep_id > best->sweep_id) {
+            best = row;
+            best_here = here;
+        }
+    }
+    return best;
+}
+
+static bool trial_has_value(const struct row_trial *row)
+{
+    return row->reports > 0 && row->best_value == row->best_value;
+}
+
+/* As the view orders them: by the value, then by number; those without one behind. */
+static bool trial_is_ahead(const struct row_sweep *sweep, const struct row_trial *a,
+                           const struct row_trial *b)
+{
+    if (trial_has_value(a) != trial_has_value(b))
+        return trial_has_value(a);
+    if (trial_has_value(a) && a->best_value != b->best_value)
+        return (strcmp(sweep->mode, "max") == 0) == (a->best_value > b->best_value);
+    return a->trial < b->trial;
+}
+
+/* While a sweep lives its trials that have ended, afterwards the best. */
+static void sweep_add(struct answer *answer, const struct core_lookup *lookup)
+{
+    const struct row_sweep *sweep = newest_sweep(answer->db, lookup);
+    const struct row_trial *best = NULL;
+    if (!sweep)
+        return;
+    EACH(answer->db, trial, row)
+    {
+        const struct row_job *job = job_row(answer->db, row->job_id);
+        if (row->sweep_id != sweep->sweep_id)
+            continue;
+        if (!sweep->ended_at && job && job->ended_at)
+            answer_add(answer, job);
+        if (!best || trial_is_ahead(sweep, row, best))
+            best = row;
+    }
+    if (!sweep->ended_at || !best)
+        return;
+    answer_add(answer, job_row(answer->db, best->job_id));
+    answer->trials[answer->trial_count] = *best;
+    answer->trials[answer->trial_count++].reports = trial_has_value(best);
+}
+
 static void lookup_one(struct answer *answer, const struct core_lookup *lookup)
 {
     const struct memory_db *db = answer->db;
@@ -606,6 +666,9 @@ static void lookup_one(struct answer *answer, const struct core_lookup *lookup)
         return;
     case LOOKUP_GARBAGE:
         return; /* of memory_db_lookup */
+    case LOOKUP_SWEEP:
+        sweep_add(answer, lookup);
+        return;
     case LOOKUP_EXPERIMENT:
         EACH(db, job, job)
         {
@@ -636,6 +699,7 @@ void memory_db_lookup(const struct memory_db *db, const struct core_lookup *look
     struct answer answer = {.db = db, .arena = arena};
     answer.jobs =
         arena_alloc(arena, (db->tables[ROW_TABLE_job].count + 1) * sizeof *answer.jobs);
+    answer.trials = arena_alloc(arena, (count + 1) * sizeof *answer.trials);
     *out = (struct event_found){0};
     for (size_t i = 0; i < count; i++) {
         lookup_one(&answer, &lookups[i]);
@@ -664,6 +728,8 @@ void memory_db_lookup(const struct memory_db *db, const struct core_lookup *look
         if (answer_has(&answer, row->job_id) && row->removed_at == 0)
             artifacts[out->artifact_count++] = *row;
     }
+    out->trials = answer.trials;
+    out->trial_count = answer.trial_count;
     out->jobs = answer.jobs;
     out->job_count = answer.count;
     out->dependencies = dependencies;

@@ -223,8 +223,9 @@ void show_persist(const struct persist *persist, uint64_t base_us, struct buf *o
     }
     case ROW_TABLE_job_dependency: {
         const struct row_job_dependency *row = persist->row;
-        buf_printf(out, "dependency job=%llu on %llu %s %s", (ull)row->job_id,
-                   (ull)row->parent_id, row->condition, row->state);
+        buf_printf(out, "dependency job=%llu on %llu %s %s%s", (ull)row->job_id,
+                   (ull)row->parent_id, row->condition, row->state,
+                   row->chosen ? " chosen" : "");
         break;
     }
     case ROW_TABLE_sweep:
