@@ -474,6 +474,11 @@ static bool has_secret(const struct event_submit *event, const char *project, co
 /* The account's own, or those of the job's project: there is no way to name another's. */
 static void secrets_check(struct submit_pass *pass, const struct spec_job *spec)
 {
+    const char *shared = "";
+    if (project_find(pass->core, spec->project))
+        shared = arena_printf(pass->arena,
+                              ", or for project '%s', which has none either, with --project",
+                              spec->project);
     for (size_t i = 0; i < spec->secret_count; i++) {
         const struct spec_variable *secret = &spec->secrets[i];
         if (!has_secret(pass->event, "", secret->value) &&
@@ -482,9 +487,8 @@ static void secrets_check(struct submit_pass *pass, const struct spec_job *spec)
                 pass, secret->line, secret->column,
                 arena_printf(pass->arena, "jobs.%s.secrets.%s", spec->name, secret->name),
                 arena_printf(pass->arena,
-                             "%s has no secret '%s': store it with 'athanor secret set %s', or "
-                             "for project '%s', which has none either, with --project",
-                             pass->event->account, secret->value, secret->value, spec->project));
+                             "%s has no secret '%s': store it with 'athanor secret set %s'%s",
+                             pass->event->account, secret->value, secret->value, shared));
     }
 }
 

@@ -71,7 +71,7 @@ FNR == 1 {
 code ~ /(^|[^a-z_>.])(strcpy|strcat|sprintf|gets|strtok|alloca|setjmp|longjmp|system|popen)\(/ {
     report("banned call: " $0)
 }
-code ~ /(^|[^a-z_>.])(exit|_exit|abort)\(/ && FILENAME !~ /(^tests\/|main\.c$|err\.c$|worker\/shepherd\/|launch|nursery|hook|daemon\/init\.c)/ {
+code ~ /(^|[^a-z_>.])(exit|_exit|abort)\(/ && FILENAME !~ /(^tests\/|main\.c$|err\.c$|worker\/shepherd\/|launch|nursery|hook|attempt\/shm\.c|daemon\/init\.c)/ {
     report("only main may end the process: " $0)
 }
 /PQexec|PQsend|PQconnect/ && FILENAME !~ /^(coordinator\/store|tests)\// { report("libpq outside the store") }

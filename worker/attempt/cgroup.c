@@ -309,6 +309,11 @@ uint64_t cgroup_memory_kills(const char *path)
     return number_read(path, NULL, "memory.oom_control", "oom_kill ");
 }
 
+uint64_t cgroup_memory_most(const char *path)
+{
+    return number_read(path, NULL, "memory.max_usage_in_bytes", "");
+}
+
 bool cgroup_remove(const char *path)
 {
     for (size_t i = 0; i < ARRAY_COUNT(leaves); i++) {

@@ -58,6 +58,7 @@ int cgroup_memory_make(const char *base, const char *name, uint64_t memory_bytes
                        gid_t gid, char **out_path, struct err *err) WARN_UNUSED;
 bool cgroup_memory_move(const char *path, pid_t pid);
 uint64_t cgroup_memory_kills(const char *path);
+uint64_t cgroup_memory_most(const char *path); /* its peak */
 
 /* Removes groups below base that have been empty for long: of daemons that never came back. */
 void cgroup_tidy(const char *base);

@@ -390,8 +390,11 @@ static void facts_collect(struct run *run, struct verdict_facts *facts, char *ab
         .memory_peak_bytes = run->memory_peak,
         .memory_limit_bytes = run->plan.memory_bytes * run->plan.rank_count,
     };
-    if (run->plan.memory_cgroup[0])
+    if (run->plan.memory_cgroup[0]) {
+        uint64_t peak = cgroup_memory_most(run->plan.memory_cgroup);
         facts->cgroup_oom_kills += cgroup_memory_kills(run->plan.memory_cgroup);
+        facts->memory_peak_bytes = max_u64(facts->memory_peak_bytes, peak);
+    }
     if (cgroup[0])
         facts->memory_peak_bytes = max_u64(facts->memory_peak_bytes, cgroup_memory_peak(cgroup));
     abort_text[0] = '\0';

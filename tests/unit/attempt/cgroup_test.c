@@ -404,6 +404,7 @@ static void more_memory_than_the_group_may_have_kills_and_the_neighbour_lives(vo
     int status = eater_end(pids[0], go[0]);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     assert_true(cgroup_memory_kills(paths[0]) >= 1);
+    assert_in_range(cgroup_memory_most(paths[0]), 31u << 20, 32u << 20);
     status = eater_end(pids[1], go[1]);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     assert_int_equal(cgroup_memory_kills(paths[1]), 0);
