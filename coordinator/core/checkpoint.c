@@ -308,6 +308,8 @@ static void list_put(struct job *job, struct checkpoint checkpoint)
         checkpoint_free(&oldest);
     }
     VEC_RESERVE(job->checkpoints, job->checkpoint_count, job->checkpoint_capacity);
+    if (job->class)
+        job->class->reads = true; /* it may go on from there */
     size_t at = job->checkpoint_count++;
     for (; at > 0 && job->checkpoints[at - 1].checkpoint_id > checkpoint.checkpoint_id; at--)
         job->checkpoints[at] = job->checkpoints[at - 1]; /* only when rows came unordered */

@@ -143,6 +143,7 @@ void class_join(struct job *job, struct class *class)
 {
     job->class = class;
     class->job_count++;
+    class->reads |= job->input_count > 0 || job->checkpoint_count > 0;
     job->queue->job_count++;
     limits_live(class, true);
     job->project->job_count++;

@@ -9,6 +9,7 @@
  * Memory: COPIES_MAX x 250 B = 50 MB. */
 #include "coordinator/core/state.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define FETCHED_US_MAX 4102444800000000u /* 2100-01-01: a node's clock may be anywhere */
@@ -361,6 +362,82 @@ size_t copies_sources(struct core *core, const struct part *part,
         for (size_t k = 0; k < found; k++)
             source_name(core, reader, &wanted, &sources[k], &(*out)[count++]);
     }
+    return count;
+}
+
+/* ---- who has it ------------------------------------------------------------------------------ */
+
+/* As input_resolve would find it now. */
+static bool input_wanted_now(const struct core *core, const struct input *input,
+                             struct wanted *out)
+{
+    const struct job *source = input->source_job_id ? job_find(core, input->source_job_id) : NULL;
+    const struct checkpoint *checkpoint =
+        source && input->ref.kind == SPEC_REF_CHECKPOINT ? input_checkpoint(source, &input->ref)
+                                                         : NULL;
+    const struct artifact *artifact = source && input->ref.kind == SPEC_REF_DATASET
+                                          ? artifact_dataset(source, input->ref.name)
+                                          : NULL;
+    if (checkpoint)
+        wanted_checkpoint(checkpoint, out);
+    else if (artifact)
+        *out = (struct wanted){.content = artifact->content,
+                               .worker_id = artifact->worker_id,
+                               .size_bytes = artifact->size_bytes};
+    return (checkpoint || artifact) && !hash_is_zero(&out->content);
+}
+
+static void holder_add(struct policy_holder *list, size_t *count, const struct worker *worker,
+                       uint64_t bytes)
+{
+    size_t at = 0;
+    while (at < *count && list[at].worker_index != worker->index)
+        at++;
+    if (at == POLICY_HOLDERS_MAX)
+        return;
+    if (at == *count)
+        list[(*count)++] = (struct policy_holder){.worker_index = worker->index};
+    list[at].bytes += min_u64(max_u64(bytes, 1), UINT64_MAX - list[at].bytes);
+}
+
+/* Whoever made it and the first that keep copies: 64 of them for a job with one input. */
+static void wanted_holders(const struct core *core, const struct wanted *wanted,
+                           struct policy_holder *list, size_t *count)
+{
+    const struct worker *maker = worker_find(core, wanted->worker_id);
+    const struct copied *copied = copied_find(core, &wanted->content);
+    size_t looked = 0;
+    if (maker)
+        holder_add(list, count, maker, wanted->size_bytes);
+    for (const struct copy *copy = copied ? copied->first : NULL;
+         copy && looked++ < POLICY_HOLDERS_MAX; copy = copy->next)
+        if (copy->worker != maker)
+            holder_add(list, count, copy->worker, wanted->size_bytes);
+}
+
+static int most_first(const void *left, const void *right)
+{
+    const struct policy_holder *a = left, *b = right;
+    if (a->bytes != b->bytes)
+        return a->bytes > b->bytes ? -1 : 1;
+    return (a->worker_index > b->worker_index) - (a->worker_index < b->worker_index);
+}
+
+size_t copies_holders(const struct core *core, const struct job *job,
+                      struct policy_holder out[POLICY_HOLDERS_MAX])
+{
+    const struct checkpoint *resume = checkpoint_resume(job);
+    struct wanted wanted;
+    size_t count = 0;
+    if (resume && !hash_is_zero(&resume->content)) {
+        wanted_checkpoint(resume, &wanted);
+        wanted_holders(core, &wanted, out, &count);
+    }
+    for (size_t i = 0; i < job->input_count; i++)
+        if (input_wanted_now(core, &job->inputs[i], &wanted))
+            wanted_holders(core, &wanted, out, &count);
+    if (count)
+        qsort(out, count, sizeof *out, most_first);
     return count;
 }
 

@@ -36,6 +36,14 @@ static bool view_allows(const void *opaque, size_t class_index, size_t worker_in
     return place_allows(core, core->classes[class_index], worker_index, start_ms, out);
 }
 
+static size_t view_holders(const void *opaque, uint64_t job_id,
+                           struct policy_holder out[POLICY_HOLDERS_MAX])
+{
+    const struct core *core = opaque;
+    const struct job *job = job_find(core, job_id);
+    return job ? copies_holders(core, job, out) : 0;
+}
+
 /* ---- the view ---------------------------------------------------------------------------- */
 
 static const char *const level_labels[POLICY_LEVELS] = {"switch", "rack"};
@@ -113,6 +121,7 @@ void place_class_view(const struct core *core, const struct class *class, struct
             class_nodes_max(core, class) > 1 ||
             core->some_leave,
         .blocked = class->blocked,
+        .reads = class->reads,
         .wall_time_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
         .charged_ms = ask->wall_time_ms ? ask->wall_time_ms : POLICY_NEVER,
         .ready_count = class->queue.count,
@@ -212,7 +221,8 @@ void place_view(struct core *core, struct arena *arena, struct policy_view *out)
                                 .now_ms = core->now_ms,
                                 .next_job = view_next_job,
                                 .allows = view_allows,
-                                .running = view_running};
+                                .running = view_running,
+                                .holders = view_holders};
     if (core->topology_changed)
         groups_number(core, arena);
     reservations_view(core, arena, out);

@@ -288,6 +288,7 @@ struct class {
     uint64_t job_count;  /* living jobs of the class */
     size_t index;        /* in core->classes */
     bool blocked;
+    bool reads; /* a job of it has, or had, inputs or a checkpoint to resume from */
     bool avoids_nobody; /* no others can take it without the worker it avoids; see place_run */
     struct policy_verdict verdict; /* of the newest pass, on its first job */
     uint64_t why_step;             /* step whose arena holds why; see why.c */
@@ -593,6 +594,9 @@ void copies_on_copies(struct core *core, const struct event_copies *event);
 /* Who has what the attempt reads, for START, the best first; tells those whom to let read it. */
 size_t copies_sources(struct core *core, const struct part *part,
                       const struct checkpoint *resume, struct rec_copy_source **out);
+/* For the policy: who has something of what the job would read if it were placed now. */
+size_t copies_holders(const struct core *core, const struct job *job,
+                      struct policy_holder out[POLICY_HOLDERS_MAX]);
 void copies_done(struct core *core);
 void copies_dump(const struct worker *worker, struct buf *out);
 

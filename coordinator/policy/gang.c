@@ -18,13 +18,15 @@ static int compare_u64(uint64_t a, uint64_t b)
     return (a > b) - (a < b);
 }
 
-/* Most ranks first; then what suits the policy; then the fullest, to keep the others whole. */
+/* Most ranks first; then what suits the policy; then the fullest, to keep the others whole; then
+ * those that have what the job reads. */
 static int pack_order(const void *left, const void *right)
 {
     const struct seat *a = left, *b = right;
     int by = compare_u64(b->ranks, a->ranks);
     by = by ? by : compare_u64(b->favour, a->favour);
     by = by ? by : compare_u64(a->load, b->load);
+    by = by ? by : compare_u64(b->held, a->held);
     return by ? by : compare_u64(a->worker_index, b->worker_index);
 }
 
@@ -33,6 +35,7 @@ static int spread_order(const void *left, const void *right)
     const struct seat *a = left, *b = right;
     int by = compare_u64(a->load, b->load);
     by = by ? by : compare_u64(b->favour, a->favour);
+    by = by ? by : compare_u64(b->held, a->held);
     return by ? by : compare_u64(a->worker_index, b->worker_index);
 }
 

@@ -136,6 +136,7 @@ struct seat { /* a worker that takes some of the job */
     bool gpus;       /* has GPUs that the job does not want */
     uint64_t favour; /* greater first, among equals in ranks */
     uint64_t load;   /* smaller first, among those */
+    uint64_t held;   /* bytes of what the job reads; greater first, among those */
     uint32_t group[POLICY_LEVELS];
     uint64_t order; /* scratch */
 };

@@ -15,6 +15,7 @@
 
 #define POLICY_NEVER      UINT64_MAX
 #define POLICY_LIMITS_MAX 8u /* per class: account, project, queue, array and their crossings */
+#define POLICY_HOLDERS_MAX 64u /* workers looked at that have something of what a job reads */
 #define POLICY_LEVELS     2u /* of the network: [0] switch, [1] rack */
 
 struct policy_need {
@@ -48,6 +49,7 @@ struct policy_class {
     bool spread;             /* as many workers as allowed, least loaded first; else pack */
     bool constrained;        /* ask allows() */
     bool blocked;            /* nothing had room at the last pass: only `changed` may help now */
+    bool reads;              /* jobs of it read what lies on some workers: ask holders() */
     bool evicts;             /* its queue may preempt those of a lower preemption class */
     uint32_t preemption;     /* class of preemption: evicts running ones of a lower number */
     uint64_t wall_time_ms;   /* limit or the default of its queue; POLICY_NEVER: none */
@@ -87,6 +89,12 @@ struct policy_fit {
     uint64_t gpus_unfit; /* GPUs of the worker that it may not use (another model) */
 };
 
+/* A worker that has some of what a job reads, which others would have to fetch. */
+struct policy_holder {
+    size_t worker_index;
+    uint64_t bytes; /* of it; at least 1 */
+};
+
 /* All arrays are borrowed; classes and workers are named by their index. */
 struct policy_view {
     const void *core;
@@ -112,6 +120,11 @@ struct policy_view {
                    struct policy_fit *out);
     /* What runs now, in order of job_id; lives in the arena. Made on demand: O(running). */
     size_t (*running)(const void *core, struct arena *arena, const struct policy_running **out);
+    /* Who has something of what the job reads, most of it first, then by index; at most
+     * POLICY_HOLDERS_MAX. A preference among workers that are otherwise equal, never a reason to
+     * wait. NULL: nobody asks. Called for jobs of classes that read, once for each placement. */
+    size_t (*holders)(const void *core, uint64_t job_id,
+                      struct policy_holder out[POLICY_HOLDERS_MAX]);
 };
 
 struct policy_placement {

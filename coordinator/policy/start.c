@@ -1,6 +1,7 @@
 /* start.c - whether the first job of a class can start now, and where.
  *
- * A job that wants one worker takes the first that has room: room only shrinks during a pass, so
+ * A job that wants one worker takes the first that has room, or of those like it the one that has
+ * most of what the job reads: room only shrinks during a pass, so
  * a worker that refused a class once refuses it for the rest of the pass, and each class walks
  * the workers once however many jobs it places. Others choose among all workers (gang.c).
  * Once there are reservations a worker has room only as far as it does not delay one. Jobs that
@@ -100,6 +101,27 @@ static bool takes(struct pass *pass, size_t class_index, size_t worker_index)
     return false;
 }
 
+static size_t holders_find(const struct pass *pass, size_t class_index,
+                           struct policy_holder out[POLICY_HOLDERS_MAX])
+{
+    const struct policy_view *view = pass->view;
+    if (!view->classes[class_index].reads || !view->holders)
+        return 0;
+    return view->holders(view->core, pass->lanes[class_index].head.job_id, out);
+}
+
+/* Of the candidates of the present round, all equal but for that, the one that has most of what the
+ * job reads; `first`, the first that takes it, when nobody has any. The walk stays where it is. */
+static size_t prefer_holder(struct pass *pass, size_t class_index, size_t first)
+{
+    struct policy_holder holders[POLICY_HOLDERS_MAX];
+    size_t count = holders_find(pass, class_index, holders);
+    for (size_t i = 0; i < count; i++)
+        if (holders[i].worker_index == first || takes(pass, class_index, holders[i].worker_index))
+            return holders[i].worker_index;
+    return first;
+}
+
 static enum start_answer find_one(struct pass *pass, size_t class_index,
                                   const struct policy_share **out)
 {
@@ -117,6 +139,7 @@ static enum start_answer find_one(struct pass *pass, size_t class_index,
             if (!takes(pass, class_index, worker))
                 continue;
             struct policy_share *share = arena_alloc(pass->plan->arena, sizeof *share);
+            worker = prefer_holder(pass, class_index, worker);
             *share = (struct policy_share){.worker_index = worker, .ranks = class->ranks};
             *out = share;
             return START_FITS;
@@ -169,6 +192,17 @@ static bool seats_undelaying(struct pass *pass, size_t class_index, struct seat 
     return all;
 }
 
+static void seats_hold(const struct pass *pass, size_t class_index, struct seat *seats,
+                       size_t count)
+{
+    struct policy_holder holders[POLICY_HOLDERS_MAX];
+    size_t holder_count = holders_find(pass, class_index, holders);
+    for (size_t i = 0; holder_count && i < count; i++)
+        for (size_t k = 0; k < holder_count; k++)
+            if (holders[k].worker_index == seats[i].worker_index)
+                seats[i].held = holders[k].bytes;
+}
+
 static bool fits_without_limits(struct pass *pass, size_t class_index)
 {
     const struct policy_share *shares;
@@ -186,6 +220,7 @@ static enum start_answer find_gang(struct pass *pass, size_t class_index,
     pass->lanes[class_index].over = false;
     size_t count;
     bool all = seats_undelaying(pass, class_index, pass->seats, &count);
+    seats_hold(pass, class_index, pass->seats, count);
     *out_count = gang_choose(&pass->view->classes[class_index], pass->seats, count,
                              pass->seats + pass->view->worker_count, pass->plan->arena, out);
     if (*out_count)
