@@ -49,21 +49,18 @@ static void on_leave(struct shell *shell, const struct server_source *from, uint
     shell_step(shell, &event);
 }
 
-static void on_node_report(struct shell *shell, const struct server_source *from, uint64_t seq,
-                           const struct msg_node_report *report)
+/* What a worker says of itself. */
+static void on_node_word(struct shell *shell, const struct server_source *from, uint64_t seq,
+                         const struct message *message)
 {
-    struct event event = {.kind = EVENT_NODE_REPORT,
-                          .node_report = {.peer = from->peer_id,
-                                          .request_seq = seq,
-                                          .report = report}};
-    shell_step(shell, &event);
-}
-
-static void on_copies(struct shell *shell, const struct server_source *from, uint64_t seq,
-                      const struct msg_copies *copies)
-{
-    struct event event = {.kind = EVENT_COPIES,
-                          .copies = {.peer = from->peer_id, .request_seq = seq, .copies = copies}};
+    struct event event = {.kind = EVENT_NODE_REPORT};
+    if (message->tag == MSG_COPIES) {
+        event.kind = EVENT_COPIES;
+        event.copies = (struct event_copies){from->peer_id, seq, &message->u.copies};
+    } else {
+        event.node_report =
+            (struct event_node_report){from->peer_id, seq, &message->u.node_report};
+    }
     shell_step(shell, &event);
 }
 
@@ -317,10 +314,8 @@ void intake_message(void *user, const struct server_source *from, const struct e
         on_removed(shell, from, seq, &message->u.removed);
         break;
     case MSG_COPIES:
-        on_copies(shell, from, seq, &message->u.copies);
-        break;
     case MSG_NODE_REPORT:
-        on_node_report(shell, from, seq, &message->u.node_report);
+        on_node_word(shell, from, seq, message);
         break;
     case MSG_SECRET_CHANGE:
         secret_change(shell, from, seq, &message->u.secret_change);

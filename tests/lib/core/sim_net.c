@@ -2,9 +2,10 @@
  *
  * A session delivers in order (as TCP does) unless the reorder fault is drawn, which then spares
  * JOIN and COPIES: the core counts on a session's JOIN coming first and on the newest list coming
- * last, and the real network keeps that. What is in flight when a session ends may still arrive, as
- * with a real socket. Real sessions have no gaps: a loss ends them. Here losses leave gaps, which is
- * harder, but for those of a fence and of a list, which nobody repeats before the next join. */
+ * last, and the real network keeps that. What is in flight when a session ends may still arrive,
+ * as with a real socket. Real sessions have no gaps: a loss ends them. Here losses leave gaps,
+ * which is harder, but for those of a fence and of a list, which nobody repeats before the next
+ * join. */
 #include "common/wire/wire.h"
 #include "tests/lib/core/sim_inner.h"
 

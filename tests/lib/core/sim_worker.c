@@ -161,7 +161,8 @@ static void copy_fetch(struct sim *sim, struct sim_worker *worker, const struct 
         return;
     if (worker->copy_count == SIM_COPIES)
         copy_forget(worker, 0);
-    worker->copies[worker->copy_count++] = (struct sim_copy){*content, clock_us(sim, &worker->clock)};
+    worker->copies[worker->copy_count++] =
+        (struct sim_copy){*content, clock_us(sim, &worker->clock)};
     worker->copies_told = false;
     sim->result->copies++;
 }

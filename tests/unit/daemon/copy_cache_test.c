@@ -5,6 +5,7 @@
 #include "worker/daemon/copy_cache.h"
 #include "worker/daemon/copy_index.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -84,8 +85,9 @@ static struct hash arrive(struct fixture *f, char letter)
     memset(bytes, letter, sizeof bytes);
     hash_bytes(bytes, sizeof bytes, &content);
     hash_to_hex(&content, hex);
-    buf_printf(&index, "{\"files\": [{\"name\": \"a/b\", \"size_bytes\": %u, \"blake2b\": \"%s\"}]}",
-               SIZE, hex);
+    buf_printf(&index,
+               "{\"files\": [{\"name\": \"a/b\", \"size_bytes\": %u, \"blake2b\": \"%s\"}]}", SIZE,
+               hex);
     hash_bytes(index.bytes, index.length, &content);
     path = copy_cache_part(f->cache, &content);
     name = mem_printf("%s/a", path);
@@ -118,15 +120,15 @@ static size_t count_of(const struct fixture *f)
     return count;
 }
 
-static size_t names_in(const char *folder)
+static size_t names_in(const char *path)
 {
-    char *command = mem_printf("ls -A '%s' | wc -l", folder), line[32] = "";
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    assert_non_null(fgets(line, sizeof line, pipe));
-    pclose(pipe);
-    mem_free(command);
-    return strtoul(line, NULL, 10);
+    DIR *folder = opendir(path);
+    size_t count = 0;
+    assert_non_null(folder);
+    for (const struct dirent *entry; (entry = readdir(folder));)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(folder);
+    return count;
 }
 
 static void a_copy_is_found_by_its_hash_also_after_a_restart(void **state)
