@@ -89,7 +89,8 @@ const struct verb verb_gc = {
         "or one that descends from it: through needs:, inputs that were read, or results that "
         "were taken by submit --reuse. A job of which something went is no longer reused. Files "
         "are removed by the worker that made them, when it is there; no path ever leads to half "
-        "of them.",
+        "of them. Copies that other workers keep of a checkpoint or dataset go with it, when no "
+        "run uses them, and stay while it stays.",
     VERB_OPTIONS(options),
     .run = run,
 };

@@ -1,4 +1,5 @@
-/* retention.c - checkpoints and artifacts of jobs that have ended, removed when nothing needs them.
+/* retention.c - checkpoints and artifacts of jobs that have ended, removed when nothing needs them,
+ * and with the last of a content the copies that workers keep of it.
  *
  * What may go is judged over the whole history, which only the database has: LOOKUP_GARBAGE
  * (athanor.retention_list). The answer is of a moment after everything decided so far was durable,
@@ -63,15 +64,29 @@ void removals_send(struct core *core, const struct worker *worker)
 /* ---- collecting -------------------------------------------------------------------------- */
 
 struct collected {
-    size_t snapshots, checkpoints, artifacts;
+    size_t snapshots, checkpoints, artifacts, copies;
     uint64_t bytes;
 };
 
+/* A content of which an original stays after all. */
+struct staying {
+    struct hash content;
+    UT_hash_handle hh;
+};
+
+static bool is_copy(const struct row_removal *order)
+{
+    return strcmp(order->kind, "copy") == 0;
+}
+
+/* Of a copy the worker's word says so (copy.c). */
 static void object_mark(struct core *core, const struct row_removal *order)
 {
     struct row_checkpoint checkpoint = {.checkpoint_id = order->object_id,
                                         .removed_at = core->wall_us};
     struct row_artifact artifact = {.artifact_id = order->object_id, .removed_at = core->wall_us};
+    if (is_copy(order))
+        return;
     if (strcmp(order->kind, "checkpoint") == 0)
         effects_persist(core->effects, ROW_TABLE_checkpoint, PERSIST_UPDATE, &checkpoint);
     else
@@ -83,7 +98,8 @@ static bool order_take(struct core *core, const struct row_removal *found,
                        struct collected *collected)
 {
     struct worker *worker = worker_find(core, found->worker_id);
-    if (job_find(core, found->job_id) || !worker || !worker_is_reachable(worker) ||
+    if ((!is_copy(found) && job_find(core, found->job_id)) || !worker ||
+        !worker_is_reachable(worker) ||
         HASH_COUNT(core->removals) >= REMOVALS_MAX)
         return false;
     struct row_removal row = *found;
@@ -94,7 +110,9 @@ static bool order_take(struct core *core, const struct row_removal *found,
     effects_persist(core->effects, ROW_TABLE_removal, PERSIST_INSERT, &row);
     removal_send(core, worker, removal_add(core, &row));
     collected->bytes += row.size_bytes;
-    if (strcmp(row.kind, "checkpoint") == 0)
+    if (is_copy(&row))
+        collected->copies++;
+    else if (strcmp(row.kind, "checkpoint") == 0)
         collected->checkpoints++;
     else
         collected->artifacts++;
@@ -104,6 +122,31 @@ static bool order_take(struct core *core, const struct row_removal *found,
 static bool is_of_kind(const struct msg_collect *collect, const char *kind)
 {
     return !collect->at_once || strcmp(*collect->kind ? collect->kind : "code", kind) == 0;
+}
+
+/* Originals first: a copy goes only if all of its content that were found to go did, for a job may
+ * have come meanwhile that reads one of them. */
+static void found_take_all(struct core *core, const struct event_collect *event,
+                           struct collected *collected)
+{
+    const struct event_found *found = &event->found;
+    struct staying *staying = NULL, *known;
+    for (size_t i = 0; i < found->removal_count; i++) {
+        const struct row_removal *order = &found->removals[i];
+        if (is_copy(order) ||
+            (is_of_kind(event->collect, order->kind) && order_take(core, order, collected)))
+            continue;
+        known = arena_alloc(step_arena(core), sizeof *known);
+        *known = (struct staying){.content = order->content_hash};
+        HASH_ADD(hh, staying, content, sizeof known->content, known);
+    }
+    for (size_t i = 0; i < found->removal_count; i++) {
+        const struct row_removal *order = &found->removals[i];
+        HASH_FIND(hh, staying, &order->content_hash, sizeof order->content_hash, known);
+        if (is_copy(order) && !known)
+            order_take(core, order, collected);
+    }
+    HASH_CLEAR(hh, staying);
 }
 
 /* What there is to know before: with at_once only of the kind that is meant. */
@@ -136,13 +179,12 @@ void retention_on_collect(struct core *core, const struct event_collect *event)
     if (is_of_kind(collect, "code") && (collect->at_once || keep_ms > 0))
         collected.snapshots =
             snapshots_collect(core, min_u64(keep_ms, INT64_MAX / 1000), &collected.bytes);
-    for (size_t i = 0; i < event->found.removal_count; i++)
-        if (is_of_kind(collect, event->found.removals[i].kind))
-            order_take(core, &event->found.removals[i], &collected);
-    size_t count = collected.snapshots + collected.checkpoints + collected.artifacts;
+    found_take_all(core, event, &collected);
+    size_t count = collected.snapshots + collected.checkpoints + collected.artifacts +
+                   collected.copies;
     const char *text = arena_printf(
-        step_arena(core), "code %zu, checkpoints %zu, artifacts %zu, bytes %llu",
-        collected.snapshots, collected.checkpoints, collected.artifacts,
+        step_arena(core), "code %zu, checkpoints %zu, artifacts %zu, copies %zu, bytes %llu",
+        collected.snapshots, collected.checkpoints, collected.artifacts, collected.copies,
         (unsigned long long)collected.bytes);
     core->collections += count > 0;
     if (count)

@@ -116,6 +116,11 @@ Y
     athanor wait "$id" || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
     athanor logs "$id" | grep -q '^from maker$'
     athanor logs "$id" | grep -q '^3000000$'
+    athanor show "$id" | grep -Eq 'model +2.9 MiB +worker-1 +worker-2 +worker-2 +worker-1 +2.9 MiB'
+    # Without a constraint it goes to whom has the most of it, though worker-1 comes first.
+    sed 's/z1/z3/; s/maker/maker3/' maker.yaml | athanor submit - --wait >/dev/null
+    sed "s/job:$maker/job:maker3/; /constraint/d" reader.yaml | athanor submit - --wait --ids >near
+    [ "$(sql "SELECT worker FROM athanor.runs WHERE job_id = $(head -1 near)")" = worker-3 ]
     damage "$ATHANOR_HOME/own-1/jobs/$maker/checkpoints/one/weights" 2500000
     athanor submit reader.yaml --wait >/dev/null # what was copied is still whole
     damage "$(grep -l "^from maker$" -r "$ATHANOR_HOME"/own-2/copies)" 3
@@ -238,6 +243,12 @@ S
     for holder in "$second" "$third"; do
         grep -q "from '$holder': its file 'weights' has another hash" <<<"$evidence"
     done
+    # Copies go with what they are copies of.
+    athanor gc --all --json | jq -e --argjson job "$id" 'map(select(.kind == "copy" and .job_id == $job and .why == "what it is a copy of stays")) | length >= 2'
+    athanor gc --kind checkpoint --older-than 0s | grep -Eq 'copies [1-9]'
+    until_true 20 sql_is "SELECT count(*) FROM athanor.removals WHERE kind = 'copy' AND done_at IS NULL" 0
+    [ -z "$(find "$ATHANOR_HOME"/own-*/copies -name weights)" ]
+    [ "$(sql "SELECT count(*) FROM athanor.copies WHERE kind = 'checkpoint' AND removed_at IS NULL")" = 0 ]
 }
 
 @test "a resume point whose only source is bad ends as stale_checkpoint, and the one before is used" {

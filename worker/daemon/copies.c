@@ -18,6 +18,12 @@ struct want {
     struct hash content;
 };
 
+struct copy_drop {
+    struct copy_drop *next;
+    uint64_t removal_id;
+    struct hash content;
+};
+
 struct reading_attempt { /* that has not been given its copies yet */
     struct reading_attempt *next;
     uint64_t attempt_id;
@@ -72,12 +78,44 @@ static bool is_used(void *user, const struct hash *content)
     return used;
 }
 
+/* The list without it first, so that nobody is sent here for it. */
+static void drops_answer(struct daemon *daemon)
+{
+    for (struct copy_drop **at = &daemon->copies->drops; *at;) {
+        struct copy_drop *drop = *at;
+        if (!copy_cache_drop(daemon->copies->cache, &drop->content)) {
+            at = &drop->next;
+            continue;
+        }
+        copies_tell(daemon);
+        removed_send(daemon, drop->removal_id, "");
+        *at = drop->next;
+        mem_free(drop);
+    }
+}
+
+void copies_drop(struct daemon *daemon, const struct msg_remove *remove)
+{
+    struct copy_drop *drop = daemon->copies->drops;
+    while (drop && drop->removal_id != remove->removal_id)
+        drop = drop->next;
+    if (!drop) {
+        drop = mem_zalloc(sizeof *drop);
+        *drop = (struct copy_drop){.next = daemon->copies->drops,
+                                   .removal_id = remove->removal_id,
+                                   .content = remove->content};
+        daemon->copies->drops = drop;
+    }
+    drops_answer(daemon);
+}
+
 void copies_trim(struct daemon *daemon)
 {
     if (!daemon->copies || !daemon->copies->cache)
         return;
     copy_cache_trim(daemon->copies->cache, 0);
     copies_tell(daemon);
+    drops_answer(daemon);
 }
 
 /* ---- telling --------------------------------------------------------------------------------- */
@@ -302,6 +340,10 @@ void copies_close(struct daemon *daemon)
     while (copies->attempts)
         reading_free(daemon, copies->attempts);
     serving_close(copies->serving);
+    for (struct copy_drop *drop = copies->drops, *next; drop; drop = next) {
+        next = drop->next;
+        mem_free(drop);
+    }
     copy_cache_close(copies->cache);
     mem_free(copies);
     daemon->copies = NULL;

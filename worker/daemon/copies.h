@@ -56,6 +56,9 @@ void copies_trim(struct daemon *daemon);
 
 /* All that is kept, for WORKER_JOIN. */
 struct rec_held_copy *copies_held(struct daemon *daemon, struct arena *arena, size_t *out_count);
+/* A REMOVE of a copy: it goes when no attempt uses it, and is answered then. A daemon that ends
+ * before is told again. */
+void copies_drop(struct daemon *daemon, const struct msg_remove *remove);
 /* Sends COPIES when what is kept is not what was told in this session. */
 void copies_tell(struct daemon *daemon);
 
@@ -91,6 +94,7 @@ struct copies {
     struct reading_attempt *attempts; /* that wait for their start */
     struct serving *serving;
     uint64_t told_version; /* of the cache */
+    struct copy_drop *drops; /* that wait for attempts */
 };
 
 #endif

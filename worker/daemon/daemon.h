@@ -245,6 +245,7 @@ void gpu_sampler_tick(struct daemon *daemon);
 int removal_do(struct daemon *daemon, const char *path, const struct hash *content,
                bool with_parents, struct err *err) WARN_UNUSED;
 void removal_on_remove(struct daemon *daemon, const struct msg_remove *remove);
+void removed_send(struct daemon *daemon, uint64_t removal_id, const char *failure); /* "": done */
 void removals_finish(struct daemon *daemon); /* what an earlier daemon was removing */
 
 /* node_report.c. kind: as in NODE_REPORT. */

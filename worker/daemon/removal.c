@@ -101,18 +101,28 @@ int removal_do(struct daemon *daemon, const char *path, const struct hash *conte
     return rc;
 }
 
-void removal_on_remove(struct daemon *daemon, const struct msg_remove *remove)
+void removed_send(struct daemon *daemon, uint64_t removal_id, const char *failure)
 {
     struct message message = {.tag = MSG_REMOVED};
-    struct err err = {0};
-    if (removal_do(daemon, remove->path, &remove->content, true, &err) < 0)
-        log_warn("removal %" PRIu64 ": %s", remove->removal_id, err.text);
+    struct err err;
     message.u.removed = (struct msg_removed){.worker_id = daemon->worker_id,
                                              .incarnation = daemon->incarnation,
-                                             .removal_id = remove->removal_id,
-                                             .failure = err.text};
+                                             .removal_id = removal_id,
+                                             .failure = failure};
     if (peer_send(daemon->peer, &message, NULL, &err) < 0)
         log_warn("%s is not sent: %s", msg_name(message.tag), err.text);
+}
+
+void removal_on_remove(struct daemon *daemon, const struct msg_remove *remove)
+{
+    struct err err = {0};
+    if (!remove->path[0]) {
+        copies_drop(daemon, remove);
+        return;
+    }
+    if (removal_do(daemon, remove->path, &remove->content, true, &err) < 0)
+        log_warn("removal %" PRIu64 ": %s", remove->removal_id, err.text);
+    removed_send(daemon, remove->removal_id, err.text);
 }
 
 void removals_finish(struct daemon *daemon)

@@ -549,10 +549,70 @@ static bool *jobs_needed(const struct memory_db *db)
     return needed;
 }
 
+static bool is_listed(const struct row_removal *list, size_t count, const char *kind, uint64_t id)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list[i].kind, kind) == 0 && list[i].object_id == id)
+            return true;
+    return false;
+}
+
+/* 0: something of the content stays; else a job that made it. */
+static uint64_t content_gone(const struct memory_db *db, const struct row_removal *list,
+                             size_t count, const struct hash *content)
+{
+    uint64_t job_id = 0;
+    bool stays = false;
+    EACH(db, checkpoint, row)
+    {
+        if (!hash_equal(&row->content_hash, content))
+            continue;
+        job_id = row->job_id;
+        stays |= !row->removed_at && !is_listed(list, count, "checkpoint", row->checkpoint_id);
+    }
+    EACH(db, artifact, row)
+    {
+        if (!hash_equal(&row->content_hash, content))
+            continue;
+        job_id = row->job_id;
+        stays |= !row->removed_at && !is_listed(list, count, "artifact", row->artifact_id);
+    }
+    return stays ? 0 : job_id;
+}
+
+static bool copy_is_ordered(const struct memory_db *db, uint64_t copy_id)
+{
+    EACH(db, removal, row)
+    {
+        if (strcmp(row->kind, "copy") == 0 && row->object_id == copy_id && !row->done_at)
+            return true;
+    }
+    return false;
+}
+
+static size_t garbage_copies(const struct memory_db *db, struct row_removal *list, size_t count)
+{
+    size_t originals = count;
+    EACH(db, copy, row)
+    {
+        uint64_t job_id = content_gone(db, list, originals, &row->content_hash);
+        if (job_id && !row->removed_at && !copy_is_ordered(db, row->copy_id))
+            list[count++] = (struct row_removal){.kind = "copy",
+                                                 .object_id = row->copy_id,
+                                                 .job_id = job_id,
+                                                 .worker_id = row->worker_id,
+                                                 .path = "",
+                                                 .size_bytes = row->size_bytes,
+                                                 .content_hash = row->content_hash};
+    }
+    return count;
+}
+
 static void garbage_find(const struct memory_db *db, const char *kind, struct arena *arena,
                          struct event_found *out)
 {
-    size_t most = db->tables[ROW_TABLE_checkpoint].count + db->tables[ROW_TABLE_artifact].count;
+    size_t most = db->tables[ROW_TABLE_checkpoint].count + db->tables[ROW_TABLE_artifact].count +
+                  db->tables[ROW_TABLE_copy].count;
     struct row_removal *list = arena_alloc(arena, (most + 1) * sizeof *list);
     bool *needed = jobs_needed(db);
     size_t count = 0;
@@ -579,6 +639,7 @@ static void garbage_find(const struct memory_db *db, const char *kind, struct ar
                                                  .content_hash = row->content_hash};
     }
     mem_free(needed);
+    count = garbage_copies(db, list, count);
     out->removals = list;
     out->removal_count = count;
 }
