@@ -82,8 +82,8 @@ static const char *edges_check(const struct job *job, struct arena *arena)
         BROKEN(!edge->reads || edge->parent, "job %llu reads from job %llu, which is gone",
                (ull)job->job_id, (ull)edge->parent_id);
     }
-    BROKEN(waiting > 0 || !input_open(job), "job %llu waits for no trial, and has not chosen one",
-           (ull)job->job_id);
+    BROKEN(waiting > 0 || !input_open(job),
+           "invariant 8: job %llu waits for no trial, and has not chosen one", (ull)job->job_id);
     BROKEN(waiting == job->edges_waiting, "job %llu miscounts its parents", (ull)job->job_id);
     BROKEN((job->state == JOB_WAITING) == (waiting > 0),
            "invariant 8: job %llu is %s with %zu parents to wait for", (ull)job->job_id,

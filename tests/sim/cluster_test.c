@@ -82,6 +82,8 @@ static void total_print(const char *what, unsigned seeds, double seconds)
         {"attempts on several nodes", total.gangs},
         {"attempts preempted", total.preemptions},
         {"trials stopped early", total.prunings},
+        {"nodes chosen by label or GPU model", total.choosy},
+        {"best trials chosen as inputs", total.choices},
         {"copies fetched", total.copies},
         {"comparisons of memory and rows", total.rebuilds},
         {"leases taken", total.takeovers},
@@ -133,6 +135,7 @@ static void fixed_seeds_hold_every_invariant_and_end_every_job(void **state)
         if (!total.faults[i])
             fail_msg("no seed had any %s", sim_fault_what((enum sim_fault)i));
     assert_true(total.gangs && total.preemptions && total.prunings && total.copies);
+    assert_true(total.choosy && total.choices);
     assert_true(total.overlaps && total.batches_fenced && total.late_commits && total.rebuilds);
 }
 

@@ -188,6 +188,8 @@ static void swarm_draw(struct sim *sim)
     swarm->queued_jobs = (uint32_t)sim_between(sim, 0, 600);
     swarm->gangs = swarm->workers >= SIM_STURDY ? (uint32_t)sim_between(sim, 0, 400) : 0;
     swarm->lonely = (uint32_t)sim_between(sim, 0, 150);
+    swarm->choosy = (uint32_t)sim_between(sim, 0, 300);
+    swarm->best = (uint32_t)sim_between(sim, 0, 600);
     swarm->leader_ms = sim_between(sim, 150, 1500);
     sim->config = (struct core_config){.lease_ms = sim_between(sim, 1000, 3000),
                                        .heartbeat_ms = sim_between(sim, 100, 300),

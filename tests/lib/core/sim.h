@@ -84,6 +84,9 @@ enum sim_fault {
     X(NO_WINDOW, 100, "window", "reservations are forgotten") \
     X(NO_UNTIL, 40, "leaves before", "workers that leave are taken for ones that stay") \
     X(FALSE_COPY, 20, "copies", "a worker tells of a copy that it does not have") \
+    X(NO_LABELS, 60, "its constraint", "labels of workers are taken for those that are wanted") \
+    X(NO_MODEL, 60, "gpu_model", "GPUs are taken for ones of another model") \
+    X(WRONG_BEST, 60, "best of", "the worst trial of a sweep is taken for the best") \
     X(WRONG_END, 20, "as specified", "a failed attempt makes a job succeed")
 
 /* SIM_BUG_NONE and one for each line. */
@@ -108,6 +111,7 @@ struct sim_result {
     uint64_t steps, messages, commits, jobs, attempts, metrics;
     uint64_t copies;                         /* fetched by workers */
     uint64_t gangs, preemptions, prunings;   /* attempts on several nodes; ends of attempts */
+    uint64_t choosy, choices;                /* placed as labels or a model say; best trials */
     uint64_t takeovers, overlaps;            /* leases taken; rounds with two who lead */
     uint64_t batches_fenced;                 /* of a leader that had been succeeded */
     uint64_t late_commits;                   /* of a process that was dead by then */

@@ -80,6 +80,45 @@ static void sweeps_turn(struct core *core)
     }
 }
 
+/* The worst looks best; asha would judge its rungs so, too, which another finding sees. */
+static void choices_turn(struct core *core)
+{
+    struct sweep *sweep, *next;
+    HASH_ITER(hh, core->sweeps, sweep, next)
+    {
+        sweep->is_max ^= !sweep->is_asha;
+    }
+}
+
+/* Swapped with what every job wants, and back. */
+static void labels_swap(struct sim *sim, struct core *core)
+{
+    static struct label wanted[] = {{(char *)"vram", (char *)"80"}, {(char *)"zone", (char *)"eu"}};
+    for (size_t i = 0; i < core->worker_count; i++) {
+        struct worker *worker = core->workers[i];
+        bool hide = worker->labels != wanted;
+        struct label *labels = hide ? wanted : sim->hidden[i];
+        size_t count = hide ? ARRAY_COUNT(wanted) : sim->hidden_counts[i];
+        sim->hidden[i] = worker->labels;
+        sim->hidden_counts[i] = worker->label_count;
+        worker->labels = labels;
+        worker->label_count = count;
+    }
+}
+
+static void models_swap(struct sim *sim, struct core *core)
+{
+    static struct gpu wanted[] = {{0, (char *)"Sim A100"}, {1, (char *)"Sim A100"}};
+    for (size_t i = 0; i < core->worker_count; i++) {
+        struct worker *worker = core->workers[i];
+        if (worker->gpu_count != ARRAY_COUNT(wanted))
+            continue;
+        struct gpu *gpus = worker->gpu_list != wanted ? wanted : sim->hidden[i];
+        sim->hidden[i] = worker->gpu_list;
+        worker->gpu_list = gpus;
+    }
+}
+
 void bug_before_step(struct sim *sim, struct core *core, const struct event *event)
 {
     if (sim_has_bug(sim, SIM_BUG_OVERBOOK) && only_places(core, event)) {
@@ -99,6 +138,13 @@ void bug_before_step(struct sim *sim, struct core *core, const struct event *eve
     }
     if (sim_has_bug(sim, SIM_BUG_NO_UNTIL) && only_places(core, event))
         untils_move(core, true);
+    sim->swapped = only_places(core, event) && (sim_has_bug(sim, SIM_BUG_NO_LABELS) ||
+                                                sim_has_bug(sim, SIM_BUG_NO_MODEL));
+    if (sim->swapped)
+        (sim_has_bug(sim, SIM_BUG_NO_LABELS) ? labels_swap : models_swap)(sim, core);
+    sim->turned = sim_has_bug(sim, SIM_BUG_WRONG_BEST);
+    if (sim->turned)
+        choices_turn(core);
     if (sim_has_bug(sim, SIM_BUG_NO_LIMIT))
         core->config.jobs_max = UINT32_MAX;
     if (sim_has_bug(sim, SIM_BUG_DOUBLE_SUBMIT))
@@ -136,6 +182,11 @@ void bug_after_step(struct sim *sim, struct core *core, const struct event *even
         core->reservations.count = sim->windows_hidden;
     sim->windows_hidden = 0;
     untils_move(core, false);
+    if (sim->swapped)
+        (sim->options.bug == SIM_BUG_NO_LABELS ? labels_swap : models_swap)(sim, core);
+    if (sim->turned)
+        choices_turn(core);
+    sim->swapped = sim->turned = false;
     if (sim->stretched)
         workers_stretch(core, -100);
     sim->stretched = false;

@@ -319,6 +319,68 @@ static void until_check(struct sim *sim, const struct effects *effects,
                       (ull)job->job_id, worker->name);
 }
 
+/* The value of a label in the JSON of a worker's row; NULL: it has none. */
+static const char *label_of(struct sim *sim, const struct row_worker *worker, const char *name)
+{
+    const char *key = arena_printf(&sim->arena, "\"%s\"", name);
+    const char *at = worker->labels ? strstr(worker->labels, key) : NULL;
+    const char *from = at ? strchr(at + strlen(key), '"') : NULL;
+    return from ? arena_strndup(&sim->arena, from + 1, strcspn(from + 1, "\"")) : NULL;
+}
+
+/* The forms that sim_jobs.c draws: names, "!x", "!*", ">=N". */
+static bool value_holds(const char *wanted, const char *value)
+{
+    if (strcmp(wanted, "!*") == 0)
+        return !value;
+    if (*wanted == '!')
+        return !value || strcmp(value, wanted + 1) != 0;
+    if (strncmp(wanted, ">=", 2) == 0)
+        return value && strtoull(value, NULL, 10) >= strtoull(wanted + 2, NULL, 10);
+    return value && strcmp(value, wanted) == 0;
+}
+
+static bool label_fits(struct sim *sim, const struct spec_label *label,
+                       const struct row_worker *worker)
+{
+    const char *value = label_of(sim, worker, label->name);
+    for (size_t i = 0; i < label->value_count; i++)
+        if (value_holds(label->values[i], value))
+            return true;
+    return false;
+}
+
+/* Some alternative holds whole. */
+static bool constraint_fits(struct sim *sim, const struct spec_job *spec,
+                            const struct row_worker *worker)
+{
+    bool fits = spec->constraint_count == 0;
+    for (size_t i = 0; i < spec->constraint_count && !fits;) {
+        uint32_t alternative = spec->constraints[i].alternative;
+        fits = true;
+        for (; i < spec->constraint_count && spec->constraints[i].alternative == alternative; i++)
+            fits &= label_fits(sim, &spec->constraints[i], worker);
+    }
+    return fits;
+}
+
+/* Where it is placed has the labels and the GPUs that its spec asks for. */
+static void wishes_check(struct sim *sim, const struct row_job *job, uint64_t worker_id)
+{
+    const struct spec_job *spec = spec_of(sim, job);
+    const struct row_worker *worker = &sim->judge->crowds[worker_id].size;
+    const char *wanted = spec->resources.gpu_model;
+    sim->result->choosy += spec->constraint_count > 0 || *wanted;
+    if (!constraint_fits(sim, spec, worker))
+        sim_violation(sim, "job %llu starts on %s, whose labels %s are not as its constraint says",
+                      (ull)job->job_id, worker->name, worker->labels);
+    for (uint32_t i = 0; *wanted && i < SIM_WORKERS; i++)
+        if (strcmp(sim->workers[i].name, worker->name) == 0 &&
+            strcmp(sim->workers[i].model, "Sim A100") != 0)
+            sim_violation(sim, "job %llu starts on %s, which has GPUs of %s, not of gpu_model %s",
+                          (ull)job->job_id, worker->name, sim->workers[i].model, wanted);
+}
+
 /* A gang is placed whole: as many nodes as its spec says, all its ranks, on different workers. */
 static void gang_check(struct sim *sim, const struct effects *effects, size_t at)
 {
@@ -338,11 +400,13 @@ static void gang_check(struct sim *sim, const struct effects *effects, size_t at
         crowd_add(sim, effects, at, row->worker_id, job->gpus > 0);
         window_check(sim, effects, attempt, row->worker_id);
         until_check(sim, effects, attempt, row->worker_id);
+        wishes_check(sim, job, row->worker_id);
     }
     if (nodes == 0) {
         crowd_add(sim, effects, at, attempt->worker_id, job->gpus > 0);
         window_check(sim, effects, attempt, attempt->worker_id);
         until_check(sim, effects, attempt, attempt->worker_id);
+        wishes_check(sim, job, attempt->worker_id);
     }
     sim->result->gangs += nodes > 1;
     uint64_t least = max_u64(spec->resources.nodes_min, 1);
@@ -496,6 +560,57 @@ static void parents_check(struct sim *sim, uint64_t job_id)
     }
 }
 
+/* The best value of the metric that the rows hold of a trial; false: none. */
+static bool trial_value(const struct sim *sim, const struct row_sweep *sweep, uint64_t job_id,
+                        double *out)
+{
+    bool is_max = strcmp(sweep->mode, "max") == 0, any = false;
+    ROWS(sim, metric, row)
+    {
+        if (row->job_id != job_id || strcmp(row->name, sweep->metric) != 0)
+            continue;
+        if (!any || (is_max ? row->value > *out : row->value < *out))
+            *out = row->value;
+        any = true;
+    }
+    return any;
+}
+
+/* Of a sweep that has just ended, the trial that a job is to read from is its best: of all metrics
+ * stored, the first of those that are equal. */
+static void choice_check(struct sim *sim, const struct row_job_dependency *choice)
+{
+    uint64_t first = choice->parent_id - job_row(sim, choice->parent_id)->submit_index;
+    struct row_sweep key = {.sweep_id = first};
+    const struct row_sweep *sweep = memory_db_find(sim->database.rows, ROW_TABLE_sweep, &key);
+    uint64_t best_id = 0;
+    double best = 0, value;
+    sim->result->choices++;
+    for (uint64_t i = 0; sweep && i < sweep->trial_count; i++) {
+        bool is_max = strcmp(sweep->mode, "max") == 0;
+        if (!trial_value(sim, sweep, first + i, &value) ||
+            (best_id && !(is_max ? value > best : value < best)))
+            continue;
+        best = value;
+        best_id = first + i;
+    }
+    if (!sweep || !sweep->ended_at || best_id != choice->parent_id)
+        sim_violation(sim, "job %llu reads from job %llu, the best of sweep %llu is %llu",
+                      (ull)choice->job_id, (ull)choice->parent_id, (ull)first, (ull)best_id);
+}
+
+/* Who was given the best trial of a sweep reads from that one. */
+static void lineage_check(struct sim *sim, const struct row_lineage *lineage)
+{
+    uint64_t job_id = attempt_row(sim, lineage->attempt_id)->job_id;
+    ROWS(sim, job_dependency, row)
+    {
+        if (row->job_id == job_id && row->chosen && row->parent_id != lineage->source_job_id)
+            sim_violation(sim, "job %llu reads from job %llu, the best of its sweep is %llu",
+                          (ull)job_id, (ull)lineage->source_job_id, (ull)row->parent_id);
+    }
+}
+
 /* Invariant 2, from the rows alone, where something was placed. A worker that rejoins smaller
  * than what it has given away is not overbooked by that. */
 struct use {
@@ -556,7 +671,9 @@ static void caps_check(struct sim *sim)
         uint32_t cap = judge_spec(sim, job->job_id)->at_once, count = 0;
         for (size_t k = 0; cap && k < judge->live_count; k++) {
             uint64_t other = attempt_row(sim, judge->live[k])->job_id;
-            count += other - job_row(sim, other)->submit_index == job->job_id - job->submit_index;
+            uint64_t first = other - job_row(sim, other)->submit_index;
+            bool same = first == job->job_id - job->submit_index;
+            count += same && judge_spec(sim, other)->at_once; /* not who reads the best of them */
         }
         if (count > cap)
             sim_violation(sim, "limit: %u jobs of the group of job %llu live, its cap is %u", count,
@@ -707,6 +824,11 @@ void judge_commit(struct sim *sim, const struct effects *effects)
             parents_check(sim, attempt->job_id);
         if (persist->table == ROW_TABLE_report_cursor)
             cursor_check(sim, persist->row);
+        const struct row_job_dependency *dependency = persist->row;
+        if (persist->table == ROW_TABLE_job_dependency && !is_insert && dependency->chosen)
+            choice_check(sim, dependency);
+        if (persist->table == ROW_TABLE_lineage)
+            lineage_check(sim, persist->row);
         if (persist->table == ROW_TABLE_job && job->ended_at && job_row(sim, job->job_id)->ended_at)
             end_check(sim, job_row(sim, job->job_id));
     }

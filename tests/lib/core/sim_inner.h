@@ -156,6 +156,9 @@ struct sim_worker {
     uint64_t incarnation, session, worker_id, epoch;
     uint64_t beat_ms, heard_ms, lease_ms, heartbeat_ms;
     uint64_t cores, gpus;
+    const char *zone;    /* label; NULL: has none */
+    bool small, slow;    /* labels vram and slow */
+    const char *model;   /* of its GPUs, for life */
     bool is_met;         /* others can reach it: it takes parts of gangs */
     bool ill, ill_told;  /* a health check fails; what the newest report of it said */
     bool health_told;    /* this daemon has said anything of it */
@@ -227,6 +230,7 @@ struct sim_swarm {
     uint32_t submit_every;           /* rounds, on average */
     uint32_t gpu_jobs, limited_jobs, held_jobs, needy_jobs; /* permille of jobs */
     uint32_t arrays, sweeps, queued_jobs, gangs, lonely;    /* of submits; of jobs */
+    uint32_t choosy, best;  /* of jobs: name labels, GPU models; read the best trial of a sweep */
     uint64_t leader_ms;
 };
 
@@ -260,7 +264,10 @@ struct sim {
     uint32_t people_target; /* coordinator that they talk to */
     struct judge *judge;
     bool stretched;     /* by SIM_BUG_OVERBOOK, around a step; as is: */
+    bool swapped, turned;
     size_t windows_hidden;
+    void *hidden[SIM_WORKERS + 1]; /* labels, GPUs */
+    size_t hidden_counts[SIM_WORKERS + 1];
     struct arena arena; /* of one round */
     struct err *err;    /* first violation */
     bool violated;

@@ -56,6 +56,36 @@ static void gang_draw(struct sim *sim, struct spec_resources *resources)
     resources->placement = rng_below(&sim->rng, 2) ? SPEC_PLACEMENT_PACK : SPEC_PLACEMENT_SPREAD;
 }
 
+#define LABEL(label_name, which, ...)                                                              \
+    {.name = label_name,                                                                           \
+     .alternative = which,                                                                         \
+     .values = (const char *const[]){__VA_ARGS__},                                                 \
+     .value_count = ARRAY_COUNT(((const char *const[]){__VA_ARGS__}))}
+
+/* What the sturdy workers fit all of (sim_worker.c); of the others some. */
+static const struct {
+    struct spec_label labels[2];
+    size_t count;
+} constraints[] = {
+    {{LABEL("zone", 0, "eu")}, 1},
+    {{LABEL("zone", 0, "!us")}, 1},
+    {{LABEL("vram", 0, ">=40")}, 1},
+    {{LABEL("vram", 0, ">=40"), LABEL("zone", 0, "eu", "us")}, 2},
+    {{LABEL("zone", 0, "us"), LABEL("vram", 1, ">=40")}, 2}, /* one or the other */
+    {{LABEL("slow", 0, "!*"), LABEL("zone", 1, "us")}, 2},
+};
+
+static void wishes_draw(struct sim *sim, struct spec_job *job)
+{
+    if (sim_permille(sim, sim->swarm.choosy)) {
+        size_t which = rng_below(&sim->rng, ARRAY_COUNT(constraints));
+        job->constraints = constraints[which].labels;
+        job->constraint_count = constraints[which].count;
+    }
+    if (job->resources.gpus && sim_permille(sim, sim->swarm.choosy))
+        job->resources.gpu_model = "a100";
+}
+
 static void job_draw(struct sim *sim, struct spec *spec, size_t index)
 {
     struct spec_job *job = &spec->jobs[index];
@@ -93,6 +123,7 @@ static void job_draw(struct sim *sim, struct spec *spec, size_t index)
     job->resources.nodes_min = job->resources.nodes_max = 1;
     job->resources.placement = SPEC_PLACEMENT_PACK;
     job->resources.gpu_model = "";
+    wishes_draw(sim, job);
     job->resources.exclusive = sim_permille(sim, sim->swarm.lonely);
     if (sim_permille(sim, sim->swarm.gangs))
         gang_draw(sim, &job->resources);
@@ -174,6 +205,10 @@ static void pipeline_draw(struct sim *sim, struct sim_submit *submit)
     }
     if (rng_below(&sim->rng, 6) == 0)
         reach_out(sim, submit, &spec->jobs[0]);
+    else if (sim_permille(sim, sim->swarm.best) && spec->jobs[0].input_count == 0) {
+        input_draw(sim, &spec->arena, &spec->jobs[0], "search", SPEC_EXTERNAL);
+        submit->reaches_out = true; /* there may be no sweep */
+    }
 }
 
 /* ---- many of one ------------------------------------------------------------------------- */
@@ -196,6 +231,21 @@ static void array_draw(struct sim *sim, struct spec *spec)
         spec->jobs[i].array_index = (uint32_t)i;
         spec->jobs[i].array_count = (uint32_t)spec->job_count;
     }
+}
+
+/* A job behind the trials that reads the best of them. */
+static void reader_draw(struct sim *sim, struct spec *spec, uint32_t trial_count)
+{
+    struct spec_job *job = &spec->jobs[spec->job_count];
+    job_draw(sim, spec, spec->job_count++);
+    input_draw(sim, &spec->arena, job, "search", 0);
+    job->inputs[0].trial_count = trial_count;
+    for (uint32_t i = 0; i < trial_count; i++)
+        job->needs[job->need_count++] = (struct spec_need){.job = spec->jobs[i].name,
+                                                           .on = SPEC_ON_ANY,
+                                                           .artifact = "",
+                                                           .implied = true,
+                                                           .job_index = i};
 }
 
 static void sweep_draw(struct sim *sim, struct spec *spec)
@@ -221,9 +271,12 @@ static void sweep_draw(struct sim *sim, struct spec *spec)
     sweep->params = arena_alloc(&spec->arena, spec->job_count * sizeof *sweep->params);
     for (size_t i = 0; i < spec->job_count; i++) {
         sweep->params[i] = "{}";
+        spec->jobs[i].name = arena_printf(&spec->arena, "search-t%zu", i);
         spec->jobs[i].trial_index = (uint32_t)i;
         spec->jobs[i].trial_count = (uint32_t)spec->job_count;
     }
+    if (spec->job_count < SIM_JOBS_PER_SUBMIT && sim_permille(sim, sim->swarm.best))
+        reader_draw(sim, spec, (uint32_t)spec->job_count);
 }
 
 void jobs_draw(struct sim *sim, struct sim_submit *submit)

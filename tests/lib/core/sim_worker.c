@@ -18,7 +18,12 @@ static void size_draw(struct sim *sim, struct sim_worker *worker)
 {
     bool sturdy = worker->index < SIM_STURDY;
     worker->cores = sim_between(sim, sturdy ? 4 : 2, 8);
-    worker->gpus = sturdy || rng_below(&sim->rng, 3) == 0 ? 2 : 0;
+    worker->gpus = sturdy || rng_below(&sim->rng, 2) ? 2 : 0;
+    worker->zone = sturdy || rng_below(&sim->rng, 3) == 0 ? "eu"
+                   : rng_below(&sim->rng, 2)              ? "us"
+                                                          : NULL;
+    worker->small = !sturdy && rng_below(&sim->rng, 2);
+    worker->slow = !sturdy && rng_below(&sim->rng, 2);
     worker->is_met = sturdy || rng_below(&sim->rng, 2);
 }
 
@@ -30,6 +35,7 @@ void worker_init(struct sim *sim, uint32_t index)
     worker->link = SIM_AWAY;
     worker->incarnation = rng_next(&sim->rng);
     worker->target = (uint32_t)rng_below(&sim->rng, sim->swarm.coordinators);
+    worker->model = index < SIM_STURDY || rng_below(&sim->rng, 2) ? "Sim A100" : "Sim H100";
     size_draw(sim, worker);
     worker->heartbeat_ms = sim->config.heartbeat_ms;
     worker->lease_ms = sim->config.lease_ms;
@@ -352,7 +358,25 @@ static void join_devices(struct sim *sim, const struct sim_worker *worker,
     join->devices_count = worker->gpus;
     for (size_t i = 0; i < worker->gpus; i++)
         join->devices[i] = (struct rec_device){
-            .device_index = i, .kind = "gpu", .model = "", .uuid = "", .memory_bytes = 1};
+            .device_index = i,
+            .kind = "gpu",
+            .model = worker->model,
+            .uuid = "",
+            .memory_bytes = 1};
+}
+
+static void join_labels(struct sim *sim, const struct sim_worker *worker,
+                        struct msg_worker_join *join)
+{
+    struct rec_name_value *labels = arena_alloc(&sim->arena, 3 * sizeof *labels);
+    join->labels = labels;
+    labels[join->labels_count++] =
+        (struct rec_name_value){.name = "vram", .value = worker->small ? "16" : "80"};
+    if (worker->zone)
+        labels[join->labels_count++] =
+            (struct rec_name_value){.name = "zone", .value = worker->zone};
+    if (worker->slow)
+        labels[join->labels_count++] = (struct rec_name_value){.name = "slow", .value = "yes"};
 }
 
 static void join_held(struct sim *sim, const struct sim_worker *worker,
@@ -402,6 +426,7 @@ static void join_send(struct sim *sim, struct sim_worker *worker)
                                      .ends_in_ms = leaves(worker) ? ends_in_ms(sim, worker) : 0,
                                      .open_ended = worker->incarnation % 2};
     join_devices(sim, worker, join);
+    join_labels(sim, worker, join);
     join_held(sim, worker, join);
     join->copies = copies_list(sim, worker, &join->copies_count);
     worker->copies_told = true;
