@@ -23,7 +23,8 @@ void host_zero(struct device *device, void *memory, size_t size_bytes);
 void host_copy(struct device *device, void *to, const void *from, size_t size_bytes);
 void host_finish(struct device *device);
 
-/* OP_EXCHANGE of both: exchange.c. */
+/* OP_EXCHANGE: of both, and of a backend with memory of its own (exchange.c). */
+extern const struct op_kernels exchange_staged;
 void exchange_forward(struct device *device, const struct op_call *call);
 void exchange_backward(struct device *device, const struct op_call *call);
 size_t exchange_scratch(const struct device *device, const struct op_call *call);

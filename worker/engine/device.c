@@ -28,24 +28,33 @@ static const struct op_facts {
 #undef OP
 
 /* The CUDA backend is a module of its own, so that programs start without the CUDA libraries
- * (which take longer to load than many jobs run) and the build works without them. */
+ * (which take longer to load than many jobs run) and the build works without them. It knows no
+ * MPI: the exchange of rows between ranks is added to its table here. */
 static const struct backend *module_backend(struct err *why_not)
 {
-    static const struct backend *backend;
+    static struct op_kernels kernels[OP_END];
+    static struct backend backend;
+    const struct backend *loaded;
     char *path;
 
-    if (backend)
-        return backend;
+    if (backend.ops)
+        return &backend;
     if (file_module("athanor-cuda.so", &path, why_not) < 0) {
         err_wrap(why_not, "this Athanor was built without nvcc");
         return NULL;
     }
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    backend = module ? dlsym(module, "backend_cuda") : NULL;
-    if (!backend)
+    loaded = module ? dlsym(module, "backend_cuda") : NULL;
+    if (!loaded)
         err_set(why_not, ERR_NOT_FOUND, "cuda module %s: %s", path, dlerror());
     mem_free(path);
-    return backend;
+    if (!loaded)
+        return NULL;
+    memcpy(kernels, loaded->ops, sizeof kernels);
+    kernels[OP_EXCHANGE] = exchange_staged;
+    backend = *loaded;
+    backend.ops = kernels;
+    return &backend;
 }
 
 const struct backend *backend_find(enum backend_kind kind)

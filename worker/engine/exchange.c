@@ -1,4 +1,5 @@
-/* exchange.c - rows of experts between ranks: OP_EXCHANGE of the backends in host memory.
+/* exchange.c - rows of experts between ranks: OP_EXCHANGE of every backend. Those with memory of
+ * their own go through copies on the host, where MPI is.
  *
  * Rows that leave lie in order of experts, hence of the ranks that have them. Rows that arrive lie
  * in order of ranks, then experts; the products want experts, then ranks. The way back is the same
@@ -123,3 +124,57 @@ void exchange_backward(struct device *device, const struct op_call *call)
         dx[i] += got[i];
     exchange_close(&x);
 }
+
+static float *host_array(const struct tensor *tensor)
+{
+    return mem_array((size_t)tensor_count(tensor), sizeof(float));
+}
+
+/* Runs a kernel of this file on host copies of the call's tensors. */
+static void run_staged(struct device *device, const struct op_call *call, op_kernel kernel)
+{
+    struct device host = {.backend = &backend_reference, .comm = device->comm};
+    struct tensor in = *call->in[0], counts = *call->in[1], out = *call->out[0];
+    struct op_call staged = *call;
+
+    staged.in[0] = &in;
+    staged.in[1] = &counts;
+    staged.out[0] = &out;
+    in.values = host_array(&in);
+    out.values = host_array(&out);
+    in.grad = call->in[0]->grad ? host_array(&in) : NULL;
+    out.grad = call->out[0]->grad ? host_array(&out) : NULL;
+    counts.values = mem_array((size_t)tensor_count(&counts), sizeof(int32_t));
+    host.scratch = mem_array(exchange_scratch(&host, call) + 1, 1);
+    tensor_read(call->in[0], in.values);
+    tensor_read(call->in[1], counts.values);
+    if (out.grad)
+        tensor_read_grad(call->out[0], out.grad);
+    if (in.grad)
+        tensor_read_grad(call->in[0], in.grad);
+    kernel(&host, &staged);
+    if (kernel == exchange_forward)
+        tensor_write(call->out[0], out.values);
+    else
+        device->backend->from_host(device, device_grad(device, call->in[0], NULL), in.grad,
+                                   4 * (size_t)tensor_count(&in));
+    device->backend->finish(device);
+    mem_free(host.scratch);
+    mem_free(counts.values);
+    mem_free(out.grad);
+    mem_free(in.grad);
+    mem_free(out.values);
+    mem_free(in.values);
+}
+
+static void staged_forward(struct device *device, const struct op_call *call)
+{
+    run_staged(device, call, exchange_forward);
+}
+
+static void staged_backward(struct device *device, const struct op_call *call)
+{
+    run_staged(device, call, exchange_backward);
+}
+
+const struct op_kernels exchange_staged = {.forward = staged_forward, .backward = staged_backward};

@@ -1,6 +1,7 @@
-/* attention.cu - causal attention as batched products over a bounded set of heads.
+/* attention.cu - attention as batched products over a bounded set of heads: ATTENTION, and
+ * ATTEND of which it is the causal case; both with a cache of keys and values.
  *
- * Units are (row, key head) pairs. A chunk of units has its scores (units, T, T) in scratch,
+ * Units are (row, key head) pairs. A chunk of units has its scores (units, Tq, Tk) in scratch,
  * at most SCORE_BYTES, so nothing of size T^2 outlives a call; only the log-sum-exp is kept.
  * Query heads that share a key head go one after another: their gradients of keys and values
  * add up in a fixed order. */
@@ -10,15 +11,19 @@
 
 /* Shape, and what the pointers of a chunk are made from. */
 struct attention {
-    int64_t B, T, H, Hk, d, width; /* width of a packed row */
-    int64_t units;                 /* in a chunk            */
+    int64_t B, Tq, Tk, H, Hk, d;
+    int64_t width;               /* of a row that holds queries               */
+    int64_t key_width, key_from; /* of a row that holds keys; where they begin */
+    int64_t units;               /* in a chunk                                */
     float scale;
-    const int32_t *first;
+    const int32_t *first, *last; /* (B, Tq), or NULL                          */
+    const float *bias;           /* (Tq + Tk - 1, H), or NULL                 */
+    bool causal;                 /* a query's last key is its own             */
 };
 
 struct attention_room {
-    void *qkv, *dy;          /* bf16 copies                              */
-    float *s, *dp;           /* (units, T, T)                            */
+    void *x, *kv, *dy;       /* bf16 copies                              */
+    float *s, *dp;           /* (units, Tq, Tk)                          */
     void *p, *ds;            /* bf16 copies of probabilities and dS      */
     const void **pointers;   /* (POINTER_LISTS, units)                   */
 };
@@ -26,8 +31,16 @@ struct attention_room {
 enum list { LIST_Q, LIST_K, LIST_V, LIST_Y, LIST_DQ, LIST_DK, LIST_DV, LIST_S, LIST_DP, LIST_P,
             LIST_DS, POINTER_LISTS };
 
+static struct tensor *keys_of(const struct op_call *call)
+{
+    return call->op == OP_ATTEND && call->in[1] ? call->in[1] : call->in[0];
+}
+
 static struct attention shape_of(const struct op_call *call)
 {
+    bool general = call->op == OP_ATTEND;
+    const struct tensor *keys = keys_of(call);
+    const struct tensor *first = call->in[general ? 2 : 1];
     struct attention a = {};
     size_t unit_bytes;
 
@@ -35,11 +48,17 @@ static struct attention shape_of(const struct op_call *call)
     a.Hk = call->whole[1];
     a.d = call->whole[2];
     a.B = call->whole[3];
-    a.T = call->whole[4];
-    a.width = (a.H + 2 * a.Hk) * a.d;
-    a.scale = 1.0f / sqrtf((float)a.d);
-    a.first = call->in[1] ? tensor_i32(call->in[1]) : NULL;
-    unit_bytes = 4 * (size_t)(a.T * a.T);
+    a.Tq = call->whole[4];
+    a.Tk = general ? call->whole[5] : a.Tq;
+    a.width = tensor_columns(call->in[0]);
+    a.key_width = tensor_columns(keys);
+    a.key_from = keys == call->in[0] ? a.H * a.d : 0;
+    a.scale = general ? (float)call->real[0] : 1.0f / sqrtf((float)a.d);
+    a.first = first ? tensor_i32(first) : NULL;
+    a.last = general && call->in[3] ? tensor_i32(call->in[3]) : NULL;
+    a.bias = general && call->in[4] ? tensor_f32(call->in[4]) : NULL;
+    a.causal = !general;
+    unit_bytes = 4 * (size_t)(a.Tq * a.Tk);
     a.units = (int64_t)max_u64(1, min_u64(SCORE_BYTES / unit_bytes, (uint64_t)(a.B * a.Hk)));
     return a;
 }
@@ -47,10 +66,11 @@ static struct attention shape_of(const struct op_call *call)
 static struct attention_room room_cut(const struct device *device, const struct attention *a,
                                       struct cutter *cutter)
 {
-    int64_t scores = a->units * a->T * a->T, N = a->B * a->T;
+    int64_t scores = a->units * a->Tq * a->Tk, N = a->B * a->Tq;
     struct attention_room r;
 
-    r.qkv = cut(cutter, operand_bytes(device, N * a->width));
+    r.x = cut(cutter, operand_bytes(device, N * a->width));
+    r.kv = cut(cutter, a->key_from ? 0 : operand_bytes(device, a->B * a->Tk * a->key_width));
     r.dy = cut(cutter, operand_bytes(device, N * a->H * a->d));
     r.s = (float *)cut(cutter, 4 * (size_t)scores);
     r.dp = (float *)cut(cutter, 4 * (size_t)scores);
@@ -73,10 +93,15 @@ size_t cuda_attention_scratch(const struct device *device, const struct op_call 
     return cutter.used;
 }
 
+size_t cuda_attend_scratch(const struct device *device, const struct op_call *call)
+{
+    return cuda_attention_scratch(device, call);
+}
+
 /* Bases of the arrays that a chunk's pointers lead into; item sizes in bytes. */
 struct bases {
-    const char *qkv, *y;       /* operands: y is dy in backward, and f32 y in forward */
-    char *dqkv, *s, *dp, *p, *ds;
+    const char *x, *kv, *y;    /* operands: y is dy in backward, and f32 y in forward */
+    char *dx, *dkv, *s, *dp, *p, *ds;
     int operand_size, y_size;
     int64_t unit, group;       /* first unit of the chunk; query head within its group */
 };
@@ -85,20 +110,20 @@ static __global__ void pointers_kernel(struct attention a, struct bases b, const
                                        int64_t count)
 {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, unit = b.unit + i;
-    int64_t row = unit / a.Hk * a.T, kv = unit % a.Hk;
-    int64_t q = row * a.width + (kv * (a.H / a.Hk) + b.group) * a.d;
-    int64_t k = row * a.width + (a.H + kv) * a.d, v = k + a.Hk * a.d;
-    int64_t y = row * a.H * a.d + (kv * (a.H / a.Hk) + b.group) * a.d, s = i * a.T * a.T;
+    int64_t row = unit / a.Hk * a.Tq, kv = unit % a.Hk, head = kv * (a.H / a.Hk) + b.group;
+    int64_t q = row * a.width + head * a.d, y = (row * a.H + head) * a.d;
+    int64_t k = unit / a.Hk * a.Tk * a.key_width + a.key_from + kv * a.d, v = k + a.Hk * a.d;
+    int64_t s = i * a.Tq * a.Tk;
 
     if (i >= count)
         return;
-    out[LIST_Q * a.units + i] = b.qkv + q * b.operand_size;
-    out[LIST_K * a.units + i] = b.qkv + k * b.operand_size;
-    out[LIST_V * a.units + i] = b.qkv + v * b.operand_size;
+    out[LIST_Q * a.units + i] = b.x + q * b.operand_size;
+    out[LIST_K * a.units + i] = b.kv + k * b.operand_size;
+    out[LIST_V * a.units + i] = b.kv + v * b.operand_size;
     out[LIST_Y * a.units + i] = b.y + y * b.y_size;
-    out[LIST_DQ * a.units + i] = b.dqkv + q * 4;
-    out[LIST_DK * a.units + i] = b.dqkv + k * 4;
-    out[LIST_DV * a.units + i] = b.dqkv + v * 4;
+    out[LIST_DQ * a.units + i] = b.dx + q * 4;
+    out[LIST_DK * a.units + i] = b.dkv + k * 4;
+    out[LIST_DV * a.units + i] = b.dkv + v * 4;
     out[LIST_S * a.units + i] = b.s + s * 4;
     out[LIST_DP * a.units + i] = b.dp + s * 4;
     out[LIST_P * a.units + i] = b.p + s * b.operand_size;
@@ -135,60 +160,101 @@ struct chunk_rows {
     float *lse;
 };
 
-static __device__ int64_t lse_index(const struct chunk_rows *c, int64_t i, int64_t t)
-{
-    int64_t unit = c->unit + i, b = unit / c->a.Hk, kv = unit % c->a.Hk;
+/* One row of scores: query t of unit i of the chunk, and the keys low..high that it sees. */
+struct score_row {
+    int64_t t, at, low, high, kept; /* kept: its place among the log-sum-exps */
+    const float *bias;              /* of key 0; keys are H apart; or NULL    */
+};
 
-    return (b * c->a.H + kv * (c->a.H / c->a.Hk) + c->group) * c->a.T + t;
+static __device__ struct score_row score_row_of(const struct chunk_rows *c, int64_t block)
+{
+    const struct attention *a = &c->a;
+    int64_t unit = c->unit + block / a->Tq, b = unit / a->Hk;
+    int64_t head = unit % a->Hk * (a->H / a->Hk) + c->group;
+    struct score_row r;
+
+    r.t = block % a->Tq;
+    r.at = block * a->Tk;
+    r.low = a->first ? a->first[b * a->Tq + r.t] : 0;
+    r.high = a->causal ? r.t : a->last ? a->last[b * a->Tq + r.t] : a->Tk - 1;
+    r.kept = (b * a->H + head) * a->Tq + r.t;
+    r.bias = a->bias ? a->bias + (a->Tq - 1 - r.t) * a->H + head : NULL;
+    return r;
 }
 
-static __device__ int64_t first_key(const struct chunk_rows *c, int64_t i, int64_t t)
+static __device__ float score(const struct chunk_rows *c, const struct score_row *r,
+                              const float *s, int64_t j)
 {
-    return c->a.first ? c->a.first[(c->unit + i) / c->a.Hk * c->a.T + t] : 0;
+    return c->a.scale * s[r->at + j] + (r->bias ? r->bias[j * c->a.H] : 0);
 }
 
-/* One block a row of scores: probabilities over visible keys, 0 elsewhere. */
+/* One block a row of scores: probabilities over visible keys, 0 elsewhere. p may be s: the
+ * highest score and the sum are known to all before the first element is written. */
 template <typename item>
 static __global__ void probabilities_kernel(struct chunk_rows c, const float *s, item *p)
 {
-    int64_t T = c.a.T, i = blockIdx.x / T, t = blockIdx.x % T, low = first_key(&c, i, t);
-    const float *row = s + blockIdx.x * T;
-    item *out = p + blockIdx.x * T;
+    struct score_row r = score_row_of(&c, blockIdx.x);
     float most = -INFINITY, sum = 0;
 
-    for (int64_t j = low + threadIdx.x; j <= t; j += ROW_THREADS)
-        most = fmaxf(most, row[j]);
+    for (int64_t j = r.low + threadIdx.x; j <= r.high; j += ROW_THREADS)
+        most = fmaxf(most, score(&c, &r, s, j));
     most = block_max(most);
-    for (int64_t j = low + threadIdx.x; j <= t; j += ROW_THREADS)
-        sum += expf((row[j] - most) * c.a.scale);
+    for (int64_t j = r.low + threadIdx.x; j <= r.high; j += ROW_THREADS)
+        sum += expf(score(&c, &r, s, j) - most);
     sum = block_sum(sum);
-    for (int64_t j = threadIdx.x; j < T; j += ROW_THREADS)
-        out[j] = (item)(j >= low && j <= t ? expf((row[j] - most) * c.a.scale) / sum : 0.0f);
+    for (int64_t j = threadIdx.x; j < c.a.Tk; j += ROW_THREADS) {
+        bool seen = j >= r.low && j <= r.high;
+
+        p[r.at + j] = (item)(seen ? expf(score(&c, &r, s, j) - most) / sum : 0.0f);
+    }
     if (threadIdx.x == 0)
-        c.lse[lse_index(&c, i, t)] = most * c.a.scale + logf(sum);
+        c.lse[r.kept] = most + logf(sum);
 }
 
-/* P = exp(scale S - lse), dS = scale P (dP - sum P dP). Each thread reads an element of S
+/* P = exp(scale S + bias - lse), dS = scale P (dP - sum P dP). Each thread reads an element of S
  * and dP before it writes it, so p may be s and ds may be dp. */
 template <typename item>
 static __global__ void scores_back_kernel(struct chunk_rows c, const float *s, const float *dp,
                                           item *p, item *ds)
 {
-    int64_t T = c.a.T, i = blockIdx.x / T, t = blockIdx.x % T, low = first_key(&c, i, t);
-    int64_t at = blockIdx.x * T;
-    float lse = c.lse[lse_index(&c, i, t)], dot = 0;
+    struct score_row r = score_row_of(&c, blockIdx.x);
+    float lse = c.lse[r.kept], dot = 0;
 
-    for (int64_t j = low + threadIdx.x; j <= t; j += ROW_THREADS)
-        dot += expf(s[at + j] * c.a.scale - lse) * dp[at + j];
+    for (int64_t j = r.low + threadIdx.x; j <= r.high; j += ROW_THREADS)
+        dot += expf(score(&c, &r, s, j) - lse) * dp[r.at + j];
     dot = block_sum(dot);
-    for (int64_t j = threadIdx.x; j < T; j += ROW_THREADS) {
-        bool seen = j >= low && j <= t;
-        float prob = seen ? expf(s[at + j] * c.a.scale - lse) : 0;
-        float slope = seen ? c.a.scale * prob * (dp[at + j] - dot) : 0;
+    for (int64_t j = threadIdx.x; j < c.a.Tk; j += ROW_THREADS) {
+        bool seen = j >= r.low && j <= r.high;
+        float prob = seen ? expf(score(&c, &r, s, j) - lse) : 0;
+        float slope = seen ? c.a.scale * prob * (dp[r.at + j] - dot) : 0;
 
-        p[at + j] = (item)prob;
-        ds[at + j] = (item)slope;
+        p[r.at + j] = (item)prob;
+        ds[r.at + j] = (item)slope;
     }
+}
+
+/* One block a distance of keys from queries and key head of this group: its bias gets the sum of
+ * dS / scale over the chunk's rows of the batch and along the diagonal, in a fixed order. */
+template <typename item>
+static __global__ void bias_back_kernel(struct chunk_rows c, int64_t count, const item *ds,
+                                        float *dbias)
+{
+    const struct attention *a = &c.a;
+    int64_t kv = blockIdx.x % a->Hk, distance = blockIdx.x / a->Hk; /* key - query + Tq - 1 */
+    int64_t head = kv * (a->H / a->Hk) + c.group;
+    int64_t i = (kv - c.unit % a->Hk + a->Hk) % a->Hk; /* the first unit of this key head */
+    float sum = 0;
+
+    for (; i < count; i += a->Hk)
+        for (int64_t t = threadIdx.x; t < a->Tq; t += ROW_THREADS) {
+            int64_t j = distance + t - (a->Tq - 1);
+
+            if (j >= 0 && j < a->Tk)
+                sum += (float)ds[(i * a->Tq + t) * a->Tk + j];
+        }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        dbias[distance * a->H + head] += sum / a->scale;
 }
 
 static void set_pointers(struct device *device, const struct attention *a, const struct bases *b,
@@ -201,8 +267,8 @@ static void set_pointers(struct device *device, const struct attention *a, const
 static void scores(struct device *device, const struct attention *a,
                    const struct attention_room *room, int64_t count)
 {
-    struct batched p = {false, true, false, a->T, a->T, a->d, LIST_Q, LIST_K, LIST_S,
-                        a->width, a->width, a->T};
+    struct batched p = {false, true, false, a->Tq, a->Tk, a->d, LIST_Q, LIST_K, LIST_S,
+                        a->width, a->key_width, a->Tk};
 
     batched_run(device, a, room->pointers, count, &p);
 }
@@ -210,27 +276,32 @@ static void scores(struct device *device, const struct attention *a,
 static void forward_chunk(struct device *device, const struct attention *a, struct bases *b,
                           const struct attention_room *room, float *lse, int64_t count)
 {
-    struct batched y = {false, false, false, a->T, a->d, a->T, LIST_P, LIST_V, LIST_Y,
-                        a->T, a->width, a->H * a->d};
+    struct batched y = {false, false, false, a->Tq, a->d, a->Tk, LIST_P, LIST_V, LIST_Y,
+                        a->Tk, a->key_width, a->H * a->d};
     struct chunk_rows c = {*a, b->unit, b->group, lse};
 
     set_pointers(device, a, b, room, count);
     scores(device, a, room, count);
     if (device->config.bf16)
-        LAUNCH(device, probabilities_kernel<__nv_bfloat16>, count * a->T, ROW_THREADS, 0, c,
+        LAUNCH(device, probabilities_kernel<__nv_bfloat16>, count * a->Tq, ROW_THREADS, 0, c,
                room->s, (__nv_bfloat16 *)room->p);
     else
-        LAUNCH(device, probabilities_kernel<float>, count * a->T, ROW_THREADS, 0, c, room->s,
+        LAUNCH(device, probabilities_kernel<float>, count * a->Tq, ROW_THREADS, 0, c, room->s,
                (float *)room->p);
     batched_run(device, a, room->pointers, count, &y);
 }
 
-static struct bases bases_of(const struct device *device, const struct attention_room *room,
-                             const void *qkv, const void *y, int y_size)
+/* The operands of queries and of keys, which lie in one array or in two. */
+static struct bases bases_of(struct device *device, const struct op_call *call,
+                             const struct attention_room *room, const void *y, int y_size)
 {
+    struct tensor *x = call->in[0], *keys = keys_of(call);
     struct bases b = {};
 
-    b.qkv = (const char *)qkv;
+    b.x = (const char *)operand(device, tensor_f32(x), room->x, tensor_count(x));
+    b.kv = b.x;
+    if (keys != x)
+        b.kv = (const char *)operand(device, tensor_f32(keys), room->kv, tensor_count(keys));
     b.y = (const char *)y;
     b.s = (char *)room->s;
     b.dp = (char *)room->dp;
@@ -246,8 +317,7 @@ void cuda_attention_forward(struct device *device, const struct op_call *call)
     struct attention a = shape_of(call);
     struct cutter cutter = {(char *)device->scratch, 0};
     struct attention_room room = room_cut(device, &a, &cutter);
-    const void *qkv = operand(device, tensor_f32(call->in[0]), room.qkv, tensor_count(call->in[0]));
-    struct bases b = bases_of(device, &room, qkv, call->out[0]->values, 4);
+    struct bases b = bases_of(device, call, &room, call->out[0]->values, 4);
 
     for (b.group = 0; b.group < a.H / a.Hk; b.group++)
         for (b.unit = 0; b.unit < a.B * a.Hk; b.unit += a.units)
@@ -255,29 +325,56 @@ void cuda_attention_forward(struct device *device, const struct op_call *call)
                           (int64_t)min_u64((uint64_t)a.units, (uint64_t)(a.B * a.Hk - b.unit)));
 }
 
-static void backward_chunk(struct device *device, const struct attention *a, struct bases *b,
-                           const struct attention_room *room, float *lse, int64_t count)
+void cuda_attend_forward(struct device *device, const struct op_call *call)
 {
-    struct batched dp = {false, true, false, a->T, a->T, a->d, LIST_Y, LIST_V, LIST_DP,
-                         a->H * a->d, a->width, a->T};
-    struct batched dq = {false, false, true, a->T, a->d, a->T, LIST_DS, LIST_K, LIST_DQ,
-                         a->T, a->width, a->width};
-    struct batched dk = {true, false, true, a->T, a->d, a->T, LIST_DS, LIST_Q, LIST_DK,
-                         a->T, a->width, a->width};
-    struct batched dv = {true, false, true, a->T, a->d, a->T, LIST_P, LIST_Y, LIST_DV,
-                         a->T, a->H * a->d, a->width};
-    struct chunk_rows c = {*a, b->unit, b->group, lse};
+    cuda_attention_forward(device, call);
+}
+
+/* dS and P from the chunk's scores and dP; then what the biases get. */
+template <typename item>
+static void rows_back(struct device *device, const struct chunk_rows *c,
+                      const struct attention_room *room, float *dbias, int64_t count)
+{
+    const struct attention *a = &c->a;
+
+    LAUNCH(device, scores_back_kernel<item>, count * a->Tq, ROW_THREADS, 0, *c, room->s, room->dp,
+           (item *)room->p, (item *)room->ds);
+    if (dbias)
+        LAUNCH(device, bias_back_kernel<item>, (a->Tq + a->Tk - 1) * a->Hk, ROW_THREADS, 0, *c,
+               count, (const item *)room->ds, dbias);
+}
+
+/* Gradients of keys and queries of one array are in one array too. */
+struct gradients {
+    float *lse, *dbias;
+    bool queries, keys; /* which are wanted */
+};
+
+static void backward_chunk(struct device *device, const struct attention *a, struct bases *b,
+                           const struct attention_room *room, const struct gradients *g,
+                           int64_t count)
+{
+    struct batched dp = {false, true, false, a->Tq, a->Tk, a->d, LIST_Y, LIST_V, LIST_DP,
+                         a->H * a->d, a->key_width, a->Tk};
+    struct batched dq = {false, false, true, a->Tq, a->d, a->Tk, LIST_DS, LIST_K, LIST_DQ,
+                         a->Tk, a->key_width, a->width};
+    struct batched dk = {true, false, true, a->Tk, a->d, a->Tq, LIST_DS, LIST_Q, LIST_DK,
+                         a->Tk, a->width, a->key_width};
+    struct batched dv = {true, false, true, a->Tk, a->d, a->Tq, LIST_P, LIST_Y, LIST_DV,
+                         a->Tk, a->H * a->d, a->key_width};
+    struct chunk_rows c = {*a, b->unit, b->group, g->lse};
 
     set_pointers(device, a, b, room, count);
     scores(device, a, room, count);
     batched_run(device, a, room->pointers, count, &dp);
     if (device->config.bf16)
-        LAUNCH(device, scores_back_kernel<__nv_bfloat16>, count * a->T, ROW_THREADS, 0, c, room->s,
-               room->dp, (__nv_bfloat16 *)room->p, (__nv_bfloat16 *)room->ds);
+        rows_back<__nv_bfloat16>(device, &c, room, g->dbias, count);
     else
-        LAUNCH(device, scores_back_kernel<float>, count * a->T, ROW_THREADS, 0, c, room->s,
-               room->dp, (float *)room->p, (float *)room->ds);
-    batched_run(device, a, room->pointers, count, &dq);
+        rows_back<float>(device, &c, room, g->dbias, count);
+    if (g->queries)
+        batched_run(device, a, room->pointers, count, &dq);
+    if (!g->keys)
+        return;
     batched_run(device, a, room->pointers, count, &dk);
     batched_run(device, a, room->pointers, count, &dv);
 }
@@ -285,25 +382,38 @@ static void backward_chunk(struct device *device, const struct attention *a, str
 void cuda_attention_backward(struct device *device, const struct op_call *call)
 {
     struct attention a = shape_of(call);
+    struct tensor *x = call->in[0], *keys = keys_of(call);
+    struct tensor *bias = call->op == OP_ATTEND ? call->in[4] : NULL;
     struct cutter cutter = {(char *)device->scratch, 0};
     struct attention_room room = room_cut(device, &a, &cutter);
-    int64_t y_count = tensor_count(call->out[0]);
-    const void *qkv = operand(device, tensor_f32(call->in[0]), room.qkv, tensor_count(call->in[0]));
-    const void *dy = operand(device, call->out[0]->grad, room.dy, y_count);
-    struct bases b = bases_of(device, &room, qkv, dy, device->config.bf16 ? 2 : 4);
+    const void *dy = operand(device, call->out[0]->grad, room.dy, tensor_count(call->out[0]));
+    struct bases b = bases_of(device, call, &room, dy, device->config.bf16 ? 2 : 4);
+    struct gradients g = {tensor_f32(call->out[1]), NULL, x->grad != NULL, keys->grad != NULL};
 
-    b.dqkv = (char *)device_grad(device, call->in[0], NULL);
+    if (g.queries)
+        b.dx = (char *)device_grad(device, x, NULL);
+    if (g.keys)
+        b.dkv = (char *)device_grad(device, keys, NULL);
+    if (bias && bias->grad)
+        g.dbias = device_grad(device, bias, NULL);
     for (b.group = 0; b.group < a.H / a.Hk; b.group++)
         for (b.unit = 0; b.unit < a.B * a.Hk; b.unit += a.units)
-            backward_chunk(device, &a, &b, &room, tensor_f32(call->out[1]),
+            backward_chunk(device, &a, &b, &room, &g,
                            (int64_t)min_u64((uint64_t)a.units, (uint64_t)(a.B * a.Hk - b.unit)));
+}
+
+void cuda_attend_backward(struct device *device, const struct op_call *call)
+{
+    cuda_attention_backward(device, call);
 }
 
 struct cached {
     const float *qkv;
     const int32_t *start;
     float *k, *v, *y;
-    int64_t B, T, H, Hk, d, capacity;
+    const float *bias; /* (biases, H) by distance, or NULL */
+    int64_t B, T, H, Hk, d, capacity, window, biases;
+    float scale;
 };
 
 static __global__ void append_kernel(struct cached c)
@@ -328,10 +438,11 @@ static __global__ void cached_kernel(struct cached c)
     int64_t head = blockIdx.x % c.H, row = blockIdx.x / c.H, b = row / c.T, t = row % c.T;
     int64_t kv_width = c.Hk * c.d, at = b * c.capacity * kv_width + head / (c.H / c.Hk) * c.d;
     const float *q = c.qkv + row * (c.H + 2 * c.Hk) * c.d + head * c.d;
-    int64_t keys = min((int64_t)c.start[b] + t + 1, c.capacity);
+    int64_t last = c.start[b] + t < c.capacity ? c.start[b] + t : c.capacity - 1;
+    int64_t low = c.window > 0 && last >= c.window ? last + 1 - c.window : 0, keys = last + 1;
     float most = -INFINITY, total = 0, sums[4] = {0, 0, 0, 0}; /* head widths up to 1024 */
 
-    for (int64_t base = 0; base < keys; base += ROW_THREADS) {
+    for (int64_t base = low; base < keys; base += ROW_THREADS) {
         int64_t j = base + threadIdx.x;
         float score = -INFINITY, highest, shrink;
 
@@ -339,7 +450,9 @@ static __global__ void cached_kernel(struct cached c)
             score = 0;
             for (int64_t i = 0; i < c.d; i++)
                 score += q[i] * c.k[at + j * kv_width + i];
-            score *= rsqrtf((float)c.d);
+            score *= c.scale;
+            if (c.bias)
+                score += c.bias[(last - j < c.biases ? last - j : c.biases - 1) * c.H + head];
         }
         highest = fmaxf(most, block_max(score));
         shrink = expf(most - highest);
@@ -362,14 +475,39 @@ static __global__ void cached_kernel(struct cached c)
             c.y[(row * c.H + head) * c.d + threadIdx.x + n * ROW_THREADS] = sums[n] / total;
 }
 
-void cuda_attention_cached_forward(struct device *device, const struct op_call *call)
+static void cached_run(struct device *device, const struct op_call *call, struct cached c)
 {
-    struct cached c = {tensor_f32(call->in[0]), tensor_i32(call->in[1]), tensor_f32(call->in[2]),
-                       tensor_f32(call->in[3]), tensor_f32(call->out[0]), call->whole[3],
-                       tensor_rows(call->in[0]) / call->whole[3], call->whole[0], call->whole[1],
-                       call->whole[2], call->in[2]->dim[1]};
-
+    c.qkv = tensor_f32(call->in[0]);
+    c.start = tensor_i32(call->in[1]);
+    c.k = tensor_f32(call->in[2]);
+    c.v = tensor_f32(call->in[3]);
+    c.y = tensor_f32(call->out[0]);
+    c.H = call->whole[0];
+    c.Hk = call->whole[1];
+    c.d = call->whole[2];
+    c.B = call->whole[3];
+    c.T = tensor_rows(call->in[0]) / c.B;
+    c.capacity = call->in[2]->dim[1];
     CHECK(c.d <= 4 * ROW_THREADS);
     LAUNCH(device, append_kernel, c.B * c.T, 128, 0, c);
     LAUNCH(device, cached_kernel, c.B * c.T * c.H, ROW_THREADS, 0, c);
+}
+
+void cuda_attention_cached_forward(struct device *device, const struct op_call *call)
+{
+    struct cached c = {};
+
+    c.scale = 1.0f / sqrtf((float)call->whole[2]);
+    cached_run(device, call, c);
+}
+
+void cuda_attend_cached_forward(struct device *device, const struct op_call *call)
+{
+    struct cached c = {};
+
+    c.window = call->whole[4];
+    c.scale = (float)call->real[0];
+    c.bias = call->in[4] ? tensor_f32(call->in[4]) : NULL;
+    c.biases = call->in[4] ? call->in[4]->dim[0] : 0;
+    cached_run(device, call, c);
 }

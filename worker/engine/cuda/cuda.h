@@ -9,18 +9,23 @@
 #ifndef ATHANOR_ENGINE_CUDA_H
 #define ATHANOR_ENGINE_CUDA_H
 
+#ifndef ATHANOR_CUDA_HOST /* else tests/lib/cuda_host.h stands for these, and for LAUNCH */
 #include <cublasLt.h>
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#endif
 
 extern "C" {
 #include "worker/engine/builtin.h"
 #include "worker/engine/loss.h"
+#include "worker/engine/ops.h"
 }
 
 #define WARP 32
 #define ROW_THREADS 256 /* of a block that treats one row */
+#define SHARED_BYTES ((size_t)48 << 10) /* of a block: what every GPU gives without asking */
+static_assert(ROW_THREADS % WARP == 0 && ROW_THREADS <= 1024, "whole warps, as a GPU takes them");
 
 struct plan;
 
@@ -46,12 +51,14 @@ void cuda_check(cudaError_t error, const char *call, const char *file, int line)
 void blas_check(cublasStatus_t status, const char *call, const char *file, int line);
 
 /* Runs a kernel on the device's stream. */
+#ifndef LAUNCH
 #define LAUNCH(device, kernel, blocks, threads, shared, ...) \
     do { \
         kernel<<<(unsigned)(blocks), (unsigned)(threads), (shared), gpu_of(device)->stream>>>( \
             __VA_ARGS__); \
         CUDA_CHECK(cudaGetLastError()); \
     } while (0)
+#endif
 
 /* One matrix product, row-major: c = a b (+ c), operands f32 or bf16, c f32. */
 struct product {
@@ -101,7 +108,40 @@ static inline unsigned blocks_for(int64_t items, int threads)
     return (unsigned)((items + threads - 1) / threads);
 }
 
+#define THREADS 256 /* of a block of elementwise kernels */
+
+static inline unsigned grid_of(int64_t count)
+{
+    return (unsigned)min_u64(blocks_for(count, THREADS), 16384);
+}
+
+/* Adds dy to the gradient of x, if it wants one. */
+void pass(struct device *device, const float *dy, struct tensor *x);
+
 #ifdef __CUDACC__
+/* for (each i below count, over the whole grid) */
+#define FOR_EACH(i, count) \
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count); \
+         i += (int64_t)gridDim.x * blockDim.x)
+
+static __device__ inline void put(float *to, float v, bool fresh)
+{
+    *to = fresh ? v : *to + v;
+}
+
+static __device__ inline float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+#define GELU_SLOPE 0.7978845608028654f
+#define GELU_CUBE 0.044715f
+
+static __device__ inline float gelu_gate(float x)
+{
+    return sigmoid(2 * GELU_SLOPE * (x + GELU_CUBE * x * x * x));
+}
+
 static __device__ inline float warp_sum(float v)
 {
     for (int o = WARP / 2; o > 0; o /= 2)
@@ -163,8 +203,27 @@ CUDA_PAIR(add);
 CUDA_PAIR(softmax);
 CUDA_PAIR(rope);
 CUDA_PAIR(attention);
+CUDA_PAIR(attend);
+CUDA_PAIR(activate);
+CUDA_PAIR(glu);
+CUDA_PAIR(mul);
+CUDA_PAIR(scale);
+CUDA_PAIR(slice);
+CUDA_PAIR(pool);
+CUDA_PAIR(nll);
+CUDA_PAIR(join);
+CUDA_PAIR(add_columns);
+CUDA_PAIR(dropout);
+CUDA_PAIR(route);
+CUDA_PAIR(dispatch);
+CUDA_PAIR(experts);
+CUDA_PAIR(combine);
+CUDA_PAIR(lrpe);
+CUDA_PAIR(lightning);
 CUDA_PAIR(gather);
 CUDA_PAIR(head);
+void cuda_attend_cached_forward(struct device *device, const struct op_call *call);
+void cuda_lightning_step_forward(struct device *device, const struct op_call *call);
 void cuda_attention_cached_forward(struct device *device, const struct op_call *call);
 void cuda_sum_squares_forward(struct device *device, const struct op_call *call);
 void cuda_adamw_forward(struct device *device, const struct op_call *call);
@@ -174,6 +233,8 @@ extern const struct rank_links *const cuda_links; /* NULL: built without NCCL's 
 size_t cuda_linear_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_norm_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_attention_scratch(const struct device *device, const struct op_call *call);
+size_t cuda_attend_scratch(const struct device *device, const struct op_call *call);
+size_t cuda_route_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_head_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_sum_squares_scratch(const struct device *device, const struct op_call *call);
 

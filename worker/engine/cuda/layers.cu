@@ -1,36 +1,6 @@
 /* layers.cu - elementwise ops, normalisations, softmax, rotation, embedding, gather. */
 #include "worker/engine/cuda/cuda.h"
 
-#define THREADS 256
-
-/* for (each i below count, over the whole grid) */
-#define FOR_EACH(i, count) \
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count); \
-         i += (int64_t)gridDim.x * blockDim.x)
-
-static unsigned grid_of(int64_t count)
-{
-    return (unsigned)min_u64(blocks_for(count, THREADS), 16384);
-}
-
-static __device__ inline void put(float *to, float v, bool fresh)
-{
-    *to = fresh ? v : *to + v;
-}
-
-static __device__ inline float sigmoid(float x)
-{
-    return 1.0f / (1.0f + expf(-x));
-}
-
-#define GELU_SLOPE 0.7978845608028654f
-#define GELU_CUBE 0.044715f
-
-static __device__ inline float gelu_gate(float x)
-{
-    return sigmoid(2 * GELU_SLOPE * (x + GELU_CUBE * x * x * x));
-}
-
 static __global__ void gelu_kernel(const float *x, float *y, int64_t count)
 {
     FOR_EACH(i, count)
@@ -125,7 +95,7 @@ static __global__ void pass_kernel(const float *dy, float *dx, bool fresh, int64
         put(dx + i, dy[i], fresh);
 }
 
-static void pass(struct device *device, const float *dy, struct tensor *x)
+void pass(struct device *device, const float *dy, struct tensor *x)
 {
     int64_t count = tensor_count(x);
     bool fresh;
