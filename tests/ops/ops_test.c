@@ -73,17 +73,17 @@ static const struct test_case cases[] = {
 #undef MORE
 #undef BENCH
 
-#ifndef ATHANOR_CUDA_EMULATED
 #define CASE(...)
 #define MORE(...)
 #define BENCH(op, label, wholes, reals, inputs, outputs) \
     {OP_##op, label, 0, 0, LIST wholes, LIST reals, LIST inputs, LIST outputs},
+#ifndef ATHANOR_CUDA_EMULATED
 static const struct test_case benches[] = {
 #include "tests/ops/cases.def"
 };
+#endif
 #undef CASE
 #undef BENCH
-#endif
 
 /* Each op has exactly one CASE: two would define the name twice, none would miss the count. */
 #define CASE(op, ...) CASE_OF_##op,
