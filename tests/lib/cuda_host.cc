@@ -182,22 +182,31 @@ cudaError_t cudaFree(void *memory)
     return cudaSuccess;
 }
 
-static float item_at(const void *values, cudaDataType_t type, int64_t at)
+static double as_double(float v) { return v; }
+static double as_double(__nv_bfloat16 v) { return (float)v; }
+
+template <typename item>
+static void product(const struct host_product *p, const item *a, const item *b, float *c)
 {
-    return type == CUDA_R_16BF ? (float)((const __nv_bfloat16 *)values)[at]
-                               : ((const float *)values)[at];
+    int64_t a_row = p->a_op ? p->a_step : 1, a_term = p->a_op ? 1 : p->a_step;
+    int64_t b_column = p->b_op ? 1 : p->b_step, b_term = p->b_op ? p->b_step : 1;
+
+    for (int64_t j = 0; j < p->columns; j++)
+        for (int64_t i = 0; i < p->rows; i++) {
+            float *out = c + j * p->c_step + i;
+            double sum = 0;
+
+            for (int64_t l = 0; l < p->inner; l++)
+                sum += as_double(a[i * a_row + l * a_term]) *
+                       as_double(b[j * b_column + l * b_term]);
+            *out = (float)(p->alpha * sum + (p->beta != 0 ? p->beta * *out : 0));
+        }
 }
 
 void host_product_run(const struct host_product *p, const void *a, const void *b, float *c)
 {
-    for (int64_t j = 0; j < p->columns; j++)
-        for (int64_t i = 0; i < p->rows; i++) {
-            double sum = 0;
-
-            for (int64_t l = 0; l < p->inner; l++)
-                sum += (double)item_at(a, p->type, p->a_op ? i * p->a_step + l : l * p->a_step + i) *
-                       item_at(b, p->type, p->b_op ? l * p->b_step + j : j * p->b_step + l);
-            c[j * p->c_step + i] =
-                (float)(p->alpha * sum + (p->beta != 0 ? p->beta * c[j * p->c_step + i] : 0));
-        }
+    if (p->type == CUDA_R_16BF)
+        product(p, (const __nv_bfloat16 *)a, (const __nv_bfloat16 *)b, c);
+    else
+        product(p, (const float *)a, (const float *)b, c);
 }
