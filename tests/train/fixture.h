@@ -417,7 +417,8 @@ static inline char *job_path(const struct place *place, const char *name, const 
 }
 
 /* The shell line that starts the job; ranks get what a launcher of ours would give them. Leaks
- * are looked for with one rank only: MPI has its own. */
+ * are looked for with one rank only: MPI has its own. What an mpirun leaves whose rank was killed
+ * goes with the place. */
 static inline char *job_command(const struct place *place, const struct job_run *job)
 {
     char *engine = mem_printf("'%s' run --spec '%s/%s.json' --out '%s/%s' %s%s", place->engine,
@@ -428,12 +429,12 @@ static inline char *job_command(const struct place *place, const struct job_run 
     if (job->ranks <= 1)
         line = mem_printf("exec %s >'%s/%s.log' 2>&1", engine, place->folder, job->name);
     else
-        line = mem_printf("export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0; "
+        line = mem_printf("export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 TMPDIR='%s'; "
                           "exec mpirun --allow-run-as-root --oversubscribe --bind-to none "
                           "--mca mpi_yield_when_idle 1 -n %d sh -c \"RANK="
                           "\\$OMPI_COMM_WORLD_RANK WORLD_SIZE=\\$OMPI_COMM_WORLD_SIZE exec %s\" "
                           ">'%s/%s.log' 2>&1",
-                          job->ranks, engine, place->folder, job->name);
+                          place->folder, job->ranks, engine, place->folder, job->name);
     mem_free(engine);
     return line;
 }
