@@ -18,7 +18,10 @@ enum { CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES };
 
 #define HOST_BLAS_DONE(name) \
-    template <typename... P> static inline cublasStatus_t name(P...) { return CUBLAS_STATUS_SUCCESS; }
+    template <typename... P> static inline cublasStatus_t name(P...) \
+    { \
+        return CUBLAS_STATUS_SUCCESS; \
+    }
 HOST_BLAS_DONE(cublasCreate)
 HOST_BLAS_DONE(cublasDestroy)
 HOST_BLAS_DONE(cublasSetStream)

@@ -133,7 +133,8 @@ struct tensor *op_dropout(struct tape *tape, struct tensor *x, double p, uint64_
 #define ON_HOST_AND_DEVICE
 #endif
 /* Whether element `index` stays: 32-bit so that vectors of them are cheap. */
-ON_HOST_AND_DEVICE static inline bool dropout_keeps(uint64_t seed, uint64_t stream, uint64_t index, uint32_t limit)
+ON_HOST_AND_DEVICE static inline bool dropout_keeps(uint64_t seed, uint64_t stream, uint64_t index,
+                                                    uint32_t limit)
 {
     uint64_t x = (seed ^ stream * 0x9E3779B97F4A7C15u) + index * 0xD1342543DE82EF95u;
 

@@ -237,7 +237,8 @@ void cuda_route_backward(struct device *device, const struct op_call *call)
     struct routing r = routing_of(call, (char *)device->scratch, &used);
 
     LAUNCH(device, route_back_kernel, grid_of(r.N), THREADS, 0, r, call->out[0]->grad,
-           device_grad(device, call->in[0], NULL), (float)(call->real[0] * (double)r.E / (double)r.N),
+           device_grad(device, call->in[0], NULL),
+           (float)(call->real[0] * (double)r.E / (double)r.N),
            (float)(2 * call->real[1] / (double)r.N));
 }
 

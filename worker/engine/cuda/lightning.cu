@@ -25,7 +25,7 @@ struct heads_at {
 
 struct recurrence {
     struct heads_at x, z, w;
-    float *out;              /* as w's counterpart: row r, head h at r * out_width + out_from + h b */
+    float *out; /* row r, head h at out[r * out_width + out_from + h * b] */
     int64_t out_width, out_from;
     const float *slope;
     const int32_t *first, *take; /* or NULL */
