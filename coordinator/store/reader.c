@@ -111,7 +111,7 @@ static const char sql_garbage[] =
     " SELECT t.* FROM ask a, LATERAL athanor.retention_due("
     "   CASE WHEN a.name = 'checkpoint' THEN a.job_id END,"
     "   CASE WHEN a.name = 'artifact' THEN a.job_id END, 1000) AS t"
-    "  WHERE a.kind = 7 AND a.name IN ('', t.kind)";
+    "  WHERE a.kind = 7 AND (a.name IN ('', t.kind) OR t.kind = 'copy')";
 
 /* The best of sweeps that have ended, in the columns of ROW_TABLE_trial, values as in the view:
  * those of a trial that took another job's results are that job's. */

@@ -116,7 +116,7 @@ Y
     athanor wait "$id" || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
     athanor logs "$id" | grep -q '^from maker$'
     athanor logs "$id" | grep -q '^3000000$'
-    athanor show "$id" | grep -Eq 'model +2.9 MiB +worker-1 +worker-2 +worker-2 +worker-1 +2.9 MiB'
+    athanor show "$id" | grep -Eq 'model +2.86 MiB +worker-1 +worker-2 +worker-2 +worker-1 +2.86 MiB'
     # Without a constraint it goes to whom has the most of it, though worker-1 comes first.
     sed 's/z1/z3/; s/maker/maker3/' maker.yaml | athanor submit - --wait >/dev/null
     sed "s/job:$maker/job:maker3/; /constraint/d" reader.yaml | athanor submit - --wait --ids >near
