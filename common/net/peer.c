@@ -109,8 +109,8 @@ static void connection_close(struct peer *peer, int linger_ms)
     loop_remove(peer->socket_watch);
     loop_remove(peer->monitor_watch);
     peer->socket_watch = peer->monitor_watch = NULL;
-    /* The monitor's end at the socket goes first: libzmq's thread waits for ever, and whoever closes
-     * the socket with it, to tell an event where nobody is left to take it. */
+    /* The monitor's end at the socket goes first: where nobody is left to take an event, libzmq's
+     * thread waits for ever to tell it, and whoever closes the socket waits for that thread. */
     if (peer->socket)
         zmq_socket_monitor(peer->socket, NULL, 0);
     if (peer->monitor)

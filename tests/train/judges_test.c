@@ -102,8 +102,9 @@ static char *make_teacher(const struct place *place, int seed)
     char *name = mem_printf("teacher-%d", seed), *data = part_of(place, "world", "train");
 
     run_spec(place, name,
-             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
-                        "\"params\": {\"arch\": \"t5\", \"layers\": 1, \"d_model\": 64, \"heads\": 4, "
+             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": "
+                        "{\"data\": %s}, \"params\": {\"arch\": \"t5\", \"layers\": 1, "
+                        "\"d_model\": 64, \"heads\": 4, "
                         "\"context\": 64, \"steps\": %d, \"warmup\": 50, \"learning_rate\": 0.004, "
                         "\"beta2\": 0.99, \"weight_decay\": 0.01, \"eval_every\": 0, \"seed\": %d}",
                         data, TEACHER_STEPS, seed), NULL);
@@ -125,8 +126,8 @@ static struct told sample(const struct place *place, const char *name, const cha
              mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": %s, "
                         "\"contexts\": %s%s%s}, \"params\": {\"length_ratio_min\": 0, "
                         "\"length_ratio_max\": 10, \"holdout_share\": 0, \"min_yield\": 0, "
-                        "\"max_tokens\": 40, \"samples\": 20, \"max_contexts\": 400, \"diversity\": "
-                        "false, \"pairs_per_context\": 3, %s%s}", teacher, contexts,
+                        "\"max_tokens\": 40, \"samples\": 20, \"max_contexts\": 400, "
+                        "\"diversity\": false, \"pairs_per_context\": 3, %s%s}", teacher, contexts,
                         judge ? ", \"judge\": " : "", judge ? judge : "", params,
                         most > 0 ? limit : ""), NULL);
     struct told told = read_told(path, "x", "y");
@@ -149,8 +150,8 @@ static struct told taught(const struct place *place, const char *pairs, const ch
     run_spec(place, student,
              mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"init\": %s, "
                         "\"data\": %s}, \"params\": {\"steps\": %d, \"learning_rate\": 0.002, "
-                        "\"beta2\": 0.999, \"weight_decay\": 0.01, \"eval_every\": 0}", teacher, data,
-                        STUDENT_STEPS), NULL);
+                        "\"beta2\": 0.999, \"weight_decay\": 0.01, \"eval_every\": 0}", teacher,
+                        data, STUDENT_STEPS), NULL);
     run_spec(place, eval,
              mem_printf("\"kind\": \"eval\", \"recipe\": \"rewrite\", \"inputs\": {\"model\": %s, "
                         "\"data\": %s}, \"params\": {\"critic\": \"oracle\", \"max_tokens\": 30, "
@@ -179,10 +180,10 @@ static struct arm run_arm(const struct place *place, const char *what, int seed,
     struct arm arm = {sample(place, name, teacher, judge, params, most), {0}};
 
     arm.student = taught(place, name, teacher, task);
-    print_message("%-14s %4.0f pairs: true %.3f, same %.3f, slots told %.3f; student: success %.3f, "
-                  "true %.3f, slots told %.3f\n", name, arm.pairs.count, arm.pairs.entailed,
-                  arm.pairs.same, arm.pairs.slots, arm.student.success, arm.student.entailed,
-                  arm.student.slots);
+    print_message("%-14s %4.0f pairs: true %.3f, same %.3f, slots told %.3f; "
+                  "student: success %.3f, true %.3f, slots told %.3f\n", name,
+                  arm.pairs.count, arm.pairs.entailed, arm.pairs.same, arm.pairs.slots,
+                  arm.student.success, arm.student.entailed, arm.student.slots);
     mem_free(name);
     return arm;
 }
@@ -220,11 +221,11 @@ static char *make_reader(const struct place *place)
                                         "{\"files\": [\"%s\"]}", path), NULL);
     data = part_of(place, "texts", "train");
     run_spec(place, "reader",
-             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": %s}, "
-                        "\"params\": {\"layers\": 2, \"d_model\": 64, \"heads\": 4, \"context\": 64, "
-                        "\"steps\": %d, \"warmup\": 50, \"learning_rate\": 0.003, \"beta2\": 0.99, "
-                        "\"batch\": 64, \"weight_decay\": 0.01, \"eval_every\": 0}", data,
-                        READER_STEPS), NULL);
+             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": "
+                        "{\"data\": %s}, \"params\": {\"layers\": 2, \"d_model\": 64, "
+                        "\"heads\": 4, \"context\": 64, \"steps\": %d, \"warmup\": 50, "
+                        "\"learning_rate\": 0.003, \"beta2\": 0.99, \"batch\": 64, "
+                        "\"weight_decay\": 0.01, \"eval_every\": 0}", data, READER_STEPS), NULL);
     mem_free(data);
     mem_free(path);
     return model_of(place, "reader", READER_STEPS);
