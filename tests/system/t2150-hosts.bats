@@ -4,7 +4,7 @@
 
 @test "four hosts: MPI jobs run across them, faults end them everywhere, retries have the same result" {
     [ -z "${ASAN_OPTIONS:-}" ] || skip "daemons with sanitizers are too slow for its lease"
-    run "$BATS_TEST_DIRNAME/gang_hosts.sh" --seed "${ATHANOR_GANG_SEED:-5}" hpcc rank mute-parent
+    run "$BATS_TEST_DIRNAME/gang_hosts.sh" --seed "${ATHANOR_GANG_SEED:-5}" hpcc rank mute-parent short copies
     echo "$output"
     [ "$status" -ne 77 ] || skip "${lines[-1]}"
     [ "$status" -eq 0 ]

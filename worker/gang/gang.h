@@ -67,7 +67,8 @@ struct gang_host {
     void (*end)(const struct gang_end *end);
     /* The oldest end that is known, here or elsewhere. */
     bool (*ended)(struct gang_end *out);
-    /* Whether every child has been heard of. Until then nobody else knows that we were here. */
+    /* Whether every child has been heard of and the parent has been told of us. Until then nobody
+     * else knows that we were here. */
     bool (*met)(void);
     /* Under mpirun: runs a command line on another node, once. done: ok and its exit code as text,
      * or why it could not be run. */

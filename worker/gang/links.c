@@ -450,12 +450,13 @@ static struct neighbour *child_of_peer(uint64_t peer_id, unsigned *out_node)
     return NULL;
 }
 
-static void meet(struct neighbour *child)
+/* A parent is met once it has been told of us, with whatever is said to it until we close. */
+static void meet(struct neighbour *neighbour)
 {
-    bool all = true;
-    if (child->met)
+    if (neighbour->met)
         return;
-    child->met = true;
+    neighbour->met = true;
+    bool all = gang.plan->node == 0 || gang.parent.met;
     for (unsigned i = 0; i < gang.child_count; i++)
         all = all && gang.children[i].met;
     pthread_mutex_lock(&gang.lock);
@@ -551,6 +552,7 @@ static void on_parent_up(void *user, const struct msg_welcome *welcome)
     gang.parent.heard_ms = clock_steady_ms();
     beat(false);
     again();
+    meet(&gang.parent);
 }
 
 static void on_parent_down(void *user, const struct err *why)
@@ -703,7 +705,7 @@ static void neighbours_prepare(void)
     gang.children = mem_array(gang.child_count + 1, sizeof *gang.children);
     for (unsigned i = 0; i < gang.child_count; i++)
         gang.children[i] = (struct neighbour){.heard_ms = now_ms};
-    gang.all_met = gang.child_count == 0;
+    gang.all_met = gang.child_count == 0 && gang.plan->node == 0;
     gang.parent = (struct neighbour){.heard_ms = now_ms};
 }
 
