@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
@@ -86,6 +87,9 @@ static int sync_parent(const char *path, struct err *err)
     return rc;
 }
 
+#define TEMPORARY        ".tmp-"
+#define TEMPORARY_DRAWN  6u /* characters that mkostemp draws behind it */
+
 static int write_and_sync(int fd, const void *bytes, size_t length, unsigned mode, struct err *err)
 {
     if (file_write_all(fd, bytes, length, err) < 0)
@@ -99,7 +103,7 @@ static int write_and_sync(int fd, const void *bytes, size_t length, unsigned mod
 
 int file_replace(const char *path, const void *bytes, size_t length, unsigned mode, struct err *err)
 {
-    char *temporary = mem_printf("%s.tmp-XXXXXX", path);
+    char *temporary = mem_printf("%s" TEMPORARY "XXXXXX", path);
     int rc = -1;
     int fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0) {
@@ -119,6 +123,25 @@ int file_replace(const char *path, const void *bytes, size_t length, unsigned mo
 out:
     mem_free(temporary);
     return rc;
+}
+
+#define SWEEP_OPEN_FILES 16
+
+static int temporary_remove(const char *path, const struct stat *info, int type, struct FTW *at)
+{
+    (void)at;
+    size_t length = strlen(path), tail = sizeof TEMPORARY - 1 + TEMPORARY_DRAWN;
+    bool is_temporary = type == FTW_F && S_ISREG(info->st_mode) && length > tail &&
+                        memcmp(path + length - tail, TEMPORARY, sizeof TEMPORARY - 1) == 0;
+    return is_temporary && unlink(path) < 0 && errno != ENOENT ? -1 : 0;
+}
+
+int file_sweep_replaced(const char *folder, struct err *err)
+{
+    if (nftw(folder, temporary_remove, SWEEP_OPEN_FILES, FTW_PHYS | FTW_MOUNT) < 0 &&
+        errno != ENOENT)
+        return err_errno(err, "sweep '%s'", folder);
+    return 0;
 }
 
 int file_make_folders(const char *path, unsigned mode, struct err *err)

@@ -12,6 +12,9 @@ int file_read(const char *path, size_t limit_bytes, char **out_bytes, size_t *ou
  * the old content or the new one, also after a crash. mode as for open(2). */
 int file_replace(const char *path, const void *bytes, size_t length, unsigned mode,
                  struct err *err) WARN_UNUSED;
+/* Removes what a file_replace that was killed has left anywhere below the folder; no other may be
+ * under way there. A missing folder is fine. */
+int file_sweep_replaced(const char *folder, struct err *err) WARN_UNUSED;
 /* Writes all bytes, retrying short writes and EINTR. */
 int file_write_all(int fd, const void *bytes, size_t length, struct err *err) WARN_UNUSED;
 int file_make_folders(const char *path, unsigned mode, struct err *err) WARN_UNUSED; /* mkdir -p */

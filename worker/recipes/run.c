@@ -482,13 +482,16 @@ static int make_state(struct driver *driver, struct err *err)
     return 0;
 }
 
+/* Of a run that was killed. Others wait: what they write looks the same until it is whole. */
 static int sweep_leftovers(const struct run *run, struct err *err)
 {
-    if (run->rank != 0)
-        return 0;
-    char *folder = mem_printf("%s/checkpoints", run->job_dir);
-    int rc = checkpoint_sweep(folder, err);
-    mem_free(folder);
+    int rc = 0;
+    if (run->rank == 0) {
+        char *folder = mem_printf("%s/checkpoints", run->job_dir);
+        rc = checkpoint_sweep(folder, err) < 0 ? -1 : file_sweep_replaced(run->job_dir, err);
+        mem_free(folder);
+    }
+    comm_barrier(run->comm);
     return rc;
 }
 

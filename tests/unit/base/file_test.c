@@ -52,6 +52,30 @@ static void replacing_gives_the_new_content_and_mode(void **state)
     folder_drop(folder);
 }
 
+static void what_a_killed_replacement_left_is_swept_and_nothing_else(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"f.tmp-Ab3xyZ", "deep/g.json.tmp-000000", "f.tmp-short",
+                                        "f.tmp-longer7", "deep/kept", "tmp-Ab3xyZ"};
+    char *folder = folder_make(), *deep = mem_printf("%s/deep", folder);
+    struct err err;
+    assert_int_equal(file_make_folders(deep, 0755, &err), 0);
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        char *path = mem_printf("%s/%s", folder, names[i]);
+        assert_int_equal(file_replace(path, "x", 1, 0644, &err), 0);
+        mem_free(path);
+    }
+    assert_int_equal(file_sweep_replaced(folder, &err), 0);
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        char *path = mem_printf("%s/%s", folder, names[i]);
+        assert_int_equal(file_exists(path), i >= 2);
+        mem_free(path);
+    }
+    mem_free(deep);
+    folder_drop(folder);
+    assert_int_equal(file_sweep_replaced("/nowhere/at/all", &err), 0);
+}
+
 /* The kernel cuts the write off after each possible number of bytes in turn. */
 static void a_failed_write_leaves_the_old_content_and_nothing_else(void **state)
 {
@@ -261,6 +285,7 @@ static void the_steady_clock_never_goes_back_and_the_wall_clock_is_this_century(
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_killed_replacement_left_is_swept_and_nothing_else),
         cmocka_unit_test(replacing_gives_the_new_content_and_mode),
         cmocka_unit_test(a_failed_write_leaves_the_old_content_and_nothing_else),
         cmocka_unit_test(a_failed_rename_or_a_missing_folder_leaves_nothing),
