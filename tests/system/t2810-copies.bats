@@ -33,6 +33,9 @@ copies_are_kept() { # COUNT
         [ "$(find "$ATHANOR_HOME"/own-*/copies -mindepth 1 -maxdepth 1 -type d | wc -l)" = "$1" ]
 }
 
+# JOB: what there is to see of it where it did not end as it should
+told() { athanor show "$1"; athanor logs "$1"; tail -n 20 "$ATHANOR_HOME"/own-?.log; false; }
+
 no_process() { ! kill -0 "$1" 2>/dev/null; }
 
 worker_start() { # N: with a home of its own, which the other ones cannot see
@@ -113,12 +116,13 @@ inputs: {model: job:$maker/checkpoint:last}
 constraint: {zone: z2}
 Y
     id=$(athanor submit reader.yaml --ids)
-    athanor wait "$id" || { cat "$ATHANOR_HOME"/own-*.log; athanor show "$id"; false; }
+    athanor wait "$id" || told "$id"
     athanor logs "$id" | grep -q '^from maker$'
     athanor logs "$id" | grep -q '^3000000$'
     athanor show "$id" | grep -Eq 'model +2.86 MiB +worker-1 +worker-2 +worker-2 +worker-1 +2.86 MiB'
     # Without a constraint it goes to whom has the most of it, though worker-1 comes first.
-    sed 's/z1/z3/; s/maker/maker3/' maker.yaml | athanor submit - --wait >/dev/null
+    id=$(sed 's/z1/z3/; s/maker/maker3/' maker.yaml | athanor submit - --ids)
+    athanor wait "$id" || told "$id"
     sed "s/job:$maker/job:maker3/; /constraint/d" reader.yaml | athanor submit - --wait --ids >near
     [ "$(sql "SELECT worker FROM athanor.runs WHERE job_id = $(head -1 near)")" = worker-3 ]
     damage "$ATHANOR_HOME/own-1/jobs/$maker/checkpoints/one/weights" 2500000
@@ -126,11 +130,15 @@ Y
     damage "$(grep -l "^from maker$" -r "$ATHANOR_HOME"/own-2/copies)" 3
     id=$(athanor submit reader.yaml --ids)
     run athanor wait "$id"
-    [ "$status" -eq 1 ]
+    [ "$status" -eq 1 ] || { echo "$output"; told "$id"; }
     sql "SELECT evidence FROM athanor.runs WHERE job_id = $id" | grep -q "from 'worker-1': its file 'weights' has another hash"
 }
 
-damage() { printf X | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; } # FILE OFFSET
+# FILE OFFSET: another byte than is there, whatever that is
+damage() {
+    local byte; byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+    printf "\\$(printf %03o $(((byte + 1) % 256)))" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
+}
 
 trained() { # ZONE: reads the dataset that was made on worker-1
     cat <<Y
