@@ -55,7 +55,7 @@ cat <<TRY
   athanor show base                            one job, its attempts and checkpoints
   athanor logs unlearned                       what a job printed
   athanor plot base loss val_loss              curves in the terminal
-  athanor dataset quick-pairs                      what became of each pair that a model wrote
+  athanor dataset quick-pairs                  what became of each pair that a model wrote
   athanor checkpoints base                     readable by Hugging Face transformers
   athanor recipes                              what can be run, 'athanor recipes npo' for one
   athanor submit jobspecs/command/hello.yaml   your own program as a job
