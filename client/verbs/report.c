@@ -16,6 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define CONNECT_AGAIN_MS 20
+
 static const struct option options[] = {
     {"step", 's', VALUE_COUNT, "N", "metric, checkpoint: the step it belongs to", false},
     {"phase", 0, VALUE_TEXT, "NAME", "progress: what is being done", false},
@@ -191,12 +193,21 @@ static const struct kind {
 
 /* ---- the conversation --------------------------------------------------------------------- */
 
+/* Without --timeout for as long as the shepherd lives: one that waits for a slow or full disk takes
+ * our words later, a job must not fail for that, and its own limits hold meanwhile. One that has
+ * ended closes the socket. */
+static uint64_t patience_end_ms(const struct client *client)
+{
+    return args_has(client->args, "timeout") ? clock_steady_ms() + client->timeout_ms : UINT64_MAX;
+}
+
 static int wait_for(int fd, short events, uint64_t until_ms, struct err *err)
 {
     struct pollfd item = {fd, events, 0};
     uint64_t now_ms = clock_steady_ms();
     if (now_ms >= until_ms)
-        return err_set(err, ERR_TIMEOUT, "the shepherd does not answer");
+        return err_set(err, ERR_TIMEOUT,
+                       "the shepherd has not answered within --timeout; it may take the report yet");
     if (poll(&item, 1, (int)min_u64(until_ms - now_ms, 1000)) < 0 && errno != EINTR)
         return err_errno(err, "waiting for the shepherd");
     return 0;
@@ -242,11 +253,11 @@ out:
     return code;
 }
 
-static int send_lines(struct client *client, int fd, const char *hello, const char *line)
+static int send_lines(struct client *client, int fd, const char *hello, const char *line,
+                      uint64_t until_ms)
 {
     struct lines_out out = {0};
     struct err err;
-    uint64_t until_ms = clock_steady_ms() + client->timeout_ms;
     int rc = hello ? lines_put(&out, hello, &err) : 0;
     if (rc == 0)
         rc = lines_put(&out, line, &err);
@@ -256,6 +267,17 @@ static int send_lines(struct client *client, int fd, const char *hello, const ch
     if (rc < 0)
         return client_fail(client, EXIT_UNREACHABLE, &err);
     return receive_answer(client, fd, until_ms);
+}
+
+/* So many programs at once that the line of those who wait for the shepherd is full: in turn. */
+static int connect_in_turn(const char *path, uint64_t until_ms, int *out_fd, struct err *err)
+{
+    while (unix_connect(path, out_fd, err) < 0) {
+        if (err->kind != ERR_LIMIT || clock_steady_ms() >= until_ms)
+            return -1;
+        poll(NULL, 0, CONNECT_AGAIN_MS);
+    }
+    return 0;
 }
 
 static int tell_shepherd(struct client *client, const struct args *args, json_t *line)
@@ -277,13 +299,14 @@ static int tell_shepherd(struct client *client, const struct args *args, json_t 
     if (!text)
         return client_failf(client, EXIT_USAGE, "the words are not valid UTF-8");
     int code = EXIT_DONE;
+    uint64_t until_ms = patience_end_ms(client);
     if (strlen(text) > LINE_BYTES_MAX)
         code = client_failf(client, EXIT_USAGE, "the report has %zu bytes, at most %zu are taken",
                             strlen(text), LINE_BYTES_MAX);
-    else if (unix_connect(path, &fd, &err) < 0)
+    else if (connect_in_turn(path, until_ms, &fd, &err) < 0)
         code = client_fail(client, EXIT_UNREACHABLE, &err);
     else {
-        code = send_lines(client, fd, hello, text);
+        code = send_lines(client, fd, hello, text, until_ms);
         close(fd);
     }
     free(text);
@@ -321,7 +344,8 @@ const struct verb verb_report = {
             "writes manifest.json and registers the checkpoint; PATH lies below ATHANOR_JOB_DIR\n\n"
             "report artifact NAME PATH [--kind KIND] [--meta JSON]\n\n"
             "report event NAME [TEXT] [--field NAME=VALUE]\n\n"
-            "Returns when the report is accepted; exits 4 with the reason when it is refused.",
+            "Returns when the report is accepted, which with a full disk is when there is room again; "
+            "--timeout bounds that (default: none). Exits 4 with the reason when it is refused.",
     .choices = "metric progress checkpoint artifact event",
     .words_min = 1,
     .words_max = UINT_MAX,

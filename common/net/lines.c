@@ -168,6 +168,9 @@ int unix_connect(const char *path, int *out_fd, struct err *err)
     errno = reason;
     if (reason == ECONNREFUSED)
         return err_set(err, ERR_CLOSED, "nobody listens on '%s'", path);
+    if (reason == EAGAIN)
+        return err_set(err, ERR_LIMIT, "connecting to '%s': %d others wait for it already", path,
+                       LISTEN_BACKLOG);
     return err_errno(err, "connecting to '%s'", path);
 }
 

@@ -56,7 +56,8 @@ int unix_listen(const char *path, unsigned mode, int *out_fd, struct err *err) W
 /* Returns 1 with a connection and the kernel's word on who it is, 0 when none waits, or -1. */
 int unix_accept(int listen_fd, int *out_fd, struct unix_peer *out_peer,
                 struct err *err) WARN_UNUSED;
-/* Errors: ERR_NOT_FOUND (no such file), ERR_CLOSED (nobody listens), ERR_IO. */
+/* Errors: ERR_NOT_FOUND (no such file), ERR_CLOSED (nobody listens), ERR_LIMIT (the listener has
+ * more connections waiting than it takes, try again), ERR_IO. */
 int unix_connect(const char *path, int *out_fd, struct err *err) WARN_UNUSED;
 /* SO_PEERCRED of a connected unix socket. */
 int unix_peer_of(int fd, struct unix_peer *out, struct err *err) WARN_UNUSED;

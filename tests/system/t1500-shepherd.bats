@@ -211,6 +211,35 @@ X
     [ "$(pick event name | sort -u)" = report_refused ]
 }
 
+older_than() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ] 2>/dev/null; } # PID SECONDS
+
+@test "a report waits for a shepherd that waits for its disk, and no longer than it is told to" {
+    local seconds=1 # a reader of other verbs gives up after 10
+    [ "$ATHANOR_TEST_MODE" != long ] || seconds=11
+    cat >"$home/p.sh" <<X
+set -e
+cd "$home"
+touch ready
+until [ -e stopped ]; do sleep 0.05; done
+"${shepherd%/*}/athanor" report metric --timeout 200ms --step 1 brief=1 2>brief || echo "\$?" >code
+"${shepherd%/*}/athanor" report metric --step 2 patient=2 &
+echo \$! >pid
+wait \$!
+X
+    start_plan 1 '["sh", "'"$home"'/p.sh"]'
+    until_true appears "$home/ready"
+    kill -STOP "$running"
+    touch "$home/stopped"
+    until_true test -s "$home/pid"
+    until_true older_than "$(cat "$home/pid")" "$seconds"
+    kill -CONT "$running"
+    finish
+    [ "$(cat "$home/code")" = 3 ]
+    grep -q "not answered within --timeout" "$home/brief"
+    [ "$(pick finished cause)" = success ]
+    pick metric name | grep -qx patient
+}
+
 @test "junk on the report socket ends that connection and nothing else" {
     say >"$home/p.py"
     cat >>"$home/p.py" <<'X'

@@ -155,9 +155,22 @@ static int execute(const struct spawn *spawn, struct launched *out, struct err *
     return pid < 0 ? err_errno(err, "fork") : 0;
 }
 
-/* A nursery that fails must not fail an attempt: it may have been killed, as any process. */
-static int hatch(const struct launch_shepherd *launch, const struct spawn *spawn,
-                 struct launched *out, struct err *err)
+/* Errors: ERR_EXISTS when another holds it. */
+static int lock_anew(const char *folder, struct spawn *spawn, struct err *err)
+{
+    int fd;
+    close(spawn->lock_fd);
+    spawn->lock_fd = -1;
+    if (folder_lock(folder, &fd, err) < 0)
+        return -1;
+    spawn->lock_fd = high_of(fd, FOLDER_LOCK, err);
+    return spawn->lock_fd < 0 ? -1 : 0;
+}
+
+/* A nursery that fails must not fail an attempt: it may have been killed, as any process. Nor must
+ * the attempt run twice: what it had forked before it could say so lives on and holds the lock. */
+static int hatch(const struct launch_shepherd *launch, struct spawn *spawn, struct launched *out,
+                 struct err *err)
 {
     struct err why = {0};
     if (!launch->nursery)
@@ -172,8 +185,15 @@ static int hatch(const struct launch_shepherd *launch, const struct spawn *spawn
                                       .group_fd = spawn->group_fd};
     if (nursery_start(launch->nursery, &wish, &out->pid, &out->pidfd, &why) == 0)
         return 0;
-    log_warn("starting the shepherd without the nursery: %s", why.text);
-    return execute(spawn, out, err);
+    if (lock_anew(launch->folder, spawn, err) == 0) {
+        log_warn("starting the shepherd without the nursery: %s", why.text);
+        return execute(spawn, out, err);
+    }
+    if (err->kind != ERR_EXISTS)
+        return -1;
+    log_warn("%s, but has started the shepherd", why.text);
+    *out = (struct launched){.pidfd = -1};
+    return 0;
 }
 
 /* We take the lock and the shepherd inherits it, so that there is no moment at which it could be

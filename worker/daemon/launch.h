@@ -22,7 +22,7 @@ struct launch_shepherd {
 };
 
 struct launched {
-    pid_t pid;
+    pid_t pid;     /* 0: it lives, and the folder's lock and notes say which process it is */
     int pidfd;     /* of the nursery's; -1: none */
     bool is_child; /* ours to wait for */
 };

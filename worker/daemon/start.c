@@ -321,7 +321,7 @@ int attempt_launch(struct attempt *attempt, struct err *err)
         close(attempt->listen_fd); /* the shepherd has its own */
     attempt->listen_fd = -1;
     secret_fds_close(&attempt->secrets); /* the same */
-    if (rc == 0)
+    if (rc == 0 && launched.pid) /* else the tick looks for it */
         attempt_watch(attempt, launched.pid, launched.pidfd, launched.is_child);
     return rc;
 }

@@ -722,6 +722,40 @@ static void a_killed_nursery_ends_no_attempt_and_keeps_none_from_starting(void *
     assert_cause(f, 1, "success");
 }
 
+/* Forks a shepherd for the first request, says nothing and ends: what is seen of a nursery that is
+ * killed, or waited for in vain, between the two. */
+static const char mute_nursery[] =
+    "#!/usr/bin/python3\n"
+    "import os, socket, sys\n"
+    "real = '%s'\n"
+    "if sys.argv[1] != '--nursery': os.execv(real, [real] + sys.argv[1:])\n"
+    "line = socket.socket(fileno=int(sys.argv[2]))\n"
+    "request, fds, _, _ = socket.recv_fds(line, 8192, 3)\n"
+    "folder = request[80:].split(b'\\0')[0].decode()\n"
+    "if os.fork() == 0:\n"
+    "    line.close(); os.setsid(); os.set_inheritable(fds[0], True)\n"
+    "    os.execv(real, [real, '--lock-fd', str(fds[0]), folder])\n";
+
+static void a_shepherd_that_a_dead_nursery_did_not_tell_of_is_found_and_has_no_second(void **state)
+{
+    struct fixture *f = *state;
+    char real[PATH_MAX], text[PATH_MAX + sizeof mute_nursery];
+    struct err err = {0};
+    program_path("athanor-shepherd", real);
+    int length = snprintf(text, sizeof text, mute_nursery, real);
+    assert_int_equal(file_replace(in_home(f, "mute"), text, (size_t)length, 0755, &err), 0);
+    worker_end(f, SIGTERM);
+    worker_start_with(f, "--shepherd", in_home(f, "mute"));
+    UNTIL(f, joined, 2);
+    start(f, 1, "echo ran >> $HOME_DIR/runs; sleep 0.2");
+    assert_cause(f, 1, "success");
+    UNTIL(f, removed, 1);
+    char *runs;
+    assert_int_equal(file_read(in_home(f, "runs"), 100, &runs, &(size_t){0}, &err), 0);
+    assert_string_equal(runs, "ran\n");
+    mem_free(runs);
+}
+
 static void a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead(void **state)
 {
     struct fixture *f = *state;
@@ -1733,6 +1767,7 @@ int main(void)
         TEST(a_killed_shepherd_is_reported_and_its_processes_are_swept),
         TEST(a_segment_of_any_name_goes_with_an_attempt_whose_processes_are_all_killed),
         TEST(a_killed_nursery_ends_no_attempt_and_keeps_none_from_starting),
+        TEST(a_shepherd_that_a_dead_nursery_did_not_tell_of_is_found_and_has_no_second),
         TEST(a_shepherd_that_dies_while_the_daemon_is_away_is_found_dead),
         TEST(what_attempts_without_a_folder_left_is_swept_when_the_daemon_starts),
         TEST(a_fenced_attempt_is_killed_without_a_word),

@@ -180,6 +180,21 @@ static void a_left_over_socket_is_replaced_and_a_living_one_not(void **state)
     close(second);
 }
 
+static void a_listener_that_is_behind_is_told_from_one_that_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    int listener, fds[1000];
+    size_t count = 0;
+    assert_int_equal(unix_listen(f->path, 0600, &listener, &f->err), 0);
+    while (count < 1000 && unix_connect(f->path, &fds[count], &f->err) == 0)
+        count++;
+    assert_in_range(count, 100, 999);
+    assert_int_equal(f->err.kind, ERR_LIMIT);
+    for (size_t i = 0; i < count; i++)
+        close(fds[i]);
+    close(listener);
+}
+
 static void a_plain_file_is_never_removed_for_a_socket(void **state)
 {
     struct fixture *f = *state;
@@ -221,6 +236,7 @@ int main(void)
         T(a_reader_that_does_not_read_is_cut_off),
         T(whoever_connects_is_known_by_the_kernel),
         T(a_left_over_socket_is_replaced_and_a_living_one_not),
+        T(a_listener_that_is_behind_is_told_from_one_that_is_gone),
         T(a_plain_file_is_never_removed_for_a_socket),
         T(a_path_too_long_is_refused_with_its_length),
         T(a_missing_socket_is_not_found),
