@@ -207,7 +207,8 @@ static int wait_for(int fd, short events, uint64_t until_ms, struct err *err)
     uint64_t now_ms = clock_steady_ms();
     if (now_ms >= until_ms)
         return err_set(err, ERR_TIMEOUT,
-                       "the shepherd has not answered within --timeout; it may take the report yet");
+                       "the shepherd has not answered within --timeout; it may take the report "
+                       "yet");
     if (poll(&item, 1, (int)min_u64(until_ms - now_ms, 1000)) < 0 && errno != EINTR)
         return err_errno(err, "waiting for the shepherd");
     return 0;
@@ -344,8 +345,8 @@ const struct verb verb_report = {
             "writes manifest.json and registers the checkpoint; PATH lies below ATHANOR_JOB_DIR\n\n"
             "report artifact NAME PATH [--kind KIND] [--meta JSON]\n\n"
             "report event NAME [TEXT] [--field NAME=VALUE]\n\n"
-            "Returns when the report is accepted, which with a full disk is when there is room again; "
-            "--timeout bounds that (default: none). Exits 4 with the reason when it is refused.",
+            "Returns when the report is accepted, which with a full disk is when there is room "
+            "again; --timeout bounds that (default: none). Exits 4 with the reason when it is refused.",
     .choices = "metric progress checkpoint artifact event",
     .words_min = 1,
     .words_max = UINT_MAX,
