@@ -346,7 +346,8 @@ const struct verb verb_report = {
             "report artifact NAME PATH [--kind KIND] [--meta JSON]\n\n"
             "report event NAME [TEXT] [--field NAME=VALUE]\n\n"
             "Returns when the report is accepted, which with a full disk is when there is room "
-            "again; --timeout bounds that (default: none). Exits 4 with the reason when it is refused.",
+            "again; --timeout bounds that (default: none). Exits 4 with the reason when it is "
+            "refused.",
     .choices = "metric progress checkpoint artifact event",
     .words_min = 1,
     .words_max = UINT_MAX,
