@@ -125,6 +125,42 @@ def gpt2(case):
     return x @ case[prefix + "wte.weight"].t()
 
 
+def opt(case):
+    """Rows 0 and 1 of the table of positions belong to no position. Its 350M is the one that
+    normalises after adding, and widens its embeddings."""
+    c, prefix = case.config, "model.decoder."
+    act, before = ACTIVATIONS[c["activation_function"]], c["do_layer_norm_before"]
+    table = case[prefix + "embed_tokens.weight"]
+    x = table[case.token]
+    if c["word_embed_proj_dim"] != c["hidden_size"]:
+        x = case.linear(x, prefix + "project_in")
+    x = x + case[prefix + "embed_positions.weight"][2:2 + T]
+
+    def half(x, norm, branch):
+        if before:
+            return x + branch(case.layer_norm(x, norm, 1e-5))
+        return case.layer_norm(x + branch(x), norm, 1e-5)
+
+    for i in range(c["num_hidden_layers"]):
+        name = f"{prefix}layers.{i}."
+
+        def attend(h, name=name + "self_attn."):
+            q, k, v = (heads_of(case.linear(h, name + part), c["num_attention_heads"])
+                       for part in ("q_proj", "k_proj", "v_proj"))
+            return case.linear(attention(q, k, v, causal(T)), name + "out_proj")
+
+        def feed(h, name=name):
+            return case.linear(act(case.linear(h, name + "fc1")), name + "fc2")
+
+        x = half(x, name + "self_attn_layer_norm", attend)
+        x = half(x, name + "final_layer_norm", feed)
+    if before:
+        x = case.layer_norm(x, prefix + "final_layer_norm", 1e-5)
+    if c["word_embed_proj_dim"] != c["hidden_size"]:
+        x = case.linear(x, prefix + "project_out")
+    return x @ table.t()
+
+
 def rotate(x, theta):
     """(B, H, T, d): element i turns with i + d/2 by position theta^(-2i/d)."""
     half = x.shape[-1] // 2
@@ -395,7 +431,7 @@ def t5(case):
     return x @ case["lm_head.weight"].t()
 
 
-MODELS = {"gpt2": gpt2, "llama": llama, "mistral": llama, "athanor_alibi": llama,
+MODELS = {"gpt2": gpt2, "opt": opt, "llama": llama, "mistral": llama, "athanor_alibi": llama,
           "bert": bert, "roberta": roberta, "kona": kona, "mixtral": moe, "olmoe": moe,
           "athanor_moe": moe, "transnormer": transnormer, "t5": t5}
 

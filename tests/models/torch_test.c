@@ -35,6 +35,9 @@ struct torch_case {
 
 static const struct torch_case cases[] = {
     {"gpt2", {.family = MODEL_GPT2, SMALL, .width = 32, .heads = 4, .tied = true}, LOGITS, false},
+    {"opt", {.family = MODEL_OPT, SMALL, .width = 32, .heads = 4, .tied = true}, LOGITS, false},
+    {"opt-350m", {.family = MODEL_OPT, SMALL, .width = 24, .heads = 3, .ffn_width = 40,
+                  .embed_width = 16, .post_norm = true, .tied = true}, LOGITS, false},
     {"llama", {.family = MODEL_LLAMA, SMALL, .width = 24, .heads = 6, .kv_heads = 2,
                .head_width = 8, .ffn_width = 40}, LOGITS, false},
     {"mistral", {.family = MODEL_LLAMA, SMALL, .width = 24, .heads = 6, .kv_heads = 3,

@@ -17,6 +17,7 @@ struct arch {
 
 static const struct arch archs[] = {
     {"gpt2", "clm", SHAPE "\"arch\": \"gpt2\"", false, ", \"dropout\": 0.1"},
+    {"opt", "clm", SHAPE "\"arch\": \"opt\", \"norm\": \"after\", \"d_embed\": 16", false, ""},
     {"llama", "clm", SHAPE "\"arch\": \"llama\", \"kv_heads\": 1, \"tied\": false", true, ""},
     {"yi", "clm",
      SHAPE "\"arch\": \"llama\", \"kv_heads\": 1, \"rope_theta\": 5e6, \"window\": 9, "

@@ -425,6 +425,25 @@ struct tensor *model_positions(struct tape *tape, const struct model_batch *batc
     return model_take_i32(tape, position, N);
 }
 
+int64_t model_places_before(const struct model_config *config)
+{
+    return config->roberta || config->family == MODEL_OPT ? 2 : 0;
+}
+
+struct tensor *model_places(struct tape *tape, const struct model *model,
+                            const struct model_batch *batch)
+{
+    int32_t before = (int32_t)model_places_before(&model->config), *place;
+    int64_t N = batch->B * batch->T;
+
+    if (before == 0)
+        return model_positions(tape, batch);
+    place = mem_array((size_t)N, sizeof *place);
+    for (int64_t n = 0; n < N; n++)
+        place[n] = before + (batch->position ? batch->position[n] : (int32_t)(n % batch->T));
+    return model_take_i32(tape, place, N);
+}
+
 static int refuse_cell(const char *what, int32_t value, int64_t n, int64_t T, int64_t least,
                        int64_t most, struct err *err)
 {

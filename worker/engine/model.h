@@ -17,6 +17,7 @@ enum model_family {
     MODEL_MOE,  /* Llama with experts for feed-forward blocks: Mixtral, OLMoE        */
     MODEL_TRANSNORMER, /* linear attention with decay                                */
     MODEL_T5,   /* encoder and decoder; hidden states are the decoder's              */
+    MODEL_OPT,  /* GPT-2 with ReLU; see models/gpt2.c                                */
     MODEL_FAMILY_END,
 };
 
@@ -43,13 +44,13 @@ struct model_config {
     int64_t width;       /* D                                                             */
     int64_t layers;
     int64_t heads;
-    int64_t kv_heads;    /* 0: heads. GPT-2: must equal heads                             */
+    int64_t kv_heads;    /* 0: heads. GPT-2, OPT: must equal heads                        */
     int64_t head_width;  /* 0: width / heads                                              */
     int64_t ffn_width;   /* 0: 4 * width (GPT-2), 8/3 * width rounded up to 32 (Llama)    */
     double norm_eps;     /* 0: 1e-5                                                       */
     double rope_theta;   /* 0: 10000; Llama only                                          */
     double init_std;     /* 0: 0.02                                                       */
-    bool tied;           /* head is the token embedding; GPT-2: must be true              */
+    bool tied;           /* head is the token embedding; GPT-2, OPT: must be true         */
     int32_t bos_token;   /* -1: none. The engine only carries these along                 */
     int32_t eos_token;
     int64_t token_types; /* BERT; 0: 2                                                    */
@@ -57,7 +58,10 @@ struct model_config {
     int64_t labels;      /* BERT with MODEL_TOP_LABELS                                    */
     char label_name[MODEL_LABELS_NAMED][MODEL_LABEL_SIZE]; /* of class i; "": LABEL_i      */
     bool roberta;        /* BERT: positions begin at row 2, as Liu et al. 2019; labels only */
-    enum activation activation; /* BERT; 0: gelu. T5; 0: relu, or gelu_tanh when gated    */
+    enum activation activation; /* BERT; 0: gelu. T5; 0: relu, or gelu_tanh when gated.
+                                   OPT; 0: relu                                           */
+    bool post_norm;      /* OPT: norms come after each half of a block, none after the last */
+    int64_t embed_width; /* OPT: width of embedding and head, so of hidden; 0: width      */
     int64_t decoder_layers;  /* T5; 0: layers                                             */
     bool gated;              /* T5: feed-forward blocks of version 1.1                    */
     int64_t buckets;         /* T5; 0: 32 relative positions, of distances                */
@@ -177,7 +181,8 @@ struct model_batch {
 };
 
 struct model_states {
-    struct tensor *hidden;   /* (B*T, D) after the final norm: what loss.h and logits take  */
+    struct tensor *hidden;   /* (B*T, D) after the final norm: what loss.h and logits take;
+                                (B*T, embed_width) where that is set                        */
     struct tensor **layer;   /* in: NULL, or room for layers+1; out: (B*T, D) residual stream
                                 before block i, [layers] after the last, before the norm    */
     struct tensor **route;   /* in: NULL, or room for layers; out: MoE: ROUTE_STATS numbers    */

@@ -15,6 +15,7 @@ static const struct model_table *const model_tables[MODEL_FAMILY_END] = {
     [MODEL_MOE] = &model_table_moe,
     [MODEL_TRANSNORMER] = &model_table_transnormer,
     [MODEL_T5] = &model_table_t5,
+    [MODEL_OPT] = &model_table_opt,
 };
 
 const struct model_table *model_table_of(enum model_family family)

@@ -36,7 +36,7 @@ static int64_t size_of(const struct model_config *c, enum dim dim)
     case DIM_CONTEXT:
         return c->context;
     case DIM_PLACES:
-        return c->context + (c->roberta ? 2 : 0);
+        return c->context + model_places_before(c);
     case DIM_WIDTH:
         return c->width;
     case DIM_QUERIES:
@@ -71,6 +71,8 @@ static int64_t size_of(const struct model_config *c, enum dim dim)
         return c->shared_experts * c->ffn_width;
     case DIM_QKVU:
         return 4 * c->width;
+    case DIM_EMBED:
+        return c->embed_width ? c->embed_width : c->width;
     }
     CHECK(!"dimension is known");
     return 0;
@@ -97,6 +99,14 @@ static bool is_needed(const struct model_config *c, enum need need, int64_t bloc
         return c->shared_experts > 0;
     case NEED_QK_NORM:
         return c->qk_norm;
+    case NEED_GPT2:
+        return c->family == MODEL_GPT2;
+    case NEED_OPT:
+        return c->family == MODEL_OPT;
+    case NEED_PRE_NORM:
+        return !c->post_norm;
+    case NEED_NARROW:
+        return c->embed_width > 0;
     case NEED_ANGLES:
         return c->lrpe == LRPE_ALL || (c->lrpe == LRPE_FIRST && block == 0);
     }
@@ -212,9 +222,11 @@ static void add_weight(struct model *model, const struct weight_row *row, int64_
 {
     struct model_weight *weight = &model->weight[model->weight_count++];
 
-    *weight = (struct model_weight){.hf_transposed = row->hf_transposed, .offset = place,
+    *weight = (struct model_weight){.offset = place,
+                                    .hf_transposed = row->hf_transposed &&
+                                                     !model->table->other_format,
                                     .decays = row->dim[1] != DIM_NONE && !row->no_decay};
-    bool other = model->config.qk_norm || model->config.roberta;
+    bool other = model->config.qk_norm || model->config.roberta || model->table->other_format;
     const char *hf_name = other && row->hf_other ? row->hf_other : row->hf_name;
 
     expand_name(weight->name, row->name, block);

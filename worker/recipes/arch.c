@@ -54,6 +54,10 @@ int arch_config(const struct run *run, const struct corpus *corpus, struct model
         config.window = run_int(run, "window");
         config.alibi = strcmp(run_string(run, "positions"), "alibi") == 0;
     }
+    if (config.family == MODEL_OPT) {
+        config.post_norm = strcmp(run_string(run, "norm"), "after") == 0;
+        config.embed_width = run_int(run, "d_embed");
+    }
     if (config.family == MODEL_T5) {
         config.decoder_layers = run_int(run, "decoder_layers");
         config.bos_token = -1;

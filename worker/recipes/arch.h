@@ -7,7 +7,7 @@
 /* clang-format off */
 /* Rows of a table; p goes before each name, as of the shape of a stage (stage.h). */
 #define ARCH_PARAMS_OF(p, layers, width, heads, context) \
-    {p "arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|llama|moe|transnormer|t5", \
+    {p "arch", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|opt|llama|moe|transnormer|t5", \
      "architecture of a new model; t5: an encoder of the source and a decoder of the target, " \
      "where a separator divides them"}, \
     {p "layers", PARAM_INT, layers, 0, 1000, NULL, "blocks of a new model"}, \
@@ -18,15 +18,19 @@
     {p "kv_heads", PARAM_INT, "0", 0, 1024, NULL, \
      "heads of keys and values (llama), a divisor of heads; 0: as many as heads"}, \
     {p "d_ff", PARAM_INT, "0", 0, 1048576, NULL, \
-     "width inside a feed-forward block, or an expert; 0: 4 (gpt2), 8/3 (llama), 11/4 " \
+     "width inside a feed-forward block, or an expert; 0: 4 (gpt2, opt), 8/3 (llama), 11/4 " \
      "(transnormer) times d_model, or 8/3 shared by the experts of a token (moe)"}, \
     {p "context", PARAM_INT, context, 0, 1048576, NULL, "most tokens the model sees at once"}, \
     {p "tied", PARAM_BOOL, "true", 0, 0, NULL, \
-     "the output matrix is the embedding (gpt2: always)"}, \
+     "the output matrix is the embedding (gpt2, opt: always)"}, \
     {p "rope_theta", PARAM_FLOAT, "10000", 0, 1e9, NULL, \
      "base of the rotary angles (llama, moe)"}, \
     {p "positions", PARAM_CHOICE, "rope", 0, 0, "rope|alibi", \
      "how a token knows where it is: rotations, or biases by distance (llama)"}, \
+    {p "norm", PARAM_CHOICE, "before", 0, 0, "before|after", \
+     "where a block normalises: before each of its halves, or after (opt)"}, \
+    {p "d_embed", PARAM_INT, "0", 0, 65536, NULL, \
+     "width of the embedding, when it is not d_model; 0: d_model (opt)"}, \
     {p "window", PARAM_INT, "0", 0, 1048576, NULL, \
      "a token sees this many, itself included; 0: all (llama)"}, \
     {p "dropout", PARAM_FLOAT, "0", 0, 0.95, NULL, \

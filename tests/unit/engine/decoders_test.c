@@ -66,7 +66,7 @@ static void check_cache(const struct model_config *config, float tolerance)
     struct model *model = small_model(device, config, 4);
     struct tape *tape = small_tape(device, TAPE_INFER);
     struct kv_cache *cache = NULL, *fork = NULL;
-    int64_t D = config->width, at = 0;
+    int64_t D = config->embed_width ? config->embed_width : config->width, at = 0;
     float *whole = mem_array((size_t)(SMALL_N * D), 4), *part = mem_array((size_t)(SMALL_N * D), 4);
     struct model_states states = {0};
     struct small_batch b;
@@ -128,6 +128,8 @@ static void steps_through_the_cache_equal_the_full_forward(void **state)
     (void)state;
     moe.choices = 2;
     plain.lrpe = LRPE_NONE;
+    check_cache(&small_opt, 1e-4f);
+    check_cache(&small_opt_350m, 1e-4f);
     check_cache(&moe, 1e-4f);
     check_cache(&small_transnormer, 1e-4f);
     check_cache(&plain, 1e-4f);

@@ -8,6 +8,13 @@ static void gpt2_gradients_match_differences_of_the_loss(void **state)
     check_gradients(&small_gpt2, small_loss);
 }
 
+static void opt_gradients_match_differences_of_the_loss(void **state)
+{
+    (void)state;
+    check_gradients(&small_opt, small_loss);
+    check_gradients(&small_opt_350m, small_loss);
+}
+
 static void llama_gradients_match_differences_of_the_loss(void **state)
 {
     struct model_config tied = small_llama;
@@ -22,6 +29,8 @@ static void cpu_backend_agrees_with_the_reference(void **state)
 {
     (void)state;
     check_agreement(&small_gpt2, small_loss);
+    check_agreement(&small_opt, small_loss);
+    check_agreement(&small_opt_350m, small_loss);
     check_agreement(&small_llama, small_loss);
 }
 
@@ -346,6 +355,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpt2_gradients_match_differences_of_the_loss),
+        cmocka_unit_test(opt_gradients_match_differences_of_the_loss),
         cmocka_unit_test(llama_gradients_match_differences_of_the_loss),
         cmocka_unit_test(cpu_backend_agrees_with_the_reference),
         cmocka_unit_test(ten_steps_repeat_bit_for_bit),

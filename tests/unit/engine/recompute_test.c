@@ -8,6 +8,8 @@
 static const struct model_config folded[] = {
     {.family = MODEL_GPT2, .vocab_size = 61, .context = 24, .width = 64, .layers = LAYERS,
      .heads = 4, .init_std = 0.2, .tied = true, .dropout = 0.1},
+    {.family = MODEL_OPT, .vocab_size = 61, .context = 24, .width = 64, .layers = LAYERS,
+     .heads = 4, .embed_width = 16, .post_norm = true, .init_std = 0.2, .tied = true},
     {.family = MODEL_LLAMA, .vocab_size = 61, .context = 24, .width = 64, .layers = LAYERS,
      .heads = 4, .kv_heads = 2, .init_std = 0.2, .dropout = 0.1},
     {.family = MODEL_LLAMA, .vocab_size = 61, .context = 24, .width = 64, .layers = LAYERS,

@@ -28,6 +28,16 @@ static const struct model_config small_llama = {
     .kv_heads = 2, .head_width = 8, .ffn_width = 40, .init_std = 0.2, .bos_token = -1,
     .eos_token = -1};
 
+static const struct model_config small_opt = {
+    .family = MODEL_OPT, .vocab_size = 61, .context = 24, .width = 32, .layers = 2, .heads = 4,
+    .init_std = 0.2, .tied = true, .bos_token = -1, .eos_token = -1};
+
+/* As OPT's 350M differs from the others. */
+static const struct model_config small_opt_350m = {
+    .family = MODEL_OPT, .vocab_size = 61, .context = 24, .width = 24, .layers = 2, .heads = 3,
+    .ffn_width = 40, .embed_width = 16, .post_norm = true, .init_std = 0.2, .tied = true,
+    .bos_token = -1, .eos_token = -1};
+
 static inline struct device *small_device(enum backend_kind kind, unsigned threads)
 {
     struct device_config config = {.kind = kind, .threads = threads};

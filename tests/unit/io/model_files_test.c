@@ -13,6 +13,10 @@
     "\"n_head\":2,\"n_inner\":null,\"activation_function\":\"gelu_new\"," \
     "\"layer_norm_epsilon\":1e-5,\"bos_token_id\":31,\"eos_token_id\":50256"
 
+#define OPT \
+    "{\"model_type\":\"opt\",\"vocab_size\":32,\"hidden_size\":8,\"ffn_dim\":16," \
+    "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"max_position_embeddings\":16"
+
 #define BERT \
     "{\"model_type\":\"bert\",\"vocab_size\":32,\"hidden_size\":8,\"num_hidden_layers\":2," \
     "\"num_attention_heads\":2,\"intermediate_size\":16,\"max_position_embeddings\":12"
@@ -47,6 +51,21 @@ static void gpt2_configs_are_read(void **state)
     assert_int_equal(config.bos_token, 31);
     assert_int_equal(config.eos_token, -1); /* outside this vocabulary */
     assert_true(config.norm_eps == 1e-5 && config.init_std == 0.02);
+}
+
+/* As the published 125m and 350m say it. */
+static void opt_configs_are_read(void **state)
+{
+    (void)state;
+    struct model_config config = config_of(OPT ",\"word_embed_proj_dim\":8}");
+    assert_int_equal(config.family, MODEL_OPT);
+    assert_int_equal(config.activation, ACTIVATION_RELU);
+    assert_int_equal(config.embed_width, 0);
+    assert_false(config.post_norm);
+    assert_true(config.tied);
+    config = config_of(OPT ",\"word_embed_proj_dim\":4,\"do_layer_norm_before\":false}");
+    assert_int_equal(config.embed_width, 4);
+    assert_true(config.post_norm);
 }
 
 static void the_rotary_base_must_be_given_and_agree(void **state)
@@ -96,6 +115,11 @@ static void other_models_are_refused_by_field(void **state)
     assert_config_refused(LLAMA ",\"rope_theta\":1,\"sliding_window\":4096}", "sliding_window");
     assert_config_refused(LLAMA ",\"rope_theta\":1,\"head_dim\":3}", "even");
     assert_config_refused("{\"model_type\":\"gpt2\",\"vocab_size\":1e9}", "vocab_size");
+    assert_config_refused(OPT ",\"enable_bias\":false}", "enable_bias is false; true is accepted");
+    assert_config_refused(OPT ",\"layer_norm_elementwise_affine\":false}", "elementwise_affine");
+    assert_config_refused(OPT ",\"_remove_final_layer_norm\":true}", "_remove_final_layer_norm");
+    assert_config_refused(OPT ",\"tie_word_embeddings\":false}", "tie_word_embeddings");
+    assert_config_refused(OPT ",\"activation_function\":\"mish\"}", "mish");
 }
 
 static void assert_text_round_trip(const char *json)
@@ -121,6 +145,9 @@ static void configs_written_by_us_read_back(void **state)
     assert_text_round_trip(GPT2 "}");
     assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"tie_word_embeddings\":true}");
     assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"head_dim\":6}");
+    assert_text_round_trip(OPT "}");
+    assert_text_round_trip(OPT ",\"do_layer_norm_before\":false,\"word_embed_proj_dim\":4,"
+                               "\"activation_function\":\"gelu\"}");
     assert_text_round_trip(BERT "}");
     assert_text_round_trip(BERT ",\"architectures\":[\"BertForMaskedLM\"]}");
     assert_text_round_trip(BERT ",\"architectures\":[\"BertForSequenceClassification\"],"
@@ -301,6 +328,9 @@ static void whole_models_survive_their_files(void **state)
 {
     (void)state;
     assert_model_round_trip(GPT2 "}", "lm_head.weight");
+    assert_model_round_trip(OPT "}", "lm_head.weight");
+    assert_model_round_trip(OPT ",\"do_layer_norm_before\":false,\"word_embed_proj_dim\":4}",
+                            "model.decoder.final_layer_norm.weight");
     assert_model_round_trip(LLAMA ",\"rope_theta\":10000,\"tie_word_embeddings\":true}",
                             "lm_head.weight");
     assert_model_round_trip(LLAMA ",\"rope_theta\":10000}", "no.such.tensor");
@@ -330,6 +360,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpt2_configs_are_read),
+        cmocka_unit_test(opt_configs_are_read),
         cmocka_unit_test(the_rotary_base_must_be_given_and_agree),
         cmocka_unit_test(other_models_are_refused_by_field),
         cmocka_unit_test(configs_written_by_us_read_back),

@@ -1,4 +1,4 @@
-/* config_decoders.c - config.json of decoders: GPT-2, Llama. */
+/* config_decoders.c - config.json of decoders: GPT-2, OPT, Llama. */
 #include "worker/engine/io/config_parts.h"
 
 #include <string.h>
@@ -22,6 +22,37 @@ static int read_gpt2(json_t *root, struct model_config *out, struct err *err)
         return -1;
     if (!out->tied)
         return err_set(err, ERR_INVALID, "tie_word_embeddings is false; true is accepted for gpt2");
+    return 0;
+}
+
+/* Defaults are those of OPTConfig. Files without biases or without gains (as Galactica's) would
+ * need weights that are not there; layer norms have a fixed epsilon and no field for it. */
+static int read_opt(json_t *root, struct model_config *out, struct err *err)
+{
+    bool pre_norm = true;
+
+    if (config_read_size(root, "max_position_embeddings", 2048, &out->context, err) < 0 ||
+        config_read_size(root, "hidden_size", 768, &out->width, err) < 0 ||
+        config_read_size(root, "num_hidden_layers", 12, &out->layers, err) < 0 ||
+        config_read_size(root, "num_attention_heads", 12, &out->heads, err) < 0 ||
+        config_read_size(root, "ffn_dim", 3072, &out->ffn_width, err) < 0 ||
+        config_read_size(root, "word_embed_proj_dim", out->width, &out->embed_width, err) < 0 ||
+        config_read_bool(root, "do_layer_norm_before", true, &pre_norm, err) < 0 ||
+        config_read_bool(root, "tie_word_embeddings", true, &out->tied, err) < 0 ||
+        config_read_activation(root, "activation_function", ACTIVATION_RELU, &out->activation,
+                               err) < 0)
+        return -1;
+    out->kv_heads = out->heads;
+    out->norm_eps = 1e-5;
+    out->post_norm = !pre_norm;
+    if (out->embed_width == out->width)
+        out->embed_width = 0;
+    if (config_expect_bool(root, "enable_bias", true, err) < 0 ||
+        config_expect_bool(root, "layer_norm_elementwise_affine", true, err) < 0 ||
+        config_expect_bool(root, "_remove_final_layer_norm", false, err) < 0)
+        return -1;
+    if (!out->tied)
+        return err_set(err, ERR_INVALID, "tie_word_embeddings is false; true is accepted for opt");
     return 0;
 }
 
@@ -94,6 +125,28 @@ static void put_gpt2(json_t *root, const struct model_config *config)
         config_put(root, dropouts[i], json_real(0));
 }
 
+static void put_opt(json_t *root, const struct model_config *config)
+{
+    static const char *const dropouts[] = {"dropout", "attention_dropout", "layerdrop"};
+
+    config_put(root, "max_position_embeddings", json_integer(config->context));
+    config_put(root, "hidden_size", json_integer(config->width));
+    config_put(root, "num_hidden_layers", json_integer(config->layers));
+    config_put(root, "num_attention_heads", json_integer(config->heads));
+    config_put(root, "ffn_dim", json_integer(config->ffn_width));
+    config_put(root, "word_embed_proj_dim",
+               json_integer(config->embed_width ? config->embed_width : config->width));
+    config_put(root, "do_layer_norm_before", json_boolean(!config->post_norm));
+    config_put(root, "activation_function",
+               json_string(config_activation_name(config->activation)));
+    config_put(root, "enable_bias", json_true());
+    config_put(root, "layer_norm_elementwise_affine", json_true());
+    config_put(root, "_remove_final_layer_norm", json_false());
+    config_put(root, "pad_token_id", json_null()); /* absent, it would be token 1 */
+    for (size_t i = 0; i < ARRAY_COUNT(dropouts); i++)
+        config_put(root, dropouts[i], json_real(0));
+}
+
 static void put_llama(json_t *root, const struct model_config *config)
 {
     config_put(root, "hidden_size", json_integer(config->width));
@@ -116,6 +169,12 @@ static const char *gpt2_architecture(const struct model_config *config)
     return "GPT2LMHeadModel";
 }
 
+static const char *opt_architecture(const struct model_config *config)
+{
+    (void)config;
+    return "OPTForCausalLM";
+}
+
 static const char *llama_architecture(const struct model_config *config)
 {
     (void)config;
@@ -125,6 +184,11 @@ static const char *llama_architecture(const struct model_config *config)
 const struct config_format config_gpt2 = {
     .model_type = "gpt2", .family = MODEL_GPT2, .architecture = gpt2_architecture,
     .read = read_gpt2, .put = put_gpt2,
+};
+
+const struct config_format config_opt = {
+    .model_type = "opt", .family = MODEL_OPT, .architecture = opt_architecture,
+    .read = read_opt, .put = put_opt,
 };
 
 static bool is_llama(const struct model_config *config)

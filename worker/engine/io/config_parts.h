@@ -19,8 +19,8 @@ struct config_format {
     void (*put)(json_t *root, const struct model_config *config);
 };
 
-extern const struct config_format config_gpt2, config_llama, config_bert, config_roberta;
-extern const struct config_format config_kona;
+extern const struct config_format config_gpt2, config_opt, config_llama, config_bert;
+extern const struct config_format config_roberta, config_kona;
 extern const struct config_format config_mixtral, config_olmoe, config_moe;
 extern const struct config_format config_transnormer, config_t5, config_mistral, config_alibi;
 

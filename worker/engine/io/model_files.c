@@ -388,6 +388,8 @@ static int check_same(const struct model_config *have, const struct model_config
         {"decay", have->decay, want->decay},
         {"plain embedding", have->plain_embedding, want->plain_embedding},
         {"missing gate", have->ungated, want->ungated},
+        {"norms after each half", have->post_norm, want->post_norm},
+        {"embedding width", (double)have->embed_width, (double)want->embed_width},
     };
     for (size_t i = 0; i < ARRAY_COUNT(fields); i++)
         if (fields[i].have != fields[i].want)

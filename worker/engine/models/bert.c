@@ -5,8 +5,6 @@
  * and its first two rows of positions stand for padding. */
 #include "worker/engine/models/table.h"
 
-#include "common/base/mem.h"
-
 enum { WORD, POSITION, TYPE, EMBED_G, EMBED_B };
 enum {
     Q_W, K_W, V_W, Q_B, K_B, V_B, O_W, O_B, LN1_G, LN1_B,
@@ -88,27 +86,12 @@ static const struct weight_row after[] = {
                  .hf_other = "classifier.out_proj.bias"},
 };
 
-/* Rows of the positions' table. */
-static struct tensor *bert_places(struct tape *tape, const struct model *model,
-                                  const struct model_batch *batch)
-{
-    int64_t N = batch->B * batch->T;
-    int32_t *place;
-
-    if (!model->config.roberta)
-        return model_positions(tape, batch);
-    place = mem_array((size_t)N, sizeof *place);
-    for (int64_t n = 0; n < N; n++)
-        place[n] = 2 + (batch->position ? batch->position[n] : (int32_t)(n % batch->T));
-    return model_take_i32(tape, place, N);
-}
-
 static struct tensor *bert_embed(struct tape *tape, const struct model *model,
                                  const struct model_batch *batch)
 {
     int64_t N = batch->B * batch->T;
     struct tensor *x = op_embed(tape, tape_i32(tape, batch->token, N),
-                                bert_places(tape, model, batch), model_before(model, WORD),
+                                model_places(tape, model, batch), model_before(model, WORD),
                                 model_before(model, POSITION));
 
     x = op_add(tape, x, op_embed(tape, model_types(tape, batch), NULL, model_before(model, TYPE),

@@ -11,7 +11,7 @@ enum dim {
     DIM_NONE = 0,
     DIM_VOCAB,
     DIM_CONTEXT,
-    DIM_PLACES,    /* context, and RoBERTa's two rows   */
+    DIM_PLACES,    /* context, and the two rows before it of RoBERTa and OPT */
     DIM_WIDTH,
     DIM_QUERIES,   /* heads * head_width                */
     DIM_KEYS,      /* kv_heads * head_width             */
@@ -29,6 +29,7 @@ enum dim {
     DIM_EXPERTS_OUT, /* experts * width                 */
     DIM_SHARED,      /* shared_experts * ffn_width      */
     DIM_QKVU,        /* 4 width                         */
+    DIM_EMBED,       /* embed_width, or width           */
 };
 
 /* When a row is there at all. */
@@ -43,6 +44,10 @@ enum need {
     NEED_SHARED, /* shared experts                      */
     NEED_QK_NORM,
     NEED_ANGLES, /* this block has LRPE                 */
+    NEED_GPT2,   /* config.family is that; is the other */
+    NEED_OPT,
+    NEED_PRE_NORM, /* config.post_norm is false         */
+    NEED_NARROW, /* config.embed_width is set           */
 };
 
 enum init {
@@ -68,7 +73,8 @@ struct weight_row {
     enum need need;
     bool no_decay;
     const char *hf_other; /* the name in the family's other format, or NULL: that of OLMoE
-                             (config.qk_norm), of RoBERTa (config.roberta)                */
+                             (config.qk_norm), of RoBERTa (config.roberta), of OPT
+                             (table.other_format), where nothing is transposed            */
     int joins;           /* this and the next joins-1 rows are also used as one matrix */
 };
 
@@ -79,6 +85,7 @@ struct model_table {
     const struct weight_row *before, *block, *second, *after; /* second: a decoder's blocks */
     int before_count, block_count, second_count, after_count;
     bool rotary;         /* positions are rotations (model->turns)                        */
+    bool other_format;   /* files have the names hf_other                                 */
     bool sees_both_ways; /* an encoder: tokens see the whole row unless the batch says so */
     void (*defaults)(struct model_config *config);                       /* or NULL */
     int (*check)(const struct model_config *config, struct err *err);    /* or NULL */
@@ -101,6 +108,7 @@ extern const struct model_table model_table_kona;
 extern const struct model_table model_table_moe;
 extern const struct model_table model_table_transnormer;
 extern const struct model_table model_table_t5;
+extern const struct model_table model_table_opt;
 
 const struct model_table *model_table_of(enum model_family family);
 
@@ -149,6 +157,11 @@ void model_remember(struct model_states *states, int64_t i, struct tensor *x);
 
 /* The batch's positions on the device; counted from 0 in each row when it gives none. */
 struct tensor *model_positions(struct tape *tape, const struct model_batch *batch);
+/* Their rows in a table of DIM_PLACES. */
+struct tensor *model_places(struct tape *tape, const struct model *model,
+                            const struct model_batch *batch);
+/* Rows of such a table before that of the first position. */
+int64_t model_places_before(const struct model_config *config);
 
 /* Attention of an encoder's block, qkv packed: every token sees the tokens of its row that
  * count (batch->length), or those that batch->first and last name. */

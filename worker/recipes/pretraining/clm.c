@@ -34,8 +34,8 @@ const struct recipe recipe_pretraining_clm = {
     .kind = RECIPE_PRETRAINING,
     .version = 1,
     .summary = "Trains a language model of any decoder architecture to predict the next token.",
-    .source = "Radford et al. 2019 (gpt2); Touvron et al. 2023 (llama); Jiang et al. 2024, "
-              "Fedus et al. 2022 (moe); Qin et al. 2024 (transnormer)",
+    .source = "Radford et al. 2019 (gpt2); Zhang et al. 2022 (opt); Touvron et al. 2023 (llama); "
+              "Jiang et al. 2024, Fedus et al. 2022 (moe); Qin et al. 2024 (transnormer)",
     .params = clm_params,
     .param_count = ARRAY_COUNT(clm_params),
     .inputs = clm_inputs,
