@@ -4,7 +4,7 @@
  *
  * OPT's 350M differs from the rest: its blocks normalise after each half and none comes after the
  * last (post_norm), and its embeddings are narrower than its blocks, with a matrix on the way in
- * and one on the way out to the tied head (embed_width). Source: modeling_opt.py of transformers. */
+ * and one on the way out to the tied head (embed_width). Source: transformers' modeling_opt.py. */
 #include "worker/engine/models/table.h"
 
 enum { WTE, WIDEN, WPE };
