@@ -409,6 +409,7 @@ static void open_keeper(struct shell *shell)
     const struct options *options = shell->options;
     struct keeper_config config = {.conninfo = options->db,
                                    .version = ATHANOR_VERSION,
+                                   .program = migrations_embedded_count,
                                    .lease_ms = options->leader_ms,
                                    .by_force = options->single};
     struct buf endpoints = {0};

@@ -20,6 +20,7 @@ enum stage { STAGE_DOWN = 1, STAGE_CONNECTING, STAGE_IDLE, STAGE_ASKED };
 
 struct keeper {
     char *conninfo, *endpoints, *version;
+    uint64_t program;
     bool by_force;
     bool leads;
     struct lease lease;
@@ -38,7 +39,7 @@ struct keeper {
 static const char sql_follow[] =
     "SELECT taken, leader, leader_endpoints, leader_epoch, last_batch, cluster, keys"
     "  FROM set_config('synchronous_commit', 'on', true),"
-    "       athanor.coordinator_follow($1, $2, $3, $4::bigint, $5::boolean)";
+    "       athanor.coordinator_follow($1, $2, $3, $4::bigint, $5::boolean, $6::bigint)";
 
 /* Renewing does not: a disk that is busy for seconds, often with the leader's own batch, would cost
  * it the lease. A crash of the server may undo the renewals of its last half second; then the lease
@@ -60,6 +61,7 @@ struct keeper *keeper_open(const struct keeper_config *config)
     keeper->conninfo = mem_strdup(config->conninfo);
     keeper->endpoints = mem_strdup(config->endpoints);
     keeper->version = mem_strdup(config->version);
+    keeper->program = config->program;
     keeper->by_force = config->by_force;
     keeper->stage = STAGE_DOWN;
     return keeper;
@@ -153,9 +155,10 @@ static bool send_follow(struct keeper *keeper, struct arena *arena)
 {
     const char *values[] = {keeper->lease.holder, keeper->endpoints, keeper->version,
                             pg_u64(arena, keeper->lease.lease_ms),
-                            keeper->by_force ? "true" : "false"};
+                            keeper->by_force ? "true" : "false",
+                            pg_u64(arena, keeper->program)};
 
-    return PQsendQueryParams(keeper->pg, sql_follow, 5, NULL, values, NULL, NULL, 0) == 1;
+    return PQsendQueryParams(keeper->pg, sql_follow, 6, NULL, values, NULL, NULL, 0) == 1;
 }
 
 static bool flush(struct keeper *keeper)

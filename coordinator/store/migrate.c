@@ -82,6 +82,19 @@ static uint64_t oldest_program(const struct migration *migration)
     return at ? strtoul(at + strlen(words), NULL, 10) : 0;
 }
 
+/* Whether a program that ends at `done` can go on while the migrations from `first` on are applied:
+ * up to one of them that says so. */
+static bool serves_older(const struct migration *migrations, size_t first, size_t count,
+                         size_t done)
+{
+    for (size_t i = first; i < count; i++) {
+        uint64_t oldest = oldest_program(&migrations[i]);
+        if (oldest > 0 && oldest <= done)
+            return true;
+    }
+    return false;
+}
+
 /* Of a migration that this program does not have. */
 static int check_newer(const PGresult *rows, int row, size_t count, struct err *err)
 {
@@ -184,9 +197,10 @@ int migrate(const char *conninfo, const struct migration *migrations, size_t cou
     done = (size_t)PQntuples(rows);
     vacant = done == 0; /* the table of the lease is not even there */
     for (size_t i = done; i < count; i++) {
-        if (!vacant && oldest_program(&migrations[i]) == 0 && wait_for_vacancy(pg, err) < 0)
+        bool serves = serves_older(migrations, i, count, done);
+        if (!vacant && !serves && wait_for_vacancy(pg, err) < 0)
             goto out;
-        vacant |= oldest_program(&migrations[i]) == 0;
+        vacant |= !serves;
         if (apply(pg, &migrations[i], i + 1, err) < 0)
             goto out;
     }

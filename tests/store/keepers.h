@@ -48,6 +48,7 @@ static struct keeper *open_keeper(const char *db, uint64_t lease_ms, bool by_for
     struct keeper_config config = {.conninfo = db,
                                    .endpoints = "tcp://here:7117",
                                    .version = "test",
+                                   .program = migrations_embedded_count,
                                    .lease_ms = lease_ms,
                                    .by_force = by_force};
     return keeper_open(&config);

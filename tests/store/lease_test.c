@@ -299,6 +299,61 @@ static void a_leader_that_stood_by_takes_its_own_lease_again_at_once(void **stat
     keeper_close(keeper);
 }
 
+/* A trial, and a job that reads from the best of its sweep. */
+static void add_reader_of_best(const char *db)
+{
+    pg_ask(db, "INSERT INTO athanor.experiment (experiment_id, name, created_at) VALUES"
+               " (1, 'e', now());"
+               "INSERT INTO athanor.job (job_id, experiment_id, name, kind, submit_key,"
+               " submit_index, spec, ranks, cores, memory_bytes, gpus, submitted_at, priority,"
+               " state, held, attempt_count, attempts_spent, ended_at)"
+               " SELECT n, 1, 'j' || n, 'command', 'k', n, CASE n WHEN 1 THEN '{\"inputs\": {}}'"
+               " ELSE '{\"inputs\": {\"model\": {\"ref\": \"job:s/checkpoint:best\","
+               " \"job_id\": 1, \"trials\": 1}}}' END::jsonb, 1, 1, 1, 0, now(), 0,"
+               " 'SUCCEEDED', false, 0, 0, now() FROM generate_series(1, 2) n;"
+               "INSERT INTO athanor.sweep (sweep_id, experiment_id, name, method, mode, resource,"
+               " min_resource, max_resource, reduction, at_once, seed, trial_count, space,"
+               " created_at) VALUES (1, 1, 's', 'grid', 'min', 'steps', 0, 0, 2, 0, 0, 1, '{}',"
+               " now());"
+               "INSERT INTO athanor.trial (sweep_id, trial, job_id, params, rung, resource, reports,"
+               " best_value, best_step) VALUES (1, 0, 1, '{}', 0, 0, 0, 0, 0);"
+               "INSERT INTO athanor.job_dependency (job_id, parent_id, condition, state) VALUES"
+               " (2, 1, 'any', 'met')");
+    assert_string_equal(pg_ask(db, "SELECT athanor.program_needed()"), "31");
+}
+
+/* What a program from before migration 34 asks. */
+static const char *follow_as_older(const char *db, const char *as)
+{
+    return pg_ask(db,
+                  "SELECT taken FROM athanor.coordinator_follow('%s', 'tcp://there:7117', '0', 300,"
+                  " false)",
+                  as);
+}
+
+static void a_program_that_would_misread_a_job_stands_by(void **state)
+{
+    (void)state;
+    struct field field;
+
+    field_open(&field);
+    assert_string_equal(follow_as_older(field.db, "old"), "t");
+    add_reader_of_best(field.db);
+    /* It goes on while it leads, for it has no such job in memory; afterwards it stands by. */
+    assert_string_equal(pg_ask(field.db, "SELECT athanor.coordinator_renew('old', epoch, 300) FROM"
+                                         " athanor.coordinator_lease"),
+                        "t");
+    pg_ask(field.db, "SELECT athanor.coordinator_leave('old')");
+    assert_string_equal(follow_as_older(field.db, "old"), "f");
+    assert_string_equal(follow_as_older(field.db, "other"), "f");
+    assert_string_equal(pg_ask(field.db, "SELECT count(*) || ' ' || count(*) FILTER (WHERE leads)"
+                                         " FROM athanor.coordinator"),
+                        "2 0");
+    struct keeper *keeper = open_keeper(field.db, LEASE_MS, false);
+    keeper_until(keeper, KEEPER_TAKEN);
+    keeper_close(keeper);
+}
+
 static void a_keeper_comes_back_after_postgresql_ended_its_connection(void **state)
 {
     (void)state;
@@ -359,6 +414,7 @@ int main(void)
         cmocka_unit_test(a_standby_that_knows_only_the_older_row_sees_it_renewed),
         cmocka_unit_test(force_takes_the_lease_of_a_living_leader_who_hears_of_it),
         cmocka_unit_test(a_leader_that_stood_by_takes_its_own_lease_again_at_once),
+        cmocka_unit_test(a_program_that_would_misread_a_job_stands_by),
         cmocka_unit_test(a_keeper_comes_back_after_postgresql_ended_its_connection),
         cmocka_unit_test(the_answer_changes_with_the_enrolled_keys),
     };

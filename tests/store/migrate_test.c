@@ -107,6 +107,26 @@ static void an_additive_migration_serves_older_programs_too(void **state)
     assert_non_null(strstr(err.text, "older than the database"));
 }
 
+static void a_later_migration_gives_back_what_an_earlier_one_took(void **state)
+{
+    (void)state;
+    const char *db = pg_database(&server);
+    const struct migration list[] = {
+        {"0001_a", "CREATE TABLE athanor.coordinator_lease (expires_at timestamptz);"
+                   "INSERT INTO athanor.coordinator_lease VALUES (now() + interval '1 hour')"},
+        {"0002_b", "CREATE TABLE athanor.b (x int)"},
+        {"0003_c", "-- c\n-- programs from 0001\nCREATE TABLE athanor.c (x int);"
+                   "UPDATE athanor.schema_migration SET oldest = 1 WHERE number = 2"}};
+    struct err err;
+    size_t applied;
+
+    assert_int_equal(migrate(db, list, 1, &applied, &err), 0);
+    assert_int_equal(migrate(db, list, 3, &applied, &err), 0); /* under a leader */
+    assert_int_equal(applied, 2);
+    assert_int_equal(migrate(db, list, 1, &applied, &err), 0); /* the older program, again */
+    assert_int_equal(applied, 0);
+}
+
 static void any_other_migration_waits_until_nobody_leads(void **state)
 {
     (void)state;
@@ -371,6 +391,7 @@ int main(void)
         cmocka_unit_test(an_edited_migration_is_refused_by_name),
         cmocka_unit_test(gaps_and_newer_databases_are_refused),
         cmocka_unit_test(an_additive_migration_serves_older_programs_too),
+        cmocka_unit_test(a_later_migration_gives_back_what_an_earlier_one_took),
         cmocka_unit_test(any_other_migration_waits_until_nobody_leads),
         cmocka_unit_test(a_failing_migration_leaves_nothing_of_itself),
         cmocka_unit_test(eight_programs_starting_together_migrate_once),
