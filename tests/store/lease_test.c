@@ -315,8 +315,8 @@ static void add_reader_of_best(const char *db)
                " min_resource, max_resource, reduction, at_once, seed, trial_count, space,"
                " created_at) VALUES (1, 1, 's', 'grid', 'min', 'steps', 0, 0, 2, 0, 0, 1, '{}',"
                " now());"
-               "INSERT INTO athanor.trial (sweep_id, trial, job_id, params, rung, resource, reports,"
-               " best_value, best_step) VALUES (1, 0, 1, '{}', 0, 0, 0, 0, 0);"
+               "INSERT INTO athanor.trial (sweep_id, trial, job_id, params, rung, resource,"
+               " reports, best_value, best_step) VALUES (1, 0, 1, '{}', 0, 0, 0, 0, 0);"
                "INSERT INTO athanor.job_dependency (job_id, parent_id, condition, state) VALUES"
                " (2, 1, 'any', 'met')");
     assert_string_equal(pg_ask(db, "SELECT athanor.program_needed()"), "31");
