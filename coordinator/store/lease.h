@@ -31,8 +31,8 @@ struct keeper_config {
     const char *conninfo;
     const char *endpoints; /* where others reach us, separated by commas */
     const char *version;
-    uint64_t program; /* the last migration that this program has: who would misread a job of a newer
-                         one does not lead (migrations/0034_fit.sql) */
+    uint64_t program; /* the last migration that this program has: who would misread a job of a
+                         newer one does not lead (migrations/0034_fit.sql) */
     uint64_t lease_ms;
     bool by_force;
 };

@@ -8,9 +8,9 @@
  * Neighbouring versions: a migration may say in a line of its own, "-- programs from 0012", that
  * programs which end at 0012 can use the schema as it is with this migration (columns with
  * defaults, new tables and views), and so with all between: what one of those takes from older
- * programs, a later one may give back. Such migrations are applied together while such a program leads, and such
- * a program starts on a database that has them. Any other migration waits until nobody leads, and
- * older programs are refused. */
+ * programs, a later one may give back. Such migrations are applied together while such a program
+ * leads, and such a program starts on a database that has them. Any other migration waits until
+ * nobody leads, and older programs are refused. */
 #ifndef ATHANOR_STORE_MIGRATE_H
 #define ATHANOR_STORE_MIGRATE_H
 
