@@ -35,7 +35,7 @@ struct bench {
     size_t length, documents;
     struct view view;
     struct buf json;          /* the same as JSON lines */
-    struct classifier *langid;
+    struct classifier *langid, *hate;
     struct features features;
     struct minhash minhash;
     struct shingles shingles;
@@ -218,6 +218,19 @@ static void do_dolma(struct bench *bench, const char *text, size_t length)
     do_pii(bench, text, length);
 }
 
+/* As the scorers hate and nsfw of data/dolma work: by sentence, words and pairs of them. */
+static void do_sentences(struct bench *bench, const char *text, size_t length)
+{
+    size_t begin, end = 0;
+    float p[2];
+
+    while (scorer_next_unit(SCORER_SENTENCE, text, length, &begin, &end)) {
+        features_set(&bench->features, bench->hate, text + begin, end - begin);
+        classifier_predict(bench->hate, &bench->features, p);
+        bench->kept_busy += p[0] > 0.4f;
+    }
+}
+
 static void do_count(struct bench *bench, const char *text, size_t length)
 {
     static struct word_counts counts;
@@ -274,6 +287,7 @@ static void open_bench(struct bench *bench, struct err *err)
     struct word_counts counts = {0};
 
     must(classifier_new(FEATURES_CHARS, 18, labels, LANGUAGES, &bench->langid, err), err);
+    must(classifier_new(FEATURES_WORDS, 18, labels, 2, &bench->hate, err), err);
     must(minhash_init(&bench->minhash, 14, 8, 5, 1, err), err);
     bench->trigram = trigram_new(1);
     for (size_t d = 0; d < bench->documents; d++)
@@ -316,6 +330,7 @@ int main(int argc, char **argv)
                 {"gopher, with words", do_words_gopher},
                 {"c4, with words", do_words_c4},
                 {"pii", do_pii},
+                {"a scorer of sentences", do_sentences},
                 {"repetition", do_repetition},
                 {"keys of paragraphs", do_keys},
                 {"perplexity", do_perplexity},

@@ -9,6 +9,8 @@
 #include "worker/recipes/data/web/pii.h"
 #include "worker/recipes/data/web/repeats.h"
 #include "worker/recipes/data/web/repetition.h"
+#include "worker/recipes/data/web/rows.h"
+#include "worker/recipes/data/web/scorer.h"
 #include "worker/recipes/data/web/texts.h"
 #include "worker/recipes/data/web/web.h"
 
@@ -45,9 +47,31 @@ static void parse_all(const char *text, size_t length)
         CHECK(classifier_label(classifier, classifier->labels[0]) == 0);
         classifier_free(classifier);
     }
-    if (block_item_parse(text, length, &item, &err) == 0) {
+    if (block_item_parse(NULL, text, length, &item, &err) == 0) {
         CHECK(item.verdict < FILTER_END);
         block_item_done(&item);
+    }
+}
+
+/* The first line asks, the rest is the table; and an item of scorers. */
+static void parse_rows(const char *text, size_t length)
+{
+    const char *newline = memchr(text, '\n', length);
+    size_t total = 0, rest = newline ? length - (size_t)(newline + 1 - text) : 0;
+    struct scorer scorer;
+    struct err err;
+
+    if (newline) {
+        char *query = mem_strndup(text, (size_t)(newline - text));
+        if (rows_of_csv(query, newline + 1, rest, within, &total, &err) < 0)
+            CHECK(err.kind == ERR_PROTOCOL || err.kind == ERR_INVALID);
+        if (rows_of_json_lines(query, newline + 1, rest, within, &total, &err) < 0)
+            CHECK(err.kind == ERR_PROTOCOL || err.kind == ERR_INVALID);
+        mem_free(query);
+    }
+    if (scorer_parse(text, &scorer, &err) == 0) {
+        CHECK(scorer.name && *scorer.input && *scorer.label);
+        scorer_done(&scorer);
     }
 }
 
@@ -110,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 
     memcpy(text, bytes, length);
     parse_all(text, length);
+    parse_rows(text, length);
     look(text, length);
     compare(text, length);
     mem_free(text);

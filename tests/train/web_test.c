@@ -409,6 +409,162 @@ static void near_copies_and_shared_passages_are_found_and_then_there_are_none(vo
     mem_free(path);
 }
 
+/* ---- scorers ----------------------------------------------------------------------------- */
+
+#define LABELLED 300 /* comments of a labelled set: a third each clean, hateful, obscene */
+#define ADS      60  /* documents of the topic, as many as others */
+
+static const char *const marker[] = {"", "grublot", "snarkle"}; /* what judges object to */
+
+/* A set as Jigsaw's is, and one of topics. */
+static void write_labelled(const struct place *place)
+{
+    struct buf csv = {0}, topics = {0};
+    char *csv_path = job_path(place, "comments", ".csv");
+    char *topics_path = job_path(place, "topics", ".jsonl");
+
+    buf_puts(&csv, "id,comment_text,toxic,severe_toxic,obscene,threat,insult,identity_hate\n");
+    for (uint64_t i = 0; i < LABELLED; i++) {
+        unsigned kind = i % 3;
+        char *text = prose(9000 + i / 6); /* the mark alone tells the kinds apart */
+        *strchr(text, '.') = 0;
+        buf_printf(&csv, "%d,\"%s %s\",%d,0,%d,0,%d,0\n", (int)i, text, marker[kind], kind == 1,
+                   kind == 2, kind == 1);
+        buf_printf(&topics, "{\"body\": \"%s %s\", \"topic\": \"%s\"}\n", text,
+                   i % 2 ? "buy it cheaply" : "as is known", i % 2 ? "ads" : "knowledge");
+        mem_free(text);
+    }
+    OK(file_replace(csv_path, csv.bytes, csv.length, 0644, &fixture_err));
+    OK(file_replace(topics_path, topics.bytes, topics.length, 0644, &fixture_err));
+    buf_done(&csv);
+    buf_done(&topics);
+    mem_free(csv_path);
+    mem_free(topics_path);
+}
+
+static void learn(const struct place *place, const char *name, const char *classes)
+{
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"classifier\", \"params\": "
+                            "{\"classes\": [%s], \"features\": \"words\", \"buckets_log2\": 20, "
+                            "\"window\": 0, \"epochs\": 40}", classes);
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+/* Documents whose first sentence is marked, but for every third; and advertisements. */
+static void write_marked(const struct place *place)
+{
+    struct buf out = {0};
+    char *path = job_path(place, "marked", ".jsonl"), id[32];
+
+    for (uint64_t i = 0; i < 30 + 2 * ADS; i++) {
+        char *text = prose(7000 + i), *stop = strchr(text, '.');
+        bool ad = i >= 30 && i % 2;
+        char *whole = mem_printf("%.*s %s%s %s", (int)(stop - text), text,
+                                 i < 30 ? marker[i % 3] : "", stop,
+                                 ad ? "Buy it cheaply. Cheaply buy it, cheaply!"
+                                    : "As is known. It is known, as is known.");
+        snprintf(id, sizeof id, "m%llu", (unsigned long long)i);
+        put(&out, id, "web", NULL, whole);
+        mem_free(whole);
+        mem_free(text);
+    }
+    OK(file_replace(path, out.bytes, out.length, 0644, &fixture_err));
+    buf_done(&out);
+    mem_free(path);
+}
+
+static void run_scored(const struct place *place, const char *name, int ranks, const char *params)
+{
+    char *hate = checkpoint_of(place, "hate", 40), *nsfw = checkpoint_of(place, "nsfw", 40);
+    char *topic = checkpoint_of(place, "topic", 40);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"inputs\": {\"hate\": "
+                            "{\"path\": \"%s\"}, \"nsfw\": {\"path\": \"%s\"}, \"topic\": "
+                            "{\"path\": \"%s\"}}, \"params\": {\"name\": \"clean\", "
+                            "\"documents\": [\"%s/marked.jsonl\"], \"vocab_size\": 300, "
+                            "\"block_bytes\": 16384, %s}",
+                            hate, nsfw, topic, place->folder, params);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+    mem_free(hate);
+    mem_free(nsfw);
+    mem_free(topic);
+}
+
+/* Lines of a job's dataset whose text has the word, or all. */
+static size_t count_texts(const struct place *place, const char *name, const char *word)
+{
+    char *path = job_path(place, name, "/datasets/clean/all.jsonl"), *bytes;
+    size_t length, count = 0;
+
+    OK(file_read(path, 1 << 26, &bytes, &length, &fixture_err));
+    for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));)
+        count += *line && strstr(line, word) != NULL;
+    mem_free(bytes);
+    mem_free(path);
+    return count;
+}
+
+/* Every marked sentence goes, and only it; a scorer that drops takes the marked documents. */
+static void scorers_learned_from_labelled_sets_find_what_judges_marked(void **state)
+{
+    static const char stages[] = "\"stages\": [\"scores\", \"topic\"]";
+    struct place *place = *state;
+    char *more = mem_printf("%s, \"scorers\": ["
+                            "\"hate=hate/hate max=0.4 unit=sentence action=cut\", \"rude=nsfw/nsfw max=0.4 unit=sentence\", "
+                            "\"late=scorer_1/x max=0.5\"], \"topic_keep\": [\"ads=0.25\"]", stages);
+    char *classes = mem_printf("\"hate=%s/comments.csv?text=comment_text&any=toxic|severe_toxic|"
+                               "threat|insult|identity_hate\", \"clean=%s/comments.csv?text="
+                               "comment_text&none=toxic|severe_toxic|threat|insult|identity_hate\"",
+                               place->folder, place->folder);
+
+    write_labelled(place);
+    write_marked(place);
+    learn(place, "hate", classes);
+    mem_free(classes);
+    classes = mem_printf("\"nsfw=%s/comments.csv?text=comment_text&any=obscene\", \"clean=%s/"
+                         "comments.csv?text=comment_text&none=obscene\"", place->folder,
+                         place->folder);
+    learn(place, "nsfw", classes);
+    mem_free(classes);
+    classes = mem_printf("\"ads=%s/topics.jsonl?text=body&is=topic:ads\", \"knowledge=%s/"
+                         "topics.jsonl?text=body&is=topic:knowledge\"", place->folder,
+                         place->folder);
+    learn(place, "topic", classes);
+    mem_free(classes);
+    run_scored(place, "scored-1", 1, more);
+    run_scored(place, "scored-3", 3, more);
+    assert_same_jobs(place, "scored-1", "scored-3");
+    json_t *card = card_of(place, "scored-1"), *web = json_object_get(card, "web");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(web, "edits"),
+                                                        "scored_cut")), 10);
+    assert_int_equal(filter_count(card, "rude"), 10);
+    assert_string_equal(json_string_value(json_array_get(json_object_get(web, "off"), 0)),
+                        "scores: late");
+    assert_int_equal(count_texts(place, "scored-1", marker[1]), 0);
+    assert_int_equal(count_texts(place, "scored-1", marker[2]), 0);
+    assert_int_equal(count_texts(place, "scored-1", "As is known"), 20 + ADS);
+    json_int_t kept = (json_int_t)count_texts(place, "scored-1", "Buy it cheaply");
+    assert_in_range(kept, 15 - 12, 15 + 12); /* 3.6 standard deviations of 60 draws of 1/4 */
+    assert_int_equal(filter_count(card, "topic"), ADS - kept);
+    assert_int_equal(filter_count(card, "kept"), 20 + ADS + kept);
+    json_decref(card);
+    /* The defaults of dolma: both are cut by sentence at 0.4, and a sentence is all that goes. */
+    run_scored(place, "scored-default", 2, "\"stages\": [\"scores\"]");
+    card = card_of(place, "scored-default");
+    web = json_object_get(card, "web");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(web, "edits"),
+                                                        "scored_cut")), 20);
+    assert_int_equal(filter_count(card, "kept"), 30 + 2 * ADS);
+    assert_int_equal(count_texts(place, "scored-default", marker[1]), 0);
+    json_decref(card);
+    mem_free(more);
+}
+
 /* ---- languages --------------------------------------------------------------------------- */
 
 static void languages_are_told_apart_on_texts_not_learned_from(void **state)
@@ -460,6 +616,7 @@ int main(void)
         cmocka_unit_test(filters_of_bloom_and_mixing_do_not_depend_on_the_ranks),
         cmocka_unit_test(a_common_eval_set_and_a_malformed_line_end_a_strict_job),
         cmocka_unit_test(near_copies_and_shared_passages_are_found_and_then_there_are_none),
+        cmocka_unit_test(scorers_learned_from_labelled_sets_find_what_judges_marked),
         cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
     };
     return cmocka_run_group_tests(tests, place_open, place_close);

@@ -1,9 +1,10 @@
 /* classifier.c - recipe data/classifier: learns which of several kinds a text is of.
  *
- * A step is an epoch of stochastic gradient steps. Each draws a label evenly and a text of that
- * label (so that rare labels count as much as frequent ones) from (seed, step); the held-out texts
- * are a function of (seed, text), so a resume ends as a run that was not disturbed. Only rank 0
- * works. The last step also measures the held-out texts and sets each label's threshold. */
+ * A step is an epoch of stochastic gradient steps. Each draws a label (evenly, so that rare labels
+ * count as much as frequent ones, or as often as it has texts) and a text of that label from
+ * (seed, step); the held-out texts are a function of (seed, text), so a resume ends as a run that
+ * was not disturbed. Only rank 0 works. The last step also measures the held-out texts and sets
+ * each label's threshold. */
 #include "worker/recipes/data/web/classifier.h"
 
 #include "common/base/arena.h"
@@ -13,6 +14,7 @@
 #include "common/base/rng.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/recipes/data/web/chars.h"
+#include "worker/recipes/data/web/rows.h"
 #include "worker/recipes/data/web/texts.h"
 #include "worker/recipes/recipe.h"
 
@@ -127,7 +129,9 @@ static int read_samples(struct run *run, struct learning *learning, struct err *
         char *name = mem_strndup(item, (size_t)(equals - item));
         learning->label = classifier_label(learning->classifier, name);
         mem_free(name);
-        if (texts_read(equals + 1, TEXTS_DOCUMENTS, add_text, learning, err) < 0)
+        if ((rows_is_query(equals + 1)
+                 ? rows_read(equals + 1, add_text, learning, err)
+                 : texts_read(equals + 1, TEXTS_DOCUMENTS, add_text, learning, err)) < 0)
             return err_wrap(err, "params.classes");
     }
     for (size_t l = 0; l < learning->label_count; l++) {
@@ -207,11 +211,24 @@ static void measure(struct run *run, struct learning *learning)
     mem_free(called);
 }
 
+/* All labels as often, or as often as they have texts. */
+static size_t draw_label(const struct learning *learning, uint64_t draw, bool even)
+{
+    size_t l = 0;
+
+    if (even)
+        return draw % learning->label_count;
+    for (draw %= learning->train_count; draw >= learning->train[l].count; l++)
+        draw -= learning->train[l].count;
+    return l;
+}
+
 static int step(struct run *run, void *state, struct err *err)
 {
     struct learning *learning = state;
     uint64_t seed = (uint64_t)run_int(run, "seed"), last = run->step_count;
     double rate = run_float(run, "learning_rate");
+    bool even = strcmp(run_string(run, "draw"), "even") == 0;
 
     (void)err;
     run->phase = "learn";
@@ -219,7 +236,7 @@ static int step(struct run *run, void *state, struct err *err)
         return 0;
     for (size_t i = 0; i < learning->train_count; i++) {
         uint64_t draw = run->step * learning->train_count + i;
-        size_t l = rng_at(seed, draw, 1) % learning->label_count;
+        size_t l = draw_label(learning, rng_at(seed, draw, 1), even);
         const struct samples *list = &learning->train[l];
         const struct sample *sample = &list->items[rng_at(seed, draw, 2) % list->count];
         double left = 1 - (double)draw / (double)(last * learning->train_count);
@@ -290,13 +307,16 @@ static void close_recipe(struct run *run, void *state)
 static const struct param classifier_params[] = {
     {"classes", PARAM_LIST, NULL, 0, 0, NULL,
      "texts of each class, as LABEL=PATTERN: .jsonl and .gz with a text a line, or plain text cut "
-     "at blank lines; a label may have several"},
+     "at blank lines; or rows of tables, LABEL=FILES?text=FIELD&any=A|B&none=A|B&is=FIELD:VALUE "
+     "(.csv, .jsonl); a label may have several"},
     {"features", PARAM_CHOICE, "chars", 0, 0, "chars|words",
      "characters 1- to 4-grams tell languages, words and pairs of them tell quality or content"},
     {"buckets_log2", PARAM_INT, "18", 10, 24, NULL, "features are hashed to 2^this places"},
     {"window", PARAM_INT, "200", 0, 1e9, NULL,
      "characters of a sample: texts are cut into windows; 0: whole texts"},
     {"epochs", PARAM_INT, "10", 1, 1000, NULL, "times that as many samples are drawn as there are"},
+    {"draw", PARAM_CHOICE, "even", 0, 0, "even|natural",
+     "classes are drawn evenly, or as often as they have texts: p then knows how rare one is"},
     {"learning_rate", PARAM_FLOAT, "0.5", 1e-6, 100, NULL, "at the start; falls to 0"},
     {"holdout_share", PARAM_FLOAT, "0.1", 0, 0.9, NULL,
      "share of the samples that only measures: accuracy, and the thresholds"},

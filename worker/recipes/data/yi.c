@@ -21,8 +21,8 @@ static void close_recipe(struct run *run, void *state)
 
 static const struct param yi_params[] = {
     WEB_PARAMS("language;gopher;c4;repetition;pii;perplexity;quality;paragraph;decontaminate;"
-               "toxicity;minhash;exact",
-               "words"),
+               "toxicity;scores;topic;minhash;exact",
+               "words", "safety=safety/unsafe max=0.5", "ads=0.1"),
 };
 
 static const struct input yi_inputs[] = {WEB_INPUTS};

@@ -28,13 +28,14 @@ static char *text_of(const json_t *root, const char *name)
     return mem_strdup(json_string_value(json_object_get(root, name)));
 }
 
-static int take_fields(const json_t *root, struct block_item *out, struct err *err)
+static int take_fields(const struct web *web, const json_t *root, struct block_item *out,
+                       struct err *err)
 {
     const char *verdict = json_string_value(json_object_get(root, "verdict"));
     const json_t *text = json_object_get(root, "text"), *value = json_object_get(root, "value");
     const json_t *edits = json_object_get(root, "edits");
 
-    out->verdict = verdict ? filter_find(verdict) : FILTER_END;
+    out->verdict = verdict ? web_filter_find(web, verdict) : FILTER_END;
     if (out->verdict == FILTER_END)
         return err_set(err, ERR_PROTOCOL, "no verdict that is known");
     if (!json_is_string(text))
@@ -53,12 +54,14 @@ static int take_fields(const json_t *root, struct block_item *out, struct err *e
     return 0;
 }
 
-int block_item_parse(const char *line, size_t length, struct block_item *out, struct err *err)
+int block_item_parse(const struct web *web, const char *line, size_t length,
+                     struct block_item *out, struct err *err)
 {
     json_error_t where;
     json_t *root = json_loadb(line, length, 0, &where);
     struct block_item item = {0};
-    int rc = root ? take_fields(root, &item, err) : err_set(err, ERR_PROTOCOL, "%s", where.text);
+    int rc = root ? take_fields(web, root, &item, err)
+                  : err_set(err, ERR_PROTOCOL, "%s", where.text);
 
     if (rc == 0)
         *out = item;
@@ -100,7 +103,7 @@ static int visit_lines(const struct web *web, size_t block, const char *bytes,
                 return -1;
             continue;
         }
-        if (block_item_parse(at, length, &item, err) < 0)
+        if (block_item_parse(web, at, length, &item, err) < 0)
             return err_wrap(err, "line %zu", number + 1);
         int rc = visit(argument, block, number - 1, &item, err);
         block_item_done(&item);

@@ -280,9 +280,9 @@ static void put_filters(struct buf *out, const struct build *build)
         if (!build->count[f])
             continue;
         buf_printf(out, "%s{\"name\": \"%s\", \"documents\": %lld, \"bytes\": %lld, ",
-                   any ? ", " : "", filter_name(f), (long long)build->count[f],
+                   any ? ", " : "", web_filter_name(build->web, f), (long long)build->count[f],
                    (long long)build->bytes[f]);
-        put_text(out, "rule", filter_rule(f));
+        put_text(out, "rule", web_filter_rule(build->web, f));
         buf_putc(out, '}');
         any = 1;
     }
@@ -303,7 +303,8 @@ static void put_sources(struct buf *out, const struct build *build)
                    source->rate);
         for (enum filter f = 0; f < FILTER_END; f++)
             if (source->count[f])
-                buf_printf(out, ", \"%s\": %lld", filter_name(f), (long long)source->count[f]);
+                buf_printf(out, ", \"%s\": %lld", web_filter_name(build->web, f),
+                           (long long)source->count[f]);
         buf_putc(out, '}');
     }
     buf_putc(out, '}');
@@ -322,7 +323,7 @@ static void put_samples(struct buf *out, const struct build *build)
             if (i >= build->sample_count[f])
                 continue;
             buf_clear(&one);
-            buf_printf(&one, "{\"filter\": \"%s\", ", filter_name(f));
+            buf_printf(&one, "{\"filter\": \"%s\", ", web_filter_name(build->web, f));
             put_text(&one, "id", sample->id);
             buf_puts(&one, ", ");
             put_text(&one, "where", sample->where);
@@ -388,7 +389,7 @@ static void report(const struct build *build)
     run_metric(run, "documents_kept", (double)build->count[FILTER_KEPT]);
     run_metric(run, "documents_added", (double)build->added);
     for (enum filter f = 0; f < FILTER_KEPT; f++) {
-        snprintf(name, sizeof name, "dropped_%s", filter_name(f));
+        snprintf(name, sizeof name, "dropped_%s", web_filter_name(build->web, f));
         if (build->count[f])
             run_metric(run, name, (double)build->count[f]);
     }

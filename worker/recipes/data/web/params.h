@@ -5,7 +5,7 @@
 #include "worker/recipes/data/prepare.h"
 
 /* clang-format off */
-#define WEB_PARAMS(STAGES, NORMALISE) \
+#define WEB_PARAMS(STAGES, NORMALISE, SCORERS, TOPICS) \
     {"documents", PARAM_LIST, "", 0, 0, NULL, \
      "shell patterns of JSON lines, plain or gzip, with id, text and maybe source and url"}, \
     {"stages", PARAM_LIST, STAGES, 0, 0, NULL, \
@@ -50,6 +50,12 @@
     {"perplexity_sigma", PARAM_FLOAT, "2.0", 0.5, 6, NULL, \
      "standard deviations below the reference's mean log-probability that drop a document"}, \
     {"quality_label", PARAM_STRING, "good", 0, 0, NULL, "label of the classifier quality"}, \
+    {"scorers", PARAM_LIST, SCORERS, 0, 0, NULL, \
+     "classifiers with limits, each 'NAME=INPUT/LABEL min=P max=P unit=document|paragraph|" \
+     "sentence action=drop|cut|tag'; auto as P is the classifier's own threshold"}, \
+    {"topic_keep", PARAM_LIST, TOPICS, 0, 0, NULL, \
+     "share to keep of the documents whose likeliest label of the classifier topic is LABEL, " \
+     "each LABEL=RATE; the others stay"}, \
     {"minhash_bands", PARAM_INT, "14", 1, 16384, NULL, "bands of the MinHash signature"}, \
     {"minhash_rows", PARAM_INT, "8", 1, 16384, NULL, "minima of each band"}, \
     {"minhash_ngram", PARAM_INT, "5", 1, 16, NULL, "words of a shingle"}, \
@@ -72,6 +78,18 @@
     {"data", INPUT_DATASET, false, "a dataset's part (all, unless named) as documents"}, \
     {"langid", INPUT_CHECKPOINT, false, "classifier of languages (recipe data/classifier)"}, \
     {"toxicity", INPUT_CHECKPOINT, false, "classifier of toxic sentences"}, \
-    {"quality", INPUT_CHECKPOINT, false, "classifier of good documents, with its threshold"}
+    {"quality", INPUT_CHECKPOINT, false, "classifier of good documents, with its threshold"}, \
+    {"hate", INPUT_CHECKPOINT, false, "classifier of hateful sentences, for scorers"}, \
+    {"nsfw", INPUT_CHECKPOINT, false, "classifier of obscene sentences, for scorers"}, \
+    {"safety", INPUT_CHECKPOINT, false, "classifier of unsafe documents, for scorers"}, \
+    {"topic", INPUT_CHECKPOINT, false, "classifier of topics, for topic_keep and scorers"}, \
+    {"scorer_1", INPUT_CHECKPOINT, false, "any classifier, for scorers"}, \
+    {"scorer_2", INPUT_CHECKPOINT, false, "any classifier, for scorers"}, \
+    {"scorer_3", INPUT_CHECKPOINT, false, "any classifier, for scorers"}, \
+    {"scorer_4", INPUT_CHECKPOINT, false, "any classifier, for scorers"}, \
+    {"scorer_5", INPUT_CHECKPOINT, false, "any classifier, for scorers"}, \
+    {"scorer_6", INPUT_CHECKPOINT, false, "any classifier, for scorers"}, \
+    {"scorer_7", INPUT_CHECKPOINT, false, "any classifier, for scorers"}, \
+    {"scorer_8", INPUT_CHECKPOINT, false, "any classifier, for scorers"}
 
 #endif

@@ -281,7 +281,7 @@ static void put_item(struct round *round, struct item *item, struct buf *text, s
     json_text_quote(out, where, strlen(where));
     mem_free(where);
     buf_printf(out, ",\"bytes\":%zu,\"verdict\":\"%s\"", document->length,
-               filter_name(item->verdict));
+               web_filter_name(round->web, item->verdict));
     if (isfinite(item->value))
         buf_printf(out, ",\"value\":%.9g", item->value);
     if (item->attributes.length)
@@ -380,7 +380,7 @@ static void report(struct web *web)
     run_metric(run, "bytes_kept", (double)web->bytes_kept);
     for (int f = 0; f < FILTER_KEPT; f++) {
         char name[64];
-        snprintf(name, sizeof name, "dropped_%s", filter_name((enum filter)f));
+        snprintf(name, sizeof name, "dropped_%s", web_filter_name(web, (enum filter)f));
         if (web->count[f])
             run_metric(run, name, (double)web->count[f]);
     }

@@ -1,5 +1,7 @@
 /* stages.c - the LOCAL stages, one function each, and the keys of the SEEN ones. */
+#include "common/base/json_text.h"
 #include "common/base/mem.h"
+#include "common/base/rng.h"
 #include "worker/recipes/data/web/chars.h"
 #include "worker/recipes/data/web/decon.h"
 #include "worker/recipes/data/web/repetition.h"
@@ -9,6 +11,8 @@
 
 #include <math.h>
 #include <string.h>
+
+#define STREAM_TOPIC 8 /* of rng_at, apart from that of mix */
 
 static void attribute(struct item *item, const char *name, double value)
 {
@@ -45,23 +49,17 @@ static int do_language(struct web *web, struct item *item, struct err *err)
     return 0;
 }
 
-/* The worst sentence decides; sentences end at '\n' or at . ? ! and white space. */
+/* The worst sentence decides. */
 static int do_toxicity(struct web *web, struct item *item, struct err *err)
 {
     const char *text = item->document.text;
-    size_t length = item->document.length, begin = 0;
+    size_t length = item->document.length, begin, end = 0;
     double most = 0;
 
     (void)err;
-    for (size_t i = 0; i < length; i++) {
-        bool last = i + 1 == length;
-        bool stop = last || text[i] == '\n' ||
-                    (strchr(".?!", text[i]) && (text[i + 1] == ' ' || text[i + 1] == '\n'));
-        if (!stop)
-            continue;
-        double p = score(web, web->toxicity, web->toxicity_label, text + begin, i + 1 - begin);
+    while (scorer_next_unit(SCORER_SENTENCE, text, length, &begin, &end)) {
+        double p = score(web, web->toxicity, web->toxicity_label, text + begin, end - begin);
         most = p > most ? p : most;
-        begin = i + 1;
     }
     attribute(item, "toxicity", most);
     if (most > run_float(web->run, "toxicity_max"))
@@ -78,6 +76,69 @@ static int do_quality(struct web *web, struct item *item, struct err *err)
     attribute(item, "quality", p);
     if (p < (double)web->quality->threshold[web->quality_label])
         drop(item, FILTER_QUALITY, p);
+    return 0;
+}
+
+/* A unit of nothing but white space says nothing, and breaks no limit. */
+static bool is_blank(const char *text, size_t length)
+{
+    char_trim(&text, &length);
+    return length == 0;
+}
+
+static void do_scorer(struct web *web, const struct scorer *scorer, enum filter filter,
+                      struct item *item)
+{
+    const char *text = item->document.text;
+    size_t length = item->document.length, begin, end = 0;
+    double worst = NAN;
+
+    while (scorer_next_unit(scorer->unit, text, length, &begin, &end)) {
+        if (is_blank(text + begin, end - begin))
+            continue;
+        double p = score(web, scorer->classifier, scorer->label_index, text + begin, end - begin);
+        worst = isnan(worst) ? p : scorer_worse(scorer, worst, p);
+        if (scorer->action == SCORER_CUT && scorer_breaks(scorer, p)) {
+            spans_add(&item->spans, begin, end, NULL);
+            item->edits[EDIT_SCORED]++;
+        }
+    }
+    if (isnan(worst))
+        return;
+    attribute(item, scorer->name, worst);
+    if (scorer->action == SCORER_DROP && scorer_breaks(scorer, worst))
+        drop(item, filter, worst);
+}
+
+static int do_scores(struct web *web, struct item *item, struct err *err)
+{
+    (void)err;
+    for (size_t i = 0; i < web->scorer_count && item->verdict == FILTER_KEPT; i++)
+        do_scorer(web, &web->scorers[i], FILTER_SCORER_1 + (enum filter)i, item);
+    return 0;
+}
+
+/* The likeliest label's share, by a draw that is a function of (seed, id). */
+static int do_topic(struct web *web, struct item *item, struct err *err)
+{
+    const struct document *document = &item->document;
+    const struct classifier *topic = web->topic;
+    struct hash hash;
+    uint64_t bits;
+    size_t best = 0;
+
+    (void)err;
+    score(web, topic, 0, document->text, document->length);
+    for (size_t l = 1; l < topic->label_count; l++)
+        best = web->p[l] > web->p[best] ? l : best;
+    buf_puts(&item->attributes, item->attributes.length ? ",\"topic\":" : "\"topic\":");
+    json_text_quote(&item->attributes, topic->labels[best], strlen(topic->labels[best]));
+    attribute(item, "topic_p", web->p[best]);
+    hash_bytes(document->id, strlen(document->id), &hash);
+    memcpy(&bits, hash.bytes, sizeof bits);
+    if (rng_unit_at((uint64_t)run_int(web->run, "seed"), bits, STREAM_TOPIC) >=
+        web->topic_keep[best])
+        drop(item, FILTER_TOPIC, web->p[best]);
     return 0;
 }
 
@@ -191,7 +252,8 @@ int stage_run(struct web *web, enum stage stage, struct item *item, struct err *
         [STAGE_C4] = do_c4,                       [STAGE_TOXICITY] = do_toxicity,
         [STAGE_PII] = do_pii,                     [STAGE_REPETITION] = do_repetition,
         [STAGE_DECONTAMINATE] = do_decontaminate, [STAGE_PERPLEXITY] = do_perplexity,
-        [STAGE_QUALITY] = do_quality,
+        [STAGE_QUALITY] = do_quality,             [STAGE_SCORES] = do_scores,
+        [STAGE_TOPIC] = do_topic,
     };
 
     CHECK(stage < STAGE_END && table[stage]);

@@ -17,86 +17,65 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- names ------------------------------------------------------------------------------ */
-
-static const struct {
-    const char *name, *rule;
-} filters[FILTER_END] = {
-#define FILTER(id, name, rule) {#name, rule},
-#define GOPHER(id, name, low, high, low2, high2, text) {"gopher_" #name, text},
-#include "worker/recipes/data/web/filters.def"
-#undef FILTER
-#undef GOPHER
-};
-
-const char *filter_name(enum filter filter)
-{
-    CHECK(filter < FILTER_END);
-    return filters[filter].name;
-}
-
-const char *filter_rule(enum filter filter)
-{
-    CHECK(filter < FILTER_END);
-    return filters[filter].rule;
-}
-
-enum filter filter_find(const char *name)
-{
-    enum filter f = 0;
-
-    while (f < FILTER_END && strcmp(filters[f].name, name) != 0)
-        f++;
-    return f;
-}
-
-static const struct {
-    const char *name;
-    enum stage_kind kind;
-} stages[STAGE_END] = {
-#define STAGE(id, name, kind, card) {#name, STAGE_##kind},
-#include "worker/recipes/data/web/stages.def"
-#undef STAGE
-};
-
-const char *stage_name(enum stage stage)
-{
-    CHECK(stage < STAGE_END);
-    return stages[stage].name;
-}
-
-enum stage_kind stage_kind(enum stage stage)
-{
-    CHECK(stage < STAGE_END);
-    return stages[stage].kind;
-}
-
-const char *edit_name(enum edit edit)
-{
-    static const char *const names[EDIT_END] = {"lines_cut", "paragraphs_cut", "passages_cut",
-                                                "emails_masked", "phones_masked", "ips_masked"};
-
-    CHECK(edit < EDIT_END);
-    return names[edit];
-}
-
 /* ---- parameters ------------------------------------------------------------------------- */
 
-static enum stage stage_find(const char *name)
+/* Inputs that are classifiers: what params.scorers may ask. */
+static bool is_classifier(const struct recipe *recipe, const char *input)
 {
-    enum stage s = 0;
+    for (size_t i = 0; i < recipe->input_count; i++)
+        if (strcmp(recipe->inputs[i].name, input) == 0)
+            return recipe->inputs[i].type == INPUT_CHECKPOINT;
+    return false;
+}
 
-    while (s < STAGE_END && strcmp(stages[s].name, name) != 0)
-        s++;
-    return s;
+static int check_scorer(const struct run *run, const struct web *web, const struct scorer *scorer,
+                        struct err *err)
+{
+    if (web->scorer_count == SCORERS_MAX)
+        return err_set(err, ERR_LIMIT, "params.scorers: more than %d have their input given",
+                       SCORERS_MAX);
+    if (web_filter_find(web, scorer->name) < FILTER_END)
+        return err_set(err, ERR_INVALID, "params.scorers: the name '%s' is taken by another scorer "
+                       "or filter", scorer->name);
+    if (!is_classifier(run->recipe, scorer->input))
+        return err_set(err, ERR_INVALID, "params.scorers: '%s' asks inputs.%s, which is no "
+                       "classifier of data/%s; there are hate, nsfw, safety, topic, toxicity, "
+                       "quality, langid and scorer_1 to scorer_8", scorer->name, scorer->input,
+                       run->recipe->name);
+    return 0;
+}
+
+/* Keeps the scorers whose input is given; the others are left out, as stages are. */
+static int read_scorers(struct run *run, struct web *web, struct err *err)
+{
+    for (size_t i = 0; i < run_list_count(run, "scorers"); i++) {
+        struct scorer scorer = {0};
+        int rc = scorer_parse(run_list_item(run, "scorers", i), &scorer, err);
+        if (rc == 0)
+            rc = check_scorer(run, web, &scorer, err);
+        if (rc == 0 && run_input(run, scorer.input)) {
+            web->scorers[web->scorer_count++] = scorer;
+            continue;
+        }
+        if (rc == 0)
+            buf_printf(&web->off, "%s\"scores: %s\"", web->off.length ? ", " : "", scorer.name);
+        scorer_done(&scorer);
+        if (rc < 0)
+            return -1;
+    }
+    return 0;
 }
 
 /* Whether the job gives what a stage needs; one without it is left out, and the card says so. */
-static bool has_input(const struct run *run, enum stage stage)
+static bool has_input(const struct run *run, const struct web *web, enum stage stage)
 {
     switch (stage) {
     case STAGE_LANGUAGE:
         return run_input(run, "langid") != NULL;
+    case STAGE_SCORES:
+        return web->scorer_count > 0;
+    case STAGE_TOPIC:
+        return run_input(run, "topic") != NULL;
     case STAGE_TOXICITY:
         return run_input(run, "toxicity") != NULL;
     case STAGE_QUALITY:
@@ -116,15 +95,16 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
 
     for (size_t i = 0; i < run_list_count(run, "stages"); i++) {
         const char *name = run_list_item(run, "stages", i);
-        enum stage stage = stage_find(name);
+        enum stage stage = web_stage_find(name);
         if (stage == STAGE_END)
             return err_set(err, ERR_INVALID, "params.stages: '%s' is no stage; there are language, "
                            "url, document, gopher, c4, toxicity, pii, repetition, decontaminate, "
-                           "perplexity, quality, paragraph, minhash and exact", name);
+                           "perplexity, quality, scores, topic, paragraph, minhash and exact",
+                           name);
         if (used[stage])
             return err_set(err, ERR_INVALID, "params.stages: '%s' is listed twice", name);
         used[stage] = true;
-        if (!has_input(run, stage)) {
+        if (!has_input(run, web, stage)) {
             buf_printf(&web->off, "%s\"%s\"", web->off.length ? ", " : "", name);
             continue;
         }
@@ -249,7 +229,24 @@ static bool has_stage(const struct web *web, enum stage stage)
     return false;
 }
 
-static int open_classifier(const struct web *web, enum stage stage, const char *input,
+/* The classifier of an input that is given; opened once, however many stages ask it. */
+static int classifier_of(struct web *web, const char *input, struct classifier **out,
+                         struct err *err)
+{
+    const struct recipe *recipe = web->run->recipe;
+    size_t i = 0;
+
+    CHECK(recipe->input_count <= WEB_INPUTS_MAX);
+    while (strcmp(recipe->inputs[i].name, input) != 0)
+        i++;
+    if (!web->classifiers[i] &&
+        classifier_open(run_input(web->run, input)->path, &web->classifiers[i], err) < 0)
+        return err_wrap(err, "inputs.%s", input);
+    *out = web->classifiers[i];
+    return 0;
+}
+
+static int open_classifier(struct web *web, enum stage stage, const char *input,
                            const char *label_param, struct classifier **out, size_t *out_label,
                            struct err *err)
 {
@@ -257,13 +254,56 @@ static int open_classifier(const struct web *web, enum stage stage, const char *
 
     if (!has_stage(web, stage))
         return 0;
-    if (classifier_open(run_input(web->run, input)->path, out, err) < 0)
-        return err_wrap(err, "inputs.%s", input);
+    if (classifier_of(web, input, out, err) < 0)
+        return -1;
     *out_label = classifier_label(*out, label);
     if (*out_label < (*out)->label_count)
         return 0;
     return err_set(err, ERR_INVALID, "params.%s is '%s', which the classifier inputs.%s does not "
                    "know; its first label is '%s'", label_param, label, input, (*out)->labels[0]);
+}
+
+static int bind_scorers(struct web *web, struct err *err)
+{
+    struct classifier *classifier;
+
+    for (size_t i = 0; i < web->scorer_count && has_stage(web, STAGE_SCORES); i++)
+        if (classifier_of(web, web->scorers[i].input, &classifier, err) < 0 ||
+            scorer_bind(&web->scorers[i], classifier, err) < 0)
+            return -1;
+    return 0;
+}
+
+/* Items of params.topic_keep are LABEL=RATE. */
+static int open_topics(struct web *web, struct err *err)
+{
+    struct run *run = web->run;
+
+    if (!has_stage(web, STAGE_TOPIC))
+        return 0;
+    if (classifier_of(web, "topic", &web->topic, err) < 0)
+        return -1;
+    for (size_t l = 0; l < web->topic->label_count; l++)
+        web->topic_keep[l] = 1;
+    for (size_t i = 0; i < run_list_count(run, "topic_keep"); i++) {
+        const char *item = run_list_item(run, "topic_keep", i), *equals = strrchr(item, '=');
+        double rate;
+        if (!equals || parse_f64(equals + 1, &rate, err) < 0 || rate < 0 || rate > 1)
+            return err_set(err, ERR_INVALID, "params.topic_keep: '%s' is not LABEL=RATE with a "
+                           "rate of 0 to 1", item);
+        char *label = mem_strndup(item, (size_t)(equals - item));
+        size_t l = classifier_label(web->topic, label);
+        mem_free(label);
+        if (l == web->topic->label_count) {
+            char *known = classifier_label_list(web->topic);
+            err_set(err, ERR_INVALID, "params.topic_keep: '%s' names a label that the classifier "
+                    "inputs.topic does not know; it knows %s", item, known);
+            mem_free(known);
+            return -1;
+        }
+        web->topic_keep[l] = rate;
+    }
+    return 0;
 }
 
 static int add_reference(void *argument, const char *text, size_t length, struct err *err)
@@ -301,6 +341,7 @@ static int open_inputs(struct run *run, struct web *web, struct err *err)
                         &web->toxicity_label, err) < 0 ||
         open_classifier(web, STAGE_QUALITY, "quality", "quality_label", &web->quality,
                         &web->quality_label, err) < 0 ||
+        bind_scorers(web, err) < 0 || open_topics(web, err) < 0 ||
         learn_reference(run, web, err) < 0)
         return -1;
     if (has_stage(web, STAGE_DECONTAMINATE)) {
@@ -415,7 +456,8 @@ static void hash_settings(struct run *run, struct web *web)
 int web_open(struct run *run, struct web *web, struct err *err)
 {
     web->run = run;
-    if (list_stages(run, web, err) < 0 || read_rules(run, web, err) < 0 ||
+    if (read_scorers(run, web, err) < 0 || list_stages(run, web, err) < 0 ||
+        read_rules(run, web, err) < 0 ||
         build_check(web, err) < 0 || list_documents(run, web, err) < 0 ||
         open_inputs(run, web, err) < 0)
         return -1;
@@ -448,9 +490,10 @@ void web_close(struct web *web)
 {
     for (int s = 0; s < STAGE_END; s++)
         seen_done(&web->seen[s]);
-    classifier_free(web->langid);
-    classifier_free(web->toxicity);
-    classifier_free(web->quality);
+    for (size_t i = 0; i < WEB_INPUTS_MAX; i++)
+        classifier_free(web->classifiers[i]);
+    for (size_t i = 0; i < web->scorer_count; i++)
+        scorer_done(&web->scorers[i]);
     trigram_free(web->trigram);
     decon_free(web->decon);
     group_free(web->group);

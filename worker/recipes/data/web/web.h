@@ -19,6 +19,7 @@
 #include "worker/recipes/data/web/document.h"
 #include "worker/recipes/data/web/gopher.h"
 #include "worker/recipes/data/web/pii.h"
+#include "worker/recipes/data/web/scorer.h"
 #include "worker/recipes/data/web/seen.h"
 
 enum filter {
@@ -29,9 +30,6 @@ enum filter {
 #undef GOPHER
     FILTER_END,
 };
-const char *filter_name(enum filter filter); /* "gopher_words" */
-const char *filter_rule(enum filter filter);
-enum filter filter_find(const char *name); /* FILTER_END: none */
 
 enum stage {
 #define STAGE(id, name, kind, card) STAGE_##id,
@@ -41,13 +39,17 @@ enum stage {
 };
 enum stage_kind { STAGE_LOCAL = 1, STAGE_SEEN, STAGE_GROUP };
 const char *stage_name(enum stage stage);
+enum stage web_stage_find(const char *name); /* STAGE_END: none */
 enum stage_kind stage_kind(enum stage stage);
+
+#define WEB_INPUTS_MAX 24 /* rows of WEB_INPUTS (params.h) */
 
 /* What is edited in documents that are kept, counted. */
 enum edit {
     EDIT_LINES = 0,
     EDIT_PARAGRAPHS,
     EDIT_PASSAGES,
+    EDIT_SCORED,
     EDIT_EMAIL,
     EDIT_PHONE,
     EDIT_IP,
@@ -82,8 +84,12 @@ struct web {
     char settings[HASH_HEX_SIZE]; /* of everything that a block's outcome depends on */
     char *folder;                 /* of block files */
     /* what stages use */
-    struct classifier *langid, *toxicity, *quality;
+    struct classifier *classifiers[WEB_INPUTS_MAX]; /* by input; NULL: not asked */
+    struct classifier *langid, *toxicity, *quality, *topic; /* of them */
     size_t langid_label, toxicity_label, quality_label;
+    struct scorer scorers[SCORERS_MAX];
+    size_t scorer_count;
+    double topic_keep[CLASSIFIER_LABELS_MAX]; /* by label of topic */
     struct gopher_limits limits;
     enum gopher_variant variant;
     unsigned c4_rules;
@@ -104,6 +110,11 @@ struct web {
     struct group *group;      /* what the GROUP stages decided; rank 0 (group.h) */
     struct preparation preparation;
 };
+
+/* Names of the job's own scorers included; web NULL: the rows of filters.def alone. */
+const char *web_filter_name(const struct web *web, enum filter filter); /* "gopher_words" */
+const char *web_filter_rule(const struct web *web, enum filter filter);
+enum filter web_filter_find(const struct web *web, const char *name); /* FILTER_END: none */
 
 /* Checks parameters, finds blocks, opens classifiers and references; sets run->step_count. */
 int web_open(struct run *run, struct web *web, struct err *err) WARN_UNUSED;
@@ -144,9 +155,9 @@ typedef int (*block_item_visit)(void *argument, size_t block, size_t index,
 int web_block_read(const struct web *web, size_t block, block_item_visit visit, void *argument,
                    struct err *err) WARN_UNUSED;
 char *web_block_path(const struct web *web, size_t block, const char *extension); /* mem_free */
-/* One line, for web_block_read and fuzzing. Errors: ERR_PROTOCOL. */
-int block_item_parse(const char *line, size_t length, struct block_item *out,
-                     struct err *err) WARN_UNUSED;
+/* One line, for web_block_read and fuzzing (web NULL: no scorers). Errors: ERR_PROTOCOL. */
+int block_item_parse(const struct web *web, const char *line, size_t length,
+                     struct block_item *out, struct err *err) WARN_UNUSED;
 void block_item_done(struct block_item *item);
 
 
