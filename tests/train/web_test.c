@@ -515,7 +515,8 @@ static void scorers_learned_from_labelled_sets_find_what_judges_marked(void **st
     static const char stages[] = "\"stages\": [\"scores\", \"topic\"]";
     struct place *place = *state;
     char *more = mem_printf("%s, \"scorers\": ["
-                            "\"hate=hate/hate max=0.4 unit=sentence action=cut\", \"rude=nsfw/nsfw max=0.4 unit=sentence\", "
+                            "\"hate=hate/hate max=0.4 unit=sentence action=cut\", "
+                            "\"rude=nsfw/nsfw max=0.4 unit=sentence\", "
                             "\"late=scorer_1/x max=0.5\"], \"topic_keep\": [\"ads=0.25\"]", stages);
     char *classes = mem_printf("\"hate=%s/comments.csv?text=comment_text&any=toxic|severe_toxic|"
                                "threat|insult|identity_hate\", \"clean=%s/comments.csv?text="

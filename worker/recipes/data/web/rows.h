@@ -1,8 +1,8 @@
 /* rows.h - texts out of tables: labelled sets as they are published, without a script between.
  *
- * PATTERN?text=FIELD&any=A|B&none=C|D&is=E:VALUE reads the files of a shell pattern, .csv (RFC 4180,
- * the first row names the columns) or .jsonl (an object a line), and visits the text of each row for
- * which all holds that is asked:
+ * PATTERN?text=FIELD&any=A|B&none=C|D&is=E:VALUE reads the files of a shell pattern, .csv (RFC
+ * 4180, the first row names the columns) or .jsonl (an object a line), and visits the text of each
+ * row for which all holds that is asked:
  *   any=A|B     one of these fields is set     none=C|D   none of them is
  *   is=E:VALUE  the field is exactly VALUE
  * A field is set when it is true or a number of at least 0.5: labels are 0 and 1, or shares of
