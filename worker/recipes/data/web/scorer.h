@@ -9,8 +9,8 @@
  * labels. min, max: p(label) below or above breaks the scorer; `auto` is the threshold that the
  * classifier recorded for the label. unit: what is scored, document (the default), paragraph or
  * sentence. action: drop (the default) the document of which a unit breaks it, cut the unit, or
- * tag: p becomes an attribute and nothing else happens. NAME is that of the attribute and of the filter
- * in cards, views and metrics. Cards: data-dolma ("Toxicity"), data-yi-pipeline (safety scorer). */
+ * tag: p becomes an attribute and nothing else happens. NAME is that of the attribute and of the
+ * filter in cards, views and metrics. Cards: data-dolma ("Toxicity"), data-yi-pipeline (safety scorer). */
 #ifndef ATHANOR_WEB_SCORER_H
 #define ATHANOR_WEB_SCORER_H
 
