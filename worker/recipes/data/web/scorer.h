@@ -10,7 +10,8 @@
  * classifier recorded for the label. unit: what is scored, document (the default), paragraph or
  * sentence. action: drop (the default) the document of which a unit breaks it, cut the unit, or
  * tag: p becomes an attribute and nothing else happens. NAME is that of the attribute and of the
- * filter in cards, views and metrics. Cards: data-dolma ("Toxicity"), data-yi-pipeline (safety scorer). */
+ * filter in cards, views and metrics. Cards: data-dolma ("Toxicity"), data-yi-pipeline (safety
+ * scorer). */
 #ifndef ATHANOR_WEB_SCORER_H
 #define ATHANOR_WEB_SCORER_H
 
