@@ -198,6 +198,8 @@ static void texts_known_by_heart_equal_their_references(void **state)
     assert_float_equal(value_of(&one, "bleu"), 100, 1e-9);
     assert_true(value_of(&one, "bleu_low") > 99.9);
     assert_true(value_of(&one, "distinct_2") < 1 && value_of(&one, "self_bleu") > 1);
+    assert_true(value_of(&one, "self_bleu_low") < value_of(&one, "self_bleu"));
+    assert_true(value_of(&one, "self_bleu_high") > value_of(&one, "self_bleu"));
     evaluate(place, "beams", "generation", data,
              "\"separator\": \":\", \"max_new_tokens\": 40, \"beams\": 3, \"samples\": 2, "
              "\"bootstrap\": 0, \"limit\": 6",

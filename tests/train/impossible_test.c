@@ -4,6 +4,8 @@
  * that its table has. One seed and the main arms by default, three seeds and all arms in the long
  * mode. The method's shape is what is gated, not the figures of one machine. */
 #include "tests/train/fixture.h"
+#include "worker/recipes/text/microworld.h"
+#include "worker/recipes/text/overlap.h"
 
 #define TEACHER_STEPS 3000
 #define STUDENT_STEPS 300
@@ -172,6 +174,20 @@ static char *named(const char *what, int seed)
     return mem_printf("%s-%d", what, seed);
 }
 
+/* Distinct pairs of a dataset: its export has a line each. */
+static size_t count_pairs(const struct place *place, const char *name)
+{
+    char *path = mem_printf("%s/%s/datasets/%s/pairs.jsonl", place->folder, name, name), *bytes;
+    size_t length, count = 0;
+
+    OK(file_read(path, 1 << 24, &bytes, &length, &fixture_err));
+    for (size_t i = 0; i < length; i++)
+        count += bytes[i] == '\n';
+    mem_free(bytes);
+    mem_free(path);
+    return count;
+}
+
 /* Pairs, a student from the teacher, its success: one arm of the table. */
 static struct rewritten arm(const struct place *place, const char *what, int seed,
                             const char *teacher, const char *params, const char *eval_params)
@@ -321,11 +337,73 @@ static void check_summaries(const struct place *place, int seed, const char *tea
     assert_true(summary.success >= careless.success + 0.10);
 }
 
-/* Gates 0 and 1: sentences after longer contexts and at lower temperatures are more often alike. */
+static double rouge_of(const char *x, const char *y)
+{
+    struct words a = {0}, b = {0};
+    struct lcs_pattern pattern;
+
+    words_split(&a, WORDS_ROUGE, x, strlen(x));
+    words_split(&b, WORDS_ROUGE, y, strlen(y));
+    lcs_pattern_init(&a, &pattern);
+    double f = rouge_l(&pattern, &b).f;
+    lcs_pattern_done(&pattern);
+    words_done(&a);
+    words_done(&b);
+    return f;
+}
+
+static bool are_equivalent(const char *x, const char *y)
+{
+    struct fact a, b;
+
+    return microworld_parse(x, strlen(x), &a) && microworld_parse(y, strlen(y), &b) &&
+           microworld_entails(&a, &b) && microworld_entails(&b, &a);
+}
+
+/* Adds the unordered pairs of a context's samples, counted here and not by the filter. */
+static void add_equivalents(const json_t *samples, double *rouge, double *equivalent, double *all)
+{
+    for (size_t i = 0; i < json_array_size(samples); i++)
+        for (size_t j = 0; j < i; j++) {
+            const char *x = json_string_value(json_array_get(samples, i));
+            const char *y = json_string_value(json_array_get(samples, j));
+            *all += 1;
+            if (!are_equivalent(x, y))
+                continue;
+            *rouge += rouge_of(x, y);
+            *equivalent += 1;
+        }
+}
+
+/* Mean ROUGE-L of the equivalent pairs among the samples of a job's only block, copies included;
+ * *out_share: of all pairs. */
+static double rouge_of_equivalents(const struct place *place, const char *job, double *out_share)
+{
+    char *path = job_path(place, job, "/pairs/block-000000.jsonl"), *bytes;
+    double rouge = 0, equivalent = 0, all = 0;
+    size_t length;
+
+    OK(file_read(path, 1 << 24, &bytes, &length, &fixture_err));
+    for (char *at = strchr(bytes, '\n') + 1, *end; (end = strchr(at, '\n')); at = end + 1) {
+        json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
+        assert_non_null(line);
+        add_equivalents(json_object_get(line, "samples"), &rouge, &equivalent, &all);
+        json_decref(line);
+    }
+    mem_free(bytes);
+    mem_free(path);
+    assert_true(equivalent > 0);
+    *out_share = equivalent / all;
+    return rouge / equivalent;
+}
+
+/* Gates 0 and 1: sentences after longer contexts and at lower temperatures are more often alike,
+ * and those that say the same say it in other words. */
 static void check_proximity(const struct place *place, int seed, const char *teacher)
 {
     static const char *const temperatures[] = {"0.3", "0.7", "1.3"};
-    double by_length[5] = {0}, by_temperature[3];
+    double by_length[5] = {0}, by_temperature[3], share;
+    char *longest = named("near-4", seed);
 
     for (int n = 1; n <= 4; n++) {
         char *world = mem_printf("world-%d", n), *name = mem_printf("near-%d-%d", n, seed);
@@ -348,9 +426,14 @@ static void check_proximity(const struct place *place, int seed, const char *tea
         mem_free(params);
         mem_free(name);
     }
+    double rouge = rouge_of_equivalents(place, longest, &share);
     print_message("seed %d: equivalent after 1, 2, 3, 4 sentences %.3f %.3f %.3f %.3f; at .3, .7, "
-                  "1.3 %.3f %.3f %.3f\n", seed, by_length[1], by_length[2], by_length[3],
-                  by_length[4], by_temperature[0], by_temperature[1], by_temperature[2]);
+                  "1.3 %.3f %.3f %.3f; ROUGE-L of the equivalent after 4 %.3f\n", seed,
+                  by_length[1], by_length[2], by_length[3], by_length[4], by_temperature[0],
+                  by_temperature[1], by_temperature[2], rouge);
+    assert_true(rouge >= 0.50 && rouge <= 0.70);
+    assert_true(fabs(share - by_length[4]) < 0.01); /* but copies that are no sentences */
+    mem_free(longest);
     assert_true(by_length[4] >= 0.4);
     for (int n = 1; n < 4; n++)
         assert_true(by_length[n] < by_length[n + 1]);
@@ -497,6 +580,7 @@ static struct rounds check_seed(const struct place *place, int seed, double *out
                                     "3, \"target_pairs\": %.0f", full.pairs);
     struct rewritten blind = arm(place, "blind", seed, teacher, params, "");
     char *blind_pairs = named("blind", seed);
+    assert_true(fabs((double)count_pairs(place, blind_pairs) - full.pairs) <= 3);
     check_critic(place, seed, pairs, blind_pairs);
     struct rounds rounds = second_rounds(place, seed, teacher, student, pairs);
 
@@ -569,7 +653,7 @@ static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
     char *teacher = model_of(place, "little", 60);
 
     sample(place, "one", teacher, NULL, "world", SMALL ", \"block\": 16", 1);
-    sample(place, "two", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
+    sample(place, "two", teacher, NULL, "world", SMALL ", \"block\": 64", 2);
     sample(place, "four", teacher, NULL, "world", SMALL ", \"block\": 7", 4);
     assert_same_pairs(place, "one", "two");
     assert_same_pairs(place, "one", "four");

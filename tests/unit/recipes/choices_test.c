@@ -232,6 +232,47 @@ static void a_bootstrap_agrees_with_normal_theory(void **state)
     assert_float_equal(grouped.high, mean + half, 0.1 * half);
 }
 
+/* A draw's BLEU is that of the corpus of its texts, put together from their words; equal seeds draw
+ * equal texts. */
+static void draws_of_bleu_are_those_of_the_corpora_they_name(void **state)
+{
+    static const char *const texts[][2] = {{"the cat sat on the mat", "a cat sat on the mat"},
+                                           {"rain falls on the plain", "rain fell in the plain"},
+                                           {"he left", "she left the old house"},
+                                           {"we saw the sea and the sky", "we saw sea and sky"}};
+    enum { COUNT = ARRAY_COUNT(texts), DRAWS = 40 };
+    struct words ours[COUNT] = {0}, theirs[COUNT] = {0};
+    struct bleu parts[COUNT] = {0};
+    double drawn[DRAWS], again[DRAWS];
+    bool differ = false;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT; i++) {
+        const struct words *one = &theirs[i];
+        words_split(&ours[i], WORDS_13A, texts[i][0], strlen(texts[i][0]));
+        words_split(&theirs[i], WORDS_13A, texts[i][1], strlen(texts[i][1]));
+        bleu_add(&parts[i], &ours[i], &one, 1);
+    }
+    bleu_draws(parts, COUNT, 1, 9, DRAWS, drawn);
+    bleu_draws(parts, COUNT, 1, 9, DRAWS, again);
+    assert_memory_equal(drawn, again, sizeof drawn);
+    for (size_t d = 0; d < DRAWS; d++) {
+        struct bleu sum = {0};
+        for (size_t g = 0; g < COUNT; g++) {
+            size_t text = rng_at(9, d, g) % COUNT;
+            const struct words *one = &theirs[text];
+            bleu_add(&sum, &ours[text], &one, 1);
+        }
+        assert_float_equal(drawn[d], bleu_score(&sum, false), 1e-12);
+        differ = differ || drawn[d] != drawn[0];
+    }
+    assert_true(differ);
+    for (size_t i = 0; i < COUNT; i++) {
+        words_done(&ours[i]);
+        words_done(&theirs[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +286,7 @@ int main(void)
         cmocka_unit_test(exact_intervals_cover_as_computed),
         cmocka_unit_test(the_calibration_error_is_the_published_one),
         cmocka_unit_test(a_bootstrap_agrees_with_normal_theory),
+        cmocka_unit_test(draws_of_bleu_are_those_of_the_corpora_they_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

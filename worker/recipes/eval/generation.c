@@ -46,7 +46,8 @@ struct measures {
     double *rouge_l, *rouge_1, *rouge_2, *exact, *tokens;
     struct bleu *bleu;    /* of each text alone */
     struct words *words;  /* WORDS_13A of each text */
-    double self_bleu;
+    double *self_bleu; /* one a prompt, or a text */
+    size_t self_bleu_count;
     struct buf lines;
 };
 
@@ -299,28 +300,21 @@ static void measure_prompt(struct generation_eval *eval, struct measures *m, int
     buf_done(&text);
 }
 
-/* Diversity: of the samples of a prompt where there are several, else of the first texts. */
-static double measure_self_bleu(struct run *run, const struct generation_eval *eval,
-                                const struct words *const *list)
+/* Diversity: of the samples of a prompt where there are several, else of the first texts. What it
+ * is the mean of, m->self_bleu (m->self_bleu_count): of prompts, or of texts. */
+static void measure_self_bleu(struct run *run, const struct generation_eval *eval,
+                              const struct words *const *list, struct measures *m)
 {
     int64_t most = run_int(run, "self_bleu_texts");
-    double sum = 0;
 
-    if (eval->samples == 1)
-        return self_bleu(list, (size_t)(eval->prompts < most ? eval->prompts : most));
-    for (int64_t i = 0; i < eval->prompts; i++)
-        sum += self_bleu(list + i * eval->samples, (size_t)eval->samples);
-    return sum / (double)eval->prompts;
-}
-
-static void bleu_join(struct bleu *to, const struct bleu *from)
-{
-    for (int n = 0; n < BLEU_ORDER; n++) {
-        to->match[n] += from->match[n];
-        to->total[n] += from->total[n];
+    if (eval->samples == 1) {
+        m->self_bleu_count = (size_t)(eval->prompts < most ? eval->prompts : most);
+        self_bleu_each(list, m->self_bleu_count, m->self_bleu);
+        return;
     }
-    to->candidate_length += from->candidate_length;
-    to->reference_length += from->reference_length;
+    m->self_bleu_count = (size_t)eval->prompts;
+    for (int64_t i = 0; i < eval->prompts; i++)
+        m->self_bleu[i] = self_bleu(list + i * eval->samples, (size_t)eval->samples);
 }
 
 /* Corpus BLEU of drawn prompts, with drawn samples of each. */
@@ -328,24 +322,11 @@ static struct interval bleu_interval(struct run *run, const struct generation_ev
                                      const struct measures *m)
 {
     unsigned draws = (unsigned)run_int(run, "bootstrap");
-    uint64_t seed = (uint64_t)run_int(run, "seed"), groups = (uint64_t)eval->prompts;
-    uint64_t each = (uint64_t)eval->samples;
     double *values = mem_array(draws + 1, sizeof *values);
-    struct interval out;
 
-    for (unsigned d = 0; d < draws; d++) {
-        struct bleu sum = {0};
-
-        for (uint64_t g = 0; g < groups; g++) {
-            uint64_t group = rng_at(seed, d, g) % groups;
-
-            for (uint64_t i = 0; i < each; i++)
-                bleu_join(&sum, &m->bleu[group * each +
-                                         rng_at(seed, draws + d, g * each + i) % each]);
-        }
-        values[d] = bleu_score(&sum, false);
-    }
-    out = percentiles(values, draws);
+    bleu_draws(m->bleu, (size_t)eval->prompts, (size_t)eval->samples,
+               (uint64_t)run_int(run, "seed"), draws, values);
+    struct interval out = percentiles(values, draws);
     mem_free(values);
     return out;
 }
@@ -415,7 +396,10 @@ static void put_values(struct results *results, struct generation_eval *eval,
         snprintf(name, sizeof name, "distinct_%u", n);
         results_add(results, name, distinct_n(list, count, n));
     }
-    results_add(results, "self_bleu", m->self_bleu);
+    results_add(results, "self_bleu", mean_of(m->self_bleu, m->self_bleu_count));
+    add_interval(results, "self_bleu",
+                 mean_interval(m->self_bleu, m->self_bleu_count, (uint64_t)run_int(run, "seed"),
+                               (unsigned)run_int(run, "bootstrap")));
     results_add(results, "tokens", mean_of(m->tokens, count));
     results_add(results, "texts", (double)count);
     results_add(results, "without_room", eval->short_prompts);
@@ -441,6 +425,7 @@ static void measures_open(struct measures *m, size_t count)
                            .rouge_2 = mem_array(count, sizeof(double)),
                            .exact = mem_array(count, sizeof(double)),
                            .tokens = mem_array(count, sizeof(double)),
+                           .self_bleu = mem_array(count, sizeof(double)),
                            .bleu = mem_zalloc(count * sizeof(struct bleu)),
                            .words = mem_zalloc(count * sizeof(struct words))};
 }
@@ -454,6 +439,7 @@ static void measures_done(struct measures *m, size_t count)
     mem_free(m->rouge_2);
     mem_free(m->exact);
     mem_free(m->tokens);
+    mem_free(m->self_bleu);
     mem_free(m->bleu);
     mem_free(m->words);
     buf_done(&m->lines);
@@ -475,7 +461,7 @@ static int generation_report(struct run *run, struct generation_eval *eval, stru
         measure_prompt(eval, &m, i, cells);
     for (size_t i = 0; i < count; i++)
         list[i] = &m.words[i];
-    m.self_bleu = measure_self_bleu(run, eval, list);
+    measure_self_bleu(run, eval, list, &m);
     results_init(&results, run);
     put_settings(&results, eval);
     put_values(&results, eval, &m, list);

@@ -73,6 +73,23 @@ struct interval grouped_interval(const double *values, size_t groups, size_t eac
     return out;
 }
 
+void bleu_draws(const struct bleu *parts, size_t groups, size_t each, uint64_t seed,
+                unsigned draws, double *out)
+{
+    for (unsigned d = 0; d < draws; d++) {
+        struct bleu sum = {0};
+
+        for (size_t g = 0; g < groups; g++) {
+            size_t group = rng_at(seed, d, g) % groups;
+
+            for (size_t i = 0; i < each; i++)
+                bleu_join(&sum, &parts[group * each +
+                                       rng_at(seed, (uint64_t)draws + d, g * each + i) % each]);
+        }
+        out[d] = bleu_score(&sum, false);
+    }
+}
+
 /* The continued fraction of the incomplete beta function (Press et al., Numerical Recipes, 6.4,
  * by Lentz's method). Converges within some tens of terms for x below (a+1)/(a+b+2). */
 static double beta_fraction(double a, double b, double x)

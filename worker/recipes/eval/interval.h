@@ -4,7 +4,7 @@
 #ifndef ATHANOR_INTERVAL_H
 #define ATHANOR_INTERVAL_H
 
-#include "common/base/base.h"
+#include "worker/recipes/text/overlap.h"
 
 struct interval {
     double low, high; /* NAN without values or draws */
@@ -20,6 +20,12 @@ struct interval proportion_interval(size_t k, size_t n);
  * of its `each` values. values (groups, each). */
 struct interval grouped_interval(const double *values, size_t groups, size_t each, uint64_t seed,
                                  unsigned draws);
+
+/* Corpus BLEU of each of `draws` draws, made as above; of one seed the same units in every call, so
+ * that draws of two corpora over the same units may be set against each other. parts (groups,
+ * each): bleu_add of one text; out (draws). groups and each at least 1. */
+void bleu_draws(const struct bleu *parts, size_t groups, size_t each, uint64_t seed,
+                unsigned draws, double *out);
 
 /* The 95 % percentiles of values, which are sorted here. */
 struct interval percentiles(double *values, size_t count);

@@ -235,7 +235,8 @@ struct measured {
     double *value[ARRAY_COUNT(means)]; /* one a source */
     struct words *rewrites, *source_words;
     const struct words **list;
-    struct bleu to_source, to_reference;
+    struct bleu *to_source, *to_reference; /* one a source; zero: it has no reference */
+    double *rouge_reference;               /* of those that have one */
     size_t count, references;
     json_t *samples;
 };
@@ -252,11 +253,11 @@ static void add_texts(struct measured *measured, json_t *line)
     measured->list[measured->count] = mine;
     words_split(mine, WORDS_13A, y, strlen(y));
     words_split(&theirs, WORDS_13A, x, strlen(x));
-    bleu_add(&measured->to_source, mine, &one, 1);
+    bleu_add(&measured->to_source[measured->count], mine, &one, 1);
     if (reference) {
         words_split(&theirs, WORDS_13A, reference, strlen(reference));
-        bleu_add(&measured->to_reference, mine, &one, 1);
-        measured->references++;
+        bleu_add(&measured->to_reference[measured->count], mine, &one, 1);
+        measured->rouge_reference[measured->references++] = rouge_of(y, reference);
     }
     words_done(&theirs);
 }
@@ -294,26 +295,76 @@ static int read_lines(const struct rewrite *state, struct measured *measured, st
     return 0;
 }
 
-static void put_mean(struct run *run, struct results *results, const char *name,
-                     const double *values, size_t count)
+static void put(struct results *results, const char *name, double value, struct interval interval)
 {
-    struct interval interval = mean_interval(values, count, (uint64_t)run_int(run, "seed"),
-                                             (unsigned)run_int(run, "bootstrap"));
     char full[64];
 
-    results_add(results, name, mean_of(values, count));
+    results_add(results, name, value);
     snprintf(full, sizeof full, "%s_low", name);
     results_add(results, full, interval.low);
     snprintf(full, sizeof full, "%s_high", name);
     results_add(results, full, interval.high);
 }
 
+static void put_mean(struct run *run, struct results *results, const char *name,
+                     const double *values, size_t count)
+{
+    put(results, name, mean_of(values, count),
+        mean_interval(values, count, (uint64_t)run_int(run, "seed"),
+                      (unsigned)run_int(run, "bootstrap")));
+}
+
+static double corpus_bleu(const struct bleu *parts, size_t count)
+{
+    struct bleu sum = {0};
+
+    for (size_t i = 0; i < count; i++)
+        bleu_join(&sum, &parts[i]);
+    return bleu_score(&sum, false);
+}
+
+/* Corpus figures: each draw of sources is of both BLEU at once, so that iBLEU has an interval of
+ * its own. Without references those of BLEU and iBLEU are NAN, which is no metric. */
+static void put_bleu(struct run *run, struct results *results, const struct measured *measured)
+{
+    unsigned draws = (unsigned)run_int(run, "bootstrap");
+    uint64_t seed = (uint64_t)run_int(run, "seed");
+    double alpha = run_float(run, "ibleu_alpha");
+    double *source = mem_array(draws + 1, sizeof *source);
+    double *reference = mem_array(draws + 1, sizeof *reference);
+    double *both = mem_array(draws + 1, sizeof *both);
+    double to_source = corpus_bleu(measured->to_source, measured->count);
+    double to_reference = NAN;
+    unsigned known = measured->references ? draws : 0;
+
+    if (measured->references)
+        to_reference = corpus_bleu(measured->to_reference, measured->count);
+    bleu_draws(measured->to_source, measured->count, 1, seed, draws, source);
+    bleu_draws(measured->to_reference, measured->count, 1, seed, known, reference);
+    for (unsigned d = 0; d < known; d++)
+        both[d] = ibleu(reference[d], source[d], alpha);
+    put(results, "bleu_source", to_source, percentiles(source, draws));
+    put(results, "bleu", to_reference, percentiles(reference, known));
+    put(results, "ibleu", ibleu(to_reference, to_source, alpha), percentiles(both, known));
+    mem_free(source);
+    mem_free(reference);
+    mem_free(both);
+}
+
+/* Each text's BLEU against the others is one value of the interval. */
+static void put_self_bleu(struct run *run, struct results *results, const struct measured *measured)
+{
+    size_t few = measured->count < 200 ? measured->count : 200;
+    double *each = mem_array(few + 1, sizeof *each);
+
+    self_bleu_each(measured->list, few, each);
+    put_mean(run, results, "self_bleu", each, few);
+    mem_free(each);
+}
+
 static int report(struct run *run, const struct rewrite *state, struct measured *measured,
                   struct err *err)
 {
-    size_t few = measured->count < 200 ? measured->count : 200;
-    double to_source = bleu_score(&measured->to_source, false);
-    double to_reference = measured->references ? bleu_score(&measured->to_reference, false) : NAN;
     struct results results;
     char *samples = json_dumps(measured->samples, 0);
 
@@ -325,11 +376,9 @@ static int report(struct run *run, const struct rewrite *state, struct measured 
     results_raw(&results, "samples", samples);
     for (size_t m = 0; m < ARRAY_COUNT(means) - (state->embedder ? 0 : 2); m++)
         put_mean(run, &results, means[m], measured->value[m], measured->count);
-    results_add(&results, "bleu_source", to_source);
-    results_add(&results, "bleu", to_reference);
-    results_add(&results, "ibleu",
-                ibleu(to_reference, to_source, run_float(run, "ibleu_alpha")));
-    results_add(&results, "self_bleu", self_bleu(measured->list, few));
+    put_bleu(run, &results, measured);
+    put_mean(run, &results, "rouge_l_reference", measured->rouge_reference, measured->references);
+    put_self_bleu(run, &results, measured);
     results_add(&results, "distinct_1", distinct_n(measured->list, measured->count, 1));
     results_add(&results, "distinct_2", distinct_n(measured->list, measured->count, 2));
     int rc = results_write(&results, "rewrite", err);
@@ -341,11 +390,15 @@ static int report(struct run *run, const struct rewrite *state, struct measured 
 static int measure(struct run *run, const struct rewrite *state, struct err *err)
 {
     struct measured measured = {.samples = json_array()};
+    size_t room = state->count + 1;
 
-    measured.rewrites = mem_array(state->count + 1, sizeof *measured.rewrites);
-    measured.list = mem_array(state->count + 1, sizeof *measured.list);
+    measured.rewrites = mem_array(room, sizeof *measured.rewrites);
+    measured.list = mem_array(room, sizeof *measured.list);
+    measured.to_source = mem_zalloc(room * sizeof *measured.to_source);
+    measured.to_reference = mem_zalloc(room * sizeof *measured.to_reference);
+    measured.rouge_reference = mem_array(room, sizeof *measured.rouge_reference);
     for (size_t m = 0; m < ARRAY_COUNT(means); m++)
-        measured.value[m] = mem_array(state->count + 1, sizeof *measured.value[m]);
+        measured.value[m] = mem_array(room, sizeof *measured.value[m]);
     int rc = read_lines(state, &measured, err);
     if (rc == 0)
         rc = report(run, state, &measured, err);
@@ -355,6 +408,9 @@ static int measure(struct run *run, const struct rewrite *state, struct err *err
         mem_free(measured.value[m]);
     mem_free(measured.rewrites);
     mem_free(measured.list);
+    mem_free(measured.to_source);
+    mem_free(measured.to_reference);
+    mem_free(measured.rouge_reference);
     json_decref(measured.samples);
     return rc;
 }
@@ -423,7 +479,8 @@ static const struct param rewrite_params[] = {
     {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a successful paraphrase"},
     {"compression", PARAM_FLOAT, "0.8", 0.05, 1, NULL,
      "a successful summary has fewer characters than this for one of its source"},
-    {"ibleu_alpha", PARAM_FLOAT, "0.8", 0, 1, NULL, "weight of the reference in ibleu"},
+    {"ibleu_alpha", PARAM_FLOAT, "0.7", 0, 1, NULL,
+     "weight of the reference in ibleu; the rest is the source's"},
     {"bert_beta", PARAM_FLOAT, "4", 0.01, 100, NULL,
      "weight of likeness in bert_ibleu; that of other words is 1"},
     {"bootstrap", PARAM_INT, "1000", 0, 100000, NULL, "draws of the 95 % intervals over sources"},

@@ -233,6 +233,16 @@ void bleu_add(struct bleu *bleu, const struct words *candidate,
     mem_free(theirs);
 }
 
+void bleu_join(struct bleu *to, const struct bleu *from)
+{
+    for (int n = 0; n < BLEU_ORDER; n++) {
+        to->match[n] += from->match[n];
+        to->total[n] += from->total[n];
+    }
+    to->candidate_length += from->candidate_length;
+    to->reference_length += from->reference_length;
+}
+
 double bleu_score(const struct bleu *bleu, bool effective_order)
 {
     double log_sum = 0, smooth = 1, c = (double)bleu->candidate_length;
@@ -265,21 +275,30 @@ double bleu_sentence(const struct words *candidate, const struct words *referenc
     return bleu_score(&bleu, true);
 }
 
-double self_bleu(const struct words *const *texts, size_t count)
+void self_bleu_each(const struct words *const *texts, size_t count, double *out)
 {
     const struct words **others = mem_array(count + 1, sizeof *others);
-    double sum = 0;
 
-    for (size_t i = 0; count > 1 && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         struct bleu bleu = {0};
         size_t kept = 0;
         for (size_t j = 0; j < count; j++)
             if (j != i)
                 others[kept++] = texts[j];
         bleu_add(&bleu, texts[i], others, kept);
-        sum += bleu_score(&bleu, true);
+        out[i] = kept ? bleu_score(&bleu, true) : 0;
     }
     mem_free(others);
+}
+
+double self_bleu(const struct words *const *texts, size_t count)
+{
+    double *each = mem_array(count + 1, sizeof *each), sum = 0;
+
+    self_bleu_each(texts, count, each);
+    for (size_t i = 0; i < count; i++)
+        sum += each[i];
+    mem_free(each);
     return count > 1 ? sum / (double)count : 0;
 }
 

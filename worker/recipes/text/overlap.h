@@ -45,6 +45,7 @@ struct bleu {
 
 void bleu_add(struct bleu *bleu, const struct words *candidate,
               const struct words *const *references, size_t count);
+void bleu_join(struct bleu *to, const struct bleu *from);
 /* effective_order: n-grams longer than the candidate do not count, as for single sentences. An
  * order without a match counts as 1/(2^k total), k the number of such orders so far. */
 double bleu_score(const struct bleu *bleu, bool effective_order);
@@ -52,6 +53,8 @@ double bleu_sentence(const struct words *candidate, const struct words *referenc
 
 /* Mean over the texts of each one's BLEU against all others. 0 for under two texts. O(count^2). */
 double self_bleu(const struct words *const *texts, size_t count);
+/* What it is the mean of. out (count) */
+void self_bleu_each(const struct words *const *texts, size_t count, double *out);
 /* alpha BLEU(output, reference) - (1 - alpha) BLEU(output, source). */
 double ibleu(double to_reference, double to_source, double alpha);
 /* Distinct n-grams among all n-grams of all texts; 0 where there are none. */
