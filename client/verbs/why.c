@@ -80,7 +80,8 @@ const struct verb verb_why = {
     .text =
         "Prints all constraints that keep a job from starting now, not only the first, what would "
         "have to change, and when it would start by the scheduler's present plan: 'at the latest' "
-        "as far as limits of what runs promise it, 'about' by the present queue.\n\n"
+        "as far as limits of what runs promise it, 'about' by the present queue. 'inputs' tells "
+        "where what the job reads lies, when not every worker that may take it has that.\n\n"
         "--what-if asks the same about a changed copy of the job: --what-if gpus=4 --what-if "
         "wall_time=1h. Nothing is changed by asking.",
     .word_kind = WORD_JOB,

@@ -139,10 +139,16 @@ struct spec_code {
     const char *cwd;    /* where the program starts: a folder in it, "": its top, "-": not in it */
 };
 
+/* Where a field was given, for refusals that come later; 0: nowhere, by --set, or read from JSON. */
+struct spec_mark {
+    uint32_t line, column;
+};
+
 struct spec_job {
     const char *name, *experiment, *description;
     const char *kind, *recipe; /* recipe "" for command */
     const char *queue, *project;
+    struct spec_mark queue_mark, project_mark, wall_time_mark;
     struct spec_resources resources;
     struct spec_limits limits;
     struct spec_retry retry;

@@ -9,6 +9,8 @@
  * Memory: COPIES_MAX x 250 B = 50 MB. */
 #include "coordinator/core/state.h"
 
+#include "common/base/parse.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -439,6 +441,99 @@ size_t copies_holders(const struct core *core, const struct job *job,
     if (count)
         qsort(out, count, sizeof *out, most_first);
     return count;
+}
+
+/* ---- saying so ------------------------------------------------------------------------------- */
+
+#define PLACES_TOLD 4u /* workers of one content */
+#define INPUTS_TOLD 5u /* contents */
+
+struct where {
+    const struct core *core;
+    const struct class *class;
+    struct arena *arena;
+    const char *text;
+    size_t told;
+    bool elsewhere; /* some worker that may take the job has not got all of it */
+    bool cut_off;   /* of something no holder is there */
+};
+
+static const char *holder_text(const struct worker *worker, struct arena *arena)
+{
+    const char *why = !worker_is_reachable(worker) ? " (away)"
+                      : worker->drained            ? " (drained)"
+                      : worker_kept_away(worker)   ? " (kept from work)"
+                                                   : "";
+    return arena_printf(arena, "%s%s", worker->name, why);
+}
+
+static bool holds(const struct core *core, const struct worker *worker,
+                  const struct wanted *wanted)
+{
+    return worker->worker_id == wanted->worker_id || copy_find(core, worker, &wanted->content);
+}
+
+static const char *places_text(const struct core *core, const struct wanted *wanted,
+                               struct arena *arena, bool *out_there)
+{
+    const struct worker *maker = worker_find(core, wanted->worker_id);
+    const struct copied *copied = copied_find(core, &wanted->content);
+    const char *text = maker ? arena_printf(arena, "made on %s", holder_text(maker, arena))
+                             : "made on a worker that is gone";
+    size_t copies = 0, more = 0;
+    *out_there = maker && worker_is_reachable(maker);
+    for (const struct copy *copy = copied ? copied->first : NULL; copy; copy = copy->next) {
+        *out_there = *out_there || worker_is_reachable(copy->worker);
+        if (copy->worker == maker)
+            continue;
+        if (copies == PLACES_TOLD)
+            more++;
+        else
+            text = arena_printf(arena, "%s%s%s", text, copies++ ? ", " : ", copied to ",
+                                holder_text(copy->worker, arena));
+    }
+    return more ? arena_printf(arena, "%s and %zu more", text, more) : text;
+}
+
+static void where_add(struct where *where, const struct wanted *wanted, const char *name)
+{
+    const struct core *core = where->core;
+    char size[PARSE_TEXT_SIZE];
+    bool there;
+    if (where->told == INPUTS_TOLD)
+        return;
+    const char *places = places_text(core, wanted, where->arena, &there);
+    where->text = arena_printf(where->arena, "%s%s%s (%s) was %s", where->text,
+                               where->told++ ? "; " : "", name,
+                               format_size_short(wanted->size_bytes, size), places);
+    where->cut_off = where->cut_off || !there;
+    for (size_t i = 0; i < core->worker_count; i++)
+        where->elsewhere = where->elsewhere || (worker_is_usable(core->workers[i]) &&
+                                                class_allows(where->class, core->workers[i]) &&
+                                                !holds(core, core->workers[i], wanted));
+}
+
+const char *copies_why(const struct core *core, const struct job *job, const struct class *class,
+                       struct arena *arena, const char **out_remedy)
+{
+    const struct checkpoint *resume = checkpoint_resume(job);
+    struct where where = {core, class, arena, "", 0, false, false};
+    struct wanted wanted;
+    if (resume && !hash_is_zero(&resume->content)) {
+        wanted_checkpoint(resume, &wanted);
+        where_add(&where, &wanted,
+                  arena_printf(arena, "its checkpoint of step %llu",
+                               (unsigned long long)resume->step));
+    }
+    for (size_t i = 0; i < job->input_count; i++)
+        if (input_wanted_now(core, &job->inputs[i], &wanted))
+            where_add(&where, &wanted, arena_printf(arena, "input '%s'", job->inputs[i].name));
+    *out_remedy = where.cut_off
+                      ? "a worker that has it comes back: until then only one that sees the same "
+                        "path can run the job"
+                      : "of workers that would do equally well the one with most of it gets the "
+                        "job, any other copies it first unless it sees the same path";
+    return where.told && (where.elsewhere || where.cut_off) ? where.text : NULL;
 }
 
 /* ---- looking in ------------------------------------------------------------------------------ */

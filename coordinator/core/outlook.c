@@ -53,6 +53,13 @@ static size_t imagined_running(const void *opaque, struct arena *arena,
     return imagined->real->running(imagined->real->core, arena, out);
 }
 
+static size_t imagined_holders(const void *opaque, uint64_t job_id,
+                               struct policy_holder out[POLICY_HOLDERS_MAX])
+{
+    const struct imagined *imagined = opaque;
+    return imagined->real->holders(imagined->real->core, job_id, out);
+}
+
 static void view_imagine(struct core *core, const struct imagined *imagined, struct arena *arena,
                          struct policy_view *out)
 {
@@ -72,6 +79,7 @@ static void view_imagine(struct core *core, const struct imagined *imagined, str
     out->next_job = imagined_next_job;
     out->allows = imagined_allows;
     out->running = imagined_running;
+    out->holders = imagined_holders;
 }
 
 /* ---- what the plan says ------------------------------------------------------------------ */
@@ -221,7 +229,8 @@ int core_outlook(struct core *core, uint64_t job_id, const struct core_changes *
     outlook_find(core, &changed, (struct policy_job){job_id, job_key(core, job)}, arena, &outlook,
                  &verdict);
     outlook.reasons = arena_alloc(arena, REASON_END * sizeof *outlook.reasons);
-    outlook.reason_count = why_job(core, job, &changed, &verdict, arena, outlook.reasons);
+    outlook.reason_count =
+        why_job_and_inputs(core, job, &changed, &verdict, arena, outlook.reasons);
     outlook.ready = job->state == JOB_READY && !job->held;
     if (changes->queue)
         quotas_leave(core, &changed);

@@ -597,6 +597,10 @@ size_t copies_sources(struct core *core, const struct part *part,
 /* For the policy: who has something of what the job would read if it were placed now. */
 size_t copies_holders(const struct core *core, const struct job *job,
                       struct policy_holder out[POLICY_HOLDERS_MAX]);
+/* Where what the job reads lies, when a worker that `class` allows has not got all of it, or nobody
+ * who is there has; else NULL. */
+const char *copies_why(const struct core *core, const struct job *job, const struct class *class,
+                       struct arena *arena, const char **out_remedy);
 void copies_done(struct core *core);
 void copies_dump(const struct worker *worker, struct buf *out);
 
@@ -813,9 +817,14 @@ void why_record_due(struct core *core);
 void why_timer_set(struct core *core);
 void why_close(struct core *core, struct job *job); /* ends all recorded intervals */
 /* All reasons of a job without attempt, had it asked for `class`; verdict: of the newest plan for
- * it. Returns the count, at most REASON_END. */
+ * it. Returns the count, less than REASON_END. */
 size_t why_job(const struct core *core, const struct job *job, const struct class *class,
                const struct policy_verdict *verdict, struct arena *arena, struct core_reason *out);
+/* The same, and behind them where its inputs are: no reason by itself, so it is in no record.
+ * Returns the count, at most REASON_END. */
+size_t why_job_and_inputs(const struct core *core, const struct job *job,
+                          const struct class *class, const struct policy_verdict *verdict,
+                          struct arena *arena, struct core_reason *out);
 const char *why_span_text(struct arena *arena, uint64_t ms); /* "90 s", "2 h 5 min" */
 /* What keeps a job that asks for `class` from a worker now; appended as reasons. */
 size_t why_class(const struct core *core, const struct class *class, struct arena *arena,

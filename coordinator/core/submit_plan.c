@@ -417,7 +417,10 @@ static void rights_check(struct submit_pass *pass, struct spec_job *spec)
     const char *field;
     const char *fault = rights_fault(pass->core, pass->event->account, spec, pass->arena, &field);
     if (fault) {
-        submit_refuse(pass, 0, 0, arena_printf(pass->arena, "jobs.%s.%s", spec->name, field),
+        struct spec_mark mark = strcmp(field, "queue") == 0     ? spec->queue_mark
+                                : strcmp(field, "project") == 0 ? spec->project_mark
+                                                                : spec->wall_time_mark;
+        submit_refuse(pass, mark.line, mark.column, arena_printf(pass->arena, "jobs.%s.%s", spec->name, field),
                       fault);
         return;
     }

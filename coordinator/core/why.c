@@ -195,8 +195,43 @@ static const char *disallowed_text(const struct class *class, const struct surve
                         survey->usable == 1 ? "" : "s", wanted);
 }
 
-static void size_reason(struct reasons *reasons, const struct class *class,
-                        const struct survey *survey, uint64_t ranks, struct arena *arena)
+/* The fewest workers that would take its ranks when empty, were they spread; 0: not all of them. */
+static size_t nodes_enough(const struct core *core, const struct class *class, struct arena *arena)
+{
+    uint32_t *ranks = arena_alloc(arena, core->worker_count * sizeof *ranks);
+    size_t count = 0, nodes = 0;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
+        struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
+        if (worker_is_usable(worker) && class_allows(class, worker) && worker->endpoint[0])
+            ranks[count++] = class_ranks_on(class, worker, total);
+    }
+    if (count)
+        qsort(ranks, count, sizeof *ranks, ranks_order);
+    while (nodes < count && sum < class->ask.ranks)
+        sum += ranks[nodes++];
+    return sum < class->ask.ranks ? 0 : nodes;
+}
+
+/* What the spec would have to say. */
+static const char *size_remedy(const struct core *core, const struct class *class,
+                               struct arena *arena)
+{
+    size_t nodes = class->ask.nodes_max > 1 ? 0 : nodes_enough(core, class, arena);
+    if (nodes > 1)
+        return arena_printf(arena,
+                            "its %u ranks fit on %zu workers: resources: {nodes: %zu} spreads them; "
+                            "or ask for less, or add a larger worker: waiting does not help",
+                            class->ask.ranks, nodes, nodes);
+    if (class->ask.nodes_max > 1)
+        return "ask for less or for other nodes, or add workers: waiting does not help";
+    return "ask for less, or add a larger worker: waiting does not help";
+}
+
+static void size_reason(struct reasons *reasons, const struct core *core,
+                        const struct class *class, const struct survey *survey, uint64_t ranks,
+                        struct arena *arena)
 {
     const char *where = where_text(class, arena);
     const char *detail =
@@ -210,10 +245,7 @@ static void size_reason(struct reasons *reasons, const struct class *class,
             : arena_printf(arena, "needs %s of %s each %s; empty ones take %llu",
                            count_text(arena, class->ask.ranks, "rank"),
                            need_text(arena, &class->ask.rank), where, (unsigned long long)ranks);
-    reason_add(reasons, REASON_SIZE, detail,
-               class->ask.nodes_max > 1
-                   ? "ask for less or for other nodes, or add workers: waiting does not help"
-                   : "ask for less, or add a larger worker: waiting does not help");
+    reason_add(reasons, REASON_SIZE, detail, size_remedy(core, class, arena));
 }
 
 static void room_reasons(struct reasons *reasons, const struct class *class,
@@ -265,7 +297,7 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
         reason_add(&reasons, REASON_CONSTRAINT, disallowed_text(class, &survey, arena),
                    "relax the constraint, or label a worker so");
     else if (idle < class->ask.ranks)
-        size_reason(&reasons, class, &survey, idle, arena);
+        size_reason(&reasons, core, class, &survey, idle, arena);
     if (survey.allowed && free < class->ask.ranks)
         room_reasons(&reasons, class, &survey, free, arena);
     const char *remedy, *window = reservation_why(core, class, arena, &remedy);
@@ -462,6 +494,18 @@ size_t why_job(const struct core *core, const struct job *job, const struct clas
     return reasons.count;
 }
 
+size_t why_job_and_inputs(const struct core *core, const struct job *job,
+                          const struct class *class, const struct policy_verdict *verdict,
+                          struct arena *arena, struct core_reason *out)
+{
+    const char *remedy, *where;
+    size_t count = why_job(core, job, class, verdict, arena, out);
+    if ((!job->attempt || class != job->class) &&
+        (where = copies_why(core, job, class, arena, &remedy)))
+        out[count++] = (struct core_reason){"inputs", where, remedy};
+    return count;
+}
+
 bool core_waits(const struct core *core, uint64_t job_id)
 {
     const struct job *job = job_find(core, job_id);
@@ -475,7 +519,8 @@ int core_why(const struct core *core, uint64_t job_id, struct arena *arena,
     if (!job || job_state_is_terminal(job->state))
         return -1;
     struct reasons reasons = {.list = arena_alloc(arena, REASON_END * sizeof **out)};
-    reasons.count = why_job(core, job, job->class, &job->class->verdict, arena, reasons.list);
+    reasons.count =
+        why_job_and_inputs(core, job, job->class, &job->class->verdict, arena, reasons.list);
     *out = reasons.list;
     return (int)reasons.count;
 }

@@ -45,6 +45,7 @@ json() { python3 -c "import json, sys; rows = json.load(sys.stdin); print($1)"; 
     before=$(sql "SELECT md5(string_agg(j::text, ' ' ORDER BY job_id)) FROM athanor.jobs j WHERE name = 'next'")
     [[ $(athanor why next --what-if cores=4) == *"size"*"waiting does not help"* ]]
     [[ $(athanor why next --what-if cores=1 --what-if ranks=2 --what-if nodes=2) == *"2 ranks on 2 workers"*"2 h 0 min"* ]]
+    [[ $(athanor why next --what-if cores=1 --what-if ranks=4) == *"its 4 ranks fit on 2 workers: resources: {nodes: 2} spreads them"* ]]
     run athanor why next --what-if queue=nosuch
     [ "$status" -eq 4 ]
     [[ $output == *"there is no queue 'nosuch'"* ]]
@@ -95,5 +96,11 @@ jobs:
 END
     run athanor check wrong.yaml
     [ "$status" -eq 4 ]
-    [[ $output == *"no queue 'nosuch'"* && $output == *"no job '9999'"* && $output == *"4096 x 1024"* ]]
+    [[ $output == *"wrong.yaml:3:48: jobs.a.queue: there is no queue 'nosuch'"* ]]
+    [[ $output == *"no job '9999'"* && $output == *"4096 x 1024"* ]]
+    printf 'athanor: 1\ndefaults:\n  project: nosuch\njobs:\n  a: {kind: command, command: ["true"]}\n' >project.yaml
+    run athanor submit project.yaml
+    [[ $status = 4 && $output == "project.yaml:3:12: jobs.a.project: there is no project 'nosuch'"* ]]
+    run athanor submit project.yaml --set defaults.project=other
+    [[ $status = 4 && $output == "jobs.a.project: there is no project 'other'"* ]]
 }

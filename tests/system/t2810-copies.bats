@@ -120,6 +120,10 @@ Y
     athanor logs "$id" | grep -q '^from maker$'
     athanor logs "$id" | grep -q '^3000000$'
     athanor show "$id" | grep -Eq 'model +2.86 MiB +worker-1 +worker-2 +worker-2 +worker-1 +2.86 MiB'
+    held=$(sed '/constraint/d' reader.yaml | athanor submit - --ids --set hold=true)
+    athanor why "$held" >why.out
+    grep -Eq "inputs +input 'model' \(2.86 MiB\) was made on worker-1, copied to worker-2$" why.out
+    athanor cancel "$held"
     # Without a constraint it goes to whom has the most of it, though worker-1 comes first.
     id=$(sed 's/z1/z3/; s/maker/maker3/' maker.yaml | athanor submit - --ids)
     athanor wait "$id" || told "$id"
