@@ -338,6 +338,59 @@ static int job_facts(struct logs *logs, bool *out_ended, uint64_t *out_ranks, st
     return code;
 }
 
+/* Asks for what the job has not got, and never will: silence would look like a program's. */
+static int check_wishes(const struct logs *logs, const struct args *args, uint64_t ranks,
+                        uint64_t attempts, bool ended)
+{
+    uint64_t rank = args_count(args, "rank", 0), attempt = args_count(args, "attempt", 0);
+    if (args_has(args, "rank") && rank >= ranks)
+        return client_failf(logs->client, EXIT_USAGE,
+                            ranks == 1 ? "job %s has rank 0 only, not %" PRIu64
+                                       : "job %s has no rank %" PRIu64
+                                         ", expected 0 to %" PRIu64,
+                            logs->id, rank, ranks - 1);
+    if (!args_has(args, "attempt") || (attempt > 0 && attempt <= attempts))
+        return EXIT_DONE;
+    if (attempt > 0 && logs->follow && !ended)
+        return EXIT_DONE; /* it may come */
+    return attempts == 0 ? EXIT_DONE
+                         : client_failf(logs->client, EXIT_USAGE,
+                                        "job %s has no attempt %" PRIu64
+                                        ", expected 1 to %" PRIu64,
+                                        logs->id, attempt, attempts);
+}
+
+/* Nothing is printed because there is nothing yet, or never was. */
+static void tell_silence(const struct logs *logs, const char *state, bool held, bool ended)
+{
+    if (ended)
+        fprintf(stderr, "job %s never started: it is %s\n", logs->id, state);
+    else
+        fprintf(stderr, "job %s has not started yet: it is %s%s, 'athanor why %s' says why%s\n",
+                logs->id, state, held ? " and held" : "", logs->id,
+                logs->follow ? "; waiting" : "");
+}
+
+static int check_job(struct logs *logs, const struct args *args)
+{
+    struct pairs pairs = {0};
+    struct msg_table table;
+    pairs_add(&pairs, "ids", logs->id);
+    int code = client_query(logs->client, "jobs", &pairs, 1, &table);
+    pairs_done(&pairs);
+    if (code != EXIT_DONE)
+        return code;
+    if (table_rows(&table) == 0)
+        return client_failf(logs->client, EXIT_REFUSED, "there is no job %s", logs->id);
+    uint64_t attempts = table_u64(&table, 0, "attempt_count");
+    bool ended = !table_is_null(&table, 0, "ended_at");
+    code = check_wishes(logs, args, table_u64(&table, 0, "ranks"), attempts, ended);
+    if (code == EXIT_DONE && table_is_null(&table, 0, "started_at") && attempts == 0)
+        tell_silence(logs, table_text(&table, 0, "state"),
+                     *table_text(&table, 0, "held") == 't', ended);
+    return code;
+}
+
 /* Where to begin: with the newest attempt, or the first that the job will have. */
 static int begin_at_newest(struct logs *logs)
 {
@@ -488,6 +541,8 @@ static int run(struct client *client, const struct args *args)
     int code = read_options(&logs, args);
     if (code == EXIT_DONE)
         code = client_job_id(client, args->words[0], &logs.id);
+    if (code == EXIT_DONE)
+        code = check_job(&logs, args);
     if (code == EXIT_DONE)
         code = begin_at_newest(&logs);
     if (code == EXIT_DONE) {

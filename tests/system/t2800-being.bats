@@ -70,6 +70,18 @@ S
     [ "$status" -eq 2 ]
     run athanor logs "$id" --stream both
     [ "$status" -eq 2 ]
+    run athanor logs "$id" --rank 9
+    [[ $status = 2 && $output == *"job $id has rank 0 only, not 9" ]]
+    run athanor logs "$id" --attempt 3
+    [[ $status = 2 && $output == *"job $id has no attempt 3, expected 1 to 2" ]]
+    wide=$(job wide 'command: ["true"]' "resources: {ranks: 2}" "hold: true")
+    run athanor logs "$wide" --rank 2
+    [[ $status = 2 && $output == *"job $wide has no rank 2, expected 0 to 1" ]]
+    run athanor logs "$wide" --rank 1
+    [[ $status = 0 && $output == "job $wide has not started yet: it is READY and held, 'athanor why $wide' says why" ]]
+    athanor cancel "$wide"
+    run athanor logs "$wide"
+    [[ $status = 0 && $output == "job $wide never started: it is CANCELLED" ]]
     [ "$(sql "SELECT string_agg(DISTINCT attempt || ' ' || superseded, ',') FROM athanor.logs WHERE job_id = $id")" = "1 true,2 false" ]
 }
 
