@@ -139,7 +139,7 @@ struct spec_code {
     const char *cwd;    /* where the program starts: a folder in it, "": its top, "-": not in it */
 };
 
-/* Where a field was given, for refusals that come later; 0: nowhere, by --set, or read from JSON. */
+/* Where a field was given, for refusals that come later; 0: nowhere, by --set, or from JSON. */
 struct spec_mark {
     uint32_t line, column;
 };

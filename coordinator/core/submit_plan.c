@@ -420,8 +420,8 @@ static void rights_check(struct submit_pass *pass, struct spec_job *spec)
         struct spec_mark mark = strcmp(field, "queue") == 0     ? spec->queue_mark
                                 : strcmp(field, "project") == 0 ? spec->project_mark
                                                                 : spec->wall_time_mark;
-        submit_refuse(pass, mark.line, mark.column, arena_printf(pass->arena, "jobs.%s.%s", spec->name, field),
-                      fault);
+        submit_refuse(pass, mark.line, mark.column,
+                      arena_printf(pass->arena, "jobs.%s.%s", spec->name, field), fault);
         return;
     }
     if (spec->limits.wall_time_ms == 0)

@@ -221,8 +221,8 @@ static const char *size_remedy(const struct core *core, const struct class *clas
     size_t nodes = class->ask.nodes_max > 1 ? 0 : nodes_enough(core, class, arena);
     if (nodes > 1)
         return arena_printf(arena,
-                            "its %u ranks fit on %zu workers: resources: {nodes: %zu} spreads them; "
-                            "or ask for less, or add a larger worker: waiting does not help",
+                            "its %u ranks fit on %zu workers: resources: {nodes: %zu} spreads "
+                            "them; or ask for less, or add a larger worker: waiting does not help",
                             class->ask.ranks, nodes, nodes);
     if (class->ask.nodes_max > 1)
         return "ask for less or for other nodes, or add workers: waiting does not help";
