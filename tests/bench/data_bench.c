@@ -16,6 +16,7 @@
 #include "common/base/rng.h"
 #include "worker/engine/data/bpe.h"
 #include "worker/engine/data/tokenizer.h"
+#include "worker/recipes/data/web/html.h"
 #include "worker/recipes/data/web/minhash.h"
 #include "worker/recipes/data/web/repetition.h"
 #include "worker/recipes/data/web/trigram.h"
@@ -279,6 +280,36 @@ static double parse_rate(struct bench *bench)
     return (double)bench->json.length / 1e6 / ((double)(clock() - began) / CLOCKS_PER_SEC);
 }
 
+/* The text as a page with markup around each paragraph, as much again as it is long. */
+static double page_rate(struct bench *bench)
+{
+    static const struct html_skip skip = {{"nav", "footer", "aside", "form"}, 4};
+    struct buf page = {0}, text = {0};
+    double bytes = 0;
+
+    for (size_t at = 0; page.length < 1 << 20;) {
+        size_t take = min_u64(400, bench->length - at);
+        buf_puts(&page, "<div class=\"entry content-main\" id=\"paragraph\">"
+                        "<p style='margin: 0 auto'>");
+        buf_add(&page, bench->text + at, take);
+        buf_puts(&page, "</p><a href=\"https://example.org/a/path/to/a/page.html?query=of-some-"
+                        "length&amp;more\" title=\"A title\">&raquo;</a><script>var a = 1 < 2; "
+                        "document.write('<p>' + a);</script></div>\n");
+        at += take;
+    }
+    clock_t began = clock(), spent;
+    do {
+        buf_clear(&text);
+        html_text(&skip, page.bytes, page.length, &text);
+        bytes += (double)page.length;
+        bench->kept_busy += text.length;
+        spent = clock() - began;
+    } while (spent < CLOCKS_PER_SEC / 2);
+    buf_done(&page);
+    buf_done(&text);
+    return bytes / 1e6 / ((double)spent / CLOCKS_PER_SEC);
+}
+
 /* ---- the table -------------------------------------------------------------------------- */
 
 static void open_bench(struct bench *bench, struct err *err)
@@ -356,6 +387,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         put_row(&bench, rows[i].name, rate(&bench, rows[i].what));
     put_row(&bench, "reading JSON lines", parse_rate(&bench));
+    put_row(&bench, "text of HTML pages", page_rate(&bench));
     for (; at < argc; at++)
         put_tokenizer(&bench, argv[at]);
     return bench.kept_busy == 0; /* which it is not */

@@ -192,6 +192,20 @@ static json_int_t filter_count(const json_t *card, const char *filter)
     return 0;
 }
 
+/* Lines of a job's dataset whose text has the word, or all. */
+static size_t count_texts(const struct place *place, const char *name, const char *word)
+{
+    char *path = job_path(place, name, "/datasets/clean/all.jsonl"), *bytes;
+    size_t length, count = 0;
+
+    OK(file_read(path, 1 << 26, &bytes, &length, &fixture_err));
+    for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));)
+        count += *line && strstr(line, word) != NULL;
+    mem_free(bytes);
+    mem_free(path);
+    return count;
+}
+
 /* ---- the same bytes ---------------------------------------------------------------------- */
 
 static int is_no_dot(const struct dirent *entry)
@@ -409,6 +423,72 @@ static void near_copies_and_shared_passages_are_found_and_then_there_are_none(vo
     mem_free(path);
 }
 
+/* ---- web archives ------------------------------------------------------------------------ */
+
+#define ARCHIVES 5
+#define PAGES    8 /* of an archive; one more is not there */
+
+static void put_record(struct buf *out, const char *id, const char *status, const char *page)
+{
+    char *http = mem_printf("HTTP/1.1 %s\r\nContent-Type: text/html; charset=utf-8\r\n\r\n%s",
+                            status, page);
+
+    buf_printf(out, "WARC/1.1\r\nWARC-Type: response\r\nWARC-Record-ID: <%s>\r\n"
+               "WARC-Target-URI: http://example.org/%s\r\nContent-Type: application/http;"
+               "msgtype=response\r\nContent-Length: %zu\r\n\r\n%s\r\n\r\n", id, id,
+               strlen(http), http);
+    mem_free(http);
+}
+
+static void write_archives(const struct place *place)
+{
+    char id[32], name[32];
+
+    for (uint64_t a = 0; a < ARCHIVES; a++) {
+        struct buf out = {0};
+        for (uint64_t i = 0; i < PAGES; i++) {
+            char *text = prose(8000 + a * PAGES + i);
+            char *page = mem_printf("<html><head><title>T</title></head><body><nav>Menu</nav><p>%s"
+                                    "<p>Copyright &copy; everyone.</body></html>", text);
+            snprintf(id, sizeof id, "a%d-%d", (int)a, (int)i);
+            put_record(&out, id, "200 OK", page);
+            mem_free(page);
+            mem_free(text);
+        }
+        put_record(&out, "gone", "404 Not Found", "gone");
+        snprintf(name, sizeof name, "part-%d", (int)a);
+        char *path = job_path(place, name, ".warc");
+        OK(file_replace(path, out.bytes, out.length, 0644, &fixture_err));
+        mem_free(path);
+        buf_done(&out);
+    }
+}
+
+static void pages_of_archives_are_documents_on_any_number_of_ranks(void **state)
+{
+    static const char *const names[] = {"archives-1", "archives-3"};
+    struct place *place = *state;
+
+    write_archives(place);
+    for (int i = 0; i < 2; i++) {
+        char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {"
+                                "\"name\": \"clean\", \"vocab_size\": 300, "
+                                "\"documents\": [\"%s/part-*.warc\"]}",
+                                place->folder);
+        struct job_run job = {.name = names[i], .spec = spec, .ranks = 1 + 2 * i};
+        run_job_in(place, &job, NULL);
+        mem_free(spec);
+    }
+    assert_same_jobs(place, names[0], names[1]);
+    json_t *card = card_of(place, names[0]);
+    assert_int_equal(filter_count(card, "kept"), ARCHIVES * PAGES);
+    assert_int_equal(filter_count(card, "no_page"), ARCHIVES);
+    /* Said by every page, so it stays in one; what is in <nav> in none. */
+    assert_int_equal(count_texts(place, names[0], "Copyright \xC2\xA9 everyone."), 1);
+    assert_int_equal(count_texts(place, names[0], "Menu"), 0);
+    json_decref(card);
+}
+
 /* ---- scorers ----------------------------------------------------------------------------- */
 
 #define LABELLED 300 /* comments of a labelled set: a third each clean, hateful, obscene */
@@ -493,20 +573,6 @@ static void run_scored(const struct place *place, const char *name, int ranks, c
     mem_free(hate);
     mem_free(nsfw);
     mem_free(topic);
-}
-
-/* Lines of a job's dataset whose text has the word, or all. */
-static size_t count_texts(const struct place *place, const char *name, const char *word)
-{
-    char *path = job_path(place, name, "/datasets/clean/all.jsonl"), *bytes;
-    size_t length, count = 0;
-
-    OK(file_read(path, 1 << 26, &bytes, &length, &fixture_err));
-    for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));)
-        count += *line && strstr(line, word) != NULL;
-    mem_free(bytes);
-    mem_free(path);
-    return count;
 }
 
 /* Every marked sentence goes, and only it; a scorer that drops takes the marked documents. */
@@ -617,6 +683,7 @@ int main(void)
         cmocka_unit_test(filters_of_bloom_and_mixing_do_not_depend_on_the_ranks),
         cmocka_unit_test(a_common_eval_set_and_a_malformed_line_end_a_strict_job),
         cmocka_unit_test(near_copies_and_shared_passages_are_found_and_then_there_are_none),
+        cmocka_unit_test(pages_of_archives_are_documents_on_any_number_of_ranks),
         cmocka_unit_test(scorers_learned_from_labelled_sets_find_what_judges_marked),
         cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
     };

@@ -1,8 +1,10 @@
-/* document.c - see document.h. zlib reads plain files through the same calls. */
+/* document.c - see document.h. */
 #include "worker/recipes/data/web/document.h"
 
 #include "common/base/buf.h"
 #include "common/base/mem.h"
+#include "worker/recipes/data/web/stream.h"
+#include "worker/recipes/data/web/warc.h"
 
 #include <errno.h>
 #include <glob.h>
@@ -10,7 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #define READ_BYTES ((size_t)1 << 18)
 
@@ -85,39 +86,43 @@ int document_parse(const char *line, size_t length, struct document *out, struct
 
 /* ---- files and blocks ------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
+/* What a file is, by its first bytes: gzip, and within it or plain a web archive. */
+static int look_into(const char *path, struct document_file *file, struct err *err)
 {
-    size_t length = strlen(text), bytes = strlen(end);
+    struct stream stream;
+    struct buf first = {0};
+    struct stat about;
+    uint64_t got;
 
-    return length >= bytes && strcmp(text + length - bytes, end) == 0;
+    if (stat(path, &about) < 0)
+        return err_errno(err, "read '%s'", path);
+    if (!S_ISREG(about.st_mode))
+        return err_set(err, ERR_INVALID, "'%s' is no regular file", path);
+    if (stream_open(path, &stream, err) < 0)
+        return -1;
+    int rc = stream_bytes(&stream, 5, &first, &got, err);
+    file->bytes = (uint64_t)about.st_size;
+    file->gzip = rc == 0 && !gzdirect(stream.file);
+    file->archive = got == 5 && memcmp(first.bytes, "WARC/", 5) == 0;
+    buf_done(&first);
+    stream_close(&stream);
+    return rc;
 }
 
+/* Neither gzip nor an archive can be entered in its middle: such a file is one block. */
 static int add_file(struct document_list *list, const char *path, uint64_t block_bytes,
                     struct err *err)
 {
-    struct stat about;
-    unsigned char first[2] = {0};
-    FILE *stream = fopen(path, "rb");
+    struct document_file file = {0};
 
-    if (!stream || fstat(fileno(stream), &about) < 0) {
-        err_errno(err, "read '%s'", path);
-        if (stream)
-            fclose(stream);
+    if (look_into(path, &file, err) < 0)
         return -1;
-    }
-    size_t got = fread(first, 1, 2, stream);
-    fclose(stream);
-    if (!S_ISREG(about.st_mode))
-        return err_set(err, ERR_INVALID, "'%s' is no regular file", path);
-    if (ends_with(path, ".warc") || ends_with(path, ".warc.gz"))
-        return err_set(err, ERR_INVALID, "'%s' is an archive of web pages (WARC); documents are "
-                       "read as JSON lines with \"id\" and \"text\"", path);
+    if (file.archive && !list->has_archive && html_check_encodings(err) < 0)
+        return err_wrap(err, "read '%s'", path);
     if (list->file_count >= DOCUMENT_FILES_MAX)
         return err_set(err, ERR_LIMIT, "more than %d files", DOCUMENT_FILES_MAX);
-    bool gzip = got == 2 && first[0] == 0x1F && first[1] == 0x8B;
-    uint64_t bytes = (uint64_t)about.st_size;
-    for (uint64_t at = 0; at < bytes; at += block_bytes) {
-        bool last = gzip || bytes - at <= block_bytes;
+    for (uint64_t at = 0; at < file.bytes; at += block_bytes) {
+        bool last = file.gzip || file.archive || file.bytes - at <= block_bytes;
         VEC_RESERVE(list->blocks, list->block_count, list->block_capacity);
         list->blocks[list->block_count++] = (struct document_block){
             (uint32_t)list->file_count, at, last ? UINT64_MAX : at + block_bytes};
@@ -125,7 +130,9 @@ static int add_file(struct document_list *list, const char *path, uint64_t block
             break;
     }
     VEC_RESERVE(list->files, list->file_count, list->file_capacity);
-    list->files[list->file_count++] = (struct document_file){mem_strdup(path), bytes, gzip};
+    file.path = mem_strdup(path);
+    list->files[list->file_count++] = file;
+    list->has_archive = list->has_archive || file.archive;
     return 0;
 }
 
@@ -156,61 +163,6 @@ void document_list_done(struct document_list *list)
 
 /* ---- reading a block -------------------------------------------------------------------- */
 
-struct lines {
-    const struct document_file *file;
-    gzFile stream;
-    char *room;      /* READ_BYTES */
-    size_t at, held; /* in the room */
-    uint64_t offset; /* of room[at] in the (decompressed) file */
-    struct buf line;
-};
-
-static int fill(struct lines *lines, struct err *err)
-{
-    int got = gzread(lines->stream, lines->room, READ_BYTES), code;
-
-    lines->at = 0;
-    lines->held = got > 0 ? (size_t)got : 0;
-    if (got < 0) {
-        const char *why = gzerror(lines->stream, &code);
-        return code == Z_ERRNO ? err_errno(err, "read '%s'", lines->file->path)
-                               : err_set(err, ERR_PROTOCOL, "'%s' is damaged: %s",
-                                         lines->file->path, why);
-    }
-    /* zlib reports a file that ends within a stream only here. */
-    if (got == 0 && gzerror(lines->stream, &code) && code == Z_BUF_ERROR)
-        return err_set(err, ERR_PROTOCOL, "'%s' is damaged: it ends too early", lines->file->path);
-    return 0;
-}
-
-/* The next line without its end in lines->line. *out: false at the end of the file. */
-static int next_line(struct lines *lines, bool *out, struct err *err)
-{
-    buf_clear(&lines->line);
-    for (bool any = false;;) {
-        if (lines->at == lines->held && fill(lines, err) < 0)
-            return -1;
-        if (lines->held == 0) {
-            *out = any;
-            return 0;
-        }
-        any = true;
-        const char *from = lines->room + lines->at;
-        const char *end = memchr(from, '\n', lines->held - lines->at);
-        size_t bytes = end ? (size_t)(end - from) : lines->held - lines->at;
-        buf_add(&lines->line, from, bytes);
-        lines->at += bytes + (end != NULL);
-        lines->offset += bytes + (end != NULL);
-        if (lines->line.length > DOCUMENT_LINE_MAX)
-            return err_set(err, ERR_PROTOCOL, "'%s': a line has more than %zu bytes",
-                           lines->file->path, DOCUMENT_LINE_MAX);
-        if (end) {
-            *out = true;
-            return 0;
-        }
-    }
-}
-
 /* What lies before a block is counted once, at the speed of memory: every line has its number. */
 static int count_lines(const struct document_file *file, uint64_t until, uint64_t *out,
                        struct err *err)
@@ -239,14 +191,14 @@ static bool is_blank(const struct buf *line)
     return strspn(buf_text(line), " \t\r") >= line->length;
 }
 
-static int visit_line(struct lines *lines, uint64_t number, document_visit visit, void *argument,
-                      struct err *err)
+static int visit_line(const struct document_file *file, const struct stream *stream,
+                      uint64_t number, document_visit visit, void *argument, struct err *err)
 {
     struct document document = {0};
     struct err why = {0};
-    struct document_line line = {.file = lines->file, .number = number};
+    struct document_line line = {.file = file, .number = number};
 
-    if (document_parse(lines->line.bytes, lines->line.length, &document, &why) < 0)
+    if (document_parse(stream->line.bytes, stream->line.length, &document, &why) < 0)
         line.malformed = why.text;
     else
         line.document = &document;
@@ -255,31 +207,156 @@ static int visit_line(struct lines *lines, uint64_t number, document_visit visit
     return rc;
 }
 
-static int read_lines(struct lines *lines, const struct document_block *block,
-                      document_visit visit, void *argument, struct err *err)
+static int read_lines(const struct document_file *file, struct stream *stream,
+                      const struct document_block *block, document_visit visit, void *argument,
+                      struct err *err)
 {
-    uint64_t number;
+    uint64_t number = 0;
     bool more = true;
 
-    if (block->begin > 0) { /* the line that began before is the other block's */
-        lines->offset = block->begin - 1;
-        if (gzseek(lines->stream, (z_off_t)lines->offset, SEEK_SET) < 0)
-            return err_errno(err, "read '%s'", lines->file->path);
-        if (next_line(lines, &more, err) < 0 ||
-            count_lines(lines->file, lines->offset, &number, err) < 0)
-            return -1;
-    } else {
-        number = 0;
-    }
-    while (more && lines->offset < block->end) {
-        if (next_line(lines, &more, err) < 0)
+    if (block->begin > 0 && /* the line that began before is the other block's */
+        (stream_seek(stream, block->begin - 1, err) < 0 || stream_line(stream, &more, err) < 0 ||
+         count_lines(file, stream->offset, &number, err) < 0))
+        return -1;
+    while (more && stream->offset < block->end) {
+        if (stream_line(stream, &more, err) < 0)
             return -1;
         number += more;
-        if (more && !is_blank(&lines->line) &&
-            visit_line(lines, number, visit, argument, err) < 0)
+        if (more && !is_blank(&stream->line) &&
+            visit_line(file, stream, number, visit, argument, err) < 0)
             return -1;
     }
     return 0;
+}
+
+/* ---- web archives ----------------------------------------------------------------------- */
+
+struct records {
+    const struct document_list *list;
+    const struct document_file *file;
+    struct stream stream;
+    uint64_t number; /* of the record, from 1 */
+    struct buf header, content, text;
+    document_visit visit;
+    void *argument;
+};
+
+static int tell(struct records *records, struct document *document, const char *malformed,
+                const char *no_page, struct err *err)
+{
+    struct document_line line = {.file = records->file, .number = records->number,
+                                 .document = document, .malformed = malformed,
+                                 .no_page = no_page};
+
+    return records->visit(records->argument, &line, err);
+}
+
+/* The header's lines up to the blank one. *why: not whole (constant). */
+static int read_header(struct records *records, const char **why, struct err *err)
+{
+    struct stream *stream = &records->stream;
+
+    buf_clear(&records->header);
+    for (bool more;;) {
+        if (stream_line(stream, &more, err) < 0)
+            return -1;
+        if (!more)
+            *why = "the file ends within a record's header";
+        else if (records->header.length + stream->line.length > WARC_HEADER_MAX)
+            *why = "a record's header has more than 1 MiB";
+        if (*why || is_blank(&stream->line))
+            return 0;
+        buf_add(&records->header, buf_text(&stream->line), stream->line.length);
+        buf_putc(&records->header, '\n');
+    }
+}
+
+static int take_page(struct records *records, const struct warc_header *header, struct err *err)
+{
+    struct document document = {0};
+
+    buf_clear(&records->text);
+    const char *wrong = header->length > WARC_RECORD_MAX
+                            ? "a record of more than 256 MiB"
+                            : warc_page_text(header, &records->list->skip,
+                                             buf_text(&records->content), records->content.length,
+                                             &records->text);
+    document.id = mem_strdup(*header->id ? header->id : header->uri);
+    document.url = *header->uri ? mem_strdup(header->uri) : NULL;
+    document.source = mem_strdup("");
+    document.length = records->text.length;
+    document.text = mem_strndup(buf_text(&records->text), records->text.length);
+    int rc = tell(records, &document, NULL, wrong, err);
+    document_done(&document);
+    return rc;
+}
+
+/* A record behind its version line. */
+static int read_record(struct records *records, struct err *err)
+{
+    struct warc_header header = {0};
+    struct err why = {0};
+    const char *torn = NULL;
+    uint64_t got = 0;
+
+    records->number++;
+    buf_clear(&records->content);
+    if (read_header(records, &torn, err) < 0)
+        return -1;
+    if (!torn &&
+        warc_header_parse(buf_text(&records->header), records->header.length, &header, &why) < 0)
+        torn = why.text;
+    if (torn)
+        return tell(records, NULL, torn, NULL, err);
+    bool wanted = warc_is_document(&header) && header.length <= WARC_RECORD_MAX;
+    int rc = stream_bytes(&records->stream, header.length, wanted ? &records->content : NULL, &got,
+                          err);
+    if (rc == 0 && got < header.length)
+        rc = tell(records, NULL, "the file ends within a record", NULL, err);
+    else if (rc == 0 && warc_is_document(&header))
+        rc = take_page(records, &header, err);
+    warc_header_done(&header);
+    return rc;
+}
+
+/* Lines between records are blank. What else stands there is one malformed record, to the next line
+ * that begins one. */
+static int read_records(struct records *records, struct err *err)
+{
+    struct stream *stream = &records->stream;
+    bool more = true, lost = false;
+
+    for (;;) {
+        if (stream_line(stream, &more, err) < 0)
+            return -1;
+        if (!more)
+            return 0;
+        if (warc_is_version(buf_text(&stream->line), stream->line.length)) {
+            lost = false;
+            if (read_record(records, err) < 0)
+                return -1;
+        } else if (!lost && !is_blank(&stream->line)) {
+            lost = true;
+            records->number++;
+            if (tell(records, NULL, "no record of WARC/1.0 or 1.1 begins here", NULL, err) < 0)
+                return -1;
+        }
+    }
+}
+
+static int read_archive(const struct document_list *list, const struct document_file *file,
+                        document_visit visit, void *argument, struct err *err)
+{
+    struct records records = {.list = list, .file = file, .visit = visit, .argument = argument};
+    int rc = stream_open(file->path, &records.stream, err);
+
+    if (rc == 0)
+        rc = read_records(&records, err);
+    stream_close(&records.stream);
+    buf_done(&records.header);
+    buf_done(&records.content);
+    buf_done(&records.text);
+    return rc;
 }
 
 int document_read(const struct document_list *list, size_t block, document_visit visit,
@@ -287,18 +364,14 @@ int document_read(const struct document_list *list, size_t block, document_visit
 {
     CHECK(block < list->block_count);
     const struct document_block *range = &list->blocks[block];
-    struct lines lines = {.file = &list->files[range->file], .room = mem_alloc(READ_BYTES)};
-    int rc;
+    const struct document_file *file = &list->files[range->file];
+    struct stream stream;
 
-    errno = 0;
-    lines.stream = gzopen(lines.file->path, "rb");
-    if (lines.stream)
-        rc = read_lines(&lines, range, visit, argument, err);
-    else
-        rc = err_errno(err, "read '%s'", lines.file->path);
-    if (lines.stream)
-        gzclose(lines.stream);
-    buf_done(&lines.line);
-    mem_free(lines.room);
+    if (file->archive)
+        return read_archive(list, file, visit, argument, err);
+    if (stream_open(file->path, &stream, err) < 0)
+        return -1;
+    int rc = read_lines(file, &stream, range, visit, argument, err);
+    stream_close(&stream);
     return rc;
 }

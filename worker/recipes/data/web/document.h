@@ -1,18 +1,22 @@
-/* document.h - documents as JSON lines, in blocks that ranks can read alone.
+/* document.h - documents as JSON lines or in web archives, in blocks that ranks can read alone.
  *
  * A line is an object with the texts "id" and "text", and maybe "source" and "url" (or
  * "metadata": {"url"}); the rest is ignored, blank lines are none. What is not is malformed:
  * counted and named FILE:LINE, or refused, as the job says. A zero character within a text
  * becomes U+FFFD. Files whose name ends in .gz, or that are gzip, are decompressed.
  *
- * A block is the lines that begin within a range of bytes of one file. A gzip file cannot be
- * entered in its middle, so it is one block: its decompressed size is then what a rank holds. */
+ * A file that begins with "WARC/" is a web archive (warc.h): its pages are the documents, their
+ * text made of HTML (html.h), id the record's and url the page's.
+ *
+ * A block is the lines that begin within a range of bytes of one file. Gzip and archives cannot be
+ * entered in their middle, so such a file is one block: its decompressed texts are then what a rank
+ * holds. */
 #ifndef ATHANOR_WEB_DOCUMENT_H
 #define ATHANOR_WEB_DOCUMENT_H
 
 #include "common/base/err.h"
+#include "worker/recipes/data/web/html.h"
 
-#define DOCUMENT_LINE_MAX ((size_t)256 << 20) /* bytes of a line: no published corpus has longer */
 #define DOCUMENT_FILES_MAX 1000000
 
 struct document {
@@ -29,7 +33,7 @@ void document_done(struct document *document); /* a zeroed struct is fine */
 struct document_file {
     char *path;
     uint64_t bytes; /* on disk */
-    bool gzip;
+    bool gzip, archive;
 };
 struct document_block {
     uint32_t file;
@@ -40,23 +44,26 @@ struct document_list {
     size_t file_count, file_capacity;
     struct document_block *blocks;
     size_t block_count, block_capacity;
+    struct html_skip skip; /* elements to leave out of pages; the caller's to set */
+    bool has_archive;
 };
 /* Adds the files of a shell pattern, sorted by name, cut into blocks of at least one line.
- * Errors: ERR_NOT_FOUND when nothing matches, ERR_INVALID for a WARC file, ERR_LIMIT, ERR_IO. */
+ * Errors: ERR_NOT_FOUND when nothing matches, ERR_LIMIT, ERR_IO, ERR_PROTOCOL for damaged gzip. */
 int document_list_add(struct document_list *list, const char *pattern, uint64_t block_bytes,
                       struct err *err) WARN_UNUSED;
 void document_list_done(struct document_list *list);
 
-/* One line of a block: a document, or why it is none. */
+/* One line of a block, or record of an archive: a document, or why it is none. */
 struct document_line {
     const struct document_file *file;
     uint64_t number;           /* in the file, from 1 */
     struct document *document; /* NULL: malformed. The visitor may take its texts (set NULL) */
     const char *malformed;     /* why */
+    const char *no_page;       /* why what a crawler got is no page: then a document without text */
 };
 typedef int (*document_visit)(void *argument, struct document_line *line, struct err *err);
 /* Calls visit for each line that is not blank. Errors: those of visit; ERR_IO; ERR_PROTOCOL for
- * damaged gzip or a line over DOCUMENT_LINE_MAX, naming FILE:LINE. */
+ * damaged gzip or a line over STREAM_LINE_MAX, naming the file. */
 int document_read(const struct document_list *list, size_t block, document_visit visit,
                   void *argument, struct err *err) WARN_UNUSED;
 

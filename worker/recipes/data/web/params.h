@@ -7,7 +7,10 @@
 /* clang-format off */
 #define WEB_PARAMS(STAGES, NORMALISE, SCORERS, TOPICS) \
     {"documents", PARAM_LIST, "", 0, 0, NULL, \
-     "shell patterns of JSON lines, plain or gzip, with id, text and maybe source and url"}, \
+     "shell patterns of JSON lines with id, text and maybe source and url, or of web archives " \
+     "(WARC, WET); plain or gzip"}, \
+    {"html_skip", PARAM_LIST, "nav;footer;aside;form;menu;dialog", 0, 0, NULL, \
+     "elements of the pages of archives that are left out with all within them"}, \
     {"stages", PARAM_LIST, STAGES, 0, 0, NULL, \
      "what documents pass, in this order; a stage whose input is not given is left out"}, \
     {"malformed", PARAM_CHOICE, "skip", 0, 0, "skip|fail", \

@@ -58,6 +58,9 @@ static int take_line(void *argument, struct document_line *line, struct err *err
     if (line->document) {
         item->document = *line->document;
         *line->document = (struct document){0};
+        if (line->no_page)
+            item->verdict = FILTER_NO_PAGE;
+        item->malformed = mem_strdup(line->no_page);
     } else {
         item->verdict = FILTER_MALFORMED;
         item->malformed = mem_strdup(line->malformed);

@@ -152,6 +152,8 @@ static int visit_document(void *argument, struct document_line *line, struct err
 {
     const struct reading *reading = argument;
 
+    if (line->no_page)
+        return 0;
     if (!line->document)
         return err_set(err, ERR_PROTOCOL, "%s:%llu %s", line->file->path,
                        (unsigned long long)line->number, line->malformed);
@@ -192,7 +194,8 @@ static int read_file(const struct reading *reading, const char *path, struct err
     size_t length;
     int rc;
 
-    if (ends_with(path, ".gz") || (lines && reading->mode == TEXTS_DOCUMENTS))
+    if (ends_with(path, ".gz") || ends_with(path, ".warc") ||
+        (lines && reading->mode == TEXTS_DOCUMENTS))
         return read_documents(reading, path, err);
     if (file_read(path, FILE_BYTES_MAX, &bytes, &length, err) < 0)
         return -1;

@@ -1,7 +1,7 @@
 /* texts.h - all texts of a pattern of files, for what is learned or compared with.
  *
  * .jsonl: the documents' texts (document.h) or, with TEXTS_STRINGS, every string within each
- * line's value, whatever its shape. .gz: documents, one a line. .json: every string within it.
+ * line's value, whatever its shape. .gz, .warc: documents. .json: every string within it.
  * .csv: every field. Anything else is plain text, cut at blank lines. */
 #ifndef ATHANOR_WEB_TEXTS_H
 #define ATHANOR_WEB_TEXTS_H

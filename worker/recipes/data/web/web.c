@@ -384,6 +384,11 @@ static int list_documents(struct run *run, struct web *web, struct err *err)
     if (!input && run_list_count(run, "documents") == 0)
         return err_set(err, ERR_INVALID, "neither params.documents nor inputs.data says which "
                        "documents to read");
+    web->list.skip.count = run_list_count(run, "html_skip");
+    if (web->list.skip.count > HTML_SKIP_MAX)
+        return err_set(err, ERR_LIMIT, "params.html_skip: more than %d elements", HTML_SKIP_MAX);
+    for (size_t i = 0; i < web->list.skip.count; i++)
+        web->list.skip.names[i] = run_list_item(run, "html_skip", i);
     if (input && list_dataset(web, input, block, err) < 0)
         return -1;
     for (size_t i = 0; i < run_list_count(run, "documents"); i++)

@@ -63,7 +63,7 @@ const char *edit_name(enum edit edit);
 struct item {
     struct document document; /* zeroed when malformed */
     uint64_t line;            /* of its file */
-    char *malformed;          /* why; NULL */
+    char *malformed;          /* why, or why it is no page; NULL */
     enum filter verdict;      /* FILTER_KEPT so far */
     double value;             /* the measure that decided; NAN: none */
     struct spans spans;
