@@ -10,6 +10,8 @@
 #include "common/base/parse.h"
 #include "common/net/token.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <sodium.h>
@@ -160,8 +162,39 @@ static int slot_clear(struct pilot *pilot, const struct pool *pool, uint32_t slo
     return file_remove_tree(slot_dir(pilot, pool, slot, arena), err);
 }
 
-static void allocation_over(struct pilot *pilot, struct pool *pool, struct allocation *allocation,
-                            struct arena *arena)
+/* 0: the name is not that of a slot's folder. */
+static uint32_t slot_of_name(const struct pool *pool, const char *name)
+{
+    size_t length = strlen(pool->config->name);
+    uint64_t slot;
+    struct err err;
+    if (strncmp(name, pool->config->name, length) != 0 || name[length] != '-' ||
+        parse_u64(name + length + 1, &slot, &err) < 0 || slot > UINT32_MAX)
+        return 0;
+    return (uint32_t)slot;
+}
+
+/* Clears slots without an allocation: of one that is over, or was refused, or ended while no pilot
+ * ran or the coordinator was away. The folder goes last, so that its presence says enough. */
+static void slots_sweep(struct pilot *pilot, const struct pool *pool, struct arena *arena)
+{
+    DIR *folder = opendir(pilot->config->dir);
+    struct err err;
+    if (!folder) {
+        log_warn("pool %s: reading '%s': %s", pool->config->name, pilot->config->dir,
+                 strerror(errno));
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        uint32_t slot = slot_of_name(pool, entry->d_name);
+        if (slot > 0 && !pool_slot_is_used(pool, slot) &&
+            slot_clear(pilot, pool, slot, arena, &err) < 0)
+            log_warn("pool %s: slot %u: %s", pool->config->name, slot, err.text);
+    }
+    closedir(folder);
+}
+
+static void allocation_over(struct pool *pool, struct allocation *allocation, struct arena *arena)
 {
     const char *id = arena_printf(arena, "%" PRIu64, allocation->id), *reason = "";
     const char *words[] = {"scontrol", "show", "job", "-o", id, NULL};
@@ -171,12 +204,9 @@ static void allocation_over(struct pilot *pilot, struct pool *pool, struct alloc
     if (command_run(words, SLURM_TIMEOUT_MS, &out, &err) == 0)
         end = slurm_parse_end(buf_text(&out), out.length, arena, &reason);
     buf_done(&out);
-    uint32_t slot = allocation->slot;
     log_info("pool %s: allocation %s is over (%s)", pool->config->name, id, reason);
     pool_ended(pool, allocation, end, clock_steady_ms(),
                arena_printf(arena, "allocation %s: %s", id, reason));
-    if (slot_clear(pilot, pool, slot, arena, &err) < 0)
-        log_warn("pool %s: slot %u: %s", pool->config->name, slot, err.text);
 }
 
 static void allocations_take(struct pilot *pilot, struct pool *pool, const struct slurm_job *jobs,
@@ -211,11 +241,11 @@ static int slurm_look(struct pilot *pilot, struct arena *arena, struct err *err)
     return rc;
 }
 
-static void overs_take(struct pilot *pilot, struct pool *pool, struct arena *arena)
+static void overs_take(struct pool *pool, struct arena *arena)
 {
     for (size_t i = pool->count; i > 0; i--)
         if (!pool->allocations[i - 1].listed)
-            allocation_over(pilot, pool, &pool->allocations[i - 1], arena);
+            allocation_over(pool, &pool->allocations[i - 1], arena);
 }
 
 /* ---- asking for more --------------------------------------------------------------------------
@@ -361,8 +391,6 @@ static void submit(struct pilot *pilot, struct pool *pool, struct arena *arena)
     if (sbatch(pilot, pool, slot, arena, &id, &err) < 0) {
         log_warn("pool %s: %s", pool->config->name, err.text);
         pool_ended(pool, NULL, END_REFUSED, clock_steady_ms(), err.text);
-        if (slot_clear(pilot, pool, slot, arena, &err) < 0)
-            log_warn("pool %s: slot %u: %s", pool->config->name, slot, err.text);
         return;
     }
     log_info("pool %s: asked for allocation %" PRIu64 ", %" PRIu64 " jobs wait", pool->config->name,
@@ -401,7 +429,7 @@ static void pool_look(struct pilot *pilot, struct pool *pool, struct demand *dem
                       struct arena *arena)
 {
     struct pool_decision decision;
-    overs_take(pilot, pool, arena);
+    overs_take(pool, arena);
     pool->wanted = pool_nodes_wanted(pool->config, demands, count, &pool->jobs);
     pool_decide(pool, clock_steady_ms(), arena, &decision);
     demands_take(pool, demands, count);
@@ -409,6 +437,7 @@ static void pool_look(struct pilot *pilot, struct pool *pool, struct demand *dem
         cancel(pool, decision.cancel[i], arena);
     for (uint64_t i = 0; i < decision.submit && pool->backoff_until_ms <= clock_steady_ms(); i++)
         submit(pilot, pool, arena);
+    slots_sweep(pilot, pool, arena);
 }
 
 static int look(struct pilot *pilot, struct arena *arena, struct err *err)

@@ -160,15 +160,19 @@ struct allocation *pool_add(struct pool *pool, uint64_t id, uint32_t slot)
     return &pool->allocations[pool->count++];
 }
 
+bool pool_slot_is_used(const struct pool *pool, uint32_t slot)
+{
+    for (size_t i = 0; i < pool->count; i++)
+        if (pool->allocations[i].slot == slot)
+            return true;
+    return false;
+}
+
 uint32_t pool_free_slot(const struct pool *pool)
 {
-    for (uint32_t slot = 1; slot <= pool->config->allocations_max; slot++) {
-        bool used = false;
-        for (size_t i = 0; i < pool->count; i++)
-            used = used || pool->allocations[i].slot == slot;
-        if (!used)
+    for (uint32_t slot = 1; slot <= pool->config->allocations_max; slot++)
+        if (!pool_slot_is_used(pool, slot))
             return slot;
-    }
     return 0;
 }
 

@@ -73,6 +73,7 @@ uint64_t pool_nodes_wanted(const struct pool_config *config, const struct demand
 void pool_done(struct pool *pool);
 struct allocation *pool_find(struct pool *pool, uint64_t id);
 struct allocation *pool_add(struct pool *pool, uint64_t id, uint32_t slot);
+bool pool_slot_is_used(const struct pool *pool, uint32_t slot);
 uint32_t pool_free_slot(const struct pool *pool); /* 0: none */
 /* What to do now; pool->jobs and pool->wanted are set. */
 void pool_decide(struct pool *pool, uint64_t now_ms, struct arena *arena,

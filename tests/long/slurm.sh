@@ -119,8 +119,12 @@ say "an allocation was taken away, its job runs in the next one"
 [ "$(pool cpu .failures)" = 0 ]
 athanor cancel "$taken" >/dev/null
 
-# A pilot that was killed goes on with what it finds.
+# A pilot that was killed goes on with what it finds, and ends the keys of allocations that ended
+# without it.
 kill -9 "$pilot_pid"; wait "$pilot_pid" 2>/dev/null || true
+scancel --me
+until_true 60 slurm_idle
+find "$ATHANOR_HOME/shared" -maxdepth 1 -name 'cpu-*' | grep -q . # of the one it knew
 ATHANOR_KEY=$ATHANOR_HOME/hpc.key athanor pilot run --config "$ATHANOR_HOME/pilot.yaml" 2>>"$ATHANOR_HOME/pilot.log" &
 pilot_pid=$!
 until_true 90 none_alive
