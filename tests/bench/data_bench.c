@@ -14,8 +14,10 @@
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "common/base/rng.h"
+#include "worker/engine/comm.h"
 #include "worker/engine/data/bpe.h"
 #include "worker/engine/data/tokenizer.h"
+#include "worker/recipes/data/web/cluster.h"
 #include "worker/recipes/data/web/html.h"
 #include "worker/recipes/data/web/minhash.h"
 #include "worker/recipes/data/web/repetition.h"
@@ -38,6 +40,8 @@ struct bench {
     struct buf json;          /* the same as JSON lines */
     struct classifier *langid, *hate;
     struct features features;
+    struct word_spread spread;
+    struct vectors vectors;
     struct minhash minhash;
     struct shingles shingles;
     struct trigram *trigram;
@@ -232,6 +236,19 @@ static void do_sentences(struct bench *bench, const char *text, size_t length)
     }
 }
 
+static void do_spread(struct bench *bench, const char *text, size_t length)
+{
+    word_spread_add(&bench->spread, text, length);
+    bench->kept_busy += (uint64_t)bench->spread.count;
+}
+
+static void do_vector(struct bench *bench, const char *text, size_t length)
+{
+    bench->vectors.count = 0;
+    vectors_add_text(&bench->vectors, &bench->spread, text, length);
+    bench->kept_busy += (uint64_t)bench->vectors.items[0] + 1;
+}
+
 static void do_count(struct bench *bench, const char *text, size_t length)
 {
     static struct word_counts counts;
@@ -310,6 +327,31 @@ static double page_rate(struct bench *bench)
     return bytes / 1e6 / ((double)spent / CLOCKS_PER_SEC);
 }
 
+/* A round of k-means over all documents, with as many clusters as the card would have. */
+static double round_rate(struct bench *bench, struct err *err)
+{
+    struct comm comm = {.size = 1};
+    struct vectors vectors = {.width = CLUSTER_WIDTH};
+    struct clusters clusters;
+    uint64_t *order = mem_array(bench->documents + 1, sizeof *order);
+
+    for (size_t d = 0; d < bench->documents; d++) {
+        order[d] = rng_at(4, d, 0);
+        vectors_add_text(&vectors, &bench->spread, bench->text + d * DOCUMENT_BYTES,
+                         DOCUMENT_BYTES);
+    }
+    clock_t began = clock();
+    must(clusters_find(&comm, &vectors, order, cluster_count((int64_t)bench->documents), 3,
+                       &clusters, err), err);
+    double spent = (double)(clock() - began) / CLOCKS_PER_SEC;
+    double bytes = (double)(bench->documents * DOCUMENT_BYTES) * (clusters.rounds + 1);
+    bench->kept_busy += clusters.count;
+    clusters_done(&clusters);
+    vectors_done(&vectors);
+    mem_free(order);
+    return bytes / 1e6 / spent;
+}
+
 /* ---- the table -------------------------------------------------------------------------- */
 
 static void open_bench(struct bench *bench, struct err *err)
@@ -366,10 +408,12 @@ int main(int argc, char **argv)
                 {"keys of paragraphs", do_keys},
                 {"perplexity", do_perplexity},
                 {"minhash 14 x 8", do_minhash},
+                {"cluster: counting words", do_spread},
+                {"cluster: vectors", do_vector},
                 {"language + gopher + c4 + pii", do_dolma},
                 {"tokenizer: counting pieces", do_count},
                 {"tokenizer: encoding", do_encode}};
-    struct bench bench = {0};
+    struct bench bench = {.vectors.width = CLUSTER_WIDTH};
     struct err err;
     uint64_t megabytes = 32; /* more than caches hold */
 
@@ -387,6 +431,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         put_row(&bench, rows[i].name, rate(&bench, rows[i].what));
     put_row(&bench, "reading JSON lines", parse_rate(&bench));
+    put_row(&bench, "cluster: a round of k-means", round_rate(&bench, &err));
     put_row(&bench, "text of HTML pages", page_rate(&bench));
     for (; at < argc; at++)
         put_tokenizer(&bench, argv[at]);

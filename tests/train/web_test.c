@@ -632,6 +632,122 @@ static void scorers_learned_from_labelled_sets_find_what_judges_marked(void **st
     mem_free(more);
 }
 
+/* ---- clusters ---------------------------------------------------------------------------- */
+
+#define OF_EACH 40 /* documents of knowledge (k...) and advertisements (a...) */
+
+static void write_groups(const struct place *place)
+{
+    struct buf out = {0};
+    char *path = job_path(place, "groups", ".jsonl"), id[32];
+
+    for (uint64_t i = 0; i < 2 * OF_EACH; i++) {
+        struct buf text = {0};
+        for (uint64_t w = 0; w < 40; w++)
+            buf_printf(&text, "%s%d ", i % 2 ? "offer" : "element", (int)(rng_at(i, w, 0) % 25));
+        buf_puts(&text, i % 2 ? "Buy it cheaply. Cheaply buy it, cheaply!"
+                              : "As is known. It is known, as is known.");
+        snprintf(id, sizeof id, "%c%d", i % 2 ? 'a' : 'k', (int)i);
+        put(&out, id, "web", NULL, text.bytes);
+        buf_done(&text);
+    }
+    OK(file_replace(path, out.bytes, out.length, 0644, &fixture_err));
+    buf_done(&out);
+    mem_free(path);
+}
+
+static void run_clusters(const struct place *place, const char *name, int ranks, const char *more)
+{
+    char *topic = checkpoint_of(place, "topic", 40);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"inputs\": {\"quality\": "
+                            "{\"path\": \"%s\"}}, \"params\": {\"name\": \"clean\", "
+                            "\"documents\": [\"%s/groups.jsonl\"], \"vocab_size\": 300, "
+                            "\"quality_label\": \"knowledge\", "
+                            "\"stages\": [\"minhash\", \"cluster\"], "
+                            "\"block_bytes\": 4096%s}", topic, place->folder, more);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+    mem_free(topic);
+}
+
+/* What the job tells of its clusters, by number. */
+static json_t *clusters_of(const struct place *place, const char *name)
+{
+    char *path = job_path(place, name, "/web/clusters.jsonl"), *bytes;
+    json_t *all = json_array();
+    size_t length;
+
+    OK(file_read(path, 1 << 24, &bytes, &length, &fixture_err));
+    for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));)
+        if (*line)
+            json_array_append_new(all, json_loads(line, 0, NULL));
+    mem_free(bytes);
+    mem_free(path);
+    return all;
+}
+
+static double number_in(const json_t *cluster, const char *name)
+{
+    return json_number_value(json_object_get(cluster, name));
+}
+
+/* Looked at first, without a drop; then the bad ones are named, and gone with all they have. */
+static void clusters_are_told_first_and_dropped_when_named(void **state)
+{
+    struct place *place = *state;
+    struct buf more = {0};
+    json_int_t documents = 0;
+    size_t i;
+
+    write_groups(place);
+    run_clusters(place, "clusters-1", 1, "");
+    run_clusters(place, "clusters-3", 3, "");
+    assert_same_jobs(place, "clusters-1", "clusters-3");
+    json_t *all = clusters_of(place, "clusters-1"), *cluster, *card;
+    buf_puts(&more, ", \"cluster_keep\": [");
+    json_array_foreach(all, i, cluster) {
+        const json_t *first = json_array_get(json_object_get(cluster, "samples"), 0);
+        const char *id = json_string_value(json_object_get(first, "id"));
+        assert_int_equal(json_array_size(json_object_get(cluster, "samples")) < 3,
+                         number_in(cluster, "documents") < 3);
+        assert_int_equal(*id == 'a', number_in(cluster, "label") < 0.5);
+        if (*id == 'a')
+            buf_printf(&more, "%s\"%zu=0\"", more.bytes[more.length - 1] == '[' ? "" : ", ", i);
+        documents += (json_int_t)number_in(cluster, "documents");
+    }
+    assert_int_equal(documents, 2 * OF_EACH);
+    assert_in_range(json_array_size(all), 2, 7); /* of the root of half of 80 */
+    buf_puts(&more, "]");
+    run_clusters(place, "clusters-named", 2, more.bytes);
+    card = card_of(place, "clusters-named");
+    assert_int_equal(filter_count(card, "cluster"), OF_EACH);
+    assert_int_equal(filter_count(card, "kept"), OF_EACH);
+    assert_int_equal(count_texts(place, "clusters-named", "Buy it"), 0);
+    json_decref(card);
+    json_decref(all);
+    /* A share of the worst: the lowest labels, and no document of another cluster. */
+    run_clusters(place, "clusters-worst", 1, ", \"cluster_drop_pct\": 40");
+    all = clusters_of(place, "clusters-worst");
+    double dropped_most = 0, kept_least = 1, gone = 0;
+    json_array_foreach(all, i, cluster) {
+        double label = number_in(cluster, "label");
+        if (number_in(cluster, "rate") == 0) {
+            dropped_most = fmax(dropped_most, label);
+            gone += number_in(cluster, "documents");
+        } else {
+            kept_least = fmin(kept_least, label);
+        }
+    }
+    card = card_of(place, "clusters-worst");
+    assert_true(gone > 0 && dropped_most <= kept_least);
+    assert_int_equal(filter_count(card, "cluster"), (json_int_t)gone);
+    json_decref(card);
+    json_decref(all);
+    buf_done(&more);
+}
+
 /* ---- languages --------------------------------------------------------------------------- */
 
 static void languages_are_told_apart_on_texts_not_learned_from(void **state)
@@ -685,6 +801,7 @@ int main(void)
         cmocka_unit_test(near_copies_and_shared_passages_are_found_and_then_there_are_none),
         cmocka_unit_test(pages_of_archives_are_documents_on_any_number_of_ranks),
         cmocka_unit_test(scorers_learned_from_labelled_sets_find_what_judges_marked),
+        cmocka_unit_test(clusters_are_told_first_and_dropped_when_named),
         cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
     };
     return cmocka_run_group_tests(tests, place_open, place_close);

@@ -1,12 +1,14 @@
 /* build.c - see build.h. */
 #include "worker/recipes/data/web/build.h"
 
+#include "common/base/file.h"
 #include "common/base/json_text.h"
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "common/base/rng.h"
 #include "worker/recipes/data/web/chars.h"
 #include "worker/recipes/data/web/group.h"
+#include "worker/recipes/data/web/sorting.h"
 #include "worker/recipes/data/web/web.h"
 
 #include <math.h>
@@ -15,6 +17,7 @@
 
 #define CARD_BYTES_MAX   49152 /* a report's line has 65536 (report.h), other members 4 KiB */
 #define CARD_SOURCES_MAX 32
+#define CARD_CLUSTERS_MAX 16384 /* bytes */
 #define SAMPLES_MAX      20    /* of a filter: params.card_samples */
 #define NAMED_MAX        20    /* malformed lines in the job's log */
 #define RATE_MAX         64
@@ -221,6 +224,11 @@ static void apply_group(struct build *build, uint64_t number, struct block_item 
     spans_clear(&build->spans);
     if (group && group_drops(group, number))
         item->verdict = FILTER_MINHASH;
+    if (group && group->sorting) {
+        sorting_see(group->sorting, number, item);
+        if (item->verdict == FILTER_KEPT && sorting_drops(group->sorting, number))
+            item->verdict = FILTER_CLUSTER;
+    }
     if (!group || item->verdict != FILTER_KEPT) {
         buf_add(&build->text, item->text, item->length);
         return;
@@ -356,6 +364,10 @@ static char *card(const struct build *build)
     buf_printf(&out, "], \"off\": [%s]", buf_text(&web->off));
     put_filters(&out, build);
     put_sources(&out, build);
+    if (web->group && web->group->sorting) {
+        buf_puts(&out, ", ");
+        sorting_card(web->group->sorting, CARD_CLUSTERS_MAX, &out);
+    }
     put_samples(&out, build);
     buf_putc(&out, '}');
     return buf_take(&out);
@@ -415,6 +427,21 @@ static void build_done(struct build *build)
     mem_free(build);
 }
 
+static int write_clusters(const struct web *web, struct err *err)
+{
+    struct buf lines = {0};
+    int rc = 0;
+
+    if (!web->group || !web->group->sorting)
+        return 0;
+    char *path = mem_printf("%s/clusters.jsonl", web->folder);
+    sorting_lines(web->group->sorting, &lines);
+    rc = file_replace(path, buf_text(&lines), lines.length, 0644, err);
+    mem_free(path);
+    buf_done(&lines);
+    return rc;
+}
+
 int build_gather(struct web *web, struct err *err)
 {
     struct build *build = mem_zalloc(sizeof *build);
@@ -430,6 +457,8 @@ int build_gather(struct web *web, struct err *err)
         report(build);
         rc = check_result(build, err);
     }
+    if (rc == 0)
+        rc = write_clusters(web, err);
     if (rc == 0)
         web->preparation.card = card(build);
     build_done(build);

@@ -5,6 +5,7 @@
 #include "worker/engine/comm.h"
 #include "worker/recipes/data/web/minhash.h"
 #include "worker/recipes/data/web/repeats.h"
+#include "worker/recipes/data/web/sorting.h"
 #include "worker/recipes/distillation/impossible/components.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ void group_free(struct group *group)
         return;
     mem_free(group->dropped);
     mem_free(group->passages);
+    sorting_free(group->sorting);
     mem_free(group);
 }
 
@@ -366,10 +368,12 @@ static int add_words(void *argument, size_t block, size_t index, struct block_it
                      struct err *err)
 {
     struct reading *reading = argument;
+    const struct group *group = reading->web->group;
     uint64_t document = group_number(block, index);
 
     (void)err;
-    if (item->verdict != FILTER_KEPT || group_drops(reading->web->group, document))
+    if (item->verdict != FILTER_KEPT || group_drops(group, document) ||
+        (group->sorting && sorting_drops(group->sorting, document)))
         return 0;
     corpus_words_add(&reading->words, item->text, item->length);
     VEC_RESERVE(reading->documents, reading->count, reading->capacity);
@@ -449,5 +453,9 @@ int group_run(struct web *web, enum stage stage, struct err *err)
 {
     if (!web->group)
         web->group = mem_zalloc(sizeof *web->group);
+    if (stage == STAGE_CLUSTER) {
+        web->run->phase = "clusters";
+        return sorting_run(web, &web->group->sorting, err);
+    }
     return stage == STAGE_MINHASH ? run_minhash(web, err) : run_exact(web, err);
 }

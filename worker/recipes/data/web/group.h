@@ -1,4 +1,5 @@
-/* group.h - the stages that need all documents at once: near duplicates and repeated passages.
+/* group.h - the stages that need all documents at once: near duplicates, repeated passages and
+ * clusters (sorting.h).
  *
  * They see the edited texts of what is kept in the files of blocks, which every rank can read. What
  * they decide is few numbers: documents to drop and passages to cut, in order of the corpus. */
@@ -23,6 +24,7 @@ struct group { /* the same on all ranks */
     size_t dropped_count;
     struct passage *passages; /* by document and place, apart */
     size_t passage_count;
+    struct sorting *sorting; /* NULL without the stage cluster */
 };
 
 int group_run(struct web *web, enum stage stage, struct err *err) WARN_UNUSED;

@@ -68,6 +68,13 @@
      "passages of at least this many words that occur twice are cut"}, \
     {"exact_keep", PARAM_CHOICE, "first", 0, 0, "first|none", \
      "whether the first copy of a passage stays"}, \
+    {"cluster_k", PARAM_INT, "0", 0, 100000, NULL, \
+     "clusters of the stage cluster; 0: the root of half the documents, at most 10,000"}, \
+    {"cluster_rounds", PARAM_INT, "20", 1, 1000, NULL, "most rounds of moving their centres"}, \
+    {"cluster_drop_pct", PARAM_FLOAT, "0", 0, 50, NULL, \
+     "percent of clusters to drop, those of the least mean quality; look at them before"}, \
+    {"cluster_keep", PARAM_LIST, "", 0, 0, NULL, \
+     "share to keep of clusters by their numbers, each CLUSTER=RATE; before cluster_drop_pct"}, \
     {"mix", PARAM_LIST, "", 0, 0, NULL, \
      "documents of a source to take, each SOURCE=RATE: 0.5 is every other one, 2 each twice"}, \
     {"card_samples", PARAM_INT, "5", 0, 20, NULL, \

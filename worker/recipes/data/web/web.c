@@ -9,6 +9,7 @@
 #include "worker/recipes/data/web/build.h"
 #include "worker/recipes/data/web/decon.h"
 #include "worker/recipes/data/web/group.h"
+#include "worker/recipes/data/web/sorting.h"
 #include "worker/recipes/data/web/texts.h"
 #include "worker/recipes/data/web/trigram.h"
 
@@ -99,8 +100,8 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
         if (stage == STAGE_END)
             return err_set(err, ERR_INVALID, "params.stages: '%s' is no stage; there are language, "
                            "url, document, gopher, c4, toxicity, pii, repetition, decontaminate, "
-                           "perplexity, quality, scores, topic, paragraph, minhash and exact",
-                           name);
+                           "perplexity, quality, scores, topic, paragraph, minhash, exact and "
+                           "cluster", name);
         if (used[stage])
             return err_set(err, ERR_INVALID, "params.stages: '%s' is listed twice", name);
         used[stage] = true;
@@ -110,7 +111,7 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
         }
         if (stage_kind(stage) != STAGE_GROUP && web->local_count < web->stage_count)
             return err_set(err, ERR_INVALID, "params.stages: '%s' stands after '%s', which needs "
-                           "all documents at once; minhash and exact come last", name,
+                           "all documents at once; minhash, exact and cluster come last", name,
                            stage_name(web->stages[web->stage_count - 1]));
         web->stages[web->stage_count++] = stage;
         web->local_count += stage_kind(stage) != STAGE_GROUP;
@@ -246,13 +247,13 @@ static int classifier_of(struct web *web, const char *input, struct classifier *
     return 0;
 }
 
-static int open_classifier(struct web *web, enum stage stage, const char *input,
+static int open_classifier(struct web *web, bool wanted, const char *input,
                            const char *label_param, struct classifier **out, size_t *out_label,
                            struct err *err)
 {
     const char *label = run_string(web->run, label_param);
 
-    if (!has_stage(web, stage))
+    if (!wanted)
         return 0;
     if (classifier_of(web, input, out, err) < 0)
         return -1;
@@ -335,12 +336,17 @@ static int learn_reference(struct run *run, struct web *web, struct err *err)
 
 static int open_inputs(struct run *run, struct web *web, struct err *err)
 {
-    if (open_classifier(web, STAGE_LANGUAGE, "langid", "language", &web->langid,
+    bool judged = has_stage(web, STAGE_CLUSTER) && run_input(run, "quality");
+
+    if (has_stage(web, STAGE_CLUSTER) && !judged && run_float(run, "cluster_drop_pct") > 0)
+        return err_set(err, ERR_INVALID, "params.cluster_drop_pct asks which clusters are worst, "
+                       "but inputs.quality, the classifier that would say so, is not given");
+    if (open_classifier(web, has_stage(web, STAGE_LANGUAGE), "langid", "language", &web->langid,
                         &web->langid_label, err) < 0 ||
-        open_classifier(web, STAGE_TOXICITY, "toxicity", "toxicity_label", &web->toxicity,
-                        &web->toxicity_label, err) < 0 ||
-        open_classifier(web, STAGE_QUALITY, "quality", "quality_label", &web->quality,
-                        &web->quality_label, err) < 0 ||
+        open_classifier(web, has_stage(web, STAGE_TOXICITY), "toxicity", "toxicity_label",
+                        &web->toxicity, &web->toxicity_label, err) < 0 ||
+        open_classifier(web, has_stage(web, STAGE_QUALITY) || judged, "quality", "quality_label",
+                        &web->quality, &web->quality_label, err) < 0 ||
         bind_scorers(web, err) < 0 || open_topics(web, err) < 0 ||
         learn_reference(run, web, err) < 0)
         return -1;
@@ -410,7 +416,8 @@ static bool is_later(const char *name)
                                         "shard_tokens", "holdout_share", "mix", "card_samples",
                                         "decon_max_removal", "minhash_bands", "minhash_rows",
                                         "minhash_ngram", "minhash_jaccard", "exact_min_words",
-                                        "exact_keep"};
+                                        "exact_keep", "cluster_k", "cluster_rounds",
+                                        "cluster_drop_pct", "cluster_keep"};
 
     for (size_t i = 0; i < ARRAY_COUNT(later); i++)
         if (strcmp(later[i], name) == 0)
@@ -463,7 +470,8 @@ int web_open(struct run *run, struct web *web, struct err *err)
     web->run = run;
     if (read_scorers(run, web, err) < 0 || list_stages(run, web, err) < 0 ||
         read_rules(run, web, err) < 0 ||
-        build_check(web, err) < 0 || list_documents(run, web, err) < 0 ||
+        build_check(web, err) < 0 || sorting_check(run, err) < 0 ||
+        list_documents(run, web, err) < 0 ||
         open_inputs(run, web, err) < 0)
         return -1;
     hash_settings(run, web);
