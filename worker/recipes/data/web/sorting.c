@@ -188,8 +188,8 @@ static int keep_item(const struct run *run, size_t i, uint64_t *out_cluster, dou
     mem_free(number);
     if (good)
         return 0;
-    return err_set(err, ERR_INVALID, "params.cluster_keep: '%s' is not CLUSTER=RATE with the number "
-                   "of a cluster and a rate of 0 to 1", item);
+    return err_set(err, ERR_INVALID, "params.cluster_keep: '%s' is not CLUSTER=RATE, a cluster's "
+                   "number and a rate of 0 to 1", item);
 }
 
 int sorting_check(const struct run *run, struct err *err)

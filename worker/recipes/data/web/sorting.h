@@ -2,10 +2,10 @@
  * each how much of it stays.
  *
  * Every kept document gets a vector (cluster.h) and, where the job gives the classifier quality,
- * its p. A cluster's label is the mean p of all its documents (the card has 64 samples of each: ours is
- * cheap). Clusters are numbered by size, the largest 0. Nothing is dropped unless asked: look at
- * web/clusters.jsonl of the job, or the card, and name clusters in cluster_keep, or a share of the
- * worst in cluster_drop_pct; the same corpus gives the same numbers. */
+ * its p. A cluster's label is the mean p of all its documents (the card has 64 samples of each:
+ * ours is cheap). Clusters are numbered by size, the largest 0. Nothing is dropped unless asked:
+ * look at web/clusters.jsonl of the job, or the card, and name clusters in cluster_keep, or a share
+ * of the worst in cluster_drop_pct; the same corpus gives the same numbers. */
 #ifndef ATHANOR_WEB_SORTING_H
 #define ATHANOR_WEB_SORTING_H
 

@@ -469,9 +469,8 @@ int web_open(struct run *run, struct web *web, struct err *err)
 {
     web->run = run;
     if (read_scorers(run, web, err) < 0 || list_stages(run, web, err) < 0 ||
-        read_rules(run, web, err) < 0 ||
-        build_check(web, err) < 0 || sorting_check(run, err) < 0 ||
-        list_documents(run, web, err) < 0 ||
+        read_rules(run, web, err) < 0 || build_check(web, err) < 0 ||
+        sorting_check(run, err) < 0 || list_documents(run, web, err) < 0 ||
         open_inputs(run, web, err) < 0)
         return -1;
     hash_settings(run, web);
