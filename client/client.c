@@ -368,6 +368,23 @@ int client_list(struct client *client, const char *query, const struct pairs *pa
     return code == EXIT_DONE ? client_table(client, &table, headings, heading_count, none) : code;
 }
 
+/* ---- jobs that are held ------------------------------------------------------------------- */
+
+void client_tell_held(struct msg_table *table)
+{
+    int state = table_column(table, "state"), held = table_column(table, "held");
+    if (state < 0 || held < 0)
+        return;
+    for (size_t row = 0; row < table_rows(table); row++) {
+        struct rec_cell *cells = table->cells + row * table->columns_count;
+        const char *now = cells[state].text;
+        bool stands = strcmp(now, "READY") == 0 || strcmp(now, "WAITING") == 0 ||
+                      strcmp(now, "BACKOFF") == 0;
+        if (stands && *cells[held].text == 't')
+            cells[state].text = "HELD";
+    }
+}
+
 /* ---- lost nodes --------------------------------------------------------------------------- */
 
 void client_tell_lost(struct client *client, struct msg_table *table)

@@ -100,5 +100,7 @@ int client_table(struct client *client, const struct msg_table *table,
 bool client_for_people(const struct client *client);
 /* For people: "RUNNING (node lost since ...)" where column node_lost_at says so. */
 void client_tell_lost(struct client *client, struct msg_table *table);
+/* For people: HELD in the place of the state of jobs that stand and are held. */
+void client_tell_held(struct msg_table *table);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -325,6 +326,9 @@ int inside_run(struct client *client, const struct inside *inside)
     int code = ask(&session);
     if (code != EXIT_DONE)
         return code;
+    if (inside->detach > 0 && inside->detach < ' ')
+        fprintf(stderr, "in job %s beside rank %" PRIu64 "; Ctrl-%c leaves\n", inside->job,
+                inside->rank, inside->detach | '@');
     if (watch_signals(&session, &err) < 0)
         session_end(&session, EXIT_LOCAL, err.text);
     else

@@ -9,10 +9,29 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What other schedulers call it, or people do. */
+static const struct verb *verb_meant(const char *name)
+{
+    static const struct {
+        const char *name, *verb;
+    } meant[] = {
+        {"nodes", "workers"},  {"sinfo", "workers"}, {"jobs", "ls"},      {"list", "ls"},
+        {"ps", "ls"},          {"squeue", "ls"},     {"qstat", "ls"},     {"run", "submit"},
+        {"sbatch", "submit"},  {"qsub", "submit"},   {"kill", "cancel"},  {"stop", "cancel"},
+        {"scancel", "cancel"}, {"qdel", "cancel"},   {"info", "show"},    {"describe", "show"},
+        {"log", "logs"},       {"tail", "logs"},     {"start", "up"},     {"shell", "attach"},
+        {"ssh", "attach"},     {"sacct", "history"}, {"requeue", "retry"}, {"plan", "check"},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(meant); i++)
+        if (strcmp(name, meant[i].name) == 0)
+            return verb_find(meant[i].verb);
+    return NULL;
+}
+
 static int unknown_verb(const char *name)
 {
-    const struct verb *verb, *nearest = NULL;
-    unsigned best = 3;
+    const struct verb *verb, *nearest = verb_meant(name);
+    unsigned best = nearest ? 0 : 3;
     for (size_t i = 0; (verb = verb_at(i)); i++) {
         unsigned distance = text_distance(name, verb->name);
         if (distance < best) {

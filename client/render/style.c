@@ -58,6 +58,7 @@ enum tint tint_of_state(const char *state)
         {"running", TINT_BUSY},   {"stopping", TINT_BUSY},  {"placed", TINT_BUSY},
         {"ok", TINT_GOOD},        {"suspect", TINT_BAD},    {"lost", TINT_BAD},
         {"left", TINT_QUIET},     {"backoff", TINT_STRONG}, {"started", TINT_GOOD},
+        {"held", TINT_QUIET},
     };
     if (strchr(state, '('))
         return TINT_BAD;

@@ -90,8 +90,10 @@ static int run(struct client *client, const struct args *args)
         pairs_add_flag(&pairs, "live", args_has(args, "live"));
         struct msg_table table;
         code = client_query(client, "jobs", &pairs, limit, &table);
-        if (code == EXIT_DONE && client_for_people(client))
+        if (code == EXIT_DONE && client_for_people(client)) {
             client_tell_lost(client, &table);
+            client_tell_held(&table);
+        }
         if (code == EXIT_DONE)
             code = client_table(client, &table, job_columns, ARRAY_COUNT(job_columns), "no jobs");
     }

@@ -163,6 +163,8 @@ static void add_summary(struct top *top, const struct style *style, struct buf *
                table_text(status, 0, "workers_ok"), table_text(status, 0, "workers"),
                table_text(status, 0, "running"), table_text(status, 0, "ready"),
                table_text(status, 0, "waiting"));
+    if (table_u64(status, 0, "backoff"))
+        buf_printf(out, ", %s in backoff", table_text(status, 0, "backoff"));
     if (table_u64(status, 0, "held"))
         buf_printf(out, ", %s held", table_text(status, 0, "held"));
     buf_printf(out, "\ncores %s/%s", table_text(status, 0, "cores_used"),
@@ -230,6 +232,7 @@ static int print_once(struct top *top)
         add_array("jobs", &jobs, &out);
         buf_puts(&out, "}\n");
     } else {
+        client_tell_held(&top->jobs);
         add_view(top, &plain, &out);
     }
     code = client_print(top->client, &out);
@@ -247,6 +250,7 @@ static void draw(struct top *top)
     struct buf view = {0}, out = {0};
     ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
     style.columns = size.ws_col ? size.ws_col : 80;
+    client_tell_held(&top->jobs);
     add_view(top, &style, &view);
     buf_puts(&out, "\033[H\033[?7l"); /* a line that is too long is cut by the terminal */
     const char *line = buf_text(&view);

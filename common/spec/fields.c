@@ -152,7 +152,7 @@ const struct field fields[] = {
      .help = "batches that a rewind leaves out behind the one where the job diverged"},
     {"notify.on", FIELD_CUSTOM, SHARED, .initial = "[failed]",
      .form = "a list of done, failed, cancelled", .read = read_notify,
-     .help = "ends of the job that somebody is told of"},
+     .help = "ends of the job that somebody is told of; done: it succeeded"},
     {"notify.webhook", FIELD_TEXT, SHARED, AT(notify.webhook), 1, 2000, "\"\"",
      .json = "notify.webhook", .late = true,
      .help = "http:// or https:// address that gets a POST of JSON, at least once"},

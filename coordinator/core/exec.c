@@ -37,9 +37,11 @@ int core_exec_find(const struct core *core, const struct event_exec *event,
     unsigned long long id = (unsigned long long)exec->job_id;
     if (request_check(exec, err) < 0)
         return -1;
-    if (!job || !job->attempt || !job->attempt->started_at)
-        return err_set(err, ERR_NOT_FOUND, "job %llu does not run%s", id,
-                       job && !job_state_is_terminal(job->state) ? " yet" : "");
+    if (!job || job_state_is_terminal(job->state))
+        return err_set(err, ERR_NOT_FOUND, "job %llu does not run: it has ended, or never was", id);
+    if (!job->attempt || !job->attempt->started_at)
+        return err_set(err, ERR_NOT_FOUND, "job %llu does not run yet: it is %s, see athanor why",
+                       id, job_state_name(job->state));
     if (!event->is_admin && strcmp(event->account, job->account) != 0)
         return err_set(err, ERR_DENIED,
                        "job %llu belongs to %s: only its account and administrators may be in it",

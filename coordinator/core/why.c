@@ -178,8 +178,35 @@ static const char *where_text(const struct class *class, struct arena *arena)
     return arena_printf(arena, "on %u to %u workers%s", ask->nodes_min, ask->nodes_max, alone);
 }
 
-static const char *disallowed_text(const struct class *class, const struct survey *survey,
-                                   struct arena *arena)
+/* "; w2 would take it, but is drained": a worker that was meant, and is kept from new work. ""
+ * when there is none. */
+static const char *shut_out_text(const struct core *core, const struct class *class,
+                                 struct arena *arena)
+{
+    const struct worker *first = NULL;
+    size_t count = 0;
+    for (size_t i = 0; i < core->worker_count; i++) {
+        const struct worker *worker = core->workers[i];
+        struct policy_need total = {worker->cores, worker->memory_bytes, worker->gpus};
+        if (worker->state == WORKER_LEFT || worker_is_usable(worker) ||
+            !class_allows(class, worker) ||
+            (class->ask.nodes_max == 1 && class_ranks_on(class, worker, total) < class->ask.ranks))
+            continue;
+        if (count++ == 0)
+            first = worker;
+    }
+    if (!first)
+        return "";
+    const char *why = first->state != WORKER_OK || !first->joined ? "is silent"
+                      : first->drained ? "is drained"
+                                       : arena_printf(arena, "is kept from work (%s)",
+                                                      worker_kept_away(first));
+    const char *more = count > 1 ? arena_printf(arena, ", and so are %zu more", count - 1) : "";
+    return arena_printf(arena, "; %s would do, but %s%s", first->name, why, more);
+}
+
+static const char *disallowed_text(const struct core *core, const struct class *class,
+                                   const struct survey *survey, struct arena *arena)
 {
     const char *wanted = constraints_text(class, arena);
     if (*class->ask.gpu_model)
@@ -191,8 +218,9 @@ static const char *disallowed_text(const struct class *class, const struct surve
     if (class->ask.nodes_min > 1)
         wanted = arena_printf(arena, "%s%san address where others reach it (--links)", wanted,
                               *wanted ? " and " : "");
-    return arena_printf(arena, "none of %zu usable worker%s has %s", survey->usable,
-                        survey->usable == 1 ? "" : "s", wanted);
+    return arena_printf(arena, "none of %zu usable worker%s has %s%s", survey->usable,
+                        survey->usable == 1 ? "" : "s", wanted,
+                        shut_out_text(core, class, arena));
 }
 
 /* The fewest workers that would take its ranks when empty, were they spread; 0: not all of them. */
@@ -216,7 +244,7 @@ static size_t nodes_enough(const struct core *core, const struct class *class, s
 
 /* What the spec would have to say. */
 static const char *size_remedy(const struct core *core, const struct class *class,
-                               struct arena *arena)
+                               bool is_shut_out, struct arena *arena)
 {
     size_t nodes = class->ask.nodes_max > 1 ? 0 : nodes_enough(core, class, arena);
     if (nodes > 1)
@@ -224,6 +252,8 @@ static const char *size_remedy(const struct core *core, const struct class *clas
                             "its %u ranks fit on %zu workers: resources: {nodes: %zu} spreads "
                             "them; or ask for less, or add a larger worker: waiting does not help",
                             class->ask.ranks, nodes, nodes);
+    if (is_shut_out && class->ask.nodes_max == 1)
+        return "that worker takes work again (see athanor workers), or ask for less";
     if (class->ask.nodes_max > 1)
         return "ask for less or for other nodes, or add workers: waiting does not help";
     return "ask for less, or add a larger worker: waiting does not help";
@@ -233,19 +263,19 @@ static void size_reason(struct reasons *reasons, const struct core *core,
                         const struct class *class, const struct survey *survey, uint64_t ranks,
                         struct arena *arena)
 {
-    const char *where = where_text(class, arena);
+    const char *where = where_text(class, arena), *shut_out = shut_out_text(core, class, arena);
     const char *detail =
         class->ask.nodes_max == 1
-            ? arena_printf(arena, "needs %s %s; the largest there are have %s",
+            ? arena_printf(arena, "needs %s %s; the largest there are have %s%s",
                            need_text(arena, &class->need), where,
-                           need_text(arena, &survey->total_most))
+                           need_text(arena, &survey->total_most), shut_out)
         : survey->allowed < class->ask.nodes_min
             ? arena_printf(arena, "needs %u workers and %zu may take part", class->ask.nodes_min,
                            survey->allowed)
             : arena_printf(arena, "needs %s of %s each %s; empty ones take %llu",
                            count_text(arena, class->ask.ranks, "rank"),
                            need_text(arena, &class->ask.rank), where, (unsigned long long)ranks);
-    reason_add(reasons, REASON_SIZE, detail, size_remedy(core, class, arena));
+    reason_add(reasons, REASON_SIZE, detail, size_remedy(core, class, *shut_out, arena));
 }
 
 static void room_reasons(struct reasons *reasons, const struct class *class,
@@ -294,8 +324,11 @@ size_t why_class(const struct core *core, const struct class *class, struct aren
         reason_add(&reasons, REASON_NO_WORKER, no_worker_text(&survey, arena),
                    "start a worker, or undrain one");
     else if (survey.allowed == 0)
-        reason_add(&reasons, REASON_CONSTRAINT, disallowed_text(class, &survey, arena),
-                   "relax the constraint, or label a worker so");
+        reason_add(&reasons, REASON_CONSTRAINT, disallowed_text(core, class, &survey, arena),
+                   *shut_out_text(core, class, arena)
+                       ? "that worker takes work again (see athanor workers), or relax the "
+                         "constraint"
+                       : "relax the constraint, or label a worker so");
     else if (idle < class->ask.ranks)
         size_reason(&reasons, core, class, &survey, idle, arena);
     if (survey.allowed && free < class->ask.ranks)

@@ -79,7 +79,13 @@ S
     [[ $status = 2 && $output == *"job $wide has no rank 2, expected 0 to 1" ]]
     run athanor logs "$wide" --rank 1
     [[ $status = 0 && $output == "job $wide has not started yet: it is READY and held, 'athanor why $wide' says why" ]]
+    athanor ls --name wide | grep -q HELD
+    athanor top --once --filter held | grep -q "$wide.*HELD"
+    run athanor exec "$wide" -- true
+    [[ $status = 4 && $output == *"job $wide does not run yet: it is READY"* ]]
     athanor cancel "$wide"
+    run athanor squeue
+    [[ $status = 2 && $output == *"there is no verb 'squeue', did you mean 'ls'?" ]]
     run athanor logs "$wide"
     [[ $status = 0 && $output == "job $wide never started: it is CANCELLED" ]]
     [ "$(sql "SELECT string_agg(DISTINCT attempt || ' ' || superseded, ',') FROM athanor.logs WHERE job_id = $id")" = "1 true,2 false" ]
@@ -208,6 +214,7 @@ def until(text):
         seen += os.read(master, 65536)
     seen = seen[seen.index(text) + len(text):]
 def say(text): os.write(master, text + b"\r")
+until(b"beside rank 0; Ctrl-] leaves")
 say(b"echo [$MARK-$(tty | cut -c1-8)]"); until(b"[here-/dev/pts]")
 say(b"echo =$(stty size)="); until(b"=40 100=")
 size(slave, 31, 77); os.kill(pid, signal.SIGWINCH)

@@ -11,7 +11,8 @@ setup_file() {
     printf '#!/bin/sh\n[ ! -e "%s/ill" ] || { echo "3 ECC errors"; exit 2; }\n' "$ATHANOR_HOME" \
         >"$ATHANOR_HOME/health/gpu"
     chmod 755 "$ATHANOR_HOME/prolog" "$ATHANOR_HOME/health/gpu"
-    worker_with worker-1 --prolog "$ATHANOR_HOME/prolog"
+    worker_with worker-1 --prolog "$ATHANOR_HOME/prolog" --label side=left --memory 900TiB
+    grep -q -e '--memory offers 900 TiB, and this machine has .*: jobs may be killed' "$ATHANOR_HOME/log/worker-1.log"
     worker_with worker-2 --health "$ATHANOR_HOME/health" --health-every 200ms
 }
 
@@ -55,7 +56,10 @@ not_kept_away() { ! kept_away "$1"; }
     athanor drain worker-2 # of two that would do, either may be taken
     ids=$(for i in 1 2 3; do job "p$i"; done)
     until_true 20 kept_away worker-1
+    printf 'athanor: 1\nname: meant\nkind: command\ncommand: ["true"]\nconstraint: {side: left}\n' | athanor submit - --ids >meant
     athanor undrain worker-2
+    [[ $(athanor why "$(cat meant)") == *"none of 1 usable worker has side=left; worker-1 would do, but is kept from work (prolog: "*"scratch is not mounted"* ]]
+    athanor cancel "$(cat meant)"
     for id in $ids; do athanor wait "$id"; done
     [[ $(athanor workers worker-1) == *"quarantine: prolog: the prolog exited with code 1: scratch is not mounted"* ]]
     [[ $(athanor workers --incidents) == *worker-1*prolog*"scratch is not mounted"* ]]

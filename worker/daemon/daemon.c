@@ -5,6 +5,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/base/parse.h"
 #include "common/net/notify.h"
 #include "worker/attempt/cgroup.h"
 #include "worker/attempt/shm.h"
@@ -532,6 +533,7 @@ static int inventory_prepare(struct daemon *daemon, struct err *err)
 {
     const struct options *options = daemon->options;
     struct err why = {0};
+    char offered[PARSE_TEXT_SIZE], there[PARSE_TEXT_SIZE];
     size_t unbound;
     if (inventory_take(options->gpus, &daemon->inventory, err) < 0 ||
         inventory_choose(&daemon->inventory, options->cores, claims_take, &daemon->claims, &unbound,
@@ -541,6 +543,10 @@ static int inventory_prepare(struct daemon *daemon, struct err *err)
         log_warn("%zu of %zu cores are offered without binding: this machine has no more, or "
                  "another worker binds to them",
                  unbound, daemon->inventory.core_count);
+    if (options->memory_bytes > daemon->inventory.memory_bytes)
+        log_warn("--memory offers %s, and this machine has %s: jobs may be killed for lack of it",
+                 format_size_short(options->memory_bytes, offered),
+                 format_size_short(daemon->inventory.memory_bytes, there));
     if (daemon->inventory.gpu_note[0])
         log_info("no GPUs: %s", daemon->inventory.gpu_note);
     if (inventory_catalogue(options->engine, &daemon->catalogue, &why) < 0) {
