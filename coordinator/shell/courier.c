@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -176,20 +177,75 @@ static int send_webhook(const struct courier *courier, const struct notice *noti
 
 /* ---- mail ----------------------------------------------------------------------------------- */
 
+/* A member of the notice as a text: "" when it is null. For a header bytes that are no ASCII, and
+ * ends of lines anywhere, become '?'. */
+static void member_add(struct buf *out, const json_t *notice, const char *name, bool header)
+{
+    const json_t *member = json_object_get(notice, name);
+
+    if (json_is_integer(member))
+        buf_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(member));
+    for (const char *at = json_string_value(member); at && *at; at++)
+        buf_putc(out, (unsigned char)*at < ' ' || (header && (unsigned char)*at > '~') ? '?' : *at);
+}
+
+static void line_add(struct buf *out, const json_t *notice, const char *name)
+{
+    buf_printf(out, "%-13s", name);
+    member_add(out, notice, name, false);
+    buf_putc(out, '\n');
+}
+
+/* "NAME (job N) failed: CAUSE" */
+static void subject_add(struct buf *out, const json_t *notice)
+{
+    const char *event = json_string_value(json_object_get(notice, "event"));
+
+    member_add(out, notice, "name", true);
+    buf_puts(out, " (job ");
+    member_add(out, notice, "job_id", true);
+    buf_puts(out, ") ");
+    member_add(out, notice, "event", true);
+    if (!event || strcmp(event, "done") == 0)
+        return;
+    buf_puts(out, ": ");
+    member_add(out, notice, "cause", true);
+}
+
+/* The same as a webhook gets, for people. */
+static void body_add(struct buf *out, const json_t *notice)
+{
+    static const char *const names[] = {"state", "cause", "detail", "experiment", "kind", "account",
+                                        "attempts", "submitted_at", "started_at", "ended_at"};
+
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        line_add(out, notice, names[i]);
+    buf_puts(out, "\nathanor show ");
+    member_add(out, notice, "job_id", false);
+    buf_puts(out, "\nathanor logs ");
+    member_add(out, notice, "job_id", false);
+    buf_putc(out, '\n');
+}
+
 static char *message_of(const struct courier *courier, const struct notice *notice)
 {
     char host[256] = "localhost";
     struct buf text = {0};
+    json_t *payload = json_loads(notice->payload, 0, NULL);
 
     gethostname(host, sizeof host - 1);
     if (courier->config.mail_from)
         buf_printf(&text, "From: %s\n", courier->config.mail_from);
     else
         buf_printf(&text, "From: athanor@%s\n", host);
+    buf_printf(&text, "To: %s\nSubject: ", notice->target);
+    subject_add(&text, payload);
     buf_printf(&text,
-               "To: %s\nSubject: a job has ended\nMessage-ID: <%" PRIu64 "-%s@athanor>\n"
-               "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n%s\n",
-               notice->target, courier->config.cluster_id, notice->id, notice->payload);
+               "\nMessage-ID: <%" PRIu64 "-%s@athanor>\n"
+               "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n",
+               courier->config.cluster_id, notice->id);
+    body_add(&text, payload);
+    json_decref(payload);
     return buf_take(&text);
 }
 

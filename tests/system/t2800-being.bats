@@ -304,6 +304,8 @@ P
     [ "$(cut -d' ' -f2 told | sort -u | wc -l)" = 1 ] # one key for all tries
     [ "$(tail -1 told | cut -d' ' -f3-)" = "True failed told_of" ]
     grep -q '^To: ann@example.org' "$BATS_FILE_TMPDIR/mails"
+    grep -qx "Subject: told_of (job $id) failed: exit" "$BATS_FILE_TMPDIR/mails"
+    grep -qx "detail       rank 0 exited with code 1" "$BATS_FILE_TMPDIR/mails"
     athanor up --workers 1 --cores 2 --coordinators 2 >/dev/null
     # Not asked for: nothing is told. Where nobody may be reached: it says why.
     athanor wait "$(job fine 'command: ["true"]' "notify: {webhook: \"http://127.0.0.1:1/\"}")"
