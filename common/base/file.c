@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -265,6 +266,37 @@ int file_remove_tree(const char *path, struct err *err)
     if (rc < 0 || (rmdir(path) < 0 && errno != ENOENT))
         return err_errno(err, "remove '%s'", path);
     return 0;
+}
+
+int file_map(const char *path, void **out_bytes, size_t *out_length, struct err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc = 0; /* a pipe must not hang it */
+    void *bytes = MAP_FAILED;
+    struct stat status;
+
+    if (fd < 0)
+        return err_errno(err, "open '%s'", path);
+    if (fstat(fd, &status) < 0)
+        rc = err_errno(err, "read '%s'", path);
+    else if (!S_ISREG(status.st_mode) || status.st_size == 0)
+        rc = err_set(err, ERR_INVALID, "'%s' is %s, expected a file with something in it", path,
+                     S_ISREG(status.st_mode) ? "empty" : "not a regular file");
+    if (rc == 0) {
+        bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        rc = bytes == MAP_FAILED ? err_errno(err, "map '%s'", path) : 0;
+    }
+    close(fd);
+    if (rc < 0)
+        return -1;
+    *out_bytes = bytes;
+    *out_length = (size_t)status.st_size;
+    return 0;
+}
+
+void file_unmap(void *bytes, size_t length)
+{
+    if (bytes)
+        munmap(bytes, length);
 }
 
 bool file_exists(const char *path)

@@ -8,6 +8,9 @@
  * Errors: ERR_NOT_FOUND, ERR_IO, ERR_LIMIT (more than limit_bytes). */
 int file_read(const char *path, size_t limit_bytes, char **out_bytes, size_t *out_length,
               struct err *err) WARN_UNUSED;
+/* Maps a whole regular file to be read; it must not be empty. Errors: as above, ERR_INVALID. */
+int file_map(const char *path, void **out_bytes, size_t *out_length, struct err *err) WARN_UNUSED;
+void file_unmap(void *bytes, size_t length); /* NULL is fine */
 /* Writes to a temporary name beside path, fsyncs file and folder, renames: a reader sees
  * the old content or the new one, also after a crash. mode as for open(2). */
 int file_replace(const char *path, const void *bytes, size_t length, unsigned mode,

@@ -1,128 +1,59 @@
 /* stories_test.c - stories260K, a Llama trained by others (karpathy/llama2.c), gives in our engine
  * the logits, tokens and text that its makers publish.
  *
- * Its checkpoint (version 0 of llama2.c: seven int32, then float32 weights, layer by layer within
- * each kind) is written here as transformers would hold it, and read back as any model is. There,
- * rotary pairs are neighbours; in Hugging Face's layout they are half a head apart. */
+ * It goes the way of a user: imported from its checkpoint and its tokenizer, written in Hugging
+ * Face's layout, and read back as any model is. */
 #include "tests/unit/engine/small_models.h"
 
 #include "tests/unit/data/inputs.h"
+#include "worker/engine/data/tokenizer.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/io/llama2c_import.h"
 #include "worker/engine/io/model_files.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define FOLDER "models/stories260K/"
 
-/* The next `count` floats of a file. */
-struct cursor {
-    const char *at, *end;
+struct stories {
+    struct model *model;
+    struct tokenizer *tokenizer;
 };
 
-static void take(struct cursor *c, float *out, int64_t count)
+static struct tokenizer *stories_tokenizer(void)
 {
-    assert_true(c->end - c->at >= 4 * count);
-    memcpy(out, c->at, 4 * (size_t)count);
-    c->at += 4 * count;
-}
-
-/* Rows of each head from (pair, half) to (half, pair). */
-static void part_pairs(float *rows, int64_t count, int64_t width, int64_t head)
-{
-    float *copy = mem_array((size_t)(count * width), sizeof *copy);
-
-    memcpy(copy, rows, 4 * (size_t)(count * width));
-    for (int64_t r = 0; r < count; r++) {
-        int64_t j = r % head, from = r - j + (j < head / 2 ? 2 * j : 2 * (j - head / 2) + 1);
-
-        memcpy(rows + r * width, copy + from * width, 4 * (size_t)width);
-    }
-    mem_free(copy);
-}
-
-static void fill(struct model *model, struct cursor *c, const char *format, int64_t layer)
-{
-    char name[MODEL_NAME_SIZE];
-    struct model_weight *weight;
-    int64_t count;
-    float *host;
-
-    snprintf(name, sizeof name, format, (int)layer);
-    weight = model_weight_find(model, name);
-    assert_non_null(weight);
-    count = tensor_count(&weight->tensor);
-    host = mem_array((size_t)count, sizeof *host);
-    take(c, host, count);
-    if (strstr(name, ".q.") || strstr(name, ".k."))
-        part_pairs(host, weight->tensor.dim[0], weight->tensor.dim[1], model->config.head_width);
-    model_weight_write(weight, host);
-    mem_free(host);
-}
-
-static struct model *stories_read(struct device *device)
-{
-    /* In the file's order; w1 gates, w2 leads back, w3 is gated. */
-    static const char *const kinds[] = {
-        "block.%d.norm1.weight", "block.%d.q.weight", "block.%d.k.weight", "block.%d.v.weight",
-        "block.%d.o.weight", "block.%d.norm2.weight", "block.%d.gate.weight",
-        "block.%d.down.weight", "block.%d.up.weight"};
-    struct model_config config = {.family = MODEL_LLAMA, .tied = true, .bos_token = 1,
-                                  .eos_token = 2};
-    struct model *model = NULL;
-    struct cursor c;
-    int32_t head[7];
+    struct tokenizer *tokenizer = NULL;
     size_t length;
-    char *bytes = input_read(FOLDER "stories260K.bin", &length);
+    char *bytes = input_read(FOLDER "tok512.bin", &length);
     struct err err;
 
-    c = (struct cursor){bytes, bytes + length};
-    take(&c, (float *)head, 7);
-    config.width = head[0];
-    config.ffn_width = head[1];
-    config.layers = head[2];
-    config.heads = head[3];
-    config.kv_heads = head[4];
-    config.vocab_size = head[5];
-    config.context = head[6];
-    assert_true(head[5] > 0); /* else the output matrix would be a weight of its own */
-    must(model_new_frozen(device, &config, &model, &err));
-    fill(model, &c, "embed", 0);
-    for (size_t k = 0; k < ARRAY_COUNT(kinds); k++)
-        for (int64_t i = 0; i < config.layers; i++)
-            fill(model, &c, kinds[k], i);
-    fill(model, &c, "norm.weight", 0);
-    /* What is left are the angles of rotary positions, which we compute. */
-    assert_int_equal(c.end - c.at, 4 * config.context * model->config.head_width);
+    must(tokenizer_parse_llama2c(bytes, length, 512, &tokenizer, &err));
     mem_free(bytes);
-    return model;
+    return tokenizer;
 }
 
-/* Through config.json and model.safetensors. */
-static struct model *stories_as_transformers_holds_it(struct device *device)
+/* Through config.json, model.safetensors and tokenizer.json. */
+static struct stories stories_as_transformers_holds_it(struct device *device)
 {
-    char folder[] = "/tmp/athanor-stories-XXXXXX";
-    static const char *const files[] = {"config.json", "model.safetensors",
-                                        "generation_config.json"};
-    struct model *model = stories_read(device), *read = NULL;
+    char *path = input_path(FOLDER "stories260K.bin"), *folder = folder_make();
+    struct tokenizer *tokenizer = stories_tokenizer();
+    struct stories read = {0};
+    struct model *model = NULL;
     struct err err;
-    int rc;
 
-    assert_non_null(mkdtemp(folder));
-    rc = model_files_write(folder, model, &err);
-    if (rc == 0)
-        rc = model_files_open(folder, device, true, &read, &err);
-    for (size_t i = 0; i < ARRAY_COUNT(files); i++) {
-        char *path = mem_printf("%s/%s", folder, files[i]);
-
-        unlink(path);
-        mem_free(path);
-    }
-    rmdir(folder);
-    must(rc);
+    must(llama2c_import(path, device, &model, &err));
+    assert_true(model->config.tied);
+    assert_int_equal(model->config.kv_heads, 4);
+    must(model_files_write(folder, model, &err));
+    must(tokenizer_write(tokenizer, folder, 512, &err));
+    must(model_files_open(folder, device, true, &read.model, &err));
+    must(tokenizer_read(folder, &read.tokenizer, &err));
+    folder_done(folder);
+    tokenizer_free(tokenizer);
     model_free(model);
+    mem_free(path);
     return read;
 }
 
@@ -167,37 +98,23 @@ static void check_logits(const struct model *model, const int32_t *ids, int64_t 
     tape_free(tape);
 }
 
-/* The pieces of a llama2.c tokenizer (int32 longest; then float score, int32 length, bytes) that
- * the ids after the first stand for. <0x0A> is a byte; the text begins without its space. */
-static char *text_of(const int32_t *ids, int64_t count)
+/* The ids after the first stand for the text, and the text's ids are they. */
+static void check_text(const struct tokenizer *tokenizer, const int32_t *ids, int64_t count,
+                       const char *text)
 {
-    size_t length, used = 0;
-    char *bytes = input_read(FOLDER "tok512.bin", &length), *text = mem_zalloc(16 * (size_t)count);
+    struct token_list own = {0}, framed = {0}, types = {0};
+    struct buf back = {0};
 
-    for (int64_t n = 1; n < count; n++) {
-        const char *at = bytes + 4, *end = bytes + length;
-        int32_t size = 0;
-        unsigned byte;
-
-        for (int32_t id = 0; id <= ids[n]; id++) {
-            at += id > 0 ? 8 + size : 0;
-            assert_true(end - at >= 8);
-            memcpy(&size, at + 4, 4);
-            assert_true(size >= 0 && size < 16 && end - at >= 8 + size);
-        }
-        memcpy(text + used, at + 8, (size_t)size);
-        text[used + (size_t)size] = 0;
-        if (sscanf(text + used, "<0x%02X>", &byte) == 1) {
-            text[used] = (char)byte;
-            size = 1;
-        }
-        used += (size_t)size;
-        text[used] = 0;
-    }
-    if (text[0] == ' ')
-        memmove(text, text + 1, used);
-    mem_free(bytes);
-    return text;
+    tokenizer_decode(tokenizer, (const uint32_t *)ids + 1, (size_t)count - 1, &back);
+    assert_string_equal(buf_text(&back), text);
+    tokenizer_encode(tokenizer, text, strlen(text), &own);
+    tokenizer_frame(tokenizer, &own, NULL, &framed, &types);
+    assert_int_equal(framed.count, count);
+    assert_memory_equal(framed.ids, ids, 4 * (size_t)count);
+    token_list_done(&own);
+    token_list_done(&framed);
+    token_list_done(&types);
+    buf_done(&back);
 }
 
 static void a_llama_of_others_gives_its_published_logits_tokens_and_text(void **state)
@@ -206,26 +123,24 @@ static void a_llama_of_others_gives_its_published_logits_tokens_and_text(void **
     int64_t count = (int64_t)json_array_size(given);
     int32_t *ids = mem_array((size_t)count, sizeof *ids);
     struct device *device = small_device(BACKEND_CPU, 1);
-    struct model *model = stories_as_transformers_holds_it(device);
+    struct stories stories = stories_as_transformers_holds_it(device);
     struct sampling greedy = {.stop_token = -1};
     struct generation text = {.token = mem_array((size_t)count, sizeof *ids)};
-    char *words;
     struct err err;
 
     (void)state;
     for (int64_t i = 0; i < count; i++)
         ids[i] = (int32_t)json_integer_value(json_array_get(given, (size_t)i));
-    check_logits(model, ids, count, json_object_get(root, "logits"));
-    must(generate(model, &(struct prompt){ids, 1}, &text, 1, count - 1, &greedy, &err));
+    check_logits(stories.model, ids, count, json_object_get(root, "logits"));
+    must(generate(stories.model, &(struct prompt){ids, 1}, &text, 1, count - 1, &greedy, &err));
     assert_int_equal(text.count, count - 1);
     assert_memory_equal(text.token, ids + 1, 4 * (size_t)(count - 1));
-    words = text_of(ids, count);
-    assert_string_equal(words, json_string_value(json_object_get(root, "text")));
-    mem_free(words);
+    check_text(stories.tokenizer, ids, count, json_string_value(json_object_get(root, "text")));
     mem_free(text.token);
     mem_free(ids);
     json_decref(root);
-    model_free(model);
+    tokenizer_free(stories.tokenizer);
+    model_free(stories.model);
     device_close(device);
 }
 

@@ -32,14 +32,14 @@ static bool is_letter(unsigned char c)
 }
 
 /* Words of byte-level tokens: runs of letters, digits and bytes beyond ASCII. WordPiece and
- * unigram models say it themselves. */
+ * models with marks for spaces say it themselves. */
 static uint8_t kind_of(enum tokenizer_kind kind, const char *text, size_t length)
 {
     if (length == 0)
         return KIND_SPECIAL;
     if (kind == TOKENIZER_WORDPIECE)
         return length > 2 && text[0] == '#' && text[1] == '#' ? KIND_CONTINUES : 0;
-    if (kind == TOKENIZER_UNIGRAM)
+    if (kind == TOKENIZER_UNIGRAM || kind == TOKENIZER_CHARBPE)
         return length >= 3 && memcmp(text, "\xE2\x96\x81", 3) == 0 ? 0 : KIND_CONTINUES;
     return (uint8_t)((is_letter((unsigned char)text[0]) ? KIND_LETTERS : 0) |
                      (is_letter((unsigned char)text[length - 1]) ? KIND_OPEN : 0));

@@ -219,17 +219,24 @@ int tokenizer_finish(struct tokenizer *tokenizer, struct err *err)
 {
     static const char *const ends[] = {[TOKENIZER_BYTES] = TOKENIZER_END_OF_TEXT,
                                        [TOKENIZER_WORDPIECE] = "[SEP]",
-                                       [TOKENIZER_UNIGRAM] = "</s>"};
+                                       [TOKENIZER_UNIGRAM] = "</s>",
+                                       [TOKENIZER_CHARBPE] = "</s>"};
     const char *end = ends[tokenizer->kind];
     if (tokenizer->kind == TOKENIZER_BYTES && finish_bytes(tokenizer, err) < 0)
         return -1;
     if (tokenizer->kind == TOKENIZER_UNIGRAM && unigram_finish(tokenizer, err) < 0)
+        return -1;
+    if (tokenizer->kind == TOKENIZER_CHARBPE && charbpe_finish(tokenizer, err) < 0)
         return -1;
     for (size_t i = 0; i < tokenizer->added_count; i++) {
         const struct added_token *added = &tokenizer->added[i];
         if (strcmp(added->content, end) == 0)
             tokenizer->end_of_text = added->id;
     }
+    /* Llamas are taught texts behind <s>: behind </s> they know much less of them. */
+    if (tokenizer->kind == TOKENIZER_CHARBPE && tokenizer->single.count > 0 &&
+        tokenizer->single.item[0].part == FRAME_TOKEN)
+        tokenizer->end_of_text = tokenizer->single.item[0].id;
     char *text = tokenizer_text(tokenizer);
     hash_sha256(text, strlen(text), &tokenizer->identity);
     mem_free(text);
@@ -429,6 +436,10 @@ static void encode_plain(const struct tokenizer *tokenizer, const char *text, si
         unigram_encode(tokenizer, text, length, out);
         return;
     }
+    if (tokenizer->kind == TOKENIZER_CHARBPE) {
+        charbpe_encode(tokenizer, text, length, out);
+        return;
+    }
     while (length > 0) {
         size_t piece = piece_next(text, length);
         encode_piece(tokenizer, text, piece, out);
@@ -527,6 +538,10 @@ void tokenizer_decode(const struct tokenizer *tokenizer, const uint32_t *ids, si
     }
     if (tokenizer->kind == TOKENIZER_UNIGRAM) {
         unigram_decode(tokenizer, ids, count, out);
+        return;
+    }
+    if (tokenizer->kind == TOKENIZER_CHARBPE) {
+        charbpe_decode(tokenizer, ids, count, out);
         return;
     }
     for (size_t i = 0; i < count; i++) {

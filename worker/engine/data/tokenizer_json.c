@@ -215,9 +215,6 @@ static int check_model(json_t *model, struct err *err)
             return err_set(err, ERR_INVALID, "model.%s is '%s'; only none is accepted", empty[i],
                            json_string_value(value) ? json_string_value(value) : "not a text");
     }
-    if (json_is_true(json_object_get(model, "byte_fallback")))
-        return err_set(err, ERR_INVALID, "model.byte_fallback is true: a SentencePiece "
-                       "vocabulary; byte-level BPE is accepted");
     json_t *dropout = json_object_get(model, "dropout");
     if (!is_null(dropout) && json_number_value(dropout) != 0)
         return err_set(err, ERR_INVALID, "model.dropout is set; only none is accepted");
@@ -512,6 +509,9 @@ static const struct side {
                               {"pad_token", "[PAD]"}, {"cls_token", "[CLS]"},
                               {"mask_token", "[MASK]"}}},
     [TOKENIZER_UNIGRAM] = {"PreTrainedTokenizerFast", NULL,
+                           {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"},
+                            {"pad_token", "<pad>"}}},
+    [TOKENIZER_CHARBPE] = {"PreTrainedTokenizerFast", NULL,
                            {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"},
                             {"pad_token", "<pad>"}}},
 };

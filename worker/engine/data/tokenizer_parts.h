@@ -3,6 +3,7 @@
 #define ATHANOR_TOKENIZER_PARTS_H
 
 #include "worker/engine/data/bpe.h"
+#include "worker/engine/data/charbpe.h"
 #include "worker/engine/data/tokenizer.h"
 #include "worker/engine/data/unigram.h"
 #include "worker/engine/data/wordpiece.h"
@@ -41,6 +42,7 @@ struct tokenizer {
     enum tokenizer_kind kind;
     struct wordpiece wordpiece; /* of its kind */
     struct unigram unigram;     /* of its kind */
+    struct charbpe charbpe;     /* of its kind */
     struct frame single, pair;  /* empty: nothing is put around */
     struct token *tokens; /* vocab_size */
     uint32_t vocab_size, token_capacity;
@@ -77,8 +79,14 @@ int tokenizer_read_forms(struct tokenizer *tokenizer, json_t *root, struct err *
 int tokenizer_read_processor(struct tokenizer *tokenizer, json_t *processor,
                              struct err *err) WARN_UNUSED;
 void tokenizer_put_processor(struct buf *out, const struct tokenizer *tokenizer);
-bool tokenizer_is_form(json_t *root); /* WordPiece or Unigram */
+bool tokenizer_is_form(json_t *root); /* any but byte-level BPE */
 void tokenizer_put_forms(struct buf *out, const struct tokenizer *tokenizer);
+/* Pieces of an object of text to id, where added tokens are there already; and back, for Unigram
+ * with scores, as [text, score]. */
+int tokenizer_read_pieces(struct tokenizer *tokenizer, json_t *vocab, struct err *err) WARN_UNUSED;
+void tokenizer_put_pieces(struct buf *out, const struct tokenizer *tokenizer, bool scored);
+int tokenizer_read_frame(struct tokenizer *tokenizer, json_t *processor,
+                         struct err *err) WARN_UNUSED;
 int tokenizer_parse_vocab(const char *text, size_t length, bool lowercase, struct tokenizer **out,
                           struct err *err) WARN_UNUSED;
 /* In tokenizer_json.c. */
@@ -88,7 +96,14 @@ int tokenizer_check_added(const struct tokenizer *tokenizer, const char *key, ui
                           struct err *err) WARN_UNUSED;
 void tokenizer_put_added(struct buf *out, const struct tokenizer *tokenizer);
 void tokenizer_put_text(struct buf *out, const char *text, size_t length);
-/* In unigram.c: what is known once all pieces are. */
+/* In charbpe_forms.c and charbpe.c: BPE with byte_fallback. */
+bool charbpe_is_form(json_t *model);
+int charbpe_read(struct tokenizer *tokenizer, json_t *root, struct err *err) WARN_UNUSED;
+void charbpe_put(struct buf *out, const struct tokenizer *tokenizer);
+int charbpe_finish(struct tokenizer *tokenizer, struct err *err) WARN_UNUSED;
+/* In unigram.c: bytes of the character at text; 1 for a byte outside UTF-8. */
+size_t tokenizer_char_bytes(const char *text, size_t length);
+/* What is known once all pieces are. */
 int unigram_finish(struct tokenizer *tokenizer, struct err *err) WARN_UNUSED;
 /* A piece with its score; makes room in the arrays. */
 int unigram_add(struct tokenizer *tokenizer, uint32_t id, const char *piece, size_t length,

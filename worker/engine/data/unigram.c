@@ -53,8 +53,7 @@ int unigram_add(struct tokenizer *t, uint32_t id, const char *piece, size_t leng
     return 0;
 }
 
-/* Bytes of the character at text; 1 for a byte outside UTF-8. */
-static size_t char_bytes(const char *text, size_t length)
+size_t tokenizer_char_bytes(const char *text, size_t length)
 {
     int32_t c;
 
@@ -79,7 +78,7 @@ static size_t next_normal(const struct unigram *u, const char *text, size_t leng
 
     if (bytes > 0)
         return bytes;
-    bytes = char_bytes(text, length);
+    bytes = tokenizer_char_bytes(text, length);
     *out = text;
     *out_length = bytes;
     if (!is_whole_char(text, bytes)) {
@@ -131,7 +130,7 @@ static void add_prefixes(struct unigram *u, const struct token *piece, uint32_t 
         size_t known = u->prefixes.count;
         uint32_t entry;
 
-        bytes += char_bytes(piece->bytes + bytes, piece->length - bytes);
+        bytes += tokenizer_char_bytes(piece->bytes + bytes, piece->length - bytes);
         if (bytes > PREFIX_MAX_BYTES)
             return;
         entry = byte_map_put(&u->prefixes, piece->bytes, bytes);
@@ -264,15 +263,16 @@ static bool offer_pieces(const struct tokenizer *t, const char *text, size_t len
 {
     const struct unigram *u = &t->unigram;
     size_t most = length - at < u->piece_max_bytes ? length - at : u->piece_max_bytes;
-    size_t first = char_bytes(text + at, length - at);
+    size_t first = tokenizer_char_bytes(text + at, length - at);
     bool any = false;
 
     *out_single = false;
-    for (size_t bytes = first; bytes <= most;
-         bytes += at + bytes < length ? char_bytes(text + at + bytes, length - at - bytes) : 1) {
+    for (size_t bytes = first, more; bytes <= most; bytes += more) {
+        size_t left = length - at - bytes;
         double score;
         uint32_t id;
 
+        more = left > 0 ? tokenizer_char_bytes(text + at + bytes, left) : 1;
         if (!find_piece(t, text + at, bytes, &id))
             break;
         if (id == TOKENIZER_VOCAB_MAX || !is_cut_into(u, id))
@@ -297,7 +297,7 @@ static void fill_nodes(const struct tokenizer *t, const char *text, size_t lengt
     for (size_t at = 0, bytes; at < length; at += bytes) {
         bool single, any = offer_pieces(t, text, length, at, nodes, &single);
 
-        bytes = char_bytes(text + at, length - at);
+        bytes = tokenizer_char_bytes(text + at, length - at);
         if (u->rule == UNIGRAM_KONA ? !any : !single)
             offer(u, &nodes[at + bytes], at, nodes[at].sum + penalty, u->unknown);
         if (!nodes[at + bytes].reached) /* KONA: the way there counts as unknown */

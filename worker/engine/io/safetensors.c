@@ -9,8 +9,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct {
@@ -215,34 +213,14 @@ int safetensors_parse(const void *bytes, size_t length, struct safetensors *out,
     return rc;
 }
 
-static int map_file(const char *path, void **out_bytes, size_t *out_length, struct err *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat status;
-    if (fd < 0)
-        return err_errno(err, "open '%s'", path);
-    if (fstat(fd, &status) < 0 || status.st_size == 0) {
-        close(fd);
-        return err_set(err, ERR_PROTOCOL, "'%s' is empty", path);
-    }
-    void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    int rc = bytes == MAP_FAILED ? err_errno(err, "map '%s'", path) : 0;
-    close(fd);
-    if (rc < 0)
-        return -1;
-    *out_bytes = bytes;
-    *out_length = (size_t)status.st_size;
-    return 0;
-}
-
 int safetensors_open(const char *path, struct safetensors *out, struct err *err)
 {
     void *bytes = NULL;
     size_t length = 0;
-    if (map_file(path, &bytes, &length, err) < 0)
+    if (file_map(path, &bytes, &length, err) < 0)
         return -1;
     if (safetensors_parse(bytes, length, out, err) < 0) {
-        munmap(bytes, length);
+        file_unmap(bytes, length);
         return err_wrap(err, "'%s'", path);
     }
     out->mapping = bytes;
@@ -255,8 +233,7 @@ void safetensors_close(struct safetensors *file)
     for (size_t i = 0; i < file->count; i++)
         mem_free(file->entries[i].name);
     mem_free(file->entries);
-    if (file->mapping)
-        munmap(file->mapping, file->mapping_bytes);
+    file_unmap(file->mapping, file->mapping_bytes);
     *file = (struct safetensors){0};
 }
 
