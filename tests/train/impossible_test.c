@@ -988,7 +988,10 @@ static void what_is_of_no_use_ends_with_its_reason_and_its_figures(void **state)
                     "\"context_temperature\": 0.1, \"context_top_p\": 0.01",
                     "min_distinct: only 1 of 200 contexts", "pairs/distinct_contexts");
     assert_gives_up(place, given, 8, "\"first_context\": 5000", "no_contexts: ", NULL);
-    assert_gives_up(place, given, 8, "\"ted_min\": 12", "ted_min: ", NULL);
+    assert_gives_up(place, given, 24,
+                    "\"samples\": 2, \"max_contexts\": 200, \"block\": 200, "
+                    "\"temperature\": 1, \"tau\": -100, \"ted_min\": 1000",
+                    "dropped as 'structure'", "pairs/share_structure");
     OK(file_replace(prefixes, "Paris --\nK\xf6ln --\n", 17, 0644, &fixture_err));
     assert_gives_up(place, file, 8, "\"samples\": 2", "bad_input: input 'prefixes'", NULL);
     mem_free(file);

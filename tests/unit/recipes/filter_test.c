@@ -6,6 +6,7 @@
 #include "worker/recipes/distillation/impossible/sentence.h"
 #include "worker/recipes/text/microworld.h"
 #include "worker/recipes/text/overlap.h"
+#include "worker/recipes/text/tree_edit.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -56,15 +57,35 @@ static double rouge(const char *x, const char *y)
     return f;
 }
 
+/* Whether a pair passes all critics, by their definitions; lengths are of ASCII. */
+static bool passes(const struct filter *filter, const char *x, const char *y)
+{
+    double ratio = *x ? (double)strlen(y) / (double)strlen(x) : 0;
+    struct words words[2] = {0};
+    struct tree tree[2];
+
+    if (!*x || !*y || strcmp(x, y) == 0 || !entails(x, y))
+        return false;
+    if (filter->task == TASK_SUMMARIZE)
+        return ratio < filter->ratio_max;
+    for (int side = 0; side < 2; side++) {
+        words_split(&words[side], WORDS_ROUGE, side ? y : x, strlen(side ? y : x));
+        tree_of_words(&words[side], &tree[side]);
+    }
+    double distance = (double)tree_edit_distance(&tree[0], &tree[1]);
+    for (int side = 0; side < 2; side++) {
+        tree_done(&tree[side]);
+        words_done(&words[side]);
+    }
+    return entails(y, x) && ratio >= filter->ratio_min && ratio <= filter->ratio_max &&
+           rouge(x, y) <= filter->rouge_max && distance >= filter->ted_min;
+}
+
 static void check_kept(const struct filter *filter, char *const *samples,
                        const struct filtered *out)
 {
-    for (size_t i = 0; i < out->kept_count; i++) {
-        const char *x = samples[out->kept[i].x], *y = samples[out->kept[i].y];
-        assert_true(*x && *y && strcmp(x, y) != 0);
-        assert_true(entails(x, y) && entails(y, x));
-        assert_true(rouge(x, y) <= filter->rouge_max);
-    }
+    for (size_t i = 0; i < out->kept_count; i++)
+        assert_true(passes(filter, samples[out->kept[i].x], samples[out->kept[i].y]));
 }
 
 /* Two kept pairs are never of one component: breadth first over pairs that pass every filter. */
@@ -81,9 +102,7 @@ static void check_components(const struct filter *filter, char *const *samples,
 
     for (size_t i = 0; i < SAMPLES; i++)
         for (size_t j = 0; j < SAMPLES; j++)
-            if (*samples[i] && *samples[j] && strcmp(samples[i], samples[j]) != 0 &&
-                entails(samples[i], samples[j]) && entails(samples[j], samples[i]) &&
-                rouge(samples[i], samples[j]) <= filter->rouge_max) {
+            if (passes(filter, samples[i], samples[j])) {
                 pairs[count].x = samples[i];
                 pairs[count].y = samples[j];
                 pairs[count++].component = -1;
@@ -132,28 +151,44 @@ static struct filter paraphrases(void)
                            .diversity_tau = 0.5, .keep = KEEP_MAX_ENTAIL, .seed = 3};
 }
 
-static void every_kept_pair_passes_every_critic_and_stands_for_its_component_alone(void **state)
+static size_t check_filter(const struct filter *filter, struct critic *critic)
 {
-    struct critic *critic = critic_oracle();
-    struct filter filter = paraphrases();
     struct rng rng;
+    size_t kept = 0;
 
-    (void)state;
     rng_init(&rng, 11);
     for (uint64_t context = 0; context < 60; context++) {
         char *samples[SAMPLES];
         struct filtered out;
         struct err err;
         draw(&rng, samples);
-        assert_int_equal(filter_context(&filter, critic, context, (const char *const *)samples,
+        assert_int_equal(filter_context(filter, critic, context, (const char *const *)samples,
                                         SAMPLES, &out, &err), 0);
         assert_int_equal(sum(&out), SAMPLES * (SAMPLES - 1));
-        check_kept(&filter, samples, &out);
-        check_components(&filter, samples, &out);
+        check_kept(filter, samples, &out);
+        check_components(filter, samples, &out);
+        kept += out.kept_count;
         filtered_done(&out);
         for (size_t i = 0; i < SAMPLES; i++)
             mem_free(samples[i]);
     }
+    return kept;
+}
+
+static void every_kept_pair_passes_every_critic_and_stands_for_its_component_alone(void **state)
+{
+    struct critic *critic = critic_oracle();
+    struct filter filter = paraphrases(), strict = filter, summary = filter;
+
+    (void)state;
+    strict.ratio_min = 0.8;
+    strict.ratio_max = 1.5;
+    strict.ted_min = 4;
+    summary.task = TASK_SUMMARIZE;
+    summary.ratio_max = 0.8;
+    size_t all = check_filter(&filter, critic), few = check_filter(&strict, critic);
+    assert_true(few > 0 && few <= all);
+    assert_true(check_filter(&summary, critic) > 0);
     critic_free(critic);
 }
 
@@ -209,6 +244,25 @@ static void numerals_must_agree_as_the_rule_says(void **state)
     filter.numbers = NUMBERS_ONE_WAY;
     assert_int_equal(verdict_of(&filter, "He has 3 cats.", "He has cats."), VERDICT_FORWARD);
     assert_int_equal(verdict_of(&filter, "He has cats.", "He has 3 cats."), VERDICT_NUMBERS);
+}
+
+static void sentences_of_one_build_are_dropped_where_that_is_asked(void **state)
+{
+    const char *active = "the doctor buy the car .", *other = "the physician purchase the auto .";
+    const char *passive = "the automobile is purchase by the physician .";
+    struct filter filter = paraphrases();
+
+    (void)state;
+    filter.diversity_tau = INFINITY;
+    assert_int_equal(verdict_of(&filter, active, "the physician purchase the automobile ."),
+                     VERDICT_KEPT);
+    filter.ted_min = 3;
+    assert_int_equal(verdict_of(&filter, active, "the physician purchase the automobile ."),
+                     VERDICT_STRUCTURE);
+    assert_int_equal(verdict_of(&filter, active, passive), VERDICT_KEPT);
+    filter.task = TASK_SUMMARIZE; /* which may be built as its source is */
+    filter.ratio_max = 2;
+    assert_int_equal(verdict_of(&filter, active, other), VERDICT_FORWARD);
 }
 
 static void a_rewritten_source_is_paired_only_as_the_source(void **state)
@@ -304,6 +358,7 @@ int main(void)
         cmocka_unit_test(every_kept_pair_passes_every_critic_and_stands_for_its_component_alone),
         cmocka_unit_test(a_summary_must_be_shorter_than_the_bound_not_as_long),
         cmocka_unit_test(numerals_must_agree_as_the_rule_says),
+        cmocka_unit_test(sentences_of_one_build_are_dropped_where_that_is_asked),
         cmocka_unit_test(a_rewritten_source_is_paired_only_as_the_source),
         cmocka_unit_test(of_many_pairs_a_random_choice_is_taken),
         cmocka_unit_test(nothing_to_pair_is_no_error),

@@ -6,6 +6,7 @@
 #include "worker/recipes/distillation/impossible/components.h"
 #include "worker/recipes/distillation/impossible/sentence.h"
 #include "worker/recipes/text/overlap.h"
+#include "worker/recipes/text/tree_edit.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ struct text {
     size_t characters;
     struct words words;
     struct lcs_pattern pattern;
+    struct tree tree; /* only where ted_min is asked */
 };
 
 struct work {
@@ -69,6 +71,8 @@ static void add_sample(struct work *work, const char *bytes, size_t sample)
     text->characters = sentence_characters(bytes);
     words_split(&text->words, WORDS_ROUGE, bytes, strlen(bytes));
     lcs_pattern_init(&text->words, &text->pattern);
+    if (work->filter->ted_min > 0)
+        tree_of_words(&text->words, &text->tree);
 }
 
 /* Returns how many samples are sentences. */
@@ -97,6 +101,7 @@ static void work_done(struct work *work)
     for (size_t t = 0; t < work->count; t++) {
         words_done(&work->text[t].words);
         lcs_pattern_done(&work->text[t].pattern);
+        tree_done(&work->text[t].tree);
     }
     mem_free(work->text);
     mem_free(work->score);
@@ -121,6 +126,19 @@ static bool numbers_fit(const struct filter *filter, const struct text *x, const
             (filter->numbers == NUMBERS_ONE_WAY || sentence_numbers_within(y->bytes, x->bytes)));
 }
 
+/* The distance is symmetric: of two orders the second is known by the first's verdict, where that
+ * says it. */
+static bool built_alike(const struct work *work, size_t i, size_t j)
+{
+    if (work->filter->task != TASK_PARAPHRASE || work->filter->ted_min <= 0)
+        return false;
+    enum verdict other = i > j ? work->verdict[cell(work, j, i)] : VERDICT_END;
+    if (other == VERDICT_KEPT || other == VERDICT_STRUCTURE)
+        return other == VERDICT_STRUCTURE;
+    return (double)tree_edit_distance(&work->text[i].tree, &work->text[j].tree) <
+           work->filter->ted_min;
+}
+
 static enum verdict judge_cheaply(struct work *work, size_t i, size_t j)
 {
     const struct text *x = &work->text[i], *y = &work->text[j];
@@ -140,7 +158,7 @@ static enum verdict judge_cheaply(struct work *work, size_t i, size_t j)
     work->rouge[cell(work, i, j)] = rouge;
     if (filter->task == TASK_PARAPHRASE && rouge > filter->rouge_max)
         return VERDICT_OVERLAP;
-    return VERDICT_KEPT;
+    return built_alike(work, i, j) ? VERDICT_STRUCTURE : VERDICT_KEPT;
 }
 
 /* ---- the critic ------------------------------------------------------------------------- */

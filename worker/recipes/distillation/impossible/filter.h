@@ -30,6 +30,7 @@ struct filter {
     double ratio_min, ratio_max; /* characters of y / characters of x; summaries: below ratio_max */
     enum numbers_rule numbers;   /* one way: y has no numeral that x lacks */
     double rouge_max;            /* ROUGE-L F; paraphrases only */
+    double ted_min;              /* tree_edit.h; paraphrases only; 0: not asked */
     struct critic *likeness;     /* asked before the critic, or NULL */
     double likeness_min;         /* least score there */
     double tau;                  /* least score of an entailment */

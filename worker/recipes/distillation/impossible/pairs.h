@@ -113,7 +113,8 @@ double pairs_accepted(const struct pairs *pairs);
     {"false_pass", PARAM_FLOAT, "0.05", 0.0001, 0.5, NULL, \
      "share of pairs from different contexts that a calibrated threshold lets pass"}, \
     {"ted_min", PARAM_FLOAT, "0", 0, 1000, NULL, \
-     "least tree edit distance of a paraphrase; needs a parser, which there is none of: 0"}, \
+     "least tree edit distance of a paraphrase, of trees by function words (text/tree_edit.h) " \
+     "where the paper has a parser's and 12; 0: not asked"}, \
     {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a paraphrase"}, \
     {"length_ratio_min", PARAM_FLOAT, "0.8", 0, 10, NULL, "least characters of y for one of x"}, \
     {"length_ratio_max", PARAM_FLOAT, "1.5", 0, 10, NULL, "most characters of y for one of x"}, \

@@ -99,6 +99,11 @@ char *pairs_card(const struct build *build, bool placed)
         "lineage", lineage(build->pairs), "kept", build->kept_samples, "dropped",
         build->dropped_samples);
     CHECK(root);
+    json_object_set_new(root, "tree_edit",
+                        pairs->filter.ted_min > 0
+                            ? json_pack("{s:s, s:f}", "trees", "function words", "least",
+                                        pairs->filter.ted_min)
+                            : json_string("off"));
     if (placed)
         json_object_set_new(root, "blocks",
                             json_pack("{s:s, s:I, s:I}", "folder", pairs->folder, "contexts",

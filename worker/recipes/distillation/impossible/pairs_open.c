@@ -138,6 +138,7 @@ static void set_filter(struct pairs *pairs)
                    : is(numbers, "one_way") ? NUMBERS_ONE_WAY
                                             : NUMBERS_OFF,
         .rouge_max = run_float(run, "rouge_max"),
+        .ted_min = run_float(run, "ted_min"),
         .likeness = pairs->likeness,
         .likeness_min = run_float(run, "embed_min"),
         .asks_saliency = is(run_string(run, "critic"), "pmi"), /* saliency_tau: pairs_calibrate */
@@ -268,9 +269,6 @@ int pairs_open(struct run *run, struct pairs *pairs, struct err *err)
     pairs->run = run;
     if (run_int(run, "samples") < 2 && !run_input(run, "student"))
         return err_set(err, ERR_INVALID, "parameter 'samples' is 1; a pair needs two");
-    if (run_float(run, "ted_min") > 0)
-        return run_gave_up(run, err, "ted_min", "tree edit distance needs a parser, and there is "
-                           "none here: leave ted_min at 0; rouge_max bounds the likeness");
     if (run_int(run, "context_sentences_min") > run_int(run, "context_sentences"))
         return run_gave_up(run, err, "context_sentences", "it is %lld, less than "
                            "context_sentences_min, %lld",
