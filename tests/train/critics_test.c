@@ -2,8 +2,10 @@
  * classifier as `critic: nli` in data/pairs.
  *
  * By default one small classifier on WordNet's pairs; in the long mode three seeds of the
- * jobspecs' size, and whether information orders summaries of the micro-world rightly. */
+ * jobspecs' size, whether information orders summaries of the micro-world rightly, and the whole of
+ * jobspecs/distillation/impossible-nli.yaml against WordNet itself. */
 #include "tests/train/fixture.h"
+#include "worker/engine/data/wordnet.h"
 #include "worker/recipes/distillation/impossible/critic.h"
 #include "worker/recipes/text/microworld.h"
 
@@ -260,6 +262,161 @@ static char *make_references(const struct place *place)
     return part_of(place, "references", "train");
 }
 
+/* ---- the judge of a whole distillation, in the long mode --------------------------------- */
+
+#define NLI_JUDGE_STEPS   300
+#define NLI_TEACHER_STEPS 1500
+
+/* Whether a synset or one above it has the word. */
+static bool is_called(const struct wordnet *wordnet, const struct synset *synset, const char *word)
+{
+    for (size_t l = 0; l < synset->lemma_count; l++)
+        if (strcasecmp(synset->lemmas[l], word) == 0)
+            return true;
+    for (size_t p = 0; p < synset->pointer_count; p++) {
+        const struct synset_pointer *pointer = &synset->pointers[p];
+        const struct synset *above = strcmp(pointer->symbol, "@") == 0
+                                         ? wordnet_find(wordnet, pointer->file, pointer->offset)
+                                         : NULL;
+        if (above && is_called(wordnet, above, word))
+            return true;
+    }
+    return false;
+}
+
+static bool is_a(const struct wordnet *wordnet, const char *noun, const char *word)
+{
+    const size_t *first = wordnet->first;
+
+    for (size_t i = first[WORDNET_NOUN]; i < first[WORDNET_NOUN + 1]; i++)
+        for (size_t l = 0; l < wordnet->synsets[i].lemma_count; l++)
+            if (strcasecmp(wordnet->synsets[i].lemmas[l], noun) == 0 &&
+                is_called(wordnet, &wordnet->synsets[i], word))
+                return true;
+    return false;
+}
+
+/* Pairs whose texts differ in one word, an article apart, and of these what WordNet calls true. */
+struct substitutes {
+    const struct wordnet *wordnet;
+    const char *x_name, *y_name;
+    double pairs, one, is_true;
+};
+
+static void count_substitute(void *argument, json_t *pair)
+{
+    struct substitutes *sum = argument;
+    const char *text_x = json_string_value(json_object_get(pair, sum->x_name));
+    const char *text_y = json_string_value(json_object_get(pair, sum->y_name));
+    const char *gap = " ,;:.?!\"", *noun = NULL, *word = NULL;
+    char x[512], y[512], *rest_x = x, *rest_y = y, *a, *b;
+    int differ = 0;
+
+    if (!text_x || !text_y)
+        return; /* the first line of rewrites says what they are */
+    sum->pairs++;
+    snprintf(x, sizeof x, "%s", text_x);
+    snprintf(y, sizeof y, "%s", text_y);
+    while (a = strsep(&rest_x, gap), b = strsep(&rest_y, gap), a && b) {
+        bool articles = (strcasecmp(a, "a") == 0 || strcasecmp(a, "an") == 0) &&
+                        (strcasecmp(b, "a") == 0 || strcasecmp(b, "an") == 0);
+        if (strcmp(a, b) == 0 || articles)
+            continue;
+        differ++;
+        noun = a;
+        word = b;
+    }
+    if (a || b || differ != 1)
+        return;
+    sum->one++;
+    sum->is_true += is_a(sum->wordnet, noun, word);
+}
+
+static struct substitutes count_in(const struct place *place, const char *rest,
+                                   const struct wordnet *wordnet, bool rewrites)
+{
+    struct substitutes sum = {.wordnet = wordnet, .x_name = rewrites ? "source" : "x",
+                              .y_name = rewrites ? "rewrite" : "y"};
+    char *path = mem_printf("%s/%s", place->folder, rest), *bytes;
+    size_t length;
+
+    OK(file_read(path, 1 << 24, &bytes, &length, &fixture_err));
+    for (char *at = bytes, *end; (end = strchr(at, '\n')); at = end + 1) {
+        json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
+        count_substitute(&sum, line);
+        json_decref(line);
+    }
+    mem_free(bytes);
+    mem_free(path);
+    print_message("%-40s %4.0f pairs, one noun for another in %4.0f, truly in %4.0f\n", rest,
+                  sum.pairs, sum.one, sum.is_true);
+    return sum;
+}
+
+static void make_nli_models(const struct place *place)
+{
+    run_spec(place, "substitutions",
+             mem_printf("\"kind\": \"data\", \"recipe\": \"entailment\", \"params\": "
+                        "{\"documents\": 20000, \"families\": 6, \"vocab_size\": 1024}"), NULL);
+    classify(place, "judge", "substitutions", NLI_JUDGE_STEPS,
+             "\"layers\": 1, \"d_model\": 48, \"learning_rate\": 0.005");
+    char *texts = part_of(place, "substitutions", "texts");
+    run_spec(place, "wide",
+             mem_printf("\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": "
+                        "{\"data\": %s}, \"params\": {\"arch\": \"llama\", \"layers\": 2, "
+                        "\"d_model\": 96, \"heads\": 4, \"context\": 64, \"steps\": %d, "
+                        "\"warmup\": 50, \"learning_rate\": 0.003, \"beta2\": 0.99, "
+                        "\"weight_decay\": 0.01, \"eval_every\": 0}", texts,
+                        NLI_TEACHER_STEPS), NULL);
+    mem_free(texts);
+}
+
+/* A judge of WordNet's pairs, a teacher that was never told their labels: what the judge accepts
+ * at its own threshold is true more often than what the teacher writes, and so is what a student
+ * of it writes, on sentences that none of the three has read. */
+static void a_student_of_what_the_classifier_accepts_is_truer_than_its_teacher(void **state)
+{
+    need_wordnet();
+    const struct place *place = *state;
+    struct wordnet wordnet;
+
+    if (!long_mode())
+        skip();
+    make_nli_models(place);
+    char *teacher = model_of(place, "wide", NLI_TEACHER_STEPS);
+    char *judge = model_of(place, "judge", NLI_JUDGE_STEPS);
+    char *contexts = part_of(place, "substitutions", "contexts");
+    const char *shared = "\"task\": \"summarize\", \"critic\": \"nli\", \"compression\": 1, "
+                         "\"samples\": 10, \"max_tokens\": 30, \"max_contexts\": 400, "
+                         "\"diversity\": false";
+    run_spec(place, "blind",
+             mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": "
+                        "{\"teacher\": %s, \"judge\": %s, \"contexts\": %s}, \"params\": "
+                        "{%s, \"tau\": -100}", teacher, judge, contexts, shared), NULL);
+    run_spec(place, "whole",
+             mem_printf("\"kind\": \"distillation\", \"recipe\": \"impossible\", "
+                        "\"inputs\": {\"teacher\": %s, \"judge\": %s, \"contexts\": %s}, "
+                        "\"params\": {%s, \"name\": \"general\", \"student_steps\": 300, "
+                        "\"student_learning_rate\": 0.001, \"student_batch\": 32, "
+                        "\"student_eval_every\": 0, \"self_rounds\": 0, \"eval_sources\": "
+                        "100, \"eval_bootstrap\": 0}", teacher, judge, contexts, shared), NULL);
+    OK(wordnet_read("/usr/share/wordnet", &wordnet, &fixture_err));
+    struct substitutes blind = count_in(place, "blind/datasets/blind/pairs.jsonl", &wordnet, false);
+    struct substitutes kept = count_in(
+        place, "whole/stages/pairs/datasets/general/pairs.jsonl", &wordnet, false);
+    struct substitutes before = count_in(place, "whole/stages/eval-teacher/rewrites.jsonl",
+                                         &wordnet, true);
+    struct substitutes after = count_in(place, "whole/stages/eval-student/rewrites.jsonl",
+                                        &wordnet, true);
+    assert_true(kept.is_true >= 50);
+    assert_true(kept.is_true / kept.one >= blind.is_true / blind.one + 0.25);
+    assert_true(after.is_true / after.pairs >= before.is_true / before.pairs + 0.10);
+    wordnet_done(&wordnet);
+    mem_free(teacher);
+    mem_free(judge);
+    mem_free(contexts);
+}
+
 /* Metrics of a rewriting model under the classifier, and likeness under its states: each with an
  * interval around it, the corpus figures too. iBLEU is what the card defines: .7 of the one, less
  * .3 of the other. */
@@ -489,6 +646,7 @@ int main(void)
         cmocka_unit_test(summaries_are_judged_by_what_they_tell_of_their_source),
         cmocka_unit_test(information_orders_summaries_by_truth_and_by_what_they_leave_out),
         cmocka_unit_test(pairs_of_files_are_split_by_their_first_text),
+        cmocka_unit_test(a_student_of_what_the_classifier_accepts_is_truer_than_its_teacher),
     };
 
     cmocka_set_test_filter(getenv("ATHANOR_TEST_FILTER"));

@@ -4,7 +4,10 @@
  * any, from WordNet by substitution.h. Parts:
  *   train, valid   from files: split by x, so that a premise is on one side only;
  *                  from WordNet: by frame, so that valid has sentences never trained on
- *   new_relations  WordNet: pairs of nouns that train never puts against each other */
+ *   new_relations  WordNet: pairs of nouns that train never puts against each other
+ *   texts          the pairs of train without their label: for a model that is to write such
+ *                  sentences, entailed or not
+ *   contexts       every x of valid alone: what that model may go on from */
 #include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
@@ -23,14 +26,28 @@ struct entailment {
     uint64_t number; /* of the next document */
 };
 
+static int add_text(struct entailment *state, const char *part, uint64_t number, const char *text,
+                    struct err *err)
+{
+    char id[48];
+
+    snprintf(id, sizeof id, "%s.%llu", part, (unsigned long long)number);
+    return preparation_join(&state->preparation, part,
+                            preparation_add(&state->preparation, id, text, strlen(text)), err);
+}
+
 static int add(struct entailment *state, const char *part, const char *x, const char *y,
                const char *label, struct err *err)
 {
-    char *text = mem_printf("%s\n%s\n%s", x, y, label), id[48];
+    char *pair = mem_printf("%s\n%s", x, y), *text = mem_printf("%s\n%s", pair, label);
+    int rc = add_text(state, part, state->number, text, err);
 
-    snprintf(id, sizeof id, "%s.%llu", part, (unsigned long long)state->number++);
-    int rc = preparation_join(&state->preparation, part,
-                              preparation_add(&state->preparation, id, text, strlen(text)), err);
+    if (rc == 0 && strcmp(part, "train") == 0)
+        rc = add_text(state, "texts", state->number, pair, err);
+    if (rc == 0 && strcmp(part, "valid") == 0)
+        rc = add_text(state, "contexts", state->number, x, err);
+    state->number++;
+    mem_free(pair);
     mem_free(text);
     return rc;
 }

@@ -287,7 +287,8 @@ static bool begins_with_vowel(const char *noun)
     return strchr("aeiou", *noun) != NULL;
 }
 
-/* The frame with a noun in its gap; "a" or "an" before it becomes what it must be. */
+/* The frame with a noun in its gap; "a" or "an" before it becomes what it must be. It ends as
+ * sentences do, which is what a model that reads it has to write. */
 static void put(const struct frame *frame, const char *noun, struct buf *out)
 {
     size_t before = frame->before, cut = 0;
@@ -305,6 +306,8 @@ static void put(const struct frame *frame, const char *noun, struct buf *out)
         buf_puts(out, begins_with_vowel(noun) ? "n " : " ");
     buf_puts(out, noun);
     buf_add(out, text + before + 1, frame->length - before - 1);
+    if (!strchr(".?!", out->bytes[out->length - 1]))
+        buf_putc(out, '.');
 }
 
 /* Another lemma of a noun's synset that is a noun of ours, or NULL. */

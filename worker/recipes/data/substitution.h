@@ -13,6 +13,7 @@
  *                                     (Bowman et al. 2015) that both tell of one event
  *
  * each label as often. Only names of families may be ambiguous. a and an follow the noun.
+ * Texts end in a full stop where they have no mark of their own.
  * WordNet 3.0: 2,400 frames; families are those with most nouns in them (ties: the earlier
  * synset). */
 #ifndef ATHANOR_SUBSTITUTION_H
