@@ -262,6 +262,38 @@ static char *make_references(const struct place *place)
     return part_of(place, "references", "train");
 }
 
+/* It gives no text a probability, whoever asks for one. */
+static void a_classifier_is_refused_as_a_language_model(void **state)
+{
+    need_wordnet();
+    static const char *const asked[] = {
+        "\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": %s, "
+        "\"data\": %s}",
+        "\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"init\": %s, "
+        "\"data\": %s}, \"params\": {\"steps\": 1}",
+        "\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"teacher\": "
+        "%s, \"data\": %s}, \"params\": {\"steps\": 1}"};
+    const struct place *place = *state;
+    char *judge = model_of(place, "nli-0", long_mode() ? LONG_STEPS : SMALL_STEPS);
+    char *data = part_of(place, "nouns", "texts"), *path = job_path(place, "no-writer", ".log");
+
+    for (size_t i = 0; i < ARRAY_COUNT(asked); i++) {
+        const char *rest = strstr(asked[i], "%s"), *last = strstr(rest + 2, "%s");
+        char *spec = mem_printf("%.*s%s%.*s%s%s", (int)(rest - asked[i]), asked[i], judge,
+                                (int)(last - rest - 2), rest + 2, data, last + 2), *log;
+        struct job_run job = {.name = "no-writer", .spec = spec, .may_fail = true};
+        size_t length;
+        assert_int_not_equal(run_job_in(place, &job, NULL), 0);
+        OK(file_read(path, 1 << 20, &log, &length, &fixture_err));
+        assert_non_null(strstr(log, "which reads texts but cannot write them"));
+        mem_free(spec);
+        mem_free(log);
+    }
+    mem_free(judge);
+    mem_free(data);
+    mem_free(path);
+}
+
 /* ---- the judge of a whole distillation, in the long mode --------------------------------- */
 
 #define NLI_JUDGE_STEPS   300
@@ -646,6 +678,7 @@ int main(void)
         cmocka_unit_test(summaries_are_judged_by_what_they_tell_of_their_source),
         cmocka_unit_test(information_orders_summaries_by_truth_and_by_what_they_leave_out),
         cmocka_unit_test(pairs_of_files_are_split_by_their_first_text),
+        cmocka_unit_test(a_classifier_is_refused_as_a_language_model),
         cmocka_unit_test(a_student_of_what_the_classifier_accepts_is_truer_than_its_teacher),
     };
 

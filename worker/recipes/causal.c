@@ -105,7 +105,7 @@ static int causal_model(struct run *run, struct causal *causal, struct err *err)
         return err_set(err, ERR_INVALID, "parameters 'lora_rank' and 'upscale' exclude each "
                        "other: new blocks have to be trained");
     if (init) {
-        if (run_model_open(run, "init", trainer->device, !causal->adapts, &trainer->model, err) <
+        if (run_writer_open(run, "init", trainer->device, !causal->adapts, &trainer->model, err) <
             0)
             return -1;
         trainer->model->config.dropout = run_float(run, "dropout");

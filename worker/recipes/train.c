@@ -52,6 +52,19 @@ int run_model_open(const struct run *run, const char *input, struct device *devi
     return 0;
 }
 
+int run_writer_open(const struct run *run, const char *input, struct device *device, bool trained,
+                    struct model **out, struct err *err)
+{
+    if (run_model_open(run, input, device, trained, out, err) < 0)
+        return -1;
+    if ((*out)->config.family != MODEL_BERT)
+        return 0;
+    model_free(*out);
+    *out = NULL;
+    return err_set(err, ERR_INVALID, "input '%s' (%s) is a BERT, which reads texts but cannot write "
+                   "them: give a language model", input, run_input(run, input)->ref);
+}
+
 static int check_batch(const struct trainer *trainer, struct err *err)
 {
     int64_t ranks = trainer->run->rank_count;

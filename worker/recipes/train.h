@@ -135,5 +135,8 @@ int trainer_load(struct trainer *trainer, struct checkpoint_reader *reader,
  * model with the adapters merged. */
 int run_model_open(const struct run *run, const char *input, struct device *device, bool trained,
                    struct model **out, struct err *err) WARN_UNUSED;
+/* The same of a model that is to write texts or give them a probability: ERR_INVALID for a BERT. */
+int run_writer_open(const struct run *run, const char *input, struct device *device, bool trained,
+                    struct model **out, struct err *err) WARN_UNUSED;
 
 #endif

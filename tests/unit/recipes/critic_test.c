@@ -118,6 +118,8 @@ static void which_class_is_entailment_is_read_from_the_configuration(void **stat
     char *folder = write_bert(device, MODEL_TOP_LABELS, none, 40);
     assert_int_equal(critic_nli(folder, device, &critic, &err), -1);
     assert_non_null(strstr(err.text, "LABEL_0, LABEL_1, LABEL_2"));
+    assert_int_equal(critic_lm_mi_open(folder, device, &critic, &err), -1);
+    assert_non_null(strstr(err.text, "a classifier of pairs is critic nli's"));
     folder_done(folder);
     folder = write_bert(device, MODEL_TOP_POOLER, NULL, 40);
     assert_int_equal(critic_nli(folder, device, &critic, &err), -1);

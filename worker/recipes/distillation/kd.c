@@ -41,7 +41,7 @@ static int read_params(struct run *run, struct kd *kd, struct err *err)
 
 static int open_teacher(struct run *run, struct kd *kd, struct err *err)
 {
-    if (run_model_open(run, "teacher", kd->trainer.device, false, &kd->teacher, err) < 0 ||
+    if (run_writer_open(run, "teacher", kd->trainer.device, false, &kd->teacher, err) < 0 ||
         corpus_match_model(&kd->train, run_input(run, "teacher")->path, kd->teacher, err) < 0)
         return -1;
     return tape_new(kd->trainer.device, TAPE_INFER, &kd->teacher_tape, err);
@@ -54,7 +54,7 @@ static int open_student(struct run *run, struct kd *kd, struct err *err)
     struct model_config config;
 
     if (strcmp(init, "checkpoint") == 0) {
-        if (run_model_open(run, "student", trainer->device, true, &trainer->model, err) < 0)
+        if (run_writer_open(run, "student", trainer->device, true, &trainer->model, err) < 0)
             return -1;
         if (trainer->model->config.vocab_size == kd->teacher->config.vocab_size)
             return corpus_match_model(&kd->train, run_input(run, "student")->path, trainer->model,

@@ -82,7 +82,7 @@ static int choice_open(struct run *run, void *state, struct err *err)
     if (!run_input(run, "items"))
         return err_set(err, ERR_INVALID, "input 'items' is missing; give it as file:PATH");
     if (run_device_open(run, &choice->device, err) < 0 ||
-        run_model_open(run, "model", choice->device, false, &choice->model, err) < 0 ||
+        run_writer_open(run, "model", choice->device, false, &choice->model, err) < 0 ||
         open_tokenizer(run, choice, err) < 0 || open_items(run, choice, err) < 0)
         return -1;
     run->step_count = (choice->items.count + ITEMS_A_STEP - 1) / ITEMS_A_STEP;

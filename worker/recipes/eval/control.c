@@ -87,7 +87,7 @@ static int control_open(struct run *run, void *opaque, struct err *err)
 
     state->path = mem_printf("%s/control.jsonl", run->job_dir);
     if (run_device_open(run, &state->device, err) < 0 ||
-        run_model_open(run, "model", state->device, false, &state->model, err) < 0)
+        run_writer_open(run, "model", state->device, false, &state->model, err) < 0)
         return -1;
     if (tokenizer_read(run_input(run, "model")->path, &state->tokenizer, err) < 0)
         return err_wrap(err, "input 'model'");

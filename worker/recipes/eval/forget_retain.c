@@ -68,7 +68,7 @@ static int open_model(struct run *run, struct forget_retain *eval, const char *i
 
     if (!run_input(run, input))
         return 0;
-    if (run_model_open(run, input, eval->device, false, &model, err) < 0)
+    if (run_writer_open(run, input, eval->device, false, &model, err) < 0)
         return -1;
     *out = model;
     return corpus_match_model(&eval->corpus[SET_FORGET], run_input(run, input)->path, model, err);

@@ -100,7 +100,7 @@ static int generation_open(struct run *run, void *state, struct err *err)
     if (corpus_open(run, "data", &eval->corpus, err) < 0 ||
         corpus_mask_prompts(&eval->corpus, run_string(run, "separator"), err) < 0 ||
         run_device_open(run, &eval->device, err) < 0 ||
-        run_model_open(run, "model", eval->device, false, &eval->model, err) < 0 ||
+        run_writer_open(run, "model", eval->device, false, &eval->model, err) < 0 ||
         corpus_match_model(&eval->corpus, run_input(run, "model")->path, eval->model, err) < 0)
         return -1;
     read_params(run, eval);

@@ -134,7 +134,7 @@ static int perplexity_open(struct run *run, void *state, struct err *err)
     ppl->by_document = strcmp(run_string(run, "unit"), "document") == 0;
     if (corpus_open(run, "data", &ppl->corpus, err) < 0 ||
         run_device_open(run, &ppl->device, err) < 0 ||
-        run_model_open(run, "model", ppl->device, false, &ppl->model, err) < 0 ||
+        run_writer_open(run, "model", ppl->device, false, &ppl->model, err) < 0 ||
         corpus_match_model(&ppl->corpus, run_input(run, "model")->path, ppl->model, err) < 0 ||
         read_rolling(run, ppl, err) < 0 ||
         scorer_open(run->comm, ppl->device, ppl->rolling.K, &ppl->scorer, err) < 0)

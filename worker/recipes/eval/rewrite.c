@@ -106,7 +106,7 @@ static int rewrite_open(struct run *run, void *opaque, struct err *err)
     state->beta = run_float(run, "bert_beta");
     state->path = mem_printf("%s/rewrites.jsonl", run->job_dir);
     if (run_device_open(run, &state->device, err) < 0 ||
-        run_model_open(run, "model", state->device, false, &state->model, err) < 0 ||
+        run_writer_open(run, "model", state->device, false, &state->model, err) < 0 ||
         open_tokenizer(run, "model", &state->tokenizer, err) < 0 ||
         open_critic(run, state, err) < 0 ||
         open_embedder(run, state, err) < 0 || open_sources(run, state, err) < 0)

@@ -226,7 +226,7 @@ static int open_model(struct run *run, struct dpo *dpo, struct err *err)
 {
     bool adapts = run_int(run, "lora_rank") > 0;
 
-    if (run_model_open(run, "init", dpo->trainer.device, !adapts, &dpo->trainer.model, err) < 0)
+    if (run_writer_open(run, "init", dpo->trainer.device, !adapts, &dpo->trainer.model, err) < 0)
         return -1;
     return adapts ? trainer_adapt(&dpo->trainer, err) : 0;
 }

@@ -2,33 +2,13 @@
 #include "worker/recipes/text/tree_edit.h"
 
 #include "common/base/mem.h"
-
-#include <string.h>
+#include "worker/recipes/text/function_words.h"
 
 /* ---- building --------------------------------------------------------------------------- */
 
 #define LEAF 0 /* the label of other words; XXH3 of a word is 0 with probability 2^-64 */
 
-/* The closed classes of English: determiners, pronouns, prepositions, conjunctions, auxiliaries,
- * question words and particles. */
-static const char function_words[] =
-    "a an the this that these those each every either neither some any no all both half such "
-    "what which whose another other "
-    "i me my mine myself you your yours yourself he him his himself she her hers herself it its "
-    "itself we us our ours ourselves they them their theirs themselves one ones someone somebody "
-    "something somewhere anyone anybody anything nobody nothing everyone everybody everything "
-    "who whom "
-    "about above across after against along among around as at before behind below beneath beside "
-    "besides between beyond but by despite down during except for from in inside into like near "
-    "of off on onto out outside over past per since than through throughout till to toward towards "
-    "under underneath until up upon via with within without "
-    "and or nor so yet if unless because although though while whereas whether when whenever "
-    "where wherever why how "
-    "am is are was were be been being have has had having do does did doing will would shall "
-    "should can could may might must ought "
-    "not there here then too also only just even";
-
-static bool is_function_word(const struct words *known, uint64_t word)
+static bool is_known(const struct words *known, uint64_t word)
 {
     for (size_t i = 0; i < known->count; i++)
         if (known->word[i] == word)
@@ -78,9 +58,9 @@ void tree_of_words(const struct words *words, struct tree *out)
     struct words known = {0};
     bool after_other = true;
 
-    words_split(&known, WORDS_ROUGE, function_words, strlen(function_words));
+    function_words_split(&known);
     for (size_t i = 0; i < words->count; i++) {
-        bool opens = is_function_word(&known, words->word[i]);
+        bool opens = is_known(&known, words->word[i]);
         if (opens && after_other)
             open = 0;
         label[i + 1] = opens ? words->word[i] : LEAF;

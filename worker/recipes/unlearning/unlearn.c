@@ -65,7 +65,7 @@ static int open_models(struct run *run, struct unlearn *unlearn, struct err *err
     struct device *device = trainer->device;
     int64_t T, most;
 
-    if (run_model_open(run, "model", device, true, &trainer->model, err) < 0 ||
+    if (run_writer_open(run, "model", device, true, &trainer->model, err) < 0 ||
         corpus_match_model(&unlearn->forget, run_input(run, "model")->path, trainer->model, err) <
             0)
         return -1;
@@ -103,7 +103,7 @@ static int oracle_level(struct run *run, struct unlearn *unlearn, struct err *er
     struct model *oracle = NULL;
     int rc = -1;
 
-    if (run_model_open(run, "oracle", unlearn->trainer.device, false, &oracle, err) == 0 &&
+    if (run_writer_open(run, "oracle", unlearn->trainer.device, false, &oracle, err) == 0 &&
         corpus_match_model(&unlearn->forget, run_input(run, "oracle")->path, oracle, err) == 0)
         rc = mean_loss(unlearn, &unlearn->forget, oracle, &unlearn->stop_level, err);
     model_free(oracle);

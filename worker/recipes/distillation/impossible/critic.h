@@ -24,7 +24,7 @@ struct critic *critic_oracle(void);
  * Errors: ERR_MEMORY. */
 int critic_lm_mi(const struct model *model, const struct tokenizer *tokenizer, struct critic **out,
                  struct err *err) WARN_UNUSED;
-/* The same with a model of its own, from a folder. */
+/* The same with a model of its own, from a folder. ERR_INVALID for an encoder. */
 int critic_lm_mi_open(const char *folder, struct device *device, struct critic **out,
                       struct err *err) WARN_UNUSED;
 /* A folder with a BertForSequenceClassification or a RobertaForSequenceClassification. Which class

@@ -24,7 +24,7 @@ static int open_model(struct pairs *pairs, const char *input, struct model **out
 {
     const struct run_input *given = run_input(pairs->run, input);
 
-    if (run_model_open(pairs->run, input, pairs->device, false, out, err) < 0)
+    if (run_writer_open(pairs->run, input, pairs->device, false, out, err) < 0)
         return -1;
     if (tokenizer_read(given->path, out_tokenizer, err) < 0)
         return err_wrap(err, "input '%s' (%s)", input, given->ref);

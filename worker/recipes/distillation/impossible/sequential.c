@@ -4,22 +4,11 @@
 #include "common/base/mem.h"
 #include "worker/engine/constrained.h"
 #include "worker/recipes/distillation/impossible/sentence.h"
+#include "worker/recipes/text/function_words.h"
 
 #include <ctype.h>
 #include <string.h>
 #include <strings.h>
-
-/* Words that say how a sentence is built rather than what it is about. */
-static const char *const function_words[] = {
-    "a",     "about", "after", "all",   "also",  "an",    "and",   "any",  "are",   "as",
-    "at",    "be",    "been",  "before", "being", "but",   "by",    "can",  "could", "did",
-    "do",    "does",  "for",   "from",  "had",   "has",   "have",  "he",   "her",   "his",
-    "how",   "i",     "if",    "in",    "into",  "is",    "it",    "its",  "may",   "more",
-    "most",  "near",  "no",    "not",   "of",    "on",    "one",   "or",   "other", "our",
-    "over",  "she",   "should", "so",   "some",  "such",  "than",  "that", "the",   "their",
-    "them",  "then",  "there", "these", "they",  "this",  "those", "to",   "under", "up",
-    "was",   "we",    "were",  "what",  "when",  "where", "which", "who",  "whose", "will",
-    "with",  "would", "you",   "your"};
 
 struct span {
     const char *at;
@@ -49,14 +38,6 @@ static bool is_same(struct span a, struct span b)
     return a.length == b.length && strncasecmp(a.at, b.at, a.length) == 0;
 }
 
-static bool is_function_word(struct span word)
-{
-    for (size_t i = 0; i < ARRAY_COUNT(function_words); i++)
-        if (is_same(word, (struct span){function_words[i], strlen(function_words[i])}))
-            return true;
-    return false;
-}
-
 /* The different content words of a sentence, in order, at most CLAUSES_MAX. */
 static size_t content_words(const char *text, struct span out[CLAUSES_MAX])
 {
@@ -64,7 +45,7 @@ static size_t content_words(const char *text, struct span out[CLAUSES_MAX])
     size_t count = 0;
 
     while (count < CLAUSES_MAX && next_word(&text, &word)) {
-        bool known = is_function_word(word);
+        bool known = is_function_word(word.at, word.length);
         for (size_t i = 0; i < count && !known; i++)
             known = is_same(word, out[i]);
         if (!known)

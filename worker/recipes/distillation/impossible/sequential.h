@@ -6,7 +6,7 @@
  *   context, a blank, x [, newline]
  * with a clause for each different content word of x, the first 64 of them: the word as the
  * tokenizer cuts it after a blank, or at the start of a text. Content words are all but the
- * function words of English that sequential.c lists. Texts end at a token that ends in . ? or !,
+ * function words (text/function_words.h). Texts end at a token that ends in . ? or !,
  * newlines and special tokens are banned, the beams are as many as the texts, and the other
  * settings are those of constrained.h. */
 #ifndef ATHANOR_SEQUENTIAL_H
