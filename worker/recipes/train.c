@@ -61,8 +61,8 @@ int run_writer_open(const struct run *run, const char *input, struct device *dev
         return 0;
     model_free(*out);
     *out = NULL;
-    return err_set(err, ERR_INVALID, "input '%s' (%s) is a BERT, which reads texts but cannot write "
-                   "them: give a language model", input, run_input(run, input)->ref);
+    return err_set(err, ERR_INVALID, "input '%s' (%s) is a BERT, which reads texts but cannot "
+                   "write them: give a language model", input, run_input(run, input)->ref);
 }
 
 static int check_batch(const struct trainer *trainer, struct err *err)

@@ -173,8 +173,9 @@ int critic_lm_mi_open(const char *folder, struct device *device, struct critic *
     int rc = model_files_open(folder, device, true, &model, err);
 
     if (rc == 0 && model->config.family == MODEL_BERT)
-        rc = err_set(err, ERR_INVALID, "'%s' is a BERT, which gives no text a probability: lm_mi and "
-                     "pmi need a language model; a classifier of pairs is critic nli's", folder);
+        rc = err_set(err, ERR_INVALID, "'%s' is a BERT, which gives no text a probability: lm_mi "
+                     "and pmi need a language model; a classifier of pairs is critic nli's",
+                     folder);
     if (rc < 0 || tokenizer_read(folder, &tokenizer, err) < 0 ||
         critic_lm_mi(model, tokenizer, out, err) < 0) {
         tokenizer_free(tokenizer);
