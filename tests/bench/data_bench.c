@@ -18,6 +18,7 @@
 #include "worker/engine/data/bpe.h"
 #include "worker/engine/data/tokenizer.h"
 #include "worker/recipes/data/web/cluster.h"
+#include "worker/recipes/data/web/coherence.h"
 #include "worker/recipes/data/web/html.h"
 #include "worker/recipes/data/web/minhash.h"
 #include "worker/recipes/data/web/repetition.h"
@@ -45,6 +46,7 @@ struct bench {
     struct minhash minhash;
     struct shingles shingles;
     struct trigram *trigram;
+    struct coherence *coherence;
     struct tokenizer *tokenizer;
     double copy_rate;
     uint64_t kept_busy; /* what results are added to, so that no call is left out */
@@ -204,6 +206,11 @@ static void do_keys(struct bench *bench, const char *text, size_t length)
 static void do_perplexity(struct bench *bench, const char *text, size_t length)
 {
     bench->kept_busy += trigram_mean(bench->trigram, text, length) < -5;
+}
+
+static void do_coherence(struct bench *bench, const char *text, size_t length)
+{
+    bench->kept_busy += coherence_score(bench->coherence, text, length) < 0;
 }
 
 static void do_minhash(struct bench *bench, const char *text, size_t length)
@@ -366,6 +373,10 @@ static void open_bench(struct bench *bench, struct err *err)
     for (size_t d = 0; d < bench->documents; d++)
         trigram_add(bench->trigram, bench->text + d * DOCUMENT_BYTES, DOCUMENT_BYTES);
     must(trigram_finish(bench->trigram, err), err);
+    bench->coherence = coherence_new(1);
+    for (size_t d = 0; d < bench->documents && d < 1000; d++)
+        coherence_add(bench->coherence, bench->text + d * DOCUMENT_BYTES, DOCUMENT_BYTES);
+    must(coherence_finish(bench->coherence, 5, err), err);
     word_counts_add_text(&counts, bench->text, bench->length);
     clock_t began = clock();
     must(tokenizer_train(&counts, 2048, 2, &bench->tokenizer, err), err);
@@ -407,6 +418,7 @@ int main(int argc, char **argv)
                 {"repetition", do_repetition},
                 {"keys of paragraphs", do_keys},
                 {"perplexity", do_perplexity},
+                {"coherence", do_coherence},
                 {"minhash 14 x 8", do_minhash},
                 {"cluster: counting words", do_spread},
                 {"cluster: vectors", do_vector},

@@ -748,6 +748,97 @@ static void clusters_are_told_first_and_dropped_when_named(void **state)
     buf_done(&more);
 }
 
+/* ---- coherence --------------------------------------------------------------------------- */
+
+/* Sentences of words of a topic each ("AABB": two of each), of twenty words. */
+static void put_topics(struct buf *out, uint64_t number, const char *topics)
+{
+    for (uint64_t s = 0; topics[s]; s++)
+        for (uint64_t w = 0; w < 30; w++)
+            buf_printf(out, "%c%s%d%s", topics[s], rng_at(number, 100 * s + w, 0) % 3 ? "ra" : "",
+                       (int)(rng_at(number, 100 * s + w, 1) % 20), w < 29 ? " " : ". ");
+}
+
+static void run_coherence(const struct place *place, const char *name, int ranks)
+{
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {"
+                            "\"name\": \"clean\", "
+                            "\"documents\": [\"%s/joined.jsonl\"], \"reference\": "
+                            "[\"%s/alike.jsonl\"], \"vocab_size\": 300, \"block_bytes\": 8192, "
+                            "\"stages\": [\"coherence\", \"pii\", \"paragraph\"]}",
+                            place->folder, place->folder);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+/* Documents with words of two topics, which begin with its letter and end with a digit. */
+static size_t count_mixed(const struct place *place, const char *name)
+{
+    char *path = job_path(place, name, "/datasets/clean/all.jsonl"), *bytes;
+    size_t length, mixed = 0;
+
+    OK(file_read(path, 1 << 26, &bytes, &length, &fixture_err));
+    for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));) {
+        unsigned topics = 0;
+        for (char *word; (word = strsep(&line, " ."));) {
+            size_t end = strlen(word);
+            if (end > 1 && word[end - 1] >= '0' && word[end - 1] <= '9' && *word >= 'a' &&
+                *word <= 'c')
+                topics |= 1u << (*word - 'a');
+        }
+        mixed += (topics & (topics - 1)) != 0;
+    }
+    mem_free(bytes);
+    mem_free(path);
+    return mixed;
+}
+
+/* Texts of one topic stay; those joined of two become two documents, their masks with them. */
+static void joined_texts_become_documents_of_their_own(void **state)
+{
+    struct place *place = *state;
+    struct buf out = {0}, text = {0};
+    char *alike = job_path(place, "alike", ".jsonl");
+    char *joined_path = job_path(place, "joined", ".jsonl");
+    char id[32];
+
+    for (uint64_t i = 0; i < 400; i++) {
+        static const char *const topics[] = {"aaaa", "bbbb", "cccc"};
+        buf_clear(&text);
+        put_topics(&text, i, topics[i % 3]);
+        snprintf(id, sizeof id, "r%d", (int)i);
+        put(&out, id, "web", NULL, text.bytes);
+    }
+    OK(file_replace(alike, out.bytes, out.length, 0644, &fixture_err));
+    buf_clear(&out);
+    for (uint64_t i = 0; i < 60; i++) {
+        static const char *const topics[] = {"aaaaaa", "bbaacc", "aacc"};
+        buf_clear(&text);
+        put_topics(&text, 1000 + i, topics[i % 3]);
+        buf_puts(&text, "Mail to me@example.org there.");
+        snprintf(id, sizeof id, "%s%d", i % 3 == 0 ? "whole" : "joined", (int)i);
+        put(&out, id, "web", NULL, text.bytes);
+    }
+    OK(file_replace(joined_path, out.bytes, out.length, 0644, &fixture_err));
+    run_coherence(place, "coherence-1", 1);
+    run_coherence(place, "coherence-3", 3);
+    assert_same_jobs(place, "coherence-1", "coherence-3");
+    assert_int_equal(count_mixed(place, "coherence-1"), 0);
+    assert_int_equal(count_texts(place, "coherence-1", "joined1:1"), 1);
+    assert_int_equal(count_texts(place, "coherence-1", "me@example"), 0);
+    json_t *card = card_of(place, "coherence-1"), *web = json_object_get(card, "web");
+    json_int_t kept = filter_count(card, "kept"), gone = filter_count(card, "coherence");
+    assert_int_equal(json_integer_value(json_object_get(web, "documents")), kept + gone);
+    assert_in_range(kept, 60, 130);
+    json_decref(card);
+    buf_done(&out);
+    buf_done(&text);
+    mem_free(alike);
+    mem_free(joined_path);
+}
+
 /* ---- languages --------------------------------------------------------------------------- */
 
 static void languages_are_told_apart_on_texts_not_learned_from(void **state)
@@ -802,6 +893,7 @@ int main(void)
         cmocka_unit_test(pages_of_archives_are_documents_on_any_number_of_ranks),
         cmocka_unit_test(scorers_learned_from_labelled_sets_find_what_judges_marked),
         cmocka_unit_test(clusters_are_told_first_and_dropped_when_named),
+        cmocka_unit_test(joined_texts_become_documents_of_their_own),
         cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
     };
     return cmocka_run_group_tests(tests, place_open, place_close);

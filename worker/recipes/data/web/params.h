@@ -49,7 +49,11 @@
     {"decon_max_removal", PARAM_FLOAT, "0.001", 0, 1, NULL, \
      "a larger share of documents dropped as contaminated ends the job: the set is too common"}, \
     {"reference", PARAM_LIST, "", 0, 0, NULL, \
-     "shell patterns of good texts for the stage perplexity, none of them filtered here"}, \
+     "shell patterns of good texts for the stages perplexity and coherence, none of them " \
+     "filtered here"}, \
+    {"coherence_drop_pct", PARAM_FLOAT, "5", 0, 50, NULL, \
+     "a text less coherent than all but this percent of the reference's is split, and parts of " \
+     "fewer than 50 words dropped"}, \
     {"perplexity_sigma", PARAM_FLOAT, "2.0", 0.5, 6, NULL, \
      "standard deviations below the reference's mean log-probability that drop a document"}, \
     {"quality_label", PARAM_STRING, "good", 0, 0, NULL, "label of the classifier quality"}, \

@@ -8,6 +8,7 @@
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
 #include "worker/recipes/data/web/chars.h"
+#include "worker/recipes/data/web/coherence.h"
 #include "worker/recipes/data/web/web.h"
 
 #include <math.h>
@@ -74,6 +75,7 @@ static void item_done(struct item *item)
     mem_free(item->malformed);
     spans_done(&item->spans);
     buf_done(&item->attributes);
+    mem_free(item->parts);
 }
 
 /* ---- keys of a block that is there ------------------------------------------------------ */
@@ -250,58 +252,109 @@ static void put_edits(struct buf *out, const struct item *item)
         buf_putc(out, '}');
 }
 
-/* Applies the edits; a document of which nothing is left is dropped. */
-static void edit(struct item *item, struct buf *out)
+/* What becomes one line: a document, or a part of one that was split. */
+struct piece {
+    size_t begin, end; /* bytes of the document's text */
+    size_t number;     /* of the part, from 1; 0: a whole document */
+    enum filter verdict;
+    double value;
+};
+
+static struct piece piece_of(const struct item *item, size_t number)
+{
+    if (item->verdict != FILTER_KEPT || item->part_count == 0)
+        return (struct piece){0, item->document.length, 0, item->verdict, item->value};
+    const struct coherent_part *part = &item->parts[number];
+    return (struct piece){part->begin, part->end, number + 1,
+                          part->kept ? FILTER_KEPT : FILTER_COHERENCE, part->score};
+}
+
+static size_t piece_count(const struct item *item)
+{
+    return item->verdict != FILTER_KEPT || item->part_count == 0 ? 1 : item->part_count;
+}
+
+/* The spans within a piece, counted from its beginning. A mask over its border goes to the piece
+ * that it begins in, the other one loses those bytes. */
+static void clip(const struct spans *spans, const struct piece *piece, struct spans *out)
+{
+    for (size_t i = 0; i < spans->count; i++) {
+        const struct span *span = &spans->items[i];
+        size_t begin = span->begin > piece->begin ? span->begin : piece->begin;
+        size_t end = span->end < piece->end ? span->end : piece->end;
+        if (begin < end)
+            spans_add(out, begin - piece->begin, end - piece->begin,
+                      span->begin >= piece->begin ? span->mask : NULL);
+    }
+}
+
+/* Applies the edits; a piece of which nothing is left is dropped. */
+static void edit(const struct item *item, struct piece *piece, struct buf *out)
 {
     const char *text;
     size_t length;
+    struct spans clipped = {0};
 
     buf_clear(out);
-    if (item->verdict != FILTER_KEPT)
+    if (piece->verdict != FILTER_KEPT)
         return;
-    if (item->spans.count)
-        spans_apply(&item->spans, item->document.text, item->document.length, out);
-    else
-        buf_add(out, item->document.text, item->document.length);
+    clip(&item->spans, piece, &clipped);
+    spans_apply(&clipped, item->document.text + piece->begin, piece->end - piece->begin, out);
+    spans_done(&clipped);
     text = buf_text(out);
     length = out->length;
     char_trim(&text, &length);
     if (length == 0)
-        item->verdict = FILTER_EMPTY;
+        piece->verdict = FILTER_EMPTY;
 }
 
-static void put_item(struct round *round, struct item *item, struct buf *text, struct buf *out)
+static void put_text(struct buf *out, const char *name, const char *text)
 {
-    const struct document *document = &item->document;
+    buf_printf(out, "%s\"%s\":", *name == 'i' ? "{" : ",", name);
+    json_text_quote(out, text ? text : "", text ? strlen(text) : 0);
+}
 
-    buf_puts(out, "{\"id\":");
-    json_text_quote(out, document->id ? document->id : "", document->id ? strlen(document->id) : 0);
-    buf_puts(out, ",\"source\":");
-    json_text_quote(out, document->source ? document->source : "",
-                    document->source ? strlen(document->source) : 0);
-    buf_puts(out, ",\"where\":");
+static void put_names(const struct round *round, const struct item *item,
+                      const struct piece *piece, struct buf *out)
+{
+    const char *id = item->document.id ? item->document.id : "";
+    char *part = piece->number ? mem_printf("%s:%zu", id, piece->number) : mem_strdup(id);
     char *where = mem_printf("%s:%llu", round->file->path, (unsigned long long)item->line);
-    json_text_quote(out, where, strlen(where));
+
+    put_text(out, "id", part);
+    put_text(out, "source", item->document.source);
+    put_text(out, "where", where);
+    mem_free(part);
     mem_free(where);
-    buf_printf(out, ",\"bytes\":%zu,\"verdict\":\"%s\"", document->length,
-               web_filter_name(round->web, item->verdict));
-    if (isfinite(item->value))
-        buf_printf(out, ",\"value\":%.9g", item->value);
-    if (item->attributes.length)
+}
+
+/* Attributes and edits are the document's: its first line tells them. */
+static void put_piece(struct round *round, const struct item *item, const struct piece *piece,
+                      const struct buf *text, struct buf *out)
+{
+    size_t bytes = piece->end - piece->begin;
+    const char *excerpt = item->document.text ? item->document.text + piece->begin : NULL;
+    bool kept = piece->verdict == FILTER_KEPT;
+
+    put_names(round, item, piece, out);
+    buf_printf(out, ",\"bytes\":%zu,\"verdict\":\"%s\"", bytes,
+               web_filter_name(round->web, piece->verdict));
+    if (isfinite(piece->value))
+        buf_printf(out, ",\"value\":%.9g", piece->value);
+    if (item->attributes.length && piece->number <= 1)
         buf_printf(out, ",\"attributes\":{%s}", item->attributes.bytes);
-    put_edits(out, item);
-    bool kept = item->verdict == FILTER_KEPT;
+    if (piece->number <= 1)
+        put_edits(out, item);
     buf_puts(out, kept ? ",\"text\":" : ",\"excerpt\":");
     if (kept)
         json_text_quote(out, text->bytes, text->length);
     else if (item->malformed)
         json_text_quote(out, item->malformed, strlen(item->malformed));
     else
-        json_text_quote(out, document->text,
-                        char_prefix(document->text, document->length, WEB_EXCERPT_CHARS));
+        json_text_quote(out, excerpt, char_prefix(excerpt, bytes, WEB_EXCERPT_CHARS));
     buf_puts(out, "}\n");
-    round->tally[item->verdict]++;
-    round->tally[FILTER_END] += (int64_t)document->length;
+    round->tally[piece->verdict]++;
+    round->tally[FILTER_END] += (int64_t)bytes;
     round->tally[FILTER_END + 1] += kept ? (int64_t)text->length : 0;
 }
 
@@ -310,12 +363,18 @@ static int write_block(struct round *round, struct err *err)
     char *path = web_block_path(round->web, round->block, "jsonl");
     uint64_t began = cpu_us();
     struct buf out = {0}, text = {0};
+    size_t lines = 0;
 
-    buf_printf(&out, "{\"settings\":\"%s\",\"documents\":%zu}\n", round->web->settings,
-               round->count);
+    for (size_t i = 0; i < round->count; i++)
+        lines += piece_count(&round->items[i]);
+    buf_printf(&out, "{\"settings\":\"%s\",\"documents\":%zu}\n", round->web->settings, lines);
     for (size_t i = 0; i < round->count; i++) {
-        edit(&round->items[i], &text);
-        put_item(round, &round->items[i], &text, &out);
+        size_t pieces = piece_count(&round->items[i]);
+        for (size_t n = 0; n < pieces; n++) {
+            struct piece piece = piece_of(&round->items[i], n);
+            edit(&round->items[i], &piece, &text);
+            put_piece(round, &round->items[i], &piece, &text, &out);
+        }
     }
     round->web->busy_us += cpu_us() - began;
     int rc = write_keys(round, err);

@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "worker/recipes/data/web/chars.h"
+#include "worker/recipes/data/web/coherence.h"
 #include "worker/recipes/data/web/decon.h"
 #include "worker/recipes/data/web/repetition.h"
 #include "worker/recipes/data/web/trigram.h"
@@ -142,6 +143,26 @@ static int do_topic(struct web *web, struct item *item, struct err *err)
     return 0;
 }
 
+/* A text that is not coherent becomes its parts; those that are too short, or not coherent either,
+ * are dropped, each by itself. */
+static int do_coherence(struct web *web, struct item *item, struct err *err)
+{
+    struct coherent_part parts[COHERENCE_PARTS_MAX];
+    double score;
+    size_t count = coherence_parts(web->coherence, item->document.text, item->document.length,
+                                   parts, &score);
+
+    (void)err;
+    if (!isnan(score))
+        attribute(item, "coherence", score);
+    if (count == 1)
+        return 0;
+    item->parts = mem_array(count, sizeof *item->parts);
+    memcpy(item->parts, parts, count * sizeof *parts);
+    item->part_count = count;
+    return 0;
+}
+
 /* ---- rules ------------------------------------------------------------------------------ */
 
 static void look_at(struct web *web, const struct item *item)
@@ -253,7 +274,7 @@ int stage_run(struct web *web, enum stage stage, struct item *item, struct err *
         [STAGE_PII] = do_pii,                     [STAGE_REPETITION] = do_repetition,
         [STAGE_DECONTAMINATE] = do_decontaminate, [STAGE_PERPLEXITY] = do_perplexity,
         [STAGE_QUALITY] = do_quality,             [STAGE_SCORES] = do_scores,
-        [STAGE_TOPIC] = do_topic,
+        [STAGE_TOPIC] = do_topic,                 [STAGE_COHERENCE] = do_coherence,
     };
 
     CHECK(stage < STAGE_END && table[stage]);

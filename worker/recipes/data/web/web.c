@@ -7,6 +7,7 @@
 #include "common/base/parse.h"
 #include "worker/engine/comm.h"
 #include "worker/recipes/data/web/build.h"
+#include "worker/recipes/data/web/coherence.h"
 #include "worker/recipes/data/web/decon.h"
 #include "worker/recipes/data/web/group.h"
 #include "worker/recipes/data/web/sorting.h"
@@ -84,6 +85,7 @@ static bool has_input(const struct run *run, const struct web *web, enum stage s
     case STAGE_DECONTAMINATE:
         return run_list_count(run, "decontaminate") > 0;
     case STAGE_PERPLEXITY:
+    case STAGE_COHERENCE:
         return run_list_count(run, "reference") > 0;
     default:
         return true;
@@ -100,8 +102,8 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
         if (stage == STAGE_END)
             return err_set(err, ERR_INVALID, "params.stages: '%s' is no stage; there are language, "
                            "url, document, gopher, c4, toxicity, pii, repetition, decontaminate, "
-                           "perplexity, quality, scores, topic, paragraph, minhash, exact and "
-                           "cluster", name);
+                           "perplexity, quality, coherence, scores, topic, paragraph, minhash, "
+                           "exact and cluster", name);
         if (used[stage])
             return err_set(err, ERR_INVALID, "params.stages: '%s' is listed twice", name);
         used[stage] = true;
@@ -334,6 +336,28 @@ static int learn_reference(struct run *run, struct web *web, struct err *err)
     return 0;
 }
 
+static int count_reference(void *argument, const char *text, size_t length, struct err *err)
+{
+    (void)err;
+    coherence_add(argument, text, length);
+    return 0;
+}
+
+static int learn_coherence(struct run *run, struct web *web, struct err *err)
+{
+    if (!has_stage(web, STAGE_COHERENCE))
+        return 0;
+    web->coherence = coherence_new((uint64_t)run_int(run, "seed"));
+    for (size_t i = 0; i < run_list_count(run, "reference"); i++)
+        if (texts_read(run_list_item(run, "reference", i), TEXTS_DOCUMENTS, count_reference,
+                       web->coherence, err) < 0)
+            return err_wrap(err, "params.reference");
+    if (coherence_finish(web->coherence, run_float(run, "coherence_drop_pct"), err) < 0)
+        return err_wrap(err, "params.reference, for the stage coherence");
+    run_note(run, "reference: coherence of at least %.4f", coherence_limit(web->coherence));
+    return 0;
+}
+
 static int open_inputs(struct run *run, struct web *web, struct err *err)
 {
     bool judged = has_stage(web, STAGE_CLUSTER) && run_input(run, "quality");
@@ -348,7 +372,7 @@ static int open_inputs(struct run *run, struct web *web, struct err *err)
         open_classifier(web, has_stage(web, STAGE_QUALITY) || judged, "quality", "quality_label",
                         &web->quality, &web->quality_label, err) < 0 ||
         bind_scorers(web, err) < 0 || open_topics(web, err) < 0 ||
-        learn_reference(run, web, err) < 0)
+        learn_reference(run, web, err) < 0 || learn_coherence(run, web, err) < 0)
         return -1;
     if (has_stage(web, STAGE_DECONTAMINATE)) {
         if (decon_new(web, &web->decon, err) < 0)
@@ -507,6 +531,7 @@ void web_close(struct web *web)
     for (size_t i = 0; i < web->scorer_count; i++)
         scorer_done(&web->scorers[i]);
     trigram_free(web->trigram);
+    coherence_free(web->coherence);
     decon_free(web->decon);
     group_free(web->group);
     byte_map_done(&web->naughty);

@@ -69,8 +69,12 @@ struct item {
     struct spans spans;
     uint64_t edits[EDIT_END];
     struct buf attributes;    /* members of a JSON object */
+    struct coherent_part *parts; /* documents that it is split into; NULL: it stays whole */
+    size_t part_count;
 };
 
+struct coherence;     /* coherence.h */
+struct coherent_part;
 struct decon;   /* decon.h */
 struct trigram; /* trigram.h */
 
@@ -97,6 +101,7 @@ struct web {
     bool has_naughty, whole_words; /* whole_words: keys of words, not of bytes */
     struct decon *decon;
     struct trigram *trigram;
+    struct coherence *coherence;
     struct seen seen[STAGE_END];
     struct bloom_plan bloom;
     bool has_bloom;
