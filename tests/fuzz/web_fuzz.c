@@ -61,6 +61,11 @@ static void parse_rows(const char *text, size_t length)
     struct scorer scorer;
     struct err err;
 
+    struct blocked blocked = {0};
+    blocked_add(&blocked, text, length);
+    total += blocked_has(&blocked, text);
+    blocked_done(&blocked);
+    CHECK(garbled_share(text, length) <= 1);
     if (newline) {
         char *query = mem_strndup(text, (size_t)(newline - text));
         if (rows_of_csv(query, newline + 1, rest, within, &total, &err) < 0)

@@ -55,7 +55,8 @@ struct planted {
 
 /* What each document of the first file is there for; the rest is kept. */
 static const struct planted planted[] = {
-    {"malformed", 2},    {"url_dup", 1},        {"document_dup", 2},   {"gopher_words", 1},
+    {"malformed", 2},    {"blocked", 1},
+    {"url_dup", 1},        {"document_dup", 2},   {"gopher_words", 1},
     {"gopher_symbols", 1}, {"gopher_required", 1}, {"pii", 1},          {"repetition", 1},
     {"decontaminated", 1}, {"empty", 1},
 };
@@ -85,6 +86,9 @@ static void write_corpus(const struct place *place)
     buf_puts(&one, "{\"id\": \"torn\n[]\n");
     text = prose(1001);
     put(&one, "same-url", "web", "http://example.org/1", text);
+    mem_free(text);
+    text = prose(1010);
+    put(&one, "unwanted", "web", "http://ads.example.com/page", text);
     mem_free(text);
     put(&one, "copy-1", "web", NULL, first);
     put(&two, "copy-2", "books", NULL, first);
@@ -141,7 +145,8 @@ static void write_corpus(const struct place *place)
     mem_free(first);
     buf_done(&plain);
     char *paths[] = {job_path(place, "one", ".jsonl"), job_path(place, "two", ".jsonl"),
-                     job_path(place, "eval", ".jsonl")};
+                     job_path(place, "eval", ".jsonl"), job_path(place, "hosts", ".txt")};
+    OK(file_replace(paths[3], "example.com\n", 12, 0644, &fixture_err));
     OK(file_replace(paths[0], one.bytes, one.length, 0644, &fixture_err));
     OK(file_replace(paths[1], two.bytes, two.length, 0644, &fixture_err));
     OK(file_replace(paths[2], eval_text, strlen(eval_text), 0644, &fixture_err));
@@ -157,8 +162,8 @@ static char *dolma_spec(const struct place *place, const char *more)
                       "\"name\": \"clean\", \"documents\": [\"%s/one.jsonl\", "
                       "\"%s/two.jsonl\"], \"decontaminate\": "
                       "[\"%s/eval.jsonl\"], \"decon_max_removal\": 0.05, \"vocab_size\": 300, "
-                      "\"block_bytes\": 16384%s}",
-                      place->folder, place->folder, place->folder, more);
+                      "\"block_lists\": [\"%s/hosts.txt\"], \"block_bytes\": 16384%s}",
+                      place->folder, place->folder, place->folder, place->folder, more);
 }
 
 static void run_dolma(const struct place *place, const char *name, int ranks, const char *more)

@@ -20,8 +20,8 @@ static void close_recipe(struct run *run, void *state)
 }
 
 static const struct param dolma_params[] = {
-    WEB_PARAMS("language;url;document;gopher;c4;toxicity;scores;pii;repetition;decontaminate;"
-               "paragraph",
+    WEB_PARAMS("blocked;language;url;document;gopher;c4;toxicity;scores;pii;repetition;"
+               "decontaminate;paragraph",
                "exact",
                "hate=hate/hate max=0.4 unit=sentence action=cut;"
                "nsfw=nsfw/nsfw max=0.4 unit=sentence action=cut",

@@ -20,8 +20,8 @@ static void close_recipe(struct run *run, void *state)
 }
 
 static const struct param yi_params[] = {
-    WEB_PARAMS("language;gopher;c4;repetition;pii;perplexity;quality;coherence;paragraph;"
-               "decontaminate;toxicity;scores;topic;minhash;exact;cluster",
+    WEB_PARAMS("blocked;language;garbled;gopher;c4;repetition;pii;perplexity;quality;coherence;"
+               "paragraph;decontaminate;toxicity;scores;topic;minhash;exact;cluster",
                "words", "safety=safety/unsafe max=0.5", "ads=0.1"),
 };
 

@@ -17,6 +17,10 @@
      "a line that is no document: counted and named, or the end of the job"}, \
     {"language", PARAM_STRING, "en", 0, 0, NULL, "label of the classifier langid to keep"}, \
     {"language_min", PARAM_FLOAT, "0.5", 0, 1, NULL, "least p(language)"}, \
+    {"block_lists", PARAM_LIST, "", 0, 0, NULL, \
+     "files of hosts and addresses, one a line, whose documents are dropped"}, \
+    {"garbled_max", PARAM_FLOAT, "0.01", 0, 1, NULL, \
+     "most share of characters that are no text"}, \
     {"gopher_variant", PARAM_CHOICE, "dolma", 0, 0, "dolma|datatrove", \
      "whose definitions and limits the Gopher rules have"}, \
     {"limits", PARAM_LIST, "", 0, 0, NULL, \

@@ -163,6 +163,27 @@ static int do_coherence(struct web *web, struct item *item, struct err *err)
     return 0;
 }
 
+/* ---- addresses and characters ----------------------------------------------------------- */
+
+static int do_blocked(struct web *web, struct item *item, struct err *err)
+{
+    (void)err;
+    if (item->document.url && blocked_has(&web->blocked, item->document.url))
+        drop(item, FILTER_BLOCKED, NAN);
+    return 0;
+}
+
+static int do_garbled(struct web *web, struct item *item, struct err *err)
+{
+    double share = garbled_share(item->document.text, item->document.length);
+
+    (void)err;
+    attribute(item, "garbled", share);
+    if (share > run_float(web->run, "garbled_max"))
+        drop(item, FILTER_GARBLED, share);
+    return 0;
+}
+
 /* ---- rules ------------------------------------------------------------------------------ */
 
 static void look_at(struct web *web, const struct item *item)
@@ -274,6 +295,7 @@ int stage_run(struct web *web, enum stage stage, struct item *item, struct err *
         [STAGE_PII] = do_pii,                     [STAGE_REPETITION] = do_repetition,
         [STAGE_DECONTAMINATE] = do_decontaminate, [STAGE_PERPLEXITY] = do_perplexity,
         [STAGE_QUALITY] = do_quality,             [STAGE_SCORES] = do_scores,
+        [STAGE_BLOCKED] = do_blocked,             [STAGE_GARBLED] = do_garbled,
         [STAGE_TOPIC] = do_topic,                 [STAGE_COHERENCE] = do_coherence,
     };
 

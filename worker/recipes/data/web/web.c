@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BLOCK_LIST_MAX ((size_t)1 << 30)
+
 /* ---- parameters ------------------------------------------------------------------------- */
 
 /* Inputs that are classifiers: what params.scorers may ask. */
@@ -84,6 +86,8 @@ static bool has_input(const struct run *run, const struct web *web, enum stage s
         return run_input(run, "quality") != NULL;
     case STAGE_DECONTAMINATE:
         return run_list_count(run, "decontaminate") > 0;
+    case STAGE_BLOCKED:
+        return run_list_count(run, "block_lists") > 0;
     case STAGE_PERPLEXITY:
     case STAGE_COHERENCE:
         return run_list_count(run, "reference") > 0;
@@ -101,9 +105,9 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
         enum stage stage = web_stage_find(name);
         if (stage == STAGE_END)
             return err_set(err, ERR_INVALID, "params.stages: '%s' is no stage; there are language, "
-                           "url, document, gopher, c4, toxicity, pii, repetition, decontaminate, "
-                           "perplexity, quality, coherence, scores, topic, paragraph, minhash, "
-                           "exact and cluster", name);
+                           "blocked, garbled, url, document, gopher, c4, toxicity, pii, "
+                           "repetition, decontaminate, perplexity, quality, coherence, scores, "
+                           "topic, paragraph, minhash, exact and cluster", name);
         if (used[stage])
             return err_set(err, ERR_INVALID, "params.stages: '%s' is listed twice", name);
         used[stage] = true;
@@ -169,6 +173,22 @@ static int read_naughty(struct run *run, struct web *web, struct err *err)
     return 0;
 }
 
+static int read_block_lists(struct run *run, struct web *web, struct err *err)
+{
+    hash_start(&web->lists);
+    for (size_t i = 0; i < run_list_count(run, "block_lists"); i++) {
+        char *bytes;
+        size_t length;
+        if (file_read(run_list_item(run, "block_lists", i), BLOCK_LIST_MAX, &bytes, &length,
+                      err) < 0)
+            return err_wrap(err, "params.block_lists");
+        blocked_add(&web->blocked, bytes, length);
+        hash_add(&web->lists, bytes, length);
+        mem_free(bytes);
+    }
+    return 0;
+}
+
 /* NAME=LOW:HIGH, either side may be empty: no limit. */
 static int read_limit(const char *item, struct gopher_limits *limits, struct err *err)
 {
@@ -204,7 +224,8 @@ static int read_rules(struct run *run, struct web *web, struct err *err)
     for (size_t i = 0; i < run_list_count(run, "limits"); i++)
         if (read_limit(run_list_item(run, "limits", i), &web->limits, err) < 0)
             return -1;
-    if (read_c4_rules(run, web, err) < 0 || read_naughty(run, web, err) < 0)
+    if (read_c4_rules(run, web, err) < 0 || read_naughty(run, web, err) < 0 ||
+        read_block_lists(run, web, err) < 0)
         return -1;
     if (strcmp(run_string(run, "dedup"), "bloom") != 0)
         return 0;
@@ -470,7 +491,10 @@ static void hash_settings(struct run *run, struct web *web)
     struct buf text = {0};
     struct hash hash;
 
-    buf_printf(&text, "web %d\n", run->recipe->version);
+    char lists[HASH_HEX_SIZE];
+    hash_end(&web->lists, &hash);
+    hash_to_hex(&hash, lists);
+    buf_printf(&text, "web %d\nlists %s\n", run->recipe->version, lists);
     for (size_t i = 0; i < web->list.file_count; i++)
         buf_printf(&text, "%s %llu\n", web->list.files[i].path,
                    (unsigned long long)web->list.files[i].bytes);
@@ -535,6 +559,7 @@ void web_close(struct web *web)
     decon_free(web->decon);
     group_free(web->group);
     byte_map_done(&web->naughty);
+    blocked_done(&web->blocked);
     view_done(&web->view);
     features_done(&web->features);
     document_list_done(&web->list);

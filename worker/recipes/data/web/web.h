@@ -14,6 +14,7 @@
 
 #include "common/base/hash.h"
 #include "worker/recipes/data/prepare.h"
+#include "worker/recipes/data/web/blocked.h"
 #include "worker/recipes/data/web/c4.h"
 #include "worker/recipes/data/web/classifier.h"
 #include "worker/recipes/data/web/document.h"
@@ -99,6 +100,8 @@ struct web {
     unsigned c4_rules;
     struct byte_map naughty;
     bool has_naughty, whole_words; /* whole_words: keys of words, not of bytes */
+    struct blocked blocked;
+    struct hash_stream lists; /* of what block_lists held: part of the settings */
     struct decon *decon;
     struct trigram *trigram;
     struct coherence *coherence;
