@@ -4,10 +4,12 @@
  *
  *   engine_bench [--threads N] decode NAME BATCH TOKENS
  *   engine_bench [--threads N] attention LENGTH
+ *   engine_bench memory
  *
- * decode: greedy, TOKENS after a prompt of 16, the prompt's own time taken off; beside it, the
- * bytes of weights that a token reads over a memcpy's rate in the same run, which is about what
- * bounds a batch of one. attention: forward and backward of one layer of 4 heads of 64, in one row
+ * decode: greedy, TOKENS after a prompt of 16, the prompt's own time taken off, the better of two;
+ * the same without copies of weights (worker/engine/packed.h), by turns; what the copies take; and
+ * the bytes of weights that a token reads over the rate at which a core reads memory, in the same
+ * run, which is about what bounds a batch of one. attention: forward and backward of one layer of 4 heads of 64, in one row
  * of LENGTH tokens, twice, four and eight times as many: softmax attention, whose time is quadratic
  * and whose memory is linear, lightning attention, linear in both, and lightning attention in its
  * quadratic form, (q k' . decay) v over all tokens at once. Times are of the processor (all
@@ -16,6 +18,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/packed.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -93,32 +96,121 @@ static struct instant decode_time(const struct model *model, int64_t batch, int6
     return start;
 }
 
-/* Bytes a second that memcpy reads of a buffer no cache holds. */
-static double copy_rate(void)
+/* Of a core, on arrays that no cache holds: bytes a second of a sum (read), of memcpy, and of
+ * a = b + s c (STREAM's triad; McCalpin 1995): 3 numbers each, no write-allocate counted. */
+struct memory_rates {
+    double read, copy, triad;
+};
+
+#define MEMORY_FLOATS ((size_t)16 << 20) /* 64 MiB each: twice the last cache of most machines */
+
+static void raise_rate(double *rate, double bytes, struct instant start)
 {
-    size_t size_bytes = (size_t)256 << 20;
-    char *from = mem_zalloc(size_bytes), *to = mem_zalloc(size_bytes);
-    double best = 0;
+    double now = bytes / (instant_since(start).cpu_s + 1e-9);
 
-    memset(from, 1, size_bytes);
-    for (int round = 0; round < 4; round++) {
-        struct instant start = instant_now();
-        double rate;
+    *rate = now > *rate ? now : *rate;
+}
 
-        memcpy(to, from, size_bytes);
-        start = instant_since(start);
-        rate = (double)size_bytes / (start.cpu_s + 1e-9);
-        best = rate > best ? rate : best;
+typedef float lanes __attribute__((vector_size(64)));
+
+static float sum_of(const float *from, size_t count)
+{
+    const lanes *v = (const lanes *)from; /* as aligned as the device's memory */
+    lanes sum[4] = {0};
+
+    for (size_t i = 0; i < count / 16; i += 4)
+        for (size_t k = 0; k < 4; k++)
+            sum[k] += v[i + k];
+    return sum[0][0] + sum[1][1] + sum[2][2] + sum[3][3];
+}
+
+/* In a device's memory, which lies in large pages, as weights do. */
+static struct memory_rates memory_rates(void)
+{
+    struct device_config config = {.kind = BACKEND_CPU, .threads = 1};
+    size_t n = MEMORY_FLOATS;
+    struct memory_rates best = {0};
+    struct instant start;
+    struct device *device;
+    struct err err;
+    void *room[3];
+    float *a, *b, *c;
+
+    must(device_open(&config, &device, &err), &err);
+    for (int i = 0; i < 3; i++)
+        must(device_alloc(device, n * sizeof(float), &room[i], &err), &err);
+    a = room[0];
+    b = room[1];
+    c = room[2];
+    for (size_t i = 0; i < n; i++)
+        a[i] = b[i] = c[i] = (float)(i % 7);
+    for (int round = 0; round < 5; round++) {
+        volatile float kept;
+
+        start = instant_now();
+        kept = sum_of(b, n);
+        (void)kept;
+        raise_rate(&best.read, 4.0 * (double)n, start);
+        start = instant_now();
+        memcpy(a, b, n * sizeof *a);
+        raise_rate(&best.copy, 4.0 * (double)n, start);
+        start = instant_now();
+        for (size_t i = 0; i < n; i++)
+            a[i] = b[i] + 0.5f * c[i];
+        raise_rate(&best.triad, 12.0 * (double)n, start);
+        kept = a[round];
     }
-    mem_free(from);
-    mem_free(to);
+    for (int i = 0; i < 3; i++)
+        device_release(device, room[i], n * sizeof(float));
+    device_close(device);
     return best;
 }
 
-static int decode(struct device *device, const char *name, int64_t batch, int64_t tokens)
+static int memory(void)
 {
-    struct instant one, all;
-    struct model *model;
+    struct memory_rates rates = memory_rates();
+
+    printf("memory read %.2f GB/s copy %.2f GB/s triad %.2f GB/s\n", 1e-9 * rates.read,
+           1e-9 * rates.copy, 1e-9 * rates.triad);
+    return 0;
+}
+
+/* Seconds of `tokens` - 1 tokens of each text after the first. */
+static struct instant tokens_time(const struct model *model, int64_t batch, int64_t tokens)
+{
+    struct instant one = decode_time(model, batch, 1), all = decode_time(model, batch, tokens);
+
+    return (struct instant){all.wall_s - one.wall_s, all.cpu_s - one.cpu_s};
+}
+
+static struct instant better(struct instant a, struct instant b)
+{
+    return (struct instant){a.wall_s < b.wall_s ? a.wall_s : b.wall_s,
+                            a.cpu_s < b.cpu_s ? a.cpu_s : b.cpu_s};
+}
+
+/* The model once more, on a device that may not keep copies of weights. */
+static struct model *without_copies(const struct model *model, const struct device_config *config)
+{
+    struct device_config none = *config;
+    struct device *device;
+    struct model *out;
+    struct err err;
+
+    none.memory_bytes = 1;
+    must(device_open(&none, &device, &err), &err);
+    must(model_clone_frozen(model, device, &out, &err), &err);
+    return out;
+}
+
+#define WARM_UP 12 /* tokens: more than a weight is used before it is copied */
+
+static int decode(const struct device_config *config, const char *name, int64_t batch,
+                  int64_t tokens)
+{
+    struct instant spent = {1e30, 1e30}, plain = {1e30, 1e30};
+    struct model *model, *other;
+    struct device *device;
     struct err err;
     size_t m = 0;
 
@@ -126,18 +218,27 @@ static int decode(struct device *device, const char *name, int64_t batch, int64_
         m++;
     if (m == ARRAY_COUNT(models) || batch < 1 || tokens < 2)
         return -1;
+    must(device_open(config, &device, &err), &err);
     must(model_new(device, &models[m].config, 1, &model, &err), &err);
-    decode_time(model, batch, 2);
-    one = decode_time(model, batch, 1);
-    all = decode_time(model, batch, tokens);
-    double made = (double)(batch * (tokens - 1)), wall_s = all.wall_s - one.wall_s,
-           cpu_s = all.cpu_s - one.cpu_s;
-    double read_s = 4.0 * (double)model_weight_count(&model->config) / copy_rate();
+    other = without_copies(model, config);
+    decode_time(model, batch, WARM_UP);
+    decode_time(other, batch, 2);
+    for (int round = 0; round < 2; round++) {
+        plain = better(plain, tokens_time(other, batch, tokens));
+        spent = better(spent, tokens_time(model, batch, tokens));
+    }
+    double made = (double)(batch * (tokens - 1));
+    double read_s = 4.0 * (double)model_weight_count(&model->config) / memory_rates().read;
 
-    printf("decode %s %lld %.1f tok/s %.1f tok/s-cpu %.2f of-reading-weights\n", name,
-           (long long)batch, made / wall_s, made / cpu_s,
-           read_s * (double)(tokens - 1) / cpu_s);
+    printf("decode %s %lld %.1f tok/s %.1f tok/s-cpu %.2f of-reading-weights %.1f tok/s-plain "
+           "%.1f tok/s-plain-cpu %.0f MiB-copies\n", name, (long long)batch, made / spent.wall_s,
+           made / spent.cpu_s, read_s * (double)(tokens - 1) / spent.cpu_s, made / plain.wall_s,
+           made / plain.cpu_s, (double)packed_bytes(device) / 1048576);
+    struct device *plain_device = other->device;
+    model_free(other);
+    device_close(plain_device);
     model_free(model);
+    device_close(device);
     return 0;
 }
 
@@ -296,8 +397,6 @@ static int64_t number(const char *word)
 int main(int count, char **words)
 {
     struct device_config config = {.kind = BACKEND_CPU};
-    struct device *device;
-    struct err err;
     int rc = -1;
 
     if (count > 2 && strcmp(words[1], "--threads") == 0) {
@@ -306,14 +405,14 @@ int main(int count, char **words)
         words += 2;
     }
     if (count == 5 && strcmp(words[1], "decode") == 0) {
-        must(device_open(&config, &device, &err), &err);
-        rc = decode(device, words[2], number(words[3]), number(words[4]));
-        device_close(device);
+        rc = decode(&config, words[2], number(words[3]), number(words[4]));
+    } else if (count == 2 && strcmp(words[1], "memory") == 0) {
+        rc = memory();
     } else if (count == 3 && strcmp(words[1], "attention") == 0) {
         rc = attention(&config, number(words[2]));
     }
     if (rc < 0)
         return fprintf(stderr, "usage: engine_bench [--threads N] decode NAME BATCH TOKENS | "
-                               "attention 64..65536\n"), 2;
+                               "attention 64..65536 | memory\n"), 2;
     return 0;
 }

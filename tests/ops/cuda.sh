@@ -19,7 +19,7 @@ CUDA_ARCHS=${CUDA_ARCHS:-90} NVCC=nvcc worker/engine/cuda/build.sh "$root" \
 module=$!
 for file in common/base/err.c common/base/mem.c common/base/rng.c common/base/parse.c \
     common/base/clock.c common/base/file.c common/base/buf.c worker/engine/tensor.c \
-    worker/engine/device.c worker/engine/host.c worker/engine/threads.c worker/engine/tape.c \
+    worker/engine/device.c worker/engine/packed.c worker/engine/host.c worker/engine/threads.c worker/engine/tape.c \
     worker/engine/ops*.c worker/engine/loss.c worker/engine/model*.c worker/engine/encoder.c worker/engine/generate.c worker/engine/cache.c \
     worker/engine/optim.c worker/engine/exchange.c worker/engine/models/*.c \
     worker/engine/reference/*.c tests/ops/one_rank.c; do

@@ -3,6 +3,9 @@
  *
  *   ops_test [--backend cpu|cuda] [--bf16] [--bench]
  *
+ * Products and the head are run again with copies of their weights (worker/engine/packed.h), which
+ * must give the same bits, and once more after the weights were written.
+ *
  * Without --backend: each instruction set of the CPU backend that this machine runs, with 1
  * and 3 threads, and cuda where it can be opened. It needs no test library, so that it also
  * builds on a bare GPU machine (cuda.sh).
@@ -17,6 +20,7 @@
 #include "worker/engine/cpu/kernels/kernels.h"
 #include "worker/engine/loss.h"
 #include "worker/engine/ops.h"
+#include "worker/engine/packed.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -417,6 +421,68 @@ static double tolerance_of(const struct device *device, const struct test_case *
     return device->config.bf16 && rounds(c->op) ? 4e-2 : c->tolerance;
 }
 
+static void forward_again(struct bench_call *b, struct results *out)
+{
+    set_prior(b, NULL);
+    for (int i = 0; i < OP_OUTPUTS_MAX; i++)
+        if (b->out[i].values)
+            b->device->backend->zero(b->device, b->out[i].values,
+                                     4 * (size_t)tensor_count(&b->out[i]));
+    op_forward(b->device, &b->call);
+    results_read(b, out);
+}
+
+/* Whether the next product of so few rows reads a copy. */
+static bool has_copy(const struct bench_call *b)
+{
+    const struct tensor *w = &b->in[1];
+
+    return packed_find(b->device, w->values, tensor_rows(w), tensor_columns(w)) != NULL;
+}
+
+/* The same call without a copy of its weight, with one, and with one of a weight written since. */
+static void check_packed(const char *where, struct device *device, const struct test_case *c,
+                         const struct inputs *inputs)
+{
+    struct results plain = {0}, packed = {0}, anew = {0}, written = {0};
+    struct bench_call b;
+    float *w;
+
+    if ((c->op != OP_LINEAR && c->op != OP_HEAD) || !device->backend->ops[OP_LINEAR].pack)
+        return;
+    call_open(&b, device, c, inputs->host);
+    forward_again(&b, &plain);
+    b.in[1].of_model = true;
+    for (int use = 0; use < 9; use++)
+        packed_use(device, &b.in[1], 1);
+    checks += 5;
+    if (!has_copy(&b) || packed_bytes(device) < 4 * (uint64_t)tensor_count(&b.in[1]))
+        fail(where, c, "copies that are missing", 1, 0);
+    forward_again(&b, &packed);
+    if (!same_bits(&plain, &packed))
+        fail(where, c, "bits that a copy changes", 1, 0);
+    w = mem_array((size_t)tensor_count(&b.in[1]), sizeof *w);
+    for (int64_t i = 0; i < tensor_count(&b.in[1]); i++)
+        w[i] = -((const float *)inputs->host[1])[i];
+    tensor_write(&b.in[1], w);
+    if (has_copy(&b))
+        fail(where, c, "copies of what was written since", 1, 0);
+    forward_again(&b, &anew);
+    for (int use = 0; use < 9; use++)
+        packed_use(device, &b.in[1], 1);
+    forward_again(&b, &written);
+    if (!has_copy(&b) || !same_bits(&anew, &written) || same_bits(&plain, &anew))
+        fail(where, c, "bits that a new copy changes", 1, 0);
+    call_close(&b);
+    if (packed_bytes(device) != 0)
+        fail(where, c, "bytes of copies of what is gone", (double)packed_bytes(device), 0);
+    mem_free(w);
+    results_free(&plain);
+    results_free(&packed);
+    results_free(&anew);
+    results_free(&written);
+}
+
 static void check_case(const char *where, struct device *device, struct device *reference,
                        const struct test_case *c)
 {
@@ -436,6 +502,7 @@ static void check_case(const char *where, struct device *device, struct device *
         results_free(&got);
         results_free(&again);
     }
+    check_packed(where, device, c, &inputs);
     inputs_free(&inputs);
 }
 

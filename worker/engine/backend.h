@@ -43,6 +43,10 @@ struct op_kernels {
     op_kernel backward;
     /* Scratch bytes that both need at most; NULL: none. Reserved before forward. */
     size_t (*scratch)(const struct device *device, const struct op_call *call);
+    /* OP_LINEAR: w (M, K) in the order in which products of few rows read it, and how much that
+     * takes; NULL: copies are of no use (packed.h). */
+    void (*pack)(struct device *device, const struct tensor *w, float *out);
+    size_t (*packed_bytes)(int64_t M, int64_t K);
 };
 
 /* Sums between the devices of several ranks without a way through host memory (NCCL). edge has
@@ -87,6 +91,8 @@ struct device_config {
     enum backend_kind kind;
     unsigned threads;            /* of this rank, the caller's included; 0: OMP_NUM_THREADS or 1 */
     uint64_t memory_limit_bytes; /* of all allocations; 0: none. Job's resources.memory_bytes    */
+    uint64_t memory_bytes;       /* that the rank may have, for packed.h;
+                                    0: ATHANOR_RANK_MEMORY_BYTES, or no bound                    */
     unsigned index;              /* which GPU of the visible ones                                */
     bool bf16;                   /* matrix products in bf16 with f32 sums; cuda only             */
 };
@@ -99,6 +105,8 @@ struct device {
     void *scratch; /* grown only between ops, by device_scratch_reserve */
     size_t scratch_bytes;
     struct threads *threads;
+    struct packed *packed; /* copies of weights; NULL: none. packed.h */
+    void (*weights_written)(struct device *device, const void *from, size_t size_bytes);
     struct comm *comm; /* of OP_EXCHANGE, set by the caller; NULL: one rank */
     void *state;   /* the backend's own */
 };

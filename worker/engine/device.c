@@ -1,6 +1,7 @@
 /* device.c - opening backends, memory against a limit, and the calls of ops. */
 #include "worker/engine/backend.h"
 #include "worker/engine/builtin.h"
+#include "worker/engine/packed.h"
 #include "worker/engine/threads.h"
 
 #include "common/base/file.h"
@@ -104,15 +105,21 @@ bool backend_usable(enum backend_kind kind, struct err *why_not)
     return true;
 }
 
-static unsigned default_threads(void)
+/* A number in the environment, or 0. */
+static uint64_t environment_number(const char *name)
 {
-    const char *text = getenv("OMP_NUM_THREADS");
-    uint64_t count;
+    const char *text = getenv(name);
+    uint64_t number;
     struct err ignored;
 
-    if (text && parse_u64(text, &count, &ignored) == 0 && count > 0 && count < 512)
-        return (unsigned)count;
-    return 1;
+    return text && parse_u64(text, &number, &ignored) == 0 ? number : 0;
+}
+
+static unsigned default_threads(void)
+{
+    uint64_t count = environment_number("OMP_NUM_THREADS");
+
+    return count > 0 && count < 512 ? (unsigned)count : 1;
 }
 
 int device_open(const struct device_config *config, struct device **out, struct err *err)
@@ -129,6 +136,8 @@ int device_open(const struct device_config *config, struct device **out, struct 
     device->config = *config;
     if (device->config.threads == 0)
         device->config.threads = default_threads();
+    if (device->config.memory_bytes == 0)
+        device->config.memory_bytes = environment_number("ATHANOR_RANK_MEMORY_BYTES");
     if (threads_new(device->config.threads, &device->threads, err) < 0)
         goto fail;
     if (backend->open(device, err) < 0)
@@ -146,6 +155,7 @@ void device_close(struct device *device)
     if (!device)
         return;
     device->backend->finish(device);
+    packed_free(device);
     device_release(device, device->scratch, device->scratch_bytes);
     device->backend->close(device);
     threads_free(device->threads);
@@ -173,14 +183,21 @@ static int refuse_memory(const struct device *device, size_t size_bytes, struct 
                    device->backend->name, wanted, size_bytes, used, limit_bytes ? limit : "none");
 }
 
-int device_alloc(struct device *device, size_t size_bytes, void **out, struct err *err)
+static void *alloc_within(struct device *device, size_t size_bytes)
 {
     uint64_t limit_bytes = device->config.memory_limit_bytes;
-    void *memory;
 
     if (limit_bytes && device->used_bytes + size_bytes > limit_bytes)
-        return refuse_memory(device, size_bytes, err);
-    memory = device->backend->alloc(device, size_bytes);
+        return NULL;
+    return device->backend->alloc(device, size_bytes);
+}
+
+int device_alloc(struct device *device, size_t size_bytes, void **out, struct err *err)
+{
+    void *memory = alloc_within(device, size_bytes);
+
+    if (!memory && packed_give_up(device))
+        memory = alloc_within(device, size_bytes);
     if (!memory)
         return refuse_memory(device, size_bytes, err);
     device->used_bytes += size_bytes;
@@ -193,6 +210,7 @@ void device_release(struct device *device, void *memory, size_t size_bytes)
 {
     if (!memory)
         return;
+    packed_forget(device, memory, size_bytes);
     device->backend->release(device, memory);
     device->used_bytes -= size_bytes;
 }

@@ -5,6 +5,7 @@
 #include "worker/engine/loss.h"
 
 #include "worker/engine/ops.h"
+#include "worker/engine/packed.h"
 
 #include "common/base/mem.h"
 
@@ -118,6 +119,8 @@ static void fill_call(struct tape *tape, const struct loss_head *loss, const str
                              .real = {temperature, loss->beta}};
     call->in[0] = pick(tape, loss->hidden, chosen);
     call->in[1] = loss->head;
+    if (call->in[0] && !tape_records(tape))
+        packed_use(tape_device(tape), loss->head, tensor_rows(call->in[0]));
     call->in[2] = tape_i32(tape, chosen->target, chosen->count);
     call->in[3] = tape_f32(tape, chosen->ce_weight, 1, chosen->count);
     if (loss->divergence) {

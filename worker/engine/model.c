@@ -37,7 +37,7 @@ static int allocate(struct model *model, bool trains, struct err *err)
     void *memory;
 
     model->flat = (struct tensor){.device = model->device, .dtype = DTYPE_F32, .rank = 1,
-                                  .dim = {model->flat_count, 1, 1, 1}};
+                                  .dim = {model->flat_count, 1, 1, 1}, .of_model = true};
     if (device_alloc(model->device, size_bytes, &memory, err) < 0)
         return err_wrap(err, "weights of the model");
     model->flat.values = memory;

@@ -296,6 +296,7 @@ void layout_weights(struct model *model)
 static void point(struct model *model, struct tensor *tensor, int64_t offset)
 {
     tensor->device = model->device;
+    tensor->of_model = true;
     tensor->values = tensor_f32(&model->flat) + offset;
     tensor->grad = model->flat.grad ? model->flat.grad + offset : NULL;
     tensor->wants_grad = tensor->grad_ready = tensor->is_weight = tensor->grad != NULL;

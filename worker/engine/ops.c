@@ -1,6 +1,8 @@
 /* ops.c - each op as a call: checks shapes, makes outputs, hands it to the tape. */
 #include "worker/engine/ops.h"
 
+#include "worker/engine/packed.h"
+
 #include <math.h>
 
 /* True when the call must not go on: an input is missing because the tape has failed. */
@@ -55,6 +57,8 @@ struct tensor *op_linear(struct tape *tape, struct tensor *x, struct tensor *w, 
         return NULL;
     CHECK(tensor_columns(x) == tensor_columns(w));
     CHECK(!b || tensor_count(b) == tensor_rows(w));
+    if (!tape_records(tape))
+        packed_use(tape_device(tape), w, tensor_rows(x));
     call.out[0] = tape_matrix(tape, tensor_rows(x), tensor_rows(w));
     return adapted(tape, x, w->adapter, run(tape, &call));
 }

@@ -1,6 +1,8 @@
 /* optim.c - AdamW over the model's flat arrays, and learning-rate schedules. */
 #include "worker/engine/optim.h"
 
+#include "worker/engine/packed.h"
+
 #include "common/base/mem.h"
 
 #include <math.h>
@@ -253,6 +255,8 @@ int optim_step(struct optim *optim, double learning_rate, double *out_norm, stru
         reducer_share_weights(optim->reducer);
         model_zero_grad(optim->model); /* terms of elements that others hold */
     }
+    packed_written(optim->model->device, optim->model->flat.values,
+                   4 * (size_t)optim->model->flat_count);
     return 0;
 }
 

@@ -36,6 +36,8 @@ void tensor_write(struct tensor *tensor, const void *host)
     struct device *device = tensor->device;
 
     device->backend->from_host(device, tensor->values, host, 4 * (size_t)tensor_count(tensor));
+    if (tensor->of_model && device->weights_written)
+        device->weights_written(device, tensor->values, 4 * (size_t)tensor_count(tensor));
 }
 
 void tensor_read_grad(const struct tensor *tensor, float *out_host)

@@ -33,6 +33,8 @@ struct tensor {
     bool wants_grad;              /* backward must fill grad; set by ops from their inputs   */
     bool grad_ready;              /* grad holds values; false: the first writer overwrites   */
     bool is_weight;               /* grad is the model's, += over the whole optimiser step   */
+    bool of_model;                /* a model's: who writes it by other ways than tensor_write
+                                     tells packed_written (packed.h)                         */
     const struct adapter *adapter; /* of a weight; NULL: none                                */
 };
 

@@ -292,6 +292,8 @@ static void set_contract(const struct plan *plan, const struct environment_place
 {
     environment_set(out, "ATHANOR_SPEC", "%s", places->spec);
     environment_set(out, "ATHANOR_REPORT", "%s", places->report);
+    if (plan->memory_bytes)
+        environment_set(out, "ATHANOR_RANK_MEMORY_BYTES", "%" PRIu64, plan->memory_bytes);
     environment_set(out, "ATHANOR_JOB_ID", "%" PRIu64, plan->job_id);
     environment_set(out, "ATHANOR_JOB_NAME", "%s", plan->job_name);
     environment_set(out, "ATHANOR_ATTEMPT_ID", "%" PRIu64, plan->attempt_id);

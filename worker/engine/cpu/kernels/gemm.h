@@ -24,6 +24,8 @@ struct gemm {
 
 /* Splits the longer side of c over the threads. */
 void KERNEL(gemm_run)(struct device *device, const struct gemm *gemm);
+/* The same for few rows (packed.h), a not transposed, b transposed, c overwritten: few.c. */
+void KERNEL(few_run)(struct device *device, const struct gemm *gemm);
 
 /* On the calling thread: for use inside a share of other work. */
 static inline void gemm_single(const struct gemm *g)

@@ -55,6 +55,8 @@ void KERNEL(attention_cached_forward)(struct device *device, const struct op_cal
 void KERNEL(sum_squares_forward)(struct device *device, const struct op_call *call);
 void KERNEL(adamw_forward)(struct device *device, const struct op_call *call);
 
+void KERNEL(linear_pack)(struct device *device, const struct tensor *w, float *out);
+size_t KERNEL(linear_packed_bytes)(int64_t M, int64_t K);
 size_t KERNEL(norm_scratch)(const struct device *device, const struct op_call *call);
 size_t KERNEL(attention_scratch)(const struct device *device, const struct op_call *call);
 size_t KERNEL(attention_cached_scratch)(const struct device *device, const struct op_call *call);

@@ -1,6 +1,7 @@
 /* linear.c - y = x w' + b and its three gradients, as matrix products. */
 #include "worker/engine/cpu/kernels/gemm.h"
-#include "worker/engine/cpu/kernels/loop.h"
+#include "worker/engine/cpu/kernels/vec.h"
+#include "worker/engine/packed.h"
 
 /* Rows or columns per thread below which a product is not worth splitting. */
 #define SHARE_LEAST 16
@@ -53,86 +54,13 @@ void KERNEL(gemm_run)(struct device *device, const struct gemm *gemm)
 {
     struct gemm copy = *gemm;
 
-    if (gemm->columns > gemm->rows)
+    if (gemm->rows <= PACKED_ROWS && gemm->b_transposed && !gemm->a_transposed &&
+        !gemm->accumulates)
+        KERNEL(few_run)(device, gemm);
+    else if (gemm->columns > gemm->rows)
         threads_run(device->threads, gemm->columns, SHARE_LEAST, columns_share, &copy);
     else
         threads_run(device->threads, gemm->rows, SHARE_LEAST, rows_share, &copy);
-}
-
-/* Few rows, as in decoding: the BLAS would first copy the whole weight matrix into its own order,
- * which costs more than the product. Here each weight is read once, TILE rows of w side by side,
- * for all rows of x. Every element is one sum of lanes over K in one order, whatever the number of
- * rows or threads: a text of a batch is the text alone. */
-#define FEW_ROWS 8
-#define TILE     4
-#define TOGETHER 4 /* rows of x whose TILE sums each fit the registers */
-
-typedef float four __attribute__((vector_size(16)));
-
-/* Lanes folded to four, then those: a dozen steps fewer than vec_sum, which here would cost a third
- * of the products. */
-static inline float folded_sum(vec v)
-{
-    four part[VEC_WIDTH / 4];
-
-    __builtin_memcpy(part, &v, sizeof v);
-    for (int width = VEC_WIDTH / 8; width > 0; width /= 2)
-        for (int i = 0; i < width; i++)
-            part[i] += part[i + width];
-    return (part[0][0] + part[0][1]) + (part[0][2] + part[0][3]);
-}
-
-struct few {
-    const float *x, *w, *bias;
-    float *y;
-    int64_t rows, K, M;
-};
-
-/* y (R, W) of rows x and W rows of w; R and W are constants where this is called. */
-__attribute__((always_inline)) static inline void few_dots(const struct few *f, int64_t row,
-                                                           int64_t m, int R, int W)
-{
-    const float *x = f->x + row * f->K, *w = f->w + m * f->K;
-    vec sum[TOGETHER][TILE] = {0};
-
-    for (int64_t k = 0; k < f->K; k += VEC_WIDTH) {
-        int64_t part = f->K - k < VEC_WIDTH ? f->K - k : VEC_WIDTH;
-        vec v[TILE];
-
-        for (int j = 0; j < W; j++)
-            v[j] = load(w + j * f->K + k, part);
-        for (int r = 0; r < R; r++) {
-            vec u = load(x + r * f->K + k, part);
-
-            for (int j = 0; j < W; j++)
-                sum[r][j] += u * v[j];
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int j = 0; j < W; j++)
-            f->y[(row + r) * f->M + m + j] = folded_sum(sum[r][j]) + (f->bias ? f->bias[m + j] : 0);
-}
-
-static void few_columns(const struct few *f, int64_t m, bool tile)
-{
-    int64_t row = 0;
-
-    for (; row + TOGETHER <= f->rows; row += TOGETHER)
-        tile ? few_dots(f, row, m, TOGETHER, TILE) : few_dots(f, row, m, TOGETHER, 1);
-    for (; row < f->rows; row++)
-        tile ? few_dots(f, row, m, 1, TILE) : few_dots(f, row, m, 1, 1);
-}
-
-static void few_share(void *argument, int64_t from, int64_t to, unsigned thread)
-{
-    const struct few *f = argument;
-    int64_t m = from;
-
-    (void)thread;
-    for (; m + TILE <= to; m += TILE)
-        few_columns(f, m, true);
-    for (; m < to; m++)
-        few_columns(f, m, false);
 }
 
 void KERNEL(linear_forward)(struct device *device, const struct op_call *call)
@@ -142,12 +70,8 @@ void KERNEL(linear_forward)(struct device *device, const struct op_call *call)
     struct gemm product = {.b_transposed = true, .rows = tensor_rows(x), .columns = M, .inner = K,
                            .a = tensor_f32(x), .a_stride = K, .b = tensor_f32(w), .b_stride = K,
                            .c = tensor_f32(y), .c_stride = M, .bias = b ? tensor_f32(b) : NULL};
-    struct few few = {product.a, product.b, product.bias, product.c, product.rows, K, M};
 
-    if (product.rows <= FEW_ROWS)
-        threads_run(device->threads, M, 64, few_share, &few);
-    else
-        KERNEL(gemm_run)(device, &product);
+    KERNEL(gemm_run)(device, &product);
 }
 
 struct column_sum {

@@ -6,7 +6,8 @@
 
 const struct op_kernels KERNEL(cpu_ops)[OP_END] = {
     [OP_EMBED] = {PAIR(embed)},
-    [OP_LINEAR] = {PAIR(linear)},
+    [OP_LINEAR] = {PAIR(linear), .pack = KERNEL(linear_pack),
+                   .packed_bytes = KERNEL(linear_packed_bytes)},
     [OP_LAYERNORM] = {PAIR(layernorm), .scratch = KERNEL(norm_scratch)},
     [OP_RMSNORM] = {PAIR(rmsnorm), .scratch = KERNEL(norm_scratch)},
     [OP_GELU] = {PAIR(gelu)},
