@@ -9,8 +9,9 @@
  * decode: greedy, TOKENS after a prompt of 16, the prompt's own time taken off, the better of two;
  * the same without copies of weights (worker/engine/packed.h), by turns; what the copies take; and
  * the bytes of weights that a token reads over the rate at which a core reads memory, in the same
- * run, which is about what bounds a batch of one. attention: forward and backward of one layer of 4 heads of 64, in one row
- * of LENGTH tokens, twice, four and eight times as many: softmax attention, whose time is quadratic
+ * run, which is about what bounds a batch of one. memory: those rates.
+ * attention: forward and backward of one layer of 4 heads of 64, in one row of LENGTH tokens, twice,
+ * four and eight times as many: softmax attention, whose time is quadratic
  * and whose memory is linear, lightning attention, linear in both, and lightning attention in its
  * quadratic form, (q k' . decay) v over all tokens at once. Times are of the processor (all
  * threads). */
