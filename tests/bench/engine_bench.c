@@ -10,11 +10,10 @@
  * the same without copies of weights (worker/engine/packed.h), by turns; what the copies take; and
  * the bytes of weights that a token reads over the rate at which a core reads memory, in the same
  * run, which is about what bounds a batch of one. memory: those rates.
- * attention: forward and backward of one layer of 4 heads of 64, in one row of LENGTH tokens, twice,
- * four and eight times as many: softmax attention, whose time is quadratic
- * and whose memory is linear, lightning attention, linear in both, and lightning attention in its
- * quadratic form, (q k' . decay) v over all tokens at once. Times are of the processor (all
- * threads). */
+ * attention: forward and backward of one layer of 4 heads of 64, in a row of LENGTH tokens, twice,
+ * four and eight times as many: softmax attention, whose time is quadratic and whose memory is
+ * linear, lightning attention, linear in both, and lightning attention in its quadratic form,
+ * (q k' . decay) v over all tokens at once. Times are of the processor (all threads). */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
