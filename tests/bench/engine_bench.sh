@@ -4,17 +4,20 @@
 #   engine_bench.sh [--quick] [--threads N]     ATHANOR_BUILD names the build folder (default build/)
 #
 # References: sgemm of the same BLAS on the same threads, PyTorch (python3-torch, ATHANOR_TEST_PYTHON;
-# skipped where absent) with the same model, shapes and threads, memcpy, and arithmetic. Each ratio is
-# told on the wall and by processor time, which others on the machine disturb less. --quick: one thread,
-# GPT-2 124M at T=256 only, fewer steps. Nothing fails for being slow.
+# skipped where absent) with the same model, shapes and threads, the rate at which a core reads memory,
+# one rank with two threads, and arithmetic. Each ratio is told on the wall and by processor time, which
+# others on the machine disturb less. --quick: one thread, GPT-2 124M at T=256 only, fewer steps and
+# batches. Nothing fails for being slow.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=${ATHANOR_BUILD:-$here/../../build}
 python=${ATHANOR_TEST_PYTHON:-/usr/bin/python3}
 quick= threads=$(nproc) steps=5 long_steps=3 tokens=48 length=1024 megabytes=32
+batches="1 8 32" rank_steps=5 rank_layers=6
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) quick=1 threads=1 steps=3 tokens=12 length=256 megabytes=4 ;;
+        --quick) quick=1 threads=1 steps=3 tokens=12 length=256 megabytes=4
+            batches="1 8" rank_steps=3 rank_layers=2 ;;
         --threads) threads=$2; shift ;;
         *) echo "usage: engine_bench.sh [--quick] [--threads N]" >&2; exit 2 ;;
     esac
@@ -52,10 +55,13 @@ for entry in $models; do
     measure "step-$name" "$build/bench/train_step_bench" --threads "$threads" --only "$name" --steps "$count"
     in_torch "torch-step-$name" step "$name" "$B" "$T" "$count"
 done
-for batch in 1 8; do
+for batch in $batches; do
     measure "decode-$batch" "$build/bench/engine_bench" --threads "$threads" decode gpt2-124m "$batch" "$tokens"
     in_torch "torch-decode-$batch" decode gpt2-124m "$batch" "$tokens"
 done
+# Ranks have one thread each, which plans with two threads set themselves.
+OMP_NUM_THREADS=1 measure ranks "$build/bench/parallel_bench" --steps "$rank_steps" --layers "$rank_layers"
+measure memory "$build/bench/engine_bench" memory
 measure attention "$build/bench/engine_bench" --threads "$threads" attention "$length"
 shared=${ATHANOR_SHARED_DATA:-$here/../../../shared/data}
 others=()
@@ -70,7 +76,11 @@ echo "$threads of $(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg), $(date 
 [ -s "$work/torch-decode-1" ] || echo "PyTorch is not here: deploy/packages.sh test"
 echo "products (rows columns inner) in GFLOP/s, on the wall and a core's processor time:"
 grep -h '^product' "$work/step-gpt2-124m" | sed 's/^/    /'
+echo "memory of a core, in GB/s: $(sed 's/^memory //; s: GB/s::g' "$work/memory") (a sum, memcpy, STREAM's triad)"
 row WHAT MEASURED REFERENCE WALL PROCESSOR WANTED MET
+peak=$(after step-gpt2-124m peak 2) core=$(after step-gpt2-124m peak 4)
+row "sgemm peak, $threads threads" "$peak GFLOP/s" "$core GFLOP/s a core's time" \
+    "$(awk -v a="$peak" -v b="$core" -v n="$threads" 'BEGIN { printf "%.2f", a / b / n }')" "-" "-" "-"
 for entry in $models; do
     IFS=: read -r name B T count <<<"$entry"
     ours=step-$name torch=torch-step-$name
@@ -82,34 +92,55 @@ for entry in $models; do
     cpu=$(ratio "$(before "$torch" ms-cpu)" "$(before "$ours" ms-cpu)")
     row "  against PyTorch's" "$(before "$ours" ms) ms" "$(before "$torch" ms) ms" \
         "$(ratio "$(before "$torch" ms)" "$(before "$ours" ms)")" "$cpu" "> 1" "$(met "$cpu" 1)"
-    row "  its memory, of PyTorch's" "$(before "$ours" MiB) MiB" "$(before "$torch" MiB) MiB resident" \
-        "-" "$(ratio "$(before "$ours" MiB)" "$(before "$torch" MiB)")" "-" "-"
+    row "  its memory, of PyTorch's" "$(before "$ours" resident) MiB resident" \
+        "$(before "$torch" MiB) MiB resident" "-" \
+        "$(ratio "$(before "$ours" resident)" "$(before "$torch" MiB)")" "-" "-"
 done
 for entry in $models; do
     IFS=: read -r name B T count <<<"$entry"
     row "memory $name, $B x $T, of the least" "$(before "step-$name" MiB) MiB" "$(before "step-$name" least) MiB" \
         "-" "$(ratio "$(before "step-$name" MiB)" "$(before "step-$name" least)")" "-" "-"
 done
-for batch in 1 8; do
+for batch in $batches; do
     ours=decode-$batch torch=torch-decode-$batch
     row "decoding gpt2-124m, batch $batch" "$(before "$ours" tok/s) tok/s" "weights read once a token" "-" \
         "$(before "$ours" of-reading-weights)" "-" "-"
+    row "  with $(before "$ours" MiB-copies) MiB of packed weights" "$(before "$ours" tok/s) tok/s" \
+        "$(before "$ours" tok/s-plain) tok/s without" \
+        "$(ratio "$(before "$ours" tok/s)" "$(before "$ours" tok/s-plain)")" \
+        "$(ratio "$(before "$ours" tok/s-cpu)" "$(before "$ours" tok/s-plain-cpu)")" "-" "-"
     [ -s "$work/$torch" ] || continue
     row "  against PyTorch's" "$(before "$ours" tok/s) tok/s" "$(before "$torch" tok/s) tok/s" \
         "$(ratio "$(before "$ours" tok/s)" "$(before "$torch" tok/s)")" \
         "$(ratio "$(before "$ours" tok/s-cpu)" "$(before "$torch" tok/s-cpu)")" "> 1" \
         "$(met "$(ratio "$(before "$ours" tok/s-cpu)" "$(before "$torch" tok/s-cpu)")" 1)"
 done
-copy=$(after text "copying (memcpy)" 3)
-row "tokenizer training: pieces counted" "$(after text "tokenizer: counting" 4) MB/s a core" "$copy MB/s memcpy" "-" \
-    "$(awk -v a="$(after text "tokenizer: counting" 4)" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
-row "tokenizer encoding, byte-level BPE" "$(after text "tokenizer: encoding" 3) MB/s a core" "$copy MB/s memcpy" "-" \
-    "$(awk -v a="$(after text "tokenizer: encoding" 3)" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
+of_plan() { # PLAN WORD: of that line of parallel_bench, the figure before the word
+    awk -v plan="$1" -v word="$2" 'index($0, plan "  ") == 1 {
+        for (i = 2; i <= NF; i++) if ($i == word) { print $(i - 1); exit } }' "$work/ranks"
+}
+against() { # WHAT PLAN REFERENCE-PLAN
+    row "$1" "$(of_plan "$2" ms) ms" "$(of_plan "$3" ms) ms, $3" \
+        "$(ratio "$(of_plan "$3" ms)" "$(of_plan "$2" ms)")" \
+        "$(ratio "$(of_plan "$3" ms-cpu)" "$(of_plan "$2" ms-cpu)")" "-" "-"
+}
+against "2 ranks, overlapped: faster by" "2 ranks, overlapped" "1 rank"
+against "  and than 2 threads by" "2 ranks, overlapped" "1 rank, 2 threads"
+against "  with shared moments" "2 ranks, overlapped, zero" "1 rank, 2 threads"
+against "  2 threads: faster by" "1 rank, 2 threads" "1 rank"
+open=$(of_plan "2 ranks, overlapped" ms-open) whole=$(of_plan "2 ranks" ms-open)
+row "  reduction under backward" "$open ms left open" "$whole ms in all" \
+    "$(awk -v a="$open" -v b="$whole" 'BEGIN { printf "%.2f", b > 0 ? 1 - a / b : 0 }')" "-" "-" "-"
+read=$(awk '{ printf "%.0f", 1000 * $3 }' "$work/memory")
+row "tokenizer training: pieces counted" "$(after text "tokenizer: counting" 4) MB/s a core" "$read MB/s read" "-" \
+    "$(awk -v a="$(after text "tokenizer: counting" 4)" -v b="$read" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
+row "tokenizer encoding, byte-level BPE" "$(after text "tokenizer: encoding" 3) MB/s a core" "$read MB/s read" "-" \
+    "$(awk -v a="$(after text "tokenizer: encoding" 3)" -v b="$read" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
 for file in "${others[@]}"; do
     name=$(basename "$file")
     rate=$(after text "tokenizer: $name" 3)
-    row "encoding, $name" "$rate MB/s a core" "$copy MB/s memcpy" "-" \
-        "$(awk -v a="$rate" -v b="$copy" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
+    row "encoding, $name" "$rate MB/s a core" "$read MB/s read" "-" \
+        "$(awk -v a="$rate" -v b="$read" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
 done
 echo
 echo "attention of one layer, forward and backward, 4 heads of 64; processor time, ratio to half the length"

@@ -10,7 +10,8 @@
  * AdamW; medians of steps, after two that warm up.
  *
  * Shares are told twice: of time on the wall, and of processor time, which others on the machine
- * disturb less. MiB: the most that the device held. least: 16 bytes a weight (weight, gradient, two
+ * disturb less. MiB: the most that the device held; resident: the most that the process did, the
+ * peak's operands included. least: 16 bytes a weight (weight, gradient, two
  * moments), what backward of GPT-2's equations reads (16 floats per token, layer and unit of width;
  * 3 beside the layers), and the head's chunk of logits. */
 #include "common/base/clock.h"
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define STEPS_MAX 100
@@ -292,6 +294,14 @@ static struct result measure(const struct device_config *config, const struct sh
     return result;
 }
 
+static double resident_mib(void)
+{
+    struct rusage usage = {0};
+
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024;
+}
+
 static void bench(const struct device_config *config, const struct shape *shape, int steps,
                   struct rates before)
 {
@@ -300,11 +310,11 @@ static void bench(const struct device_config *config, const struct shape *shape,
 
     rates_raise(&peak, before);
     printf("step %-16s %2lld x %-5lld %10.2f ms %10.2f ms-cpu %9.0f tok/s %8.1f GFLOP/s  %.2f of "
-           "peak %.2f by-cpu  %6.0f MiB %6.0f least  loss %.4f\n",
+           "peak %.2f by-cpu  %6.0f MiB %6.0f least %6.0f resident  loss %.4f\n",
            shape->name, (long long)shape->B, (long long)shape->T, 1e3 * r.wall_s, 1e3 * r.cpu_s,
            (double)(shape->B * shape->T) / r.wall_s, 1e-9 * r.work / r.wall_s,
            r.work / r.wall_s / peak.wall, r.work / r.cpu_s / peak.cpu,
-           (double)r.peak_bytes / 1048576, r.least_bytes / 1048576, r.loss);
+           (double)r.peak_bytes / 1048576, r.least_bytes / 1048576, resident_mib(), r.loss);
     fflush(stdout);
 }
 
