@@ -332,7 +332,7 @@ static bool is_a(const struct wordnet *wordnet, const char *noun, const char *wo
 struct substitutes {
     const struct wordnet *wordnet;
     const char *x_name, *y_name;
-    double pairs, one, is_true;
+    double pairs, one, is_true; /* true, and y shorter */
 };
 
 static void count_substitute(void *argument, json_t *pair)
@@ -361,7 +361,7 @@ static void count_substitute(void *argument, json_t *pair)
     if (a || b || differ != 1)
         return;
     sum->one++;
-    sum->is_true += is_a(sum->wordnet, noun, word);
+    sum->is_true += strlen(text_y) < strlen(text_x) && is_a(sum->wordnet, noun, word);
 }
 
 static struct substitutes count_in(const struct place *place, const char *rest,
@@ -405,8 +405,8 @@ static void make_nli_models(const struct place *place)
 
 /* A judge of WordNet's pairs, a teacher that was never told their labels: what the judge accepts
  * at its own threshold, of sentences that neither has read, is true more often than what the
- * teacher writes (once measured: .84 of 250 against .11 of 2,049), and a student is made of it. Its
- * truth is reported: 300 pairs are few to learn from. */
+ * teacher writes (once measured: .84 of 250 against .11 of 2,049), and so is what a student of it
+ * makes of them (in fewer characters .53 of 141, its teacher .31). */
 static void what_the_classifier_accepts_is_truer_than_what_the_teacher_writes(void **state)
 {
     need_wordnet();
@@ -420,7 +420,7 @@ static void what_the_classifier_accepts_is_truer_than_what_the_teacher_writes(vo
     char *judge = model_of(place, "judge", NLI_JUDGE_STEPS);
     char *contexts = part_of(place, "substitutions", "contexts");
     const char *shared = "\"task\": \"summarize\", \"critic\": \"nli\", \"compression\": 1, "
-                         "\"samples\": 10, \"max_tokens\": 30, \"max_contexts\": 400, "
+                         "\"samples\": 10, \"max_tokens\": 30, \"max_contexts\": 1600, "
                          "\"diversity\": false";
     run_spec(place, "blind",
              mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": "
@@ -432,7 +432,7 @@ static void what_the_classifier_accepts_is_truer_than_what_the_teacher_writes(vo
                         "\"params\": {%s, \"name\": \"general\", \"student_steps\": 300, "
                         "\"student_learning_rate\": 0.001, \"student_batch\": 32, "
                         "\"student_eval_every\": 0, \"self_rounds\": 0, \"eval_sources\": "
-                        "100, \"eval_bootstrap\": 0}", teacher, judge, contexts, shared), NULL);
+                        "150, \"eval_bootstrap\": 0}", teacher, judge, contexts, shared), NULL);
     OK(wordnet_read("/usr/share/wordnet", &wordnet, &fixture_err));
     struct substitutes blind = count_in(place, "blind/datasets/blind/pairs.jsonl", &wordnet, false);
     struct substitutes kept = count_in(
@@ -443,7 +443,7 @@ static void what_the_classifier_accepts_is_truer_than_what_the_teacher_writes(vo
                                         &wordnet, true);
     assert_true(kept.is_true >= 50);
     assert_true(kept.is_true / kept.one >= blind.is_true / blind.one + 0.25);
-    assert_true(after.pairs > 0 && after.pairs == before.pairs);
+    assert_true(after.is_true / after.pairs >= before.is_true / before.pairs + 0.10);
     wordnet_done(&wordnet);
     mem_free(teacher);
     mem_free(judge);
