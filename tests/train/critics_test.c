@@ -262,6 +262,34 @@ static char *make_references(const struct place *place)
     return part_of(place, "references", "train");
 }
 
+/* With it as judge of the default critic a distillation ends by itself, and says what to do. */
+static void a_judge_of_the_wrong_kind_ends_a_distillation_with_its_cause(void **state)
+{
+    need_wordnet();
+    const struct place *place = *state;
+    char *judge = model_of(place, "nli-0", long_mode() ? LONG_STEPS : SMALL_STEPS);
+    char *teacher = model_of(place, "little", LITTLE_STEPS), *log;
+    char *path = job_path(place, "misjudged", ".log");
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": "
+                            "{\"teacher\": %s, \"judge\": %s}, \"params\": {\"samples\": 2, "
+                            "\"max_tokens\": 24}", teacher, judge);
+    struct job_run job = {.name = "misjudged", .spec = spec, .may_fail = true};
+    struct trace trace = {0};
+    size_t length;
+
+    assert_int_not_equal(run_job_in(place, &job, &trace), 0);
+    OK(file_read(path, 1 << 20, &log, &length, &fixture_err));
+    assert_non_null(strstr(log, "bad_input: input 'judge'"));
+    assert_non_null(strstr(log, "a classifier of pairs is critic nli's"));
+    assert_non_null(strstr(trace.events, "gave_up"));
+    trace_done(&trace);
+    mem_free(log);
+    mem_free(spec);
+    mem_free(path);
+    mem_free(teacher);
+    mem_free(judge);
+}
+
 /* It gives no text a probability, whoever asks for one. */
 static void a_classifier_is_refused_as_a_language_model(void **state)
 {
@@ -679,6 +707,7 @@ int main(void)
         cmocka_unit_test(summaries_are_judged_by_what_they_tell_of_their_source),
         cmocka_unit_test(information_orders_summaries_by_truth_and_by_what_they_leave_out),
         cmocka_unit_test(pairs_of_files_are_split_by_their_first_text),
+        cmocka_unit_test(a_judge_of_the_wrong_kind_ends_a_distillation_with_its_cause),
         cmocka_unit_test(a_classifier_is_refused_as_a_language_model),
         cmocka_unit_test(what_the_classifier_accepts_is_truer_than_what_the_teacher_writes),
     };

@@ -92,9 +92,21 @@ static int open_samplers(struct pairs *pairs, struct err *err)
                        &pairs->rewrites, err);
 }
 
+/* An input that is damaged, no text or the wrong kind of model is so in every attempt; an I/O error
+ * may pass. */
+static int unfit(struct run *run, const char *name, const struct run_input *given, struct err *err)
+{
+    struct err why = *err;
+
+    if (why.kind == ERR_PROTOCOL || why.kind == ERR_INVALID)
+        return run_gave_up(run, err, "bad_input", "input '%s' (%s): %s", name, given->ref,
+                           why.text);
+    return err_wrap(err, "input '%s' (%s)", name, given->ref);
+}
+
 static int open_critic(struct pairs *pairs, struct err *err)
 {
-    const struct run *run = pairs->run;
+    struct run *run = pairs->run;
     const struct run_input *judge = run_input(run, "judge"), *embedder = run_input(run, "embedder");
     struct critic_choice choice = {.name = run_string(run, "critic"),
                                    .folder = judge ? judge->path : NULL,
@@ -110,9 +122,9 @@ static int open_critic(struct pairs *pairs, struct err *err)
         return err_set(err, ERR_INVALID, "embed_min is %g, but there is no input 'embedder'",
                        run_float(run, "embed_min"));
     if (asked && critic_embed(embedder->path, pairs->device, &pairs->likeness, err) < 0)
-        return err_wrap(err, "input 'embedder' (%s)", embedder->ref);
+        return unfit(run, "embedder", embedder, err);
     if (critic_choose(&choice, &pairs->critic, err) < 0)
-        return judge ? err_wrap(err, "input 'judge' (%s)", judge->ref) : -1;
+        return judge ? unfit(run, "judge", judge, err) : -1;
     return 0;
 }
 
@@ -146,17 +158,6 @@ static void set_filter(struct pairs *pairs)
         .keep = keep_rule(run_string(run, "keep")),
         .most = (size_t)run_int(run, "pairs_per_context"),
         .seed = rng_at((uint64_t)run_int(run, "seed"), STREAM_TIES, 0)};
-}
-
-/* An input whose bytes are damaged or no text is so in every attempt; an I/O error may pass. */
-static int unfit(struct run *run, const char *name, const struct run_input *given, struct err *err)
-{
-    struct err why = *err;
-
-    if (why.kind == ERR_PROTOCOL || why.kind == ERR_INVALID)
-        return run_gave_up(run, err, "bad_input", "input '%s' (%s): %s", name, given->ref,
-                           why.text);
-    return err_wrap(err, "input '%s' (%s)", name, given->ref);
 }
 
 static int open_prefixes(struct pairs *pairs, struct err *err)
