@@ -67,6 +67,13 @@ setup() {
     [ "$(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id")" = 1 ]
 }
 
+@test "an error of several ranks is told by its own words, not by what MPI prints behind it" {
+    id=$(athanor submit "$specs/distil-student.yaml" --set name=asked --set params.embed_min=0.5 --set resources.ranks=2 --ids)
+    run athanor wait "$id"
+    [ "$status" = 1 ]
+    [ "$(sql "SELECT evidence LIKE '%embed_min is 0.5, but there is no input ''embedder''%' FROM athanor.runs WHERE job_id = $id")" = t ]
+}
+
 # ---- long: kills in every stage -----------------------------------------------------------------
 
 stages=(pairs student eval-teacher eval-student pairs-1 student-1 eval-1)

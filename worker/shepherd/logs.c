@@ -139,8 +139,25 @@ static size_t cut_length(const struct buf *pending, size_t limit)
     return stop ? (size_t)(stop - pending->bytes) + 1 : length;
 }
 
+/* What Open MPI prints when a rank calls MPI_Abort, behind the rank's own message; that it did is
+ * known without (help-mpi-api.txt of 4.1). */
+static bool is_of_abort(const char *line)
+{
+    static const char *const begins[] = {
+        "MPI_ABORT was invoked on rank ", "with errorcode ", "NOTE: invoking MPI_ABORT causes ",
+        "You may or may not see output from other processes, depending on",
+        "exactly when Open MPI kills them."};
+
+    for (size_t i = 0; i < ARRAY_COUNT(begins); i++)
+        if (strncmp(line, begins[i], strlen(begins[i])) == 0)
+            return true;
+    return false;
+}
+
 static bool line_says_something(const char *line)
 {
+    if (is_of_abort(line))
+        return false;
     for (; *line; line++)
         if (isalnum((unsigned char)*line) || (unsigned char)*line >= 0x80)
             return true;

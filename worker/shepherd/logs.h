@@ -31,7 +31,8 @@ void logs_pause(struct logs *logs, bool paused);
 /* Reads all pipes to what is there now and emits everything; last, for a stream that was cut, its
  * end. */
 void logs_drain(struct logs *logs);
-/* Last line that is not empty on the rank's stderr; "" when there was none. */
+/* Last line on the rank's stderr that is not empty and not Open MPI's about MPI_Abort; "" when
+ * there was none. */
 const char *logs_last_error(const struct logs *logs, unsigned rank);
 /* Steady time of the rank's newest output; 0: none yet. */
 uint64_t logs_newest_ms(const struct logs *logs, unsigned rank);
