@@ -319,7 +319,8 @@ static void the_reader_reads_views_and_nothing_else(void **state)
         pg_ask(db, "SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc p WHERE"
                    " p.pronamespace = 'athanor'::regnamespace"
                    " AND has_function_privilege('athanor_reader', p.oid, 'EXECUTE')"),
-        "bytes_text card_list card_number job_find pair_lineage params_text sweep_find");
+        "bytes_text card_list card_number job_find mix64 order_item order_read pair_lineage"
+        " params_text step_items sweep_find");
     assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT count(*) FROM athanor.jobs"),
                         "0");
     assert_non_null(strstr(pg_ask(db, "SET ROLE athanor_reader; SELECT * FROM athanor.job"),
@@ -384,6 +385,42 @@ static void a_succeeded_job_stays_so_whoever_writes(void **state)
     assert_non_null(strstr(pg_ask(db, "UPDATE athanor.job SET ended_at = NULL"), "job_ended"));
 }
 
+/* Items by worker/engine/data/sampler.c, and events that are no orders. */
+static void the_items_of_a_step_are_those_that_the_engine_draws(void **state)
+{
+    (void)state;
+    const char *db = migrated();
+
+    assert_string_equal(
+        pg_ask(db, "SELECT count(*) || ' ' || count(*) FILTER (WHERE athanor.order_item(seed, items,"
+                   " pos) = item) FROM (VALUES (0::numeric, 1::bigint, 4000012::bigint, 0::bigint),"
+                   " (0, 10, 4000012, 8), (7, 1265, 0, 267), (7, 4119, 1000003, 2609),"
+                   " (7, 1000000007, 4000012, 887809891), (18446744073709551615, 1265, 1000003, 983),"
+                   " (18446744073709551615, 1000000007, 0, 289206567),"
+                   " (125780069804398, 4119, 4000012, 1975)) AS v (seed, items, pos, item)"),
+        "8 8");
+    pg_ask(db, "INSERT INTO athanor.experiment VALUES (1, 'e', 'a', now())");
+    pg_ask(db,
+           "INSERT INTO athanor.job (job_id, experiment_id, name, kind, submit_key, submit_index,"
+           " spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state, held,"
+           " attempt_count, attempts_spent) SELECT 1, 1, 'j', 'command', 'k', 0, '{}',"
+           " 1, 1, 1, 0, now(), 0, 'READY', false, 0, 0");
+    pg_ask(db, "INSERT INTO athanor.job_event (event_id, at, job_id, attempt_id, name, detail)"
+               " SELECT row_number() OVER (), now(), 1, 5, 'data_order', d FROM unnest(ARRAY["
+               "'{\"input\": \"data\", \"path\": \"/d\", \"part\": \"train\","
+               " \"unit\": \"windows\", \"seed\": \"7\", \"batch\": 2, \"items\": 1265,"
+               " \"context\": 16, \"skip\": 1}', 'none', '[1]', '{\"unit\": \"windows\"}', NULL,"
+               " '{\"unit\": \"windows\", \"seed\": \"99999999999999999999\", \"batch\": 2,"
+               " \"items\": 1, \"context\": 16, \"skip\": 1}']) AS d");
+    assert_string_equal(pg_ask(db, "SELECT count(*) || ' ' || max(job || part) FROM"
+                                   " athanor.data_orders"), "1 jtrain");
+    /* Step 500001 behind one batch begins at position 1000002. */
+    assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT string_agg(batch_row || ':' ||"
+                                   " item, ' ') FILTER (WHERE batch_row = 1)"
+                                   " FROM athanor.step_items(5, 500001)"), "1:452");
+    assert_string_equal(pg_ask(db, "SELECT count(*) FROM athanor.step_items(5, 0)"), "0");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +440,7 @@ int main(void)
         cmocka_unit_test(an_owner_without_createrole_can_migrate),
         cmocka_unit_test(partitions_are_made_ahead_and_dropped_when_old),
         cmocka_unit_test(a_succeeded_job_stays_so_whoever_writes),
+        cmocka_unit_test(the_items_of_a_step_are_those_that_the_engine_draws),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

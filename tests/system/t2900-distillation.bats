@@ -49,6 +49,18 @@ setup() {
     [ "$status" = 4 ]
 }
 
+@test "which documents a step of a training saw: by SQL, and by the engine where the dataset is" {
+    read -r run unit < <(sql "SELECT attempt_id || ' ' || unit FROM athanor.data_orders WHERE job = 'teacher' ORDER BY attempt_id DESC LIMIT 1")
+    [ "$unit" = documents ]
+    told=$(sql "SELECT told FROM athanor.data_orders WHERE attempt_id = $run")
+    athanor-engine documents --order "$told" --steps 2-3 >"$BATS_TEST_TMPDIR/rows"
+    sed 's/.*"row": \([0-9]*\), "documents": \[\([0-9]*\)\].*/\1 \2/' "$BATS_TEST_TMPDIR/rows" >"$BATS_TEST_TMPDIR/engine"
+    sql "SELECT batch_row || ' ' || item FROM generate_series(2, 3) AS s, LATERAL athanor.step_items($run, s)" >"$BATS_TEST_TMPDIR/sql"
+    [ -s "$BATS_TEST_TMPDIR/sql" ]
+    diff "$BATS_TEST_TMPDIR/sql" "$BATS_TEST_TMPDIR/engine"
+    [ "$(sql "SELECT count(*) FROM athanor.data_orders o JOIN athanor.lineages l USING (attempt_id, input) WHERE o.attempt_id = $run AND l.content_hash IS NOT NULL")" = 1 ]
+}
+
 @test "the stages of one job are seen: progress, metrics of each, the student as its checkpoint" {
     [ "$(sql "SELECT string_agg(DISTINCT split_part(name, '/', 1), ' ' ORDER BY split_part(name, '/', 1)) FROM athanor.metrics WHERE job_id = $undisturbed AND name LIKE '%/%' AND name NOT LIKE 'usage/%'")" \
         = "eval-1 eval-student eval-teacher pairs pairs-1 student student-1" ]

@@ -598,9 +598,75 @@ static void a_skip_of_batches_shifts_the_data_and_nothing_else(void **state)
     mem_free(spec);
 }
 
+/* What the run tells of its order, as its log has it. */
+static char *told_order(const struct place *place, const char *name)
+{
+    char *path = job_path(place, name, ".log"), *log = NULL, *at, *order;
+    size_t length;
+
+    OK(file_read(path, 1 << 20, &log, &length, &fixture_err));
+    at = strstr(log, "data_order: ");
+    assert_non_null(at);
+    order = mem_printf("%.*s", (int)strcspn(at + 12, "\n"), at + 12);
+    mem_free(log);
+    mem_free(path);
+    return order;
+}
+
+/* Without learning and with one document a step, equal losses mean equal documents: over two
+ * epochs those that athanor-engine names, and no others, must be equal. */
+static void the_documents_of_a_step_are_told_afterwards(void **state)
+{
+    enum { STEPS = 48 };
+    static const char still[] =
+        "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
+            "forget") "}, \"params\": {" SHAPE ", \"steps\": 48, \"batch\": 1, \"unit\": "
+                      "\"documents\", \"seed\": 9, \"learning_rate\": 0}";
+    struct place *place = *state;
+    char *spec = expand(place, still), *order, *path, *lines = NULL;
+    struct job_run job = {.name = "ordered", .spec = spec};
+    struct trace trace = {0};
+    int document[STEPS + 1];
+    size_t length;
+
+    run_job_in(place, &job, &trace);
+    assert_non_null(strstr(trace.events, "data_order\n"));
+    order = told_order(place, "ordered");
+    path = job_path(place, "ordered", ".documents");
+    assert_int_equal(spawn_line(mem_printf("exec '%s' documents --order '%s' --steps 1-%d >'%s'",
+                                           place->engine, order, STEPS, path)), 0);
+    OK(file_read(path, 1 << 20, &lines, &length, &fixture_err));
+    char *at = lines;
+
+    for (uint64_t step = 1; step <= STEPS; step++, at = strchr(at, '\n') + 1) {
+        json_t *row = json_loads(at, JSON_DISABLE_EOF_CHECK, NULL), *list;
+
+        list = json_object_get(row, "documents");
+        assert_int_equal(json_integer_value(json_object_get(row, "step")), step);
+        assert_int_equal(json_array_size(list), 1);
+        document[step] = (int)json_integer_value(json_array_get(list, 0));
+        char *id = mem_printf("d%d", document[step]);
+
+        assert_string_equal(json_string_value(json_array_get(json_object_get(row, "ids"), 0)), id);
+        mem_free(id);
+        json_decref(row);
+    }
+    assert_int_equal(*at, 0);
+    for (uint64_t a = 1; a <= STEPS; a++)
+        for (uint64_t b = 1; b < a; b++)
+            assert_true((document[a] == document[b]) ==
+                        (trace_at(&trace, "loss", a) == trace_at(&trace, "loss", b)));
+    trace_done(&trace);
+    mem_free(lines);
+    mem_free(path);
+    mem_free(order);
+    mem_free(spec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_documents_of_a_step_are_told_afterwards),
         cmocka_unit_test(clm_on_windows_keeps_its_trace),
         cmocka_unit_test(clm_on_documents_keeps_its_trace),
         cmocka_unit_test(clm_of_transnormer_keeps_its_trace),

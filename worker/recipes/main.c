@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/base/parse.h"
 #include "worker/recipes/job.h"
+#include "worker/recipes/order.h"
 #include "worker/recipes/page.h"
 #include "worker/recipes/registry.h"
 #include "worker/recipes/run.h"
@@ -16,6 +17,7 @@
 
 static const char usage[] =
     "Usage: athanor-engine run [--spec FILE] [--out DIR] [--resume DIR]\n"
+    "       athanor-engine documents --order JSON --steps A[-B]\n"
     "       athanor-engine --catalogue | --man | --version | --help\n"
     "\n"
     "Runs one training, evaluation or data job of Athanor. The shepherd starts it with\n"
@@ -27,6 +29,12 @@ static const char usage[] =
     "  --resume DIR   the checkpoint to go on from\n"
     "  --catalogue    all recipes with their parameters, as JSON\n"
     "  --man          this page and all recipes, as roff\n"
+    "\n"
+    "documents prints which documents training steps A to B saw, a line a row of the batch:\n"
+    "\n"
+    "  --order JSON   the detail of the run's event `data_order` (in athanor.data_orders)\n"
+    "  --steps A[-B]  steps as metrics count them, from 1\n"
+    "  --data DIR     the dataset's folder, where it lies elsewhere by now\n"
     "\n"
     "With several ranks, start it under mpirun or the shepherd (RANK, WORLD_SIZE).\n"
     "Exit status: 0 done or stopped after a checkpoint, 1 failed, 2 wrong usage.\n";
@@ -103,11 +111,71 @@ static int run_verb(int argc, char **argv)
     return run_spec(spec, &run);
 }
 
+/* "17" or "17-20". */
+static int read_steps(const char *text, uint64_t *first, uint64_t *last, struct err *err)
+{
+    const char *dash = strchr(text, '-');
+    char *head = dash ? mem_printf("%.*s", (int)(dash - text), text) : mem_strdup(text);
+    int rc = parse_u64(head, first, err);
+    if (rc == 0)
+        rc = parse_u64(dash ? dash + 1 : head, last, err);
+    mem_free(head);
+    return rc < 0 ? err_wrap(err, "--steps '%s', expected A or A-B", text) : 0;
+}
+
+static int print_documents(const char *json, const char *steps, const char *data)
+{
+    struct err err = {0};
+    struct data_order order = {0};
+    struct buf out = {0};
+    uint64_t first, last;
+    int rc = read_steps(steps, &first, &last, &err);
+    if (rc == 0)
+        rc = order_parse(json, strlen(json), &order, &err);
+    if (rc == 0 && data) {
+        mem_free(order.path);
+        order.path = mem_strdup(data);
+    }
+    if (rc == 0)
+        rc = order_print(&order, first, last, &out, &err);
+    if (rc == 0)
+        fwrite(out.bytes, 1, out.length, stdout);
+    buf_done(&out);
+    order_done(&order);
+    return rc < 0 ? fail(&err) : EXIT_SUCCESS;
+}
+
+static int documents_verb(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"order", required_argument, NULL, 'o'},
+        {"steps", required_argument, NULL, 's'},
+        {"data", required_argument, NULL, 'd'},
+        {0},
+    };
+    const char *order = NULL, *steps = NULL, *data = NULL;
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        switch (c) {
+        case 'o': order = optarg; break;
+        case 's': steps = optarg; break;
+        case 'd': data = optarg; break;
+        default: return 2;
+        }
+    }
+    if (order && steps && optind == argc)
+        return print_documents(order, steps, data);
+    fprintf(stderr, "athanor-engine documents: give --order and --steps, no other words\n%s",
+            usage);
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
     if (strcmp(verb, "run") == 0)
         return run_verb(argc - 1, argv + 1);
+    if (strcmp(verb, "documents") == 0)
+        return documents_verb(argc - 1, argv + 1);
     if (strcmp(verb, "--catalogue") == 0 || strcmp(verb, "--man") == 0) {
         char *text = verb[2] == 'c' ? recipe_catalogue() : page_man(usage);
         fputs(text, stdout);

@@ -2,6 +2,7 @@
 #include "worker/recipes/rows.h"
 
 #include "worker/engine/comm.h"
+#include "worker/recipes/order.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +19,16 @@ int rows_init(const struct trainer *trainer, struct corpus *corpus, const char *
     rows->weight = malloc((size_t)(most * T) * sizeof *rows->weight);
     if (!rows->weight)
         return err_set(err, ERR_MEMORY, "cannot allocate weights of %lld rows", (long long)most);
-    if (rows->documents)
+    if (rows->documents) {
+        order_tell(trainer, corpus, trainer->seed, NULL);
         return pack_init(&rows->pack, T, most, err);
+    }
     if (windows_init(&rows->windows, corpus->part, T, err) < 0)
         return -1;
     if (rows->windows.window_count == 0)
         return err_set(err, ERR_INVALID, "input '%s' has too few tokens for one window of %lld",
                        corpus->input, (long long)T);
+    order_tell(trainer, corpus, trainer->seed, &rows->windows);
     return batch_init(&rows->batch, most, T, err);
 }
 

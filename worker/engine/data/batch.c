@@ -110,6 +110,34 @@ static void window_row(const struct windows *windows, int64_t index, struct batc
     batch->item[row] = index;
 }
 
+/* The document of the shard that token `at` is of: the last one that begins there or before. */
+static uint64_t document_at(const struct shard *shard, uint64_t at)
+{
+    uint64_t low = 0, high = shard->document_count - 1;
+    while (low < high) {
+        uint64_t middle = (low + high + 1) / 2;
+        if (shard->document_start[middle] <= at)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+void windows_documents(const struct windows *windows, int64_t index, uint64_t *out_first,
+                       uint64_t *out_last)
+{
+    CHECK(index >= 0 && index < windows->window_count);
+    size_t at = shard_of_window(windows, index);
+    const struct shard *shard = windows->part->shards[at];
+    uint64_t from = (uint64_t)((index - windows->window_base[at]) * windows->T);
+    uint64_t to = from + (uint64_t)windows->T, base = windows->part->document_base[at];
+    if (to > shard->token_count - 1)
+        to = shard->token_count - 1;
+    *out_first = base + document_at(shard, from);
+    *out_last = base + document_at(shard, to);
+}
+
 void windows_fill(const struct windows *windows, uint64_t seed, uint64_t first,
                   struct batch *batch)
 {

@@ -34,6 +34,9 @@ void windows_done(struct windows *windows);
  * first + b of the shuffled stream of that seed. */
 void windows_fill(const struct windows *windows, uint64_t seed, uint64_t first,
                   struct batch *batch);
+/* The documents first..last that the window has tokens of, as inputs or targets. */
+void windows_documents(const struct windows *windows, int64_t index, uint64_t *out_first,
+                       uint64_t *out_last);
 /* In stored order without repeats, for evaluation: windows first .. first+B-1; rows past the
  * last window are all padding. Returns the rows that hold a window. */
 int64_t windows_fill_ordered(const struct windows *windows, uint64_t first, struct batch *batch);

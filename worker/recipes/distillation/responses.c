@@ -3,6 +3,7 @@
 
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
+#include "worker/recipes/order.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ int responses_init(const struct trainer *trainer, struct corpus *corpus, int64_t
         !out->source)
         return err_set(err, ERR_MEMORY, "cannot allocate %zu tokens of responses",
                        3 * cells + room);
+    order_tell(trainer, corpus, trainer->seed, NULL);
     return pack_init(&out->pack, T, trainer_pass_most(trainer), err);
 }
 

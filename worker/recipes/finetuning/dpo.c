@@ -11,6 +11,7 @@
  * State: model (or adapters), AdamW moments and the step number. */
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
+#include "worker/recipes/order.h"
 #include "worker/recipes/score.h"
 #include "worker/recipes/train.h"
 
@@ -256,6 +257,8 @@ static int dpo_open(struct run *run, void *state, struct err *err)
                     err) < 0 ||
         open_pairs(run, dpo, "chosen", "rejected", &dpo->train, err) < 0)
         return -1;
+    for (int side = 0; side < 2; side++)
+        order_tell(trainer, &dpo->train.side[side], trainer->seed, NULL);
     if (!run_input(run, "valid_chosen") != !run_input(run, "valid_rejected"))
         return err_set(err, ERR_INVALID, "inputs 'valid_chosen' and 'valid_rejected' belong "
                        "together: give both or none");

@@ -6,6 +6,7 @@
  * moments and the step number. */
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
+#include "worker/recipes/order.h"
 #include "worker/recipes/spans.h"
 #include "worker/recipes/train.h"
 
@@ -182,6 +183,7 @@ static int span_open(struct run *run, void *state, struct err *err)
     s->longest = spans_longest(&s->config, trainer->model->config.context);
     if (read_sentinels(s, err) < 0 || open_rows(s, err) < 0 || open_data(run, s, err) < 0)
         return -1;
+    order_tell(trainer, &s->train, trainer->seed, s->documents ? NULL : &s->windows);
     run_note(run, "t5 with %lld weights; sequences of %lld tokens become sources of %lld and "
              "targets of %lld", (long long)model_weight_count(&trainer->model->config),
              (long long)s->longest, (long long)s->rows.S, (long long)s->rows.T);

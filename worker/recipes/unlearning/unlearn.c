@@ -2,6 +2,7 @@
 #include "worker/recipes/unlearning/unlearn.h"
 
 #include "worker/engine/comm.h"
+#include "worker/recipes/order.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -160,6 +161,9 @@ int unlearn_open(struct run *run, struct unlearn *unlearn, const struct unlearn_
         unlearn->eval_every = (int64_t)ceil(epoch);
     if (trainer_start(trainer, err) < 0)
         return -1;
+    order_tell(trainer, &unlearn->forget, trainer->seed, NULL);
+    if (unlearn->retain_loss != RETAIN_NONE)
+        order_tell(trainer, &unlearn->retain, trainer->seed ^ RETAIN_STREAM, NULL);
     return measure_start(run, unlearn, err);
 }
 
