@@ -273,6 +273,35 @@ static void draws_of_bleu_are_those_of_the_corpora_they_name(void **state)
     }
 }
 
+/* Of a ratio: the delta method's error, and units of one ratio have no spread. */
+static void a_bootstrap_of_a_ratio_draws_both_parts_together(void **state)
+{
+    double top[400], bottom[400], all = 0, below = 0, squares = 0, half, ratio;
+    struct interval drawn;
+
+    (void)state;
+    for (uint64_t i = 0; i < 400; i++) {
+        bottom[i] = 1 + (double)(i % 7);
+        top[i] = bottom[i] * (2 + rng_unit_at(5, 0, i));
+        all += top[i];
+        below += bottom[i];
+    }
+    ratio = all / below;
+    for (int i = 0; i < 400; i++)
+        squares += (top[i] - ratio * bottom[i]) * (top[i] - ratio * bottom[i]);
+    half = 1.959964 * sqrt(400.0 / 399 * squares) / below;
+    drawn = ratio_interval(top, bottom, 400, 1, 10000);
+    assert_float_equal(drawn.low, ratio - half, 0.1 * half);
+    assert_float_equal(drawn.high, ratio + half, 0.1 * half);
+    for (int i = 0; i < 400; i++)
+        top[i] = 3 * bottom[i];
+    drawn = ratio_interval(top, bottom, 400, 1, 100);
+    assert_float_equal(drawn.low, 3, 1e-12);
+    assert_float_equal(drawn.high, 3, 1e-12);
+    assert_true(isnan(ratio_interval(top, bottom, 1, 1, 100).low));
+    assert_true(isnan(ratio_interval(top, bottom, 400, 1, 0).high));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +316,7 @@ int main(void)
         cmocka_unit_test(the_calibration_error_is_the_published_one),
         cmocka_unit_test(a_bootstrap_agrees_with_normal_theory),
         cmocka_unit_test(draws_of_bleu_are_those_of_the_corpora_they_name),
+        cmocka_unit_test(a_bootstrap_of_a_ratio_draws_both_parts_together),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,6 +49,29 @@ struct interval mean_interval(const double *values, size_t count, uint64_t seed,
     return out;
 }
 
+struct interval ratio_interval(const double *top, const double *bottom, size_t count,
+                               uint64_t seed, unsigned draws)
+{
+    struct interval out = {NAN, NAN};
+    double *ratios = mem_array(draws + 1, sizeof *ratios);
+
+    for (unsigned d = 0; d < draws; d++) {
+        double above = 0, below = 0;
+
+        for (size_t i = 0; i < count; i++) {
+            size_t drawn = rng_at(seed, d, i) % count;
+
+            above += top[drawn];
+            below += bottom[drawn];
+        }
+        ratios[d] = above / below;
+    }
+    if (count > 1 && draws)
+        out = percentiles(ratios, draws);
+    mem_free(ratios);
+    return out;
+}
+
 struct interval grouped_interval(const double *values, size_t groups, size_t each, uint64_t seed,
                                  unsigned draws)
 {

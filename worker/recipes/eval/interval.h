@@ -13,6 +13,11 @@ struct interval {
 struct interval mean_interval(const double *values, size_t count, uint64_t seed, unsigned draws);
 double mean_of(const double *values, size_t count); /* NAN of none */
 
+/* Of sum(top) / sum(bottom), both drawn together: a mean over tokens of which each unit has its own
+ * number. NAN of fewer than two units. */
+struct interval ratio_interval(const double *top, const double *bottom, size_t count,
+                               uint64_t seed, unsigned draws);
+
 /* Clopper and Pearson's exact 95 % interval of a share of k in n; n > 0. */
 struct interval proportion_interval(size_t k, size_t n);
 

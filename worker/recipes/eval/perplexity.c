@@ -5,6 +5,7 @@
  * Each step scores one group of blocks, so that a long evaluation shows progress. */
 #include "common/base/mem.h"
 #include "worker/engine/comm.h"
+#include "worker/recipes/eval/interval.h"
 #include "worker/recipes/eval/results.h"
 #include "worker/recipes/eval/rolling.h"
 #include "worker/recipes/score.h"
@@ -188,29 +189,39 @@ static double standard_error(const struct perplexity *ppl, const struct score_su
     return sqrt(n / (n - 1) * squares) / total->tokens;
 }
 
-/* White-space separated words of the original texts; 0 when the part keeps no texts. */
-static int count_words(const struct perplexity *ppl, double *out, struct err *err)
+/* White-space separated words. */
+static double count_words(const char *text)
+{
+    double words = 0;
+    bool inside = false;
+
+    for (const char *c = text; *c; c++) {
+        bool space = strchr(" \t\r\n\v\f", *c) != NULL;
+
+        words += !space && !inside;
+        inside = !space;
+    }
+    return words;
+}
+
+/* Of the original texts: words of all, and where texts are scored one by one, the bytes of each;
+ * 0 and nothing when the part keeps no texts. */
+static int measure_texts(const struct perplexity *ppl, double *out_words, double *bytes,
+                         struct err *err)
 {
     struct dataset_texts texts = {0};
-    double words = 0;
 
-    *out = 0;
+    *out_words = 0;
     if (!ppl->corpus.part->texts_path)
         return 0;
     if (dataset_texts_read(ppl->corpus.part, &texts, err) < 0)
         return -1;
     for (size_t i = 0; i < texts.count; i++) {
-        bool inside = false;
-
-        for (const char *c = texts.items[i].text; *c; c++) {
-            bool space = strchr(" \t\r\n\v\f", *c) != NULL;
-
-            words += !space && !inside;
-            inside = !space;
-        }
+        *out_words += count_words(texts.items[i].text);
+        if (ppl->by_document && (int64_t)i < ppl->text_count)
+            bytes[i] = (double)strlen(texts.items[i].text);
     }
     dataset_texts_done(&texts);
-    *out = words;
     return 0;
 }
 
@@ -236,11 +247,40 @@ static bool scored_all(const struct perplexity *ppl)
     return ppl->rolling.stride == 0;
 }
 
+/* Bootstrap over documents: a stream has no independent parts to draw, so it gets none. */
+static void put_intervals(struct results *results, const struct perplexity *ppl,
+                          const double *bytes)
+{
+    size_t count = (size_t)ppl->text_count;
+    unsigned draws = (unsigned)run_int(results->run, "bootstrap");
+    uint64_t seed = (uint64_t)run_int(results->run, "seed");
+    double *nll = mem_array(count, sizeof *nll), *tokens = mem_array(count, sizeof *tokens);
+    struct interval loss = {NAN, NAN}, bits = {NAN, NAN};
+
+    for (size_t i = 0; i < count; i++) {
+        nll[i] = ppl->sum[i].nll;
+        tokens[i] = ppl->sum[i].tokens;
+    }
+    if (ppl->by_document)
+        loss = ratio_interval(nll, tokens, count, seed, draws);
+    if (ppl->by_document && scored_all(ppl) && ppl->corpus.part->texts_path)
+        bits = ratio_interval(nll, bytes, count, seed, draws);
+    results_add(results, "loss_low", loss.low);
+    results_add(results, "loss_high", loss.high);
+    results_add(results, "perplexity_low", exp(loss.low));
+    results_add(results, "perplexity_high", exp(loss.high));
+    results_add(results, "bits_per_byte_low", bits.low / log(2));
+    results_add(results, "bits_per_byte_high", bits.high / log(2));
+    mem_free(nll);
+    mem_free(tokens);
+}
+
 static int perplexity_report(struct run *run, struct perplexity *ppl, struct err *err)
 {
     struct results results;
     struct score_sum total = {0};
     double bytes = (double)ppl->corpus.part->byte_count, words = 0, loss, error;
+    double *each = mem_array((size_t)ppl->text_count, sizeof *each);
     int rc;
 
     comm_sum_f64(run->comm, &ppl->sum->nll, 3 * ppl->text_count);
@@ -249,8 +289,10 @@ static int perplexity_report(struct run *run, struct perplexity *ppl, struct err
         total.kd += ppl->sum[i].kd;
         total.tokens += ppl->sum[i].tokens;
     }
-    if (count_words(ppl, &words, err) < 0)
+    if (measure_texts(ppl, &words, each, err) < 0) {
+        mem_free(each);
         return -1;
+    }
     loss = total.nll / total.tokens;
     error = standard_error(ppl, &total);
     results_init(&results, run);
@@ -265,11 +307,13 @@ static int perplexity_report(struct run *run, struct perplexity *ppl, struct err
                 scored_all(ppl) && bytes > 0 ? exp(total.nll / bytes) : NAN);
     results_add(&results, "word_perplexity",
                 scored_all(ppl) && words > 0 ? exp(total.nll / words) : NAN);
+    put_intervals(&results, ppl, each);
     results_add(&results, "tokens", total.tokens);
     results_add(&results, "documents", (double)corpus_count(&ppl->corpus));
     results_add(&results, "bytes", bytes);
     rc = results_write(&results, "perplexity", err);
     results_done(&results);
+    mem_free(each);
     run_note(run, "loss %.4f nats a token (standard error %.4f), perplexity %.3f", loss, error,
              exp(loss));
     return rc;
@@ -312,6 +356,8 @@ static const struct param perplexity_params[] = {
     {"stride", PARAM_INT, "0", 0, 1048576, NULL,
      "tokens between the starts of overlapping windows; 0: cut by `context` instead"},
     {"max_length", PARAM_INT, "0", 0, 1048576, NULL, "tokens of a window; 0: the model's context"},
+    {"bootstrap", PARAM_INT, "1000", 0, 100000, NULL, "draws of the 95 % intervals over documents"},
+    {"seed", PARAM_INT, "0", 0, 9e15, NULL, "of the bootstrap"},
     DEVICE_PARAMS,
 };
 
