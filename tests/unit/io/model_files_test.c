@@ -272,6 +272,57 @@ static void sharded_weights_are_read_through_the_index(void **state)
     folder_done(folder);
 }
 
+static void assert_same_arrays(const char *folder, const struct named_array *arrays, size_t count)
+{
+    struct named_array back[3];
+    float values[3][6] = {0};
+    struct err err = {0};
+    memcpy(back, arrays, count * sizeof *arrays);
+    for (size_t i = 0; i < count; i++)
+        back[i].values = values[i];
+    if (arrays_read(folder, false, back, count, &err) < 0)
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < count; i++)
+        assert_memory_equal(values[i], arrays[i].values, (i == 1 ? 6 : 4) * sizeof(float));
+}
+
+/* 16, 24 and 16 bytes: one file of at most 56, two of 40, and three of 39 or less. */
+static void large_weights_are_written_in_shards_with_an_index(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    float a[4] = {1, 2, 3, 4}, b[6] = {5, 6, 7, 8, 9, 10}, c[4] = {11, 12, 13, 14};
+    const struct named_array arrays[] = {{"a.\"w\"", false, 1, {4}, a}, {"b", true, 2, {2, 3}, b},
+                                         {"c", false, 2, {2, 2}, c}};
+    static const char expected[] =
+        "{\n  \"metadata\": {\n    \"total_size\": 56\n  },\n  \"weight_map\": {\n"
+        "    \"a.\\\"w\\\"\": \"model-00001-of-00002.safetensors\",\n"
+        "    \"b\": \"model-00001-of-00002.safetensors\",\n"
+        "    \"c\": \"model-00002-of-00002.safetensors\"\n  }\n}\n";
+    static const struct { uint64_t most_bytes; size_t files; } cuts[] = {
+        {40, 2}, {56, 1}, {39, 3}, {1, 3}, {UINT64_MAX, 1}, {40, 2}};
+    char *folder = folder_make(), *text = NULL;
+    char *index = mem_printf("%s/model.safetensors.index.json", folder);
+    char *one = mem_printf("%s/model.safetensors", folder);
+    size_t length;
+    for (size_t i = 0; i < ARRAY_COUNT(cuts); i++) {
+        char *last = mem_printf("%s/model-%05zu-of-%05zu.safetensors", folder, cuts[i].files,
+                                cuts[i].files);
+        assert_int_equal(arrays_write_folder(folder, arrays, 3, cuts[i].most_bytes, &err), 0);
+        assert_true(file_exists(one) == (cuts[i].files == 1));
+        assert_true(file_exists(index) == (cuts[i].files > 1));
+        assert_true(file_exists(last) == (cuts[i].files > 1));
+        assert_same_arrays(folder, arrays, 3);
+        mem_free(last);
+    }
+    assert_int_equal(file_read(index, 4096, &text, &length, &err), 0);
+    assert_string_equal(text, expected);
+    mem_free(text);
+    mem_free(one);
+    mem_free(index);
+    folder_done(folder);
+}
+
 static struct device *open_device(void)
 {
     struct err err = {0};
@@ -368,6 +419,7 @@ int main(void)
         cmocka_unit_test(old_names_stored_masks_and_tied_heads_are_understood),
         cmocka_unit_test(wrong_weights_are_refused_by_tensor),
         cmocka_unit_test(sharded_weights_are_read_through_the_index),
+        cmocka_unit_test(large_weights_are_written_in_shards_with_an_index),
         cmocka_unit_test(whole_models_survive_their_files),
         cmocka_unit_test(a_folder_of_another_shape_is_refused),
     };

@@ -71,10 +71,7 @@ int checkpoint_add_arrays(struct checkpoint_writer *writer, const struct named_a
 {
     if (writer->rank != 0)
         return 0;
-    char *path = mem_printf("%s/model.safetensors", writer->temporary);
-    int rc = arrays_write(path, arrays, count, err);
-    mem_free(path);
-    return rc;
+    return arrays_write_folder(writer->temporary, arrays, count, MODEL_SHARD_BYTES, err);
 }
 
 int checkpoint_add_slice(struct checkpoint_writer *writer, const char *kind, const char *name,

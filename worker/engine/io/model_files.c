@@ -3,13 +3,16 @@
 
 #include "common/base/buf.h"
 #include "common/base/file.h"
+#include "common/base/json_text.h"
 #include "common/base/mem.h"
 #include "worker/engine/io/safetensors.h"
 #include "worker/engine/models/table.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define INDEX_BYTES_MAX ((size_t)64 << 20)
 #define SHARDS_MAX 1024
@@ -69,6 +72,101 @@ int arrays_write(const char *path, const struct named_array *arrays, size_t coun
         free(turned[i]);
     mem_free(turned);
     mem_free(files);
+    return rc;
+}
+
+/* The first array after those of the shard that begins with number `from`. */
+static size_t shard_end(const struct named_array *arrays, size_t from, size_t count,
+                        uint64_t most_bytes)
+{
+    uint64_t bytes = 0;
+    size_t i = from;
+    while (i < count) {
+        bytes += array_count(&arrays[i]) * sizeof(float);
+        if (i > from && bytes > most_bytes)
+            break;
+        i++;
+    }
+    return i;
+}
+
+static char *shard_name(size_t shard, size_t shards)
+{
+    return mem_printf("model-%05zu-of-%05zu.safetensors", shard + 1, shards);
+}
+
+/* {"metadata": {"total_size": bytes}, "weight_map": {name: file}} */
+static int write_index(const char *path, const struct named_array *arrays, size_t count,
+                       uint64_t most_bytes, size_t shards, struct err *err)
+{
+    struct buf out = {0};
+    uint64_t total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += array_count(&arrays[i]) * sizeof(float);
+    buf_printf(&out, "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {",
+               (unsigned long long)total);
+    for (size_t shard = 0, from = 0, to; from < count; shard++, from = to) {
+        char *name = shard_name(shard, shards);
+        to = shard_end(arrays, from, count, most_bytes);
+        for (size_t i = from; i < to; i++) {
+            buf_puts(&out, i ? ",\n    " : "\n    ");
+            json_text_quote(&out, arrays[i].name, strlen(arrays[i].name));
+            buf_printf(&out, ": \"%s\"", name);
+        }
+        mem_free(name);
+    }
+    buf_puts(&out, "\n  }\n}\n");
+    int rc = file_replace(path, out.bytes, out.length, 0644, err);
+    buf_done(&out);
+    return rc;
+}
+
+static int write_shards(const char *folder, const struct named_array *arrays, size_t count,
+                        uint64_t most_bytes, size_t shards, struct err *err)
+{
+    int rc = 0;
+    for (size_t shard = 0, from = 0, to; from < count && rc == 0; shard++, from = to) {
+        char *name = shard_name(shard, shards), *path = mem_printf("%s/%s", folder, name);
+        to = shard_end(arrays, from, count, most_bytes);
+        rc = arrays_write(path, arrays + from, to - from, err);
+        mem_free(path);
+        mem_free(name);
+    }
+    return rc;
+}
+
+static int remove_if_there(const char *path, struct err *err)
+{
+    if (unlink(path) == 0 || errno == ENOENT)
+        return 0;
+    return err_set(err, ERR_IO, "cannot remove '%s': %s", path, strerror(errno));
+}
+
+int arrays_write_folder(const char *folder, const struct named_array *arrays, size_t count,
+                        uint64_t most_bytes, struct err *err)
+{
+    char *one = mem_printf("%s/model.safetensors", folder);
+    char *index = mem_printf("%s/model.safetensors.index.json", folder);
+    size_t shards = 0;
+    int rc;
+    for (size_t from = 0; from < count; from = shard_end(arrays, from, count, most_bytes))
+        shards++;
+    if (shards > SHARDS_MAX) {
+        rc = err_set(err, ERR_LIMIT, "weights in %zu files, at most %d are read", shards,
+                     SHARDS_MAX);
+    } else if (shards > 1) {
+        rc = write_shards(folder, arrays, count, most_bytes, shards, err);
+        if (rc == 0)
+            rc = write_index(index, arrays, count, most_bytes, shards, err);
+        if (rc == 0)
+            rc = remove_if_there(one, err);
+    } else {
+        rc = arrays_write(one, arrays, count, err);
+        if (rc == 0)
+            rc = remove_if_there(index, err);
+    }
+    mem_free(one);
+    mem_free(index);
     return rc;
 }
 
@@ -334,16 +432,14 @@ static int host_weights_init(struct host_weights *host, const struct model *mode
 int model_files_write(const char *folder, const struct model *model, struct err *err)
 {
     struct host_weights host;
-    char *path = mem_printf("%s/model.safetensors", folder);
     int rc = host_weights_init(&host, model, true, err);
     if (rc == 0)
-        rc = arrays_write(path, host.arrays, host.count, err);
+        rc = arrays_write_folder(folder, host.arrays, host.count, MODEL_SHARD_BYTES, err);
     host_weights_done(&host);
-    mem_free(path);
     if (rc < 0)
         return -1;
     char *text = model_config_text(&model->config);
-    path = mem_printf("%s/config.json", folder);
+    char *path = mem_printf("%s/config.json", folder);
     rc = file_replace(path, text, strlen(text), 0644, err);
     mem_free(path);
     mem_free(text);

@@ -34,6 +34,13 @@ struct named_array {
 /* Writes F32 safetensors to the file `path`, synced. Tied output matrices must not be listed. */
 int arrays_write(const char *path, const struct named_array *arrays, size_t count,
                  struct err *err) WARN_UNUSED;
+/* The same as the weights of a folder: model.safetensors, or above most_bytes of values the files
+ * model-00001-of-0000N.safetensors, each of at most so many unless one array alone has more, and
+ * model.safetensors.index.json, as transformers cuts them. A model.safetensors or an index that the
+ * folder has of the other form is removed. */
+int arrays_write_folder(const char *folder, const struct named_array *arrays, size_t count,
+                        uint64_t most_bytes, struct err *err) WARN_UNUSED;
+#define MODEL_SHARD_BYTES UINT64_C(5000000000) /* transformers' max_shard_size, "5GB" */
 /* Fills every array from folder/model.safetensors or the shards of its index. F32, F16 and BF16
  * are widened. Names without "transformer." or "model." are accepted; stored mask buffers and
  * rotary tables are ignored, and so is lm_head.weight when tied.
@@ -41,7 +48,8 @@ int arrays_write(const char *path, const struct named_array *arrays, size_t coun
 int arrays_read(const char *folder, bool tied, const struct named_array *arrays, size_t count,
                 struct err *err) WARN_UNUSED;
 
-/* The same for a whole model: config.json and model.safetensors in an existing folder. */
+/* The same for a whole model: config.json and weights, above MODEL_SHARD_BYTES in shards, in an
+ * existing folder. */
 int model_files_write(const char *folder, const struct model *model, struct err *err) WARN_UNUSED;
 /* Fills the model's weights; its config must equal the folder's (ERR_INVALID names the field). */
 int model_files_read(const char *folder, struct model *model, struct err *err) WARN_UNUSED;
