@@ -58,6 +58,93 @@ static void cpu_backend_agrees_with_the_reference(void **state)
     check_agreement(&small_t5, loss_with_source);
 }
 
+static void later_steps_of_a_shape_allocate_nothing(void **state)
+{
+    struct model_config chosen = small_moe, dropping = small_llama;
+
+    (void)state;
+    chosen.choices = 2; /* other loads in each step */
+    dropping.dropout = 0.1;
+    dropping.window = 6;
+    check_memory(&small_moe, small_loss);
+    check_memory(&chosen, small_loss);
+    check_memory(&small_transnormer, small_loss);
+    check_memory(&small_t5, loss_with_source);
+    check_memory(&small_gpt2, small_loss);
+    check_memory(&small_opt_350m, small_loss);
+    check_memory(&dropping, small_loss);
+}
+
+/* A prefix of a row that is seen both ways; what follows sees only what came before. */
+static void check_prefix(const struct model_config *config)
+{
+    enum { T = 12, PREFIX = 5 };
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, config, 3);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    size_t count = (size_t)(T * config->vocab_size);
+    float *causal = mem_array(count, 4), *prefix = mem_array(count, 4);
+    float *changed = mem_array(count, 4);
+    int32_t last[T], own[T];
+    struct small_batch b;
+
+    small_batch_fill(&b, config->vocab_size, 2);
+    for (int i = 0; i < T; i++) {
+        own[i] = i;
+        last[i] = i < PREFIX ? PREFIX - 1 : i;
+    }
+    b.batch = (struct model_batch){.B = 1, .T = T, .token = b.token};
+    read_logits(tape, model, &b, causal);
+    b.batch.last = own;
+    read_logits(tape, model, &b, prefix);
+    for (size_t i = 0; i < count; i++) /* nothing seen both ways: a causal model */
+        assert_true(fabsf(prefix[i] - causal[i]) < 1e-4f);
+    b.batch.last = last;
+    read_logits(tape, model, &b, prefix);
+    b.token[PREFIX - 1] = (b.token[PREFIX - 1] + 1) % (int32_t)config->vocab_size;
+    b.token[T - 1] = (b.token[T - 1] + 1) % (int32_t)config->vocab_size;
+    read_logits(tape, model, &b, changed);
+    int64_t V = config->vocab_size;
+
+    assert_memory_not_equal(prefix, changed, (size_t)V * 4); /* token 0 sees the prefix's end */
+    b.token[PREFIX - 1] = (b.token[PREFIX - 1] + (int32_t)V - 1) % (int32_t)V;
+    read_logits(tape, model, &b, changed);
+    assert_memory_equal(prefix, changed, (size_t)((T - 1) * V) * 4); /* and none the row's end */
+    assert_memory_not_equal(prefix + (T - 1) * V, changed + (T - 1) * V, (size_t)V * 4);
+    mem_free(causal);
+    mem_free(prefix);
+    mem_free(changed);
+    tape_free(tape);
+    model_free(model);
+    device_close(device);
+}
+
+static void a_prefix_is_seen_both_ways_and_the_rest_is_not(void **state)
+{
+    (void)state;
+    check_prefix(&small_gpt2);
+    check_prefix(&small_llama);
+    check_prefix(&small_moe);
+}
+
+/* As a training has it: gradients through a prefix. */
+static double loss_with_prefix(struct tape *tape, struct model *model, struct small_batch *b)
+{
+    static int32_t last[SMALL_N];
+
+    for (int i = 0; i < SMALL_N; i++)
+        last[i] = i % SMALL_T < 7 ? 6 : i % SMALL_T;
+    b->batch.last = last;
+    return small_loss(tape, model, b);
+}
+
+static void gradients_through_a_prefix_match_differences(void **state)
+{
+    (void)state;
+    check_gradients(&small_llama, loss_with_prefix);
+    check_agreement(&small_llama, loss_with_prefix);
+}
+
 /* Feeds a sequence in uneven parts, the last with padding, then forks and goes on. */
 static void check_cache(const struct model_config *config, float tolerance)
 {
@@ -293,6 +380,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_match_differences_of_the_loss),
         cmocka_unit_test(cpu_backend_agrees_with_the_reference),
+        cmocka_unit_test(later_steps_of_a_shape_allocate_nothing),
+        cmocka_unit_test(a_prefix_is_seen_both_ways_and_the_rest_is_not),
+        cmocka_unit_test(gradients_through_a_prefix_match_differences),
         cmocka_unit_test(steps_through_the_cache_equal_the_full_forward),
         cmocka_unit_test(documents_in_one_row_do_not_see_each_other),
         cmocka_unit_test(tokens_are_conserved),

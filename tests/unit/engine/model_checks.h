@@ -3,6 +3,7 @@
 #define ATHANOR_TESTS_MODEL_CHECKS_H
 
 #include "tests/unit/engine/small_models.h"
+#include "worker/engine/optim.h"
 
 #include <math.h>
 
@@ -118,6 +119,39 @@ static inline void check_agreement(const struct model_config *config, small_loss
         model_free(model[k]);
         device_close(device[k]);
     }
+}
+
+/* Two steps of training with AdamW; the third finds no byte more, and needs none. */
+static inline void check_memory(const struct model_config *config, small_loss_function loss)
+{
+    struct device *device = small_device(BACKEND_CPU, 2);
+    struct model *model = small_model(device, config, 3);
+    struct tape *tape = small_tape(device, TAPE_TRAIN);
+    struct optim_config adamw = {.weight_decay = 0.1, .clip_norm = 1};
+    struct optim *optim = NULL;
+    struct err err;
+
+    must(optim_new(model, &adamw, &optim, &err));
+    for (int step = 0; step < 4; step++) {
+        uint64_t used_bytes = device->used_bytes, peak_bytes = device->peak_bytes;
+        struct small_batch batch;
+        double norm;
+
+        if (step >= 2)
+            device->config.memory_limit_bytes = used_bytes;
+        small_batch_fill(&batch, config->vocab_size, (uint64_t)step);
+        loss(tape, model, &batch);
+        must(optim_step(optim, 1e-2, &norm, &err));
+        if (step >= 2) {
+            assert_int_equal(device->used_bytes, used_bytes);
+            assert_int_equal(device->peak_bytes, peak_bytes);
+        }
+    }
+    optim_free(optim);
+    tape_free(tape);
+    model_free(model);
+    assert_int_equal(device->used_bytes, device->scratch_bytes);
+    device_close(device);
 }
 
 #endif
