@@ -72,7 +72,7 @@ for file in models/model2vec-test/tokenizer.json tokenizers/gpt2-style/tokenizer
 done
 measure text "$build/bench/data_bench" --mb "$megabytes" "${others[@]}"
 
-echo "$threads of $(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg), $(date -u +%F)"
+echo "$threads of $(nproc --all) cores, load $(cut -d' ' -f1-3 /proc/loadavg), $(date -u +%F)"
 [ -s "$work/torch-decode-1" ] || echo "PyTorch is not here: deploy/packages.sh test"
 echo "products (rows columns inner) in GFLOP/s, on the wall and a core's processor time:"
 grep -h '^product' "$work/step-gpt2-124m" | sed 's/^/    /'
@@ -130,7 +130,7 @@ against "  with shared moments" "2 ranks, overlapped, zero" "1 rank, 2 threads"
 against "  2 threads: faster by" "1 rank, 2 threads" "1 rank"
 open=$(of_plan "2 ranks, overlapped" ms-open) whole=$(of_plan "2 ranks" ms-open)
 row "  reduction under backward" "$open ms left open" "$whole ms in all" \
-    "$(awk -v a="$open" -v b="$whole" 'BEGIN { printf "%.2f", b > 0 ? 1 - a / b : 0 }')" "-" "-" "-"
+    "$(awk -v a="$open" -v b="$whole" 'BEGIN { printf "%.2f", (b > 0 ? 1 - a / b : 0) }')" "-" "-" "-"
 read=$(awk '{ printf "%.0f", 1000 * $3 }' "$work/memory")
 row "tokenizer training: pieces counted" "$(after text "tokenizer: counting" 4) MB/s a core" "$read MB/s read" "-" \
     "$(awk -v a="$(after text "tokenizer: counting" 4)" -v b="$read" 'BEGIN { printf "%.4f", a / b }')" "-" "-"
