@@ -3,6 +3,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/parse.h"
+#include "worker/recipes/data/web/chars.h"
 
 #include <errno.h>
 #include <iconv.h>
@@ -136,17 +137,21 @@ static const char *choose(const char *declared, bool html, const char *bytes, si
 
 /* ---- conversion ------------------------------------------------------------------------- */
 
-/* Zero characters become U+FFFD too: texts are terminated. */
+/* Zero characters become U+FFFD too: texts are terminated. And what iconv takes for characters
+ * beyond Unicode's last, which UTF-8 cannot hold (glibc's knows its form of before 2003). */
 static void add_clean(struct buf *out, const char *bytes, size_t length)
 {
-    for (const char *zero; length > 0 && (zero = memchr(bytes, 0, length));) {
-        size_t before = (size_t)(zero - bytes);
-        buf_add(out, bytes, before);
-        buf_puts(out, replacement);
-        bytes += before + 1;
-        length -= before + 1;
+    if (!memchr(bytes, 0, length) && text_is_utf8(bytes, length)) {
+        buf_add(out, bytes, length);
+        return;
     }
-    buf_add(out, bytes, length);
+    for (size_t i = 0, step; i < length; i += step) {
+        uint32_t c = char_at(bytes + i, length - i, &step);
+        if (c == 0 || c == 0xFFFD)
+            buf_puts(out, replacement);
+        else
+            buf_add(out, bytes + i, step);
+    }
 }
 
 /* What is no character is one U+FFFD a byte. */
