@@ -51,3 +51,33 @@ on_disk() { nsenter -t "$(pid_of worker-1)" -m "$@"; }
     [ "$status" -eq 1 ]
     [[ $(sql "SELECT cause || ': ' || evidence FROM athanor.runs WHERE job_id = $id") == "shepherd_lost: "*"No space left on device"* ]]
 }
+
+older_than() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ] 2>/dev/null; } # PID SECONDS
+
+@test "a program hears that its report is kept when the disk has room for it, not before" {
+    work=$ATHANOR_HOME/work
+    mkdir -p "$work/c" && chmod -R 777 "$work"
+    cat >"$work/p.sh" <<'S'
+cd "$1"
+touch ready
+until [ -e full ]; do sleep 0.05; done
+athanor report event long "$(printf '%20000s' x)" &
+cp -r c "$ATHANOR_JOB_DIR/"
+athanor report checkpoint --step 1 "$ATHANOR_JOB_DIR/c" && touch told &
+echo $! >pid
+wait
+S
+    echo w >"$work/c/weights"
+    printf 'athanor: 1\nname: patient\nkind: command\nenv: {PATH: "%s"}\ncommand: [sh, %s/p.sh, %s]\n' "$PATH" "$work" "$work" >job.yaml
+    id=$(athanor submit job.yaml --ids)
+    until_true 30 test -e "$work/ready"
+    on_disk dd if=/dev/zero of="$ATHANOR_HOME/workers/worker-1/fill" bs=4k 2>/dev/null || true
+    touch "$work/full"
+    until_true 30 test -s "$work/pid"
+    until_true 30 older_than "$(cat "$work/pid")" 2 # it waits: an answer comes in milliseconds
+    [ ! -e "$work/told" ]
+    on_disk rm "$ATHANOR_HOME/workers/worker-1/fill"
+    athanor wait "$id"
+    [ -e "$work/told" ]
+    [ "$(sql "SELECT count(*) FROM athanor.checkpoints WHERE job_id = $id")" = 1 ]
+}

@@ -17,6 +17,7 @@ struct client {
     struct poller_watch *watch;
     struct lines in;
     struct lines_out out;
+    struct lines_out held; /* answers that wait */
 };
 
 struct line_server {
@@ -27,7 +28,7 @@ struct line_server {
     struct poller_watch *watch;
     struct client *clients; /* newest first */
     size_t client_count;
-    bool paused;
+    bool paused, held;
 };
 
 static void client_drop(struct client *client)
@@ -52,6 +53,7 @@ static void clients_reap(struct line_server *server)
         *at = client->next;
         lines_done(&client->in);
         lines_out_done(&client->out);
+        lines_out_done(&client->held);
         mem_free(client);
     }
 }
@@ -60,7 +62,7 @@ static void client_wants(struct client *client)
 {
     if (client->fd < 0)
         return;
-    short events = client->server->paused ? 0 : POLLIN;
+    short events = client->server->paused || client->in.ended ? 0 : POLLIN;
     if (client->out.buf.length > 0)
         events |= POLLOUT;
     poller_set(client->watch, events);
@@ -105,6 +107,15 @@ static void client_lines(struct client *client)
     }
 }
 
+/* A peer that closed its writing side gets its answers, also those that wait. */
+static void client_end(struct client *client)
+{
+    if (client->fd < 0 || !client->in.ended || client->held.buf.length > 0)
+        return;
+    client_flush(client);
+    client_drop(client);
+}
+
 /* until_empty: read on; otherwise one bounded helping, so that no client starves the others. */
 static void client_read(struct client *client, bool until_empty)
 {
@@ -114,16 +125,17 @@ static void client_read(struct client *client, bool until_empty)
         rc = lines_fill(&client->in, client->fd, &err);
         client_lines(client);
     } while (until_empty && rc > 0 && client->fd >= 0);
-    if (client->fd >= 0 && (rc < 0 || client->in.ended)) {
-        client_flush(client); /* answers to a peer that only closed its writing side */
+    if (client->fd >= 0 && rc < 0)
         client_drop(client);
-    }
+    client_end(client);
 }
 
 static void client_ready(void *user, short events)
 {
     struct client *client = user;
-    if (events & (POLLIN | POLLHUP | POLLERR))
+    if (client->in.ended && (events & (POLLHUP | POLLERR)))
+        client_drop(client); /* nobody is there for what waits */
+    else if (events & (POLLIN | POLLHUP | POLLERR))
         client_read(client, false);
     client_flush(client);
 }
@@ -133,7 +145,7 @@ static void client_add(struct line_server *server, int fd)
     struct client *client = mem_zalloc(sizeof *client);
     client->server = server;
     client->fd = fd;
-    client->out.limit_bytes = ANSWER_BYTES_MAX;
+    client->out.limit_bytes = client->held.limit_bytes = ANSWER_BYTES_MAX;
     client->watch =
         poller_add(server->poller, fd, server->paused ? 0 : POLLIN, client_ready, client);
     client->next = server->clients;
@@ -204,18 +216,48 @@ void line_server_close(struct line_server *server)
     mem_free(server);
 }
 
-void line_client_send(struct line_client *shared, const char *line)
+static void client_put(struct client *client, struct lines_out *out, const char *line)
 {
-    struct client *client = (struct client *)shared;
     struct err err = {0};
     if (client->fd < 0)
         return;
-    if (lines_put(&client->out, line, &err) < 0) {
+    if (lines_put(out, line, &err) < 0) {
         client_refuse(client, &err);
         client_drop(client);
         return;
     }
     client_flush(client);
+}
+
+void line_client_send(struct line_client *shared, const char *line)
+{
+    struct client *client = (struct client *)shared;
+    client_put(client, &client->out, line);
+}
+
+void line_client_answer(struct line_client *shared, const char *line)
+{
+    struct client *client = (struct client *)shared;
+    client_put(client, client->server->held ? &client->held : &client->out, line);
+}
+
+/* What is held goes behind what was sent meanwhile. Each is bounded, so their sum is, too. */
+static void client_let_go(struct client *client)
+{
+    buf_add(&client->out.buf, client->held.buf.bytes, client->held.buf.length);
+    buf_clear(&client->held.buf);
+    client_flush(client);
+    client_end(client);
+}
+
+void line_server_hold(struct line_server *server, bool held)
+{
+    if (server->held == held)
+        return;
+    server->held = held;
+    for (struct client *client = server->clients; client && !held; client = client->next)
+        if (client->fd >= 0 && client->held.buf.length > 0)
+            client_let_go(client);
 }
 
 size_t line_server_broadcast(struct line_server *server, const char *line)
@@ -246,7 +288,7 @@ void line_server_drain(struct line_server *server)
     while (server_accept(server))
         continue;
     for (struct client *client = server->clients; client; client = client->next)
-        if (client->fd >= 0)
+        if (client->fd >= 0 && !client->in.ended)
             client_read(client, true);
     server->paused = paused;
     clients_reap(server);

@@ -37,6 +37,10 @@ void line_server_close(struct line_server *server); /* closes and removes the so
 
 /* Queues a line for one client. A client that does not read is cut off later. */
 void line_client_send(struct line_client *client, const char *line);
+/* The same of an answer, which waits while answers are held; in the order of what is answered. */
+void line_client_answer(struct line_client *client, const char *line);
+/* Holds answers back, and lets go of them: what they promise is not so yet. */
+void line_server_hold(struct line_server *server, bool held);
 /* Sends to every client that spoke; returns how many there were. */
 size_t line_server_broadcast(struct line_server *server, const char *line);
 /* Stops and resumes reading: backpressure while the spool cannot be written. */

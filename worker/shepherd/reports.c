@@ -42,9 +42,12 @@ void reports_add(struct run *run, const struct rec_report *report)
         64 + strlen(kept->name) + strlen(kept->path) + strlen(kept->meta) + report->text.length;
 }
 
-/* The shepherd's own log is the one place left when the spool does not work. */
+/* The shepherd's own log is the one place left when the spool does not work. Nobody hears that
+ * something is kept until it is: it may wait for room on the disk. */
 static void spool_trouble(struct run *run, const struct err *why)
 {
+    if (run->report)
+        line_server_hold(run->report, true);
     if (!run->spool_broken)
         log_error("spool of attempt %" PRIu64 ": %s", run->plan.attempt_id, why->text);
     run->spool_broken = true;
@@ -212,12 +215,12 @@ static int line_accept(struct run *run, struct line_client *client, const struct
 static void answer(struct line_client *client, const struct err *refused)
 {
     if (!refused) {
-        line_client_send(client, "{\"ok\": true}");
+        line_client_answer(client, "{\"ok\": true}");
         return;
     }
     json_t *root = json_pack("{s:b, s:s%}", "ok", 0, "error", refused->text, strlen(refused->text));
     char *text = root ? json_dumps(root, 0) : mem_strdup("{\"ok\": false, \"error\": \"refused\"}");
-    line_client_send(client, text);
+    line_client_answer(client, text);
     mem_free(text);
     json_decref(root);
 }
@@ -337,9 +340,10 @@ void reports_tick(struct run *run, uint64_t now_ms)
         if (run->ranks[i].progress_waits && now_ms - run->ranks[i].spooled_ms >= RUN_PROGRESS_MS)
             progress_add(run, i, now_ms);
     if (run->spool_broken && now_ms >= run->spool_retry_ms) {
-        if (spool_flush(&run->spool, &err) < 0)
-            spool_trouble(run, &err);
+        run->spool_broken = spool_sync(&run->spool, &err) < 0;
+        if (run->spool_broken)
+            run->spool_retry_ms = now_ms + SPOOL_RETRY_MS;
         else
-            run->spool_broken = false;
+            line_server_hold(run->report, false);
     }
 }
