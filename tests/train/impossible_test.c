@@ -337,21 +337,6 @@ static void check_summaries(const struct place *place, int seed, const char *tea
     assert_true(summary.success >= careless.success + 0.10);
 }
 
-static double rouge_of(const char *x, const char *y)
-{
-    struct words a = {0}, b = {0};
-    struct lcs_pattern pattern;
-
-    words_split(&a, WORDS_ROUGE, x, strlen(x));
-    words_split(&b, WORDS_ROUGE, y, strlen(y));
-    lcs_pattern_init(&a, &pattern);
-    double f = rouge_l(&pattern, &b).f;
-    lcs_pattern_done(&pattern);
-    words_done(&a);
-    words_done(&b);
-    return f;
-}
-
 static bool are_equivalent(const char *x, const char *y)
 {
     struct fact a, b;
@@ -370,7 +355,7 @@ static void add_equivalents(const json_t *samples, double *rouge, double *equiva
             *all += 1;
             if (!are_equivalent(x, y))
                 continue;
-            *rouge += rouge_of(x, y);
+            *rouge += rouge_l_texts(x, y);
             *equivalent += 1;
         }
 }

@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "worker/engine/comm.h"
+#include "worker/engine/data/metaspace.h"
 #include "worker/engine/encoder.h"
 
 #include <ctype.h>
@@ -40,7 +41,7 @@ static uint8_t kind_of(enum tokenizer_kind kind, const char *text, size_t length
     if (kind == TOKENIZER_WORDPIECE)
         return length > 2 && text[0] == '#' && text[1] == '#' ? KIND_CONTINUES : 0;
     if (kind == TOKENIZER_UNIGRAM || kind == TOKENIZER_CHARBPE)
-        return length >= 3 && memcmp(text, "\xE2\x96\x81", 3) == 0 ? 0 : KIND_CONTINUES;
+        return metaspace_begins(text, length) ? 0 : KIND_CONTINUES;
     return (uint8_t)((is_letter((unsigned char)text[0]) ? KIND_LETTERS : 0) |
                      (is_letter((unsigned char)text[length - 1]) ? KIND_OPEN : 0));
 }

@@ -42,21 +42,6 @@ static bool entails(const char *x, const char *y)
            microworld_entails(&a, &b);
 }
 
-static double rouge(const char *x, const char *y)
-{
-    struct words a = {0}, b = {0};
-    struct lcs_pattern pattern;
-
-    words_split(&a, WORDS_ROUGE, x, strlen(x));
-    words_split(&b, WORDS_ROUGE, y, strlen(y));
-    lcs_pattern_init(&a, &pattern);
-    double f = rouge_l(&pattern, &b).f;
-    lcs_pattern_done(&pattern);
-    words_done(&a);
-    words_done(&b);
-    return f;
-}
-
 /* Whether a pair passes all critics, by their definitions; lengths are of ASCII. */
 static bool passes(const struct filter *filter, const char *x, const char *y)
 {
@@ -78,7 +63,7 @@ static bool passes(const struct filter *filter, const char *x, const char *y)
         words_done(&words[side]);
     }
     return entails(y, x) && ratio >= filter->ratio_min && ratio <= filter->ratio_max &&
-           rouge(x, y) <= filter->rouge_max && distance >= filter->ted_min;
+           rouge_l_texts(x, y) <= filter->rouge_max && distance >= filter->ted_min;
 }
 
 static void check_kept(const struct filter *filter, char *const *samples,

@@ -2,12 +2,10 @@
 #include "worker/engine/data/charbpe.h"
 
 #include "common/base/mem.h"
+#include "worker/engine/data/metaspace.h"
 #include "worker/engine/data/tokenizer_parts.h"
 
 #include <string.h>
-
-#define MARK "\xE2\x96\x81" /* U+2581 */
-#define MARK_BYTES 3
 
 int charbpe_finish(struct tokenizer *t, struct err *err)
 {
@@ -21,18 +19,6 @@ int charbpe_finish(struct tokenizer *t, struct err *err)
                            name);
     }
     return 0;
-}
-
-static void put_marked(const struct charbpe *c, const char *text, size_t length, struct buf *out)
-{
-    if (c->mark_first)
-        buf_puts(out, MARK);
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] == ' ')
-            buf_puts(out, MARK);
-        else
-            buf_putc(out, text[i]);
-    }
 }
 
 static void add_character(const struct tokenizer *t, const char *text, size_t bytes,
@@ -56,7 +42,9 @@ void charbpe_encode(const struct tokenizer *t, const char *text, size_t length,
 
     if (length == 0)
         return;
-    put_marked(&t->charbpe, text, length, &marked);
+    if (t->charbpe.mark_first)
+        buf_puts(&marked, METASPACE);
+    metaspace_put(text, length, &marked);
     for (size_t at = 0, bytes; at < marked.length; at += bytes) {
         bytes = tokenizer_char_bytes(marked.bytes + at, marked.length - at);
         add_character(t, marked.bytes + at, bytes, out);
@@ -68,41 +56,16 @@ void charbpe_encode(const struct tokenizer *t, const char *text, size_t length,
                               : bpe_merge_heap(&t->merges, out->ids + first, count));
 }
 
-/* The byte that a token spells; -1 for other tokens. */
-static int byte_of(const struct tokenizer *t, uint32_t id, const char *piece, size_t length)
-{
-    static const char digits[] = "0123456789ABCDEF";
-    const char *high, *low;
-
-    if (length != 6 || memcmp(piece, "<0x", 3) != 0)
-        return -1;
-    high = memchr(digits, piece[3], 16);
-    low = memchr(digits, piece[4], 16);
-    if (!high || !low)
-        return -1;
-    int byte = (int)(16 * (high - digits) + (low - digits));
-    return t->charbpe.byte_of[byte] == id ? byte : -1;
-}
-
 void charbpe_decode(const struct tokenizer *t, const uint32_t *ids, size_t count, struct buf *out)
 {
     for (size_t i = 0; i < count; i++) {
         size_t length;
         const char *piece = tokenizer_token(t, ids[i], &length);
-        int byte = byte_of(t, ids[i], piece, length);
+        int byte = metaspace_byte(piece, length);
 
-        if (byte >= 0) {
+        if (byte >= 0 && t->charbpe.byte_of[byte] == ids[i])
             buf_putc(out, (char)byte);
-            continue;
-        }
-        for (size_t k = 0; k < length;) {
-            bool mark = length - k >= MARK_BYTES && memcmp(piece + k, MARK, MARK_BYTES) == 0;
-
-            if (!mark)
-                buf_putc(out, piece[k]);
-            else if (i > 0 || k > 0 || !t->charbpe.mark_first)
-                buf_putc(out, ' ');
-            k += mark ? MARK_BYTES : 1;
-        }
+        else
+            metaspace_decode(piece, length, i == 0 && t->charbpe.mark_first, out);
     }
 }

@@ -7,6 +7,7 @@
  * rules follow from pieces and scores, in the order in which transformers' converter has them. */
 #include "common/base/mem.h"
 #include "common/base/parse.h"
+#include "worker/engine/data/metaspace.h"
 #include "worker/engine/data/tokenizer_parts.h"
 
 #include <math.h>
@@ -14,7 +15,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#define MARK "\xE2\x96\x81" /* U+2581 */
 #define PIECES_BEFORE 259u  /* three special ones and the bytes */
 #define PIECE_BYTES_MAX 1024u
 
@@ -37,10 +37,10 @@ static int read_normalizer(struct tokenizer *t, json_t *normalizer, bool *marks,
 {
     const char *type = text_of(normalizer, "type");
     const char *from = text_of(json_object_get(normalizer, "pattern"), "String");
-    if (strcmp(type, "Prepend") == 0 && strcmp(text_of(normalizer, "prepend"), MARK) == 0)
+    if (strcmp(type, "Prepend") == 0 && strcmp(text_of(normalizer, "prepend"), METASPACE) == 0)
         t->charbpe.mark_first = true;
     else if (strcmp(type, "Replace") == 0 && strcmp(from, " ") == 0 &&
-             strcmp(text_of(normalizer, "content"), MARK) == 0)
+             strcmp(text_of(normalizer, "content"), METASPACE) == 0)
         *marks = true;
     else
         return err_set(err, ERR_INVALID, "normalizer is %s; with byte_fallback Prepend of U+2581 "
@@ -64,7 +64,7 @@ static int read_surroundings(struct tokenizer *t, json_t *root, struct err *err)
             return -1;
     if (json_is_object(cutter)) {
         if (strcmp(text_of(cutter, "type"), "Metaspace") != 0 ||
-            strcmp(text_of(cutter, "replacement"), MARK) != 0 ||
+            strcmp(text_of(cutter, "replacement"), METASPACE) != 0 ||
             !json_is_false(json_object_get(cutter, "split")) || strcmp(scheme, "first") == 0)
             return err_set(err, ERR_INVALID, "pre_tokenizer is %s; with byte_fallback none is "
                            "accepted, or Metaspace of U+2581 with split false and prepend_scheme "
@@ -159,12 +159,13 @@ void charbpe_put(struct buf *out, const struct tokenizer *t)
     bool first = t->charbpe.mark_first;
     buf_printf(out, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [%s"
                     "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
-                    "\"content\": \"" MARK "\"}]},\n  \"pre_tokenizer\": null,\n",
-               first ? "{\"type\": \"Prepend\", \"prepend\": \"" MARK "\"}, " : "");
+                    "\"content\": \"" METASPACE "\"}]},\n  \"pre_tokenizer\": null,\n",
+               first ? "{\"type\": \"Prepend\", \"prepend\": \"" METASPACE "\"}, " : "");
     tokenizer_put_processor(out, t);
     buf_printf(out, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": "
-                    "\"Replace\", \"pattern\": {\"String\": \"" MARK "\"}, \"content\": \" \"}, "
-                    "{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
+                    "\"Replace\", \"pattern\": {\"String\": \"" METASPACE "\"}, "
+                    "\"content\": \" \"}, {\"type\": \"ByteFallback\"}, "
+                    "{\"type\": \"Fuse\"}%s]},\n",
                first ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}"
                      : "");
     buf_puts(out, "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": ");
@@ -254,7 +255,7 @@ static int add_text(struct tokenizer *t, uint32_t id, const char *piece, uint32_
     int rc;
     for (uint32_t i = 0; i < length; i++) {
         if (piece[i] == ' ')
-            buf_puts(&marked, MARK);
+            buf_puts(&marked, METASPACE);
         else
             buf_putc(&marked, piece[i]);
     }

@@ -2,6 +2,7 @@
  * all forms but byte-level BPE share. */
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "worker/engine/data/metaspace.h"
 #include "worker/engine/data/tokenizer_parts.h"
 
 #include <stdlib.h>
@@ -9,7 +10,6 @@
 #include <utf8proc.h>
 
 #define FILE_MAX ((size_t)256 << 20)
-#define MARK "\xE2\x96\x81" /* U+2581 */
 
 static const char *type_of(json_t *object)
 {
@@ -257,7 +257,7 @@ static int read_metaspace(struct tokenizer *tokenizer, json_t *cutter, struct er
     }
     const char *mark = json_string_value(json_object_get(cutter, "replacement"));
     const char *scheme = json_string_value(json_object_get(cutter, "prepend_scheme"));
-    if (strcmp(type_of(cutter), "Metaspace") != 0 || !mark || strcmp(mark, MARK) != 0)
+    if (strcmp(type_of(cutter), "Metaspace") != 0 || !mark || strcmp(mark, METASPACE) != 0)
         return err_set(err, ERR_INVALID, "pre_tokenizer is %s; for Unigram Metaspace with "
                        "U+2581 is accepted", type_of(cutter));
     tokenizer->unigram.mark_first = flag_of(cutter, "add_prefix_space", true) &&
@@ -557,10 +557,11 @@ static void put_unigram(struct buf *out, const struct tokenizer *tokenizer)
     if (u->rule == UNIGRAM_KONA)
         buf_puts(out, "  \"athanor_rule\": \"kona\",\n");
     put_normalizers(out, u);
-    buf_printf(out, "  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" MARK "\", "
+    buf_printf(out, "  \"pre_tokenizer\": {\"type\": \"Metaspace\", "
+                    "\"replacement\": \"" METASPACE "\", "
                     "\"prepend_scheme\": \"%s\", \"split\": true},\n", scheme);
     tokenizer_put_processor(out, tokenizer);
-    buf_printf(out, "  \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"" MARK "\", "
+    buf_printf(out, "  \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"" METASPACE "\", "
                     "\"prepend_scheme\": \"%s\", \"split\": true},\n", scheme);
     buf_printf(out, "  \"model\": {\"type\": \"Unigram\", \"unk_id\": %u, \"byte_fallback\": %s,\n"
                     "    \"vocab\": [", u->unknown, u->byte_fallback ? "true" : "false");

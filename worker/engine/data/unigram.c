@@ -2,6 +2,7 @@
 #include "worker/engine/data/unigram.h"
 
 #include "common/base/mem.h"
+#include "worker/engine/data/metaspace.h"
 #include "worker/engine/data/tokenizer_parts.h"
 
 #include <math.h>
@@ -10,8 +11,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#define MARK "\xE2\x96\x81" /* U+2581 */
-#define MARK_BYTES 3
 #define UNKNOWN_PENALTY 10.0f
 /* Beginnings of pieces are kept up to so many bytes: at most 2 KB a piece, however long it is. */
 #define PREFIX_MAX_BYTES 64
@@ -86,16 +85,6 @@ static size_t next_normal(const struct unigram *u, const char *text, size_t leng
         *out_length = 3;
     }
     return bytes;
-}
-
-static void put_marked(const char *text, size_t length, struct buf *out)
-{
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] == ' ')
-            buf_puts(out, MARK);
-        else
-            buf_putc(out, text[i]);
-    }
 }
 
 static int check_bytes(const struct tokenizer *t, struct err *err)
@@ -187,7 +176,7 @@ static void normalise(const struct unigram *u, const char *text, size_t length, 
     size_t least;
 
     if (u->mark_first)
-        buf_puts(out, MARK);
+        buf_puts(out, METASPACE);
     least = out->length;
     for (size_t at = 0; at < length;) {
         const char *normal;
@@ -196,13 +185,13 @@ static void normalise(const struct unigram *u, const char *text, size_t length, 
         at += next_normal(u, text + at, length - at, &normal, &bytes);
         for (; after_space && bytes > 0 && *normal == ' '; bytes--)
             normal++;
-        put_marked(normal, bytes, out);
+        metaspace_put(normal, bytes, out);
         if (bytes > 0)
             after_space = u->collapse && normal[bytes - 1] == ' ';
     }
-    while (u->collapse && out->length >= least + MARK_BYTES &&
-           memcmp(out->bytes + out->length - MARK_BYTES, MARK, MARK_BYTES) == 0)
-        out->length -= MARK_BYTES;
+    while (u->collapse && out->length >= least + METASPACE_BYTES &&
+           metaspace_begins(out->bytes + out->length - METASPACE_BYTES, METASPACE_BYTES))
+        out->length -= METASPACE_BYTES;
     if (out->length == least)
         out->length = 0; /* nothing but spaces */
 }
@@ -216,9 +205,9 @@ static void normalise_nfkc(const struct unigram *u, const char *text, size_t len
                      UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
 
     if (got > 0 && u->mark_first)
-        buf_puts(out, MARK);
+        buf_puts(out, METASPACE);
     if (got > 0)
-        put_marked((const char *)composed, (size_t)got, out);
+        metaspace_put((const char *)composed, (size_t)got, out);
     free(composed);
 }
 
@@ -357,38 +346,17 @@ void unigram_encode(const struct tokenizer *t, const char *text, size_t length,
     buf_done(&normal);
 }
 
-/* The byte that a PIECE_BYTE spells; -1 for other texts. */
-static int spelled_byte(const char *piece, size_t length)
-{
-    char *end;
-    long value;
-
-    if (length != 6 || memcmp(piece, "<0x", 3) != 0 || piece[5] != '>')
-        return -1;
-    value = strtol(piece + 3, &end, 16);
-    return end == piece + 5 ? (int)value : -1;
-}
-
 void unigram_decode(const struct tokenizer *t, const uint32_t *ids, size_t count, struct buf *out)
 {
     for (size_t i = 0; i < count; i++) {
         size_t length;
         const char *piece = tokenizer_token(t, ids[i], &length);
-        int byte = ids[i] < t->vocab_size && t->unigram.type[ids[i]] == PIECE_BYTE
-                       ? spelled_byte(piece, length) : -1;
+        bool spells = ids[i] < t->vocab_size && t->unigram.type[ids[i]] == PIECE_BYTE;
+        int byte = spells ? metaspace_byte(piece, length) : -1;
 
-        if (byte >= 0) {
+        if (byte >= 0)
             buf_putc(out, (char)byte);
-            continue;
-        }
-        for (size_t k = 0; k < length;) {
-            bool mark = length - k >= MARK_BYTES && memcmp(piece + k, MARK, MARK_BYTES) == 0;
-
-            if (!mark)
-                buf_putc(out, piece[k]);
-            else if (i > 0 || k > 0 || !t->unigram.mark_first)
-                buf_putc(out, ' ');
-            k += mark ? MARK_BYTES : 1;
-        }
+        else
+            metaspace_decode(piece, length, i == 0 && t->unigram.mark_first, out);
     }
 }

@@ -131,21 +131,6 @@ static int rewrite_open(struct run *run, void *opaque, struct err *err)
 
 /* ---- rewriting -------------------------------------------------------------------------- */
 
-static double rouge_of(const char *candidate, const char *reference)
-{
-    struct words a = {0}, b = {0};
-    struct lcs_pattern pattern;
-
-    words_split(&a, WORDS_ROUGE, candidate, strlen(candidate));
-    words_split(&b, WORDS_ROUGE, reference, strlen(reference));
-    lcs_pattern_init(&a, &pattern);
-    double f = rouge_l(&pattern, &b).f;
-    lcs_pattern_done(&pattern);
-    words_done(&a);
-    words_done(&b);
-    return f;
-}
-
 static int judge(struct rewrite *state, const char *x, const char *y, double out[2],
                  struct err *err)
 {
@@ -187,7 +172,7 @@ static void write_line(struct rewrite *state, const char *x, const char *referen
                        const double score[2], const double bert[2])
 {
     bool forward = score[0] >= state->tau, back = score[1] >= state->tau;
-    double rouge = rouge_of(y, x);
+    double rouge = rouge_l_texts(y, x);
     double ratio = (double)sentence_characters(y) / (double)(sentence_characters(x) + !*x);
     bool success = state->summary ? forward && ratio < state->compression
                                   : forward && back && rouge <= state->rouge_max;
@@ -257,7 +242,7 @@ static void add_texts(struct measured *measured, json_t *line)
     if (reference) {
         words_split(&theirs, WORDS_13A, reference, strlen(reference));
         bleu_add(&measured->to_reference[measured->count], mine, &one, 1);
-        measured->rouge_reference[measured->references++] = rouge_of(y, reference);
+        measured->rouge_reference[measured->references++] = rouge_l_texts(y, reference);
     }
     words_done(&theirs);
 }

@@ -183,6 +183,21 @@ struct overlap rouge_l(const struct lcs_pattern *candidate, const struct words *
     return overlap_of(lcs_length(candidate, reference), candidate->length, reference->count);
 }
 
+double rouge_l_texts(const char *candidate, const char *reference)
+{
+    struct words a = {0}, b = {0};
+    struct lcs_pattern pattern;
+
+    words_split(&a, WORDS_ROUGE, candidate, strlen(candidate));
+    words_split(&b, WORDS_ROUGE, reference, strlen(reference));
+    lcs_pattern_init(&a, &pattern);
+    double f = rouge_l(&pattern, &b).f;
+    lcs_pattern_done(&pattern);
+    words_done(&a);
+    words_done(&b);
+    return f;
+}
+
 struct overlap rouge_n(const struct words *candidate, const struct words *reference, unsigned n)
 {
     struct grams left = grams_of(candidate, n), right = grams_of(reference, n);

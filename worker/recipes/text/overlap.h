@@ -31,6 +31,8 @@ void lcs_pattern_done(struct lcs_pattern *pattern); /* a zeroed struct is fine *
 size_t lcs_length(const struct lcs_pattern *a, const struct words *b);
 /* The pattern is the candidate. */
 struct overlap rouge_l(const struct lcs_pattern *candidate, const struct words *reference);
+/* F of two texts, terminated, in words of WORDS_ROUGE. */
+double rouge_l_texts(const char *candidate, const char *reference);
 struct overlap rouge_n(const struct words *candidate, const struct words *reference, unsigned n);
 
 #define BLEU_ORDER 4
