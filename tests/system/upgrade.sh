@@ -15,10 +15,18 @@ path=$PATH
 work=$(mktemp -d "${ATHANOR_TEST_SCRATCH:-${TMPDIR:-/tmp}}/upgrade-XXXXXX")
 chmod 777 "$work"
 cluster_home
-trap '[ $? = 0 ] || { athanor ls --all; tail -n 8 "$ATHANOR_HOME"/log/coordinator*.log; }; cluster_down; rm -rf "$work"' EXIT
+trap leave EXIT
+
+leave() { # says what it can of a failure, and cleans up whatever that says
+    local rc=$?
+    set +e
+    [ $rc = 0 ] || { athanor ls --all; tail -n 8 "$ATHANOR_HOME"/log/coordinator*.log; }
+    cluster_down
+    rm -rf "$work"
+}
 
 say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
-fail() { say "FAILED: $*"; tail -n 5 "$ATHANOR_HOME"/log/*.log; exit 1; }
+fail() { say "FAILED: $*"; exit 1; }
 with() { PATH=$1/bin:$path; } # OLD | NEW
 up() { athanor up >"$work/up.out" 2>&1 || { cat "$work/up.out"; return 1; }; }
 program_of() { readlink "/proc/$(pid_of "$1")/exe"; } # a daemon's
