@@ -38,11 +38,14 @@ static int connect_ranks(struct comm *comm, uint64_t rank, uint64_t size, struct
                        (unsigned long long)rank, (unsigned long long)size);
     MPI_Comm_rank(MPI_COMM_WORLD, &comm->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &comm->size);
-    if ((uint64_t)comm->size != size || (uint64_t)comm->rank != rank)
+    if ((uint64_t)comm->size != size || (uint64_t)comm->rank != rank) {
+        if (comm->size == 1)
+            MPI_Finalize(); /* nobody to wait for; what it keeps in TMPDIR goes */
         return err_set(err, ERR_INVALID,
                        "MPI says rank %d of %d, but RANK=%llu and WORLD_SIZE=%llu: the launcher "
                        "did not connect the ranks, each would train alone",
                        comm->rank, comm->size, (unsigned long long)rank, (unsigned long long)size);
+    }
     return 0;
 }
 

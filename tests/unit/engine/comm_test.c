@@ -568,6 +568,7 @@ static void ranks_that_are_not_connected_are_refused(void **state)
 
         setenv("RANK", "1", 1);
         setenv("WORLD_SIZE", "2", 1);
+        setenv("OMPI_MCA_ess_singleton_isolated", "1", 1); /* no daemon that outlives the test */
         _exit(comm_open(&comm, &err) == -1 && err.kind == ERR_INVALID &&
                       strstr(err.text, "did not connect")
                   ? 0
