@@ -90,6 +90,10 @@ static void rates_raise(struct rates *best, struct rates other)
     best->cpu = other.cpu > best->cpu ? other.cpu : best->cpu;
 }
 
+/* Linux adds a thread that runs elsewhere to the processor time at its tick, every 1 to 10 ms:
+ * a round of products takes long against that. */
+#define ROUND_S 0.1
+
 /* y (rows, columns) = x w', with w (columns, inner). */
 struct product {
     int64_t rows, columns, inner;
@@ -125,14 +129,19 @@ static struct rates product_rates(struct device *device, const struct product *p
     product_tensor(device, p->rows, p->columns, &t[2]);
     if (kernels->scratch)
         must(device_scratch_reserve(device, kernels->scratch(device, &call), &err), &err);
-    for (int round = 0; round < 6; round++) {
+    for (int round = 0, repeats = 1; round < 6; round++) {
         struct instant start = instant_now(), spent;
 
-        op_forward(device, &call);
+        for (int i = 0; i < repeats; i++)
+            op_forward(device, &call);
         device->backend->finish(device);
         spent = instant_since(start);
-        rates_raise(&best, (struct rates){work / (spent.wall_s + 1e-9),
-                                          work / (spent.cpu_s + 1e-9)});
+        if (round == 0) { /* warms up */
+            repeats = 1 + (int)(ROUND_S / (spent.wall_s + 1e-9));
+            continue;
+        }
+        rates_raise(&best, (struct rates){repeats * work / (spent.wall_s + 1e-9),
+                                          repeats * work / (spent.cpu_s + 1e-9)});
     }
     for (int i = 0; i < 3; i++)
         device_release(device, t[i].values, 4 * (size_t)tensor_count(&t[i]));
