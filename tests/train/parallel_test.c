@@ -129,14 +129,15 @@ static char *shared(const struct arch *arch)
     return mem_printf(", \"zero\": true%s", arch->spread ? arch->spread : "");
 }
 
-/* The middle of the run on four ranks goes on with others, and without anything shared: to rounding
- * as if nothing had been. */
+/* The middle of the run on four ranks goes on with others, with blocks computed again, and without
+ * anything shared: to rounding as if nothing had been. */
 static void check_elastic(const struct place *place, const struct arch *arch,
                           const struct trace *whole)
 {
     for (int ranks = long_mode() ? 1 : 3; ranks <= 3; ranks++) {
         char *suffix = mem_printf("-on-%d", ranks);
-        char *params = ranks == 2 ? mem_strdup("") : shared(arch);
+        char *same = ranks == 2 ? mem_strdup("") : shared(arch);
+        char *params = mem_printf("%s%s", same, ranks == 3 ? ", \"recompute\": \"block\"" : "");
         struct variant variant = {suffix, params, "-four", ranks, 0};
         struct trace resumed = {0};
 
@@ -144,6 +145,7 @@ static void check_elastic(const struct place *place, const struct arch *arch,
         assert_same_trace(whole, &resumed, MIDDLE, 1e-5);
         trace_done(&resumed);
         mem_free(suffix);
+        mem_free(same);
         mem_free(params);
     }
 }

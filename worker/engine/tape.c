@@ -315,8 +315,16 @@ size_t tape_mark(struct tape *tape)
     return tape->position;
 }
 
-/* What the block's ops made is given back, but for `keep`: backward makes it again. What was
- * written from the host, or is not recorded, stays. */
+/* Routing is decided once a step: the ranks have summed its loads, its numbers are read after
+ * forward, and rows travel as it says. Few numbers a token, so the block computed again takes the
+ * same ways without asking anybody. */
+static bool decides(const struct op_call *call)
+{
+    return call->op == OP_ROUTE;
+}
+
+/* What the block's ops made is given back, but for `keep` and decisions: backward makes it again.
+ * What was written from the host, or is not recorded, stays. */
 static void fold_block(struct tape *tape, const struct tensor *keep)
 {
     struct segment segment = {tape->marked, tape->call_count};
@@ -324,7 +332,7 @@ static void fold_block(struct tape *tape, const struct tensor *keep)
     if (segment.begin == segment.end)
         return;
     for (size_t i = segment.begin; i < segment.end; i++) {
-        for (int k = 0; k < OP_OUTPUTS_MAX; k++) {
+        for (int k = 0; k < OP_OUTPUTS_MAX && !decides(&tape->call[i]); k++) {
             struct tensor *tensor = tape->call[i].out[k];
 
             if (!tensor || tensor == keep)

@@ -25,10 +25,11 @@ struct tape;
 int tape_new(struct device *device, enum tape_mode mode, struct tape **out, struct err *err)
     WARN_UNUSED;
 void tape_free(struct tape *tape);
-/* TAPE_TRAIN: keeps of each block only what it gives to the next, and computes the rest again in
- * backward: the same bits for a third more work (Chen et al. 2016). A block is what models put
- * between tape_mark and tape_fold; nothing else of it may be read afterwards. It stays so over
- * resets. */
+/* TAPE_TRAIN: keeps of each block only what it gives to the next and how op_route has decided, and
+ * computes the rest again in backward: the same bits for a third more work (Chen et al. 2016). A
+ * block is what models put between tape_mark and tape_fold; nothing else of it may be read
+ * afterwards. Rows that op_exchange moved between ranks travel again: all ranks fold the same
+ * blocks in the same order. It stays so over resets. */
 void tape_recompute(struct tape *tape, bool blocks);
 /* Forgets the step. All tensors of the tape are gone. */
 void tape_reset(struct tape *tape);

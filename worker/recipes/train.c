@@ -152,10 +152,6 @@ int trainer_start(struct trainer *trainer, struct err *err)
                        "parameter 'warmup' is %lld, more than the job's %lld steps",
                        (long long)trainer->schedule.warmup_steps,
                        (long long)trainer->schedule.steps);
-    if (trainer->model->config.family == MODEL_MOE &&
-        strcmp(run_string(run, "recompute"), "none") != 0)
-        return err_set(err, ERR_INVALID, "parameter 'recompute' is block, which moe has not: its "
-                       "routing sums over ranks, and is told of every layer after forward");
     if (reducer_new(run->comm, trained_of(trainer), 0, run_bool(run, "zero"), &trainer->reducer,
                     err) < 0)
         return -1;

@@ -45,7 +45,7 @@
      "ranks share AdamW's moments (ZeRO-1): 8 bytes a weight become 8 / ranks; the same results"}, \
     {p "recompute", PARAM_CHOICE, "none", 0, 0, "none|block", \
      "block: backward computes each block again instead of keeping its activations: a third more " \
-     "work, the same results, memory of one block (not moe)"}
+     "work, the same results, memory of one block"}
 /* clang-format on */
 
 /* Rows for recipes that can train adapters of a model instead of the model. */

@@ -334,6 +334,7 @@ static const struct model_config small_moe = {
 /* How a step of the test below goes: the last rank may have no targets, hence no gradient. */
 struct moe_plan {
     bool zero, idles;
+    bool recomputes, tight; /* tight: experts take few tokens more than their share */
 };
 
 /* One training step of this rank's rows, as a trainer makes it; whole weights (mem_free), and the
@@ -354,6 +355,7 @@ static float *moe_step(struct comm *comm, struct device *device, const struct mo
     float stats[ROUTE_STATS], *weights;
     struct err err;
 
+    tape_recompute(tape, plan->recomputes);
     must(reducer_new(comm, model, 4096, plan->zero, &reducer, &err));
     must(optim_new_shared(reducer, model, &adamw, &optim, &err));
     small_batch_fill(&b, config->vocab_size, 31 + (uint64_t)comm->rank);
@@ -414,6 +416,35 @@ static int check_experts(struct comm *comm, struct moe_plan plan)
     return failed;
 }
 
+/* Blocks that are computed again in backward: the same bits, experts here or on all ranks. */
+static int check_recompute(struct comm *comm, struct moe_plan plan, bool spreads)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model_config config = small_moe;
+    struct model *whole = small_model(device, &config, 2);
+    double norm[2], balance[2];
+    float *weights[2];
+    int failed = 0;
+
+    device->comm = comm;
+    config.capacity_factor = plan.tight ? 1.1 : 0;
+    if (spreads) {
+        config.expert_ranks = comm->size;
+        config.expert_rank = comm->rank;
+    }
+    for (int i = 0; i < 2; i++) {
+        plan.recomputes = i == 1;
+        weights[i] = moe_step(comm, device, &config, &plan, &norm[i], &balance[i]);
+    }
+    CHILD_CHECK(memcmp(weights[0], weights[1], 4 * (size_t)whole->flat_count) == 0);
+    CHILD_CHECK(norm[0] == norm[1] && balance[0] == balance[1]);
+    mem_free(weights[0]);
+    mem_free(weights[1]);
+    model_free(whole);
+    device_close(device);
+    return failed;
+}
+
 /* Every assignment of every rank arrives at some rank, and comes back to where it was. */
 static int check_tokens(struct comm *comm)
 {
@@ -463,7 +494,10 @@ static int check_training(struct comm *comm)
            check_links(comm, true, "last") | check_tokens(comm) |
            check_experts(comm, (struct moe_plan){.zero = false}) |
            check_experts(comm, (struct moe_plan){.zero = true}) |
-           check_experts(comm, (struct moe_plan){.idles = true});
+           check_experts(comm, (struct moe_plan){.idles = true}) |
+           check_recompute(comm, (struct moe_plan){.tight = true}, false) |
+           check_recompute(comm, (struct moe_plan){.tight = true, .zero = true}, true) |
+           check_recompute(comm, (struct moe_plan){.idles = true}, true);
 }
 
 static int rank_main(void)

@@ -131,8 +131,7 @@ static void bert_forward(struct tape *tape, const struct model *model,
 
         model_remember(states, i, x);
         x = bert_block(tape, model, batch, i, x);
-        if (!states->layer)
-            x = tape_fold(tape, mark, x);
+        x = tape_fold(tape, mark, x);
     }
     model_remember(states, model->config.layers, x);
     states->hidden = x;

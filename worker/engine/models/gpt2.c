@@ -140,8 +140,7 @@ static void gpt2_forward(struct tape *tape, const struct model *model,
 
         model_remember(states, i, x);
         x = gpt2_block(tape, model, batch, cache, i, x, first);
-        if (!states->layer)
-            x = tape_fold(tape, mark, x);
+        x = tape_fold(tape, mark, x);
     }
     model_remember(states, model->config.layers, x);
     if (model_after(model, LNF_G))

@@ -112,10 +112,12 @@ static void kona_forward(struct tape *tape, const struct model *model,
     if (cache)
         tape_fail(tape, ERR_INVALID, "kona is an encoder: it cannot continue texts");
     x = op_add(tape, x, op_embed(tape, token, NULL, embed, NULL));
-    x = kona_block(tape, model, batch, -1, x);
-    for (int64_t i = 0; i < model->config.layers; i++) {
-        model_remember(states, i, x);
-        x = kona_block(tape, model, batch, i, x);
+    for (int64_t i = -1; i < model->config.layers; i++) {
+        size_t mark = tape_mark(tape);
+
+        if (i >= 0)
+            model_remember(states, i, x);
+        x = tape_fold(tape, mark, kona_block(tape, model, batch, i, x));
     }
     model_remember(states, model->config.layers, x);
     states->hidden = x;

@@ -82,8 +82,7 @@ static void llama_forward(struct tape *tape, const struct model *model,
 
         model_remember(states, i, x);
         x = llama_block(tape, model, &shared, i, x);
-        if (!states->layer)
-            x = tape_fold(tape, mark, x);
+        x = tape_fold(tape, mark, x);
     }
     model_remember(states, model->config.layers, x);
     states->hidden = op_rmsnorm(tape, x, model_after(model, NORM), model->config.norm_eps);

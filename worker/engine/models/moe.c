@@ -178,7 +178,7 @@ static void moe_forward(struct tape *tape, const struct model *model,
 
         model_remember(states, i, x);
         x = moe_block(tape, model, &shared, i, x, states->route ? &states->route[i] : NULL);
-        if (!states->layer && !states->route)
+        if (!states->route || tape_records(tape)) /* else the numbers would go with the block */
             x = tape_fold(tape, mark, x);
     }
     model_remember(states, model->config.layers, x);

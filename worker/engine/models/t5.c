@@ -238,8 +238,10 @@ static void t5_forward(struct tape *tape, const struct model *model,
     x = op_embed(tape, tape_i32(tape, batch->token, batch->B * batch->T), NULL,
                  model_before(model, SHARED), NULL);
     for (int64_t i = 0; i < model->config.decoder_layers; i++) {
+        size_t mark = tape_mark(tape);
+
         model_remember(states, i, x);
-        x = decoder_block(tape, model, &b, i, x);
+        x = tape_fold(tape, mark, decoder_block(tape, model, &b, i, x));
     }
     model_remember(states, model->config.decoder_layers, x);
     x = op_rmsnorm(tape, x, model_after(model, DECODER_LN), model->config.norm_eps);

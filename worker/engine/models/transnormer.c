@@ -131,8 +131,7 @@ static void tnl_forward(struct tape *tape, const struct model *model,
         x = op_add(tape, x, model_drop(tape, model, batch, h, 2 * i + 1));
         h = mix_channels(tape, model, &b, i, x);
         x = op_add(tape, x, model_drop(tape, model, batch, h, 2 * i + 2));
-        if (!states->layer)
-            x = tape_fold(tape, mark, x);
+        x = tape_fold(tape, mark, x);
     }
     model_remember(states, model->config.layers, x);
     states->hidden = norm(tape, model, &b, x);
