@@ -4,14 +4,16 @@
  *   ops_test [--backend cpu|cuda] [--bf16] [--bench]
  *
  * Products and the head are run again with copies of their weights (worker/engine/packed.h), which
- * must give the same bits, and once more after the weights were written.
+ * must give the same bits, and once more after the weights were written; in bf16 likewise with
+ * rounded copies, which updates must keep true.
  *
  * Without --backend: each instruction set of the CPU backend that this machine runs, with 1
  * and 3 threads, and cuda where it can be opened. It needs no test library, so that it also
  * builds on a bare GPU machine (cuda.sh).
  *
  * With ATHANOR_CUDA_EMULATED it is ops-cuda_emulated_test instead: the same table for the kernels
- * of worker/engine/cuda, compiled for the host (tests/lib/cuda_host.h), in f32 and bf16. Without
+ * of worker/engine/cuda, compiled for the host (tests/lib/cuda_host.h), in f32 and bf16, and some
+ * training steps of small models on them. Without
  * ATHANOR_TEST_MODE=long cases of large arrays are left to the GPU and the long mode. */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -20,6 +22,7 @@
 #include "worker/engine/cpu/kernels/kernels.h"
 #include "worker/engine/loss.h"
 #include "worker/engine/ops.h"
+#include "worker/engine/optim.h"
 #include "worker/engine/packed.h"
 
 #include <math.h>
@@ -483,6 +486,115 @@ static void check_packed(const char *where, struct device *device, const struct 
     results_free(&written);
 }
 
+static bool rounds_weights(enum op op)
+{
+    return op == OP_LINEAR || op == OP_HEAD;
+}
+
+static void run_again(struct bench_call *b, const struct inputs *inputs, struct results *out)
+{
+    set_prior(b, NULL);
+    call_run(b, inputs->dy);
+    results_read(b, out);
+}
+
+static void give_copy(struct bench_call *b, int weight)
+{
+    struct tensor *w = &b->in[weight];
+    struct err err;
+
+    w->of_model = true;
+    must(packed_round(b->device, w, ROUNDED_ROWS * tensor_columns(w), &err), &err);
+}
+
+/* Products with a weight that has its copy in bf16: the bits that rounding at each use gives, also
+ * after the weight was written. */
+static void check_rounded(const char *where, struct device *device, const struct test_case *c,
+                          struct inputs *inputs)
+{
+    struct results plain = {0}, copied = {0}, anew = {0}, written = {0};
+    float *w = inputs->host[1];
+    struct bench_call b, fresh;
+
+    call_open(&b, device, c, inputs->host);
+    run_again(&b, inputs, &plain);
+    give_copy(&b, 1);
+    run_again(&b, inputs, &copied);
+    for (int64_t i = 0; i < tensor_count(&b.in[1]); i++)
+        w[i] = -w[i];
+    tensor_write(&b.in[1], w);
+    run_again(&b, inputs, &written);
+    call_close(&b);
+    call_open(&fresh, device, c, inputs->host);
+    run_again(&fresh, inputs, &anew);
+    call_close(&fresh);
+    checks += 3;
+    if (!same_bits(&plain, &copied))
+        fail(where, c, "bits that a rounded copy changes", 1, 0);
+    if (!same_bits(&anew, &written) || same_bits(&plain, &anew))
+        fail(where, c, "rounded copies of what was there before", 1, 0);
+    if (device->rounded)
+        fail(where, c, "rounded copies of what is gone", 1, 0);
+    results_free(&plain);
+    results_free(&copied);
+    results_free(&anew);
+    results_free(&written);
+}
+
+static uint16_t as_bf16(float v)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &v, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* An update writes the weights and, in the same pass, their copy: here of all but the first ones,
+ * since a model's weights are updated by stretches. */
+static void check_updated(const char *where, struct device *device, const struct test_case *c,
+                          const struct inputs *inputs)
+{
+    int64_t count = slot_count(&c->in[0]), from = 5;
+    float *p = mem_array((size_t)count, sizeof *p);
+    uint16_t *copy = mem_array((size_t)count, sizeof *copy);
+    struct bench_call b;
+    int wrong = 0;
+
+    call_open(&b, device, c, inputs->host);
+    give_copy(&b, 0);
+    for (int i = 0; i < 4; i++) {
+        b.in[i].dim[0] -= from;
+        b.in[i].values = tensor_f32(&b.in[i]) + from;
+    }
+    op_forward(device, &b.call);
+    for (int i = 0; i < 4; i++) {
+        b.in[i].dim[0] += from;
+        b.in[i].values = tensor_f32(&b.in[i]) - from;
+    }
+    tensor_read(&b.in[0], p);
+    device->backend->to_host(device, copy, device->rounded->copy, sizeof *copy * (size_t)count);
+    call_close(&b);
+    for (int64_t i = 0; i < count; i++)
+        wrong += copy[i] != as_bf16(p[i]);
+    checks++;
+    if (wrong > 0)
+        fail(where, c, "weights whose rounded copy is not theirs", wrong, 0);
+    mem_free(p);
+    mem_free(copy);
+}
+
+static void check_copies(const char *where, struct device *device, const struct test_case *c,
+                         struct inputs *inputs)
+{
+    check_packed(where, device, c, inputs);
+    if (!device->config.bf16 || !device->backend->round)
+        return;
+    if (rounds_weights(c->op))
+        check_rounded(where, device, c, inputs);
+    if (c->op == OP_ADAMW)
+        check_updated(where, device, c, inputs);
+}
+
 static void check_case(const char *where, struct device *device, struct device *reference,
                        const struct test_case *c)
 {
@@ -502,7 +614,7 @@ static void check_case(const char *where, struct device *device, struct device *
         results_free(&got);
         results_free(&again);
     }
-    check_packed(where, device, c, &inputs);
+    check_copies(where, device, c, &inputs);
     inputs_free(&inputs);
 }
 
@@ -611,15 +723,21 @@ static struct device *open_device(enum backend_kind kind, unsigned threads)
 #ifdef ATHANOR_CUDA_EMULATED
 #define LARGE 10000 /* numbers in an argument */
 
+static bool is_long(void)
+{
+    const char *mode = getenv("ATHANOR_TEST_MODE");
+
+    return mode && strcmp(mode, "long") == 0;
+}
+
 /* For the long mode: large arrays, and in bf16 ops that do the same as in f32. */
 static bool is_left_out(const struct device *device, const struct test_case *c)
 {
-    const char *mode = getenv("ATHANOR_TEST_MODE");
-    bool large = device->config.bf16 && !rounds(c->op);
+    bool large = device->config.bf16 && !rounds(c->op) && c->op != OP_ADAMW;
 
     for (int i = 0; i < OP_INPUTS_MAX; i++)
         large |= c->in[i].fill != NO_TENSOR && slot_count(&c->in[i]) > LARGE;
-    return large && !(mode && strcmp(mode, "long") == 0);
+    return large && !is_long();
 }
 #else
 static bool is_left_out(const struct device *device, const struct test_case *c)
@@ -788,6 +906,121 @@ int main(int count, char **words)
 }
 
 #else
+#define STEPS 2
+#define TRAINING_B 2
+#define TRAINING_T 12
+
+static const struct model_config trained[] = {
+    {.family = MODEL_GPT2, .vocab_size = 61, .context = 16, .width = 32, .layers = 2, .heads = 4,
+     .init_std = 0.2, .tied = true},
+    {.family = MODEL_LLAMA, .vocab_size = 61, .context = 16, .width = 24, .layers = 2, .heads = 6,
+     .kv_heads = 2, .head_width = 8, .ffn_width = 40, .init_std = 0.2},
+};
+
+static void training_step(struct model *model, struct optim *optim, struct tape *tape,
+                          double *out_loss)
+{
+    int32_t token[TRAINING_B * TRAINING_T], target[TRAINING_B * TRAINING_T];
+    float weight[TRAINING_B * TRAINING_T];
+    struct model_batch batch = {.B = TRAINING_B, .T = TRAINING_T, .token = token};
+    struct model_states states = {0};
+    struct loss_values values = {0};
+    struct loss_head loss = {.head = model->head, .target = target, .ce_weight = weight};
+    double norm;
+    struct err err;
+
+    for (int i = 0; i < TRAINING_B * TRAINING_T; i++) {
+        token[i] = i * 7 % 61;
+        target[i] = i % 5 == 2 ? -1 : i * 11 % 61;
+        weight[i] = 1.0f / (TRAINING_B * TRAINING_T);
+    }
+    tape_reset(tape);
+    must(model_forward(tape, model, &batch, &states, &err), &err);
+    loss.hidden = states.hidden;
+    must(loss_head(tape, &loss, &values, &err), &err);
+    must(tape_backward(tape, &err), &err);
+    must(optim_step(optim, 5e-3, &norm, &err), &err);
+    *out_loss = values.total;
+}
+
+/* How many of the model's weights have a rounded copy that is not theirs; -1: there is none. */
+static int64_t untrue_copies(const struct model *model)
+{
+    struct device *device = model->device;
+    const void *copy = rounded_find(device, model->flat.values, model->flat_count);
+    size_t count = (size_t)model->flat_count;
+    float *flat = mem_array(count, sizeof *flat);
+    uint16_t *host = mem_array(count, sizeof *host);
+    int64_t wrong = copy ? 0 : -1;
+
+    tensor_read(&model->flat, flat);
+    if (copy)
+        device->backend->to_host(device, host, copy, count * sizeof *host);
+    for (size_t i = 0; copy && i < count; i++)
+        wrong += host[i] != as_bf16(flat[i]);
+    mem_free(flat);
+    mem_free(host);
+    return wrong;
+}
+
+/* Losses of steps, and of one after a weight was written, which takes no new memory. */
+static void train_small(struct device *device, const struct model_config *config, bool recompute,
+                        double out_loss[STEPS + 1], int64_t *out_untrue, int64_t *out_grown)
+{
+    struct optim_config adamw = {.weight_decay = 0.1, .clip_norm = 1};
+    struct model_weight *weight;
+    struct model *model;
+    struct optim *optim;
+    struct tape *tape;
+    uint64_t used;
+    struct err err;
+    float *host;
+
+    must(model_new(device, config, 7, &model, &err), &err);
+    must(optim_new(model, &adamw, &optim, &err), &err);
+    must(tape_new(device, TAPE_TRAIN, &tape, &err), &err);
+    tape_recompute(tape, recompute);
+    *out_untrue = untrue_copies(model);
+    for (int i = 0; i < STEPS; i++) {
+        training_step(model, optim, tape, &out_loss[i]);
+        *out_untrue += untrue_copies(model);
+    }
+    used = device->used_bytes;
+    weight = &model->weight[model->weight_count / 2];
+    host = mem_zalloc(4 * (size_t)tensor_count(&weight->tensor));
+    model_weight_write(weight, host);
+    *out_untrue += untrue_copies(model);
+    training_step(model, optim, tape, &out_loss[STEPS]);
+    *out_grown = (int64_t)(device->used_bytes - used);
+    tape_free(tape);
+    optim_free(optim);
+    model_free(model);
+    mem_free(host);
+}
+
+static void check_training(const char *where, struct device *device,
+                           const struct model_config *config, bool recompute)
+{
+    struct device *reference = open_device(BACKEND_REFERENCE, 1);
+    const struct test_case named = {.op = OP_ADAMW, .label = model_family_name(config->family)};
+    double expected[STEPS + 1], loss[STEPS + 1], most = 0;
+    double tolerance = device->config.bf16 ? 2e-2 : 2e-5;
+    int64_t untrue, grown, ignored;
+
+    train_small(reference, config, recompute, expected, &ignored, &ignored);
+    train_small(device, config, recompute, loss, &untrue, &grown);
+    for (int i = 0; i <= STEPS; i++)
+        most = fmax(most, fabs(loss[i] / expected[i] - 1));
+    checks += 3;
+    if (!(most <= tolerance))
+        fail(where, &named, "loss of a training step against the reference", most, tolerance);
+    if (device->config.bf16 && untrue != 0)
+        fail(where, &named, "weights whose rounded copy is not theirs", (double)untrue, 0);
+    if (grown != 0)
+        fail(where, &named, "bytes that steps take after the second", (double)grown, 0);
+    device_close(reference);
+}
+
 /* As device_open, for a backend that is linked in. */
 static void run_emulated(bool bf16)
 {
@@ -795,6 +1028,7 @@ static void run_emulated(bool bf16)
     struct backend emulated = backend_cuda;
     const struct backend *opened = device->backend;
     struct op_kernels kernels[OP_END];
+    const char *where = bf16 ? "cuda bf16, emulated" : "cuda, emulated";
     struct err err;
 
     memcpy(kernels, backend_cuda.ops, sizeof kernels);
@@ -803,7 +1037,11 @@ static void run_emulated(bool bf16)
     device->backend = &emulated;
     device->config.bf16 = bf16;
     must(emulated.open(device, &err), &err);
-    run_cases(bf16 ? "cuda bf16, emulated" : "cuda, emulated", device);
+    run_cases(where, device);
+    for (size_t i = 0; i < ARRAY_COUNT(trained); i++)
+        for (int recompute = 0; recompute < 2; recompute++)
+            if (is_long() || (bf16 && !recompute))
+                check_training(where, device, &trained[i], recompute);
     device_release(device, device->scratch, device->scratch_bytes);
     device->scratch = NULL;
     device->scratch_bytes = 0;

@@ -81,11 +81,25 @@ struct backend {
     void (*to_host)(struct device *device, void *host, const void *from, size_t size_bytes);
     void (*from_host)(struct device *device, void *to, const void *host, size_t size_bytes);
     void (*finish)(struct device *device); /* waits for pending kernels */
+    /* Rounds to bf16, to nearest, ties to even; NULL: no product here takes bf16. */
+    void (*round)(struct device *device, const float *from, void *to, int64_t count);
     const struct op_kernels *ops;          /* OP_END entries            */
     const struct rank_links *links;        /* NULL: ranks meet in host memory */
 };
 
 struct comm;
+
+/* The bf16 copy of the weights of one model (packed.h says who makes it and who keeps it true). */
+struct rounded {
+    const float *from;
+    int64_t count; /* of weights                                              */
+    int64_t room;  /* of numbers in the copy: behind the weights come zeros   */
+    void *copy;
+    struct rounded *next;
+};
+
+/* Products with the head may end at the next multiple of so many rows: tensor cores want that. */
+#define ROUNDED_ROWS 64
 
 struct device_config {
     enum backend_kind kind;
@@ -105,7 +119,8 @@ struct device {
     void *scratch; /* grown only between ops, by device_scratch_reserve */
     size_t scratch_bytes;
     struct threads *threads;
-    struct packed *packed; /* copies of weights; NULL: none. packed.h */
+    struct packed *packed;   /* copies of weights; NULL: none. packed.h      */
+    struct rounded *rounded; /* copies in bf16, of each model; NULL: none     */
     void (*weights_written)(struct device *device, const void *from, size_t size_bytes);
     struct comm *comm; /* of OP_EXCHANGE, set by the caller; NULL: one rank */
     void *state;   /* the backend's own */
@@ -131,6 +146,18 @@ int device_scratch_reserve(struct device *device, size_t size_bytes, struct err 
 /* For kernels: the gradient to add to. When it holds nothing yet it is zeroed, or, with
  * `overwrites`, left as it is and *overwrites set: the kernel must then store, not add. */
 float *device_grad(struct device *device, struct tensor *tensor, bool *overwrites);
+
+/* For kernels: the copy of `count` weights from w on, or NULL. Inline: the CUDA module needs it. */
+static inline void *rounded_find(const struct device *device, const void *w, int64_t count)
+{
+    for (const struct rounded *r = device->rounded; r; r = r->next) {
+        int64_t at = (const float *)w - r->from;
+
+        if ((const float *)w >= r->from && at < r->count && at + count <= r->room)
+            return (uint16_t *)r->copy + at;
+    }
+    return NULL;
+}
 
 const char *op_name(enum op op);
 bool op_differentiable(enum op op);

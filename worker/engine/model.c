@@ -2,6 +2,7 @@
 #include "worker/engine/model.h"
 
 #include "worker/engine/models/table.h"
+#include "worker/engine/packed.h"
 
 #include "common/base/mem.h"
 
@@ -69,6 +70,8 @@ static int model_create(struct device *device, const struct model_config *config
     model->head = &model->weight[0].tensor;
     if (!model->config.tied)
         model->head = &model->weight[model->weight_count - 1].tensor;
+    if (packed_round(device, &model->flat, ROUNDED_ROWS * tensor_columns(model->head), err) < 0)
+        goto fail;
     *out = model;
     return 0;
 fail:

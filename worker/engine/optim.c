@@ -239,6 +239,7 @@ static void update_all(struct optim *optim, struct update update)
 int optim_step(struct optim *optim, double learning_rate, double *out_norm, struct err *err)
 {
     struct update update = {.rate = learning_rate, .scale = 1};
+    size_t size_bytes = 4 * (size_t)optim->model->flat_count;
     double norm;
 
     if (gradient_norm(optim, &norm, err) < 0)
@@ -251,12 +252,12 @@ int optim_step(struct optim *optim, double learning_rate, double *out_norm, stru
         update.scale = optim->config.clip_norm / norm;
     optim->step++;
     update_all(optim, update);
+    packed_updated(optim->model->device, optim->model->flat.values, size_bytes);
     if (optim->reducer && reducer_owners_only(optim->reducer)) {
         reducer_share_weights(optim->reducer);
+        packed_written(optim->model->device, optim->model->flat.values, size_bytes);
         model_zero_grad(optim->model); /* terms of elements that others hold */
     }
-    packed_written(optim->model->device, optim->model->flat.values,
-                   4 * (size_t)optim->model->flat_count);
     return 0;
 }
 

@@ -140,7 +140,7 @@ static bool overlaps(const struct packed_weight *weight, const void *from, size_
            weight->w + weight_bytes(weight) > (const char *)from;
 }
 
-void packed_written(struct device *device, const void *from, size_t size_bytes)
+void packed_updated(struct device *device, const void *from, size_t size_bytes)
 {
     struct packed *packed = device->packed;
 
@@ -151,6 +151,70 @@ void packed_written(struct device *device, const void *from, size_t size_bytes)
         packed->weight[i].uses = 0;
     }
 }
+
+/* -- rounded copies ------------------------------------------------------------------------- */
+
+static size_t rounded_bytes(int64_t room)
+{
+    return 2 * (size_t)room;
+}
+
+int packed_round(struct device *device, const struct tensor *flat, int64_t zeros, struct err *err)
+{
+    int64_t count = tensor_count(flat);
+    struct rounded *rounded;
+    void *copy;
+
+    if (!device->config.bf16 || !device->backend->round)
+        return 0;
+    if (device_alloc(device, rounded_bytes(count + zeros), &copy, err) < 0)
+        return err_wrap(err, "weights in bf16");
+    rounded = mem_zalloc(sizeof *rounded);
+    *rounded = (struct rounded){tensor_f32(flat), count, count + zeros, copy, device->rounded};
+    device->backend->zero(device, copy, rounded_bytes(count + zeros));
+    device->backend->round(device, rounded->from, copy, count);
+    device->rounded = rounded;
+    device->weights_written = packed_written;
+    return 0;
+}
+
+static bool meets(const struct rounded *rounded, const void *from, size_t size_bytes)
+{
+    return (const char *)rounded->from < (const char *)from + size_bytes &&
+           (const char *)(rounded->from + rounded->count) > (const char *)from;
+}
+
+/* The stretch that was written, within the model. */
+static void round_again(struct device *device, const struct rounded *rounded, const float *from,
+                        int64_t count)
+{
+    int64_t begin = from > rounded->from ? from - rounded->from : 0;
+    int64_t end = from + count - rounded->from;
+
+    if (end > rounded->count)
+        end = rounded->count;
+    device->backend->round(device, rounded->from + begin, (uint16_t *)rounded->copy + begin,
+                           end - begin);
+}
+
+void packed_written(struct device *device, const void *from, size_t size_bytes)
+{
+    packed_updated(device, from, size_bytes);
+    for (const struct rounded *r = device->rounded; r; r = r->next)
+        if (meets(r, from, size_bytes))
+            round_again(device, r, from, (int64_t)(size_bytes / 4));
+}
+
+static void drop_rounded(struct device *device, struct rounded **link)
+{
+    struct rounded *rounded = *link;
+
+    *link = rounded->next;
+    device_release(device, rounded->copy, rounded_bytes(rounded->room));
+    mem_free(rounded);
+}
+
+/* -- ends ----------------------------------------------------------------------------------- */
 
 static void drop_copy(struct device *device, struct packed_weight *weight)
 {
@@ -178,6 +242,12 @@ void packed_forget(struct device *device, const void *from, size_t size_bytes)
             packed->weight[kept++] = packed->weight[i];
     if (packed)
         packed->count = kept;
+    for (struct rounded **link = &device->rounded; *link;) {
+        if (meets(*link, from, size_bytes))
+            drop_rounded(device, link); /* comes back here too */
+        else
+            link = &(*link)->next;
+    }
 }
 
 bool packed_give_up(struct device *device)
@@ -199,11 +269,13 @@ uint64_t packed_bytes(const struct device *device)
 
 void packed_free(struct device *device)
 {
+    while (device->rounded)
+        drop_rounded(device, &device->rounded);
+    device->weights_written = NULL;
     if (!device->packed)
         return;
     (void)packed_give_up(device);
     mem_free(device->packed->weight);
     mem_free(device->packed);
     device->packed = NULL;
-    device->weights_written = NULL;
 }

@@ -213,5 +213,5 @@ static const struct table table;
 
 extern "C" __attribute__((visibility("default"))) const struct backend backend_cuda = {
     BACKEND_CUDA, "cuda", cuda_open, cuda_close, cuda_alloc, cuda_release, cuda_zero, cuda_copy,
-    cuda_to_host, cuda_from_host, cuda_finish, table.ops, cuda_links,
+    cuda_to_host, cuda_from_host, cuda_finish, cuda_round, table.ops, cuda_links,
 };

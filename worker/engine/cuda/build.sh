@@ -19,8 +19,8 @@ for file in worker/engine/tensor.c common/base/err.c; do
         -c "$root/$file" -o "$scratch/$(basename "$file" .c).o"
 done
 # -Wno-dangling-pointer: gcc 12 reports nvcc's own launch stubs.
-flags="-std=c++17 -O3 $targets -D_GNU_SOURCE -I$root"
-flags="$flags -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-dangling-pointer"
+flags="-std=c++17 -O3 $targets -D_GNU_SOURCE -I$root -Werror all-warnings"
+flags="$flags -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Werror,-Wno-dangling-pointer"
 find "$root/worker/engine/cuda/" -name '*.cu' | sort | xargs -P "$(nproc)" -I '{}' sh -c \
     "$nvcc $flags -c '{}' -o $scratch/\$(basename '{}').o"
 libraries=$(dirname "$(dirname "$(command -v "$nvcc")")")/lib64

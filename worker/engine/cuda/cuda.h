@@ -4,8 +4,8 @@
  * uses atomic additions on floats: sums over rows are cut into a fixed number of parts that
  * are added in order, so that results repeat bit for bit on one kind of GPU.
  *
- * Activations are f32. With device->config.bf16 the operands of products are rounded to bf16
- * in scratch first; sums stay f32. */
+ * Activations are f32. With device->config.bf16 the operands of products are bf16: weights have a
+ * copy (struct rounded), the others are rounded in scratch first; sums stay f32. */
 #ifndef ATHANOR_ENGINE_CUDA_H
 #define ATHANOR_ENGINE_CUDA_H
 
@@ -97,6 +97,16 @@ static inline size_t operand_bytes(const struct device *device, int64_t count)
 
 /* The operand of a product: `from` itself, or rounded into `room` in bf16 mode. */
 const void *operand(struct device *device, const float *from, void *room, int64_t count);
+
+/* The same for a weight (count numbers), which has its copy in bf16 already if it is a model's. */
+const void *weight_operand(struct device *device, const float *w, void *room, int64_t count);
+static inline size_t weight_operand_bytes(const struct device *device, const float *w,
+                                          int64_t count)
+{
+    return rounded_find(device, w, count) ? 0 : operand_bytes(device, count);
+}
+
+void cuda_round(struct device *device, const float *from, void *to, int64_t count);
 
 /* Adds, for each column, the sum over rows of x (rows, columns) to `to`. */
 #define SUM_PARTS 64

@@ -6,6 +6,7 @@
 
 struct head {
     int64_t N, D, V, teacher_D, chunk;
+    const float *w, *teacher_w;
     int64_t stride; /* V rounded up: tensor cores want aligned rows */
     const int32_t *target;
     const float *ce_weight, *kd_weight;
@@ -30,7 +31,9 @@ static struct head head_of(const struct op_call *call)
     h.D = tensor_columns(call->in[0]);
     h.V = tensor_rows(call->in[1]);
     h.teacher_D = call->in[4] ? tensor_columns(call->in[4]) : 0;
-    h.stride = (h.V + 63) / 64 * 64;
+    h.w = tensor_f32(call->in[1]);
+    h.teacher_w = call->in[5] ? tensor_f32(call->in[5]) : NULL;
+    h.stride = (h.V + ROUNDED_ROWS - 1) / ROUNDED_ROWS * ROUNDED_ROWS;
     h.chunk = (int64_t)max_u64(1, min_u64(LOGIT_BYTES / (4 * (size_t)h.stride), (uint64_t)h.N));
     h.target = tensor_i32(call->in[2]);
     h.ce_weight = call->in[3] ? tensor_f32(call->in[3]) : NULL;
@@ -52,9 +55,10 @@ static struct head_room room_cut(const struct device *device, const struct head 
     size_t logits = 4 * (size_t)(h->chunk * h->stride);
 
     r.hidden = cut(cutter, operand_bytes(device, h->N * h->D));
-    r.w = cut(cutter, operand_bytes(device, h->stride * h->D));
+    r.w = cut(cutter, weight_operand_bytes(device, h->w, h->stride * h->D));
     r.teacher_hidden = cut(cutter, operand_bytes(device, h->N * h->teacher_D));
-    r.teacher_w = cut(cutter, operand_bytes(device, h->stride * h->teacher_D));
+    r.teacher_w = cut(cutter, weight_operand_bytes(device, h->teacher_w,
+                                                   h->stride * h->teacher_D));
     r.z = (float *)cut(cutter, logits);
     r.zt = (float *)cut(cutter, h->teacher_D ? logits : 0);
     r.dz = cut(cutter, operand_bytes(device, h->chunk * h->stride));
@@ -179,13 +183,17 @@ static __global__ void row_kernel(struct head h, int64_t from, const float *z_al
         dz[i] = (item)0.0f;
 }
 
-/* The head as an operand. The bf16 copy has zero rows up to the stride, so that products
- * need not end at an odd column. */
+/* The head as an operand. In bf16 it has rows up to the stride, so that products need not end at an
+ * odd column: zeros in scratch; in the model's copy, whatever comes next there. Their logits are not
+ * read, and their gradients are 0. */
 static const void *head_operand(struct device *device, const struct head *h, const float *w,
                                 void *room, int64_t D)
 {
-    const void *operand_w = operand(device, w, room, h->V * D);
+    const void *operand_w = rounded_find(device, w, h->stride * D);
 
+    if (operand_w)
+        return operand_w;
+    operand_w = operand(device, w, room, h->V * D);
     if (device->config.bf16)
         device->backend->zero(device, (char *)room + 2 * h->V * D,
                               2 * (size_t)((h->stride - h->V) * D));
@@ -264,7 +272,7 @@ void cuda_head_forward(struct device *device, const struct op_call *call)
     struct cutter cutter = {(char *)device->scratch, 0};
     struct head_room r = room_cut(device, &h, &cutter);
     const void *hidden = operand(device, tensor_f32(call->in[0]), r.hidden, h.N * h.D);
-    const void *w = head_operand(device, &h, tensor_f32(call->in[1]), r.w, h.D);
+    const void *w = head_operand(device, &h, h.w, r.w, h.D);
     const void *teacher = NULL, *teacher_w = NULL;
     float *dhidden = call->out[3] ? tensor_f32(call->out[3]) : NULL;
     float *dw = h.wants_gradient && call->in[1]->grad ? device_grad(device, call->in[1], NULL)
@@ -272,7 +280,7 @@ void cuda_head_forward(struct device *device, const struct op_call *call)
 
     if (h.teacher_D) {
         teacher = operand(device, tensor_f32(call->in[4]), r.teacher_hidden, h.N * h.teacher_D);
-        teacher_w = head_operand(device, &h, tensor_f32(call->in[5]), r.teacher_w, h.teacher_D);
+        teacher_w = head_operand(device, &h, h.teacher_w, r.teacher_w, h.teacher_D);
     }
     for (int64_t from = 0; from < h.N; from += h.chunk) {
         int64_t rows = (int64_t)min_u64((uint64_t)h.chunk, (uint64_t)(h.N - from));

@@ -222,21 +222,33 @@ static __global__ void round4_kernel(const float4 *from, uint2 *to, int64_t coun
     }
 }
 
-const void *operand(struct device *device, const float *from, void *room, int64_t count)
+void cuda_round(struct device *device, const float *from, void *to, int64_t count)
 {
-    if (!device->config.bf16)
-        return from;
-    if (count % 4 == 0 && (uintptr_t)from % 16 == 0) {
+    if (count % 4 == 0 && (uintptr_t)from % 16 == 0 && (uintptr_t)to % 8 == 0) {
         unsigned blocks = (unsigned)min_u64(blocks_for(count / 4, 256), 8192);
 
-        LAUNCH(device, round4_kernel, blocks, 256, 0, (const float4 *)from, (uint2 *)room,
+        LAUNCH(device, round4_kernel, blocks, 256, 0, (const float4 *)from, (uint2 *)to,
                count / 4);
     } else {
         unsigned blocks = (unsigned)min_u64(blocks_for(count, 256), 8192);
 
-        LAUNCH(device, round_kernel, blocks, 256, 0, from, (__nv_bfloat16 *)room, count);
+        LAUNCH(device, round_kernel, blocks, 256, 0, from, (__nv_bfloat16 *)to, count);
     }
+}
+
+const void *operand(struct device *device, const float *from, void *room, int64_t count)
+{
+    if (!device->config.bf16)
+        return from;
+    cuda_round(device, from, room, count);
     return room;
+}
+
+const void *weight_operand(struct device *device, const float *w, void *room, int64_t count)
+{
+    const void *copy = rounded_find(device, w, count);
+
+    return copy ? copy : operand(device, w, room, count);
 }
 
 /* Part p of a column is the sum of rows p, p + SUM_PARTS, ... in that order. */
@@ -276,7 +288,7 @@ void column_sums(struct device *device, const float *x, int64_t rows, int64_t co
     LAUNCH(device, column_add_kernel, width, 128, 0, room, columns, to);
 }
 
-/* Scratch of LINEAR, in order: x, w, dy as bf16; column sums. */
+/* Scratch of LINEAR, in order: x, w (without a copy), dy as bf16; column sums. */
 struct linear_room {
     void *x, *w, *dy;
     float *sums;
@@ -289,7 +301,8 @@ static struct linear_room linear_cut(const struct device *device, const struct o
     struct linear_room room;
 
     room.x = cut(cutter, operand_bytes(device, tensor_count(call->in[0])));
-    room.w = cut(cutter, operand_bytes(device, tensor_count(call->in[1])));
+    room.w = cut(cutter, weight_operand_bytes(device, tensor_f32(call->in[1]),
+                                              tensor_count(call->in[1])));
     room.dy = cut(cutter, operand_bytes(device, N * M));
     room.sums = (float *)cut(cutter, 4 * SUM_PARTS * (size_t)M);
     return room;
@@ -317,7 +330,7 @@ void cuda_linear_forward(struct device *device, const struct op_call *call)
     p.columns = M;
     p.inner = p.a_stride = p.b_stride = K;
     p.a = operand(device, tensor_f32(x), room.x, tensor_count(x));
-    p.b = operand(device, tensor_f32(w), room.w, tensor_count(w));
+    p.b = weight_operand(device, tensor_f32(w), room.w, tensor_count(w));
     p.c = tensor_f32(call->out[0]);
     p.c_stride = M;
     p.bias = b ? tensor_f32(b) : NULL;
@@ -341,7 +354,7 @@ void cuda_linear_backward(struct device *device, const struct op_call *call)
     if (x->grad) {
         p.rows = N;
         p.inner = M;
-        p.b = operand(device, tensor_f32(w), room.w, M * K);
+        p.b = weight_operand(device, tensor_f32(w), room.w, M * K);
         p.c = device_grad(device, x, &fresh);
         p.accumulates = !fresh;
         product_run(device, &p);
