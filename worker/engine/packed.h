@@ -13,9 +13,9 @@
  * all copies are dropped and no more are made.
  *
  * Where products take bf16 (device_config.bf16) a model has a copy of another kind: all its weights
- * rounded, in their order, 2 bytes each, made with the model and released with it. It is the operand
- * of every product with a weight, forward and backward. OP_ADAMW writes it in its own pass; after
- * every other write it is made anew at once, so a kernel that finds it need not ask its age. */
+ * rounded, in their order, 2 bytes each, made with the model and released with it. It is the
+ * operand of every product with a weight, forward and backward. OP_ADAMW writes it in its own
+ * pass; after every other write it is made anew at once, so a kernel need not ask its age. */
 #ifndef ATHANOR_ENGINE_PACKED_H
 #define ATHANOR_ENGINE_PACKED_H
 

@@ -183,9 +183,9 @@ static __global__ void row_kernel(struct head h, int64_t from, const float *z_al
         dz[i] = (item)0.0f;
 }
 
-/* The head as an operand. In bf16 it has rows up to the stride, so that products need not end at an
- * odd column: zeros in scratch; in the model's copy, whatever comes next there. Their logits are not
- * read, and their gradients are 0. */
+/* The head as an operand. In bf16 it has rows up to the stride, so that products need not end at
+ * an odd column: zeros in scratch; in the model's copy, whatever comes next there. Their logits
+ * are not read, and their gradients are 0. */
 static const void *head_operand(struct device *device, const struct head *h, const float *w,
                                 void *room, int64_t D)
 {
