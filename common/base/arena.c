@@ -89,6 +89,16 @@ void arena_reset(struct arena *arena)
     arena->used_bytes = 0;
 }
 
+void arena_join(struct arena *arena)
+{
+    size_t used_bytes = arena->used_bytes;
+    if (arena->block && arena->block->next) {
+        arena_done(arena);
+        block_add(arena, used_bytes);
+    }
+    arena_reset(arena);
+}
+
 void arena_done(struct arena *arena)
 {
     blocks_free(arena->block);

@@ -21,6 +21,9 @@ char *arena_strdup(struct arena *arena, const char *text);
 char *arena_printf(struct arena *arena, const char *format, ...) FORMAT(2, 3);
 /* Forgets all allocations; keeps the newest (largest) block for reuse. */
 void arena_reset(struct arena *arena);
+/* The same; what was taken in several blocks comes in one from now on, so that the same work again
+ * allocates nothing. */
+void arena_join(struct arena *arena);
 void arena_done(struct arena *arena);
 
 #endif

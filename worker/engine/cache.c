@@ -260,17 +260,17 @@ struct tensor *kv_cache_attend(struct tape *tape, struct kv_cache *cache, int64_
 static struct tensor *taken(struct tape *tape, const struct kv_cache *cache, int64_t T,
                             const int64_t *advance)
 {
-    int32_t *host = mem_array((size_t)cache->B, sizeof *host);
+    int32_t *host = tape_host(tape, cache->B, sizeof *host);
 
     for (int64_t b = 0; b < cache->B; b++)
         host[b] = (int32_t)(advance ? advance[b] : T);
-    return model_take_i32(tape, host, cache->B);
+    return tape_i32(tape, host, cache->B);
 }
 
 /* Positions go on from what is cached; padding past the context stays at its end. */
-static int32_t *next_positions(const struct kv_cache *cache, int64_t T)
+static int32_t *next_positions(struct tape *tape, const struct kv_cache *cache, int64_t T)
 {
-    int32_t *position = mem_array((size_t)(cache->B * T), sizeof *position);
+    int32_t *position = tape_host(tape, cache->B * T, sizeof *position);
     int32_t last = (int32_t)cache->model->config.context - 1;
 
     for (int64_t n = 0; n < cache->B * T; n++) {
@@ -299,19 +299,13 @@ int kv_cache_extend(struct tape *tape, struct kv_cache *cache, const int32_t *to
 {
     struct model_batch batch = {.B = cache->B, .T = T, .token = token};
     struct model_states states = {0};
-    int32_t *position;
-    int rc;
 
     if (check_room(cache, T, advance, err) < 0)
         return -1;
-    position = next_positions(cache, T);
-    batch.position = position;
+    batch.position = next_positions(tape, cache, T);
     cache->start = tape_i32(tape, cache->count, cache->B);
     cache->take = taken(tape, cache, T, advance);
-    rc = model_run(tape, cache->model, &batch, cache, &states, err);
-    tape_device(tape)->backend->finish(tape_device(tape));
-    mem_free(position);
-    if (rc < 0)
+    if (model_run(tape, cache->model, &batch, cache, &states, err) < 0)
         return -1;
     for (int64_t b = 0; b < cache->B; b++)
         cache->count[b] += (int32_t)(advance ? advance[b] : T);

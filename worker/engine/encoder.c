@@ -1,7 +1,6 @@
 /* encoder.c - see encoder.h. */
 #include "worker/engine/encoder.h"
 
-#include "common/base/mem.h"
 #include "worker/engine/models/table.h"
 
 #include <math.h>
@@ -9,8 +8,7 @@
 struct tensor *encoder_mean(struct tape *tape, const struct model_batch *batch,
                             struct tensor *hidden)
 {
-    int32_t *bound = mem_array((size_t)batch->B, 2 * sizeof *bound);
-    struct tensor *tensor;
+    int32_t *bound = tape_host(tape, 2 * batch->B, sizeof *bound);
 
     for (int64_t b = 0; b < batch->B; b++) {
         int64_t length = batch->length ? batch->length[b] : batch->T;
@@ -18,10 +16,7 @@ struct tensor *encoder_mean(struct tape *tape, const struct model_batch *batch,
         bound[2 * b] = (int32_t)(b * batch->T);
         bound[2 * b + 1] = (int32_t)(b * batch->T + length);
     }
-    tensor = tape_i32(tape, bound, 2 * batch->B);
-    tape_device(tape)->backend->finish(tape_device(tape));
-    mem_free(bound);
-    return op_pool(tape, hidden, tensor);
+    return op_pool(tape, hidden, tape_i32(tape, bound, 2 * batch->B));
 }
 
 /* x / |x| is the RMS norm with gain 1/sqrt(C): mean(x^2) = |x|^2 / C. */
@@ -34,12 +29,10 @@ struct tensor *encoder_unit(struct tape *tape, struct tensor *x)
     if (tape_failed(tape) || !x)
         return NULL;
     C = tensor_columns(x);
-    host = mem_array((size_t)C, sizeof *host);
+    host = tape_host(tape, C, sizeof *host);
     for (int64_t i = 0; i < C; i++)
         host[i] = (float)(1 / sqrt((double)C));
     gain = tape_f32(tape, host, 1, C);
-    tape_device(tape)->backend->finish(tape_device(tape));
-    mem_free(host);
     return gain ? op_rmsnorm(tape, x, gain, 1e-24) : NULL;
 }
 

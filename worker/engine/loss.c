@@ -7,8 +7,6 @@
 #include "worker/engine/ops.h"
 #include "worker/engine/packed.h"
 
-#include "common/base/mem.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -72,21 +70,13 @@ static bool row_counts(const struct loss_head *loss, int64_t n)
     return loss->target[n] >= 0 || (loss->divergence && loss->kd_weight[n] != 0);
 }
 
-static void chosen_done(struct chosen *chosen)
-{
-    mem_free(chosen->index);
-    mem_free(chosen->target);
-    mem_free(chosen->ce_weight);
-    mem_free(chosen->kd_weight);
-}
-
-static void choose_rows(const struct loss_head *loss, struct chosen *chosen)
+static void choose_rows(struct tape *tape, const struct loss_head *loss, struct chosen *chosen)
 {
     int64_t N = tensor_rows(loss->hidden);
 
-    *chosen = (struct chosen){.index = mem_array((size_t)N, 4), .target = mem_array((size_t)N, 4),
-                              .ce_weight = mem_array((size_t)N, 4),
-                              .kd_weight = mem_array((size_t)N, 4)};
+    *chosen = (struct chosen){.index = tape_host(tape, N, 4), .target = tape_host(tape, N, 4),
+                              .ce_weight = tape_host(tape, N, 4),
+                              .kd_weight = tape_host(tape, N, 4)};
     for (int64_t n = 0; n < N; n++) {
         int64_t at = chosen->count;
 
@@ -136,12 +126,13 @@ static void fill_call(struct tape *tape, const struct loss_head *loss, const str
 }
 
 /* Sums the terms in row order and spreads per-row results to where they were gathered from. */
-static void read_values(const struct op_call *call, const struct loss_head *loss,
-                        const struct chosen *chosen, struct loss_values *values)
+static void read_values(struct tape *tape, const struct op_call *call,
+                        const struct loss_head *loss, const struct chosen *chosen,
+                        struct loss_values *values)
 {
     size_t N = (size_t)tensor_rows(loss->hidden);
-    float *nll = mem_array((size_t)chosen->count, 4), *kd = mem_array((size_t)chosen->count, 4);
-    int32_t *argmax = mem_array((size_t)chosen->count, 4);
+    float *nll = tape_host(tape, chosen->count, 4), *kd = tape_host(tape, chosen->count, 4);
+    int32_t *argmax = tape_host(tape, chosen->count, 4);
 
     tensor_read(call->out[0], nll);
     tensor_read(call->out[1], kd);
@@ -163,9 +154,6 @@ static void read_values(const struct op_call *call, const struct loss_head *loss
         if (values->argmax)
             values->argmax[chosen->index[i]] = argmax[i];
     }
-    mem_free(nll);
-    mem_free(kd);
-    mem_free(argmax);
 }
 
 static void empty_values(const struct loss_head *loss, struct loss_values *values)
@@ -185,29 +173,24 @@ int loss_head(struct tape *tape, const struct loss_head *loss, struct loss_value
 {
     struct chosen chosen = {0};
     struct op_call call;
-    int rc = -1;
 
     if (tape_check(tape, err) < 0)
         return -1;
     if (check_loss(loss, err) < 0)
         return -1;
-    choose_rows(loss, &chosen);
+    choose_rows(tape, loss, &chosen);
     values->total = 0;
     if (chosen.count == 0) {
         empty_values(loss, values);
-        rc = 0;
-        goto out;
+        return 0;
     }
     fill_call(tape, loss, &chosen, &call);
     if (!tape_failed(tape))
         tape_run(tape, &call);
     if (tape_check(tape, err) < 0)
-        goto out;
-    read_values(&call, loss, &chosen, values);
-    rc = 0;
-out:
-    chosen_done(&chosen);
-    return rc;
+        return -1;
+    read_values(tape, &call, loss, &chosen, values);
+    return 0;
 }
 
 int loss_nll(struct tape *tape, struct tensor *hidden, struct tensor *head, const int32_t *target,

@@ -248,7 +248,7 @@ double model_alibi_slope(int64_t head, int64_t heads)
 /* -slope times how far a key is behind: by key minus query = r - before, or by distance r. */
 static struct tensor *alibi(struct tape *tape, int64_t heads, int64_t rows, int64_t before)
 {
-    float *host = mem_array((size_t)(rows * heads), sizeof *host);
+    float *host = tape_host(tape, rows * heads, sizeof *host);
 
     for (int64_t r = 0; r < rows; r++)
         for (int64_t h = 0; h < heads; h++) {
@@ -257,7 +257,7 @@ static struct tensor *alibi(struct tape *tape, int64_t heads, int64_t rows, int6
             host[r * heads + h] =
                 behind > 0 ? (float)(-model_alibi_slope(h, heads) * (double)behind) : 0;
         }
-    return model_take_f32(tape, host, rows, heads);
+    return tape_f32(tape, host, rows, heads);
 }
 
 struct tensor *model_first(struct tape *tape, const struct model *model,
@@ -268,14 +268,14 @@ struct tensor *model_first(struct tape *tape, const struct model *model,
 
     if (window == 0)
         return tape_i32(tape, batch->first, N);
-    host = mem_array((size_t)N, sizeof *host);
+    host = tape_host(tape, N, sizeof *host);
     for (int64_t n = 0; n < N; n++) {
         int32_t own = batch->first ? batch->first[n] : 0;
         int64_t start = n % batch->T + 1 - window;
 
         host[n] = start > own ? (int32_t)start : own;
     }
-    return model_take_i32(tape, host, N);
+    return tape_i32(tape, host, N);
 }
 
 struct tensor *model_drop(struct tape *tape, const struct model *model,
@@ -327,41 +327,22 @@ void model_remember(struct model_states *states, int64_t i, struct tensor *x)
         states->layer[i] = x;
 }
 
-struct tensor *model_take_f32(struct tape *tape, float *host, int64_t rows, int64_t columns)
-{
-    struct tensor *tensor = tape_f32(tape, host, rows, columns);
-
-    tape_device(tape)->backend->finish(tape_device(tape));
-    mem_free(host);
-    return tensor;
-}
-
 struct tensor *model_ones(struct tape *tape, int64_t C)
 {
-    float *host = mem_array((size_t)C, sizeof *host);
+    float *host = tape_host(tape, C, sizeof *host);
 
     for (int64_t i = 0; i < C; i++)
         host[i] = 1;
-    return model_take_f32(tape, host, 1, C);
+    return tape_f32(tape, host, 1, C);
 }
 
 struct tensor *model_causal_last(struct tape *tape, int64_t B, int64_t T)
 {
-    int32_t *host = mem_array((size_t)(B * T), sizeof *host);
+    int32_t *host = tape_host(tape, B * T, sizeof *host);
 
     for (int64_t n = 0; n < B * T; n++)
         host[n] = (int32_t)(n % T);
-    return model_take_i32(tape, host, B * T);
-}
-
-/* A tensor of the step from numbers that are freed here. */
-struct tensor *model_take_i32(struct tape *tape, int32_t *host, int64_t count)
-{
-    struct tensor *tensor = tape_i32(tape, host, count);
-
-    tape_device(tape)->backend->finish(tape_device(tape));
-    mem_free(host);
-    return tensor;
+    return tape_i32(tape, host, B * T);
 }
 
 struct tensor *model_last_by_length(struct tape *tape, const int32_t *length, int64_t B,
@@ -371,12 +352,12 @@ struct tensor *model_last_by_length(struct tape *tape, const int32_t *length, in
 
     if (!length)
         return NULL;
-    last = mem_array((size_t)(B * Tq), sizeof *last);
+    last = tape_host(tape, B * Tq, sizeof *last);
     for (int64_t n = 0; n < B * Tq; n++) {
         last[n] = length[n / Tq] - 1;
         CHECK(last[n] >= 0 && last[n] < Tk);
     }
-    return model_take_i32(tape, last, B * Tq);
+    return tape_i32(tape, last, B * Tq);
 }
 
 struct tensor *model_attend_heads(struct tape *tape, const struct model_batch *batch,
@@ -403,16 +384,16 @@ struct tensor *model_types(struct tape *tape, const struct model_batch *batch)
 
     if (batch->type)
         return tape_i32(tape, batch->type, N);
-    return model_take_i32(tape, mem_zalloc((size_t)N * sizeof(int32_t)), N);
+    return tape_i32(tape, tape_host(tape, N, sizeof(int32_t)), N);
 }
 
 struct tensor *model_first_rows(struct tape *tape, const struct model_batch *batch)
 {
-    int32_t *row = mem_array((size_t)batch->B, sizeof *row);
+    int32_t *row = tape_host(tape, batch->B, sizeof *row);
 
     for (int64_t b = 0; b < batch->B; b++)
         row[b] = (int32_t)(b * batch->T);
-    return model_take_i32(tape, row, batch->B);
+    return tape_i32(tape, row, batch->B);
 }
 
 struct tensor *model_positions(struct tape *tape, const struct model_batch *batch)
@@ -422,10 +403,10 @@ struct tensor *model_positions(struct tape *tape, const struct model_batch *batc
 
     if (batch->position)
         return tape_i32(tape, batch->position, N);
-    position = mem_array((size_t)N, sizeof *position);
+    position = tape_host(tape, N, sizeof *position);
     for (int64_t n = 0; n < N; n++)
         position[n] = (int32_t)(n % batch->T);
-    return model_take_i32(tape, position, N);
+    return tape_i32(tape, position, N);
 }
 
 int64_t model_places_before(const struct model_config *config)
@@ -441,10 +422,10 @@ struct tensor *model_places(struct tape *tape, const struct model *model,
 
     if (before == 0)
         return model_positions(tape, batch);
-    place = mem_array((size_t)N, sizeof *place);
+    place = tape_host(tape, N, sizeof *place);
     for (int64_t n = 0; n < N; n++)
         place[n] = before + (batch->position ? batch->position[n] : (int32_t)(n % batch->T));
-    return model_take_i32(tape, place, N);
+    return tape_i32(tape, place, N);
 }
 
 static int refuse_cell(const char *what, int32_t value, int64_t n, int64_t T, int64_t least,

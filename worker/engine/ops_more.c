@@ -2,8 +2,6 @@
 #include "worker/engine/comm.h"
 #include "worker/engine/ops.h"
 
-#include "common/base/mem.h"
-
 #include <math.h>
 
 static struct tensor *run(struct tape *tape, struct op_call *call)
@@ -73,14 +71,14 @@ struct tensor *op_dropout(struct tape *tape, struct tensor *x, double p, uint64_
 }
 
 /* f and P of all ranks in place of these tokens' own, and the numbers that follow from them. */
-static void share_loads(struct comm *comm, struct route *route)
+static void share_loads(struct tape *tape, struct comm *comm, struct route *route)
 {
     int64_t E = route->experts;
     float *loads, stats[ROUTE_STATS], aux = 0, most = 0;
 
     if (!comm || comm->size == 1)
         return;
-    loads = mem_array(2 * (size_t)E, sizeof *loads);
+    loads = tape_host(tape, 2 * E, sizeof *loads);
     tensor_read(route->loads, loads);
     tensor_read(route->stats, stats);
     comm_sum_f32(comm, loads, 2 * E);
@@ -94,8 +92,6 @@ static void share_loads(struct comm *comm, struct route *route)
     stats[ROUTE_STAT_HIGHEST_LOAD] = most * (float)E;
     tensor_write(route->loads, loads);
     tensor_write(route->stats, stats);
-    route->loads->device->backend->finish(route->loads->device);
-    mem_free(loads);
 }
 
 bool op_route(struct tape *tape, struct tensor *logits, const struct route_config *config,
@@ -123,7 +119,7 @@ bool op_route(struct tape *tape, struct tensor *logits, const struct route_confi
         return false;
     *out = (struct route){call.out[0], call.out[1], call.out[2], call.out[3], call.out[4],
                           call.out[5], starts - 1, config->choices};
-    share_loads(config->comm, out);
+    share_loads(tape, config->comm, out);
     return true;
 }
 
@@ -189,7 +185,7 @@ bool op_spread(struct tape *tape, const struct route *route, struct spread *out)
         return false;
     comm = comm ? comm : &alone;
     cells = E * comm->size;
-    host = mem_array((size_t)(cells + 2 * E + 1), sizeof *host);
+    host = tape_host(tape, cells + 2 * E + 1, sizeof *host);
     counts = host + E + 1; /* behind the starts: this rank's counts, then all of them */
     tensor_read(route->starts, host);
     for (int64_t e = 0; e < E; e++)
@@ -201,7 +197,6 @@ bool op_spread(struct tape *tape, const struct route *route, struct spread *out)
     out->counts = tape_i32(tape, counts + E, cells);
     out->here = (struct route){.starts = tape_i32(tape, host, to - from + 1),
                                .experts = to - from, .choices = route->choices};
-    mem_free(host);
     return !tape_failed(tape);
 }
 

@@ -90,6 +90,10 @@ int optim_new_shared(struct reducer *reducer, struct model *model,
     optim->model = model;
     optim->reducer = reducer;
     set_defaults(&optim->config);
+    if (reducer && reducer_comm(reducer)->size > 1)
+        optim->squares = mem_array((size_t)(reducer_bucket_count(reducer) + 1) *
+                                       (size_t)(1 + reducer_comm(reducer)->size),
+                                   sizeof *optim->squares);
     count = (int64_t)max_u64((uint64_t)hold(optim), 1); /* a rank may hold nothing */
     if (make_state(model, count, &optim->m, err) < 0 ||
         make_state(model, count, &optim->v, err) < 0 ||
@@ -116,6 +120,7 @@ void optim_free(struct optim *optim)
     device_release(optim->model->device, optim->v.values, 4 * (size_t)tensor_count(&optim->v));
     device_release(optim->model->device, optim->square.values, 4);
     mem_free(optim->held);
+    mem_free(optim->squares);
     mem_free(optim);
 }
 
@@ -155,8 +160,7 @@ static int shared_squares(struct optim *optim, double *out, struct err *err)
 {
     struct comm *comm = reducer_comm(optim->reducer);
     int64_t buckets = reducer_bucket_count(optim->reducer), count = buckets + 1, from, to;
-    double *own = mem_array((size_t)count * (size_t)(1 + comm->size), sizeof *own);
-    double *all = own + count;
+    double *own = optim->squares, *all = own + count;
     int rc = squares_of(optim, optim->model->flat_count - optim->model->own_count,
                         optim->model->own_count, &own[buckets], err);
 
@@ -169,15 +173,12 @@ static int shared_squares(struct optim *optim, double *out, struct err *err)
     *out = 0;
     for (int64_t i = 0; i < count * comm->size; i++)
         *out += all[i];
-    mem_free(own);
     return rc;
 }
 
 static int gradient_norm(struct optim *optim, double *out, struct err *err)
 {
-    bool is_shared = optim->reducer && reducer_comm(optim->reducer)->size > 1;
-
-    if ((is_shared ? shared_squares(optim, out, err)
+    if ((optim->squares ? shared_squares(optim, out, err)
                    : squares_of(optim, 0, optim->model->flat_count, out, err)) < 0)
         return -1;
     *out = sqrt(*out);

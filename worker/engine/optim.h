@@ -31,6 +31,7 @@ struct optim {
     struct tensor v;
     int64_t step;    /* updates done; restored together with m and v */
     struct tensor square; /* (1): scratch of the norm */
+    double *squares;      /* NULL, or of all ranks: scratch of the norm */
 };
 
 /* Errors: ERR_MEMORY, ERR_INVALID. */

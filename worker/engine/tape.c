@@ -6,6 +6,7 @@
  * recompute, forward gives to that list too, block by block, and takes from it. */
 #include "worker/engine/tape.h"
 
+#include "common/base/arena.h"
 #include "common/base/mem.h"
 
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #define ALIGN_BYTES ((size_t)256) /* what GPU loads want; more than any host needs */
 #define BLOCK_BYTES_LEAST ((size_t)1 << 20)
 #define TENSORS_PER_CHUNK 256
+#define SEED_FLOATS ((int64_t)1 << 20) /* of a gradient from outside at a time */
 
 struct block {
     void *memory;
@@ -46,6 +48,7 @@ struct tape {
     size_t call_count, call_capacity;
     struct spare *spare;
     size_t spare_count, spare_capacity;
+    struct arena host;
     bool recomputes;
     size_t marked; /* call_count at the last mark */
     struct segment *segment;
@@ -89,6 +92,7 @@ void tape_free(struct tape *tape)
     mem_free(tape->call);
     mem_free(tape->spare);
     mem_free(tape->segment);
+    arena_done(&tape->host);
     mem_free(tape);
 }
 
@@ -152,6 +156,7 @@ void tape_reset(struct tape *tape)
     tape->spare_count = 0;
     tape->segment_count = 0;
     tape->watcher = NULL;
+    arena_join(&tape->host);
     if (tape->block_count > 1)
         join_blocks(tape);
 }
@@ -303,6 +308,12 @@ struct tensor *tape_f32(struct tape *tape, const float *host, int64_t rows, int6
     return tensor;
 }
 
+void *tape_host(struct tape *tape, int64_t count, size_t item_bytes)
+{
+    CHECK(count >= 0 && (size_t)count <= SIZE_MAX / 4 / item_bytes);
+    return arena_alloc(&tape->host, (size_t)count * item_bytes);
+}
+
 void tape_recompute(struct tape *tape, bool blocks)
 {
     CHECK(tape->mode == TAPE_TRAIN || !blocks);
@@ -429,14 +440,19 @@ void tape_seed(struct tape *tape, struct tensor *tensor, const float *host_grad)
     if (tape->failed || !tensor || !tensor->wants_grad || !give_grad(tape, tensor))
         return;
     count = tensor_count(tensor);
-    sum = mem_array((size_t)count, sizeof *sum);
-    tensor_read_grad(tensor, sum);
-    for (int64_t i = 0; i < count; i++)
-        sum[i] += host_grad[i];
-    device->backend->from_host(device, tensor->grad, sum, 4 * (size_t)count);
-    device->backend->finish(device);
-    tensor->grad_ready = true;
-    mem_free(sum);
+    if (!tensor->grad_ready) {
+        device->backend->from_host(device, tensor->grad, host_grad, 4 * (size_t)count);
+        tensor->grad_ready = true;
+        return;
+    }
+    sum = tape_host(tape, count < SEED_FLOATS ? count : SEED_FLOATS, sizeof *sum);
+    for (int64_t at = 0, part; at < count; at += part) {
+        part = count - at < SEED_FLOATS ? count - at : SEED_FLOATS;
+        device->backend->to_host(device, sum, tensor->grad + at, 4 * (size_t)part);
+        for (int64_t i = 0; i < part; i++)
+            sum[i] += host_grad[at + i];
+        device->backend->from_host(device, tensor->grad + at, sum, 4 * (size_t)part);
+    }
 }
 
 /* What all ranks do together, and what has a loss of its own, even if no other depends on it. */

@@ -2,8 +2,8 @@
  *
  * A tape owns the activations of one step in an arena of device memory. The first step
  * grows the arena; tape_reset then joins it into one block of the size that was needed, so
- * later steps allocate nothing. In backward, what an op's gradient no longer needs is used
- * again for the gradients of earlier ops.
+ * later steps allocate nothing, on the host neither (tape_host). In backward, what an op's
+ * gradient no longer needs is used again for the gradients of earlier ops.
  *
  * Failure is sticky: after the first one (out of memory) ops do nothing and return NULL,
  * NULL inputs are ignored, and tape_check reports it. So a model reads without checks.
@@ -55,6 +55,10 @@ struct tensor *tape_matrix(struct tape *tape, int64_t rows, int64_t columns);
 /* Host numbers into the step. NULL stays NULL (an absent optional input). */
 struct tensor *tape_i32(struct tape *tape, const int32_t *host, int64_t count);
 struct tensor *tape_f32(struct tape *tape, const float *host, int64_t rows, int64_t columns);
+
+/* Zeroed room on the host for what is worked out before it goes into the step; gone at the next
+ * tape_reset. As the arena it is planned in the first step. Never NULL. */
+void *tape_host(struct tape *tape, int64_t count, size_t item_bytes);
 
 /* Adds a gradient that the caller computed (rows*columns floats on the host) to a hidden
  * tensor: any loss on hidden states, from outside. Call before tape_backward. */

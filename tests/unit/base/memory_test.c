@@ -165,6 +165,25 @@ static void a_reset_arena_reuses_its_memory_and_zeroes_it_again(void **state)
     arena_done(&arena);
 }
 
+/* 20 times 2,000 bytes, of which a first block holds two: joined, they lie side by side. */
+static void a_joined_arena_gives_the_next_round_from_one_block(void **state)
+{
+    (void)state;
+    struct arena arena = {0};
+    for (int round = 0; round < 3; round++) {
+        char *first = arena_alloc(&arena, 2000), *last = first;
+        assert_int_equal(first[0] | first[1999], 0);
+        memset(first, 1, 2000);
+        for (int i = 1; i < 20; i++)
+            last = arena_alloc(&arena, 2000);
+        assert_true(round == 0 || last - first == 19 * 2000);
+        arena_join(&arena);
+        assert_int_equal(arena.used_bytes, 0);
+    }
+    arena_done(&arena);
+    arena_join(&arena); /* empty */
+}
+
 /* ---- err -------------------------------------------------------------------------------- */
 
 static void an_error_gathers_context_and_keeps_its_kind(void **state)
@@ -256,6 +275,7 @@ int main(void)
         cmocka_unit_test(dropping_more_than_there_is_ends_the_process),
         cmocka_unit_test(allocations_are_aligned_zeroed_and_apart),
         cmocka_unit_test(an_arena_gives_blocks_larger_than_its_own),
+        cmocka_unit_test(a_joined_arena_gives_the_next_round_from_one_block),
         cmocka_unit_test(a_reset_arena_reuses_its_memory_and_zeroes_it_again),
         cmocka_unit_test(an_error_gathers_context_and_keeps_its_kind),
         cmocka_unit_test(a_long_error_ends_in_an_ellipsis),

@@ -7,8 +7,6 @@
 #include "worker/engine/encoder.h"
 #include "worker/engine/models/table.h"
 
-#include "common/base/mem.h"
-
 #include <math.h>
 
 enum {
@@ -84,8 +82,7 @@ double kona_frequency(int64_t i, int64_t count)
 static struct tensor *timing(struct tape *tape, const struct model *model, int64_t T)
 {
     int64_t C = model->config.width / 2, count = C / 2;
-    float *host = mem_array((size_t)(T * C), sizeof *host);
-    struct tensor *table;
+    float *host = tape_host(tape, T * C, sizeof *host);
 
     for (int64_t p = 0; p < T; p++)
         for (int64_t i = 0; i < count; i++) {
@@ -94,10 +91,7 @@ static struct tensor *timing(struct tape *tape, const struct model *model, int64
             host[p * C + i] = (float)sin(angle);
             host[p * C + count + i] = (float)cos(angle);
         }
-    table = tape_f32(tape, host, T, C);
-    tape_device(tape)->backend->finish(tape_device(tape));
-    mem_free(host);
-    return table;
+    return tape_f32(tape, host, T, C);
 }
 
 static void kona_forward(struct tape *tape, const struct model *model,

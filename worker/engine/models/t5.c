@@ -5,8 +5,6 @@
 #include "worker/engine/cache.h"
 #include "worker/engine/models/table.h"
 
-#include "common/base/mem.h"
-
 #include <math.h>
 #include <stdlib.h>
 
@@ -95,11 +93,11 @@ static int32_t bucket_of(const struct model_config *c, int64_t relative, bool bo
 static struct tensor *biases(struct tape *tape, const struct model *model, int row, int64_t T,
                              bool both_ways)
 {
-    int32_t *host = mem_array((size_t)(2 * T - 1), sizeof *host);
+    int32_t *host = tape_host(tape, 2 * T - 1, sizeof *host);
 
     for (int64_t r = 0; r < 2 * T - 1; r++)
         host[r] = bucket_of(&model->config, r - (T - 1), both_ways);
-    return op_embed(tape, model_take_i32(tape, host, 2 * T - 1), NULL, model_before(model, row),
+    return op_embed(tape, tape_i32(tape, host, 2 * T - 1), NULL, model_before(model, row),
                     NULL);
 }
 
@@ -108,11 +106,11 @@ static struct tensor *biases_cached(struct tape *tape, const struct model *model
                                     const struct kv_cache *cache)
 {
     int64_t count = kv_cache_capacity(cache);
-    int32_t *host = mem_array((size_t)count, sizeof *host);
+    int32_t *host = tape_host(tape, count, sizeof *host);
 
     for (int64_t r = 0; r < count; r++)
         host[r] = bucket_of(&model->config, -r, false);
-    return op_embed(tape, model_take_i32(tape, host, count), NULL,
+    return op_embed(tape, tape_i32(tape, host, count), NULL,
                     model_before(model, DECODER_BIAS), NULL);
 }
 

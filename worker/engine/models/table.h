@@ -192,8 +192,6 @@ int model_run(struct tape *tape, const struct model *model, const struct model_b
 /* Constants of a step: C ones; the row 0..T-1 of each token, for causal op_attend. */
 struct tensor *model_ones(struct tape *tape, int64_t C);
 struct tensor *model_causal_last(struct tape *tape, int64_t B, int64_t T);
-struct tensor *model_take_f32(struct tape *tape, float *host, int64_t rows, int64_t columns);
-struct tensor *model_take_i32(struct tape *tape, int32_t *host, int64_t count);
 
 /* cache.c: one layer through a cache. Each layer keeps up to CACHE_KEPT tensors. */
 #define CACHE_KEPT 3

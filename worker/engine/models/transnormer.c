@@ -6,8 +6,6 @@
 #include "worker/engine/cache.h"
 #include "worker/engine/models/table.h"
 
-#include "common/base/mem.h"
-
 #include <math.h>
 
 enum { EMBED };
@@ -54,11 +52,11 @@ static double slope_of(const struct model_config *c, int64_t layer, int64_t h)
 
 static struct tensor *slopes(struct tape *tape, const struct model_config *c, int64_t layer)
 {
-    float *host = mem_array((size_t)c->heads, sizeof *host);
+    float *host = tape_host(tape, c->heads, sizeof *host);
 
     for (int64_t h = 0; h < c->heads; h++)
         host[h] = (float)slope_of(c, layer, h);
-    return model_take_f32(tape, host, 1, c->heads);
+    return tape_f32(tape, host, 1, c->heads);
 }
 
 /* What all blocks of one batch share. */
