@@ -337,6 +337,242 @@ static void filters_of_bloom_and_mixing_do_not_depend_on_the_ranks(void **state)
     json_decref(card);
 }
 
+/* ---- mixing by conditions ---------------------------------------------------------------- */
+
+/* Lines of the files of blocks of a job, as an array. */
+static json_t *block_lines(const struct place *place, const char *job)
+{
+    char *folder = job_path(place, job, "/web"), *bytes;
+    struct dirent **names;
+    int count = scandir(folder, &names, is_no_dot, alphasort);
+    json_t *all = json_array();
+    size_t length;
+
+    assert_true(count > 0);
+    for (int i = 0; i < count; i++) {
+        char *path = mem_printf("%s/%s", folder, names[i]->d_name);
+        bool lines = strstr(path, ".jsonl") != NULL, head = true;
+        OK(file_read(path, 1 << 26, &bytes, &length, &fixture_err));
+        for (char *rest = bytes, *line; lines && (line = strsep(&rest, "\n")); head = false)
+            if (*line && !head)
+                json_array_append_new(all, json_loads(line, 0, NULL));
+        mem_free(bytes);
+        mem_free(path);
+        free(names[i]);
+    }
+    free(names);
+    mem_free(folder);
+    return all;
+}
+
+static bool is_in(const json_t *line, const char *name, const char *text)
+{
+    return strcmp(json_string_value(json_object_get(line, name)), text) == 0;
+}
+
+/* Every kept document by the same conditions in C, from the lines that tell its attributes. */
+static void conditions_choose_documents_by_what_the_stages_wrote(void **state)
+{
+    static const char more[] =
+        ", \"mix_include\": [\"source = 'books'\", \"gopher.required >= 84 and (bytes < "
+        "1550 or paragraphs_cut = 1)\"], "
+        "\"mix_exclude\": [\"word_length > 4 or not pii = 0\", \"paragraphs_cut > 0\", "
+        "\"source = books and (top_2 > 0.012 or quoted)\"]";
+    struct place *place = *state;
+    json_int_t out[4] = {0};
+    struct buf every = {0};
+    json_t *lines = block_lines(place, "one-rank"), *line, *told;
+    const char *name;
+    size_t i;
+
+    json_array_foreach(lines, i, line) {
+        const json_t *attributes = json_object_get(line, "attributes");
+        const json_t *edits = json_object_get(line, "edits");
+        double bytes = json_number_value(json_object_get(line, "bytes"));
+        bool books = is_in(line, "source", "books");
+        if (!is_in(line, "verdict", "kept"))
+            continue;
+        bool cut = json_object_get(edits, "paragraphs_cut") != NULL;
+        if (!books && !(json_number_value(json_object_get(attributes, "required")) >= 84 &&
+                        (bytes < 1550 || cut)))
+            out[0]++;
+        else if (json_number_value(json_object_get(attributes, "word_length")) > 4 ||
+                 json_number_value(json_object_get(attributes, "pii")) != 0)
+            out[1]++;
+        else if (cut)
+            out[2]++;
+        else if (books && json_number_value(json_object_get(attributes, "top_2")) > 0.012)
+            out[3]++;
+        json_object_foreach((json_t *)attributes, name, told) {
+            struct buf once = {0};
+            buf_printf(&once, " %s ", name);
+            if (!strstr(buf_text(&every), once.bytes))
+                buf_printf(&every, "%s%s", every.length ? "or" : "", once.bytes);
+            buf_done(&once);
+        }
+    }
+    json_decref(lines);
+    char *said = mem_strdup(more), *quoted = strstr(said, " or quoted");
+    memset(quoted, ' ', strlen(" or quoted"));
+    run_dolma(place, "conditions", 1, said);
+    json_t *card = card_of(place, "conditions"), *web = json_object_get(card, "web");
+    print_message("left out: %d %d %d %d\n", (int)out[0], (int)out[1], (int)out[2], (int)out[3]);
+    assert_int_equal(filter_count(card, "mix_include"), out[0]);
+    assert_int_equal(filter_count(card, "mix_exclude_1"), out[1]);
+    assert_int_equal(filter_count(card, "mix_exclude_2"), out[2]);
+    assert_int_equal(filter_count(card, "mix_exclude_3"), out[3]);
+    assert_true(out[0] && out[1] && out[2] && out[3]);
+    assert_int_equal(filter_count(card, "kept"),
+                     PROSE + 2 - out[0] - out[1] - out[2] - out[3]);
+    assert_int_equal(json_array_size(json_object_get(web, "filters")),
+                     ARRAY_COUNT(planted) + 1 + 4);
+    json_decref(card);
+    mem_free(said);
+    /* Every attribute that was written can be asked for. */
+    said = mem_printf(", \"mix_include\": [\"%s\"]", every.bytes);
+    run_dolma(place, "every-attribute", 1, said);
+    card = card_of(place, "every-attribute");
+    assert_int_equal(filter_count(card, "kept"), PROSE + 2);
+    json_decref(card);
+    mem_free(said);
+    buf_done(&every);
+    /* One that no stage writes can not, and the log says where it stands. */
+    char *spec = dolma_spec(place, more), *text, *log = job_path(place, "wrong", ".log");
+    struct job_run job = {.name = "wrong", .spec = spec, .may_fail = true};
+    size_t length;
+    assert_int_not_equal(run_job_in(place, &job, NULL), 0);
+    OK(file_read(log, 1 << 20, &text, &length, &fixture_err));
+    assert_non_null(strstr(text, "params.mix_exclude: 'source = books and (top_2 > 0.012 or "
+                                 "quoted)': column 38: 'quoted' is nothing"));
+    mem_free(text);
+    mem_free(log);
+    mem_free(spec);
+}
+
+/* ---- paragraphs by their n-grams --------------------------------------------------------- */
+
+#define GRAM_DOCUMENTS  60
+#define GRAM_PARAGRAPHS 4
+
+/* The words of a paragraph, from a small alphabet. */
+static size_t gram_words(uint64_t document, uint64_t paragraph, char words[16])
+{
+    size_t count = rng_at(71, document, paragraph) % 13;
+
+    for (size_t i = 0; i < count; i++)
+        words[i] = (char)('a' + rng_at(72, 100 * document + paragraph, i) % 5);
+    words[count] = 0;
+    return count;
+}
+
+static void put_gram_paragraph(struct buf *out, const char *words)
+{
+    for (; *words; words++)
+        buf_printf(out, "%s%c%c", out->length && out->bytes[out->length - 1] != '\n' ? "  " : " ",
+                   *words, *words);
+    buf_puts(out, "\n");
+}
+
+struct told {
+    char *items[8192];
+    size_t count;
+};
+
+static bool was_told(struct told *told, char *key)
+{
+    for (size_t i = 0; i < told->count; i++)
+        if (strcmp(told->items[i], key) == 0) {
+            mem_free(key);
+            return true;
+        }
+    assert_true(told->count < ARRAY_COUNT(told->items));
+    told->items[told->count++] = key;
+    return false;
+}
+
+/* The definition, word for word: what came before is in a list of texts. */
+static bool is_cut(struct told *told, const char *words, size_t count, size_t n, size_t stride,
+                   double overlap)
+{
+    size_t grams = 0, known = 0;
+
+    for (size_t i = 0; i + n <= count; i += stride)
+        grams++;
+    if (grams < 2)
+        return was_told(told, mem_printf("whole %s", words));
+    for (size_t i = 0; i + n <= count; i += stride)
+        known += was_told(told, mem_strndup(words + i, n));
+    return known > 0 && (double)known / (double)grams >= overlap;
+}
+
+static void paragraphs_are_cut_by_the_share_of_their_n_grams_that_was_seen(void **state)
+{
+    static const struct {
+        unsigned n, stride;
+        double overlap;
+        const char *more;
+        int ranks;
+    } jobs[] = {{4, 2, 0.5, "", 1}, {4, 2, 0.5, ", \"dedup\": \"bloom\", \"bloom_n\": 10000", 3},
+                {5, 1, 1, "", 3},   {3, 3, 0, "", 1}};
+    struct place *place = *state;
+    struct buf out = {0}, text = {0};
+    char *path = job_path(place, "grams", ".jsonl"), words[16], id[32];
+
+    for (uint64_t d = 0; d < GRAM_DOCUMENTS; d++) {
+        buf_clear(&text);
+        for (uint64_t p = 0; p < GRAM_PARAGRAPHS; p++)
+            if (gram_words(d, p, words) > 0)
+                put_gram_paragraph(&text, words);
+        snprintf(id, sizeof id, "g%d", (int)d);
+        put(&out, id, "web", NULL, buf_text(&text));
+    }
+    OK(file_replace(path, out.bytes, out.length, 0644, &fixture_err));
+    for (size_t j = 0; j < ARRAY_COUNT(jobs); j++) {
+        struct told told = {.count = 0};
+        json_int_t cut = 0;
+        char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {\"name\": "
+                                "\"clean\", \"documents\": [\"%s\"], \"stages\": [\"paragraph\"], "
+                                "\"vocab_size\": 300, \"block_bytes\": 4096, \"dedup_ngram\": %u, "
+                                "\"dedup_stride\": %u, \"dedup_overlap\": %g%s}",
+                                path, jobs[j].n, jobs[j].stride, jobs[j].overlap, jobs[j].more);
+        snprintf(id, sizeof id, "grams-%zu", j);
+        struct job_run job = {.name = id, .spec = spec, .ranks = jobs[j].ranks};
+        run_job_in(place, &job, NULL);
+        buf_clear(&out);
+        for (uint64_t d = 0; d < GRAM_DOCUMENTS; d++) {
+            buf_clear(&text);
+            for (uint64_t p = 0; p < GRAM_PARAGRAPHS; p++) {
+                size_t count = gram_words(d, p, words);
+                bool gone = count && is_cut(&told, words, count, jobs[j].n, jobs[j].stride,
+                                            jobs[j].overlap);
+                cut += gone;
+                if (count && !gone)
+                    put_gram_paragraph(&text, words);
+            }
+            if (text.length)
+                buf_printf(&out, "g%d %s", (int)d, text.bytes);
+        }
+        struct buf kept = {0};
+        json_t *lines = block_lines(place, id), *line;
+        size_t i;
+        json_array_foreach(lines, i, line)
+            if (is_in(line, "verdict", "kept"))
+                buf_printf(&kept, "%s %s", json_string_value(json_object_get(line, "id")),
+                           json_string_value(json_object_get(line, "text")));
+        assert_string_equal(kept.bytes, out.bytes);
+        print_message("%u-grams: %d paragraphs cut\n", jobs[j].n, (int)cut);
+        assert_true(cut > 5);
+        json_decref(lines);
+        buf_done(&kept);
+        for (size_t k = 0; k < told.count; k++)
+            mem_free(told.items[k]);
+        mem_free(spec);
+    }
+    buf_done(&out);
+    buf_done(&text);
+    mem_free(path);
+}
+
 static void a_common_eval_set_and_a_malformed_line_end_a_strict_job(void **state)
 {
     static const struct {
@@ -893,6 +1129,8 @@ int main(void)
         cmocka_unit_test(any_number_of_ranks_gives_the_same_bytes),
         cmocka_unit_test(a_killed_run_goes_on_to_the_same_bytes),
         cmocka_unit_test(filters_of_bloom_and_mixing_do_not_depend_on_the_ranks),
+        cmocka_unit_test(conditions_choose_documents_by_what_the_stages_wrote),
+        cmocka_unit_test(paragraphs_are_cut_by_the_share_of_their_n_grams_that_was_seen),
         cmocka_unit_test(a_common_eval_set_and_a_malformed_line_end_a_strict_job),
         cmocka_unit_test(near_copies_and_shared_passages_are_found_and_then_there_are_none),
         cmocka_unit_test(pages_of_archives_are_documents_on_any_number_of_ranks),

@@ -20,6 +20,7 @@ void block_item_done(struct block_item *item)
     mem_free(item->source);
     mem_free(item->where);
     mem_free(item->text);
+    json_decref(item->attributes);
     *item = (struct block_item){0};
 }
 
@@ -40,6 +41,8 @@ static int take_fields(const struct web *web, const json_t *root, struct block_i
         return err_set(err, ERR_PROTOCOL, "no verdict that is known");
     if (!json_is_string(text))
         text = json_object_get(root, "excerpt");
+    if (json_is_object(json_object_get(root, "attributes")))
+        out->attributes = json_incref(json_object_get(root, "attributes"));
     out->id = text_of(root, "id");
     out->source = text_of(root, "source");
     out->where = text_of(root, "where");

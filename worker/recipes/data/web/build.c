@@ -8,6 +8,7 @@
 #include "common/base/rng.h"
 #include "worker/recipes/data/web/chars.h"
 #include "worker/recipes/data/web/group.h"
+#include "worker/recipes/data/web/mixing.h"
 #include "worker/recipes/data/web/sorting.h"
 #include "worker/recipes/data/web/web.h"
 
@@ -255,6 +256,8 @@ static int take_item(void *argument, size_t block, size_t index, struct block_it
 
     if (item->verdict == FILTER_KEPT)
         apply_group(build, number, item);
+    if (item->verdict == FILTER_KEPT)
+        item->verdict = mixing_judge(build->web->mixing, item);
     if (item->verdict == FILTER_KEPT) {
         copies = copies_of(build, source, item->id);
         item->verdict = copies ? FILTER_KEPT : FILTER_SAMPLED;

@@ -1,4 +1,5 @@
 /* names.c - filters, stages and edits by name; see web.h. */
+#include "worker/recipes/data/web/mixing.h"
 #include "worker/recipes/data/web/web.h"
 
 #include <math.h>
@@ -37,9 +38,10 @@ const char *web_filter_name(const struct web *web, enum filter filter)
 const char *web_filter_rule(const struct web *web, enum filter filter)
 {
     const struct scorer *scorer = scorer_of(web, filter);
+    const char *excluded = web ? mixing_rule(web->mixing, filter) : NULL;
 
     CHECK(filter < FILTER_END);
-    return scorer ? scorer->rule : filters[filter].rule;
+    return scorer ? scorer->rule : excluded ? excluded : filters[filter].rule;
 }
 
 enum filter web_filter_find(const struct web *web, const char *name)

@@ -40,6 +40,14 @@
     {"bloom_n", PARAM_INT, "0", 0, 9e15, NULL, "units that a Bloom filter is made for"}, \
     {"bloom_p", PARAM_FLOAT, "1e-6", 1e-18, 0.1, NULL, "its false positive rate"}, \
     {"bloom_k_max", PARAM_INT, "32", 1, 64, NULL, "its most hashes"}, \
+    {"dedup_ngram", PARAM_INT, "0", 0, 64, NULL, \
+     "the stage paragraph looks for n-grams of this many words instead of whole paragraphs; " \
+     "0: off"}, \
+    {"dedup_stride", PARAM_INT, "1", 1, 1e6, NULL, \
+     "words from one of its n-grams to the next"}, \
+    {"dedup_overlap", PARAM_FLOAT, "1.0", 0, 1, NULL, \
+     "share of a paragraph's n-grams that must have been seen for it to be cut; 0: one is " \
+     "enough"}, \
     {"normalise", PARAM_CHOICE, NORMALISE, 0, 0, "exact|words", \
      "what two equal paragraphs or documents share: their bytes, or their words in lower case"}, \
     {"decontaminate", PARAM_LIST, "", 0, 0, NULL, \
@@ -85,6 +93,11 @@
      "share to keep of clusters by their numbers, each CLUSTER=RATE; before cluster_drop_pct"}, \
     {"mix", PARAM_LIST, "", 0, 0, NULL, \
      "documents of a source to take, each SOURCE=RATE: 0.5 is every other one, 2 each twice"}, \
+    {"mix_include", PARAM_LIST, "", 0, 0, NULL, \
+     "conditions such as 'words >= 80 and (language > 0.7 or source = books)': only documents " \
+     "that meet one of them are taken; measures, scorers, topic, source, id, bytes, edits"}, \
+    {"mix_exclude", PARAM_LIST, "", 0, 0, NULL, \
+     "conditions of the same form: documents that meet one of them are left out"}, \
     {"card_samples", PARAM_INT, "5", 0, 20, NULL, \
      "dropped documents of each filter shown in the dataset's card"}, \
     {"block_bytes", PARAM_INT, "8388608", 4096, 1e12, NULL, \

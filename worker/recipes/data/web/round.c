@@ -174,48 +174,42 @@ static int find_block(struct round *round, bool *out, struct err *err)
 /* ---- stages ----------------------------------------------------------------------------- */
 
 /* The verdicts that a SEEN stage's answers give: a whole document, or paragraphs to cut. */
-static void apply_answers(struct round *round, enum stage stage, const bool *seen)
+static void apply_answers(const struct web *web, enum stage stage, const struct seen_units *units,
+                          const bool *seen)
 {
-    size_t next = 0;
-
-    for (size_t i = 0; i < round->count; i++) {
-        struct item *item = &round->items[i];
-        struct key_list none = {0};
-        struct spans places = {0};
-        if (item->verdict != FILTER_KEPT)
+    for (size_t u = 0; u < units->count; u++) {
+        const struct seen_unit *unit = &units->items[u];
+        size_t hits = 0;
+        for (size_t k = 0; k < unit->keys; k++)
+            hits += *seen++;
+        if (!stage_unit_seen(web, unit, hits))
             continue;
-        stage_keys(round->web, stage, item, &none, &places);
-        for (size_t k = 0; k < none.count; k++, next++) {
-            if (!seen[next])
-                continue;
-            if (stage == STAGE_PARAGRAPH) {
-                spans_add(&item->spans, places.items[k].begin, places.items[k].end, NULL);
-                item->edits[EDIT_PARAGRAPHS]++;
-            } else {
-                item->verdict = stage == STAGE_URL ? FILTER_URL : FILTER_DOCUMENT;
-            }
+        if (stage == STAGE_PARAGRAPH) {
+            spans_add(&unit->item->spans, unit->begin, unit->end, NULL);
+            unit->item->edits[EDIT_PARAGRAPHS]++;
+        } else {
+            unit->item->verdict = stage == STAGE_URL ? FILTER_URL : FILTER_DOCUMENT;
         }
-        mem_free(none.items);
-        spans_done(&places);
     }
-    CHECK(next == round->keys[stage].count);
 }
 
 static int ask(struct round *round, enum stage stage, struct err *err)
 {
     struct web *web = round->web;
     struct key_list *keys = &round->keys[stage];
+    struct seen_units units = {0};
     uint64_t began = cpu_us();
 
     for (size_t i = 0; i < round->count && !round->replay; i++)
         if (round->items[i].verdict == FILTER_KEPT)
-            stage_keys(web, stage, &round->items[i], keys, NULL);
+            stage_keys(web, stage, &round->items[i], keys, &units);
     bool *seen = mem_array(keys->count + 1, sizeof *seen);
     web->busy_us += cpu_us() - began;
     int rc = seen_ask(&web->seen[stage], keys->items, keys->count, seen, err);
     if (rc == 0 && !round->replay)
-        apply_answers(round, stage, seen);
+        apply_answers(web, stage, &units, seen);
     mem_free(seen);
+    mem_free(units.items);
     return rc;
 }
 
@@ -328,7 +322,7 @@ static void put_names(const struct round *round, const struct item *item,
     mem_free(where);
 }
 
-/* Attributes and edits are the document's: its first line tells them. */
+/* Attributes are the document's, and so those of all its parts; edits are told once. */
 static void put_piece(struct round *round, const struct item *item, const struct piece *piece,
                       const struct buf *text, struct buf *out)
 {
@@ -341,7 +335,7 @@ static void put_piece(struct round *round, const struct item *item, const struct
                web_filter_name(round->web, piece->verdict));
     if (isfinite(piece->value))
         buf_printf(out, ",\"value\":%.9g", piece->value);
-    if (item->attributes.length && piece->number <= 1)
+    if (item->attributes.length)
         buf_printf(out, ",\"attributes\":{%s}", item->attributes.bytes);
     if (piece->number <= 1)
         put_edits(out, item);

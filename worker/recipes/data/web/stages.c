@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define STREAM_TOPIC 8 /* of rng_at, apart from that of mix */
+#define KIND_GRAM    0x67726Du /* of keys: n-grams, which no whole unit equals */
 
 static void attribute(struct item *item, const char *name, double value)
 {
@@ -326,9 +327,35 @@ static void add_key(struct key_list *list, struct key key)
     list->items[list->count++] = key;
 }
 
+static void add_unit(struct seen_units *units, struct item *item, size_t begin, size_t end,
+                     size_t keys)
+{
+    VEC_RESERVE(units->items, units->count, units->capacity);
+    units->items[units->count++] = (struct seen_unit){item, begin, end, keys};
+}
+
+/* The n-grams of a paragraph, or the whole of one that has fewer than two; returns how many. */
+static size_t add_paragraph(const struct web *web, const char *text, size_t length,
+                            struct key_list *out)
+{
+    size_t n = (size_t)run_int(web->run, "dedup_ngram"), before = out->count;
+    size_t stride = (size_t)run_int(web->run, "dedup_stride");
+    struct words words = {0};
+
+    if (n > 0)
+        words_split(&words, web->whole_words ? WORDS_ROUGE : WORDS_SPACE, text, length);
+    if (n > 0 && words.count >= n + stride)
+        for (size_t i = 0; i + n <= words.count; i += stride)
+            add_key(out, key_of(words.word + i, n * sizeof *words.word, KIND_GRAM));
+    else
+        add_key(out, web_key(web, text, length, STAGE_PARAGRAPH));
+    words_done(&words);
+    return out->count - before;
+}
+
 /* Blank paragraphs have no key: cutting all but the first would join the others. */
-static void add_paragraphs(struct web *web, const struct item *item, struct key_list *out,
-                           struct spans *spans)
+static void add_paragraphs(const struct web *web, struct item *item, struct key_list *out,
+                           struct seen_units *out_units)
 {
     const char *text = item->document.text;
     size_t length = item->document.length;
@@ -337,26 +364,33 @@ static void add_paragraphs(struct web *web, const struct item *item, struct key_
         const char *end = memchr(text + at, '\n', length - at), *trimmed = text + at;
         size_t next = end ? (size_t)(end - text) + 1 : length, bytes = next - at;
         char_trim(&trimmed, &bytes);
-        if (bytes) {
-            add_key(out, web_key(web, trimmed, bytes, STAGE_PARAGRAPH));
-            if (spans)
-                spans_add(spans, at, next, NULL);
-        }
+        if (bytes)
+            add_unit(out_units, item, at, next, add_paragraph(web, trimmed, bytes, out));
         at = next;
     }
 }
 
-void stage_keys(struct web *web, enum stage stage, const struct item *item, struct key_list *out,
-                struct spans *out_spans)
+bool stage_unit_seen(const struct web *web, const struct seen_unit *unit, size_t seen)
+{
+    return seen > 0 && (double)seen >= run_float(web->run, "dedup_overlap") * (double)unit->keys;
+}
+
+void stage_keys(struct web *web, enum stage stage, struct item *item, struct key_list *out,
+                struct seen_units *out_units)
 {
     const struct document *document = &item->document;
+    size_t before = out->count;
 
-    if (stage == STAGE_PARAGRAPH)
-        add_paragraphs(web, item, out, out_spans);
-    else if (stage == STAGE_URL && document->url)
+    if (stage == STAGE_PARAGRAPH) {
+        add_paragraphs(web, item, out, out_units);
+        return;
+    }
+    if (stage == STAGE_URL && document->url)
         add_key(out, key_of(document->url, strlen(document->url), STAGE_URL));
     else if (stage == STAGE_DOCUMENT && !web->whole_words)
         add_key(out, key_of(document->text, document->length, STAGE_DOCUMENT));
     else if (stage == STAGE_DOCUMENT)
         add_key(out, web_key(web, document->text, document->length, STAGE_DOCUMENT));
+    if (out->count > before)
+        add_unit(out_units, item, 0, document->length, out->count - before);
 }

@@ -10,6 +10,7 @@
 #include "worker/recipes/data/web/coherence.h"
 #include "worker/recipes/data/web/decon.h"
 #include "worker/recipes/data/web/group.h"
+#include "worker/recipes/data/web/mixing.h"
 #include "worker/recipes/data/web/sorting.h"
 #include "worker/recipes/data/web/texts.h"
 #include "worker/recipes/data/web/trigram.h"
@@ -38,9 +39,9 @@ static int check_scorer(const struct run *run, const struct web *web, const stru
     if (web->scorer_count == SCORERS_MAX)
         return err_set(err, ERR_LIMIT, "params.scorers: more than %d have their input given",
                        SCORERS_MAX);
-    if (web_filter_find(web, scorer->name) < FILTER_END)
-        return err_set(err, ERR_INVALID, "params.scorers: the name '%s' is taken by another scorer "
-                       "or filter", scorer->name);
+    if (web_filter_find(web, scorer->name) < FILTER_END || mixing_is_taken(scorer->name))
+        return err_set(err, ERR_INVALID, "params.scorers: the name '%s' is taken by another scorer, "
+                       "a filter or a measure", scorer->name);
     if (!is_classifier(run->recipe, scorer->input))
         return err_set(err, ERR_INVALID, "params.scorers: '%s' asks inputs.%s, which is no "
                        "classifier of data/%s; there are hate, nsfw, safety, topic, toxicity, "
@@ -458,7 +459,8 @@ static int list_documents(struct run *run, struct web *web, struct err *err)
 static bool is_later(const char *name)
 {
     static const char *const later[] = {"name", "tokenizer", "vocab_size", "min_frequency",
-                                        "shard_tokens", "holdout_share", "mix", "card_samples",
+                                        "shard_tokens", "holdout_share", "mix", "mix_include",
+                                        "mix_exclude", "card_samples",
                                         "decon_max_removal", "minhash_bands", "minhash_rows",
                                         "minhash_ngram", "minhash_jaccard", "exact_min_words",
                                         "exact_keep", "cluster_k", "cluster_rounds",
@@ -518,6 +520,7 @@ int web_open(struct run *run, struct web *web, struct err *err)
     web->run = run;
     if (read_scorers(run, web, err) < 0 || list_stages(run, web, err) < 0 ||
         read_rules(run, web, err) < 0 || build_check(web, err) < 0 ||
+        mixing_new(web, &web->mixing, err) < 0 ||
         sorting_check(run, err) < 0 || list_documents(run, web, err) < 0 ||
         open_inputs(run, web, err) < 0)
         return -1;
@@ -558,6 +561,7 @@ void web_close(struct web *web)
     coherence_free(web->coherence);
     decon_free(web->decon);
     group_free(web->group);
+    mixing_free(web->mixing);
     byte_map_done(&web->naughty);
     blocked_done(&web->blocked);
     view_done(&web->view);

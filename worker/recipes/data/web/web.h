@@ -76,6 +76,7 @@ struct item {
 
 struct coherence;     /* coherence.h */
 struct coherent_part;
+struct mixing; /* mixing.h */
 struct decon;   /* decon.h */
 struct trigram; /* trigram.h */
 
@@ -105,6 +106,7 @@ struct web {
     struct decon *decon;
     struct trigram *trigram;
     struct coherence *coherence;
+    struct mixing *mixing;
     struct seen seen[STAGE_END];
     struct bloom_plan bloom;
     bool has_bloom;
@@ -119,7 +121,7 @@ struct web {
     struct preparation preparation;
 };
 
-/* Names of the job's own scorers included; web NULL: the rows of filters.def alone. */
+/* Names of the job's own scorers and rules of its mix_exclude included; web NULL: the rows of filters.def alone. */
 const char *web_filter_name(const struct web *web, enum filter filter); /* "gopher_words" */
 const char *web_filter_rule(const struct web *web, enum filter filter);
 enum filter web_filter_find(const struct web *web, const char *name); /* FILTER_END: none */
@@ -133,13 +135,29 @@ int web_step(struct web *web, struct err *err) WARN_UNUSED;
 
 /* Runs a LOCAL stage on a document that is kept so far. */
 int stage_run(struct web *web, enum stage stage, struct item *item, struct err *err) WARN_UNUSED;
-/* The keys of a SEEN stage, appended; *out_spans (if not NULL) gets the paragraph of each. */
+/* The keys of a SEEN stage and the units that they belong to, appended. A paragraph has one key or,
+ * with params.dedup_ngram, one for each n-gram of its words (web_key's words) at every
+ * dedup_stride-th word; if those are fewer than two, one of the whole. Source: card data-dolma,
+ * "N-gram mode"; allenai/dolma's deduper takes the n-gram at the second word too, whatever the
+ * stride. */
 struct key_list {
     struct key *items;
     size_t count, capacity;
 };
-void stage_keys(struct web *web, enum stage stage, const struct item *item, struct key_list *out,
-                struct spans *out_spans);
+/* What is asked of as a whole: a document, or a paragraph by all of its keys. */
+struct seen_unit {
+    struct item *item;
+    size_t begin, end; /* bytes of its text */
+    size_t keys;
+};
+struct seen_units {
+    struct seen_unit *items;
+    size_t count, capacity;
+};
+void stage_keys(struct web *web, enum stage stage, struct item *item, struct key_list *out,
+                struct seen_units *out_units);
+/* Whether a unit came before, of whose keys so many did. */
+bool stage_unit_seen(const struct web *web, const struct seen_unit *unit, size_t seen);
 /* The key of a text as params.normalise says. */
 struct key web_key(const struct web *web, const char *text, size_t length, uint64_t kind);
 
@@ -155,6 +173,7 @@ struct block_item {
     enum filter verdict;
     double value;
     uint64_t edits[EDIT_END];
+    struct json_t *attributes; /* an object of jansson's; NULL: none */
 };
 typedef int (*block_item_visit)(void *argument, size_t block, size_t index,
                                 struct block_item *item, struct err *err);
