@@ -40,8 +40,8 @@ static int check_scorer(const struct run *run, const struct web *web, const stru
         return err_set(err, ERR_LIMIT, "params.scorers: more than %d have their input given",
                        SCORERS_MAX);
     if (web_filter_find(web, scorer->name) < FILTER_END || mixing_is_taken(scorer->name))
-        return err_set(err, ERR_INVALID, "params.scorers: the name '%s' is taken by another scorer, "
-                       "a filter or a measure", scorer->name);
+        return err_set(err, ERR_INVALID, "params.scorers: the name '%s' is taken by a scorer, "
+                       "filter or measure already", scorer->name);
     if (!is_classifier(run->recipe, scorer->input))
         return err_set(err, ERR_INVALID, "params.scorers: '%s' asks inputs.%s, which is no "
                        "classifier of data/%s; there are hate, nsfw, safety, topic, toxicity, "

@@ -121,7 +121,7 @@ struct web {
     struct preparation preparation;
 };
 
-/* Names of the job's own scorers and rules of its mix_exclude included; web NULL: the rows of filters.def alone. */
+/* Those of the job's own scorers and of its mix_exclude included; web NULL: of filters.def. */
 const char *web_filter_name(const struct web *web, enum filter filter); /* "gopher_words" */
 const char *web_filter_rule(const struct web *web, enum filter filter);
 enum filter web_filter_find(const struct web *web, const char *name); /* FILTER_END: none */
