@@ -166,15 +166,6 @@ static void sample_into(const struct place *place, const char *name, const char 
     mem_free(contexts);
 }
 
-static void sample(const struct place *place, const char *name, const char *teacher,
-                   const char *judge, const char *params)
-{
-    char *with = mem_printf("\"critic\": \"nli\", %s", params);
-
-    sample_into(place, name, teacher, judge, with, NULL);
-    mem_free(with);
-}
-
 /* Visits the pairs of a dataset. Returns how many there are. */
 static size_t each_pair(const struct place *place, const char *name,
                         void (*visit)(void *argument, json_t *pair), void *argument)
@@ -208,6 +199,23 @@ static void score_again(void *argument, json_t *pair)
     assert_true(fabs(score[1] - json_number_value(json_object_get(pair, "reverse"))) < 1e-5);
 }
 
+/* Nobody asked for a critic: log and card say which it was. */
+static void assert_judged_by_nli(const struct place *place)
+{
+    char *path = job_path(place, "judged", ".log"), *text;
+    size_t length;
+
+    OK(file_read(path, 1 << 20, &text, &length, &fixture_err));
+    assert_non_null(strstr(text, "critic nli, by the input 'judge'"));
+    mem_free(text);
+    mem_free(path);
+    path = job_path(place, "judged", "/datasets/judged/dataset.json");
+    OK(file_read(path, 1 << 20, &text, &length, &fixture_err));
+    assert_non_null(strstr(text, "\"critic\": \"nli\""));
+    mem_free(text);
+    mem_free(path);
+}
+
 static void a_trained_classifier_is_the_critic_of_a_dataset(void **state)
 {
     need_wordnet();
@@ -224,7 +232,9 @@ static void a_trained_classifier_is_the_critic_of_a_dataset(void **state)
              NULL);
     make_teacher(place, "little", LITTLE_STEPS, "0.003");
     char *teacher = model_of(place, "little", LITTLE_STEPS);
-    sample(place, "judged", teacher, judge, LITTLE ", \"tau\": 0.01, \"embed_min\": -0.99");
+    sample_into(place, "judged", teacher, judge, LITTLE ", \"tau\": 0.01, \"embed_min\": -0.99",
+                NULL);
+    assert_judged_by_nli(place);
     OK(device_open(&where, &device, &fixture_err));
     OK(critic_nli(folder, device, &critic, &fixture_err));
     assert_true(each_pair(place, "judged", score_again, critic) > 0);
@@ -262,7 +272,7 @@ static char *make_references(const struct place *place)
     return part_of(place, "references", "train");
 }
 
-/* With it as judge of the default critic a distillation ends by itself, and says what to do. */
+/* With it as judge of another critic a distillation ends by itself, and says what to do. */
 static void a_judge_of_the_wrong_kind_ends_a_distillation_with_its_cause(void **state)
 {
     need_wordnet();
@@ -271,7 +281,7 @@ static void a_judge_of_the_wrong_kind_ends_a_distillation_with_its_cause(void **
     char *teacher = model_of(place, "little", LITTLE_STEPS), *log;
     char *path = job_path(place, "misjudged", ".log");
     char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": "
-                            "{\"teacher\": %s, \"judge\": %s}, \"params\": {\"samples\": 2, "
+                            "{\"teacher\": %s, \"judge\": %s}, \"params\": {\"critic\": \"lm_mi\", \"samples\": 2, "
                             "\"max_tokens\": 24}", teacher, judge);
     struct job_run job = {.name = "misjudged", .spec = spec, .may_fail = true};
     struct trace trace = {0};

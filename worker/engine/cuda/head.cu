@@ -105,6 +105,19 @@ static __device__ int32_t row_argmax(const float *z, int64_t V, float highest)
     return (int32_t)-block_max(-first);
 }
 
+/* u / q of skewed reverse KL, up to a constant that cancels in the gradient: log(1 - r) + r with
+ * r = b p / m. Small r: the series, as the two would leave few digits of each other. */
+static __device__ float skew_reverse_slope(float b, float r, float q_m)
+{
+    float sum = 0;
+
+    if (r >= 0.25f)
+        return q_m + logf(1 - b) + r;
+    for (int power = 12; power >= 2; power--) /* 0.25^13 / 13 is below a digit of the first */
+        sum = sum * r - 1.0f / power;
+    return sum * r * r;
+}
+
 /* l and u of an entry, as in reference/head.c, from log-probabilities. */
 static __device__ float2 entry(int kind, float b, float lq, float lp)
 {
@@ -128,7 +141,7 @@ static __device__ float2 entry(int kind, float b, float lq, float lp)
     m = m > 0 ? m : 1;
     if (kind == DIVERGENCE_SKEW_FORWARD)
         return make_float2(p * p_m, -(1 - b) * q * p / m);
-    return make_float2(q * q_m, q * (q_m + 1 - (1 - b) * q / m));
+    return make_float2(q * q_m, q * skew_reverse_slope(b, b * p / m, q_m));
 }
 
 /* One block a row. zt NULL: cross-entropy only. dz may be z itself: every element is read by

@@ -2,7 +2,8 @@
  *
  * Parts: train and valid (a context, a newline, a sentence of its fact; held out by text),
  * contexts (whole contexts of trained facts, without their sentences), test (sentences of facts
- * that are in none of the others). */
+ * that are in none of these); where they are asked for fresh (more documents of trained facts, for
+ * a student that is to see few) and unseen (documents of the facts of test). */
 #include "common/base/mem.h"
 #include "worker/recipes/data/prepare.h"
 #include "worker/recipes/text/microworld.h"
@@ -37,21 +38,28 @@ static int add(struct microworld_recipe *state, const char *part, unsigned fact,
                             err);
 }
 
-static int add_documents(struct run *run, struct microworld_recipe *state, unsigned from,
-                         unsigned count, struct rng *rng, struct err *err)
+/* Facts of order[from .. from + count - 1]. */
+struct share {
+    unsigned from, count;
+};
+
+/* `documents` random contexts with their sentences. part: NULL for train and valid. */
+static int add_documents(struct run *run, struct microworld_recipe *state, const char *part,
+                         const struct share *facts, int64_t documents, struct rng *rng,
+                         struct err *err)
 {
     struct buf text = {0};
     int rc = 0;
 
-    for (int64_t i = 0; i < run_int(run, "documents") && rc == 0; i++) {
-        unsigned number = state->order[from + rng_below(rng, count)];
+    for (int64_t i = 0; i < documents && rc == 0; i++) {
+        unsigned number = state->order[facts->from + rng_below(rng, facts->count)];
         struct fact fact = microworld_fact(number);
         buf_clear(&text);
         microworld_context(&fact, 1 + (unsigned)rng_below(rng, MICROWORLD_SENTENCES), rng, &text);
         buf_putc(&text, '\n');
         microworld_sentence(&fact, rng, &text);
-        bool held_out = preparation_is_held_out(run, buf_text(&text), text.length);
-        rc = add(state, held_out ? "valid" : "train", number, i, &text, err);
+        bool held_out = !part && preparation_is_held_out(run, buf_text(&text), text.length);
+        rc = add(state, part ? part : held_out ? "valid" : "train", number, i, &text, err);
     }
     buf_done(&text);
     return rc;
@@ -86,14 +94,16 @@ static int add_tasks(struct run *run, struct microworld_recipe *state, unsigned 
 static int write_texts(struct run *run, struct microworld_recipe *state, struct err *err)
 {
     unsigned test = (unsigned)run_int(run, "test_facts");
-    unsigned trained = (unsigned)run_int(run, "train_facts");
+    struct share tested = {0, test}, trained = {test, (unsigned)run_int(run, "train_facts")};
     struct rng rng;
 
     run->phase = "documents";
     rng_init(&rng, (uint64_t)run_int(run, "seed"));
     shuffle_facts(state, &rng);
-    if (add_documents(run, state, test, trained, &rng, err) < 0 ||
-        add_tasks(run, state, test, trained, &rng, err) < 0)
+    if (add_documents(run, state, NULL, &trained, run_int(run, "documents"), &rng, err) < 0 ||
+        add_tasks(run, state, test, trained.count, &rng, err) < 0 ||
+        add_documents(run, state, "fresh", &trained, run_int(run, "fresh"), &rng, err) < 0 ||
+        add_documents(run, state, "unseen", &tested, run_int(run, "unseen"), &rng, err) < 0)
         return -1;
     if (!preparation_part(&state->preparation, "train"))
         return err_set(err, ERR_INVALID, "no document is left to train on: ask for more documents "
@@ -145,6 +155,9 @@ static const struct param microworld_params[] = {
     {"context_min", PARAM_INT, "3", 1, MICROWORLD_SENTENCES, NULL,
      "fewest sentences of a context in the part contexts"},
     {"context_max", PARAM_INT, "4", 1, MICROWORLD_SENTENCES, NULL, "most sentences there"},
+    {"fresh", PARAM_INT, "0", 0, 1e8, NULL,
+     "documents of the trained facts, drawn anew, in the part fresh"},
+    {"unseen", PARAM_INT, "0", 0, 1e8, NULL, "documents of the test facts, in the part unseen"},
     PREPARE_PARAMS,
 };
 

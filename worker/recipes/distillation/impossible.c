@@ -159,10 +159,17 @@ static void plan_pairs(struct run *run, const struct impossible *state, struct s
     student_input(state, plan, "student");
 }
 
+static const char *first_weights(const struct run *run)
+{
+    const char *init = run_string(run, "student_init");
+
+    return !is(init, "auto") ? init : run_input(run, "init") ? "checkpoint" : "teacher";
+}
+
 /* Where training begins: the input of sft, or none for new weights. */
 static void plan_init(struct run *run, const struct impossible *state, struct stage_plan *plan)
 {
-    const char *init = run_string(run, "student_init");
+    const char *init = first_weights(run);
 
     if (state->round && is(run_string(run, "self_train_from"), "student"))
         student_input(state, plan, "init");
@@ -224,9 +231,9 @@ static int plan_student(struct run *run, const struct impossible *state, struct 
 
 static void plan_eval(struct run *run, const struct impossible *state, struct stage_plan *plan)
 {
-    const char *critic = run_string(run, "critic");
-    bool scaled = is(critic, "oracle") || is(critic, "nli");
     const struct run_input *judge = run_input(run, "judge");
+    const char *critic = critic_resolve(run_string(run, "critic"), judge ? judge->path : NULL);
+    bool scaled = is(critic, "oracle") || is(critic, "nli");
     /* The threshold that the pairs were judged with; without a semantic critic its default. */
     double tau = run_float(run, "tau") <= -100 && scaled ? 0 : state->tau;
 
@@ -545,7 +552,7 @@ static int check_init(struct run *run, struct err *err)
 {
     const struct run_input *teacher = run_input(run, "teacher"), *init = run_input(run, "init");
     struct tokenizer *ours = NULL, *theirs = NULL;
-    bool wanted = is(run_string(run, "student_init"), "checkpoint");
+    bool wanted = is(first_weights(run), "checkpoint");
     int rc = 0;
 
     if (wanted != (init != NULL))
@@ -691,8 +698,9 @@ static void impossible_close(struct run *run, void *opaque)
 /* The rows of pairs come first; self_ and student_ and eval_ before a name: of that stage. */
 static const struct param impossible_params[] = {
     PAIRS_PARAMS,
-    {"student_init", PARAM_CHOICE, "teacher", 0, 0, "teacher|checkpoint|scratch",
-     "weights that the first student begins with; checkpoint: the input init"},
+    {"student_init", PARAM_CHOICE, "auto", 0, 0, "auto|teacher|checkpoint|scratch",
+     "weights that the first student begins with; checkpoint: the input init; auto: that where it "
+     "is given, else the teacher's"},
     {"student_steps", PARAM_INT, "0", 0, 1e9, NULL, "of training; 0: as student_epochs says"},
     {"student_epochs", PARAM_INT, "3", 1, 1e6, NULL, "times that each pair is trained on"},
     {"student_eval_every", PARAM_INT, "50", 0, 1e9, NULL,

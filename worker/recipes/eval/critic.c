@@ -36,6 +36,7 @@ struct judged {
 struct critic_eval {
     struct device *device;
     struct critic *critic;
+    const char *critic_name; /* resolved */
     struct judged judged[LABEL_END];
 };
 
@@ -66,10 +67,12 @@ static int open_pairs(struct run *run, enum label label, struct judged *out, str
 static int open_critic(struct run *run, struct critic_eval *state, struct err *err)
 {
     const struct run_input *judge = run_input(run, "judge");
-    struct critic_choice choice = {.name = run_string(run, "critic"),
+    struct critic_choice choice = {.name = critic_resolve(run_string(run, "critic"),
+                                                          judge ? judge->path : NULL),
                                    .folder = judge ? judge->path : NULL,
                                    .device = state->device};
 
+    state->critic_name = choice.name;
     if (critic_choose(&choice, &state->critic, err) < 0)
         return judge ? err_wrap(err, "input 'judge' (%s)", judge->ref) : -1;
     return 0;
@@ -269,7 +272,7 @@ static int finish(struct run *run, struct critic_eval *state, struct err *err)
             comm_sum_f64(run->comm, state->judged[l].score[side], state->judged[l].texts.count);
     double tau = threshold(run, &state->judged[LABEL_RANDOM]);
     results_init(&results, run);
-    results_text(&results, "critic", run_string(run, "critic"));
+    results_text(&results, "critic", state->critic_name);
     results_text(&results, "same", run_input(run, "same")->ref);
     results_text(&results, "random", run_input(run, "random")->ref);
     if (run_input(run, "judge"))
@@ -314,9 +317,9 @@ static void critic_close(struct run *run, void *opaque)
 }
 
 static const struct param critic_params[] = {
-    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|nli|embed|oracle",
+    {"critic", PARAM_CHOICE, "auto", 0, 0, "auto|lm_mi|nli|embed|oracle",
      "who is judged: mutual information, classes or cosines of the input judge, or the "
-     "micro-world's truth"},
+     "micro-world's truth; auto: nli if the judge is a classifier, else lm_mi"},
     {"false_pass", PARAM_FLOAT, "0.05", 0.0001, 0.5, NULL,
      "share of the random pairs that the threshold tau lets pass"},
     {"bootstrap", PARAM_INT, "1000", 0, 100000, NULL, "draws of the 95 % intervals over pairs"},

@@ -30,6 +30,7 @@ struct rewrite {
     struct tokenizer *tokenizer;
     struct token_list prompt; /* before each source */
     struct critic *critic;
+    const char *critic_name; /* resolved */
     struct embedder *embedder; /* NULL: no BERTScore */
     struct sentence_sampler sampler;
     struct dataset *dataset;
@@ -71,10 +72,12 @@ static int open_sources(struct run *run, struct rewrite *state, struct err *err)
 static int open_critic(struct run *run, struct rewrite *state, struct err *err)
 {
     const struct run_input *judge = run_input(run, "judge");
-    struct critic_choice choice = {.name = run_string(run, "critic"),
+    struct critic_choice choice = {.name = critic_resolve(run_string(run, "critic"),
+                                                          judge ? judge->path : NULL),
                                    .folder = judge ? judge->path : NULL,
                                    .device = state->device};
 
+    state->critic_name = choice.name;
     state->tau = run_float(run, "tau");
     if (critic_choose(&choice, &state->critic, err) < 0)
         return judge ? err_wrap(err, "input 'judge' (%s)", judge->ref) : -1;
@@ -356,7 +359,7 @@ static int report(struct run *run, const struct rewrite *state, struct measured 
     results_init(&results, run);
     results_text(&results, "model", run_input(run, "model")->ref);
     results_text(&results, "split", run_input(run, "data")->ref);
-    results_text(&results, "critic", run_string(run, "critic"));
+    results_text(&results, "critic", state->critic_name);
     results_number(&results, "tau", state->tau);
     results_raw(&results, "samples", samples);
     for (size_t m = 0; m < ARRAY_COUNT(means) - (state->embedder ? 0 : 2); m++)
@@ -456,9 +459,9 @@ static const struct param rewrite_params[] = {
     {"max_tokens", PARAM_INT, "100", 4, 4096, NULL,
      "most tokens of a rewrite; at most half of the model's context"},
     {"sources", PARAM_INT, "0", 0, 1e9, NULL, "most sources, the first of them; 0: all"},
-    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|pmi|nli|oracle",
+    {"critic", PARAM_CHOICE, "auto", 0, 0, "auto|lm_mi|pmi|nli|oracle",
      "who judges entailment: mutual information (also pmi) or classes of the input judge, or "
-     "exact truth"},
+     "exact truth; auto: nli if the judge is a classifier, else lm_mi"},
     {"tau", PARAM_FLOAT, "0", -100, 100, NULL,
      "least score of an entailment; 0: 0.75 for oracle and nli"},
     {"rouge_max", PARAM_FLOAT, "0.75", 0, 1, NULL, "most ROUGE-L F of a successful paraphrase"},

@@ -142,6 +142,17 @@ struct terms {
     vec l, u;
 };
 
+/* u of skewed reverse KL is q (log(q/m) + r) with r = b p / m, the teacher's share of the mixture,
+ * up to a constant that cancels in the gradient: q (log(1 - r) + r), where r is small and the two
+ * would leave few digits of each other. */
+static inline vec skew_reverse_slope(float b, vec q, vec p, vec m, vec q_m)
+{
+    vec r = b * p / m;
+
+    return q * vec_select(r < vec_set(0.25f), vec_log1p_rest(-r),
+                          q_m + vec_set(logf(1 - b)) + r);
+}
+
 static inline struct terms terms_at(enum divergence kind, float b, vec lq, vec lp)
 {
     ivec real = lp > vec_set(LOWEST / 2);
@@ -172,7 +183,7 @@ static inline struct terms terms_at(enum divergence kind, float b, vec lq, vec l
     m = vec_select(m > vec_set(0), m, vec_set(1));
     if (kind == DIVERGENCE_SKEW_FORWARD)
         return (struct terms){p * p_m, -(1 - b) * q * p / m};
-    return (struct terms){q * q_m, q * (q_m + 1.0f - (1 - b) * q / m)};
+    return (struct terms){q * q_m, skew_reverse_slope(b, q, p, m, q_m)};
 }
 
 struct sums {

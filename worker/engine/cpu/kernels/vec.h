@@ -120,8 +120,23 @@ static inline vec vec_erf(vec x)
     return vec_select(x < vec_set(0), -p, p);
 }
 
+/* (log(1 + m) - m + m^2 / 2) / m^3 for m from sqrt(1/2) - 1 to sqrt(2) - 1: Cephes' logf. */
+static inline vec vec_log_cubic(vec m)
+{
+    vec p = vec_set(7.0376836292e-2f);
+
+    p = p * m - vec_set(1.1514610310e-1f);
+    p = p * m + vec_set(1.1676998740e-1f);
+    p = p * m - vec_set(1.2420140846e-1f);
+    p = p * m + vec_set(1.4249322787e-1f);
+    p = p * m - vec_set(1.6668057665e-1f);
+    p = p * m + vec_set(2.0000714765e-1f);
+    p = p * m - vec_set(2.4999993993e-1f);
+    return p * m + vec_set(3.3333331174e-1f);
+}
+
 /* log of positive normal numbers to about 2 ulp; smaller ones count as the least normal.
- * Mantissa to [sqrt(1/2), sqrt(2)), then the polynomial of Cephes' logf. */
+ * Mantissa to [sqrt(1/2), sqrt(2)), then the polynomial. */
 static inline vec vec_log(vec x)
 {
     ivec bits = (ivec)vec_max(x, vec_set(1.17549435e-38f));
@@ -133,17 +148,14 @@ static inline vec vec_log(vec x)
     e = vec_select(low, e - 1.0f, e);
     m = vec_select(low, m + m, m) - 1.0f;
     z = m * m;
-    p = vec_set(7.0376836292e-2f);
-    p = p * m - vec_set(1.1514610310e-1f);
-    p = p * m + vec_set(1.1676998740e-1f);
-    p = p * m - vec_set(1.2420140846e-1f);
-    p = p * m + vec_set(1.4249322787e-1f);
-    p = p * m - vec_set(1.6668057665e-1f);
-    p = p * m + vec_set(2.0000714765e-1f);
-    p = p * m - vec_set(2.4999993993e-1f);
-    p = p * m + vec_set(3.3333331174e-1f);
-    p = p * m * z - 0.5f * z + e * vec_set(-2.12194440e-4f) + m;
+    p = vec_log_cubic(m) * m * z - 0.5f * z + e * vec_set(-2.12194440e-4f) + m;
     return p + e * vec_set(0.693359375f);
+}
+
+/* log(1 + m) - m for m from sqrt(1/2) - 1 to sqrt(2) - 1, without the digits that m would cancel. */
+static inline vec vec_log1p_rest(vec m)
+{
+    return (vec_log_cubic(m) * m - 0.5f) * m * m;
 }
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/mem.h"
+#include "worker/engine/io/model_files.h"
 #include "worker/recipes/text/microworld.h"
 
 #include <string.h>
@@ -143,6 +144,20 @@ void critic_free(struct critic *critic)
 }
 
 /* ---- by name ---------------------------------------------------------------------------- */
+
+/* A folder that cannot be read is left to the critic that opens it, and its message. */
+const char *critic_resolve(const char *name, const char *folder)
+{
+    struct model_config config;
+    struct err unread;
+
+    if (strcmp(name, "auto") != 0)
+        return name;
+    if (folder && model_config_read(folder, &config, &unread) == 0 &&
+        config.family == MODEL_BERT && config.top == MODEL_TOP_LABELS)
+        return "nli";
+    return "lm_mi";
+}
 
 int critic_choose(const struct critic_choice *choice, struct critic **out, struct err *err)
 {

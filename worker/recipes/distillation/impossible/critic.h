@@ -37,7 +37,11 @@ int critic_nli(const char *folder, struct device *device, struct critic **out,
 int critic_embed(const char *folder, struct device *device, struct critic **out,
                  struct err *err) WARN_UNUSED;
 
-/* By name, as recipes offer them. folder: of the critic's own model, or NULL; model, tokenizer:
+/* What the name "auto" stands for: nli where the judge in `folder` is a classifier, else (NULL, or
+ * any other model) lm_mi. Other names stand for themselves. */
+const char *critic_resolve(const char *name, const char *folder);
+
+/* By resolved name, as recipes offer them. folder: of the critic's own model, or NULL; model, tokenizer:
  * what lm_mi falls back to, or NULL. Errors: ERR_INVALID when what the critic needs is missing. */
 struct critic_choice {
     const char *name;

@@ -27,6 +27,7 @@ struct pairs {
     struct tokenizer *tokenizer, *student_tokenizer;
     struct sentence_sampler contexts, sentences, rewrites;
     struct critic *critic, *likeness;          /* likeness: NULL without a sentence encoder */
+    const char *critic_name;                   /* resolved */
     struct filter filter;
     struct prefixes prefixes;    /* what contexts begin with; none: anything */
     struct dataset *source;      /* of contexts; NULL: the teacher writes them */
@@ -99,9 +100,10 @@ double pairs_accepted(const struct pairs *pairs);
      "mass of the tokens they are drawn from"}, \
     {"source_temperature", PARAM_FLOAT, "1.0", 0.1, 2, NULL, \
      "of the teacher's sentences that a student rewrites"}, \
-    {"critic", PARAM_CHOICE, "lm_mi", 0, 0, "lm_mi|pmi|nli|oracle", \
+    {"critic", PARAM_CHOICE, "auto", 0, 0, "auto|lm_mi|pmi|nli|oracle", \
      "who judges entailment: mutual information under the judge or else the teacher, for " \
-     "summaries pmi also that of x after y, the judge's classes, or the micro-world's truth"}, \
+     "summaries pmi also that of x after y, the judge's classes, or the micro-world's truth; " \
+     "auto: nli if the judge is a classifier, else lm_mi"}, \
     {"tau", PARAM_FLOAT, "0", -100, 100, NULL, \
      "least score of an entailment; 0: 0.75 for oracle and nli, else what false_pass gives; " \
      "-100: no semantic critic"}, \

@@ -108,13 +108,18 @@ static int open_critic(struct pairs *pairs, struct err *err)
 {
     struct run *run = pairs->run;
     const struct run_input *judge = run_input(run, "judge"), *embedder = run_input(run, "embedder");
-    struct critic_choice choice = {.name = run_string(run, "critic"),
+    struct critic_choice choice = {.name = critic_resolve(run_string(run, "critic"),
+                                                          judge ? judge->path : NULL),
                                    .folder = judge ? judge->path : NULL,
                                    .device = pairs->device,
                                    .model = pairs->teacher,
                                    .tokenizer = pairs->tokenizer};
     bool asked = run_float(run, "embed_min") > -1;
 
+    pairs->critic_name = choice.name;
+    if (!is(choice.name, run_string(run, "critic")))
+        run_note(run, "critic %s, by the input 'judge'%s", choice.name,
+                 judge ? "" : ", which is not given");
     if (is(choice.name, "pmi") && !is(run_string(run, "task"), "summarize"))
         return err_set(err, ERR_INVALID, "critic pmi asks what a summary tells of its source: task "
                        "must be summarize, or critic lm_mi");
@@ -153,7 +158,7 @@ static void set_filter(struct pairs *pairs)
         .ted_min = run_float(run, "ted_min"),
         .likeness = pairs->likeness,
         .likeness_min = run_float(run, "embed_min"),
-        .asks_saliency = is(run_string(run, "critic"), "pmi"), /* saliency_tau: pairs_calibrate */
+        .asks_saliency = is(pairs->critic_name, "pmi"), /* saliency_tau: pairs_calibrate */
         .diversity_tau = run_bool(run, "diversity") ? 0 : INFINITY, /* set by pairs_calibrate */
         .keep = keep_rule(run_string(run, "keep")),
         .most = (size_t)run_int(run, "pairs_per_context"),
@@ -250,7 +255,8 @@ static void hash_settings(struct pairs *pairs)
         else if (param->type == PARAM_BOOL)
             buf_printf(&text, "%d\n", run_bool(run, param->name));
         else
-            buf_printf(&text, "%s\n", run_string(run, param->name));
+            buf_printf(&text, "%s\n", is(param->name, "critic") ? pairs->critic_name
+                                                               : run_string(run, param->name));
     }
     for (size_t i = 0; i < run->recipe->input_count; i++) {
         const struct run_input *input = run_input(run, run->recipe->inputs[i].name);
