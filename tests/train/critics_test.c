@@ -281,7 +281,8 @@ static void a_judge_of_the_wrong_kind_ends_a_distillation_with_its_cause(void **
     char *teacher = model_of(place, "little", LITTLE_STEPS), *log;
     char *path = job_path(place, "misjudged", ".log");
     char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": "
-                            "{\"teacher\": %s, \"judge\": %s}, \"params\": {\"critic\": \"lm_mi\", \"samples\": 2, "
+                            "{\"teacher\": %s, \"judge\": %s}, \"params\": {\"critic\": \"lm_mi\", "
+                            "\"samples\": 2, "
                             "\"max_tokens\": 24}", teacher, judge);
     struct job_run job = {.name = "misjudged", .spec = spec, .may_fail = true};
     struct trace trace = {0};

@@ -152,7 +152,7 @@ static inline vec vec_log(vec x)
     return p + e * vec_set(0.693359375f);
 }
 
-/* log(1 + m) - m for m from sqrt(1/2) - 1 to sqrt(2) - 1, without the digits that m would cancel. */
+/* log(1 + m) - m for m from sqrt(1/2) - 1 to sqrt(2) - 1, with the digits that m would cancel. */
 static inline vec vec_log1p_rest(vec m)
 {
     return (vec_log_cubic(m) * m - 0.5f) * m * m;

@@ -41,8 +41,9 @@ int critic_embed(const char *folder, struct device *device, struct critic **out,
  * any other model) lm_mi. Other names stand for themselves. */
 const char *critic_resolve(const char *name, const char *folder);
 
-/* By resolved name, as recipes offer them. folder: of the critic's own model, or NULL; model, tokenizer:
- * what lm_mi falls back to, or NULL. Errors: ERR_INVALID when what the critic needs is missing. */
+/* By resolved name, as recipes offer them. folder: of the critic's own model, or NULL; model,
+ * tokenizer: what lm_mi falls back to, or NULL. Errors: ERR_INVALID when what the critic needs is
+ * missing. */
 struct critic_choice {
     const char *name;
     const char *folder;
