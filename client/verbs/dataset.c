@@ -66,6 +66,11 @@ static const struct section {
       {"share", NULL}}, 5},
     {"dropped_pairs", "some that were dropped",
      {{"pair", NULL}, {"verdict", NULL}, {"x", NULL}, {"y", NULL}}, 4},
+    {"dataset_filters", "what filters made of the documents",
+     {{"filter", NULL}, {"documents", NULL}, {"bytes", NULL}, {"share", NULL}, {"rule", NULL}}, 5},
+    {"dataset_clusters", "groups of alike documents",
+     {{"cluster", NULL}, {"documents", NULL}, {"words", NULL}, {"quality", NULL}, {"kept", NULL},
+      {"sample", NULL}}, 6},
 };
 
 static int print_sections(struct client *client, const struct pairs *pairs, struct buf *out)
@@ -326,14 +331,16 @@ static int run(struct client *client, const struct args *args)
 const struct verb verb_dataset = {
     .name = "dataset",
     .words = "[NAME]",
-    .summary = "list datasets, or show one: its pairs, yields and lineage",
+    .summary = "list datasets, or show one: its pairs, yields, filters and lineage",
     .text =
         "Of a dataset of sentence pairs (recipes data/pairs and distillation/impossible) prints "
         "what it holds and what made it, what became of all pairs that were judged, and some of "
         "those that were dropped. --pair tells it of any of them, by the numbers of its context "
         "and its two samples; it and --export read the dataset's files, so they run where those "
         "are. The same in SQL: athanor.dataset_cards, dataset_yields, dropped_pairs and "
-        "pair_lineage('NAME', 'CONTEXT.X.Y').",
+        "pair_lineage('NAME', 'CONTEXT.X.Y'). Of a dataset that went through filters (data/dolma, "
+        "data/yi) it prints what each made of the documents, and their clusters; in SQL: "
+        "athanor.dataset_filters, dataset_drops and dataset_clusters.",
     .words_max = 1,
     VERB_OPTIONS(options),
     .run = run,

@@ -422,6 +422,39 @@ static void the_items_of_a_step_are_those_that_the_engine_draws(void **state)
     assert_string_equal(pg_ask(db, "SELECT count(*) FROM athanor.step_items(5, 0)"), "0");
 }
 
+/* Of a card as data/yi writes it, and of cards that say something else there. */
+static void clusters_are_rows_of_what_the_card_tells(void **state)
+{
+    (void)state;
+    const char *db = migrated();
+
+    pg_ask(db, "INSERT INTO athanor.experiment VALUES (1, 'e', 'a', now())");
+    pg_ask(db,
+           "INSERT INTO athanor.job (job_id, experiment_id, name, kind, submit_key, submit_index,"
+           " spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state, held,"
+           " attempt_count, attempts_spent) SELECT 1, 1, 'j', 'command', 'k', 0, '{}',"
+           " 1, 1, 1, 0, now(), 0, 'READY', false, 0, 0");
+    pg_ask(db,
+           "SET session_replication_role = replica;" /* there is no attempt */
+           "INSERT INTO athanor.artifact (artifact_id, job_id, attempt_id, kind, name, path, meta,"
+           " created_at)"
+           " SELECT n, 1, 1, 'dataset', 'd' || n, '/d', m::jsonb,"
+           " now() FROM unnest(ARRAY["
+           "'{\"web\": {\"clusters\": [{\"cluster\": 1, \"documents\": 3, \"words\": 40,"
+           " \"rate\": 1, \"samples\": []}, {\"cluster\": 0, \"documents\": 9, \"words\": 70,"
+           " \"label\": 0.25, \"rate\": 0, \"samples\": [{\"id\": \"a\", \"text\": \"one\"},"
+           " {\"id\": \"b\", \"text\": \"two\"}]}]}}',"
+           "'{\"web\": {\"clusters\": [1, null, {\"cluster\": \"x\"}, {\"cluster\": 1e30}]}}',"
+           "'{\"web\": {\"clusters\": {\"cluster\": 7, \"samples\": 3, \"documents\": \"no\"}}}',"
+           "'{\"web\": 5}', '[]']) WITH ORDINALITY AS c (m, n)");
+    assert_string_equal(pg_ask(db, "SET ROLE athanor_reader;"
+                                   " SELECT string_agg(concat_ws(' ', dataset, cluster, documents,"
+                                   " words, coalesce(quality, -1), kept, replace(samples,"
+                                   " chr(10), '/')), ', ' ORDER BY dataset, cluster)"
+                                   " FROM athanor.dataset_clusters"),
+                        "d1 0 9 70 0.25 0 one/two, d1 1 3 40 -1 1, d3 7 -1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +475,7 @@ int main(void)
         cmocka_unit_test(partitions_are_made_ahead_and_dropped_when_old),
         cmocka_unit_test(a_succeeded_job_stays_so_whoever_writes),
         cmocka_unit_test(the_items_of_a_step_are_those_that_the_engine_draws),
+        cmocka_unit_test(clusters_are_rows_of_what_the_card_tells),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

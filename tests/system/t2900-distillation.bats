@@ -49,6 +49,30 @@ setup() {
     [ "$status" = 4 ]
 }
 
+@test "a filtered dataset says what became of its documents, and of which groups they are" {
+    cd "$BATS_TEST_TMPDIR"
+    for i in 1 2 3 4 5 6; do
+        echo "{\"id\": \"h$i\", \"text\": \"harbour boats sail at noon with number$i and sailors\"}"
+        [ $i = 6 ] || echo "{\"id\": \"c$i\", \"text\": \"bread butter cheese for every meal$i of cooks\"}"
+    done >texts.jsonl
+    echo '{"id": "short", "text": "no"}' >>texts.jsonl
+    cat >groups.yaml <<Y
+athanor: 1
+name: groups
+kind: data
+recipe: yi
+resources: {memory: 512MiB}
+params: {name: groups, documents: [$PWD/texts.jsonl], stages: [gopher, minhash, cluster], limits: ["words=5:", "required=:", "top_2=:", "top_3=:", "top_4=:"],
+         cluster_k: 2, vocab_size: 300}
+Y
+    athanor submit groups.yaml --wait
+    [ "$(sql "SELECT string_agg(filter || ' ' || documents, ', ' ORDER BY filter) FROM athanor.dataset_filters WHERE dataset = 'groups'")" = "gopher_words 1, kept 11" ]
+    [ "$(sql "SELECT string_agg(concat_ws(' ', cluster, documents, words, kept), ', ' ORDER BY cluster) FROM athanor.dataset_clusters WHERE dataset = 'groups' AND quality IS NULL")" = "0 6 54 1, 1 5 40 1" ]
+    athanor dataset groups >shown
+    grep -q '^gopher_words  *1 ' shown
+    grep -Eq '^ *0  *6  *54 .*harbour' shown
+}
+
 @test "which documents a step of a training saw: by SQL, and by the engine where the dataset is" {
     read -r run unit < <(sql "SELECT attempt_id || ' ' || unit FROM athanor.data_orders WHERE job = 'teacher' ORDER BY attempt_id DESC LIMIT 1")
     [ "$unit" = documents ]
@@ -65,6 +89,7 @@ setup() {
     [ "$(sql "SELECT string_agg(DISTINCT split_part(name, '/', 1), ' ' ORDER BY split_part(name, '/', 1)) FROM athanor.metrics WHERE job_id = $undisturbed AND name LIKE '%/%' AND name NOT LIKE 'usage/%'")" \
         = "eval-1 eval-student eval-teacher pairs pairs-1 student student-1" ]
     [ "$(sql "SELECT progress_step = progress_total AND progress_phase = 'done' FROM athanor.jobs WHERE job_id = $undisturbed")" = t ]
+    [ "$(sql "SELECT count(DISTINCT items) > 0 AND min(unit) = 'documents' FROM athanor.data_orders WHERE job_id = $undisturbed")" = t ]
     path=$(sql "SELECT path FROM athanor.checkpoints WHERE job_id = $undisturbed ORDER BY step DESC LIMIT 1")
     cmp "$path/model.safetensors" "$ATHANOR_HOME/jobs/$undisturbed/stages/student-1/checkpoints/step-0000000008/model.safetensors"
 }

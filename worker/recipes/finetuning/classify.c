@@ -9,6 +9,7 @@
 #include "worker/engine/comm.h"
 #include "worker/engine/models/table.h"
 #include "worker/recipes/encode.h"
+#include "worker/recipes/order.h"
 #include "worker/recipes/text/overlap.h"
 #include "worker/recipes/train.h"
 
@@ -26,6 +27,7 @@ struct item {
 
 struct items {
     struct dataset *dataset;
+    const struct dataset_part *part;
     struct item *item;
     size_t count, cut;
 };
@@ -115,14 +117,13 @@ static int open_items(struct run *run, struct classify *state, const char *input
                       struct items *out, struct err *err)
 {
     const struct run_input *given = run_input(run, input);
-    const struct dataset_part *part;
     struct dataset_texts texts = {0};
     int rc = 0;
 
     if (!out->dataset && dataset_open(given->path, &out->dataset, err) < 0)
         return err_wrap(err, "input '%s' (%s)", input, given->ref);
-    if (dataset_part(out->dataset, given->part, &part, err) < 0 ||
-        dataset_texts_read(part, &texts, err) < 0)
+    if (dataset_part(out->dataset, given->part, &out->part, err) < 0 ||
+        dataset_texts_read(out->part, &texts, err) < 0)
         return err_wrap(err, "input '%s' (%s)", input, given->ref);
     if (texts.count == 0)
         rc = err_set(err, ERR_INVALID, "input '%s' (%s) holds no documents", input, given->ref);
@@ -299,6 +300,15 @@ static void make_room(struct classify *state)
     state->nll = mem_array(rows, sizeof *state->nll);
 }
 
+/* Items are the part's documents, in its order. */
+static void tell_order(const struct classify *state)
+{
+    struct corpus corpus = {.input = "data", .dataset = state->train.dataset,
+                            .part = state->train.part};
+
+    order_tell(&state->trainer, &corpus, state->trainer.seed, NULL);
+}
+
 static int classify_open(struct run *run, void *opaque, struct err *err)
 {
     struct classify *state = opaque;
@@ -316,6 +326,7 @@ static int classify_open(struct run *run, void *opaque, struct err *err)
     if (state->valid.count)
         measure_baselines(state);
     make_room(state);
+    tell_order(state);
     return trainer_start(&state->trainer, err);
 }
 

@@ -20,7 +20,7 @@
 
 struct member { /* a document of this rank */
     uint64_t number, draw; /* draw: of its id */
-    int64_t p;
+    int64_t p, words;
 };
 
 struct working {
@@ -76,6 +76,7 @@ static int add_member(void *argument, size_t block, size_t index, struct block_i
     if (!is_wanted(working, block, index, item))
         return 0;
     vectors_add_text(&working->vectors, &working->spread, item->text, item->length);
+    member.words = (int64_t)working->spread.words.count;
     hash_bytes(item->id, strlen(item->id), &hash);
     memcpy(&member.draw, hash.bytes, sizeof member.draw);
     if (web->quality) {
@@ -149,7 +150,7 @@ static void name_clusters(struct working *working)
     out->clusters = mem_array(clusters->count + 1, sizeof *out->clusters);
     for (size_t c = 0; c < clusters->count; c++) {
         working->name[sized[c].index] = (uint32_t)c;
-        out->clusters[c] = (struct sorted_cluster){sized[c].documents, NAN, 1};
+        out->clusters[c] = (struct sorted_cluster){sized[c].documents, 0, NAN, 1};
         out->cluster_count += sized[c].documents > 0;
     }
     mem_free(sized);
@@ -163,13 +164,19 @@ static size_t cluster_of(const struct working *working, size_t member)
 static void label_clusters(struct working *working)
 {
     struct sorting *out = working->out;
-    int64_t *sums = mem_array(working->clusters.count + 1, sizeof *sums);
+    int64_t *sums = mem_array(2 * working->clusters.count + 1, sizeof *sums);
 
-    for (size_t i = 0; i < working->count; i++)
-        sums[cluster_of(working, i)] += working->members[i].p;
-    comm_sum_i64(working->web->run->comm, sums, (int64_t)working->clusters.count);
-    for (size_t c = 0; c < out->cluster_count && working->web->quality; c++)
-        out->clusters[c].label = (double)sums[c] / LABEL_ONE / (double)out->clusters[c].documents;
+    for (size_t i = 0; i < working->count; i++) {
+        sums[2 * cluster_of(working, i)] += working->members[i].p;
+        sums[2 * cluster_of(working, i) + 1] += working->members[i].words;
+    }
+    comm_sum_i64(working->web->run->comm, sums, 2 * (int64_t)working->clusters.count);
+    for (size_t c = 0; c < out->cluster_count; c++) {
+        struct sorted_cluster *cluster = &out->clusters[c];
+        cluster->words = sums[2 * c + 1];
+        if (working->web->quality)
+            cluster->label = (double)sums[2 * c] / LABEL_ONE / (double)cluster->documents;
+    }
     mem_free(sums);
 }
 
@@ -399,7 +406,8 @@ static void put_cluster(const struct sorting *sorting, size_t c, struct buf *out
     const struct sorted_cluster *cluster = &sorting->clusters[c];
     bool any = false;
 
-    buf_printf(out, "{\"cluster\": %zu, \"documents\": %lld", c, (long long)cluster->documents);
+    buf_printf(out, "{\"cluster\": %zu, \"documents\": %lld, \"words\": %lld", c,
+               (long long)cluster->documents, (long long)cluster->words);
     if (isfinite(cluster->label))
         buf_printf(out, ", \"label\": %.9g", cluster->label);
     buf_printf(out, ", \"rate\": %.9g, \"samples\": [", cluster->rate);

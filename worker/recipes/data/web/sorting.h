@@ -21,7 +21,7 @@ struct sorting_sample {
 };
 
 struct sorted_cluster {
-    int64_t documents;
+    int64_t documents, words;
     double label; /* NAN without a classifier */
     double rate;  /* of documents to keep */
 };
