@@ -423,7 +423,7 @@ static void the_items_of_a_step_are_those_that_the_engine_draws(void **state)
 }
 
 /* Of a card as data/yi writes it, and of cards that say something else there. */
-static void clusters_are_rows_of_what_the_card_tells(void **state)
+static void clusters_and_limits_are_rows_of_what_cards_tell(void **state)
 {
     (void)state;
     const char *db = migrated();
@@ -440,7 +440,10 @@ static void clusters_are_rows_of_what_the_card_tells(void **state)
            " created_at)"
            " SELECT n, 1, 1, 'dataset', 'd' || n, '/d', m::jsonb,"
            " now() FROM unnest(ARRAY["
-           "'{\"web\": {\"clusters\": [{\"cluster\": 1, \"documents\": 3, \"words\": 40,"
+           "'{\"web\": {\"limits\": {\"languages\": [{\"language\": \"en\", \"documents\": 7,"
+           " \"drawn\": true, \"measures\": {\"words\": [21, null], \"top_2\": [null, 0.25],"
+           " \"x\": 3}}, 5, {\"measures\": []}]},"
+           " \"clusters\": [{\"cluster\": 1, \"documents\": 3, \"words\": 40,"
            " \"rate\": 1, \"samples\": []}, {\"cluster\": 0, \"documents\": 9, \"words\": 70,"
            " \"label\": 0.25, \"rate\": 0, \"samples\": [{\"id\": \"a\", \"text\": \"one\"},"
            " {\"id\": \"b\", \"text\": \"two\"}]}]}}',"
@@ -453,6 +456,11 @@ static void clusters_are_rows_of_what_the_card_tells(void **state)
                                    " chr(10), '/')), ', ' ORDER BY dataset, cluster)"
                                    " FROM athanor.dataset_clusters"),
                         "d1 0 9 70 0.25 0 one/two, d1 1 3 40 -1 1, d3 7 -1");
+    assert_string_equal(pg_ask(db, "SET ROLE athanor_reader;"
+                                   " SELECT string_agg(concat_ws(' ', dataset, language, measure,"
+                                   " coalesce(low, -1), coalesce(high, -1), documents, drawn), ', '"
+                                   " ORDER BY measure) FROM athanor.dataset_limits"),
+                        "d1 en top_2 -1 0.25 7 t, d1 en words 21 -1 7 t");
 }
 
 int main(void)
@@ -475,7 +483,7 @@ int main(void)
         cmocka_unit_test(partitions_are_made_ahead_and_dropped_when_old),
         cmocka_unit_test(a_succeeded_job_stays_so_whoever_writes),
         cmocka_unit_test(the_items_of_a_step_are_those_that_the_engine_draws),
-        cmocka_unit_test(clusters_are_rows_of_what_the_card_tells),
+        cmocka_unit_test(clusters_and_limits_are_rows_of_what_cards_tell),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -1080,6 +1080,289 @@ static void joined_texts_become_documents_of_their_own(void **state)
     mem_free(joined_path);
 }
 
+/* ---- limits from the documents ----------------------------------------------------------- */
+
+#define OF_A 120 /* documents of language a; of b a quarter */
+
+/* Texts of any length and of more or less repetition, which is what measures tell apart. */
+static void write_tongues(const struct place *place)
+{
+    struct buf out = {0};
+    char *path = job_path(place, "tongues", ".jsonl"), id[32];
+
+    for (uint64_t i = 0; i < OF_A + OF_A / 4; i++) {
+        bool b = i % 5 == 4;
+        struct buf text = {0};
+        uint64_t words = 20 + rng_at(21, i, 0) % 300, kinds = 4 + rng_at(21, i, 1) % 200;
+        for (uint64_t w = 0; w < words; w++) {
+            put_word(&text, rng_at(21, i, 2 + w) % kinds, i);
+            buf_puts(&text, b ? "qx " : w % 9 ? " " : " the of\n");
+        }
+        snprintf(id, sizeof id, "%c%d", b ? 'b' : 'a', (int)i);
+        put(&out, id, "web", NULL, text.bytes);
+        buf_done(&text);
+    }
+    OK(file_replace(path, out.bytes, out.length, 0644, &fixture_err));
+    buf_done(&out);
+    mem_free(path);
+}
+
+static char *tongues_spec(const struct place *place, const char *params)
+{
+    char *langid = checkpoint_of(place, "tongue", 40);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"inputs\": {\"langid\": "
+                            "{\"path\": \"%s\"}}, \"params\": {\"name\": \"clean\", "
+                            "\"documents\": [\"%s/tongues.jsonl\"], \"vocab_size\": 300, "
+                            "\"stages\": [\"gopher\"], \"block_bytes\": 16384, "
+                            "\"holdout_share\": 0, %s}", langid, place->folder, params);
+
+    mem_free(langid);
+    return spec;
+}
+
+/* 40 epochs: where checkpoint_of looks. */
+static void learn_tongues(const struct place *place)
+{
+    struct buf a = {0}, b = {0};
+    char *classes, *paths[] = {job_path(place, "a", ".txt"), job_path(place, "b", ".txt")};
+
+    for (uint64_t i = 0; i < 400; i++) {
+        put_word(&a, 3, i);
+        put_word(&b, 3, i);
+        buf_puts(&a, i % 9 ? " " : " the of ");
+        buf_puts(&b, "qx ");
+    }
+    OK(file_replace(paths[0], a.bytes, a.length, 0644, &fixture_err));
+    OK(file_replace(paths[1], b.bytes, b.length, 0644, &fixture_err));
+    classes = mem_printf("\"a=%s\", \"b=%s\"", paths[0], paths[1]);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"classifier\", \"params\": "
+                            "{\"classes\": [%s], \"buckets_log2\": 12, \"epochs\": 40}", classes);
+    struct job_run job = {.name = "tongue", .spec = spec};
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+    mem_free(classes);
+    for (int i = 0; i < 2; i++)
+        mem_free(paths[i]);
+    buf_done(&a);
+    buf_done(&b);
+}
+
+static int run_tongues(const struct place *place, const char *name, int ranks, const char *params)
+{
+    char *spec = tongues_spec(place, params);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks, .may_fail = true};
+    int status = run_job_in(place, &job, NULL);
+
+    mem_free(spec);
+    return status;
+}
+
+static json_t *limits_in(const json_t *card, const char *language)
+{
+    json_t *limits = json_object_get(json_object_get(card, "web"), "limits"), *row;
+    size_t i;
+
+    json_array_foreach(json_object_get(limits, "languages"), i, row)
+        if (strcmp(json_string_value(json_object_get(row, "language")), language) == 0)
+            return row;
+    fail_msg("no limits of language %s", language);
+    return NULL;
+}
+
+/* The documents of a job as its blocks tell of them: id, verdict, attributes. */
+static json_t *documents_of(const struct place *place, const char *name)
+{
+    char *folder = job_path(place, name, "/web"), *bytes;
+    json_t *all = json_array();
+    size_t length;
+
+    for (unsigned b = 0;; b++) {
+        char *path = mem_printf("%s/block-%06u.jsonl", folder, b);
+        bool there = file_exists(path);
+        if (there)
+            OK(file_read(path, 1 << 26, &bytes, &length, &fixture_err));
+        mem_free(path);
+        if (!there)
+            break;
+        for (char *rest = strchr(bytes, '\n') + 1, *line; (line = strsep(&rest, "\n"));)
+            if (*line)
+                json_array_append_new(all, json_loads(line, 0, NULL));
+        mem_free(bytes);
+    }
+    mem_free(folder);
+    return all;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double attribute_of(const json_t *document, const char *name)
+{
+    return json_number_value(json_object_get(json_object_get(document, "attributes"), name));
+}
+
+/* Sorts the measure of all documents of a language: the limits are the values that one in ten is
+ * below, or above, but for the 256th part that a bin is wide and for nine digits. */
+static void check_measure(const json_t *documents, const char *language, const char *measure,
+                          const json_t *sides)
+{
+    double value[OF_A], places[2] = {0.1, 0.9};
+    const json_t *document;
+    size_t count = 0, i;
+
+    json_array_foreach(documents, i, document)
+        if (json_string_value(json_object_get(document, "id"))[0] == *language)
+            value[count++] = attribute_of(document, measure);
+    qsort(value, count, sizeof *value, compare_doubles);
+    for (int side = 0; side < 2; side++) {
+        const json_t *told = json_array_get(sides, (size_t)side);
+        if (json_is_null(told))
+            continue;
+        size_t place = side ? (size_t)ceil(places[1] * (double)count) - 1
+                            : (size_t)floor(places[0] * (double)count);
+        double off = json_number_value(told) - value[place], most = value[place] / 255 + 1e-8;
+        if (side ? off < -1e-8 * value[place] || off > most : off > 1e-8 || -off > most)
+            fail_msg("%s of %s: %g is told, %g is at its place", measure, language,
+                     json_number_value(told), value[place]);
+    }
+}
+
+/* Dropped exactly when a measure is beyond a limit; what nine digits cannot tell is left out. */
+static void check_verdict(const json_t *document, const json_t *measures)
+{
+    bool beyond = false, near = false;
+    const char *measure;
+    json_t *sides;
+
+    json_object_foreach((json_t *)measures, measure, sides)
+    {
+        const json_t *low = json_array_get(sides, 0), *high = json_array_get(sides, 1);
+        double value = attribute_of(document, measure), least = json_number_value(low);
+        double most = json_number_value(high), margin = 1e-8 * fabs(value);
+        near = near || (!json_is_null(low) && fabs(value - least) <= margin && value != least) ||
+               (!json_is_null(high) && fabs(value - most) <= margin && value != most);
+        beyond = beyond || (!json_is_null(low) && value < least - margin) ||
+                 (!json_is_null(high) && value > most + margin);
+    }
+    const char *verdict = json_string_value(json_object_get(document, "verdict"));
+    if (!near)
+        assert_int_equal(beyond, strcmp(verdict, "kept") != 0);
+}
+
+/* The limits of a card as params.limits takes them. */
+static char *pinned(const json_t *card)
+{
+    struct buf out = {0};
+    const char *languages = "ab", *measure;
+    json_t *sides;
+
+    for (; *languages; languages++) {
+        char language[2] = {*languages, 0};
+        json_object_foreach(json_object_get(limits_in(card, language), "measures"), measure, sides)
+        {
+            buf_printf(&out, "%s\"%s/%s=", out.length ? ", " : "", language, measure);
+            for (size_t side = 0; side < 2; side++) {
+                const json_t *limit = json_array_get(sides, side);
+                if (!json_is_null(limit))
+                    buf_printf(&out, "%.17g", json_number_value(limit));
+                buf_puts(&out, side ? "\"" : ":");
+            }
+        }
+    }
+    return buf_take(&out);
+}
+
+static void limits_are_drawn_from_the_documents_of_each_language(void **state)
+{
+    static const char all[] = "\"rules_mode\": \"quantile\", \"rules_sample\": 1, "
+                              "\"rules_sample_min\": 30";
+    struct place *place = *state;
+    json_t *card, *documents, *document, *sides;
+    const char *languages[] = {"a", "b"}, *measure;
+    size_t i, kept = 0;
+
+    write_tongues(place);
+    learn_tongues(place);
+    assert_int_equal(run_tongues(place, "drawn-1", 1, all), 0);
+    assert_int_equal(run_tongues(place, "drawn-3", 3, all), 0);
+    assert_same_jobs(place, "drawn-1", "drawn-3");
+    card = card_of(place, "drawn-1");
+    documents = documents_of(place, "drawn-1");
+    for (size_t l = 0; l < ARRAY_COUNT(languages); l++) {
+        const json_t *told = limits_in(card, languages[l]);
+        assert_int_equal(json_integer_value(json_object_get(told, "documents")),
+                         l ? OF_A / 4 : OF_A);
+        assert_true(json_is_true(json_object_get(told, "drawn")));
+        json_object_foreach(json_object_get(told, "measures"), measure, sides)
+            check_measure(documents, languages[l], measure, sides);
+    }
+    json_array_foreach(documents, i, document)
+    {
+        const char *id = json_string_value(json_object_get(document, "id"));
+        check_verdict(document, json_object_get(limits_in(card, *id == 'a' ? "a" : "b"),
+                                                "measures"));
+        kept += strcmp(json_string_value(json_object_get(document, "verdict")), "kept") == 0;
+    }
+    assert_in_range(kept, 10, OF_A);
+    /* Looked at and pinned: nothing is drawn any more, and the same documents are kept. */
+    char *pins = pinned(card), *params = mem_printf("\"limits\": [%s]", pins);
+    assert_int_equal(run_tongues(place, "pinned", 2, params), 0);
+    char *a = job_path(place, "drawn-1", "/datasets/clean");
+    char *b = job_path(place, "pinned", "/datasets/clean");
+    assert_same_file(a, b, "all.jsonl");
+    mem_free(a);
+    mem_free(b);
+    mem_free(params);
+    mem_free(pins);
+    json_decref(documents);
+    json_decref(card);
+}
+
+/* The sample is a share of the ids; a language with too few documents keeps the published limits,
+ * and when all have too few the job says so. */
+static void too_small_a_sample_is_told_and_falls_back(void **state)
+{
+    struct place *place = *state;
+    char *log = job_path(place, "too-few", ".log"), *text;
+    size_t length, expected = 0;
+    json_t *card;
+
+    assert_int_equal(run_tongues(place, "some", 2, "\"rules_mode\": \"quantile\", "
+                                 "\"rules_sample\": 0.5, \"rules_sample_min\": 40, \"limits\": "
+                                 "[\"words=21:\"]"), 0);
+    card = card_of(place, "some");
+    for (int i = 0; i < OF_A + OF_A / 4; i++) {
+        char id[32];
+        struct hash hash;
+        uint64_t bits;
+        snprintf(id, sizeof id, "a%d", i);
+        hash_bytes(id, strlen(id), &hash);
+        memcpy(&bits, hash.bytes, sizeof bits);
+        expected += i % 5 != 4 && rng_unit_at(1337, bits, 10) < 0.5;
+    }
+    const json_t *a = limits_in(card, "a"), *b = limits_in(card, "b");
+    assert_int_equal(json_integer_value(json_object_get(a, "documents")), expected);
+    assert_true(json_is_true(json_object_get(a, "drawn")));
+    assert_false(json_is_true(json_object_get(b, "drawn")));
+    const json_t *published = json_object_get(json_object_get(b, "measures"), "letters");
+    assert_true(json_number_value(json_array_get(published, 0)) == 0.8);
+    for (int l = 0; l < 2; l++) { /* pinned wins over both */
+        const json_t *words = json_object_get(json_object_get(l ? b : a, "measures"), "words");
+        assert_true(json_number_value(json_array_get(words, 0)) == 21);
+        assert_true(json_is_null(json_array_get(words, 1)));
+    }
+    json_decref(card);
+    assert_int_not_equal(run_tongues(place, "too-few", 1, "\"rules_mode\": \"quantile\""), 0);
+    OK(file_read(log, 1 << 20, &text, &length, &fixture_err));
+    assert_non_null(strstr(text, "no language has rules_sample_min (100)"));
+    mem_free(text);
+    mem_free(log);
+}
+
 /* ---- languages --------------------------------------------------------------------------- */
 
 static void languages_are_told_apart_on_texts_not_learned_from(void **state)
@@ -1137,6 +1420,8 @@ int main(void)
         cmocka_unit_test(scorers_learned_from_labelled_sets_find_what_judges_marked),
         cmocka_unit_test(clusters_are_told_first_and_dropped_when_named),
         cmocka_unit_test(joined_texts_become_documents_of_their_own),
+        cmocka_unit_test(limits_are_drawn_from_the_documents_of_each_language),
+        cmocka_unit_test(too_small_a_sample_is_told_and_falls_back),
         cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
     };
     return cmocka_run_group_tests(tests, place_open, place_close);

@@ -8,6 +8,7 @@
 #include "common/base/rng.h"
 #include "worker/recipes/data/web/chars.h"
 #include "worker/recipes/data/web/group.h"
+#include "worker/recipes/data/web/limits.h"
 #include "worker/recipes/data/web/mixing.h"
 #include "worker/recipes/data/web/sorting.h"
 #include "worker/recipes/data/web/web.h"
@@ -19,6 +20,7 @@
 #define CARD_BYTES_MAX   49152 /* a report's line has 65536 (report.h), other members 4 KiB */
 #define CARD_SOURCES_MAX 32
 #define CARD_CLUSTERS_MAX 16384 /* bytes */
+#define CARD_LIMITS_MAX   8192  /* bytes: about ten languages */
 #define SAMPLES_MAX      20    /* of a filter: params.card_samples */
 #define NAMED_MAX        20    /* malformed lines in the job's log */
 #define RATE_MAX         64
@@ -367,6 +369,7 @@ static char *card(const struct build *build)
     buf_printf(&out, "], \"off\": [%s]", buf_text(&web->off));
     put_filters(&out, build);
     put_sources(&out, build);
+    limits_card(web, CARD_LIMITS_MAX, &out);
     if (web->group && web->group->sorting) {
         buf_puts(&out, ", ");
         sorting_card(web->group->sorting, CARD_CLUSTERS_MAX, &out);

@@ -24,7 +24,19 @@
     {"gopher_variant", PARAM_CHOICE, "dolma", 0, 0, "dolma|datatrove", \
      "whose definitions and limits the Gopher rules have"}, \
     {"limits", PARAM_LIST, "", 0, 0, NULL, \
-     "other limits of the Gopher rules, each MEASURE=LOW:HIGH, as words=20:"}, \
+     "other limits of the Gopher rules, each MEASURE=LOW:HIGH, as words=20:, or of a language " \
+     "that langid tells, as en/words=20:"}, \
+    {"rules_mode", PARAM_CHOICE, "fixed", 0, 0, "fixed|quantile", \
+     "the published limits of the Gopher rules, or quantiles of a sample of each language in " \
+     "their place"}, \
+    {"rules_q_low", PARAM_FLOAT, "0.1", 0, 0.5, NULL, \
+     "share of the sample below a low limit; 0: no low limits"}, \
+    {"rules_q_high", PARAM_FLOAT, "0.9", 0.5, 1, NULL, \
+     "share of the sample not above a high limit; 1: no high limits"}, \
+    {"rules_sample", PARAM_FLOAT, "0.01", 1e-6, 1, NULL, \
+     "share of the documents that limits are drawn from, by the hash of their ids"}, \
+    {"rules_sample_min", PARAM_INT, "100", 1, 1e9, NULL, \
+     "a language with fewer documents in the sample keeps the published limits"}, \
     {"c4_rules", PARAM_LIST, "nopunc", 0, 0, NULL, \
      "of nopunc, minwords (cut lines), naughty, js, lorem, brace, minsents (drop documents)"}, \
     {"naughty_words", PARAM_STRING, "", 0, 0, NULL, "file of words and phrases, one a line"}, \

@@ -69,7 +69,7 @@ static int take_line(void *argument, struct document_line *line, struct err *err
     return 0;
 }
 
-static void item_done(struct item *item)
+void item_done(struct item *item)
 {
     document_done(&item->document);
     mem_free(item->malformed);

@@ -5,6 +5,7 @@
 #include "worker/recipes/data/web/chars.h"
 #include "worker/recipes/data/web/coherence.h"
 #include "worker/recipes/data/web/decon.h"
+#include "worker/recipes/data/web/limits.h"
 #include "worker/recipes/data/web/repetition.h"
 #include "worker/recipes/data/web/trigram.h"
 #include "worker/recipes/data/web/web.h"
@@ -39,12 +40,34 @@ static double score(struct web *web, const struct classifier *classifier, size_t
     return web->p[label];
 }
 
+/* The label of what is in web->p. */
+static size_t likeliest(const struct web *web, const struct classifier *classifier)
+{
+    size_t best = 0;
+
+    for (size_t l = 1; l < classifier->label_count; l++)
+        best = web->p[l] > web->p[best] ? l : best;
+    return best;
+}
+
+size_t stage_language(struct web *web, struct item *item)
+{
+    if (!web->langid)
+        return 0;
+    if (item->language == 0) {
+        score(web, web->langid, 0, item->document.text, item->document.length);
+        item->language = 1 + likeliest(web, web->langid);
+    }
+    return item->language - 1;
+}
+
 static int do_language(struct web *web, struct item *item, struct err *err)
 {
     double p = score(web, web->langid, web->langid_label, item->document.text,
                      item->document.length);
 
     (void)err;
+    item->language = 1 + likeliest(web, web->langid);
     attribute(item, "language", p);
     if (p < run_float(web->run, "language_min"))
         drop(item, FILTER_LANGUAGE, p);
@@ -127,12 +150,10 @@ static int do_topic(struct web *web, struct item *item, struct err *err)
     const struct classifier *topic = web->topic;
     struct hash hash;
     uint64_t bits;
-    size_t best = 0;
 
     (void)err;
     score(web, topic, 0, document->text, document->length);
-    for (size_t l = 1; l < topic->label_count; l++)
-        best = web->p[l] > web->p[best] ? l : best;
+    size_t best = likeliest(web, topic);
     buf_puts(&item->attributes, item->attributes.length ? ",\"topic\":" : "\"topic\":");
     json_text_quote(&item->attributes, topic->labels[best], strlen(topic->labels[best]));
     attribute(item, "topic_p", web->p[best]);
@@ -187,7 +208,7 @@ static int do_garbled(struct web *web, struct item *item, struct err *err)
 
 /* ---- rules ------------------------------------------------------------------------------ */
 
-static void look_at(struct web *web, const struct item *item)
+void stage_look_at(struct web *web, const struct item *item)
 {
     if (web->view.text != item->document.text || web->view.length != item->document.length)
         view_set(&web->view, item->document.text, item->document.length);
@@ -198,11 +219,11 @@ static int do_gopher(struct web *web, struct item *item, struct err *err)
     double value[GOPHER_END];
 
     (void)err;
-    look_at(web, item);
+    stage_look_at(web, item);
     gopher_measure(&web->view, web->variant, value);
     for (enum gopher_measure m = 0; m < GOPHER_END; m++)
         attribute(item, gopher_name(m), value[m]);
-    enum gopher_measure broken = gopher_judge(&web->limits, value);
+    enum gopher_measure broken = gopher_judge(limits_of(web, item), value);
     if (broken < GOPHER_END)
         drop(item, FILTER_GOPHER_WORDS + (enum filter)broken, value[broken]);
     return 0;
@@ -220,7 +241,7 @@ static int do_c4(struct web *web, struct item *item, struct err *err)
     size_t before = item->spans.count;
 
     (void)err;
-    look_at(web, item);
+    stage_look_at(web, item);
     c4_check(&web->view, web->c4_rules, web->has_naughty ? &web->naughty : NULL, &item->spans,
              &result);
     attribute(item, "c4_nopunc_lines", (double)result.lines_nopunc);

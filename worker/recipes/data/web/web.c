@@ -10,6 +10,7 @@
 #include "worker/recipes/data/web/coherence.h"
 #include "worker/recipes/data/web/decon.h"
 #include "worker/recipes/data/web/group.h"
+#include "worker/recipes/data/web/limits.h"
 #include "worker/recipes/data/web/mixing.h"
 #include "worker/recipes/data/web/sorting.h"
 #include "worker/recipes/data/web/texts.h"
@@ -190,43 +191,14 @@ static int read_block_lists(struct run *run, struct web *web, struct err *err)
     return 0;
 }
 
-/* NAME=LOW:HIGH, either side may be empty: no limit. */
-static int read_limit(const char *item, struct gopher_limits *limits, struct err *err)
-{
-    const char *equals = strchr(item, '='), *colon = equals ? strchr(equals, ':') : NULL;
-    enum gopher_measure m = 0;
-
-    while (equals && m < GOPHER_END && (strlen(gopher_name(m)) != (size_t)(equals - item) ||
-                                        strncmp(gopher_name(m), item, (size_t)(equals - item))))
-        m++;
-    if (!colon || m == GOPHER_END)
-        return err_set(err, ERR_INVALID, "params.limits: '%s' is not MEASURE=LOW:HIGH with a "
-                       "measure of the Gopher rules, such as words=50:100000 or top_2=:0.2", item);
-    char *low = mem_strndup(equals + 1, (size_t)(colon - equals - 1));
-    double at_least = -INFINITY, at_most = INFINITY;
-    int rc = *low ? parse_f64(low, &at_least, err) : 0;
-    if (rc == 0 && colon[1])
-        rc = parse_f64(colon + 1, &at_most, err);
-    mem_free(low);
-    if (rc < 0)
-        return err_wrap(err, "params.limits: '%s'", item);
-    limits->low[m] = at_least;
-    limits->high[m] = at_most;
-    return 0;
-}
-
 static int read_rules(struct run *run, struct web *web, struct err *err)
 {
     bool datatrove = strcmp(run_string(run, "gopher_variant"), "datatrove") == 0;
 
     web->variant = datatrove ? GOPHER_DATATROVE : GOPHER_DOLMA;
     web->whole_words = strcmp(run_string(run, "normalise"), "words") == 0;
-    gopher_limits_init(&web->limits, web->variant);
-    for (size_t i = 0; i < run_list_count(run, "limits"); i++)
-        if (read_limit(run_list_item(run, "limits", i), &web->limits, err) < 0)
-            return -1;
-    if (read_c4_rules(run, web, err) < 0 || read_naughty(run, web, err) < 0 ||
-        read_block_lists(run, web, err) < 0)
+    if (limits_read(web, err) < 0 || read_c4_rules(run, web, err) < 0 ||
+        read_naughty(run, web, err) < 0 || read_block_lists(run, web, err) < 0)
         return -1;
     if (strcmp(run_string(run, "dedup"), "bloom") != 0)
         return 0;
@@ -380,6 +352,18 @@ static int learn_coherence(struct run *run, struct web *web, struct err *err)
     return 0;
 }
 
+/* Languages are asked for where limits differ by them, also without the stage language. */
+static int open_limits(struct run *run, struct web *web, struct err *err)
+{
+    if (web->draws_limits && !has_stage(web, STAGE_GOPHER))
+        return err_set(err, ERR_INVALID, "params.rules_mode is quantile, but params.stages has no "
+                       "gopher, whose limits it would draw");
+    if ((web->draws_limits || web->limits_by_language) && run_input(run, "langid") &&
+        classifier_of(web, "langid", &web->langid, err) < 0)
+        return -1;
+    return limits_open(web, err);
+}
+
 static int open_inputs(struct run *run, struct web *web, struct err *err)
 {
     bool judged = has_stage(web, STAGE_CLUSTER) && run_input(run, "quality");
@@ -393,7 +377,7 @@ static int open_inputs(struct run *run, struct web *web, struct err *err)
                         &web->toxicity, &web->toxicity_label, err) < 0 ||
         open_classifier(web, has_stage(web, STAGE_QUALITY) || judged, "quality", "quality_label",
                         &web->quality, &web->quality_label, err) < 0 ||
-        bind_scorers(web, err) < 0 || open_topics(web, err) < 0 ||
+        open_limits(run, web, err) < 0 || bind_scorers(web, err) < 0 || open_topics(web, err) < 0 ||
         learn_reference(run, web, err) < 0 || learn_coherence(run, web, err) < 0)
         return -1;
     if (has_stage(web, STAGE_DECONTAMINATE)) {
@@ -526,7 +510,8 @@ int web_open(struct run *run, struct web *web, struct err *err)
         return -1;
     hash_settings(run, web);
     web->rounds = (web->list.block_count + run->rank_count - 1) / run->rank_count;
-    run->step_count = web->rounds + (web->stage_count - web->local_count) + PREPARE_STEPS;
+    run->step_count = web->draws_limits + web->rounds + (web->stage_count - web->local_count) +
+                      PREPARE_STEPS;
     web->folder = mem_printf("%s/web", run->job_dir);
     return file_make_folders(web->folder, 0755, err);
 }
@@ -536,6 +521,8 @@ int web_step(struct web *web, struct err *err)
     struct run *run = web->run;
     uint64_t groups = web->stage_count - web->local_count, step = run->step;
 
+    if (web->draws_limits && step-- == 0)
+        return limits_draw(web, err);
     if (step < web->rounds)
         return round_run(web, step, err);
     step -= web->rounds;
@@ -557,6 +544,7 @@ void web_close(struct web *web)
         classifier_free(web->classifiers[i]);
     for (size_t i = 0; i < web->scorer_count; i++)
         scorer_done(&web->scorers[i]);
+    limits_close(web);
     trigram_free(web->trigram);
     coherence_free(web->coherence);
     decon_free(web->decon);

@@ -70,15 +70,19 @@ struct item {
     struct spans spans;
     uint64_t edits[EDIT_END];
     struct buf attributes;    /* members of a JSON object */
+    size_t language;             /* label of langid, plus 1; 0: not asked yet */
     struct coherent_part *parts; /* documents that it is split into; NULL: it stays whole */
     size_t part_count;
 };
+
+void item_done(struct item *item); /* a zeroed struct is fine */
 
 struct coherence;     /* coherence.h */
 struct coherent_part;
 struct mixing; /* mixing.h */
 struct decon;   /* decon.h */
 struct trigram; /* trigram.h */
+struct language_limits; /* limits.h */
 
 struct web {
     struct run *run;
@@ -96,7 +100,10 @@ struct web {
     struct scorer scorers[SCORERS_MAX];
     size_t scorer_count;
     double topic_keep[CLASSIFIER_LABELS_MAX]; /* by label of topic */
-    struct gopher_limits limits;
+    struct gopher_limits limits; /* where languages have none of their own: limits.h */
+    struct language_limits *languages; /* by label of langid, or one; NULL: none */
+    size_t language_count;
+    bool draws_limits, limits_by_language;
     enum gopher_variant variant;
     unsigned c4_rules;
     struct byte_map naughty;
@@ -135,6 +142,10 @@ int web_step(struct web *web, struct err *err) WARN_UNUSED;
 
 /* Runs a LOCAL stage on a document that is kept so far. */
 int stage_run(struct web *web, enum stage stage, struct item *item, struct err *err) WARN_UNUSED;
+/* The likeliest label of langid; 0 without it. */
+size_t stage_language(struct web *web, struct item *item);
+/* Sets web->view to the item's text, if it is not there already. */
+void stage_look_at(struct web *web, const struct item *item);
 /* The keys of a SEEN stage and the units that they belong to, appended. A paragraph has one key or,
  * with params.dedup_ngram, one for each n-gram of its words (web_key's words) at every
  * dedup_stride-th word; if those are fewer than two, one of the whole. Source: card data-dolma,
