@@ -3,13 +3,14 @@
  *
  * Limits may differ by language, which is the likeliest label of the classifier langid; without it
  * all documents are of one language, named "". An item of params.limits is MEASURE=LOW:HIGH, of
- * all languages, or LANGUAGE/MEASURE=LOW:HIGH; it wins over what is drawn. What is drawn is told in
- * that form too, so that a person can look at it and pin it.
+ * all languages, or LANGUAGE/MEASURE=LOW:HIGH; it wins over what is drawn. What is drawn is told
+ * in that form too, so that a person can look at it and pin it.
  *
  * The sample: documents of a share params.rules_sample of all ids, by (seed, id), that pass the
  * LOCAL stages before gopher; duplicates are in it. A language with fewer than
- * params.rules_sample_min of them keeps the published limits; when none has as many the job ends. A
- * share p of n documents has a standard deviation of sqrt(p (1 - p) / n): at 100 documents and p = 0.1 it is 0.03. */
+ * params.rules_sample_min of them keeps the published limits; when none has as many the job ends.
+ * A share p of n documents has a standard deviation of sqrt(p (1 - p) / n): at 100 documents and p
+ * = 0.1 it is 0.03. */
 #ifndef ATHANOR_WEB_LIMITS_H
 #define ATHANOR_WEB_LIMITS_H
 

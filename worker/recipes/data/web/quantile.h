@@ -1,17 +1,17 @@
 /* quantile.h - limits of the Gopher rules drawn from the documents themselves, as CulturaX's and
  * Yi's are (card data-yi-pipeline: "data-driven mode").
  *
- * A sample of the documents, chosen by the hash of their ids, is measured, and each measure counted
- * in a histogram for each language. Where the published rules have a low limit it becomes the
- * q_low-quantile of the language, where they have a high one its q_high-quantile.
+ * A sample of the documents, chosen by the hash of their ids, is measured, and each measure
+ * counted in a histogram for each language. Where the published rules have a low limit it becomes
+ * the q_low-quantile of the language, where they have a high one its q_high-quantile.
  *
  * A histogram counts in bins that are 1/256 of an octave wide, from 2^-20 to 2^20; 0 (and below)
  * has a bin of its own, and so has every whole number up to 512. A low limit is the lower edge of
- * the bin of the document number floor(q n) (from 0, in ascending order), a high one the upper edge of
- * that of document number ceil(q n) - 1: so at most floor(q_low n) of the sample are below the one
- * and at most n - ceil(q_high n) above the other, and limits are numbers of few digits, which
- * differ from the exact quantile by less than 0.4 %. Counts are integers, so limits are the same bits
- * however the documents lie on ranks. */
+ * the bin of the document number floor(q n) (from 0, in ascending order), a high one the upper
+ * edge of that of document number ceil(q n) - 1: so at most floor(q_low n) of the sample are below
+ * the one and at most n - ceil(q_high n) above the other, and limits are numbers of few digits,
+ * which differ from the exact quantile by less than 0.4 %. Counts are integers, so limits are the
+ * same bits however the documents lie on ranks. */
 #ifndef ATHANOR_WEB_QUANTILE_H
 #define ATHANOR_WEB_QUANTILE_H
 
