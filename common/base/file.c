@@ -102,7 +102,22 @@ static int write_and_sync(int fd, const void *bytes, size_t length, unsigned mod
     return 0;
 }
 
-int file_replace(const char *path, const void *bytes, size_t length, unsigned mode, struct err *err)
+/* rename replaces what has the name; link, atomic on NFS as well, does not. */
+static int give_name(const char *temporary, const char *path, bool replace, struct err *err)
+{
+    if (replace)
+        return rename(temporary, path) < 0 ? err_errno(err, "rename to '%s'", path) : 0;
+    if (link(temporary, path) == 0) {
+        unlink(temporary);
+        return 0;
+    }
+    if (errno == EEXIST)
+        return err_set(err, ERR_EXISTS, "'%s' is there already", path);
+    return err_errno(err, "link to '%s'", path);
+}
+
+static int write_whole(const char *path, const void *bytes, size_t length, unsigned mode,
+                       bool replace, struct err *err)
 {
     char *temporary = mem_printf("%s" TEMPORARY "XXXXXX", path);
     int rc = -1;
@@ -113,8 +128,8 @@ int file_replace(const char *path, const void *bytes, size_t length, unsigned mo
     }
     rc = write_and_sync(fd, bytes, length, mode, err);
     close(fd);
-    if (rc == 0 && rename(temporary, path) < 0)
-        rc = err_errno(err, "rename to '%s'", path);
+    if (rc == 0)
+        rc = give_name(temporary, path, replace, err);
     if (rc < 0) {
         unlink(temporary);
         err_wrap(err, "write '%s'", path);
@@ -124,6 +139,16 @@ int file_replace(const char *path, const void *bytes, size_t length, unsigned mo
 out:
     mem_free(temporary);
     return rc;
+}
+
+int file_replace(const char *path, const void *bytes, size_t length, unsigned mode, struct err *err)
+{
+    return write_whole(path, bytes, length, mode, true, err);
+}
+
+int file_create(const char *path, const void *bytes, size_t length, unsigned mode, struct err *err)
+{
+    return write_whole(path, bytes, length, mode, false, err);
 }
 
 #define SWEEP_OPEN_FILES 16

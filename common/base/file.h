@@ -15,6 +15,10 @@ void file_unmap(void *bytes, size_t length); /* NULL is fine */
  * the old content or the new one, also after a crash. mode as for open(2). */
 int file_replace(const char *path, const void *bytes, size_t length, unsigned mode,
                  struct err *err) WARN_UNUSED;
+/* The same for a path that nothing has yet: of all who try at once, on any host that shares the
+ * folder, one succeeds. The others get ERR_EXISTS. */
+int file_create(const char *path, const void *bytes, size_t length, unsigned mode,
+                struct err *err) WARN_UNUSED;
 /* Removes what a file_replace that was killed has left anywhere below the folder; no other may be
  * under way there. A missing folder is fine. */
 int file_sweep_replaced(const char *folder, struct err *err) WARN_UNUSED;

@@ -650,6 +650,91 @@ static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
     assert_int_equal(spawn_line(line), 0);
     sample(place, "killed", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
     assert_same_pairs(place, "one", "killed");
+    /* Blocks of a version that wrote no records. */
+    line = mem_printf("cd '%s' && rm -r killed/datasets killed/pairs/*.done && "
+                      "touch killed/pairs/block-000002.jsonl.part-1", place->folder);
+    assert_int_equal(spawn_line(line), 0);
+    sample(place, "killed", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
+    assert_same_pairs(place, "one", "killed");
+    mem_free(teacher);
+}
+
+/* Shell that runs the job on two ranks in the background ($!), its commands in `then` once $zero
+ * and $one are the ranks' processes and the second has a lease ($lease, on $block). */
+static char *two_ranks(const struct place *place, const char *name, const char *params,
+                       const char *then)
+{
+    char *teacher = model_of(place, "little", 60), *contexts = part_of(place, "world", "contexts");
+    char *spec = mem_printf("{\"name\": \"%s\", \"kind\": \"data\", \"recipe\": \"pairs\", "
+                            "\"inputs\": {\"teacher\": %s, \"contexts\": %s}, \"params\": {%s}}",
+                            name, teacher, contexts, params);
+    char *path = job_path(place, name, ".json");
+    struct job_run job = {.name = name, .ranks = 2};
+    char *run = job_command(place, &job);
+
+    OK(file_replace(path, spec, strlen(spec), 0644, &fixture_err));
+    unsetenv("ATHANOR_REPORT");
+    setenv("OMP_NUM_THREADS", "1", 1);
+    char *line = mem_printf(
+        "cd '%s'; rm -rf %s; (%s) & job=$!; zero= one= lease=; "
+        "while [ -z \"$lease\" ] && kill -0 $job; do "
+        "[ -n \"$one\" ] && [ -n \"$zero\" ] || for pid in $(pgrep -f '^[^ ]*athanor-engine run "
+        "--spec '\"$PWD/%s.json\"); do "
+        "grep -qz '^RANK=1$' /proc/$pid/environ 2>/dev/null && one=$pid; "
+        "grep -qz '^RANK=0$' /proc/$pid/environ 2>/dev/null && zero=$pid; done; "
+        "[ -n \"$one\" ] && lease=$(grep -ls '\"rank\": 1' %s/pairs/*.lease-1 | head -1); done; "
+        "block=${lease%%.lease-1}; %s", place->folder, name, run, name, name, then);
+    mem_free(run);
+    mem_free(path);
+    mem_free(spec);
+    mem_free(teacher);
+    mem_free(contexts);
+    return line;
+}
+
+/* A rank that stands still for longer than its lease has its block made by the other one; a block
+ * that was done before it could be stopped is no test (status 9): again. */
+static void check_stopped(const struct place *place)
+{
+    int status = 9 << 8, tries = 0;
+
+    for (; WEXITSTATUS(status) == 9 && tries < 20; tries++)
+        status = spawn_line(two_ranks(
+            place, "stopped", SMALL ", \"block\": 20, \"lease_s\": 0.2",
+            "kill -STOP $one && [ ! -e $block.done ] || { kill -CONT $one; wait $job; exit 9; }; "
+            "while [ ! -e $block.done ] && kill -0 $job; do :; done; cp $block.done taken; "
+            "kill -CONT $one; wait $job && grep -q '\"rank\":0,\"leases\":2' taken"));
+    assert_int_equal(status, 0);
+    assert_same_pairs(place, "one", "stopped");
+}
+
+/* A stop ends all ranks in the middle of their blocks, and the next run goes on there. */
+static void check_asked_to_stop(const struct place *place, const char *teacher)
+{
+    int status = 9 << 8, tries = 0;
+
+    for (; WEXITSTATUS(status) == 9 && tries < 20; tries++)
+        status = spawn_line(two_ranks(place, "asked", SMALL ", \"block\": 20",
+                                      "kill -TERM $one; wait $job || exit 1; "
+                                      "[ -e $block.part ] && [ ! -e asked/datasets ] || exit 9"));
+    assert_int_equal(status, 0);
+    sample(place, "asked", teacher, NULL, "world", SMALL ", \"block\": 20", 2);
+    assert_same_pairs(place, "one", "asked");
+    status = spawn_line(mem_printf("cd '%s'/asked/pairs && ! ls | grep -E 'part|lease|tmp'",
+                                   place->folder));
+    assert_int_equal(status, 0);
+}
+
+static void a_dataset_does_not_show_which_rank_stood_still_or_was_asked_to_stop(void **state)
+{
+    const struct place *place = *state;
+    char *teacher = model_of(place, "little", 60), *made = job_path(place, "one", "/datasets");
+
+    if (!file_exists(made))
+        sample(place, "one", teacher, NULL, "world", SMALL ", \"block\": 16", 1);
+    check_stopped(place);
+    check_asked_to_stop(place, teacher);
+    mem_free(made);
     mem_free(teacher);
 }
 
@@ -1018,6 +1103,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dataset_does_not_show_ranks_blocks_or_kills),
+        cmocka_unit_test(a_dataset_does_not_show_which_rank_stood_still_or_was_asked_to_stop),
         cmocka_unit_test(rewrites_in_sequence_have_the_words_of_their_sources),
         cmocka_unit_test(codes_widen_a_model_and_rewrites_do_not_show_ranks),
         cmocka_unit_test(one_job_makes_what_a_pipeline_of_jobs_makes),

@@ -55,6 +55,8 @@ static struct comm_channels *open_channels(void)
 
     MPI_Comm_dup(MPI_COMM_WORLD, &channels->sums);
     MPI_Comm_dup(MPI_COMM_WORLD, &channels->copies);
+    MPI_Comm_dup(MPI_COMM_WORLD, &channels->asides);
+    channels->aside = MPI_REQUEST_NULL;
     return channels;
 }
 
@@ -89,6 +91,7 @@ void comm_close(struct comm *comm)
     if (comm->size > 1) {
         MPI_Comm_free(&comm->channels->sums);
         MPI_Comm_free(&comm->channels->copies);
+        MPI_Comm_free(&comm->channels->asides);
         MPI_Finalize();
     }
     mem_free(comm->channels);
@@ -184,6 +187,25 @@ void comm_gather_all(struct comm *comm, const void *bytes, size_t length, void *
         memcpy(out, bytes, length);
     else
         MPI_Allgather(bytes, (int)length, MPI_BYTE, out, (int)length, MPI_BYTE, MPI_COMM_WORLD);
+}
+
+void comm_gather_begin(struct comm *comm, const void *bytes, size_t length, void *out)
+{
+    CHECK(length <= PART_BYTES);
+    if (comm->size == 1)
+        memcpy(out, bytes, length);
+    else
+        MPI_Iallgather(bytes, (int)length, MPI_BYTE, out, (int)length, MPI_BYTE,
+                       comm->channels->asides, &comm->channels->aside);
+}
+
+bool comm_gather_done(struct comm *comm)
+{
+    int done = 1;
+
+    if (comm->size > 1)
+        MPI_Test(&comm->channels->aside, &done, MPI_STATUS_IGNORE);
+    return done;
 }
 
 /* ---- parts of any length ---------------------------------------------------------------- */

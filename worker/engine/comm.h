@@ -27,6 +27,11 @@ void comm_max_f64(struct comm *comm, double *values, int64_t count);
 void comm_broadcast(struct comm *comm, void *bytes, size_t length, int from_rank);
 /* out: size * length bytes on every rank, in rank order. */
 void comm_gather_all(struct comm *comm, const void *bytes, size_t length, void *out);
+/* The same while the ranks do other work: begun on all ranks, each at its own time, and whole on a
+ * rank when comm_gather_done says so there, which is once. One at a time; bytes and out must stay
+ * until then. It moves on only while somebody asks. Other collectives may go on meanwhile. */
+void comm_gather_begin(struct comm *comm, const void *bytes, size_t length, void *out);
+bool comm_gather_done(struct comm *comm) WARN_UNUSED;
 /* Each rank gives every rank a part of its own: bytes holds them in order of ranks, length[r] those
  * for rank r. *out (mem_free) receives what came, in order of ranks; out_length[r] is set to the
  * bytes from rank r. Errors, on all ranks: ERR_LIMIT when some rank sends or gets 2 GiB. */

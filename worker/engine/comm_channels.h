@@ -1,7 +1,8 @@
 /* comm_channels.h - MPI communicators for transfers that go on while the ranks compute.
  *
  * Collectives of one communicator must start in the same order on all ranks. Sums start in the
- * order of buckets and so do copies, but how far they are apart depends on timing: hence two.
+ * order of buckets and so do copies, but how far they are apart depends on timing: hence two, and
+ * one for ranks that agree on something while each is at other work.
  * Only comm.c and reduce.c include this. */
 #ifndef ATHANOR_ENGINE_COMM_CHANNELS_H
 #define ATHANOR_ENGINE_COMM_CHANNELS_H
@@ -11,7 +12,8 @@
 #include <mpi.h>
 
 struct comm_channels {
-    MPI_Comm sums, copies;
+    MPI_Comm sums, copies, asides;
+    MPI_Request aside; /* of comm_gather_begin */
 };
 
 #endif

@@ -78,7 +78,8 @@ struct recipe {
     int (*open)(struct run *run, void *state, struct err *err);
     /* Restores what save wrote; run->step is set already. NULL iff save is NULL. */
     int (*load)(struct run *run, void *state, struct checkpoint_reader *reader, struct err *err);
-    /* Does step number run->step + 1 (the driver counts it afterwards) and reports metrics. */
+    /* Does step number run->step + 1 (the driver counts it afterwards), or a piece of it
+     * (run->pace.again), and reports metrics. */
     int (*step)(struct run *run, void *state, struct err *err);
     /* Adds this rank's share to the checkpoint. NULL: the recipe takes none. */
     int (*save)(struct run *run, void *state, struct checkpoint_writer *writer, struct err *err);
@@ -87,6 +88,16 @@ struct recipe {
 };
 
 struct job; /* worker/recipes/job.h */
+
+/* How the ranks go through steps. A recipe may set `apart` in a step, on all ranks: from the end of
+ * that step on each goes through steps at its own pace, and nothing in them may wait for another
+ * rank. To come together again a rank sets `ready` and `again` until the driver unsets `apart`,
+ * which happens on all ranks once all are ready. A stop ends all of them where they are, in a piece
+ * of a step. */
+struct run_pace {
+    bool apart, ready;
+    bool again; /* a step sets it: this was a piece of it only, call it once more */
+};
 
 struct run_input {
     const struct input *input;
@@ -108,6 +119,7 @@ struct run {
     const char *job_dir;  /* durable: checkpoints and artifacts; exists */
     const char *run_dir;  /* scratch, removed after the attempt */
     const char *phase;    /* shown with progress; a recipe may set it to a text that stays */
+    struct run_pace pace;
     bool resting;         /* a recipe with `save` may set it: nothing to save now */
     const char *stage;    /* of a part of another recipe's job (stage.h): its name; else NULL */
     const struct job *job;

@@ -45,7 +45,11 @@ struct driver {
     size_t metric_count;
     struct err failure; /* of a call that cannot return one (run_metric, run_event) */
     char diverged[320]; /* "" while all metrics are finite */
+    bool asked_to_stop; /* this rank was */
     bool stop, checkpoint_now;
+    struct apart_wish {
+        bool stop, ready;
+    } wish, *wishes; /* of ranks that are apart; wishes: of all, while they are gathered */
     uint64_t saved_step;    /* of the newest checkpoint; UINT64_MAX: none */
     uint64_t saved_ms, progress_ms;
 };
@@ -290,7 +294,7 @@ static int read_orders(struct driver *driver, struct err *err)
     do {
         if (report_poll(driver->report, &order, err) < 0)
             return -1;
-        driver->stop = driver->stop || order.kind == ORDER_STOP;
+        driver->asked_to_stop = driver->asked_to_stop || order.kind == ORDER_STOP;
         driver->checkpoint_now = driver->checkpoint_now || order.kind == ORDER_CHECKPOINT;
         if (order.kind == ORDER_STOP)
             run_note(&driver->run, "asked to stop (%s)", order.text);
@@ -303,7 +307,7 @@ static int read_orders(struct driver *driver, struct err *err)
 /* One maximum over ranks: if any rank wants it, all do it. */
 static void agree(struct driver *driver)
 {
-    double wishes[] = {driver->stop || terminate_asked, driver->checkpoint_now,
+    double wishes[] = {driver->asked_to_stop || terminate_asked, driver->checkpoint_now,
                        driver->diverged[0] != 0};
     comm_max_f64(driver->run.comm, wishes, ARRAY_COUNT(wishes));
     driver->stop = wishes[0] > 0;
@@ -312,6 +316,32 @@ static void agree(struct driver *driver)
         snprintf(driver->diverged, sizeof driver->diverged,
                  "a metric is not finite on another rank at step %llu",
                  (unsigned long long)driver->run.step);
+}
+
+/* The same of ranks that are apart, by a gathering that goes on meanwhile: each hears of the n-th
+ * one at its own time, but all hear the same, so that they stop or come together after the same
+ * one, with none under way. */
+static void agree_apart(struct driver *driver)
+{
+    struct run *run = &driver->run;
+    bool stop = false, ready = true;
+    if (!driver->wishes) {
+        driver->wishes = mem_array(run->rank_count, sizeof *driver->wishes);
+        driver->wish = (struct apart_wish){driver->asked_to_stop || terminate_asked,
+                                           run->pace.ready};
+        comm_gather_begin(run->comm, &driver->wish, sizeof driver->wish, driver->wishes);
+    }
+    if (!comm_gather_done(run->comm))
+        return;
+    for (unsigned r = 0; r < run->rank_count; r++) {
+        stop = stop || driver->wishes[r].stop;
+        ready = ready && driver->wishes[r].ready;
+    }
+    mem_free(driver->wishes);
+    driver->wishes = NULL;
+    driver->stop = stop;
+    if (ready)
+        run->pace.apart = run->pace.ready = false;
 }
 
 int run_save(struct run *run, void *state, const char *folder, char **out_path, struct err *err)
@@ -400,6 +430,7 @@ static int refuse_diverged(struct driver *driver, struct err *err)
 static int do_step(struct driver *driver, struct err *err)
 {
     struct run *run = &driver->run;
+    run->pace.again = false;
     if (run->recipe->step(run, driver->state, err) < 0) {
         struct err late = {0}; /* the first error is the one that matters */
         run->step++;
@@ -408,7 +439,8 @@ static int do_step(struct driver *driver, struct err *err)
         return driver->together ? -1
                                 : err_wrap(err, "step %llu", (unsigned long long)run->step);
     }
-    run->step++;
+    bool whole = !run->pace.again;
+    run->step += whole;
     if (driver->failure.kind != ERR_NONE) {
         *err = driver->failure;
         return -1;
@@ -416,12 +448,15 @@ static int do_step(struct driver *driver, struct err *err)
     note_time(driver);
     if (read_orders(driver, err) < 0)
         return -1;
-    agree(driver);
-    if (send_metrics(driver, err) < 0)
+    if (run->pace.apart)
+        agree_apart(driver);
+    else
+        agree(driver);
+    if (whole && send_metrics(driver, err) < 0)
         return -1;
-    if (driver->diverged[0])
+    if (driver->diverged[0] && !run->pace.apart)
         return refuse_diverged(driver, err);
-    return send_progress(driver, run->step == run->step_count, err);
+    return send_progress(driver, whole && run->step == run->step_count, err);
 }
 
 static int run_steps(struct driver *driver, struct err *err)

@@ -167,7 +167,7 @@ int stage_step(struct stage *stage, struct err *err)
 {
     if (stage->run.recipe->step(&stage->run, stage->state, err) < 0)
         return err_wrap(err, "stage '%s'", stage->name);
-    stage->run.step++;
+    stage->run.step += !stage->run.pace.again;
     return 0;
 }
 

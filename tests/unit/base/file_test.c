@@ -34,6 +34,20 @@ static void assert_content(const char *path, const char *expected)
     mem_free(bytes);
 }
 
+static void of_two_who_create_a_file_one_succeeds_and_its_bytes_stay(void **state)
+{
+    (void)state;
+    char *folder = folder_make(), *path = mem_printf("%s/f", folder);
+    struct err err;
+    assert_int_equal(file_create(path, "first", 5, 0644, &err), 0);
+    assert_int_equal(file_create(path, "other", 5, 0644, &err), -1);
+    assert_int_equal(err.kind, ERR_EXISTS);
+    assert_content(path, "first");
+    assert_int_equal(entries_in(folder), 1);
+    mem_free(path);
+    folder_drop(folder);
+}
+
 static void replacing_gives_the_new_content_and_mode(void **state)
 {
     (void)state;
@@ -287,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_killed_replacement_left_is_swept_and_nothing_else),
         cmocka_unit_test(replacing_gives_the_new_content_and_mode),
+        cmocka_unit_test(of_two_who_create_a_file_one_succeeds_and_its_bytes_stay),
         cmocka_unit_test(a_failed_write_leaves_the_old_content_and_nothing_else),
         cmocka_unit_test(a_failed_rename_or_a_missing_folder_leaves_nothing),
         cmocka_unit_test(reading_stops_at_the_limit),

@@ -43,6 +43,12 @@ static int check_sums(struct comm *comm)
     comm_gather_all(comm, &comm->rank, sizeof(int), all);
     for (int r = 0; r < comm->size; r++)
         CHILD_CHECK(all[r] == r);
+    comm_gather_begin(comm, &comm->rank, sizeof(int), all);
+    comm_max_f64(comm, &highest, 1); /* other collectives go on meanwhile */
+    while (!comm_gather_done(comm))
+        ;
+    for (int r = 0; r < comm->size; r++)
+        CHILD_CHECK(all[r] == r);
     comm_broadcast(comm, counts, sizeof counts, comm->size - 1);
     comm_barrier(comm);
     return failed;

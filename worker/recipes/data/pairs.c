@@ -1,7 +1,8 @@
 /* pairs.c - recipe data/pairs: sentence pairs that a model writes and critics accept.
  *
- * Step 1 calibrates the critic, then a step is a block of contexts, and the last one builds the
- * dataset. Blocks are files, so a killed run repeats at most one. */
+ * Step 1 calibrates the critic, then a step is a block of contexts, in order, whichever rank made
+ * it, and the last one builds the dataset. Blocks are files, so a killed run repeats at most one a
+ * rank. */
 #include "worker/recipes/distillation/impossible/pairs.h"
 
 static int open_recipe(struct run *run, void *state, struct err *err)
@@ -17,17 +18,12 @@ static int open_recipe(struct run *run, void *state, struct err *err)
 static int step(struct run *run, void *state, struct err *err)
 {
     struct pairs *pairs = state;
-    bool enough = false;
 
-    if (run->step == 0)
+    if (run->step == 0) {
+        run->pace.apart = true; /* blocks are made by whoever is free */
         return pairs_calibrate(pairs, err);
-    if (run->step + 1 == run->step_count)
-        return pairs_build(pairs, err);
-    if (pairs_block(pairs, run->step - 1, &enough, err) < 0)
-        return -1;
-    if (enough)
-        run->step_count = run->step + 2; /* the build is next */
-    return 0;
+    }
+    return run->step + 1 == run->step_count ? pairs_build(pairs, err) : pairs_work(pairs, err);
 }
 
 static void close_recipe(struct run *run, void *state)

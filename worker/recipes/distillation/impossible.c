@@ -634,8 +634,10 @@ static int impossible_step(struct run *run, void *opaque, struct err *err)
     struct impossible *state = opaque;
     struct stage_record record;
 
+    state->stage.run.pace = run->pace;
     if (stage_step(&state->stage, err) < 0)
         return -1;
+    run->pace = state->stage.run.pace;
     if (state->stage.run.step >= state->stage.run.step_count) {
         make_record(state, &record);
         if (stage_finish(&state->stage, &record, err) < 0 ||

@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BLOCK_BYTES_MAX ((size_t)1 << 33)
-
 void outcome_done(struct outcome *outcome)
 {
     mem_free(outcome->origin);
@@ -91,6 +89,42 @@ void outcome_write(const struct outcome *outcome, struct buf *out)
     json_decref(line);
 }
 
+void block_begin(struct buf *out, const char *settings)
+{
+    buf_printf(out, "{\"settings\":\"%s\"}\n", settings);
+}
+
+static int compare_made(const char *path, const struct buf *bytes, struct err *err)
+{
+    struct hash there, ours;
+    char left[HASH_HEX_SIZE], right[HASH_HEX_SIZE];
+
+    if (hash_file(path, &there, err) < 0)
+        return -1;
+    hash_bytes(bytes->bytes, bytes->length, &ours);
+    if (hash_equal(&there, &ours))
+        return 0;
+    hash_to_hex(&there, left);
+    hash_to_hex(&ours, right);
+    return err_set(err, ERR_INVALID, "block '%s' was made twice and differs: %.16s... is there, "
+                   "%.16s... was made again; the ranks' devices or libraries do not compute the "
+                   "same bits", path, left, right);
+}
+
+int block_write(const char *path, const struct buf *bytes, bool *out_first, struct err *err)
+{
+    *out_first = true;
+    if (file_create(path, bytes->bytes, bytes->length, 0644, err) == 0)
+        return 0;
+    if (err->kind != ERR_EXISTS)
+        return -1;
+    err_clear(err);
+    *out_first = false;
+    return compare_made(path, bytes, err);
+}
+
+/* ---- lines that ranks make side by side (evaluations) ----------------------------------- */
+
 static char *part_path(const char *path, unsigned rank)
 {
     return mem_printf("%s.part-%u", path, rank);
@@ -128,7 +162,7 @@ int block_merge(const char *path, const char *settings, uint64_t first, uint64_t
     struct buf merged = {0};
     int rc = 0;
 
-    buf_printf(&merged, "{\"settings\":\"%s\"}\n", settings);
+    block_begin(&merged, settings);
     for (unsigned r = 0; r < ranks && rc == 0; r++) {
         char *name = part_path(path, r);
         size_t length;
@@ -280,8 +314,8 @@ static bool settings_are(const char *text, size_t length, const char *settings)
     return same;
 }
 
-static int visit_lines(const char *bytes, const char *settings, uint64_t count, block_visit visit,
-                       void *argument, struct err *err)
+int block_parse(const char *bytes, const char *settings, uint64_t count, block_visit visit,
+                void *argument, struct err *err)
 {
     unsigned number = 1;
 
@@ -305,7 +339,44 @@ int block_read(const char *path, const char *settings, uint64_t count, block_vis
 
     if (file_read(path, BLOCK_BYTES_MAX, &bytes, &length, err) < 0)
         return -1;
-    int rc = visit_lines(bytes, settings, count, visit, argument, err);
+    int rc = block_parse(bytes, settings, count, visit, argument, err);
     mem_free(bytes);
     return rc < 0 ? err_wrap(err, "block '%s'", path) : 0;
+}
+
+static int expect_context(void *argument, const struct block_line *line, struct err *err)
+{
+    const uint64_t *expected = argument;
+
+    return line->context == *expected ? 0 : err_set(err, ERR_PROTOCOL, "another context");
+}
+
+int block_read_start(const char *path, const char *settings, uint64_t first, uint64_t most,
+                     struct buf *out, uint64_t *out_count, struct err *err)
+{
+    char *bytes;
+    size_t length;
+    bool begun = false;
+
+    *out_count = 0;
+    if (file_read(path, BLOCK_BYTES_MAX, &bytes, &length, err) < 0) {
+        if (err->kind != ERR_NOT_FOUND)
+            return -1;
+        err_clear(err);
+        return 0;
+    }
+    const char *end;
+    for (const char *at = bytes; *out_count < most && (end = strchr(at, '\n')); at = end + 1) {
+        size_t line = (size_t)(end - at);
+        uint64_t context = first + *out_count;
+        if (begun ? visit_line(at, line, expect_context, &context, err) < 0
+                  : !settings_are(at, line, settings))
+            break;
+        buf_add(out, at, line + 1);
+        *out_count += begun;
+        begun = true;
+    }
+    err_clear(err);
+    mem_free(bytes);
+    return 0;
 }

@@ -5,10 +5,12 @@
  * model itself cannot do (Jung et al. 2024, sections 2 and 3). With a student, the same critics
  * judge what it makes of the model's sentences instead: one round of self-distillation.
  *
- * Work is dealt by context: context c belongs to rank c % ranks, every draw depends on the number
- * of its context, and blocks of contexts are written as whole files. So the dataset is the same
- * bytes for any number of ranks and size of blocks, and a killed run goes on after its last
- * whole block. */
+ * Work is dealt in blocks of contexts: a rank takes a lease on the lowest block that nobody has
+ * (lease.h), makes it alone, writes it as a whole file and a record of it (record.h), and takes the
+ * next. Meanwhile each counts the records in order of blocks, and so all find the same last block:
+ * what lies behind it is not used. Every draw depends on the number of its context. So the dataset
+ * is the same bytes for any number of ranks and size of blocks, whoever made what and in which
+ * order, and a killed run goes on with the blocks that are not whole. */
 #ifndef ATHANOR_PAIRS_H
 #define ATHANOR_PAIRS_H
 
@@ -16,7 +18,9 @@
 #include "worker/engine/data/bytemap.h"
 #include "worker/engine/data/dataset.h"
 #include "worker/recipes/distillation/impossible/block.h"
+#include "worker/recipes/distillation/impossible/lease.h"
 #include "worker/recipes/distillation/impossible/prefixes.h"
+#include "worker/recipes/distillation/impossible/record.h"
 #include "worker/recipes/distillation/impossible/sampler.h"
 #include "worker/recipes/train.h"
 
@@ -51,8 +55,28 @@ struct pairs {
         uint64_t pairs;
         char *folder; /* of the dataset */
     } built;          /* on all ranks, after pairs_build */
-    struct byte_map seen;  /* hashes of contexts, on rank 0: 8 bytes each */
-    uint64_t tokens, sample_us, critic_us, made; /* of this rank and this attempt; made: contexts */
+    struct byte_map seen;   /* hashes of contexts: 8 bytes each */
+    uint64_t tokens, sample_us, critic_us; /* of this rank and this attempt */
+    uint64_t counted;       /* blocks 0 .. counted - 1 are in sum */
+    bool over;              /* no block after them is wanted */
+    struct peek {           /* what this rank knows of blocks counted, counted + 1, ... */
+        bool done;
+        uint64_t kept;
+        struct lease_seen lease;
+    } *peek;
+    size_t peek_count, peek_capacity;
+    struct lease_rules rules;
+    struct hand {           /* the block that this rank has a lease on */
+        bool held;
+        uint64_t block, next; /* next: contexts of it that are made */
+        uint64_t began_ms;
+        struct buf bytes;     /* of the block, so far */
+        struct record record; /* figures before it was begun, until it is done */
+    } hand;
+    unsigned idle;          /* times in turn that this rank found nothing to do */
+    struct {                /* of all records that were counted */
+        uint64_t made, tokens, sample_us, critic_us, scored, cut;
+    } figures;
 };
 
 /* Opens models, critic and contexts, and finds what an earlier attempt left. */
@@ -61,14 +85,25 @@ void pairs_close(struct pairs *pairs); /* a zeroed struct is fine */
 
 /* Sets the critic's threshold: from pairs of different contexts where it has no scale. */
 int pairs_calibrate(struct pairs *pairs, struct err *err) WARN_UNUSED;
-/* Makes one block unless it is there, and reports. *out_enough: the target is reached. */
-int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough,
-                struct err *err) WARN_UNUSED;
+/* All ranks together, before any makes a block: removes what earlier attempts left that is of no
+ * use, leases among it, and gives blocks that have none their records. */
+int pairs_resume(struct pairs *pairs, struct err *err) WARN_UNUSED;
+/* One piece of the work of ranks that are apart (recipe.h): counts the next block if it is done
+ * (that ends a step), else makes one context, or takes a lease, or rests for some milliseconds.
+ * With the last block all come together, and its step sets run->step_count. */
+int pairs_work(struct pairs *pairs, struct err *err) WARN_UNUSED;
+/* The half-made block, if any, for the next attempt. */
+int pairs_put_down(struct pairs *pairs, struct err *err) WARN_UNUSED;
 /* Rank 0 writes and announces the dataset. */
 int pairs_build(struct pairs *pairs, struct err *err) WARN_UNUSED;
 
 uint64_t pairs_block_size(const struct pairs *pairs, uint64_t number); /* contexts */
-char *pairs_block_path(const struct pairs *pairs, uint64_t number); /* mem_free */
+/* extension: jsonl, done, part; mem_free. */
+char *pairs_block_path(const struct pairs *pairs, uint64_t number, const char *extension);
+uint64_t pairs_block_first(const struct pairs *pairs, uint64_t number); /* context */
+/* Makes a context and appends its line. */
+int pairs_context(struct pairs *pairs, uint64_t context, struct buf *lines,
+                  struct err *err) WARN_UNUSED;
 
 /* Of all pairs, those that the critics accept: kept, or left out only because another like them
  * was kept. */
@@ -140,7 +175,11 @@ double pairs_accepted(const struct pairs *pairs);
      "end as failed when, after 200 contexts, less of the pool than this is kept"}, \
     {"min_distinct", PARAM_FLOAT, "0.1", 0, 1, NULL, \
      "end as failed when, after 200 contexts, less of them than this differ"}, \
-    {"block", PARAM_INT, "64", 1, 65536, NULL, "contexts of a step, and of a file"}, \
+    {"block", PARAM_INT, "64", 1, 65536, NULL, \
+     "contexts of a step, of a file, and of a lease: one rank makes them"}, \
+    {"lease_s", PARAM_FLOAT, "0", 0, 1e6, NULL, \
+     "seconds after which a block that a rank has not finished is given to another; 0: four " \
+     "times what the longest one took, at least 60"}, \
     {"holdout_share", PARAM_FLOAT, "0.1", 0, 0.9, NULL, \
      "share of the contexts whose pairs form the part valid"}, \
     {"name", PARAM_STRING, "", 0, 0, NULL, "name of the dataset; empty: the job's name"}, \

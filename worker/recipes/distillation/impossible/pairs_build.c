@@ -115,7 +115,7 @@ static int add_line(void *argument, const struct block_line *line, struct err *e
 static int read_blocks(struct build *build, struct err *err)
 {
     for (uint64_t b = 0; b < build->pairs->block_count; b++) {
-        char *path = pairs_block_path(build->pairs, b);
+        char *path = pairs_block_path(build->pairs, b, "jsonl");
         int rc = build->count < build->pairs->target
                      ? block_read(path, build->pairs->header, pairs_block_size(build->pairs, b),
                                   add_line, build, err)
@@ -229,6 +229,8 @@ int pairs_build(struct pairs *pairs, struct err *err)
     pairs->built.folder = mem_printf("%s/datasets/%s", run->job_dir, name_of(run));
     if (run->rank == 0)
         rc = build_dataset(&build, err);
+    if (rc == 0 && run->rank == 0)
+        rc = lease_sweep(pairs->folder, err);
     made[0] = build.sum.contexts;
     made[1] = build.count;
     if (rc == 0) { /* where rank 0 failed, all ranks are ended with it */

@@ -234,7 +234,7 @@ static void hash_settings(struct pairs *pairs)
 {
     static const char *const others[] = {
         "block",  "target_pairs", "max_contexts", "min_yield",    "min_distinct",
-        "device", "bf16",         "name",         "holdout_share"};
+        "device", "bf16",         "name",         "holdout_share", "lease_s"};
     const struct run *run = pairs->run;
     struct buf text = {0};
     struct hash hash;
@@ -295,11 +295,22 @@ int pairs_open(struct run *run, struct pairs *pairs, struct err *err)
                            "is %llu", pairs->usable_count, pairs->texts.count,
                            (unsigned long long)pairs->context_first);
     pairs->folder = mem_printf("%s/pairs", run->job_dir);
-    return file_make_folders(pairs->folder, 0755, err);
+    pairs->rules = (struct lease_rules){
+        .folder = pairs->folder,
+        .rank = run->rank,
+        .given_ms = (uint64_t)(1000 * run_float(run, "lease_s"))};
+    return file_make_folders(pairs->folder, 0755, err) < 0 ? -1 : pairs_resume(pairs, err);
 }
 
 void pairs_close(struct pairs *pairs)
 {
+    struct err err = {0};
+
+    if (pairs_put_down(pairs, &err) < 0)
+        fprintf(stderr, "athanor-engine: a half-made block is lost: %s\n", err.text);
+    buf_done(&pairs->hand.bytes);
+    record_done(&pairs->hand.record);
+    mem_free(pairs->peek);
     critic_free(pairs->critic);
     critic_free(pairs->likeness);
     dataset_texts_done(&pairs->texts);
@@ -314,9 +325,4 @@ void pairs_close(struct pairs *pairs)
     device_close(pairs->device);
     mem_free(pairs->folder);
     mem_free(pairs->built.folder);
-}
-
-char *pairs_block_path(const struct pairs *pairs, uint64_t number)
-{
-    return mem_printf("%s/block-%06llu.jsonl", pairs->folder, (unsigned long long)number);
 }

@@ -1,4 +1,4 @@
-/* pairs_block.c - a block of contexts: sample, judge, write; and the critic's threshold. */
+/* pairs_context.c - a context: sample, judge, write; and the critic's threshold. */
 #include "worker/recipes/distillation/impossible/pairs.h"
 
 #include "common/base/clock.h"
@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define YIELD_CONTEXTS 200      /* before min_yield is asked */
 #define CALIBRATION_CONTEXTS 32 /* 32 x 31 pairs of different contexts */
 
 /* ---- one context ------------------------------------------------------------------------ */
@@ -74,7 +73,7 @@ static int sample(struct pairs *pairs, struct outcome *out, struct err *err)
     return 0;
 }
 
-static int do_context(struct pairs *pairs, uint64_t context, struct buf *lines, struct err *err)
+int pairs_context(struct pairs *pairs, uint64_t context, struct buf *lines, struct err *err)
 {
     struct outcome outcome = {0};
     uint64_t began = clock_steady_us(), sampled = began;
@@ -89,7 +88,6 @@ static int do_context(struct pairs *pairs, uint64_t context, struct buf *lines, 
                             &outcome.filtered, err);
     if (rc == 0)
         outcome_write(&outcome, lines);
-    pairs->made++;
     pairs->sample_us += sampled - began;
     pairs->critic_us += clock_steady_us() - sampled;
     outcome_done(&outcome);
@@ -211,183 +209,4 @@ int pairs_calibrate(struct pairs *pairs, struct err *err)
     if (salient)
         run_metric(run, "saliency_tau", saliency_tau);
     return 0;
-}
-
-/* ---- a block ---------------------------------------------------------------------------- */
-
-uint64_t pairs_block_size(const struct pairs *pairs, uint64_t number)
-{
-    return min_u64(pairs->block_contexts, pairs->context_count - number * pairs->block_contexts);
-}
-
-static int make_block(struct pairs *pairs, uint64_t number, const char *path, struct err *err)
-{
-    struct run *run = pairs->run;
-    uint64_t first = pairs->context_first + number * pairs->block_contexts;
-    uint64_t count = pairs_block_size(pairs, number);
-    struct buf lines = {0};
-    int rc = 0;
-
-    for (uint64_t c = first; c < first + count && rc == 0; c++)
-        if (c % run->rank_count == run->rank)
-            rc = do_context(pairs, c, &lines, err);
-    if (rc == 0)
-        rc = block_write_part(path, run->rank, &lines, err);
-    buf_done(&lines);
-    if (rc < 0)
-        return -1;
-    comm_barrier(run->comm);
-    if (run->rank == 0)
-        rc = block_merge(path, pairs->header, first, count, run->rank_count, err);
-    comm_barrier(run->comm);
-    return rc;
-}
-
-struct adding {
-    struct pairs *pairs;
-    struct pairs_sum sum;
-};
-
-static int add_line(void *argument, const struct block_line *line, struct err *err)
-{
-    struct adding *adding = argument;
-    struct pairs_sum *sum = &adding->sum;
-    size_t known = adding->pairs->seen.count;
-
-    (void)err;
-    byte_map_put(&adding->pairs->seen, (const char *)&line->text_hash, sizeof line->text_hash);
-    sum->distinct += adding->pairs->seen.count - known;
-    sum->contexts++;
-    for (enum verdict v = 0; v < VERDICT_END; v++)
-        sum->count[v] += line->count[v];
-    return 0;
-}
-
-static int pass(void *argument, const struct block_line *line, struct err *err)
-{
-    (void)argument, (void)line, (void)err;
-    return 0;
-}
-
-/* Rank 0 looks, all hear: 0 there, 1 to be made. */
-static int find_block(struct pairs *pairs, uint64_t number, const char *path, bool *out_make,
-                      struct err *err)
-{
-    struct run *run = pairs->run;
-    double state = 0;
-
-    if (run->rank == 0 && block_read(path, pairs->header, pairs_block_size(pairs, number), pass,
-                                     NULL, err) < 0) {
-        if (err->kind != ERR_NOT_FOUND && err->kind != ERR_STALE && err->kind != ERR_PROTOCOL)
-            return -1;
-        err_clear(err);
-        state = 1;
-    }
-    comm_max_f64(run->comm, &state, 1);
-    *out_make = state > 0;
-    return 0;
-}
-
-static uint64_t pool_of(const struct pairs_sum *sum)
-{
-    uint64_t pool = 0;
-
-    for (enum verdict v = 0; v < VERDICT_END; v++)
-        pool += sum->count[v];
-    return pool;
-}
-
-static void report(struct pairs *pairs)
-{
-    struct run *run = pairs->run;
-    const struct pairs_sum *sum = &pairs->sum;
-    double pool = (double)pool_of(sum);
-    double own[] = {(double)pairs->tokens, (double)pairs->sample_us, (double)pairs->critic_us,
-                    (double)critic_pair_count(pairs->critic),
-                    (double)critic_cut_count(pairs->critic), (double)pairs->made};
-
-    comm_sum_f64(run->comm, own, ARRAY_COUNT(own));
-    run_metric(run, "contexts", (double)sum->contexts);
-    run_metric(run, "distinct_contexts", (double)sum->distinct);
-    run_metric(run, "pool", pool);
-    for (enum verdict v = 0; v < VERDICT_END; v++) {
-        char name[64];
-        snprintf(name, sizeof name, "share_%s", verdict_name(v));
-        run_metric(run, name, pool > 0 ? (double)sum->count[v] / pool : 0);
-    }
-    run_metric(run, "pairs", (double)sum->count[VERDICT_KEPT]);
-    run_metric(run, "critic_cut", own[3] > 0 ? own[4] / own[3] : 0);
-    if (own[1] + own[2] > 0) {
-        run_metric(run, "sampled_tokens_per_s", own[0] / (own[1] + 1) * 1e6 * run->rank_count);
-        run_metric(run, "critic_pairs_per_s", own[3] / (own[2] + 1) * 1e6 * run->rank_count);
-        run_metric(run, "critic_time_share", own[2] / (own[1] + own[2]));
-        run_metric(run, "sampled_contexts_per_s", own[5] / (own[1] + 1) * 1e6 * run->rank_count);
-        run_metric(run, "judged_contexts_per_s", own[5] / (own[2] + 1) * 1e6 * run->rank_count);
-    }
-}
-
-double pairs_accepted(const struct pairs *pairs)
-{
-    const uint64_t *count = pairs->sum.count;
-    double pool = (double)pool_of(&pairs->sum);
-    uint64_t accepted = count[VERDICT_KEPT] + count[VERDICT_SIMILAR] + count[VERDICT_SURPLUS];
-
-    return pool > 0 ? (double)accepted / pool : 0;
-}
-
-static int check_yield(struct pairs *pairs, struct err *err)
-{
-    const struct pairs_sum *sum = &pairs->sum;
-    double pool = (double)pool_of(sum), least = run_float(pairs->run, "min_yield");
-    double yield = pool > 0 ? (double)sum->count[VERDICT_KEPT] / pool : 0;
-    double differ = run_float(pairs->run, "min_distinct");
-    enum verdict most = 0;
-
-    if (sum->contexts < YIELD_CONTEXTS)
-        return 0;
-    if ((double)sum->distinct < differ * (double)sum->contexts)
-        return run_gave_up(pairs->run, err, "min_distinct",
-                           "only %llu of %llu contexts differ from all before them, less than "
-                           "%.3g of them: pairs would repeat as well",
-                           (unsigned long long)sum->distinct, (unsigned long long)sum->contexts,
-                           differ);
-    if (yield >= least)
-        return 0;
-    for (enum verdict v = 1; v < VERDICT_KEPT; v++)
-        most = sum->count[v] > sum->count[most] ? v : most;
-    return run_gave_up(pairs->run, err, "min_yield",
-                       "after %llu contexts %.3g of %.0f pairs are kept, less than %.3g; most "
-                       "(%.1f %%) are dropped as '%s'",
-                       (unsigned long long)sum->contexts, yield, pool, least,
-                       100 * (double)sum->count[most] / (pool > 0 ? pool : 1),
-                       verdict_name(most));
-}
-
-int pairs_block(struct pairs *pairs, uint64_t number, bool *out_enough, struct err *err)
-{
-    struct run *run = pairs->run;
-    char *path = pairs_block_path(pairs, number);
-    struct adding adding = {.pairs = pairs};
-    struct pairs_sum sum;
-    bool make = false;
-    int rc = find_block(pairs, number, path, &make, err);
-
-    run->phase = pairs->student ? "rewrite and judge" : "sample and judge";
-    if (rc == 0 && make)
-        rc = make_block(pairs, number, path, err);
-    if (rc == 0 && run->rank == 0)
-        rc = block_read(path, pairs->header, pairs_block_size(pairs, number), add_line, &adding,
-                        err);
-    mem_free(path);
-    if (rc < 0)
-        return -1;
-    sum = adding.sum;
-    comm_broadcast(run->comm, &sum, sizeof sum, 0);
-    pairs->sum.contexts += sum.contexts;
-    pairs->sum.distinct += sum.distinct;
-    for (enum verdict v = 0; v < VERDICT_END; v++)
-        pairs->sum.count[v] += sum.count[v];
-    report(pairs);
-    *out_enough = pairs->sum.count[VERDICT_KEPT] >= pairs->target;
-    return check_yield(pairs, err);
 }
