@@ -472,6 +472,7 @@ static void spans_put_back_give_the_text(void **state)
         token[i] = 10 + i;
         sentinel[i] = 1000 + i;
     }
+    struct arena room = {0};
     for (size_t c = 0; c < ARRAY_COUNT(configs); c++)
         for (int64_t n = 1; n < 200; n += 3) {
             struct spans_sizes sizes = spans_sizes(&configs[c], n);
@@ -479,7 +480,7 @@ static void spans_put_back_give_the_text(void **state)
             struct rng rng;
 
             rng_init(&rng, (uint64_t)n);
-            spans_draw(&configs[c], n, &rng, noise);
+            spans_draw(&configs[c], n, &rng, &room, noise);
             assert_false(noise[0]);
             assert_true(n < 2 || noise[n - 1]);
             spans_write(token, noise, n, sentinel, 1, source, &s, target, &t);
@@ -498,6 +499,7 @@ static void spans_put_back_give_the_text(void **state)
             assert_int_equal(target[at], 1);
             assert_int_equal(source[s - 1], 1);
         }
+    arena_done(&room);
 }
 
 /* The mean length of a span over many draws is what was asked, and starts are spread. */
@@ -505,6 +507,7 @@ static void spans_have_the_mean_length_and_spread(void **state)
 {
     struct spans_config config = {0.15, 3};
     double first = 0, spans = 0;
+    struct arena room = {0};
     bool noise[100];
 
     (void)state;
@@ -513,13 +516,14 @@ static void spans_have_the_mean_length_and_spread(void **state)
         int64_t at = 0;
 
         rng_init(&rng, draw);
-        spans_draw(&config, 100, &rng, noise);
+        spans_draw(&config, 100, &rng, &room, noise);
         while (!noise[at])
             at++;
         first += (double)at;
         for (int i = 1; i < 100; i++)
             spans += noise[i] && !noise[i - 1];
     }
+    arena_done(&room);
     assert_float_equal(15 * 2000 / spans, 3, 1e-9);
     assert_float_equal(first / 2000, 85 / 5.0, 0.9); /* mean of 85 cut into 5; three std. errors */
 }

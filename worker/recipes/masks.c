@@ -120,8 +120,9 @@ int masks_init(const struct run *run, const struct corpus *corpus, int64_t cells
     out->truth = malloc(room * sizeof *out->truth);
     out->sequence = malloc(2 * room * sizeof *out->sequence);
     out->group = malloc((room + 1) * sizeof *out->group);
+    out->position = malloc(room * sizeof *out->position);
     if (!out->kind || !out->ordinary || !out->last || !out->row || !out->truth ||
-        !out->sequence || !out->group)
+        !out->sequence || !out->group || !out->position)
         return err_set(err, ERR_MEMORY, "cannot allocate masks of %zu tokens", room);
     read_vocabulary(out, dataset_tokenizer(corpus->dataset));
     return 0;
@@ -136,6 +137,7 @@ void masks_done(struct masks *masks)
     free(masks->truth);
     free(masks->sequence);
     free(masks->group);
+    free(masks->position);
     memset(masks, 0, sizeof *masks);
 }
 
@@ -296,7 +298,7 @@ static void mask_windows(struct masks *masks, struct batch *batch, uint64_t firs
 
 void masks_fill(struct masks *masks, struct rows *rows, int64_t pass)
 {
-    uint64_t first, *positions;
+    uint64_t first;
     int64_t count;
 
     rows_fill(rows, pass);
@@ -305,11 +307,9 @@ void masks_fill(struct masks *masks, struct rows *rows, int64_t pass)
         mask_windows(masks, &rows->batch, first);
         return;
     }
-    positions = mem_array((size_t)count, sizeof *positions);
     for (int64_t i = 0; i < count; i++)
-        positions[i] = first + (uint64_t)i;
-    masks_pack(masks, &rows->pack, TRAIN_STREAM, positions);
-    mem_free(positions);
+        masks->position[i] = first + (uint64_t)i;
+    masks_pack(masks, &rows->pack, TRAIN_STREAM, masks->position);
 }
 
 int64_t masks_count(struct masks *masks, struct rows *rows, int64_t *out_read)
@@ -347,11 +347,10 @@ int masks_loss(struct tape *tape, const struct model *model, const struct masks 
         return -1;
     tensor_read(nll, out_nll);
     if (tape_records(tape) && each != 0) {
-        weight = mem_array((size_t)masks->count, sizeof *weight);
+        weight = tape_host(tape, masks->count, sizeof *weight);
         for (int64_t i = 0; i < masks->count; i++)
             weight[i] = (float)each;
         tape_seed(tape, nll, weight);
-        mem_free(weight);
     }
     if (out_logits)
         *out_logits = logits;

@@ -37,6 +37,7 @@ struct masks {
     int32_t *sequence;  /* (sequence_count, 2): first cell and cells of each sequence    */
     int64_t sequence_count;
     int32_t *group;     /* scratch of one sequence: where its words begin, and their order */
+    uint64_t *position; /* scratch of a pass: its documents' places in the stream        */
     struct model_batch batch; /* for model_forward                                        */
 };
 

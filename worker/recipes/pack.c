@@ -10,22 +10,22 @@
 int pack_init(struct pack *pack, int64_t T, int64_t rows_most, struct err *err)
 {
     struct pack fresh = {.T = T, .rows_most = rows_most};
-    size_t cells = (size_t)(T * rows_most);
+    size_t cells = (size_t)(T * rows_most), bytes = (4 * cells + 2 * (size_t)T) * sizeof(int32_t);
     int32_t *memory = NULL;
 
     CHECK(T > 0 && rows_most > 0);
-    memory = malloc(4 * cells * sizeof *memory);
+    memory = malloc(bytes);
     fresh.used = malloc((size_t)rows_most * sizeof *fresh.used);
     if (!memory || !fresh.used) {
         free(memory);
         free(fresh.used);
-        return err_set(err, ERR_MEMORY, "cannot allocate %zu bytes for packed rows",
-                       4 * cells * sizeof *memory);
+        return err_set(err, ERR_MEMORY, "cannot allocate %zu bytes for packed rows", bytes);
     }
     fresh.token = memory;
     fresh.target = memory + cells;
     fresh.position = memory + 2 * cells;
     fresh.first = memory + 3 * cells;
+    fresh.room = memory + 4 * cells;
     *pack = fresh;
     pack_clear(pack);
     return 0;

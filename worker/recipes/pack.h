@@ -24,6 +24,7 @@ struct pack {
     int32_t *first;         /* (rows_most, T) see op_attention               */
     int64_t rows;           /* in use                                        */
     int64_t *used;          /* cells in use of each row                      */
+    int32_t *room;          /* (2, T) for the caller: a document on its way in */
     struct pack_span *span; /* in order of pack_add */
     int64_t span_count;
     int64_t span_capacity;

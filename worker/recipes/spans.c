@@ -1,7 +1,6 @@
 /* spans.c - see spans.h. */
 #include "worker/recipes/spans.h"
 
-#include "common/base/mem.h"
 
 #include <math.h>
 #include <string.h>
@@ -43,9 +42,10 @@ int64_t spans_longest(const struct spans_config *config, int64_t source)
 
 /* Cuts `total` into `parts` lengths of at least one: parts - 1 of the total - 1 places between
  * items, by a shuffle. */
-static void cut(int64_t total, int64_t parts, struct rng *rng, int64_t *out_length)
+static void cut(int64_t total, int64_t parts, struct rng *rng, struct arena *room,
+                int64_t *out_length)
 {
-    bool *ends = mem_zalloc((size_t)total);
+    bool *ends = arena_alloc(room, (size_t)total);
     int64_t at = 0;
 
     for (int64_t i = 0; i < parts - 1; i++)
@@ -64,10 +64,10 @@ static void cut(int64_t total, int64_t parts, struct rng *rng, int64_t *out_leng
         if (i < total - 1 && ends[i])
             at++;
     }
-    mem_free(ends);
 }
 
-void spans_draw(const struct spans_config *config, int64_t n, struct rng *rng, bool *noise)
+void spans_draw(const struct spans_config *config, int64_t n, struct rng *rng, struct arena *room,
+                bool *noise)
 {
     struct spans_sizes sizes = spans_sizes(config, n);
     int64_t *lost, *kept, at = 0;
@@ -75,18 +75,17 @@ void spans_draw(const struct spans_config *config, int64_t n, struct rng *rng, b
     memset(noise, 0, (size_t)n);
     if (sizes.noise == 0)
         return;
-    lost = mem_array((size_t)sizes.spans, sizeof *lost);
-    kept = mem_array((size_t)sizes.spans, sizeof *kept);
-    cut(sizes.noise, sizes.spans, rng, lost);
-    cut(n - sizes.noise, sizes.spans, rng, kept);
+    lost = arena_alloc(room, (size_t)sizes.spans * sizeof *lost);
+    kept = arena_alloc(room, (size_t)sizes.spans * sizeof *kept);
+    cut(sizes.noise, sizes.spans, rng, room, lost);
+    cut(n - sizes.noise, sizes.spans, rng, room, kept);
     for (int64_t i = 0; i < sizes.spans; i++) {
         at += kept[i];
         memset(noise + at, 1, (size_t)lost[i]);
         at += lost[i];
     }
     CHECK(at == n);
-    mem_free(lost);
-    mem_free(kept);
+    arena_join(room);
 }
 
 void spans_write(const int32_t *token, const bool *noise, int64_t n, const int32_t *sentinel,

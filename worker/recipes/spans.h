@@ -12,6 +12,7 @@
 #ifndef ATHANOR_SPANS_H
 #define ATHANOR_SPANS_H
 
+#include "common/base/arena.h"
 #include "common/base/rng.h"
 
 struct spans_config {
@@ -30,8 +31,9 @@ struct spans_sizes spans_sizes(const struct spans_config *config, int64_t n);
  * 3), with targets of 114. */
 int64_t spans_longest(const struct spans_config *config, int64_t source);
 
-/* noise[i]: whether token i goes. Draws 2 (n - 1) numbers at most. */
-void spans_draw(const struct spans_config *config, int64_t n, struct rng *rng, bool *noise);
+/* noise[i]: whether token i goes. Draws 2 (n - 1) numbers at most. room is joined afterwards. */
+void spans_draw(const struct spans_config *config, int64_t n, struct rng *rng, struct arena *room,
+                bool *noise);
 
 /* The two texts; sentinel[k] stands for span k. source and target have room for what spans_sizes
  * says. */

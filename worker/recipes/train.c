@@ -100,6 +100,7 @@ int trainer_open(struct run *run, struct trainer *trainer, struct err *err)
 void trainer_close(struct trainer *trainer)
 {
     free(trainer->grad_host);
+    mem_free(trainer->routing);
     tape_free(trainer->tape);
     optim_free(trainer->optim);
     reducer_free(trainer->reducer);
@@ -187,12 +188,10 @@ void trainer_share(const struct trainer *trainer, int64_t pass, uint64_t *out_fi
 void trainer_documents(const struct trainer *trainer, struct corpus *corpus, uint64_t seed,
                        int64_t pass, struct pack *pack)
 {
-    /* One document beside the pack's arrays: T is the model's context, at most 2^20. */
-    int32_t *cells = malloc(2 * (size_t)pack->T * sizeof *cells);
+    int32_t *cells = pack->room;
     uint64_t first;
     int64_t count;
 
-    CHECK(cells);
     pack_clear(pack);
     trainer_share(trainer, pass, &first, &count);
     for (int64_t i = 0; i < count; i++) {
@@ -201,7 +200,6 @@ void trainer_documents(const struct trainer *trainer, struct corpus *corpus, uin
             corpus_document(corpus, (int64_t)item, pack->T, cells, cells + pack->T, NULL);
         CHECK(pack_add(pack, (int64_t)item, cells, cells + pack->T, length));
     }
-    free(cells);
 }
 
 /* Adds up what the routers of a pass say of themselves: means over layers and passes. */
@@ -245,14 +243,14 @@ int trainer_states(struct trainer *trainer, const struct model_batch *rows,
     trainer->pass++;
     batch.share = 1 / (double)(trainer->pass_count * (int64_t)trainer->run->rank_count);
     batch.comm = trainer->run->comm;
-    if (routes)
-        states->route = mem_array((size_t)trainer->model->config.layers, sizeof *states->route);
+    if (routes && !trainer->routing)
+        trainer->routing = mem_array((size_t)trainer->model->config.layers,
+                                     sizeof *trainer->routing);
+    states->route = trainer->routing;
     tape_reset(trainer->tape);
     rc = model_forward(trainer->tape, trainer->model, &batch, states, err);
     if (rc == 0 && routes)
         note_experts(trainer, states->route);
-    mem_free(states->route);
-    states->route = NULL;
     return rc;
 }
 

@@ -76,6 +76,7 @@ struct trainer {
     uint64_t started_us; /* of the step, for its speed                  */
     float *grad_host;    /* first term of two; see trainer_grad_park    */
     int64_t pass;        /* forward passes of this step so far          */
+    struct tensor **routing; /* of a pass's blocks of experts           */
     double route[ROUTE_STATS]; /* of a step's experts so far            */
 };
 

@@ -3,10 +3,13 @@
 
 #include "common/base/buf.h"
 #include "common/base/clock.h"
+#include "common/base/json_text.h"
 #include "common/base/mem.h"
+#include "common/base/parse.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +26,7 @@ struct report {
     int fd; /* -1 while not connected */
     uint64_t retry_at_ms;
     struct buf out, in;
+    struct buf line; /* being written */
     size_t sent; /* bytes of the first line in `out` that are gone already */
     unsigned awaited; /* lines sent with "reply" and not answered on this connection */
 };
@@ -51,20 +55,20 @@ static int connect_socket(struct report *report, struct err *err)
     return 0;
 }
 
-/* Puts a line at the very front (hello) or at the end of the queue; steals root. */
-static int put_line(struct report *report, json_t *root, bool at_front, struct err *err)
+static int refuse_values(struct err *err)
 {
-    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(root);
-    if (!text)
-        return err_set(err, ERR_INVALID, "a report holds a text that is not UTF-8, or a number "
-                       "that is not finite");
+    return err_set(err, ERR_INVALID, "a report holds a text that is not UTF-8, or a number that is "
+                   "not finite");
+}
+
+/* Puts a line at the very front (hello) or at the end of the queue. */
+static int put_text(struct report *report, const char *text, bool at_front, struct err *err)
+{
     size_t length = strlen(text);
-    int rc = 0;
-    if (length + 1 > REPORT_LINE_MAX) {
-        rc = err_set(err, ERR_LIMIT, "a report of %zu bytes; at most %d are accepted", length + 1,
-                     REPORT_LINE_MAX);
-    } else if (at_front) {
+    if (length + 1 > REPORT_LINE_MAX)
+        return err_set(err, ERR_LIMIT, "a report of %zu bytes; at most %d are accepted",
+                       length + 1, REPORT_LINE_MAX);
+    if (at_front) {
         struct buf whole = {0};
         buf_printf(&whole, "%s\n", text);
         buf_add(&whole, report->out.bytes, report->out.length);
@@ -73,6 +77,17 @@ static int put_line(struct report *report, json_t *root, bool at_front, struct e
     } else {
         buf_printf(&report->out, "%s\n", text);
     }
+    return 0;
+}
+
+/* Steals root. */
+static int put_line(struct report *report, json_t *root, bool at_front, struct err *err)
+{
+    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(root);
+    if (!text)
+        return refuse_values(err);
+    int rc = put_text(report, text, at_front, err);
     free(text);
     return rc;
 }
@@ -200,19 +215,71 @@ static json_t *values_json(const struct report_value *values, size_t count)
     return object;
 }
 
+static int add_text(struct buf *line, const char *text, struct err *err)
+{
+    if (!text_is_utf8(text, strlen(text)))
+        return refuse_values(err);
+    json_text_quote(line, text, strlen(text));
+    return 0;
+}
+
+/* All digits; whole numbers too are written as real ones, as jansson writes them. */
+static int add_real(struct buf *line, double value, struct err *err)
+{
+    char text[32];
+    if (!isfinite(value))
+        return refuse_values(err);
+    snprintf(text, sizeof text, "%.17g", value);
+    buf_puts(line, text);
+    if (!strpbrk(text, ".e"))
+        buf_puts(line, ".0");
+    return 0;
+}
+
+/* Sends what is in the report's line. Metrics and progress, which come with every step, are
+ * written there without a tree: a step takes nothing from the heap. */
+static int queue_line(struct report *report, struct err *err)
+{
+    if (put_text(report, buf_text(&report->line), false, err) < 0)
+        return -1;
+    return send_until(report, REPORT_QUEUE_MAX, REPORT_WAIT_MS, err);
+}
+
 int report_metrics(struct report *report, uint64_t step, const struct report_value *values,
                    size_t count, struct err *err)
 {
-    return queue(report, json_pack("{s:s, s:I, s:o}", "type", "metric", "step", (json_int_t)step,
-                                   "values", values_json(values, count)), err);
+    struct buf *line = &report->line;
+    if (!report->path)
+        return 0;
+    buf_clear(line);
+    buf_printf(line, "{\"type\":\"metric\",\"step\":%llu,\"values\":{",
+               (unsigned long long)step);
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            buf_putc(line, ',');
+        if (add_text(line, values[i].name, err) < 0)
+            return -1;
+        buf_putc(line, ':');
+        if (add_real(line, values[i].value, err) < 0)
+            return -1;
+    }
+    buf_puts(line, "}}");
+    return queue_line(report, err);
 }
 
 int report_progress(struct report *report, uint64_t step, uint64_t total, const char *phase,
                     struct err *err)
 {
-    return queue(report, json_pack("{s:s, s:I, s:I, s:s}", "type", "progress", "step",
-                                   (json_int_t)step, "total", (json_int_t)total, "phase", phase),
-                 err);
+    struct buf *line = &report->line;
+    if (!report->path)
+        return 0;
+    buf_clear(line);
+    buf_printf(line, "{\"type\":\"progress\",\"step\":%llu,\"total\":%llu,\"phase\":",
+               (unsigned long long)step, (unsigned long long)total);
+    if (add_text(line, phase, err) < 0)
+        return -1;
+    buf_putc(line, '}');
+    return queue_line(report, err);
 }
 
 int report_checkpoint(struct report *report, uint64_t step, const char *path, uint64_t save_ms,
@@ -355,6 +422,7 @@ void report_close(struct report *report)
         close(report->fd);
     buf_done(&report->out);
     buf_done(&report->in);
+    buf_done(&report->line);
     mem_free(report->path);
     mem_free(report);
 }

@@ -40,6 +40,7 @@ struct span_corruption {
     int64_t longest; /* tokens of a sequence */
     int32_t *cells;  /* (2, longest + 1): one sequence */
     bool *noise;
+    struct arena room; /* for drawing spans */
     bool documents;
     int64_t eval_every;
 };
@@ -209,7 +210,7 @@ static void rows_add(struct span_corruption *s, const int32_t *token, int64_t n,
     struct rng rng;
 
     rng_init(&rng, rng_at(s->trainer.seed, stream, position));
-    spans_draw(&s->config, n, &rng, s->noise);
+    spans_draw(&s->config, n, &rng, &s->room, s->noise);
     spans_write(token, s->noise, n, s->sentinel, s->train.end_of_text, source, &source_count,
                 target, &target_count);
     CHECK(source_count <= rows->S && target_count <= rows->T);
@@ -419,6 +420,7 @@ static void span_close(struct run *run, void *state)
     mem_free(s->sentinel);
     free(s->cells);
     free(s->noise);
+    arena_done(&s->room);
     rows_free(&s->rows);
     batch_done(&s->batch);
     windows_done(&s->windows);
