@@ -3,11 +3,16 @@
  * train_step_bench.c - whole training steps against the matrix-product peak of the same run.
  *
  *   train_step_bench [--backend cpu|cuda] [--threads N] [--bf16] [--only NAME] [--steps N]
+ *                    [--card TFLOPS]
  *
  * Peak: the best of several square products and of those of GPT-2 124M, on the same threads, before
  * and after the steps. Work per token is counted as 6 W + 12 L D T, W being weights that take part
  * in products (Chowdhery et al. 2022, appendix B). A step is forward, loss, backward, clipping and
  * AdamW; medians of steps, after two that warm up.
+ *
+ * With --card, the dense peak that the maker of a GPU states for the type of the products, shares
+ * of it (MFU) follow in both conventions: 6 W + 12 L D T, and 6 W + 6 L D T, which counts causal
+ * attention once.
  *
  * Shares are told twice: of time on the wall, and of processor time, which others on the machine
  * disturb less. MiB: the most that the device held; resident: the most that the process did, the
@@ -48,7 +53,9 @@ static const struct shape shapes[] = {
     {"quickstart-llama", {.family = MODEL_LLAMA, .vocab_size = 4096, .context = 128, .width = 256,
                           .layers = 4, .heads = 8, .kv_heads = 4, .tied = true}, 8, 128, 10},
     {"gpt2-124m-gpu", {.family = MODEL_GPT2, .vocab_size = 50257, .context = 1024, .width = 768,
-                       .layers = 12, .heads = 12, .tied = true}, 16, 1024, 6},
+                       .layers = 12, .heads = 12, .tied = true}, 16, 1024, 12},
+    {"llama-1b-gpu", {.family = MODEL_LLAMA, .vocab_size = 32000, .context = 2048, .width = 2048,
+                      .layers = 22, .heads = 32, .kv_heads = 4, .ffn_width = 5632}, 4, 2048, 8},
 };
 
 static void must(int rc, const struct err *err)
@@ -172,16 +179,18 @@ static struct rates peak_rates(const struct device_config *config, bool tell)
     return best;
 }
 
-static double flops_per_token(const struct model *model, int64_t T)
+/* scores: operations for each pair of a layer's width and a token that is seen, 12 or 6. */
+static double flops_per_token(const struct model *model, int64_t T, double scores)
 {
     const struct model_config *c = &model->config;
     double products = 0;
 
     for (int64_t i = 0; i < model->weight_count; i++)
-        if (model->weight[i].decays && strcmp(model->weight[i].name, "wpe") != 0)
+        if (model->weight[i].decays && strcmp(model->weight[i].name, "wpe") != 0 &&
+            (c->tied || strcmp(model->weight[i].name, "embed") != 0))
             products += (double)tensor_count(&model->weight[i].tensor);
     return 6 * products +
-           12.0 * (double)c->layers * (double)(c->heads * c->head_width) * (double)T;
+           scores * (double)c->layers * (double)(c->heads * c->head_width) * (double)T;
 }
 
 struct job {
@@ -266,7 +275,8 @@ static double least_bytes(const struct model *model, int64_t N)
 
 struct result {
     double wall_s, cpu_s; /* medians of a step */
-    double work, loss, least_bytes;
+    double work, causal_work; /* of a step, in both conventions */
+    double loss, least_bytes;
     uint64_t peak_bytes;
 };
 
@@ -295,7 +305,8 @@ static struct result measure(const struct device_config *config, const struct sh
     qsort(cpu, (size_t)steps, sizeof *cpu, by_size);
     result.wall_s = wall[steps / 2];
     result.cpu_s = cpu[steps / 2];
-    result.work = flops_per_token(job.model, shape->T) * (double)(shape->B * shape->T);
+    result.work = flops_per_token(job.model, shape->T, 12) * (double)(shape->B * shape->T);
+    result.causal_work = flops_per_token(job.model, shape->T, 6) * (double)(shape->B * shape->T);
     result.least_bytes = least_bytes(job.model, shape->B * shape->T);
     result.peak_bytes = device->peak_bytes;
     job_close(&job);
@@ -312,7 +323,7 @@ static double resident_mib(void)
 }
 
 static void bench(const struct device_config *config, const struct shape *shape, int steps,
-                  struct rates before)
+                  struct rates before, double card)
 {
     struct result r = measure(config, shape, steps ? steps : shape->steps);
     struct rates peak = peak_rates(config, false);
@@ -324,12 +335,17 @@ static void bench(const struct device_config *config, const struct shape *shape,
            (double)(shape->B * shape->T) / r.wall_s, 1e-9 * r.work / r.wall_s,
            r.work / r.wall_s / peak.wall, r.work / r.cpu_s / peak.cpu,
            (double)r.peak_bytes / 1048576, r.least_bytes / 1048576, resident_mib(), r.loss);
+    if (card > 0)
+        printf("mfu %-17s %.3f (6 W + 12 L D T) %.3f (6 W + 6 L D T) of the card's %.0f TFLOP/s\n",
+               shape->name, r.work / r.wall_s / (1e12 * card),
+               r.causal_work / r.wall_s / (1e12 * card), card);
     fflush(stdout);
 }
 
 struct options {
     struct device_config device;
     const char *only;
+    double card; /* TFLOP/s; 0: not told */
     int steps;
 };
 
@@ -346,12 +362,14 @@ static int read_options(int count, char **words, struct options *o)
             o->device.threads = (unsigned)strtoul(words[++i], NULL, 10);
         else if (i + 1 < count && strcmp(words[i], "--only") == 0)
             o->only = words[++i];
+        else if (i + 1 < count && strcmp(words[i], "--card") == 0)
+            o->card = strtod(words[++i], NULL);
         else if (i + 1 < count && strcmp(words[i], "--steps") == 0)
             o->steps = (int)strtol(words[++i], NULL, 10);
         else
             return -1;
     }
-    return o->steps >= 0 && o->steps <= STEPS_MAX ? 0 : -1;
+    return o->steps >= 0 && o->steps <= STEPS_MAX && o->card >= 0 ? 0 : -1;
 }
 
 /* Shapes for GPUs are left to them; the longest is asked for by name. */
@@ -371,11 +389,12 @@ int main(int count, char **words)
 
     if (read_options(count, words, &options) < 0)
         return fprintf(stderr, "usage: train_step_bench [--backend cpu|cuda] [--threads N] "
-                               "[--bf16] [--only NAME] [--steps 1..%d]\n", STEPS_MAX), 2;
+                               "[--bf16] [--only NAME] [--steps 1..%d] [--card TFLOPS]\n",
+                       STEPS_MAX), 2;
     peak = peak_rates(&options.device, true);
     printf("peak %.1f GFLOP/s  %.1f a core\n", 1e-9 * peak.wall, 1e-9 * peak.cpu);
     for (size_t i = 0; i < ARRAY_COUNT(shapes); i++)
         if (wanted(&options, &shapes[i]))
-            bench(&options.device, &shapes[i], options.steps, peak);
+            bench(&options.device, &shapes[i], options.steps, peak, options.card);
     return 0;
 }

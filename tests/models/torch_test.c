@@ -3,7 +3,8 @@
  * Small models with random weights are written as transformers would write them, with a batch
  * and what the engine makes of it. reference.py, which shares no code with the engine, reads
  * config.json and model.safetensors, computes the same and compares. Where Debian's python3-torch
- * is absent the test is skipped. ATHANOR_TEST_PYTHON names another interpreter. */
+ * is absent the test is skipped. Then transformers_check.py loads the same files in Hugging Face's
+ * library, or says why not. ATHANOR_TEST_PYTHON names another interpreter. */
 #include "tests/unit/engine/small_models.h"
 
 #include "worker/engine/encoder.h"
@@ -233,6 +234,7 @@ static void write_case(const struct torch_case *c, const char *root)
     }
     b.batch.type = c->config.family == MODEL_BERT ? types : NULL;
     run_case(c, model, &b, &numbers);
+    sheet_add(&numbers, "batch", 1, 0)[0] = SMALL_B;
     sheet_add_ids(&numbers, "token", b.token, SMALL_N);
     sheet_add_ids(&numbers, "length", b.batch.length, SMALL_B);
     sheet_add_ids(&numbers, "source", b.batch.source, SMALL_B * SMALL_S);
@@ -247,7 +249,7 @@ static void write_case(const struct torch_case *c, const char *root)
     device_close(device);
 }
 
-static int run_reference(const char *root)
+static int run_script(const char *script, const char *root)
 {
     const char *python = getenv("ATHANOR_TEST_PYTHON");
     int status;
@@ -255,8 +257,7 @@ static int run_reference(const char *root)
 
     assert_true(child >= 0);
     if (child == 0) {
-        execl(python ? python : "/usr/bin/python3", "python3", "tests/models/reference.py", root,
-              (char *)NULL);
+        execl(python ? python : "/usr/bin/python3", "python3", script, root, (char *)NULL);
         _exit(77); /* no such interpreter */
     }
     assert_int_equal(waitpid(child, &status, 0), child);
@@ -286,14 +287,16 @@ static void remove_cases(const char *root)
 static void every_architecture_equals_an_independent_pytorch_program(void **state)
 {
     char root[] = "/tmp/athanor-torch-XXXXXX";
-    int rc;
+    int rc, library;
 
     (void)state;
     assert_non_null(mkdtemp(root));
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
         write_case(&cases[i], root);
-    rc = run_reference(root);
+    rc = run_script("tests/models/reference.py", root);
+    library = run_script("tests/models/transformers_check.py", root);
     remove_cases(root);
+    assert_true(library == 0 || library == 77);
     if (rc == 77) {
         print_message("skipped: no PyTorch (deploy/packages.sh test installs python3-torch)\n");
         skip();
