@@ -24,7 +24,8 @@ struct search {
     int32_t *token, *spare;  /* (K, most_tokens) of the beams                 */
     double *log_p;           /* of the beams                                  */
     float *logits;           /* (K, V)                                        */
-    struct step *step;       /* the best 2 K so far                           */
+    struct step *step;       /* the best `most` so far                        */
+    int64_t most;            /* K for each token that ends texts, and K more  */
     struct beam_text *ended; /* the caller's texts, best first                */
     int64_t ended_count;
     int64_t length;          /* tokens of every beam                          */
@@ -60,11 +61,11 @@ static double log_sum_exp(const float *logits, int64_t V)
     return highest + log(sum);
 }
 
-/* Keeps `step` if it is among the best 2 K; the list is a heap whose worst is found by sorting,
+/* Keeps `step` if it is among the best; the list is a heap whose worst is found by sorting,
  * which is cheap since few of V tokens pass the worst. */
 static void offer_step(struct search *s, int64_t *count, struct step step)
 {
-    int64_t most = 2 * s->K;
+    int64_t most = s->most;
 
     if (*count < most) {
         s->step[(*count)++] = step;
@@ -79,7 +80,7 @@ static void offer_step(struct search *s, int64_t *count, struct step step)
     s->step[most] = step;
 }
 
-/* The best 2 K extensions of all alive beams, in order: K of them at least do not end. */
+/* The best extensions of all alive beams, in order: K of them at least do not end. */
 static int64_t best_steps(struct search *s)
 {
     int64_t count = 0;
@@ -130,7 +131,7 @@ static void take_steps(struct search *s, int64_t count, int32_t *source)
         const struct step *step = &s->step[i];
         const int32_t *from = s->token + step->beam * most;
 
-        if (step->token == s->config->stop_token) {
+        if (model_is_end(&s->model->config, s->config->stop_token, step->token)) {
             if (i < s->K)
                 keep_text(s, from, s->length, step->log_p, true);
             continue;
@@ -270,7 +271,8 @@ int beam_search(const struct model *model, const struct prompt *prompt,
     s.spare = mem_array(cells, sizeof *s.spare);
     s.log_p = mem_array((size_t)s.K, sizeof *s.log_p);
     s.logits = mem_array((size_t)(s.K * s.V), sizeof *s.logits);
-    s.step = mem_array((size_t)(2 * s.K + 1), sizeof *s.step);
+    s.most = s.K * max_i64(1 + model_end_count(&model->config, config->stop_token), 2);
+    s.step = mem_array((size_t)(s.most + 1), sizeof *s.step);
     rc = tape_new(model->device, TAPE_INFER, &s.tape, err);
     if (rc == 0)
         rc = run_search(&s, prompt,

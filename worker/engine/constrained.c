@@ -224,9 +224,14 @@ static void keep(struct search *s, int64_t b, int32_t extra, const struct clause
 
 /* ---- candidates ------------------------------------------------------------------------- */
 
+static bool is_stop(const struct search *s, int32_t token)
+{
+    return model_is_end(&s->model->config, s->config->stop_token, token);
+}
+
 static bool is_end(const struct search *s, int32_t token)
 {
-    return token == s->config->stop_token ||
+    return is_stop(s, token) ||
            (s->config->role && s->config->role[token] == ROLE_ENDS);
 }
 
@@ -242,7 +247,7 @@ static void offer(struct search *s, struct step step)
     if (*taken || isinf(step.log_p))
         return;
     *taken = 1;
-    if (step.token != s->config->stop_token)
+    if (!is_stop(s, step.token))
         state = clauses_advance(s->clauses, state, step.token, &never);
     if (!is_end(s, step.token)) {
         s->candidate[s->candidate_count++] = (struct candidate){.step = step, .state = state};
@@ -250,8 +255,7 @@ static void offer(struct search *s, struct step step)
     }
     complete = state.met == s->clauses->all && (early >= s->W || step.log_p >= top[early].log_p);
     if (complete || step.token == top[0].token)
-        keep(s, step.beam, step.token == s->config->stop_token ? -1 : step.token, &state,
-             step.log_p, true);
+        keep(s, step.beam, is_stop(s, step.token) ? -1 : step.token, &state, step.log_p, true);
 }
 
 /* Tokens after this text that go on a phrase of a clause that is not met. */

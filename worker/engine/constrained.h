@@ -44,7 +44,7 @@ enum token_role { ROLE_PLAIN = 0, ROLE_BANNED, ROLE_ENDS /* ends a text, and is 
 struct constrained_config {
     int64_t beams; /* 1..1024 */
     int64_t most_tokens;
-    int32_t stop_token;  /* ends a text, and is no part of it; -1: none */
+    int32_t stop_token;  /* ends a text, and is no part of it (struct sampling); -1: none */
     const uint8_t *role; /* (V) an enum token_role each; NULL: all plain */
     int64_t prune;       /* 0: never */
     int64_t tolerance;

@@ -175,7 +175,7 @@ static int draw(struct run *run, struct tensor *hidden, const int32_t *row, stru
                                      text->count, run->logits + i * V, V);
         token = sample_token(run->logits + i * V, V, run->sampling, unit);
         run->next[i] = token;
-        if (token == run->sampling->stop_token)
+        if (model_is_end(&run->model->config, run->sampling->stop_token, token))
             run->ended[i] = true;
         else
             text->token[text->count++] = token;

@@ -12,7 +12,8 @@ struct sampling {
     int64_t top_k;      /* 0: all                                         */
     double top_p;       /* 0 or 1: all; else the smallest set of that mass */
     uint64_t seed;
-    int32_t stop_token; /* -1: none. It ends a text and is not returned   */
+    int32_t stop_token; /* -1: none. It, or any other end_token of the model, ends a text and is
+                           not returned                                   */
     /* Called before each draw of text `index`, which has `count` tokens so far: may change the
      * V logits, say to -INFINITY what must not follow. One must stay finite. NULL: none. */
     void (*constrain)(void *context, uint64_t index, const int32_t *token, int64_t count,
@@ -45,7 +46,7 @@ int32_t sample_token(const float *logits, int64_t V, const struct sampling *samp
 struct beam_config {
     int64_t beams;         /* texts kept at each step, and given; 1..1024             */
     int64_t most_tokens;
-    int32_t stop_token;    /* -1: none                                                */
+    int32_t stop_token;    /* -1: none; as in struct sampling                         */
     double length_power;   /* ranks by log p / count^power; 0: by log p alone         */
 };
 

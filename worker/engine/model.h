@@ -37,6 +37,9 @@ enum model_decay { DECAY_ALIBI = 0, DECAY_PAPER, DECAY_NONE };
 #define MODEL_LABELS_NAMED 16
 #define MODEL_LABEL_SIZE   32
 
+/* Tokens of which each ends a text. */
+#define MODEL_ENDS_MAX 8
+
 struct model_config {
     enum model_family family;
     int64_t vocab_size;
@@ -53,6 +56,12 @@ struct model_config {
     bool tied;           /* head is the token embedding; GPT-2, OPT: must be true         */
     int32_t bos_token;   /* -1: none. The engine only carries these along                 */
     int32_t eos_token;
+    bool has_pad;
+    int32_t pad_token;
+    int32_t end_token[MODEL_ENDS_MAX]; /* all that its files name: at any of them searches and
+                                          samples that have a stop_token end a text too; the
+                                          first is eos_token                              */
+    int64_t end_count;
     int64_t token_types; /* BERT; 0: 2                                                    */
     enum model_top top;  /* BERT                                                          */
     int64_t labels;      /* BERT with MODEL_TOP_LABELS                                    */
@@ -89,6 +98,9 @@ struct model_config {
 
 /* Fills zeros with the defaults above and refuses what no model can be: ERR_INVALID. */
 int model_config_complete(struct model_config *config, struct err *err) WARN_UNUSED;
+/* Whether `token` ends texts where stop_token (-1: no token) does; and how many do. */
+bool model_is_end(const struct model_config *config, int32_t stop_token, int32_t token);
+int64_t model_end_count(const struct model_config *config, int32_t stop_token);
 const char *model_family_name(enum model_family family); /* "gpt2", …: HF model_type */
 int model_family_parse(const char *name, enum model_family *out, struct err *err) WARN_UNUSED;
 int64_t model_weight_count(const struct model_config *config); /* trainable numbers */

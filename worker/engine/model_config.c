@@ -24,6 +24,24 @@ const struct model_table *model_table_of(enum model_family family)
     return model_tables[family];
 }
 
+bool model_is_end(const struct model_config *config, int32_t stop_token, int32_t token)
+{
+    bool is_end = token == stop_token;
+
+    for (int64_t i = 0; i < config->end_count && stop_token >= 0; i++)
+        is_end = is_end || token == config->end_token[i];
+    return is_end;
+}
+
+int64_t model_end_count(const struct model_config *config, int32_t stop_token)
+{
+    int64_t count = stop_token >= 0;
+
+    for (int64_t i = 0; i < config->end_count && stop_token >= 0; i++)
+        count += config->end_token[i] != stop_token;
+    return count;
+}
+
 const char *model_family_name(enum model_family family)
 {
     return model_table_of(family)->name;

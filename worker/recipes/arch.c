@@ -42,7 +42,7 @@ int arch_config(const struct run *run, const struct corpus *corpus, struct model
         .kv_heads = run_int(run, "kv_heads"),
         .ffn_width = run_int(run, "d_ff"),
         .tied = run_bool(run, "tied"),
-        .bos_token = corpus->end_of_text,
+        .bos_token = corpus->begin_of_text,
         .eos_token = corpus->end_of_text,
     };
 

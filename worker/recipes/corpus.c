@@ -6,14 +6,17 @@
 
 #include <string.h>
 
-static int find_end_of_text(struct corpus *corpus, struct err *err)
+static int find_ends(struct corpus *corpus, struct err *err)
 {
+    uint32_t begin = tokenizer_begin_of_text(dataset_tokenizer(corpus->dataset));
     uint32_t end = tokenizer_end_of_text(dataset_tokenizer(corpus->dataset));
 
-    if (end >= dataset_vocab_size(corpus->dataset))
+    if (end >= dataset_vocab_size(corpus->dataset) || begin >= dataset_vocab_size(corpus->dataset))
         return err_set(err, ERR_INVALID,
-                       "the tokenizer of '%s' has no %s; prepare the dataset with one that has it",
+                       "the tokenizer of '%s' has no token that ends texts, as %s does; prepare "
+                       "the dataset with one that has it",
                        dataset_path(corpus->dataset), TOKENIZER_END_OF_TEXT);
+    corpus->begin_of_text = (int32_t)begin;
     corpus->end_of_text = (int32_t)end;
     return 0;
 }
@@ -28,7 +31,7 @@ int corpus_open(const struct run *run, const char *input, struct corpus *out, st
                        input);
     if (dataset_open(given->path, &fresh.dataset, err) < 0 ||
         dataset_part(fresh.dataset, given->part, &fresh.part, err) < 0 ||
-        find_end_of_text(&fresh, err) < 0) {
+        find_ends(&fresh, err) < 0) {
         dataset_close(fresh.dataset);
         return err_wrap(err, "input '%s' (%s)", input, given->ref);
     }
@@ -78,42 +81,38 @@ static int match_size(const struct corpus *corpus, const struct model *model, st
 int corpus_match_model(const struct corpus *corpus, const char *model_folder,
                        const struct model *model, struct err *err)
 {
-    char *path = mem_printf("%s/tokenizer.json", model_folder);
     struct tokenizer *tokenizer = NULL;
     int rc = -1;
 
     if (match_size(corpus, model, err) < 0)
         goto out;
-    if (!file_exists(path)) {
+    if (!tokenizer_is_in(model_folder)) {
         rc = 0;
         goto out;
     }
-    if (tokenizer_read(path, &tokenizer, err) < 0 ||
+    if (tokenizer_read(model_folder, &tokenizer, err) < 0 ||
         match_identity(corpus, tokenizer, model_folder, err) < 0)
         goto out;
     rc = 0;
 out:
     tokenizer_free(tokenizer);
-    mem_free(path);
     return rc;
 }
 
 int corpus_widens_model(const struct corpus *corpus, const char *model_folder,
                         int64_t *out_tokens, struct err *err)
 {
-    char *path = mem_printf("%s/tokenizer.json", model_folder);
     const struct tokenizer *mine = dataset_tokenizer(corpus->dataset);
     struct tokenizer *theirs = NULL;
     int rc = 0;
 
     *out_tokens = 0;
-    if (file_exists(path)) {
-        rc = tokenizer_read(path, &theirs, err);
+    if (tokenizer_is_in(model_folder)) {
+        rc = tokenizer_read(model_folder, &theirs, err);
         if (rc == 0 && tokenizer_extends(mine, theirs))
             *out_tokens = tokenizer_vocab_size(mine);
     }
     tokenizer_free(theirs);
-    mem_free(path);
     return rc;
 }
 
@@ -189,14 +188,14 @@ int64_t corpus_document(struct corpus *corpus, int64_t index, int64_t T, int32_t
 
     CHECK(index >= 0 && index < corpus_count(corpus) && T > 0);
     dataset_document(corpus->part, (uint64_t)index, list);
-    skip = list->count > 0 && (int32_t)list->ids[0] == corpus->end_of_text;
+    skip = list->count > 0 && (int32_t)list->ids[0] == corpus->begin_of_text;
     cells = list->count - skip + 1;
     if (out_cut)
         *out_cut = cells > (size_t)T;
     if (cells > (size_t)T)
         cells = (size_t)T;
     for (size_t i = 0; i < cells; i++) {
-        token[i] = i == 0 ? corpus->end_of_text : (int32_t)list->ids[skip + i - 1];
+        token[i] = i == 0 ? corpus->begin_of_text : (int32_t)list->ids[skip + i - 1];
         target[i] = skip + i < list->count ? (int32_t)list->ids[skip + i] : corpus->end_of_text;
     }
     if (corpus->separator >= 0)

@@ -1,7 +1,8 @@
 /* corpus.h - a dataset input of a job: one part of documents, and the tokens it speaks.
  *
- * A document of n tokens is n+1 cells: <|endoftext|> and its tokens as inputs, its tokens
- * and <|endoftext|> as targets; so its first token is predicted, and so is its end. */
+ * A document of n tokens is n+1 cells: what begins texts (<|endoftext|>, or Llama's <s>) and its
+ * tokens as inputs, its tokens and what ends texts (<|endoftext|>, </s>) as targets; so its first
+ * token is predicted, and so is its end. */
 #ifndef ATHANOR_CORPUS_H
 #define ATHANOR_CORPUS_H
 
@@ -13,13 +14,13 @@ struct corpus {
     const char *input; /* the input's name, for messages */
     struct dataset *dataset;
     const struct dataset_part *part;
-    int32_t end_of_text;
+    int32_t begin_of_text, end_of_text;
     int32_t separator; /* -1: all of a document is a target; see corpus_mask_prompts */
     struct token_list scratch;
 };
 
 /* Errors: ERR_INVALID when the input is missing, names no part (the parts are listed) or its
- * tokenizer has no <|endoftext|>; ERR_NOT_FOUND, ERR_PROTOCOL of the files. */
+ * tokenizer has nothing that ends texts; ERR_NOT_FOUND, ERR_PROTOCOL of the files. */
 int corpus_open(const struct run *run, const char *input, struct corpus *out,
                 struct err *err) WARN_UNUSED;
 void corpus_close(struct corpus *corpus); /* a zeroed struct is fine */

@@ -70,6 +70,10 @@ static void read_vocabulary(struct masks *masks, const struct tokenizer *tokeniz
     }
     for (size_t i = 0; i < ARRAY_COUNT(specials); i++)
         note_special(masks, tokenizer, specials[i]);
+    if (tokenizer_begin_of_text(tokenizer) < V)
+        masks->kind[tokenizer_begin_of_text(tokenizer)] = KIND_SPECIAL;
+    if (tokenizer_end_of_text(tokenizer) < V)
+        masks->kind[tokenizer_end_of_text(tokenizer)] = KIND_SPECIAL;
     for (int i = 0;; i++) {
         snprintf(sentinel, sizeof sentinel, "<extra_id_%d>", i);
         if (tokenizer_find(tokenizer, sentinel, strlen(sentinel)) >= V)

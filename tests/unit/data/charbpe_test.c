@@ -193,7 +193,9 @@ static void merges_are_those_of_the_scores_and_texts_come_back(void **state)
     assert_int_equal(tokenizer_kind(t), TOKENIZER_CHARBPE);
     assert_int_equal(tokenizer_vocab_size(t), count);
     assert_int_equal(tokenizer_end_of_text(t), 1);
-    assert_int_equal(tokenizer_end_of_text(copy), 1);
+    assert_int_equal(tokenizer_begin_of_text(t), 1);
+    assert_int_equal(tokenizer_begin_of_text(copy), 1);
+    assert_int_equal(tokenizer_end_of_text(copy), 2); /* the file alone names no other */
     rng_init(&rng, 1);
     for (int round = 0; round < 300; round++) {
         buf_clear(&text);

@@ -2,6 +2,8 @@
 #include "tests/unit/data/files.h"
 
 #include "common/base/hash.h"
+#include "worker/engine/data/batch.h"
+#include "worker/engine/data/tokenizer_parts.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -169,6 +171,55 @@ static void damaged_indexes_are_refused_by_field(void **state)
 #undef HEAD
 }
 
+/* As Llama's: texts lie between two tokens in a stream, and alone in a row. */
+static void documents_of_a_tokenizer_with_two_ends_lie_between_them(void **state)
+{
+    (void)state;
+    static const char *const more[] = {"<s>"};
+    struct dataset_document documents[] = {{"a", "doc", 3, NULL, 0}, {"b", "bird", 4, NULL, 0}};
+    struct err err = {0};
+    struct tokenizer *tokenizer = small_tokenizer();
+    struct dataset_writer *writer;
+    struct dataset *dataset;
+    const struct dataset_part *part;
+    struct token_list tokens = {0};
+    struct batch batch;
+    char *folder = folder_make(), *path = mem_printf("%s/set", folder);
+    assert_int_equal(tokenizer_extend(&tokenizer, more, 1, &err), 0);
+    tokenizer->role[ROLE_BOS] = 259;
+    tokenizer_settle(tokenizer);
+    assert_int_equal(dataset_writer_open(path, "set", tokenizer, documents, 2, 10000, &writer,
+                                         &err), 0);
+    assert_int_equal(dataset_writer_part(writer, "all", (uint64_t[]){0, 1}, 2, &err), 0);
+    assert_int_equal(dataset_writer_index(writer, NULL, &err), 0);
+    assert_int_equal(dataset_writer_commit(writer, &err), 0);
+    dataset_writer_close(writer);
+    assert_int_equal(dataset_open(path, &dataset, &err), 0); /* what its files say again */
+    assert_int_equal(tokenizer_begin_of_text(dataset_tokenizer(dataset)), 259);
+    assert_int_equal(tokenizer_end_of_text(dataset_tokenizer(dataset)), 258);
+    assert_int_equal(dataset_part(dataset, "all", &part, &err), 0);
+    const struct shard *shard = part->shards[0];
+    assert_int_equal(shard->flags, SHARD_FLAG_SEPARATOR_BEFORE | SHARD_FLAG_SEPARATOR_AFTER);
+    for (uint64_t d = 0; d < 2; d++) {
+        assert_int_equal(shard_token(shard, shard->document_start[d]), 259);
+        assert_int_equal(shard_token(shard, shard->document_start[d + 1] - 1), 258);
+    }
+    dataset_document(part, 0, &tokens);
+    assert_int_equal(tokens.count, 4); /* <s>, d, o, c */
+    assert_int_equal(tokens.ids[3], 'c');
+    assert_int_equal(batch_init(&batch, 1, 6, &err), 0);
+    assert_int_equal(documents_fill_ordered(part, 0, &batch), 1);
+    assert_memory_equal(batch.token, ((int32_t[]){259, 'd', 'o', 'c', 0, 0}), 24);
+    assert_memory_equal(batch.target, ((int32_t[]){'d', 'o', 'c', 258, -1, -1}), 24);
+    assert_int_equal(documents_longest(part), 4);
+    batch_done(&batch);
+    token_list_done(&tokens);
+    dataset_close(dataset);
+    tokenizer_free(tokenizer);
+    mem_free(path);
+    folder_done(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +228,7 @@ int main(void)
         cmocka_unit_test(writing_again_replaces_the_dataset),
         cmocka_unit_test(the_index_covers_every_file_with_size_and_hash),
         cmocka_unit_test(shards_of_another_tokenizer_are_refused),
+        cmocka_unit_test(documents_of_a_tokenizer_with_two_ends_lie_between_them),
         cmocka_unit_test(damaged_indexes_are_refused_by_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

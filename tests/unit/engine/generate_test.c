@@ -505,6 +505,43 @@ static void sources_are_shared_and_leave_room_for_texts(void **state)
     device_close(device);
 }
 
+/* A model whose files list three ends: each ends a text, where texts are to end at all. */
+static void every_end_that_a_models_files_name_ends_a_text(void **state)
+{
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *model = small_model(device, &small_llama, 4);
+    struct prompt prompt = {words, 8};
+    int32_t text[10], free_text[10], found[10];
+    struct generation one = {.token = text}, endless = {.token = free_text};
+    struct beam_text best = {.token = found};
+    struct sampling sampling = {.stop_token = -1};
+    struct err err;
+
+    (void)state;
+    must(generate(model, &prompt, &endless, 1, 10, &sampling, &err));
+    model->config.end_count = 3;
+    model->config.end_token[0] = 52;
+    model->config.end_token[1] = 51;
+    model->config.end_token[2] = free_text[3];
+    int64_t first = 0;
+    while (free_text[first] != free_text[3] && free_text[first] < 51)
+        first++;
+    must(generate(model, &prompt, &one, 1, 10, &sampling, &err)); /* -1: texts are not to end */
+    assert_int_equal(one.count, 10);
+    sampling.stop_token = 50;
+    must(generate(model, &prompt, &one, 1, 10, &sampling, &err));
+    assert_int_equal(one.count, first);
+    must(beam_search(model, &prompt, &(struct beam_config){.beams = 1, .most_tokens = 10,
+                                                           .stop_token = 50}, &best, &err));
+    assert_int_equal(best.count, first);
+    assert_true(best.ended);
+    assert_memory_equal(found, free_text, sizeof *found * (size_t)first);
+    assert_int_equal(model_end_count(&model->config, 50), 4);
+    assert_int_equal(model_end_count(&model->config, 51), 3);
+    model_free(model);
+    device_close(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +558,7 @@ int main(void)
         cmocka_unit_test(draws_are_those_of_sorted_tokens),
         cmocka_unit_test(draws_follow_the_softmax),
         cmocka_unit_test(an_encoder_reads_the_prompt_and_a_decoder_writes),
+        cmocka_unit_test(every_end_that_a_models_files_name_ends_a_text),
         cmocka_unit_test(sources_are_shared_and_leave_room_for_texts),
     };
 

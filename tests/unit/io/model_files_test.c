@@ -68,6 +68,89 @@ static void opt_configs_are_read(void **state)
     assert_true(config.post_norm);
 }
 
+/* As repositories of each say where texts begin and end. */
+static const struct {
+    const char *json;
+    int32_t bos, ends[3];
+} told_ends[] = {
+    {LLAMA ",\"rope_theta\":10000,\"bos_token_id\":1,\"eos_token_id\":2}", 1, {2, -1}},
+    {LLAMA ",\"rope_theta\":10000,\"bos_token_id\":3,\"eos_token_id\":[4,6,4,128009]}", 3,
+     {4, 6, -1}}, /* Llama 3's list; twice, and outside the vocabulary, counts for nothing */
+    {"{\"model_type\":\"mistral\",\"vocab_size\":32,\"hidden_size\":8,"
+     "\"intermediate_size\":16,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+     "\"rope_theta\":1e4,\"sliding_window\":4,\"bos_token_id\":1,\"eos_token_id\":2}", 1,
+     {2, -1}},
+    {OPT ",\"bos_token_id\":2,\"eos_token_id\":2,\"pad_token_id\":1}", 2, {2, -1}},
+    {GPT2 "}", 31, {-1}},
+    {"{\"model_type\":\"gpt2\",\"vocab_size\":32,\"n_embd\":8,\"n_head\":2,"
+     "\"bos_token_id\":31,\"eos_token_id\":31}", 31, {31, -1}},
+    {"{\"model_type\":\"t5\",\"vocab_size\":32,\"d_model\":8,\"d_kv\":4,\"num_heads\":2,"
+     "\"eos_token_id\":1,\"pad_token_id\":0,\"decoder_start_token_id\":0}", -1, {1, -1}},
+    {"{\"model_type\":\"olmoe\",\"vocab_size\":32,\"hidden_size\":8,\"intermediate_size\":8,"
+     "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"num_experts\":4,"
+     "\"num_experts_per_tok\":2,\"rope_theta\":1e4,\"pad_token_id\":1,\"eos_token_id\":5}", -1,
+     {5, -1}},
+};
+
+static void assert_ends(const struct model_config *config, int32_t bos, const int32_t *ends)
+{
+    int64_t count = 0;
+    assert_int_equal(config->bos_token, bos);
+    assert_int_equal(config->eos_token, ends[0]);
+    for (; ends[count] >= 0; count++)
+        assert_int_equal(config->end_token[count], ends[count]);
+    assert_int_equal(config->end_count, count);
+}
+
+static void what_ends_texts_is_read_and_written_back_for_every_family(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    for (size_t i = 0; i < ARRAY_COUNT(told_ends); i++) {
+        struct model_config config = config_of(told_ends[i].json), again, other;
+        char *folder = folder_make(), *path = mem_printf("%s/config.json", folder);
+        char *beside = mem_printf("%s/generation_config.json", folder);
+        assert_ends(&config, told_ends[i].bos, told_ends[i].ends);
+        char *text = model_config_text(&config), *generation = model_generation_text(&config);
+        write_bytes(path, text, strlen(text));
+        write_bytes(beside, generation, strlen(generation));
+        assert_int_equal(model_config_read(folder, &again, &err), 0);
+        assert_ends(&again, told_ends[i].bos, told_ends[i].ends);
+        assert_int_equal(again.has_pad, config.has_pad);
+        assert_int_equal(again.pad_token, config.pad_token);
+        write_bytes(beside, "{\"eos_token_id\": [7, 8]}", 24); /* counts more */
+        assert_int_equal(model_config_read(folder, &other, &err), 0);
+        assert_ends(&other, told_ends[i].bos, (const int32_t[]){7, 8, -1});
+        write_bytes(beside, "{}", 2);
+        assert_int_equal(model_config_read(folder, &other, &err), 0);
+        assert_ends(&other, told_ends[i].bos, told_ends[i].ends);
+        mem_free(text);
+        mem_free(generation);
+        mem_free(path);
+        mem_free(beside);
+        folder_done(folder);
+    }
+}
+
+static void what_transformers_generates_by_is_written(void **state)
+{
+    (void)state;
+    struct model_config llama3 = config_of(told_ends[1].json), t5 = config_of(told_ends[6].json);
+    char *text = model_generation_text(&llama3);
+    assert_string_equal(text, "{\n  \"bos_token_id\": 3,\n  \"eos_token_id\": [\n    4,\n    6\n"
+                              "  ]\n}\n");
+    mem_free(text);
+    text = model_generation_text(&t5);
+    assert_string_equal(text, "{\n  \"eos_token_id\": 1,\n  \"pad_token_id\": 0,\n"
+                              "  \"decoder_start_token_id\": 0\n}\n");
+    mem_free(text);
+    assert_config_refused(GPT2 ",\"pad_token_id\":\"x\"}", "pad_token_id is not a token id");
+    assert_config_refused(LLAMA ",\"rope_theta\":1,\"eos_token_id\":[1,\"</s>\"]}",
+                          "eos_token_id is neither a token id nor a list");
+    assert_config_refused(LLAMA ",\"rope_theta\":1,\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}",
+                          "more than 8");
+}
+
 static void the_rotary_base_must_be_given_and_agree(void **state)
 {
     (void)state;
@@ -412,6 +495,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpt2_configs_are_read),
         cmocka_unit_test(opt_configs_are_read),
+        cmocka_unit_test(what_ends_texts_is_read_and_written_back_for_every_family),
+        cmocka_unit_test(what_transformers_generates_by_is_written),
         cmocka_unit_test(the_rotary_base_must_be_given_and_agree),
         cmocka_unit_test(other_models_are_refused_by_field),
         cmocka_unit_test(configs_written_by_us_read_back),

@@ -166,7 +166,7 @@ int64_t windows_fill_ordered(const struct windows *windows, uint64_t first, stru
     return filled;
 }
 
-/* The document's own tokens, its leading separator left out. */
+/* The document's own tokens, without separators. */
 static void document_span(const struct dataset_part *part, uint64_t index,
                           const struct shard **out_shard, uint64_t *out_begin, uint64_t *out_end)
 {
@@ -176,6 +176,8 @@ static void document_span(const struct dataset_part *part, uint64_t index,
     uint64_t begin = shard->document_start[local], end = shard->document_start[local + 1];
     if ((shard->flags & SHARD_FLAG_SEPARATOR_BEFORE) && begin < end)
         begin++;
+    if ((shard->flags & SHARD_FLAG_SEPARATOR_AFTER) && begin < end)
+        end--;
     *out_shard = shard;
     *out_begin = begin;
     *out_end = end;
@@ -186,15 +188,16 @@ static void document_row(const struct dataset_part *part, uint64_t index, struct
 {
     const struct shard *shard;
     uint64_t begin, end;
-    uint32_t separator = tokenizer_end_of_text(dataset_tokenizer(part->dataset));
+    uint32_t first = tokenizer_begin_of_text(dataset_tokenizer(part->dataset));
+    uint32_t last = tokenizer_end_of_text(dataset_tokenizer(part->dataset));
     int32_t *token = batch->token + row * batch->T, *target = batch->target + row * batch->T;
     document_span(part, index, &shard, &begin, &end);
     row_clear(batch, row);
-    int64_t length = (int64_t)(end - begin) + 1; /* targets: the tokens, then the separator */
+    int64_t length = (int64_t)(end - begin) + 1; /* targets: the tokens, then the last */
     int64_t count = length < batch->T ? length : batch->T;
     for (int64_t t = 0; t < count; t++) {
-        token[t] = (int32_t)(t == 0 ? separator : shard_token(shard, begin + (uint64_t)t - 1));
-        target[t] = (int32_t)(t == length - 1 ? separator
+        token[t] = (int32_t)(t == 0 ? first : shard_token(shard, begin + (uint64_t)t - 1));
+        target[t] = (int32_t)(t == length - 1 ? last
                                               : shard_token(shard, begin + (uint64_t)t));
     }
     batch->target_count += count;

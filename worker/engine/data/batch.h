@@ -41,8 +41,8 @@ void windows_documents(const struct windows *windows, int64_t index, uint64_t *o
  * last window are all padding. Returns the rows that hold a window. */
 int64_t windows_fill_ordered(const struct windows *windows, uint64_t first, struct batch *batch);
 
-/* One document a row: <|endoftext|> then its tokens as inputs, its tokens then <|endoftext|>
- * as targets. Documents longer than T are cut to T targets. */
+/* One document a row: what begins texts, then its tokens as inputs; its tokens, then what ends
+ * texts as targets (tokenizer.h). Documents longer than T are cut to T targets. */
 void documents_fill(const struct dataset_part *part, uint64_t seed, uint64_t first,
                     struct batch *batch);
 int64_t documents_fill_ordered(const struct dataset_part *part, uint64_t first,

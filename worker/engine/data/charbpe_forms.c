@@ -377,6 +377,7 @@ static int read_bin(struct tokenizer *t, struct bin *bin, uint32_t count, struct
         rc = make_merges(t, scores, err);
     mem_free(scores);
     frame_by_start(t);
+    t->role[ROLE_BOS] = t->role[ROLE_EOS] = 1; /* run.c ends a text at <s> */
     return rc == 0 ? tokenizer_finish(t, err) : -1;
 }
 

@@ -149,8 +149,8 @@ static int read_files(struct dataset *dataset, struct err *err)
                        dataset->path, dataset->index.vocab_size,
                        tokenizer_vocab_size(dataset->tokenizer));
     if (tokenizer_end_of_text(dataset->tokenizer) >= TOKENIZER_VOCAB_MAX)
-        return err_set(err, ERR_INVALID, "'%s': the tokenizer has no " TOKENIZER_END_OF_TEXT,
-                       dataset->path);
+        return err_set(err, ERR_INVALID, "'%s': the tokenizer has nothing that ends texts, as "
+                       TOKENIZER_END_OF_TEXT " does", dataset->path);
     return 0;
 }
 
@@ -312,8 +312,11 @@ void dataset_document(const struct dataset_part *part, uint64_t index, struct to
     size_t at = dataset_shard_of(part, index);
     const struct shard *shard = part->shards[at];
     uint64_t local = index - part->document_base[at];
+    uint64_t begin = shard->document_start[local], end = shard->document_start[local + 1];
     out->count = 0;
-    for (uint64_t i = shard->document_start[local]; i < shard->document_start[local + 1]; i++) {
+    if ((shard->flags & SHARD_FLAG_SEPARATOR_AFTER) && begin < end)
+        end--;
+    for (uint64_t i = begin; i < end; i++) {
         VEC_RESERVE(out->ids, out->count, out->capacity);
         out->ids[out->count++] = shard_token(shard, i);
     }

@@ -1,8 +1,8 @@
 /* dataset.h - a directory of token shards in named parts, opened for reading.
  *
  * dataset.json (worker/README.md) names parts; a part is a list of shards (shard.h) and
- * optionally a texts file. Tokens of one document are contiguous in one shard; with the
- * separator "before", a document's first token is <|endoftext|>. */
+ * optionally a texts file. Tokens of one document are contiguous in one shard, between what begins
+ * texts and, where that is another token (Llama's <s> and </s>), what ends them. */
 #ifndef ATHANOR_DATASET_H
 #define ATHANOR_DATASET_H
 
@@ -42,8 +42,8 @@ bool dataset_has_part(const struct dataset *dataset, const char *name);
 
 /* Index of the shard that holds document `index` (below document_count, CHECK). */
 size_t dataset_shard_of(const struct dataset_part *part, uint64_t index);
-/* Tokens of document `index` (0 .. document_count-1), the leading separator included. Ids
- * are widened into *out, which is cleared first. */
+/* Tokens of document `index` (0 .. document_count-1), the one that begins
+ * texts included, the one that ends them not. Ids are widened into *out, which is cleared first. */
 void dataset_document(const struct dataset_part *part, uint64_t index, struct token_list *out);
 
 /* One document of a part as text. */

@@ -26,18 +26,26 @@ struct dataset_writer {
     bool committed;
 };
 
+/* Where one token both begins and ends texts, one between them is enough. */
+static bool has_end(const struct dataset_writer *writer)
+{
+    return tokenizer_begin_of_text(writer->tokenizer) != tokenizer_end_of_text(writer->tokenizer);
+}
+
 static void encode_documents(struct dataset_writer *writer)
 {
-    uint32_t separator = tokenizer_end_of_text(writer->tokenizer);
+    uint32_t begin = tokenizer_begin_of_text(writer->tokenizer);
+    uint32_t end = tokenizer_end_of_text(writer->tokenizer);
     struct token_list *tokens = &writer->tokens;
     writer->start = mem_array(writer->count + 1, sizeof *writer->start);
     for (size_t i = 0; i < writer->count; i++) {
-        VEC_RESERVE(tokens->ids, tokens->count, tokens->capacity);
-        tokens->ids[tokens->count++] = separator;
+        token_list_add(tokens, begin);
         for (size_t c = 0; c < writer->documents[i].code_count; c++)
             token_list_add(tokens, writer->documents[i].codes[c]);
         tokenizer_encode(writer->tokenizer, writer->documents[i].text,
                          writer->documents[i].length, tokens);
+        if (has_end(writer))
+            token_list_add(tokens, end);
         writer->start[i + 1] = tokens->count;
     }
 }
@@ -47,8 +55,8 @@ int dataset_writer_open(const char *folder, const char *name, const struct token
                         uint64_t shard_tokens, struct dataset_writer **out, struct err *err)
 {
     if (tokenizer_end_of_text(tokenizer) >= TOKENIZER_VOCAB_MAX)
-        return err_set(err, ERR_INVALID, "the tokenizer has no " TOKENIZER_END_OF_TEXT
-                       ", which separates documents");
+        return err_set(err, ERR_INVALID, "the tokenizer has nothing that ends texts, as "
+                       TOKENIZER_END_OF_TEXT " does, to put between documents");
     struct dataset_writer *writer = mem_zalloc(sizeof *writer);
     writer->folder = mem_strdup(folder);
     writer->temporary = mem_printf("%s.tmp", folder);
@@ -114,7 +122,7 @@ static int write_shard(const struct dataset_writer *writer, const char *path,
         .document_start = start,
         .document_count = count,
         .vocab_size = tokenizer_vocab_size(writer->tokenizer),
-        .flags = SHARD_FLAG_SEPARATOR_BEFORE,
+        .flags = SHARD_FLAG_SEPARATOR_BEFORE | (has_end(writer) ? SHARD_FLAG_SEPARATOR_AFTER : 0),
         .tokenizer = *tokenizer_identity(writer->tokenizer),
     };
     hash_end(&source, &content.source);

@@ -17,7 +17,8 @@ struct dataset_document {
 };
 
 /* Creates the temporary folder (an older leftover is removed), encodes the documents, each
- * with a leading <|endoftext|> and its codes, and writes the tokenizer's files.
+ * with what begins texts, its codes and, where it is another token, what ends them, and writes the
+ * tokenizer's files.
  * shard_tokens: a shard is closed when it reaches this many. */
 int dataset_writer_open(const char *folder, const char *name, const struct tokenizer *tokenizer,
                         const struct dataset_document *documents, size_t count,

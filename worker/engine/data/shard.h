@@ -15,7 +15,8 @@
 
 #define SHARD_HEADER_BYTES 4096
 #define SHARD_VERSION 1
-#define SHARD_FLAG_SEPARATOR_BEFORE 1u /* each document begins with <|endoftext|> */
+#define SHARD_FLAG_SEPARATOR_BEFORE 1u /* each document begins with what begins texts */
+#define SHARD_FLAG_SEPARATOR_AFTER  2u /* each document ends with what ends texts */
 #define SHARD_TOKENS_MAX ((uint64_t)1 << 40)
 
 struct shard {

@@ -37,7 +37,9 @@ void token_list_add(struct token_list *list, uint32_t id)
 struct tokenizer *tokenizer_new(void)
 {
     struct tokenizer *tokenizer = mem_zalloc(sizeof *tokenizer);
-    tokenizer->end_of_text = TOKENIZER_VOCAB_MAX;
+    tokenizer->begin_of_text = tokenizer->end_of_text = TOKENIZER_VOCAB_MAX;
+    for (size_t i = 0; i < TOKEN_ROLES; i++)
+        tokenizer->role[i] = TOKENIZER_VOCAB_MAX;
     memset(tokenizer->byte_id, 0xFF, sizeof tokenizer->byte_id);
     return tokenizer;
 }
@@ -215,28 +217,46 @@ static int finish_bytes(struct tokenizer *tokenizer, struct err *err)
     return 0;
 }
 
+/* The added token that usually ends texts of its kind. */
+static uint32_t usual_end(const struct tokenizer *tokenizer)
+{
+    static const char *const ends[][2] = {
+        [TOKENIZER_BYTES] = {TOKENIZER_END_OF_TEXT, "</s>"}, [TOKENIZER_WORDPIECE] = {"[SEP]"},
+        [TOKENIZER_UNIGRAM] = {"</s>"}, [TOKENIZER_CHARBPE] = {"</s>"}};
+    for (size_t n = 0; n < 2 && ends[tokenizer->kind][n]; n++) {
+        const char *end = ends[tokenizer->kind][n];
+        uint32_t entry = byte_map_find(&tokenizer->added_texts, end, strlen(end));
+        if (entry != BYTE_MAP_NONE)
+            return (uint32_t)tokenizer->added_texts.entries[entry].value;
+    }
+    return TOKENIZER_VOCAB_MAX;
+}
+
+/* A BERT is taught streams of texts with [SEP] between: its frame is for pairs. */
+void tokenizer_settle(struct tokenizer *tokenizer)
+{
+    const struct frame *frame = &tokenizer->single;
+    uint32_t end = tokenizer->role[ROLE_EOS];
+    if (end == TOKENIZER_VOCAB_MAX)
+        end = usual_end(tokenizer);
+    tokenizer->begin_of_text = tokenizer->end_of_text = end;
+    if (tokenizer->kind == TOKENIZER_WORDPIECE)
+        return;
+    if (frame->count > 0 && frame->item[0].part == FRAME_TOKEN)
+        tokenizer->begin_of_text = frame->item[0].id;
+    else if (tokenizer->role[ROLE_BOS] < TOKENIZER_VOCAB_MAX)
+        tokenizer->begin_of_text = tokenizer->role[ROLE_BOS];
+}
+
 int tokenizer_finish(struct tokenizer *tokenizer, struct err *err)
 {
-    static const char *const ends[] = {[TOKENIZER_BYTES] = TOKENIZER_END_OF_TEXT,
-                                       [TOKENIZER_WORDPIECE] = "[SEP]",
-                                       [TOKENIZER_UNIGRAM] = "</s>",
-                                       [TOKENIZER_CHARBPE] = "</s>"};
-    const char *end = ends[tokenizer->kind];
     if (tokenizer->kind == TOKENIZER_BYTES && finish_bytes(tokenizer, err) < 0)
         return -1;
     if (tokenizer->kind == TOKENIZER_UNIGRAM && unigram_finish(tokenizer, err) < 0)
         return -1;
     if (tokenizer->kind == TOKENIZER_CHARBPE && charbpe_finish(tokenizer, err) < 0)
         return -1;
-    for (size_t i = 0; i < tokenizer->added_count; i++) {
-        const struct added_token *added = &tokenizer->added[i];
-        if (strcmp(added->content, end) == 0)
-            tokenizer->end_of_text = added->id;
-    }
-    /* Llamas are taught texts behind <s>: behind </s> they know much less of them. */
-    if (tokenizer->kind == TOKENIZER_CHARBPE && tokenizer->single.count > 0 &&
-        tokenizer->single.item[0].part == FRAME_TOKEN)
-        tokenizer->end_of_text = tokenizer->single.item[0].id;
+    tokenizer_settle(tokenizer);
     char *text = tokenizer_text(tokenizer);
     hash_sha256(text, strlen(text), &tokenizer->identity);
     mem_free(text);
@@ -264,6 +284,8 @@ int tokenizer_extend(struct tokenizer **tokenizer, const char *const *texts, siz
     tokenizer_free(longer);
     if (rc < 0)
         return -1;
+    memcpy(fresh->role, (*tokenizer)->role, sizeof fresh->role);
+    tokenizer_settle(fresh);
     tokenizer_free(*tokenizer);
     *tokenizer = fresh;
     return 0;
@@ -397,6 +419,11 @@ uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer)
 uint32_t tokenizer_end_of_text(const struct tokenizer *tokenizer)
 {
     return tokenizer->end_of_text;
+}
+
+uint32_t tokenizer_begin_of_text(const struct tokenizer *tokenizer)
+{
+    return tokenizer->begin_of_text;
 }
 
 const struct hash *tokenizer_identity(const struct tokenizer *tokenizer)

@@ -42,17 +42,24 @@ enum tokenizer_kind {
  * Errors: ERR_PROTOCOL damaged, ERR_INVALID for another kind, naming it. */
 int tokenizer_parse(const char *json, size_t length, struct tokenizer **out,
                     struct err *err) WARN_UNUSED;
-/* path: a tokenizer.json, a vocab.txt (WordPiece, one piece a line, lower-casing unless a
- * tokenizer_config.json beside it says do_lower_case false) or a .model (SentencePiece, unigram);
- * or a directory that holds one, which are looked for in this order. */
+/* path: a tokenizer.json, a vocab.json with merges.txt beside it (byte-level BPE), a vocab.txt
+ * (WordPiece, one piece a line, lower-casing unless a tokenizer_config.json beside it says
+ * do_lower_case false) or a .model (SentencePiece, unigram); or a directory that holds one, which
+ * are looked for in this order. What its special tokens are for is read from the files beside it,
+ * in this order: tokenizer_config.json, special_tokens_map.json (bos_token, ...),
+ * generation_config.json and config.json (bos_token_id, ...). For a pair of files they also say,
+ * with added_tokens.json, which tokens are special and what is put around texts, as transformers'
+ * converter has it. Errors name the file, and the line where there is one. */
 int tokenizer_read(const char *path, struct tokenizer **out, struct err *err) WARN_UNUSED;
-/* From GPT-2's own pair of files, vocab.json (encoder.json) and merges.txt (vocab.bpe). */
+bool tokenizer_is_in(const char *folder); /* whether it holds one of these files */
+/* From GPT-2's own pair of files, vocab.json (encoder.json) and merges.txt (vocab.bpe), alone. */
 int tokenizer_read_gpt2(const char *vocab_path, const char *merges_path, struct tokenizer **out,
                         struct err *err) WARN_UNUSED;
 /* A SentencePiece model's bytes: unigram models only. Errors: ERR_PROTOCOL, ERR_INVALID. */
 int tokenizer_parse_sentencepiece(const void *bytes, size_t length, struct tokenizer **out,
                                   struct err *err) WARN_UNUSED;
-/* The tokenizer.bin of llama2.c, for a model of so many tokens; <s> parts texts, as there.
+/* The tokenizer.bin of llama2.c, for a model of so many tokens; <s> begins and ends texts, as it
+ * does for that program.
  * Errors: ERR_PROTOCOL and ERR_INVALID, naming the piece and its byte. */
 int tokenizer_parse_llama2c(const void *bytes, size_t length, uint32_t vocab_size,
                             struct tokenizer **out, struct err *err) WARN_UNUSED;
@@ -71,8 +78,8 @@ int tokenizer_extend(struct tokenizer **tokenizer, const char *const *texts, siz
 bool tokenizer_extends(const struct tokenizer *larger, const struct tokenizer *smaller);
 /* The tokenizer.json text (mem_free); merges as strings, which every version reads. */
 char *tokenizer_text(const struct tokenizer *tokenizer);
-/* Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and
- * generation_config.json. context: model_max_length. */
+/* Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json, which read back the
+ * same. context: model_max_length. */
 int tokenizer_write(const struct tokenizer *tokenizer, const char *folder, uint64_t context,
                     struct err *err) WARN_UNUSED;
 void tokenizer_free(struct tokenizer *tokenizer);
@@ -80,9 +87,12 @@ void tokenizer_free(struct tokenizer *tokenizer);
 enum tokenizer_kind tokenizer_kind(const struct tokenizer *tokenizer);
 /* One more than the largest id. */
 uint32_t tokenizer_vocab_size(const struct tokenizer *tokenizer);
-/* The id that parts documents, so begins and ends them: of <|endoftext|>, [SEP] or </s>; of a BPE
- * of characters the one that its frame puts first, as <s>. TOKENIZER_VOCAB_MAX without. */
+/* The id that ends a text: the eos_token of the files beside it; else of <|endoftext|>, [SEP] or
+ * </s>. TOKENIZER_VOCAB_MAX without. */
 uint32_t tokenizer_end_of_text(const struct tokenizer *tokenizer);
+/* The id before the first of a text: the one that its frame puts first, as Llama's <s>, or the
+ * bos_token of the files beside it; else, and of a WordPiece, the end. */
+uint32_t tokenizer_begin_of_text(const struct tokenizer *tokenizer);
 /* SHA-256 of the canonical text: equal identities give equal ids for every input. */
 const struct hash *tokenizer_identity(const struct tokenizer *tokenizer);
 /* Whether it is an added token: one that merging never makes. */

@@ -1,5 +1,4 @@
-/* tokenizer_json.c - tokenizer.json, vocab.json and merges.txt, read and written. */
-#include "common/base/file.h"
+/* tokenizer_json.c - tokenizer.json, read and written. */
 #include "common/base/mem.h"
 #include "worker/engine/data/pieces.h"
 #include "worker/engine/data/tokenizer_parts.h"
@@ -7,10 +6,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <utf8proc.h>
-
-#define TOKENIZER_FILE_MAX ((size_t)256 << 20)
 
 /* The raw bytes that a vocabulary entry spells; false when a character stands for none. */
 static bool spelled_bytes(const char *text, size_t length, struct buf *out)
@@ -53,36 +49,43 @@ int tokenizer_check_added(const struct tokenizer *tokenizer, const char *key, ui
                    (uint32_t)tokenizer->added_texts.entries[entry].value);
 }
 
+static int read_entry(struct tokenizer *tokenizer, const char *of, const char *key, json_t *value,
+                      struct buf *bytes, struct err *err)
+{
+    json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+    if (id < 0 || id >= (json_int_t)TOKENIZER_VOCAB_MAX)
+        return err_set(err, ERR_INVALID, "%s['%s'] is not an id from 0 to %u", of, key,
+                       TOKENIZER_VOCAB_MAX - 1);
+    if (tokenizer_check_added(tokenizer, key, (uint32_t)id, err) < 0)
+        return -1;
+    if (is_added_id(tokenizer, (uint32_t)id))
+        return 0;
+    if (!spelled_bytes(key, strlen(key), bytes))
+        return err_set(err, ERR_INVALID, "%s['%s'] is not in the byte alphabet; only byte-level "
+                       "vocabularies are accepted", of, key);
+    if (tokenizer_add_token(tokenizer, (uint32_t)id, buf_text(bytes), bytes->length, err) < 0)
+        return err_wrap(err, "%s['%s']", of, key);
+    return 0;
+}
+
 /* Entries that are added tokens too (GPT-2 lists <|endoftext|>) stay out of merging. */
-static int read_vocab(struct tokenizer *tokenizer, json_t *vocab, struct err *err)
+int tokenizer_read_vocab(struct tokenizer *tokenizer, const char *of, json_t *vocab,
+                         const char **out_key, struct err *err)
 {
     const char *key;
     json_t *value;
     struct buf bytes = {0};
-    int rc = -1;
+    int rc = 0;
+    *out_key = NULL;
     if (!json_is_object(vocab))
-        return err_set(err, ERR_INVALID, "model.vocab is not an object of text to id");
+        return err_set(err, ERR_INVALID, "%s is not an object of text to id", of);
     json_object_foreach(vocab, key, value) {
-        json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
-        if (id < 0 || id >= (json_int_t)TOKENIZER_VOCAB_MAX) {
-            err_set(err, ERR_INVALID, "model.vocab['%s'] is not an id from 0 to %u", key,
-                    TOKENIZER_VOCAB_MAX - 1);
-            goto out;
+        rc = read_entry(tokenizer, of, key, value, &bytes, err);
+        if (rc < 0) {
+            *out_key = key;
+            break;
         }
-        if (tokenizer_check_added(tokenizer, key, (uint32_t)id, err) < 0)
-            goto out;
-        if (is_added_id(tokenizer, (uint32_t)id))
-            continue;
-        if (!spelled_bytes(key, strlen(key), &bytes)) {
-            err_set(err, ERR_INVALID, "model.vocab['%s'] is not in the byte alphabet; only "
-                    "byte-level vocabularies are accepted", key);
-            goto out;
-        }
-        if (tokenizer_add_token(tokenizer, (uint32_t)id, buf_text(&bytes), bytes.length, err) < 0)
-            goto out;
     }
-    rc = 0;
-out:
     buf_done(&bytes);
     return rc;
 }
@@ -103,8 +106,8 @@ static int read_merge_halves(struct tokenizer *tokenizer, const char *left, size
     return rc;
 }
 
-static int read_merge_text(struct tokenizer *tokenizer, const char *text, size_t length,
-                           struct err *err)
+int tokenizer_read_merge(struct tokenizer *tokenizer, const char *text, size_t length,
+                         struct err *err)
 {
     const char *space = memchr(text, ' ', length);
     if (!space || space == text || space + 1 == text + length ||
@@ -125,8 +128,8 @@ static int read_merges(struct tokenizer *tokenizer, json_t *merges, struct err *
         json_t *left = json_array_get(merge, 0), *right = json_array_get(merge, 1);
         int rc;
         if (json_is_string(merge))
-            rc = read_merge_text(tokenizer, json_string_value(merge), json_string_length(merge),
-                                 err);
+            rc = tokenizer_read_merge(tokenizer, json_string_value(merge),
+                                      json_string_length(merge), err);
         else if (json_array_size(merge) == 2 && json_is_string(left) && json_is_string(right))
             rc = read_merge_halves(tokenizer, json_string_value(left), json_string_length(left),
                                    json_string_value(right), json_string_length(right), err);
@@ -224,20 +227,24 @@ static int check_model(json_t *model, struct err *err)
 static int read_root(struct tokenizer *tokenizer, json_t *root, struct err *err)
 {
     json_t *model = json_object_get(root, "model");
+    const char *key;
     if (tokenizer_is_form(root))
         return tokenizer_read_forms(tokenizer, root, err);
     if (check_surroundings(tokenizer, root, err) < 0 || check_model(model, err) < 0)
         return -1;
     tokenizer->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     if (tokenizer_read_added(tokenizer, json_object_get(root, "added_tokens"), err) < 0 ||
-        read_vocab(tokenizer, json_object_get(model, "vocab"), err) < 0 ||
+        tokenizer_read_vocab(tokenizer, "model.vocab", json_object_get(model, "vocab"), &key,
+                             err) < 0 ||
         read_merges(tokenizer, json_object_get(model, "merges"), err) < 0 ||
-        tokenizer_finish(tokenizer, err) < 0)
+        tokenizer_finish(tokenizer, err) < 0 ||
+        tokenizer_read_processor(tokenizer, json_object_get(root, "post_processor"), err) < 0)
         return -1;
-    return tokenizer_read_processor(tokenizer, json_object_get(root, "post_processor"), err);
+    tokenizer_settle(tokenizer);
+    return 0;
 }
 
-static json_t *load_json(const char *json, size_t length, struct err *err)
+json_t *tokenizer_load_json(const char *json, size_t length, struct err *err)
 {
     json_error_t why;
     json_t *root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &why);
@@ -255,7 +262,7 @@ static json_t *load_json(const char *json, size_t length, struct err *err)
 
 int tokenizer_parse(const char *json, size_t length, struct tokenizer **out, struct err *err)
 {
-    json_t *root = load_json(json, length, err);
+    json_t *root = tokenizer_load_json(json, length, err);
     if (!root)
         return -1;
     struct tokenizer *tokenizer = tokenizer_new();
@@ -267,128 +274,6 @@ int tokenizer_parse(const char *json, size_t length, struct tokenizer **out, str
     }
     *out = tokenizer;
     return 0;
-}
-
-/* A vocab.txt says nothing of its case; the file beside it may. */
-static bool lowercases(const char *vocab_path)
-{
-    const char *slash = strrchr(vocab_path, '/');
-    char *path = mem_printf("%.*s/tokenizer_config.json",
-                            slash ? (int)(slash - vocab_path) : 1, slash ? vocab_path : ".");
-    char *bytes = NULL;
-    size_t length;
-    struct err ignored;
-    bool lower = true;
-    if (file_read(path, TOKENIZER_FILE_MAX, &bytes, &length, &ignored) == 0) {
-        json_t *root = json_loadb(bytes, length, 0, NULL);
-        lower = !json_is_false(json_object_get(root, "do_lower_case"));
-        json_decref(root);
-    }
-    mem_free(bytes);
-    mem_free(path);
-    return lower;
-}
-
-static bool has_end(const char *path, const char *end)
-{
-    size_t length = strlen(path), tail = strlen(end);
-    return length >= tail && strcmp(path + length - tail, end) == 0;
-}
-
-static char *file_in(const char *folder)
-{
-    static const char *const names[] = {"tokenizer.json", "vocab.txt", "spiece.model",
-                                        "tokenizer.model"};
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
-        char *path = mem_printf("%s/%s", folder, names[i]);
-        if (file_exists(path))
-            return path;
-        mem_free(path);
-    }
-    return mem_printf("%s/tokenizer.json", folder);
-}
-
-int tokenizer_read(const char *path, struct tokenizer **out, struct err *err)
-{
-    struct stat status;
-    bool folder = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-    char *file = folder ? file_in(path) : mem_strdup(path), *bytes = NULL;
-    size_t length;
-    int rc = file_read(file, TOKENIZER_FILE_MAX, &bytes, &length, err);
-    if (rc == 0) {
-        if (has_end(file, ".model"))
-            rc = tokenizer_parse_sentencepiece(bytes, length, out, err);
-        else if (has_end(file, ".txt"))
-            rc = tokenizer_parse_vocab(bytes, length, lowercases(file), out, err);
-        else
-            rc = tokenizer_parse(bytes, length, out, err);
-        if (rc < 0)
-            err_wrap(err, "tokenizer '%s'", file);
-    }
-    mem_free(bytes);
-    mem_free(file);
-    return rc;
-}
-
-/* merges.txt: one rule a line; a first line "#version" and empty lines are skipped. */
-static int read_merge_lines(struct tokenizer *tokenizer, char *text, struct err *err)
-{
-    char *rest = text, *line;
-    for (bool first = true; (line = strsep(&rest, "\n")); first = false) {
-        size_t length = strlen(line);
-        if (length && line[length - 1] == '\r')
-            length--;
-        if (length == 0 || (first && strncmp(line, "#version", 8) == 0))
-            continue;
-        if (read_merge_text(tokenizer, line, length, err) < 0)
-            return -1;
-    }
-    return 0;
-}
-
-static int read_gpt2_texts(struct tokenizer *tokenizer, const char *vocab, size_t vocab_length,
-                           char *merges, struct err *err)
-{
-    json_t *root = load_json(vocab, vocab_length, err);
-    if (!root)
-        return -1;
-    json_t *end = json_object_get(root, TOKENIZER_END_OF_TEXT);
-    int rc = 0;
-    if (json_is_integer(end) && json_integer_value(end) >= 0 &&
-        json_integer_value(end) < (json_int_t)TOKENIZER_VOCAB_MAX)
-        rc = tokenizer_add_special(tokenizer, (uint32_t)json_integer_value(end),
-                                   TOKENIZER_END_OF_TEXT, strlen(TOKENIZER_END_OF_TEXT), true,
-                                   err);
-    if (rc == 0)
-        rc = read_vocab(tokenizer, root, err);
-    json_decref(root);
-    if (rc == 0)
-        rc = read_merge_lines(tokenizer, merges, err);
-    return rc == 0 ? tokenizer_finish(tokenizer, err) : -1;
-}
-
-int tokenizer_read_gpt2(const char *vocab_path, const char *merges_path, struct tokenizer **out,
-                        struct err *err)
-{
-    char *vocab = NULL, *merges = NULL;
-    size_t vocab_length, merges_length;
-    struct tokenizer *tokenizer = tokenizer_new();
-    int rc = -1;
-    if (file_read(vocab_path, TOKENIZER_FILE_MAX, &vocab, &vocab_length, err) < 0 ||
-        file_read(merges_path, TOKENIZER_FILE_MAX, &merges, &merges_length, err) < 0)
-        goto out;
-    if (read_gpt2_texts(tokenizer, vocab, vocab_length, merges, err) < 0) {
-        err_wrap(err, "tokenizer '%s' with '%s'", vocab_path, merges_path);
-        goto out;
-    }
-    *out = tokenizer;
-    tokenizer = NULL;
-    rc = 0;
-out:
-    tokenizer_free(tokenizer);
-    mem_free(vocab);
-    mem_free(merges);
-    return rc;
 }
 
 void tokenizer_put_text(struct buf *out, const char *text, size_t length)
@@ -485,111 +370,4 @@ char *tokenizer_text(const struct tokenizer *tokenizer)
     put_model(&out, tokenizer);
     buf_puts(&out, "}\n");
     return buf_take(&out);
-}
-
-static int write_text(const char *folder, const char *name, const char *text, struct err *err)
-{
-    char *path = mem_printf("%s/%s", folder, name);
-    int rc = file_replace(path, text, strlen(text), 0644, err);
-    mem_free(path);
-    return rc;
-}
-
-/* The class that reads it, and what its special tokens are for. */
-static const struct side {
-    const char *class_name, *extra;
-    const char *names[6][2]; /* role, text */
-} sides[] = {
-    [TOKENIZER_BYTES] = {"GPT2TokenizerFast", "\"add_prefix_space\": false",
-                         {{"bos_token", TOKENIZER_END_OF_TEXT},
-                          {"eos_token", TOKENIZER_END_OF_TEXT},
-                          {"unk_token", TOKENIZER_END_OF_TEXT}}},
-    [TOKENIZER_WORDPIECE] = {"BertTokenizerFast", NULL,
-                             {{"unk_token", "[UNK]"}, {"sep_token", "[SEP]"},
-                              {"pad_token", "[PAD]"}, {"cls_token", "[CLS]"},
-                              {"mask_token", "[MASK]"}}},
-    [TOKENIZER_UNIGRAM] = {"PreTrainedTokenizerFast", NULL,
-                           {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"},
-                            {"pad_token", "<pad>"}}},
-    [TOKENIZER_CHARBPE] = {"PreTrainedTokenizerFast", NULL,
-                           {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"},
-                            {"pad_token", "<pad>"}}},
-};
-
-/* "role": "text" for each token that the tokenizer has. */
-static void put_roles(struct buf *out, const struct tokenizer *tokenizer, const struct side *side)
-{
-    for (size_t i = 0; i < ARRAY_COUNT(side->names) && side->names[i][0]; i++) {
-        const char *text = side->names[i][1];
-        if (tokenizer_find(tokenizer, text, strlen(text)) == TOKENIZER_VOCAB_MAX)
-            continue;
-        buf_printf(out, "%s\n  \"%s\": \"%s\"", out->length > 1 ? "," : "", side->names[i][0],
-                   text);
-    }
-}
-
-/* Special tokens that have no role, as control codes. */
-static void put_additional(struct buf *out, const struct tokenizer *tokenizer,
-                           const struct side *side)
-{
-    size_t count = 0;
-    for (size_t a = 0; a < tokenizer->added_count; a++) {
-        const struct added_token *added = &tokenizer->added[a];
-        bool has_role = !added->special;
-        for (size_t i = 0; i < ARRAY_COUNT(side->names) && side->names[i][0]; i++)
-            has_role = has_role || strcmp(side->names[i][1], added->content) == 0;
-        if (has_role)
-            continue;
-        if (count++ == 0)
-            buf_printf(out, "%s\n  \"additional_special_tokens\": [", out->length > 1 ? "," : "");
-        else
-            buf_puts(out, ", ");
-        tokenizer_put_text(out, added->content, added->length);
-    }
-    if (count)
-        buf_putc(out, ']');
-}
-
-static int write_side_files(const struct tokenizer *tokenizer, const char *folder,
-                            uint64_t context, struct err *err)
-{
-    bool has_end = tokenizer->end_of_text < TOKENIZER_VOCAB_MAX;
-    const struct side *side = &sides[tokenizer->kind];
-    struct buf config = {0}, special = {0}, generation = {0};
-    buf_printf(&config, "{\n  \"tokenizer_class\": \"%s\"",
-               has_end ? side->class_name : "PreTrainedTokenizerFast");
-    put_roles(&config, tokenizer, side);
-    if (side->extra)
-        buf_printf(&config, ",\n  %s", side->extra);
-    if (tokenizer->kind == TOKENIZER_WORDPIECE)
-        buf_printf(&config, ",\n  \"do_lower_case\": %s",
-                   tokenizer->wordpiece.lowercase ? "true" : "false");
-    buf_printf(&config, ",\n  \"model_max_length\": %llu\n}\n", (unsigned long long)context);
-    buf_puts(&special, "{");
-    put_roles(&special, tokenizer, side);
-    put_additional(&special, tokenizer, side);
-    buf_puts(&special, "\n}\n");
-    if (tokenizer->kind == TOKENIZER_BYTES && has_end)
-        buf_printf(&generation, "{\"bos_token_id\": %u, \"eos_token_id\": %u}\n",
-                   tokenizer->end_of_text, tokenizer->end_of_text);
-    else
-        buf_puts(&generation, "{}\n");
-    int rc = write_text(folder, "tokenizer_config.json", buf_text(&config), err);
-    if (rc == 0)
-        rc = write_text(folder, "special_tokens_map.json", buf_text(&special), err);
-    if (rc == 0)
-        rc = write_text(folder, "generation_config.json", buf_text(&generation), err);
-    buf_done(&config);
-    buf_done(&special);
-    buf_done(&generation);
-    return rc;
-}
-
-int tokenizer_write(const struct tokenizer *tokenizer, const char *folder, uint64_t context,
-                    struct err *err)
-{
-    char *text = tokenizer_text(tokenizer);
-    int rc = write_text(folder, "tokenizer.json", text, err);
-    mem_free(text);
-    return rc == 0 ? write_side_files(tokenizer, folder, context, err) : -1;
 }

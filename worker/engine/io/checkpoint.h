@@ -51,7 +51,8 @@ int checkpoint_add_file(struct checkpoint_writer *writer, const char *name, cons
                         size_t length, struct err *err) WARN_UNUSED;
 int checkpoint_copy_file(struct checkpoint_writer *writer, const char *name, const char *from,
                          struct err *err) WARN_UNUSED;
-/* Copies the tokenizer's files (those that exist) of a dataset or a model directory. */
+/* Copies the tokenizer's files of a dataset or a model directory, if it has one; a tokenizer of
+ * another form than tokenizer.json is written as one. */
 int checkpoint_copy_tokenizer(struct checkpoint_writer *writer, const char *from_folder,
                               struct err *err) WARN_UNUSED;
 

@@ -2,6 +2,7 @@
 #include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "worker/engine/data/tokenizer.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/engine/io/safetensors.h"
 
@@ -141,12 +142,32 @@ int checkpoint_copy_file(struct checkpoint_writer *writer, const char *name, con
     return rc;
 }
 
+#define LENGTH_UNKNOWN 1000000 /* of texts: what datasets say too */
+
+static int convert_tokenizer(struct checkpoint_writer *writer, const char *from_folder,
+                             struct err *err)
+{
+    struct tokenizer *tokenizer;
+    if (!tokenizer_is_in(from_folder))
+        return 0;
+    if (tokenizer_read(from_folder, &tokenizer, err) < 0)
+        return -1;
+    int rc = tokenizer_write(tokenizer, writer->temporary, LENGTH_UNKNOWN, err);
+    tokenizer_free(tokenizer);
+    return rc;
+}
+
 int checkpoint_copy_tokenizer(struct checkpoint_writer *writer, const char *from_folder,
                               struct err *err)
 {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
-                                        "special_tokens_map.json", "generation_config.json"};
+                                        "special_tokens_map.json"};
     int rc = 0;
+    char *main_file = mem_printf("%s/%s", from_folder, names[0]);
+    bool as_it_is = file_exists(main_file);
+    mem_free(main_file);
+    if (!as_it_is)
+        return writer->rank == 0 ? convert_tokenizer(writer, from_folder, err) : 0;
     for (size_t i = 0; i < ARRAY_COUNT(names) && rc == 0; i++) {
         char *path = mem_printf("%s/%s", from_folder, names[i]);
         if (file_exists(path))

@@ -51,7 +51,7 @@ int config_read_bool(json_t *root, const char *field, bool fallback, bool *out, 
     return 0;
 }
 
-/* Newer files may list several end tokens; the first is the one that is generated. */
+/* Newer files may list several; the first counts. */
 int config_read_token(json_t *root, const char *field, int64_t vocab_size, int32_t *out,
                       struct err *err)
 {
@@ -68,6 +68,50 @@ int config_read_token(json_t *root, const char *field, int64_t vocab_size, int32
     /* transformers' own tiny examples keep 50256 with a small vocabulary: no such token. */
     *out = json_integer_value(value) < vocab_size ? (int32_t)json_integer_value(value) : -1;
     return 0;
+}
+
+static int add_end(json_t *value, struct model_config *config, struct err *err)
+{
+    json_int_t token = json_is_integer(value) ? json_integer_value(value) : -1;
+    if (token < 0 || token >= SIZE_MAX_ACCEPTED)
+        return err_set(err, ERR_INVALID, "eos_token_id is neither a token id nor a list of them");
+    for (int64_t i = 0; i < config->end_count; i++)
+        if (config->end_token[i] == token)
+            return 0;
+    if (token >= config->vocab_size)
+        return 0; /* as config_read_token has it */
+    if (config->end_count == MODEL_ENDS_MAX)
+        return err_set(err, ERR_LIMIT, "eos_token_id lists more than %d tokens", MODEL_ENDS_MAX);
+    config->end_token[config->end_count++] = (int32_t)token;
+    return 0;
+}
+
+int config_read_ends(json_t *root, struct model_config *out, struct err *err)
+{
+    json_t *value = json_object_get(root, "eos_token_id"), *one;
+    struct model_config config = *out;
+    size_t index;
+    if (config_is_absent(value))
+        return 0;
+    config.end_count = 0;
+    json_array_foreach(value, index, one)
+        if (add_end(one, &config, err) < 0)
+            return -1;
+    if (!json_is_array(value) && add_end(value, &config, err) < 0)
+        return -1;
+    config.eos_token = config.end_count > 0 ? config.end_token[0] : -1;
+    *out = config;
+    return 0;
+}
+
+json_t *config_ends_json(const struct model_config *config)
+{
+    if (config->end_count < 2)
+        return config_token_json(config->eos_token);
+    json_t *list = json_array();
+    for (int64_t i = 0; i < config->end_count; i++)
+        json_array_append_new(list, json_integer(config->end_token[i]));
+    return list;
 }
 
 int config_expect_text(json_t *root, const char *field, const char *fallback, const char *accepted,

@@ -35,6 +35,10 @@ int config_read_bool(json_t *root, const char *field, bool fallback, bool *out,
 /* -1 when absent or outside the vocabulary. */
 int config_read_token(json_t *root, const char *field, int64_t vocab_size, int32_t *out,
                       struct err *err) WARN_UNUSED;
+/* eos_token_id, a number or a list: of the vocabulary's tokens the first MODEL_ENDS_MAX. Tokens as
+ * before when absent or null. Errors: ERR_INVALID, ERR_LIMIT (more are listed). */
+int config_read_ends(json_t *root, struct model_config *out, struct err *err) WARN_UNUSED;
+json_t *config_ends_json(const struct model_config *config);
 /* relu, silu (swish), gelu, gelu_new (gelu_pytorch_tanh), tanh. */
 int config_read_activation(json_t *root, const char *field, enum activation fallback,
                            enum activation *out, struct err *err) WARN_UNUSED;

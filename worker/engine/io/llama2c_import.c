@@ -105,7 +105,7 @@ static int read_header(struct llama2c *file, struct err *err)
     file->config = (struct model_config){
         .family = MODEL_LLAMA, .width = size[0], .ffn_width = size[1], .layers = size[2],
         .heads = size[3], .kv_heads = size[4], .vocab_size = size[5], .context = size[6],
-        .norm_eps = 1e-5, .rope_theta = 10000, .tied = tied, .bos_token = 1, .eos_token = 2};
+        .norm_eps = 1e-5, .rope_theta = 10000, .tied = tied, .bos_token = 1, .eos_token = 1};
     return model_config_complete(&file->config, err) < 0 ? err_wrap(err, "its header") : 0;
 }
 

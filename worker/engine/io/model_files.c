@@ -429,6 +429,16 @@ static int host_weights_init(struct host_weights *host, const struct model *mode
     return 0;
 }
 
+/* Frees the text. */
+static int write_text(const char *folder, const char *name, char *text, struct err *err)
+{
+    char *path = mem_printf("%s/%s", folder, name);
+    int rc = file_replace(path, text, strlen(text), 0644, err);
+    mem_free(path);
+    mem_free(text);
+    return rc;
+}
+
 int model_files_write(const char *folder, const struct model *model, struct err *err)
 {
     struct host_weights host;
@@ -438,11 +448,11 @@ int model_files_write(const char *folder, const struct model *model, struct err 
     host_weights_done(&host);
     if (rc < 0)
         return -1;
-    char *text = model_config_text(&model->config);
-    char *path = mem_printf("%s/config.json", folder);
-    rc = file_replace(path, text, strlen(text), 0644, err);
-    mem_free(path);
-    mem_free(text);
+    bool encoder = model->config.family == MODEL_BERT || model->config.family == MODEL_KONA;
+    rc = write_text(folder, "config.json", model_config_text(&model->config), err);
+    if (rc == 0 && !encoder)
+        rc = write_text(folder, "generation_config.json", model_generation_text(&model->config),
+                        err);
     return rc;
 }
 

@@ -17,10 +17,13 @@
  * scaled, biases in llama, sizes that do not divide. */
 int model_config_parse(const char *json, size_t length, struct model_config *out,
                        struct err *err) WARN_UNUSED;
+/* Of a folder: config.json, and what ends texts by its generation_config.json, if that says it. */
 int model_config_read(const char *folder, struct model_config *out, struct err *err) WARN_UNUSED;
 /* The config.json text of a complete config (mem_free). rope_theta is written at both places
  * and the type as torch_dtype and dtype, so that old and new readers agree. */
 char *model_config_text(const struct model_config *config);
+/* The generation_config.json of it (mem_free): where transformers begins and ends texts. */
+char *model_generation_text(const struct model_config *config);
 
 /* One parameter: Hugging Face name ("transformer.h.0.attn.c_attn.weight"), our shape. */
 struct named_array {
@@ -48,8 +51,8 @@ int arrays_write_folder(const char *folder, const struct named_array *arrays, si
 int arrays_read(const char *folder, bool tied, const struct named_array *arrays, size_t count,
                 struct err *err) WARN_UNUSED;
 
-/* The same for a whole model: config.json and weights, above MODEL_SHARD_BYTES in shards, in an
- * existing folder. */
+/* The same for a whole model: config.json, generation_config.json (of a decoder) and weights, above
+ * MODEL_SHARD_BYTES in shards, in an existing folder. */
 int model_files_write(const char *folder, const struct model *model, struct err *err) WARN_UNUSED;
 /* Fills the model's weights; its config must equal the folder's (ERR_INVALID names the field). */
 int model_files_read(const char *folder, struct model *model, struct err *err) WARN_UNUSED;

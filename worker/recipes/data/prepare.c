@@ -207,7 +207,10 @@ static char *meta_text(const struct preparation *preparation, const struct ngram
 
 static void report_sizes(struct run *run, const struct preparation *preparation)
 {
-    double tokens = (double)(dataset_writer_tokens(preparation->writer) - preparation->count);
+    const struct tokenizer *tokenizer = preparation->tokenizer;
+    bool two = tokenizer_begin_of_text(tokenizer) != tokenizer_end_of_text(tokenizer);
+    double separators = (double)preparation->count * (two ? 2 : 1);
+    double tokens = (double)dataset_writer_tokens(preparation->writer) - separators;
     run_metric(run, "documents", (double)preparation->count);
     run_metric(run, "bytes", (double)preparation->bytes);
     run_metric(run, "tokens", (double)dataset_writer_tokens(preparation->writer));

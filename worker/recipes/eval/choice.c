@@ -47,7 +47,8 @@ static int open_tokenizer(struct run *run, struct choice *choice, struct err *er
                        "only %lld", (unsigned)size, (long long)choice->model->config.vocab_size);
     choice->encoding = (struct choice_encoding){
         choice->tokenizer, run_string(run, "delimiter"),
-        tokenizer_end_of_text(choice->tokenizer), strcmp(run_string(run, "prefix"), "always") == 0};
+        tokenizer_begin_of_text(choice->tokenizer),
+        strcmp(run_string(run, "prefix"), "always") == 0};
     if (choice->encoding.prefix >= size)
         return err_set(err, ERR_INVALID, "the tokenizer of input 'model' has no end of text to "
                        "stand for an empty context");
@@ -362,8 +363,8 @@ static void choice_close(struct run *run, void *state)
 
 static const struct param choice_params[] = {
     {"prefix", PARAM_CHOICE, "always", 0, 0, "always|empty",
-     "when <|endoftext|> begins a context: always, as models trained here saw their documents, or "
-     "only where it stands for an empty one"},
+     "when what begins texts (<|endoftext|>, <s>) begins a context: always, as models trained "
+     "here saw their documents, or only where it stands for an empty one"},
     {"delimiter", PARAM_STRING, " ", 0, 0, NULL, "text between context and choice"},
     {"mutual_info", PARAM_BOOL, "false", 0, 0, NULL,
      "also score choices without their context, for acc_mutual_info: twice the work"},

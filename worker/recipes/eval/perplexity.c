@@ -42,7 +42,7 @@ struct perplexity {
 
 /* -- texts -------------------------------------------------------------------------------- */
 
-/* A document without its end, or the tokens of a whole shard; y[0] is <|endoftext|>. */
+/* A document without its end, or the tokens of a whole shard; y[0] begins texts. */
 static void load_text(struct perplexity *ppl, int64_t number)
 {
     struct token_list *list = &ppl->text;
@@ -61,11 +61,11 @@ static void load_text(struct perplexity *ppl, int64_t number)
             list->ids[list->count++] = shard_token(shard, i);
         }
     }
-    if (list->count > 0 && (int32_t)list->ids[0] == ppl->corpus.end_of_text)
+    if (list->count > 0 && (int32_t)list->ids[0] == ppl->corpus.begin_of_text)
         return;
     VEC_RESERVE(list->ids, list->count, list->capacity);
     memmove(list->ids + 1, list->ids, list->count++ * sizeof *list->ids);
-    list->ids[0] = (uint32_t)ppl->corpus.end_of_text;
+    list->ids[0] = (uint32_t)ppl->corpus.begin_of_text;
 }
 
 static void cut_texts(struct perplexity *ppl)
@@ -227,13 +227,16 @@ static int measure_texts(const struct perplexity *ppl, double *out_words, double
 
 static void put_settings(struct results *results, const struct perplexity *ppl)
 {
+    const struct tokenizer *tokenizer = dataset_tokenizer(ppl->corpus.dataset);
     char hex[HASH_HEX_SIZE];
+    size_t length;
 
-    hash_to_hex(tokenizer_identity(dataset_tokenizer(ppl->corpus.dataset)), hex);
+    hash_to_hex(tokenizer_identity(tokenizer), hex);
     results_text(results, "split", run_input(results->run, "data")->ref);
     results_text(results, "model", run_input(results->run, "model")->ref);
     results_text(results, "tokenizer", hex);
-    results_text(results, "prefix", TOKENIZER_END_OF_TEXT);
+    results_text(results, "prefix",
+                 tokenizer_token(tokenizer, (uint32_t)ppl->corpus.begin_of_text, &length));
     results_text(results, "unit", ppl->by_document ? "document" : "concatenated");
     results_text(results, "windows", ppl->rolling.stride > 0 ? "strided" : "rolling");
     results_number(results, "max_length", (double)ppl->rolling.K);

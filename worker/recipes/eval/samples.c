@@ -23,7 +23,7 @@ static void prompt_tokens(const struct corpus *corpus, const char *text, int64_t
     size_t most = (size_t)context - 1;
 
     out->count = 0;
-    tokenizer_encode_special(tokenizer, TOKENIZER_END_OF_TEXT, strlen(TOKENIZER_END_OF_TEXT), out);
+    token_list_add(out, (uint32_t)corpus->begin_of_text);
     tokenizer_encode(tokenizer, text, length > 0 ? length : strlen(text), out);
     if (length == 0)
         out->count = 2 + (out->count - 1) / 8;

@@ -27,7 +27,7 @@ static int new_model(struct run *run, struct mlm *mlm, struct err *err)
         .heads = run_int(run, "heads"),
         .ffn_width = run_int(run, "d_ff"),
         .tied = true,
-        .bos_token = mlm->train.end_of_text,
+        .bos_token = mlm->train.begin_of_text,
         .eos_token = mlm->train.end_of_text,
     };
 

@@ -50,9 +50,9 @@ static int64_t fill(void *argument, int64_t number, int64_t T, int32_t *token, i
                                     : question->alone[(size_t)number - question->pair_count],
            &question->y);
     kept = (int64_t)min_u64(question->y.count, (uint64_t)T - 1);
-    skip = (int64_t)question->x.count + 1 + kept - T; /* 1: end of text; newline is an input */
+    skip = (int64_t)question->x.count + 1 + kept - T; /* 1: begin of text; newline is an input */
     skip = skip > 0 ? skip : 0;
-    token[count++] = (int32_t)tokenizer_end_of_text(question->critic->tokenizer);
+    token[count++] = (int32_t)tokenizer_begin_of_text(question->critic->tokenizer);
     for (int64_t i = skip; i < (int64_t)question->x.count && count < T - kept; i++)
         token[count++] = (int32_t)question->x.ids[i];
     for (int64_t i = 0; i < count; i++)
@@ -135,7 +135,7 @@ static int find_newline(struct lm_mi *critic, struct err *err)
     size_t count = tokens.count;
     critic->newline = count == 1 ? (int32_t)tokens.ids[0] : -1;
     token_list_done(&tokens);
-    if (count == 1 && tokenizer_end_of_text(critic->tokenizer) < TOKENIZER_VOCAB_MAX)
+    if (count == 1 && tokenizer_begin_of_text(critic->tokenizer) < TOKENIZER_VOCAB_MAX)
         return 0;
     return err_set(err, ERR_INVALID,
                    "the critic's tokenizer cuts a newline into %zu tokens or has no "

@@ -11,7 +11,7 @@
 
 #define SAMPLES_PER_CONTEXT 4096 /* numbers of a context's texts: FILTER_SAMPLES_MAX and room */
 
-/* <|endoftext|>, the codes, as much of the end of the text as leaves room for an answer, and a
+/* What begins texts, the codes, as much of the end of the text as leaves room for an answer, and a
  * newline; what an encoder reads of that (sourced.h) has room of its own. */
 void sampler_prompt(const struct sentence_sampler *sampler, const char *text,
                     struct token_list *out)
@@ -19,7 +19,7 @@ void sampler_prompt(const struct sentence_sampler *sampler, const char *text,
     size_t before = 1 + sampler->code_count;
     int64_t room = sampler->model->config.context - sampler->max_tokens - (int64_t)before;
 
-    token_list_add(out, tokenizer_end_of_text(sampler->tokenizer));
+    token_list_add(out, tokenizer_begin_of_text(sampler->tokenizer));
     for (size_t c = 0; c < sampler->code_count; c++)
         token_list_add(out, sampler->code[c]);
     tokenizer_encode(sampler->tokenizer, text, strlen(text), out);
