@@ -168,12 +168,14 @@ struct trace {
     struct point *points;
     size_t count, capacity;
     char *events; /* names, each followed by a newline */
+    char *texts;  /* of the events, alike */
 };
 
 static inline void trace_done(struct trace *trace)
 {
     mem_free(trace->points);
     mem_free(trace->events);
+    mem_free(trace->texts);
     memset(trace, 0, sizeof *trace);
 }
 
@@ -236,7 +238,7 @@ struct listener {
     int fd, stop[2];
     pthread_t thread;
     struct trace *trace;
-    struct buf events;
+    struct buf events, texts;
     uint64_t kill_at;
 };
 
@@ -270,8 +272,10 @@ static inline void take_line(struct listener *listener, int fd, const char *line
             point->value = json_number_value(value);
         }
     }
-    if (type && strcmp(type, "event") == 0)
+    if (type && strcmp(type, "event") == 0) {
         buf_printf(&listener->events, "%s\n", json_string_value(json_object_get(root, "name")));
+        buf_printf(&listener->texts, "%s\n", json_string_value(json_object_get(root, "text")));
+    }
     if (type && strcmp(type, "checkpoint") == 0 && listener->kill_at > 0 &&
         (uint64_t)json_integer_value(json_object_get(root, "step")) == listener->kill_at) {
         kill_peer(fd);
@@ -361,6 +365,7 @@ static inline void listener_close(struct listener *listener)
     close(listener->stop[0]);
     close(listener->stop[1]);
     listener->trace->events = buf_take(&listener->events);
+    listener->trace->texts = buf_take(&listener->texts);
 }
 
 /* -- jobs ----------------------------------------------------------------------------------- */

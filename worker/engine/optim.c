@@ -247,8 +247,8 @@ int optim_step(struct optim *optim, double learning_rate, double *out_norm, stru
         return -1;
     *out_norm = norm;
     if (!isfinite(norm))
-        return err_set(err, ERR_LIMIT, "the gradient is not finite after update %lld",
-                       (long long)optim->step);
+        return err_set(err, ERR_LIMIT, "the gradient is not finite after update %lld: its norm is "
+                       "%g", (long long)optim->step, fabs(norm)); /* a NaN without its sign */
     if (optim->config.clip_norm > 0 && norm > optim->config.clip_norm)
         update.scale = optim->config.clip_norm / norm;
     optim->step++;

@@ -149,8 +149,10 @@ void run_metric(struct run *run, const char *name, double value)
     char room[NAME_ROOM];
     if (!isfinite(value)) {
         if (!driver->diverged[0])
-            snprintf(driver->diverged, sizeof driver->diverged, "%s is not finite at step %llu",
-                     full_name(run, name, room), (unsigned long long)driver->run.step + 1);
+            snprintf(driver->diverged, sizeof driver->diverged,
+                     "%s is not finite at step %llu: %g", full_name(run, name, room),
+                     (unsigned long long)driver->run.step + 1,
+                     isnan(value) ? fabs(value) : value); /* no NaN has a sign to show */
         return;
     }
     struct metric *metric = metric_find(driver, full_name(run, name, room));
@@ -209,10 +211,15 @@ void run_event(struct run *run, const char *name, const char *text)
     event_send(run, name, text, 0);
 }
 
-/* A stage counts its own steps. */
+/* A stage counts its own steps. What the step's metrics say comes first. */
 void run_diverged(struct run *run, uint64_t step, const char *text)
 {
-    event_send(run, "diverged", text, step + run->driver->run.step - run->step);
+    struct driver *driver = run->driver;
+    char whole[1000];
+    driver->together = true;
+    snprintf(whole, sizeof whole, "%s%s%s", driver->diverged, driver->diverged[0] ? "; " : "",
+             text);
+    event_send(run, "diverged", whole, step + driver->run.step - run->step);
 }
 
 int run_gave_up(struct run *run, struct err *err, const char *name, const char *format, ...)
@@ -423,7 +430,7 @@ static void note_time(struct driver *driver)
 static int refuse_diverged(struct driver *driver, struct err *err)
 {
     driver->together = true;
-    run_diverged(&driver->run, driver->run.step, driver->diverged);
+    event_send(&driver->run, "diverged", driver->diverged, driver->run.step);
     return err_set(err, ERR_LIMIT, "diverged: %s", driver->diverged);
 }
 

@@ -271,17 +271,22 @@ int trainer_backward(struct trainer *trainer, struct err *err)
     return tape_backward(trainer->tape, err);
 }
 
+int trainer_stopped(struct run *run, struct err *err)
+{
+    err_wrap(err, "step %llu", (unsigned long long)run->step + 1);
+    if (err->kind == ERR_LIMIT)
+        run_diverged(run, run->step + 1, err->text);
+    return -1;
+}
+
 int trainer_apply(struct trainer *trainer, struct err *err)
 {
     struct run *run = trainer->run;
     double rate = schedule_rate(&trainer->schedule, (int64_t)run->step);
     double norm = 0;
 
-    if (optim_step(trainer->optim, rate, &norm, err) < 0) {
-        if (err->kind == ERR_LIMIT)
-            run_diverged(run, run->step + 1, err->text);
-        return err_wrap(err, "step %llu", (unsigned long long)run->step + 1);
-    }
+    if (optim_step(trainer->optim, rate, &norm, err) < 0)
+        return trainer_stopped(run, err);
     run_metric(run, "lr", rate);
     run_metric(run, "grad_norm", norm);
     report_experts(trainer);

@@ -113,6 +113,9 @@ int trainer_backward(struct trainer *trainer, struct err *err) WARN_UNUSED;
 /* Sums gradients over ranks, clips, updates; metrics lr and grad_norm. A gradient that is not
  * finite is reported as `diverged` and ends the run (ERR_LIMIT). */
 int trainer_update(struct trainer *trainer, struct err *err) WARN_UNUSED;
+/* After an optim_step that failed: names the step, and reports `diverged` where the gradient was
+ * not finite, which is so on all ranks. Returns -1. */
+int trainer_stopped(struct run *run, struct err *err);
 /* Metrics tokens_per_s and gflops (6 N + 12 L D T operations a token) for `tokens` of all ranks
  * since trainer_share of pass 0. */
 void trainer_speed(struct trainer *trainer, int64_t tokens);

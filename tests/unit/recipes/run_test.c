@@ -153,7 +153,7 @@ static void a_metric_that_is_not_finite_ends_the_run_as_diverged(void **state)
     memset(&world, 0, sizeof world);
     world.diverge_at = 6;
     assert_int_equal(run_counting(&counting, folder, NULL, 3, &err), -1);
-    assert_string_equal(err.text, "diverged: sum is not finite at step 6");
+    assert_string_equal(err.text, "diverged: sum is not finite at step 6: nan");
     assert_true(has_checkpoint(folder, 3) && !has_checkpoint(folder, 6));
     assert_int_equal(world.closed, 1);
     folder_done(folder);

@@ -472,11 +472,8 @@ static int update(struct run *run, struct hidden_kd *kd, struct err *err)
 {
     double rate = schedule_rate(&kd->trainer.schedule, (int64_t)run->step);
 
-    if (kd->projection && projection_update(kd->projection, run->comm, rate, err) < 0) {
-        if (err->kind == ERR_LIMIT)
-            run_diverged(run, run->step + 1, err->text);
-        return -1;
-    }
+    if (kd->projection && projection_update(kd->projection, run->comm, rate, err) < 0)
+        return trainer_stopped(run, err);
     return trainer_update(&kd->trainer, err);
 }
 
