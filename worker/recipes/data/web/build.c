@@ -21,10 +21,12 @@
 #define CARD_SOURCES_MAX 32
 #define CARD_CLUSTERS_MAX 16384 /* bytes */
 #define CARD_LIMITS_MAX   8192  /* bytes: about ten languages */
+#define CARD_CUTS_MAX     8192  /* bytes */
 #define SAMPLES_MAX      20    /* of a filter: params.card_samples */
 #define NAMED_MAX        20    /* malformed lines in the job's log */
 #define RATE_MAX         64
 #define STREAM_MIX       7     /* of rng_at, apart from the others */
+#define STREAM_CUT       100
 
 struct sample {
     uint64_t rank; /* the smallest of a filter are kept: a uniform draw, whatever the order */
@@ -46,11 +48,11 @@ struct build {
     size_t source_count, source_capacity;
     struct sample samples[FILTER_END][SAMPLES_MAX];
     size_t sample_count[FILTER_END];
+    struct sample cuts[EDIT_END][SAMPLES_MAX];
+    size_t cut_count[EDIT_END];
     size_t samples_most;
     int64_t count[FILTER_END], bytes[FILTER_END], edits[EDIT_END];
     int64_t in, added;
-    struct buf text; /* of the current document, without passages */
-    struct spans spans;
 };
 
 /* ---- mixing ----------------------------------------------------------------------------- */
@@ -152,43 +154,74 @@ static void sample_done(struct sample *sample)
     mem_free(sample->text);
 }
 
+/* Where a sample of this rank belongs in a list; NULL: it is not drawn. */
+static struct sample *place_of(const struct build *build, struct sample *list, size_t *count,
+                               uint64_t rank)
+{
+    struct sample *place = NULL;
+
+    if (*count < build->samples_most)
+        return &list[(*count)++];
+    for (size_t i = 0; i < *count; i++)
+        if (!place || list[i].rank > place->rank)
+            place = &list[i];
+    if (!place || place->rank <= rank)
+        return NULL;
+    sample_done(place);
+    return place;
+}
+
+static void take_sample(struct sample *place, uint64_t rank, uint64_t number,
+                        const struct block_item *item, const char *text, size_t length)
+{
+    *place = (struct sample){rank, number, mem_strdup(item->id), mem_strdup(item->where),
+                             mem_strndup(text, char_prefix(text, length, WEB_EXCERPT_CHARS)),
+                             item->value};
+}
+
+/* What a GROUP stage or mix drops still has all of its text here. */
 static void offer_sample(struct build *build, uint64_t number, const struct block_item *item)
 {
     enum filter filter = item->verdict;
     uint64_t seed = (uint64_t)run_int(build->web->run, "seed");
     uint64_t rank = rng_at(seed, number, 11 + (uint64_t)filter);
-    struct sample *list = build->samples[filter], *place = NULL;
-    size_t count = build->sample_count[filter];
+    struct sample *place = place_of(build, build->samples[filter], &build->sample_count[filter],
+                                    rank);
 
     if (filter == FILTER_MALFORMED && build->count[filter] <= NAMED_MAX)
         run_note(build->web->run, "malformed: %s %s", item->where, item->text);
-    if (count < build->samples_most) {
-        place = &list[build->sample_count[filter]++];
-    } else {
-        for (size_t i = 0; i < count; i++)
-            if (!place || list[i].rank > place->rank)
-                place = &list[i];
-        if (!place || place->rank <= rank)
-            return;
-        sample_done(place);
-    }
-    /* What a GROUP stage or mix drops still has all of its text here. */
-    char *text = mem_strndup(item->text,
-                             char_prefix(item->text, item->length, WEB_EXCERPT_CHARS));
-    *place = (struct sample){rank, number, mem_strdup(item->id), mem_strdup(item->where), text,
-                             item->value};
+    if (place)
+        take_sample(place, rank, number, item, item->text, item->length);
+}
+
+struct cutting {
+    struct build *build;
+    uint64_t number;
+    const struct block_item *item;
+};
+
+/* What a GROUP stage is about to cut. */
+static void offer_cut(void *argument, enum edit edit, const char *text, size_t length)
+{
+    const struct cutting *cutting = argument;
+    struct build *build = cutting->build;
+    uint64_t seed = (uint64_t)run_int(build->web->run, "seed");
+    uint64_t place_in_text = (uint64_t)(text - cutting->item->text);
+    uint64_t rank = rng_at(seed, rng_at(seed, cutting->number, STREAM_CUT + edit), place_in_text);
+    struct sample *place = place_of(build, build->cuts[edit], &build->cut_count[edit], rank);
+
+    if (place)
+        take_sample(place, rank, cutting->number, cutting->item, text, length);
 }
 
 /* ---- documents -------------------------------------------------------------------------- */
 
 static int add_document(struct build *build, struct source *source, const char *id,
-                        struct err *err)
+                        const struct block_item *item, struct err *err)
 {
-    struct run *run = build->web->run;
     struct preparation *preparation = &build->web->preparation;
-    const char *text = buf_text(&build->text);
-    bool held_out = preparation_is_held_out(run, text, build->text.length);
-    uint64_t document = preparation_add(preparation, id, text, build->text.length);
+    bool held_out = preparation_is_held_out(build->web->run, item->text, item->length);
+    uint64_t document = preparation_add(preparation, id, item->text, item->length);
 
     build->added++;
     if (preparation_join(preparation, "all", document, err) < 0 ||
@@ -200,14 +233,14 @@ static int add_document(struct build *build, struct source *source, const char *
 }
 
 /* A document that is held out is taken once however high its rate: it only measures. */
-static int add_copies(struct build *build, struct source *source, const char *id, unsigned copies,
-                      struct err *err)
+static int add_copies(struct build *build, struct source *source, const struct block_item *item,
+                      unsigned copies, struct err *err)
 {
-    if (preparation_is_held_out(build->web->run, buf_text(&build->text), build->text.length))
+    if (preparation_is_held_out(build->web->run, item->text, item->length))
         copies = 1;
     for (unsigned c = 1; c <= copies; c++) {
-        char *name = c == 1 ? mem_strdup(id) : mem_printf("%s#%u", id, c);
-        int rc = add_document(build, source, name, err);
+        char *name = c == 1 ? mem_strdup(item->id) : mem_printf("%s#%u", item->id, c);
+        int rc = add_document(build, source, name, item, err);
         mem_free(name);
         if (rc < 0)
             return -1;
@@ -215,37 +248,16 @@ static int add_copies(struct build *build, struct source *source, const char *id
     return 0;
 }
 
-/* What the GROUP stages decided; leaves the text without passages in build->text. */
+/* What the GROUP stages decided. */
 static void apply_group(struct build *build, uint64_t number, struct block_item *item)
 {
+    struct cutting cutting = {build, number, item};
+    const struct group_watch watch = {offer_cut, &cutting};
     const struct group *group = build->web->group;
-    const struct passage *passage;
-    const char *text;
-    size_t count, length;
 
-    buf_clear(&build->text);
-    spans_clear(&build->spans);
-    if (group && group_drops(group, number))
-        item->verdict = FILTER_MINHASH;
-    if (group && group->sorting) {
+    if (group && group->sorting)
         sorting_see(group->sorting, number, item);
-        if (item->verdict == FILTER_KEPT && sorting_drops(group->sorting, number))
-            item->verdict = FILTER_CLUSTER;
-    }
-    if (!group || item->verdict != FILTER_KEPT) {
-        buf_add(&build->text, item->text, item->length);
-        return;
-    }
-    passage = group_passages(group, number, &count);
-    for (size_t i = 0; i < count; i++)
-        spans_add(&build->spans, passage[i].begin, passage[i].end, NULL);
-    spans_apply(&build->spans, item->text, item->length, &build->text);
-    item->edits[EDIT_PASSAGES] += count;
-    text = buf_text(&build->text);
-    length = build->text.length;
-    char_trim(&text, &length);
-    if (length == 0)
-        item->verdict = FILTER_PASSAGES;
+    group_apply(group, number, item, &watch);
 }
 
 static int take_item(void *argument, size_t block, size_t index, struct block_item *item,
@@ -275,7 +287,7 @@ static int take_item(void *argument, size_t block, size_t index, struct block_it
         offer_sample(build, number, item);
         return 0;
     }
-    return add_copies(build, source, item->id, copies, err);
+    return add_copies(build, source, item, copies, err);
 }
 
 /* ---- the card --------------------------------------------------------------------------- */
@@ -323,7 +335,21 @@ static void put_sources(struct buf *out, const struct build *build)
     buf_putc(out, '}');
 }
 
-/* Samples side by side over the filters, as many as the card's size allows. */
+static void put_sample(struct buf *out, const char *kind, const char *name,
+                       const struct sample *sample)
+{
+    buf_printf(out, "{\"%s\": \"%s\", ", kind, name);
+    put_text(out, "id", sample->id);
+    buf_puts(out, ", ");
+    put_text(out, "where", sample->where);
+    if (isfinite(sample->value))
+        buf_printf(out, ", \"value\": %.9g", sample->value);
+    buf_puts(out, ", ");
+    put_text(out, "text", sample->text);
+    buf_putc(out, '}');
+}
+
+/* Samples side by side over the filters or edits, as many as the card's size allows. */
 static void put_samples(struct buf *out, const struct build *build)
 {
     struct buf one = {0};
@@ -332,20 +358,34 @@ static void put_samples(struct buf *out, const struct build *build)
     buf_puts(out, ", \"samples\": [");
     for (size_t i = 0; i < build->samples_most; i++)
         for (enum filter f = 0; f < FILTER_KEPT; f++) {
-            const struct sample *sample = &build->samples[f][i];
             if (i >= build->sample_count[f])
                 continue;
             buf_clear(&one);
-            buf_printf(&one, "{\"filter\": \"%s\", ", web_filter_name(build->web, f));
-            put_text(&one, "id", sample->id);
-            buf_puts(&one, ", ");
-            put_text(&one, "where", sample->where);
-            if (isfinite(sample->value))
-                buf_printf(&one, ", \"value\": %.9g", sample->value);
-            buf_puts(&one, ", ");
-            put_text(&one, "text", sample->text);
-            buf_putc(&one, '}');
+            put_sample(&one, "filter", web_filter_name(build->web, f), &build->samples[f][i]);
             if (out->length + one.length + 16 > CARD_BYTES_MAX)
+                continue;
+            buf_printf(out, "%s%s", any ? ", " : "", one.bytes);
+            any = true;
+        }
+    buf_putc(out, ']');
+    buf_done(&one);
+}
+
+/* Passages and paragraphs that GROUP stages cut. */
+static void put_cuts(struct buf *out, const struct build *build)
+{
+    size_t end = out->length + CARD_CUTS_MAX;
+    struct buf one = {0};
+    bool any = false;
+
+    buf_puts(out, ", \"cuts\": [");
+    for (size_t i = 0; i < build->samples_most; i++)
+        for (enum edit e = 0; e < EDIT_END; e++) {
+            if (i >= build->cut_count[e])
+                continue;
+            buf_clear(&one);
+            put_sample(&one, "edit", edit_name(e), &build->cuts[e][i]);
+            if (out->length + one.length + 16 > end)
                 continue;
             buf_printf(out, "%s%s", any ? ", " : "", one.bytes);
             any = true;
@@ -374,6 +414,7 @@ static char *card(const struct build *build)
         buf_puts(&out, ", ");
         sorting_card(web->group->sorting, CARD_CLUSTERS_MAX, &out);
     }
+    put_cuts(&out, build);
     put_samples(&out, build);
     buf_putc(&out, '}');
     return buf_take(&out);
@@ -427,9 +468,10 @@ static void build_done(struct build *build)
     for (int f = 0; f < FILTER_END; f++)
         for (size_t i = 0; i < build->sample_count[f]; i++)
             sample_done(&build->samples[f][i]);
+    for (int e = 0; e < EDIT_END; e++)
+        for (size_t i = 0; i < build->cut_count[e]; i++)
+            sample_done(&build->cuts[e][i]);
     mem_free(build->sources);
-    buf_done(&build->text);
-    spans_done(&build->spans);
     mem_free(build);
 }
 

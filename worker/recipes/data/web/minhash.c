@@ -54,6 +54,7 @@ void shingles_set(struct shingles *shingles, unsigned ngram, const char *text, s
 
     shingles->count = 0;
     words_split(&words, WORDS_ROUGE, text, length);
+    shingles->words = words.count;
     size_t n = words.count < ngram ? words.count : ngram;
     for (size_t i = 0; n > 0 && i + n <= words.count; i++) {
         VEC_RESERVE(shingles->items, shingles->count, shingles->capacity);

@@ -26,6 +26,7 @@ void minhash_done(struct minhash *minhash);
 struct shingles {
     uint64_t *items;
     size_t count, capacity;
+    size_t words; /* of the text, repetitions included */
 };
 void shingles_set(struct shingles *shingles, unsigned ngram, const char *text, size_t length);
 void shingles_done(struct shingles *shingles);

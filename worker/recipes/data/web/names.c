@@ -77,7 +77,8 @@ enum stage_kind stage_kind(enum stage stage)
 const char *edit_name(enum edit edit)
 {
     static const char *const names[EDIT_END] = {"lines_cut",  "paragraphs_cut",
-                                                "passages_cut", "scored_cut",
+                                                "passages_cut", "near_paragraphs_cut",
+                                                "scored_cut",
                                                 "emails_masked", "phones_masked", "ips_masked"};
 
     CHECK(edit < EDIT_END);

@@ -92,6 +92,8 @@
     {"minhash_ngram", PARAM_INT, "5", 1, 16, NULL, "words of a shingle"}, \
     {"minhash_jaccard", PARAM_FLOAT, "0.8", 0, 1, NULL, \
      "candidates are near duplicates above this share of common shingles; 0: all are"}, \
+    {"minhash_min_words", PARAM_INT, "14", 1, 1e6, NULL, \
+     "paragraphs of fewer words are left alone by the stage minhash_paragraph"}, \
     {"exact_min_words", PARAM_INT, "50", 8, 1e6, NULL, \
      "passages of at least this many words that occur twice are cut"}, \
     {"exact_keep", PARAM_CHOICE, "first", 0, 0, "first|none", \

@@ -45,12 +45,10 @@ static int compare_u64(const void *a, const void *b)
 /* ---- documents -------------------------------------------------------------------------- */
 
 static bool is_wanted(const struct working *working, size_t block, size_t index,
-                      const struct block_item *item)
+                      struct block_item *item)
 {
-    const struct group *group = working->web->group;
-
-    return item->verdict == FILTER_KEPT &&
-           !(group && group_drops(group, group_number(block, index)));
+    group_apply(working->web->group, group_number(block, index), item, NULL);
+    return item->verdict == FILTER_KEPT;
 }
 
 static int count_words(void *argument, size_t block, size_t index, struct block_item *item,

@@ -109,7 +109,8 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
             return err_set(err, ERR_INVALID, "params.stages: '%s' is no stage; there are language, "
                            "blocked, garbled, url, document, gopher, c4, toxicity, pii, "
                            "repetition, decontaminate, perplexity, quality, coherence, scores, "
-                           "topic, paragraph, minhash, exact and cluster", name);
+                           "topic, paragraph, minhash, minhash_paragraph, exact and cluster",
+                           name);
         if (used[stage])
             return err_set(err, ERR_INVALID, "params.stages: '%s' is listed twice", name);
         used[stage] = true;
@@ -119,7 +120,8 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
         }
         if (stage_kind(stage) != STAGE_GROUP && web->local_count < web->stage_count)
             return err_set(err, ERR_INVALID, "params.stages: '%s' stands after '%s', which needs "
-                           "all documents at once; minhash, exact and cluster come last", name,
+                           "all documents at once; minhash, minhash_paragraph, exact and cluster "
+                           "come last", name,
                            stage_name(web->stages[web->stage_count - 1]));
         web->stages[web->stage_count++] = stage;
         web->local_count += stage_kind(stage) != STAGE_GROUP;
@@ -446,7 +448,8 @@ static bool is_later(const char *name)
                                         "shard_tokens", "holdout_share", "mix", "mix_include",
                                         "mix_exclude", "card_samples",
                                         "decon_max_removal", "minhash_bands", "minhash_rows",
-                                        "minhash_ngram", "minhash_jaccard", "exact_min_words",
+                                        "minhash_ngram", "minhash_jaccard", "minhash_min_words",
+                                        "exact_min_words",
                                         "exact_keep", "cluster_k", "cluster_rounds",
                                         "cluster_drop_pct", "cluster_keep"};
 

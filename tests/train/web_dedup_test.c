@@ -1,0 +1,330 @@
+/* web_dedup_test.c - what data/dolma and data/yi remove as copies, at the sizes that the methods'
+ * papers state: near paragraphs against the formula, WordNet's glosses by number, planted eval
+ * sets, and what filtering is for. Long ones only with ATHANOR_TEST_MODE=long. */
+#include "tests/train/web_fixture.h"
+
+#include <fcntl.h>
+
+static bool long_mode(void)
+{
+    const char *mode = getenv("ATHANOR_TEST_MODE");
+
+    return mode && strcmp(mode, "long") == 0;
+}
+
+static void write_lines(const struct place *place, const char *name, const struct buf *lines)
+{
+    char *path = job_path(place, "", name);
+
+    OK(file_replace(path, lines->bytes, lines->length, 0644, &fixture_err));
+    mem_free(path);
+}
+
+/* Documents of a job's dataset: "all" as an array. */
+static json_t *kept_lines(const struct place *place, const char *job)
+{
+    char *path = job_path(place, job, "/datasets/clean/all.jsonl"), *bytes;
+    json_t *all = json_array();
+    size_t length;
+
+    OK(file_read(path, (size_t)1 << 30, &bytes, &length, &fixture_err));
+    for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));)
+        if (*line)
+            json_array_append_new(all, json_loads(line, 0, NULL));
+    mem_free(bytes);
+    mem_free(path);
+    return all;
+}
+
+static json_int_t edit_count(const json_t *card, const char *edit)
+{
+    const json_t *edits = json_object_get(json_object_get(card, "web"), "edits");
+
+    return json_integer_value(json_object_get(edits, edit));
+}
+
+/* ---- near paragraphs --------------------------------------------------------------------- */
+
+/* A paragraph of 60 words that occur nowhere else is 56 shingles of 5 words, and each of its words
+ * but the outermost is in five of them. So a copy in which m words far apart are exchanged has
+ * Jaccard similarity (56 - 5m) / (56 + 5m): .836, .697, .577. */
+#define WORDS     60
+#define SHINGLES  (WORDS - 4)
+#define SIMILAR   0.6
+#define BANDS     4
+#define ROWS      6
+#define EXCHANGED 4 /* m from 0, the same words in capitals, to 3 */
+
+static size_t of_each(void)
+{
+    return long_mode() ? 2000 : 120;
+}
+
+/* Word 8, 20, 32 of a copy is another one. */
+static void put_paragraph(struct buf *out, size_t number, bool copy, unsigned exchanged)
+{
+    for (size_t w = 0; w < WORDS; w++)
+        buf_printf(out, "%s%c%zux%zu%s", w ? " " : "", copy && exchanged == 0 ? 'W' : 'w', number,
+                   w, copy && w % 12 == 8 && w / 12 < exchanged ? "other" : "");
+    buf_puts(out, copy ? "!\n" : ".\n");
+}
+
+/* Originals first, then a document for each one's copy, so that no two copies are alike. A heading
+ * of 13 words is in all of them. */
+static void write_near_paragraphs(const struct place *place)
+{
+    struct buf out = {0}, text = {0};
+    size_t count = of_each() * EXCHANGED;
+    char id[48];
+
+    for (size_t i = 0; i < 2 * count; i++) {
+        unsigned m = (unsigned)(i % count / of_each());
+        buf_clear(&text);
+        buf_puts(&text, "This heading of all documents has thirteen words and is left as it\n");
+        put_paragraph(&text, i, false, 0);
+        if (i >= count)
+            put_paragraph(&text, i % count, true, m);
+        snprintf(id, sizeof id, i < count ? "original" : "copy-%u", m);
+        put(&out, id, "web", NULL, text.bytes);
+    }
+    write_lines(place, "/paragraphs.jsonl", &out);
+    buf_done(&out);
+    buf_done(&text);
+}
+
+static char *near_spec(const struct place *place, const char *documents, const char *more)
+{
+    return mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {\"name\": \"clean\", "
+                      "\"documents\": [\"%s%s%s\"], \"stages\": [\"minhash_paragraph\"], "
+                      "\"vocab_size\": 257, \"block_bytes\": 65536, \"holdout_share\": 0%s}",
+                      *documents == '/' ? "" : place->folder, *documents == '/' ? "" : "/",
+                      documents, more);
+}
+
+static void run_near(const struct place *place, const char *name, int ranks, const char *documents,
+                     const char *more)
+{
+    char *spec = near_spec(place, documents, more);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+#define FORMULA ", \"minhash_bands\": 4, \"minhash_rows\": 6, \"minhash_jaccard\": 0.6"
+
+/* Killed once its last block is there, in or before the stage over all. */
+static void kill_when_blocks_are_there(const struct place *place, const char *name, size_t last)
+{
+    char *spec = near_spec(place, "paragraphs.jsonl", FORMULA);
+    char *whole = mem_printf("{\"name\": \"%s\", %s}", name, spec);
+    char *spec_path = job_path(place, name, ".json"), *out = job_path(place, name, "");
+    char *rest = mem_printf("/web/block-%06zu.jsonl", last), *block = job_path(place, name, rest);
+    char *arguments[] = {(char *)place->engine, "run", "--spec", spec_path, "--out", out, NULL};
+    posix_spawn_file_actions_t actions;
+    bool done = false;
+    int status = 0;
+    pid_t pid;
+
+    OK(file_replace(spec_path, whole, strlen(whole), 0644, &fixture_err));
+    unsetenv("ATHANOR_REPORT");
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    assert_int_equal(posix_spawn(&pid, place->engine, &actions, NULL, arguments, environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    while (!done && !file_exists(block))
+        done = waitpid(pid, &status, WNOHANG) == pid;
+    if (!done) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+    }
+    mem_free(spec);
+    mem_free(whole);
+    mem_free(spec_path);
+    mem_free(out);
+    mem_free(rest);
+    mem_free(block);
+}
+
+/* How many copies of each kind lost their copied paragraph; everything else is there. */
+static void count_cut(const struct place *place, const char *job, size_t cut[EXCHANGED])
+{
+    json_t *lines = kept_lines(place, job), *line;
+    size_t i;
+
+    assert_int_equal(json_array_size(lines), 2 * of_each() * EXCHANGED);
+    json_array_foreach(lines, i, line) {
+        const char *text = json_string_value(json_object_get(line, "text"));
+        const char *id = json_string_value(json_object_get(line, "id"));
+        char *own = mem_printf("w%zux59.\n", i);
+        size_t paragraphs = 0;
+        assert_ptr_equal(strstr(text, "This heading"), text);
+        assert_non_null(strstr(text, own));
+        for (const char *c = text; (c = strchr(c, '\n')); c++)
+            paragraphs++;
+        if (*id == 'c')
+            cut[id[5] - '0'] += paragraphs == 2;
+        else
+            assert_int_equal(paragraphs, 2);
+        mem_free(own);
+    }
+    json_decref(lines);
+}
+
+static void near_paragraphs_are_cut_as_often_as_the_formula_says(void **state)
+{
+    struct place *place = *state;
+    size_t cut[EXCHANGED] = {0}, total = 0, count = of_each();
+    json_t *card, *sample;
+    size_t i;
+
+    write_near_paragraphs(place);
+    run_near(place, "near-1", 1, "paragraphs.jsonl", FORMULA);
+    count_cut(place, "near-1", cut);
+    for (unsigned m = 0; m < EXCHANGED; m++) {
+        double s = (double)(SHINGLES - 5 * m) / (SHINGLES + 5 * m);
+        double p = m == 0 ? 1 : s <= SIMILAR ? 0 : 1 - pow(1 - pow(s, ROWS), BANDS);
+        double share = (double)cut[m] / (double)count;
+        print_message("%u exchanged, similarity %.3f: %.4f cut, the formula says %.4f\n", m, s,
+                      share, p);
+        assert_true(fabs(share - p) <= 3 * sqrt(p * (1 - p) / (double)count));
+        total += cut[m];
+    }
+    card = card_of(place, "near-1");
+    assert_int_equal(edit_count(card, "near_paragraphs_cut"), total);
+    const json_t *cuts = json_object_get(json_object_get(card, "web"), "cuts");
+    assert_int_equal(json_array_size(cuts), 5); /* card_samples */
+    json_array_foreach(cuts, i, sample) {
+        assert_string_equal(json_string_value(json_object_get(sample, "edit")),
+                            "near_paragraphs_cut");
+        assert_int_equal(*json_string_value(json_object_get(sample, "id")), 'c');
+        assert_non_null(strstr(json_string_value(json_object_get(sample, "text")), "x0"));
+        assert_non_null(strstr(json_string_value(json_object_get(sample, "where")), ".jsonl:"));
+    }
+    json_decref(card);
+}
+
+static void near_paragraphs_are_the_same_on_any_number_of_ranks_and_after_a_kill(void **state)
+{
+    struct place *place = *state;
+    char *folder = job_path(place, "near-1", "/web");
+    struct dirent **names;
+    int count = scandir(folder, &names, is_no_dot, alphasort);
+
+    for (int i = 0; i < count; i++)
+        free(names[i]);
+    free(names);
+    assert_true(count >= 8); /* of lines and of keys */
+    run_near(place, "near-4", 4, "paragraphs.jsonl", FORMULA);
+    assert_same_jobs(place, "near-1", "near-4");
+    kill_when_blocks_are_there(place, "near-2", (size_t)count / 2 - 1);
+    run_near(place, "near-2", 2, "paragraphs.jsonl", FORMULA);
+    assert_same_jobs(place, "near-1", "near-2");
+    mem_free(folder);
+}
+
+/* Fifty pairs side by side that share most words with all others: buckets of a hundred, of which
+ * only the first are compared at a time. */
+static void write_crowded(const struct place *place)
+{
+    struct buf out = {0}, text = {0};
+
+    for (size_t i = 0; i < 100; i++) {
+        char id[32];
+        buf_clear(&text);
+        for (size_t w = 0; w < 100; w++)
+            buf_printf(&text, w < 85 ? "common%zu " : "own%zux%zu ", w, i / 2);
+        buf_puts(&text, i % 2 ? "second" : "first");
+        snprintf(id, sizeof id, "crowd-%zu", i);
+        put(&out, id, "web", NULL, text.bytes);
+    }
+    write_lines(place, "/crowded.jsonl", &out);
+    buf_done(&out);
+    buf_done(&text);
+}
+
+static void a_second_run_finds_no_near_paragraph(void **state)
+{
+    static const char crowd[] = ", \"minhash_bands\": 2, \"minhash_rows\": 1";
+    struct place *place = *state;
+    char *again = job_path(place, "near-1", "/datasets/clean/all.jsonl");
+    json_t *card;
+
+    run_near(place, "near-again", 1, again, FORMULA);
+    card = card_of(place, "near-again");
+    assert_int_equal(edit_count(card, "near_paragraphs_cut"), 0);
+    json_decref(card);
+    /* Nor was the heading too long by more than a word to be left alone. */
+    run_near(place, "near-13", 1, again, FORMULA ", \"minhash_min_words\": 13");
+    card = card_of(place, "near-13");
+    assert_int_equal(edit_count(card, "near_paragraphs_cut"), 2 * of_each() * EXCHANGED - 1);
+    json_decref(card);
+    mem_free(again);
+    write_crowded(place);
+    run_near(place, "crowd", 1, "crowded.jsonl", crowd);
+    card = card_of(place, "crowd");
+    json_int_t gone = filter_count(card, "near_dup_paragraphs");
+    print_message("%d of 50 second ones of a crowd are gone\n", (int)gone);
+    assert_in_range(gone, 17, 50); /* more than the first 32 units' own */
+    json_decref(card);
+    again = job_path(place, "crowd", "/datasets/clean/all.jsonl");
+    run_near(place, "crowd-again", 1, again, crowd);
+    card = card_of(place, "crowd-again");
+    assert_int_equal(filter_count(card, "near_dup_paragraphs"), 0);
+    json_decref(card);
+    mem_free(again);
+}
+
+/* ---- stages see what those before left --------------------------------------------------- */
+
+/* A passage of 60 words is in a paragraph that is cut as nearly an earlier one, and then in another
+ * document: there it is the first one left, so it stays. */
+static void passages_in_paragraphs_that_were_cut_are_no_first_copies(void **state)
+{
+    struct place *place = *state;
+    struct buf out = {0}, text = {0}, long_part = {0}, passage = {0};
+
+    for (size_t i = 0; i < 900; i++)
+        buf_printf(&long_part, "long%zu ", i);
+    for (size_t i = 0; i < 60; i++)
+        buf_printf(&passage, "passage%zu ", i);
+    put(&out, "first", "web", NULL, long_part.bytes);
+    buf_printf(&text, "Here is something of its own.\n%s%s", long_part.bytes, passage.bytes);
+    put(&out, "near", "web", NULL, text.bytes);
+    buf_clear(&text);
+    buf_printf(&text, "Another beginning. %s and an end.", passage.bytes);
+    put(&out, "later", "web", NULL, text.bytes);
+    write_lines(place, "/layers.jsonl", &out);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {\"name\": "
+                            "\"clean\", \"documents\": [\"%s/layers.jsonl\"], \"stages\": "
+                            "[\"minhash_paragraph\", \"exact\"], \"vocab_size\": 257, "
+                            "\"holdout_share\": 0}", place->folder);
+    struct job_run job = {.name = "layers", .spec = spec};
+    run_job_in(place, &job, NULL);
+    json_t *card = card_of(place, "layers"), *lines = kept_lines(place, "layers");
+    assert_int_equal(edit_count(card, "near_paragraphs_cut"), 1);
+    assert_int_equal(edit_count(card, "passages_cut"), 0);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(lines, 1), "text")),
+                        "Here is something of its own.\n");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(lines, 2), "text")),
+                        text.bytes);
+    json_decref(lines);
+    json_decref(card);
+    mem_free(spec);
+    buf_done(&out);
+    buf_done(&text);
+    buf_done(&long_part);
+    buf_done(&passage);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(near_paragraphs_are_cut_as_often_as_the_formula_says),
+        cmocka_unit_test(near_paragraphs_are_the_same_on_any_number_of_ranks_and_after_a_kill),
+        cmocka_unit_test(a_second_run_finds_no_near_paragraph),
+        cmocka_unit_test(passages_in_paragraphs_that_were_cut_are_no_first_copies),
+    };
+    return cmocka_run_group_tests(tests, place_open, place_close);
+}
