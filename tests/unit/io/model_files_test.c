@@ -334,6 +334,22 @@ static void sharded_weights_are_read_through_the_index(void **state)
     static const char index[] = "{\"metadata\":{\"total_size\":16},\"weight_map\":{"
                                 "\"a\":\"model-00001-of-00002.safetensors\","
                                 "\"b\":\"model-00002-of-00002.safetensors\"}}";
+    static const char *const bad[][2] = {
+        {"{\"weight_map\":{\n\"a\":\"model-00001-of-00002.safetensors\",\n\"b\":"
+         "\"model-00003-of-00002.safetensors\"}}", "index.json': line 3: open"},
+        {"{\"weight_map\":{\"a\":\"model-00002-of-00002.safetensors\",\"b\":"
+         "\"model-00001-of-00002.safetensors\"}}", "['a'] is 'model-00002-of-00002.safetensors', "
+         "which does not hold it"},
+        {"{\"weight_map\":{\n\"a\":\"/etc/passwd\"}}", "line 2: weight_map['a'] is not a plain"},
+        {"{\"weight_map\":{\"a\":\"model.safetensors.index.json\"}}", "is not a plain file name"},
+        {"{\"weight_map\":{\"a\":[1]}}", "is not a plain file name"},
+        {"{\"weight_map\":[]}", "weight_map is not an object"},
+        {"{\"weight_map\":{}}", "weight_map names no tensor"},
+        {"[1]", "weight_map is not an object"},
+        {"{\"weight_map\":{\"a\":\"x\",\n\"a\":\"y\"}}", "line 2"},
+        {"{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}",
+         "tensor 'a' is in 'one.safetensors' and in 'two.safetensors'"},
+    };
     static const char escape[] = "{\"weight_map\":{\"a\":\"../x.safetensors\"}}";
     char *folder = folder_make();
     char *first = mem_printf("%s/model-00001-of-00002.safetensors", folder);
@@ -346,9 +362,21 @@ static void sharded_weights_are_read_through_the_index(void **state)
     assert_int_equal(arrays_read(folder, false, arrays, 2, &err), 0);
     assert_memory_equal(a, one, sizeof one);
     assert_memory_equal(b, two, sizeof two);
+    char *same[2] = {mem_printf("%s/one.safetensors", folder),
+                     mem_printf("%s/two.safetensors", folder)};
+    for (size_t i = 0; i < 2; i++) {
+        write_plain(same[i], &(struct st_array){"a", ST_F32, 1, {2}, one}, 1);
+        mem_free(same[i]);
+    }
     write_bytes(path, escape, strlen(escape));
     assert_int_equal(arrays_read(folder, false, arrays, 2, &err), -1);
     assert_non_null(strstr(err.text, "plain file name"));
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        write_bytes(path, bad[i][0], strlen(bad[i][0]));
+        assert_int_equal(arrays_read(folder, false, arrays, 2, &err), -1);
+        if (!strstr(err.text, bad[i][1]))
+            fail_msg("'%s' does not say '%s'", err.text, bad[i][1]);
+    }
     mem_free(first);
     mem_free(second);
     mem_free(path);

@@ -6,16 +6,15 @@
 #include "common/base/json_text.h"
 #include "common/base/mem.h"
 #include "worker/engine/io/safetensors.h"
+#include "worker/engine/io/weight_index.h"
 #include "worker/engine/models/table.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define INDEX_BYTES_MAX ((size_t)64 << 20)
-#define SHARDS_MAX 1024
+#define SHARDS_MAX WEIGHT_INDEX_FILES_MAX
 
 static uint64_t array_count(const struct named_array *array)
 {
@@ -190,11 +189,6 @@ static void file_set_done(struct file_set *set)
 static int file_set_add(struct file_set *set, const char *folder, const char *name,
                         struct err *err)
 {
-    for (size_t i = 0; i < set->count; i++)
-        if (strcmp(set->names[i], name) == 0)
-            return 0;
-    if (set->count == SHARDS_MAX)
-        return err_set(err, ERR_LIMIT, "more than %d weight files", SHARDS_MAX);
     char *path = mem_printf("%s/%s", folder, name);
     set->files = mem_grow(set->files, set->count + 1, sizeof *set->files);
     set->names = mem_grow(set->names, set->count + 1, sizeof *set->names);
@@ -205,36 +199,61 @@ static int file_set_add(struct file_set *set, const char *folder, const char *na
     return rc;
 }
 
-static int file_set_add_index(struct file_set *set, const char *folder, json_t *root,
-                              struct err *err)
+/* Every tensor is in one file, and in the one that the index says. */
+static int check_index(const struct file_set *set, const struct weight_index *index,
+                       struct byte_map *found, struct err *err)
 {
-    json_t *map = json_object_get(root, "weight_map"), *value;
-    const char *name;
-    if (!json_is_object(map))
-        return err_set(err, ERR_PROTOCOL, "weight_map is not an object");
-    json_object_foreach(map, name, value) {
-        const char *file = json_string_value(value);
-        if (!file || strchr(file, '/') || strstr(file, "..") || !*file)
-            return err_set(err, ERR_PROTOCOL, "weight_map['%s'] is not a plain file name", name);
-        if (file_set_add(set, folder, file, err) < 0)
-            return -1;
+    for (size_t f = 0; f < set->count; f++)
+        for (size_t i = 0; i < set->files[f].count; i++) {
+            const char *name = set->files[f].entries[i].name;
+            size_t known = found->count;
+            uint32_t entry = byte_map_put(found, name, strlen(name));
+            if (entry < known)
+                return err_set(err, ERR_PROTOCOL, "tensor '%s' is in '%s' and in '%s'", name,
+                               set->names[found->entries[entry].value], set->names[f]);
+            found->entries[entry].value = f;
+        }
+    for (size_t i = 0; i < index->tensors.count; i++) {
+        const struct byte_entry *told = &index->tensors.entries[i];
+        uint32_t entry = byte_map_find(found, told->bytes, told->length);
+        if (entry == BYTE_MAP_NONE || found->entries[entry].value != told->value)
+            return err_set(err, ERR_PROTOCOL, "weight_map['%.*s'] is '%s', which does not hold it",
+                           (int)told->length, told->bytes, set->names[told->value]);
     }
     return 0;
+}
+
+static int file_set_add_index(struct file_set *set, const char *folder, const char *json,
+                              size_t length, struct err *err)
+{
+    struct weight_index index;
+    struct byte_map found = {0};
+    int rc = weight_index_parse(json, length, &index, err);
+    if (rc < 0)
+        return -1;
+    for (size_t i = 0; i < index.files.count && rc == 0; i++) {
+        char *name = mem_strndup(index.files.entries[i].bytes, index.files.entries[i].length);
+        rc = file_set_add(set, folder, name, err);
+        if (rc < 0)
+            err_wrap(err, "line %zu", weight_index_line(json, name));
+        mem_free(name);
+    }
+    if (rc == 0)
+        rc = check_index(set, &index, &found, err);
+    byte_map_done(&found);
+    weight_index_done(&index);
+    return rc;
 }
 
 static int file_set_open(struct file_set *set, const char *folder, struct err *err)
 {
     char *path = mem_printf("%s/model.safetensors.index.json", folder), *bytes = NULL;
     size_t length;
-    json_error_t why;
     int rc;
     if (!file_exists(path)) {
         rc = file_set_add(set, folder, "model.safetensors", err);
-    } else if ((rc = file_read(path, INDEX_BYTES_MAX, &bytes, &length, err)) == 0) {
-        json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &why);
-        rc = root ? file_set_add_index(set, folder, root, err)
-                  : err_set(err, ERR_PROTOCOL, "line %d: %s", why.line, why.text);
-        json_decref(root);
+    } else if ((rc = file_read(path, WEIGHT_INDEX_BYTES_MAX, &bytes, &length, err)) == 0) {
+        rc = file_set_add_index(set, folder, bytes, length, err);
         if (rc < 0)
             err_wrap(err, "'%s'", path);
     }
