@@ -1,5 +1,5 @@
 /* link: engine-io */
-/* weight_index_fuzz.c - an accepted index names files of its own folder only, each tensor in one. */
+/* weight_index_fuzz.c - an accepted index names files of its own folder, each tensor in one. */
 #include "common/base/mem.h"
 #include "worker/engine/io/weight_index.h"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # Impossible Distillation as a job: its dataset as a product, how it ends when it cannot work, and
-# (long) that killing anything in any stage changes neither datasets nor student.
+# a model of others that is imported; (long) that killing anything in any stage changes neither
+# datasets nor student.
 
 setup_file() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
@@ -109,6 +110,42 @@ Y
     run athanor wait "$id"
     [ "$status" = 1 ]
     [ "$(sql "SELECT evidence LIKE '%embed_min is 0.5, but there is no input ''embedder''%' FROM athanor.runs WHERE job_id = $id")" = t ]
+}
+
+@test "a repository of others is imported, measured and told of; a damaged one ends as gave_up" {
+    cd "$BATS_TEST_TMPDIR"
+    python3 "$specs/opt_folder.py" opt
+    cp -r opt damaged
+    truncate -s -1 damaged/model.safetensors
+    printf 'the bird\n\nin the air\n' >lines.txt
+    cat >borrowed.yaml <<Y
+athanor: 1
+name: borrowed
+defaults: {resources: {ranks: 1, cores: 1, memory: 512MiB}}
+jobs:
+  borrowed: {kind: data, recipe: import, inputs: {model: file:opt}}
+  damaged: {kind: data, recipe: import, inputs: {model: file:damaged}}
+  lines: {kind: data, recipe: text, params: {name: lines, files: [$PWD/lines.txt], tokenizer: $PWD/opt, holdout_share: 0}}
+  measured:
+    kind: eval
+    recipe: perplexity
+    inputs: {model: "job:borrowed/checkpoint:last", data: dataset:lines/train}
+    params: {bootstrap: 0}
+Y
+    ids=$(athanor submit borrowed.yaml --ids)
+    # shellcheck disable=SC2086 # one word per job id
+    run athanor wait $ids
+    [ "$status" = 1 ] # one of the four is to fail
+    [ "$(sql "SELECT cause || ' ' || evidence FROM athanor.runs WHERE name = 'damaged'")" \
+        = "gave_up bad_input: input 'model' (file:$PWD/damaged): weights of '$PWD/damaged': '$PWD/damaged/model.safetensors': the tensors end at 12992 but the file holds 12991 bytes of data" ]
+    # </s> and 6 or 9 tokens; of zeros every token has the same chance.
+    [ "$(sql "SELECT round(last::numeric, 4) FROM athanor.best_metrics WHERE job = 'measured' AND name = 'loss'")" = "$(python3 -c 'import math; print(round(math.log(263), 4))')" ]
+    athanor checkpoints borrowed | grep -q 'step-0000000001'
+    path=$(sql "SELECT path FROM athanor.checkpoints WHERE name = 'borrowed'")
+    grep -q '"</s>": 2' "$path/tokenizer.json"
+    grep -q '"eos_token_id": 2' "$path/generation_config.json"
+    [ "$(sql "SELECT string_agg(concat_ws(' ', name, input, ref, source_job, checkpoint_step, content_hash IS NOT NULL), ', ' ORDER BY name, input) FROM athanor.lineages WHERE name IN ('borrowed', 'measured')")" \
+        = "borrowed model file:$PWD/opt f, measured data dataset:lines/train lines t, measured model job:borrowed/checkpoint:last borrowed 1 t" ]
 }
 
 # ---- long: kills in every stage -----------------------------------------------------------------
