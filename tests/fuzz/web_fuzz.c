@@ -11,6 +11,8 @@
 #include "worker/recipes/data/web/repetition.h"
 #include "worker/recipes/data/web/rows.h"
 #include "worker/recipes/data/web/scorer.h"
+#include "worker/recipes/data/web/secrets.h"
+#include "worker/recipes/data/web/source.h"
 #include "worker/recipes/data/web/texts.h"
 #include "worker/recipes/data/web/web.h"
 
@@ -25,6 +27,22 @@ static int within(void *argument, const char *text, size_t length, struct err *e
     (void)text;
     *(size_t *)argument += length;
     return 0;
+}
+
+/* Bytes as a file of each language that is looked into. */
+static void measure_source(const char *text, size_t length)
+{
+    static char *const endings[] = {"py", "java", "html", NULL};
+    double value[SOURCE_END];
+
+    for (size_t i = 0; i < ARRAY_COUNT(endings); i++) {
+        struct document document = {.text = (char *)text, .length = length, .ext = endings[i]};
+        source_code(&document, value);
+        CHECK(!(value[SOURCE_CODE_COMMENTS] > 1) && value[SOURCE_CODE_ALNUM] <= 1);
+        source_wiki(&document, value);
+        CHECK(value[SOURCE_WIKI_WORDS] <= (double)length);
+    }
+    CHECK(secrets_count(text, length) <= length);
 }
 
 static void parse_all(const char *text, size_t length)
@@ -139,6 +157,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 
     memcpy(text, bytes, length);
     parse_all(text, length);
+    measure_source(text, length);
     parse_rows(text, length);
     look(text, length);
     compare(text, length);

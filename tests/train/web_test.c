@@ -1263,6 +1263,183 @@ static void too_small_a_sample_is_told_and_falls_back(void **state)
     mem_free(log);
 }
 
+/* ---- other sources ----------------------------------------------------------------------- */
+
+/* A document whose id begins with the verdict that it must get. fields: members of its line. */
+static void expect(struct buf *out, const char *verdict, const char *text, const char *fields)
+{
+    char *whole = mem_printf("{%s}", fields), *json;
+    json_t *line = json_loads(whole, 0, NULL);
+
+    assert_non_null(line);
+    json_object_set_new(line, "id", json_sprintf("%s:%zu", verdict, out->length));
+    json_object_set_new(line, "text", json_string(text));
+    json = json_dumps(line, JSON_COMPACT);
+    buf_printf(out, "%s\n", json);
+    free(json);
+    json_decref(line);
+    mem_free(whole);
+}
+
+/* head, a letter that many times, tail. */
+static const char *spread(const char *head, char letter, size_t count, const char *tail)
+{
+    static char room[50000];
+
+    assert_true(strlen(head) + count + strlen(tail) < sizeof room);
+    char *at = stpcpy(room, head);
+    memset(at, letter, count);
+    memcpy(at + count, tail, strlen(tail) + 1);
+    return room;
+}
+
+static void write_code(struct buf *out)
+{
+    struct buf tail = {0};
+
+    /* Just at, and just beyond, each limit of the card. */
+    expect(out, "kept", spread("", 'x', 100, ""), "");
+    expect(out, "code_line_mean", spread("", 'x', 101, ""), "");
+    for (int i = 0; i < 20; i++)
+        buf_puts(&tail, "\nten_letter");
+    expect(out, "kept", spread("", 'x', 1000, tail.bytes), "");
+    expect(out, "code_line_max", spread("", 'x', 1001, tail.bytes), "");
+    buf_done(&tail);
+    expect(out, "kept", spread("abcdefghijklmnopqrstuvwxy", '+', 75, ""), "");
+    expect(out, "code_alnum", spread("abcdefghijklmnopqrstuvwx", '+', 76, ""), "");
+    expect(out, "kept", "aa bb cc", "");
+    expect(out, "code_alpha_tokens", "aa bb c", "");
+    expect(out, "code_comments", spread("", 'x', 100, ""), "\"ext\": \"py\"");
+    expect(out, "kept", spread("", 'x', 98, "\n#"), "\"ext\": \".PY\"");
+    expect(out, "code_comments", spread("", 'x', 99, "\n#"), "\"lang\": \"Python\"");
+    expect(out, "kept", spread("#", 'x', 79, "\ncode=and+more+codes"), "\"ext\": \"py\"");
+    expect(out, "code_comments", spread("#", 'x', 80, "\ncode=and+more+code"),
+           "\"path\": \"a.b/c.py\"");
+    expect(out, "kept", spread("'#' + 1 #", 'x', 60, "\nabcdefghi=1"), "\"ext\": \"py\"");
+    expect(out, "code_comments", spread("'// no comment';", 'x', 60, ""), "\"ext\": \"js\"");
+    expect(out, "kept", spread("/* one */", 'x', 60, ""), "\"ext\": \"java\"");
+    expect(out, "kept", spread("none asked for", 'x', 60, ""), "\"ext\": \"c\"");
+    /* 120 and 119 of 600 characters; 101 and 100 of 300. */
+    for (int i = 0; i < 4; i++) {
+        static const int texts[] = {120, 119, 101, 100}, whole[] = {600, 600, 300, 300};
+        struct buf page = {0};
+        buf_puts(&page, "<p>");
+        for (int c = 0; c < texts[i]; c++)
+            buf_putc(&page, 'x');
+        buf_puts(&page, "</p>\n<!--");
+        while ((int)page.length < whole[i] - 3)
+            buf_putc(&page, page.length % 50 ? 'y' : '\n');
+        buf_puts(&page, "-->");
+        expect(out, i % 2 ? "code_html_text" : "kept", page.bytes, "\"ext\": \"html\"");
+        buf_done(&page);
+    }
+    expect(out, "kept", "stars are few", "\"stars\": 2");
+    expect(out, "code_stars", "stars are few", "\"metadata\": {\"max_stars_count\": 1}");
+    expect(out, "code_data", "some numbers", "\"path\": \"data/table.csv\"");
+    expect(out, "code_data", "some numbers", "\"lang\": \"JSON\"");
+    expect(out, "kept", "some numbers", "\"path\": \"data.csv/table\"");
+    expect(out, "code_xml", spread("", 'x', 86, "<?xml version=\"1.0\"?>\n\n\n"), "");
+    expect(out, "kept", spread("", 'x', 87, "<?xml version=\"1.0\"?>\n\n\n"), "");
+    expect(out, "secret", "login = https://me:word@example.org", "");
+    expect(out, "kept", "login = https://example.org/me", "");
+}
+
+static void write_social(struct buf *out)
+{
+    expect(out, "social_comment", spread("", 'x', 499, ""), "");
+    expect(out, "kept", spread("", 'x', 500, ""), "\"type\": \"comment\"");
+    expect(out, "kept", spread("", 'x', 40000, ""), "\"type\": \"comment\"");
+    expect(out, "social_comment", spread("", 'x', 40001, ""), "");
+    expect(out, "social_submission", spread("", 'x', 399, ""), "\"type\": \"submission\"");
+    expect(out, "kept", spread("", 'x', 400, ""), "\"type\": \"Submission\"");
+    expect(out, "kept", spread("", 'x', 40000, ""), "\"type\": \"submission\"");
+    expect(out, "social_submission", spread("", 'x', 40001, ""), "\"type\": \"submission\"");
+    expect(out, "social_votes", spread("", 'x', 600, ""), "\"votes\": 2");
+    expect(out, "kept", spread("", 'x', 600, ""), "\"score\": 3");
+    expect(out, "social_deleted", " [removed]\n", "");
+    expect(out, "social_deleted", spread("", 'x', 600, ""), "\"author\": \"[deleted]\"");
+    expect(out, "social_deleted", spread("", 'x', 600, ""), "\"deleted\": true");
+    expect(out, "social_adult", spread("", 'x', 600, ""), "\"over_18\": true");
+    expect(out, "kept", spread("", 'x', 600, ""), "\"over_18\": false");
+    expect(out, "social_blocked", spread("", 'x', 600, ""), "\"subreddit\": \"BadPlace\"");
+    expect(out, "kept", spread("", 'x', 600, ""), "\"subreddit\": \"BadPlaces\"");
+    expect(out, "pii", spread("1.2.3.4 ", 'x', 600, ""), "");
+}
+
+static void write_books(struct buf *out)
+{
+    struct buf words = {0};
+
+    for (int i = 0; i < 25; i++)
+        buf_puts(&words, "word ");
+    expect(out, "wiki_words", words.bytes, "\"title\": \"Short\"");
+    buf_puts(&words, "last");
+    expect(out, "kept", words.bytes, "\"title\": \"Emma\"");
+    expect(out, "kept", words.bytes, "\"title\": \"emma\"");
+    expect(out, "title_dup", words.bytes, "\"metadata\": {\"title\": \"Emma\"}");
+    expect(out, "kept", words.bytes, "");
+    expect(out, "kept", words.bytes, "\"title\": \"\"");
+    expect(out, "kept", words.bytes, "\"title\": \"\"");
+    expect(out, "title_dup", words.bytes, "\"title\": \"emma\"");
+    buf_done(&words);
+}
+
+/* The place's folder for P. */
+static char *placed_list(const struct place *place, const char *params)
+{
+    const char *mark = strstr(params, "\"P/");
+
+    if (!mark)
+        return mem_strdup(params);
+    return mem_printf("%.*s\"%s/%s", (int)(mark - params), params, place->folder, mark + 3);
+}
+
+static void run_source(const struct place *place, const char *name, int ranks,
+                       void (*write)(struct buf *), const char *params)
+{
+    struct buf lines = {0};
+    char *path = job_path(place, name, ".jsonl"), *own;
+    json_t *documents, *document;
+    size_t i;
+
+    write(&lines);
+    OK(file_replace(path, lines.bytes, lines.length, 0644, &fixture_err));
+    own = placed_list(place, params);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {\"name\": "
+                            "\"clean\", \"documents\": [\"%s\"], \"vocab_size\": 300, "
+                            "\"block_bytes\": 4096, \"holdout_share\": 0, %s}", path, own);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+    run_job_in(place, &job, NULL);
+    documents = documents_of(place, name);
+    assert_true(json_array_size(documents) > 5);
+    json_array_foreach(documents, i, document)
+    {
+        const char *id = json_string_value(json_object_get(document, "id"));
+        const char *verdict = json_string_value(json_object_get(document, "verdict"));
+        if (strncmp(id, verdict, strlen(verdict)) != 0 || id[strlen(verdict)] != ':')
+            fail_msg("document %s of %s got the verdict %s", id, name, verdict);
+    }
+    json_decref(documents);
+    mem_free(spec);
+    mem_free(own);
+    mem_free(path);
+    buf_done(&lines);
+}
+
+static void documents_of_other_sources_fall_just_beyond_their_limits(void **state)
+{
+    struct place *place = *state;
+    char *list = job_path(place, "forums", ".txt");
+
+    OK(file_replace(list, "worse\r\nBADPLACE\n", 16, 0644, &fixture_err));
+    mem_free(list);
+    run_source(place, "code", 1, write_code, "\"stages\": [\"code\", \"secrets\"], "
+               "\"source_limits\": [\"code_stars=2:\"]");
+    run_source(place, "social", 1, write_social, "\"stages\": [\"social\", \"pii\"], "
+               "\"pii_action\": \"drop\", \"forum_lists\": [\"P/forums.txt\"]");
+    run_source(place, "books", 3, write_books, "\"stages\": [\"wiki\", \"title\"]");
+}
+
 /* ---- languages --------------------------------------------------------------------------- */
 
 static void languages_are_told_apart_on_texts_not_learned_from(void **state)
@@ -1322,6 +1499,7 @@ int main(void)
         cmocka_unit_test(joined_texts_become_documents_of_their_own),
         cmocka_unit_test(limits_are_drawn_from_the_documents_of_each_language),
         cmocka_unit_test(too_small_a_sample_is_told_and_falls_back),
+        cmocka_unit_test(documents_of_other_sources_fall_just_beyond_their_limits),
         cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
     };
     return cmocka_run_group_tests(tests, place_open, place_close);

@@ -3,6 +3,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/mem.h"
+#include "worker/recipes/data/web/chars.h"
 #include "worker/recipes/data/web/stream.h"
 #include "worker/recipes/data/web/warc.h"
 
@@ -21,6 +22,11 @@ void document_done(struct document *document)
     mem_free(document->text);
     mem_free(document->source);
     mem_free(document->url);
+    mem_free(document->title);
+    mem_free(document->ext);
+    mem_free(document->lang);
+    mem_free(document->type);
+    mem_free(document->subreddit);
     *document = (struct document){0};
 }
 
@@ -49,6 +55,78 @@ static char *take_text(const json_t *value, size_t *out_length)
     return buf_take(&out);
 }
 
+/* A field of the line, or of its metadata. */
+static const json_t *field(const json_t *root, const char *name)
+{
+    const json_t *value = json_object_get(root, name);
+
+    return value ? value : json_object_get(json_object_get(root, "metadata"), name);
+}
+
+static char *lower_text(const json_t *root, const char *name)
+{
+    size_t length;
+    char *text = take_text(field(root, name), &length);
+
+    for (char *c = text; c && *c; c++)
+        *c = *c >= 'A' && *c <= 'Z' ? (char)(*c | 0x20) : *c;
+    return text;
+}
+
+static bool take_number(const json_t *root, const char *name, double *out)
+{
+    const json_t *value = field(root, name);
+
+    if (!json_is_number(value))
+        return false;
+    *out = json_number_value(value);
+    return true;
+}
+
+/* Of `ext`, with a dot or without, or of the last name in `path`. */
+static char *take_ext(const json_t *root)
+{
+    char *text = lower_text(root, "ext"), *path = text ? NULL : lower_text(root, "path");
+    const char *slash = path ? strrchr(path, '/') : NULL, *dot = path ? strrchr(path, '.') : NULL;
+    char *ext = NULL;
+
+    if (text)
+        ext = mem_strdup(text + (*text == '.'));
+    else if (dot && (!slash || dot > slash))
+        ext = mem_strdup(dot + 1);
+    mem_free(text);
+    mem_free(path);
+    return ext;
+}
+
+static bool says_deleted(const char *text)
+{
+    size_t length = strlen(text);
+
+    char_trim(&text, &length);
+    return (length == 9 && memcmp(text, "[deleted]", 9) == 0) ||
+           (length == 9 && memcmp(text, "[removed]", 9) == 0);
+}
+
+static void take_facts(const json_t *root, struct document *out)
+{
+    const char *author = json_string_value(field(root, "author"));
+    size_t unused;
+
+    out->title = take_text(field(root, "title"), &unused);
+    out->ext = take_ext(root);
+    out->lang = lower_text(root, "lang");
+    out->type = lower_text(root, "type");
+    out->subreddit = lower_text(root, "subreddit");
+    out->has_stars = take_number(root, "stars", &out->stars) ||
+                     take_number(root, "max_stars_count", &out->stars);
+    out->has_votes = take_number(root, "votes", &out->votes) ||
+                     take_number(root, "score", &out->votes);
+    out->adult = json_is_true(field(root, "over_18"));
+    out->deleted = json_is_true(field(root, "deleted")) || (author && says_deleted(author)) ||
+                   says_deleted(out->text);
+}
+
 static int take_fields(const json_t *root, struct document *out, struct err *err)
 {
     const json_t *url = json_object_get(root, "url");
@@ -68,6 +146,7 @@ static int take_fields(const json_t *root, struct document *out, struct err *err
     out->url = take_text(url, &unused);
     if (!out->source)
         out->source = mem_strdup("");
+    take_facts(root, out);
     return 0;
 }
 

@@ -1,7 +1,19 @@
 /* document.h - documents as JSON lines or in web archives, in blocks that ranks can read alone.
  *
- * A line is an object with the texts "id" and "text", and maybe "source" and "url" (or
- * "metadata": {"url"}); the rest is ignored, blank lines are none. What is not is malformed:
+ * A line is an object with the texts "id" and "text", and maybe "source", and these fields, which
+ * may also stand in an object "metadata"; the rest is ignored, blank lines are none:
+ *   url                        text
+ *   title                      text: of a book or page
+ *   ext, else path             text: a file's ending, or its name, of code
+ *   lang                       text: the language or format of code, such as Python
+ *   stars, max_stars_count     number: of a repository
+ *   type                       text: comment or submission
+ *   votes, score               number
+ *   subreddit                  text
+ *   over_18                    true: for adults
+ *   deleted, author            true, or the text [deleted]; also a text that is [deleted] or
+ *                              [removed]
+ * Endings, languages and subreddits are compared in lower case (ASCII). What is not is malformed:
  * counted and named FILE:LINE, or refused, as the job says. A zero character within a text
  * becomes U+FFFD. Files whose name ends in .gz, or that are gzip, are decompressed.
  *
@@ -24,6 +36,9 @@ struct document {
     char *source;    /* "" without one */
     char *url;       /* NULL without one */
     size_t length;   /* of text */
+    char *title, *ext, *lang, *type, *subreddit; /* NULL: not told. ext without its dot */
+    double stars, votes;
+    bool has_stars, has_votes, adult, deleted;
 };
 /* Reads one line. Errors: ERR_PROTOCOL, saying what is wrong with it. */
 int document_parse(const char *line, size_t length, struct document *out,

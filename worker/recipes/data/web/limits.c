@@ -34,19 +34,20 @@ static enum gopher_measure measure_named(const char *name, size_t length)
     return m;
 }
 
-/* Either side of the colon may be empty: no limit. */
-static int parse_sides(const char *sides, const char *colon, struct limit_item *out,
-                       struct err *err)
+int limits_parse_sides(const char *sides, double *out_low, double *out_high, struct err *err)
 {
-    char *low = mem_strndup(sides, (size_t)(colon - sides));
+    const char *colon = strchr(sides, ':');
     int rc = 0;
 
-    out->low = -INFINITY;
-    out->high = INFINITY;
+    *out_low = -INFINITY;
+    *out_high = INFINITY;
+    if (!colon)
+        return err_set(err, ERR_INVALID, "'%s' is not LOW:HIGH", sides);
+    char *low = mem_strndup(sides, (size_t)(colon - sides));
     if (*low)
-        rc = parse_f64(low, &out->low, err);
+        rc = parse_f64(low, out_low, err);
     if (rc == 0 && colon[1])
-        rc = parse_f64(colon + 1, &out->high, err);
+        rc = parse_f64(colon + 1, out_high, err);
     mem_free(low);
     return rc;
 }
@@ -64,7 +65,7 @@ static int parse_item(const char *item, struct limit_item *out, struct err *err)
         return err_set(err, ERR_INVALID, "params.limits: '%s' is not MEASURE=LOW:HIGH, or "
                        "LANGUAGE/MEASURE=LOW:HIGH, with a measure of the Gopher rules, such as "
                        "words=50:100000 or top_2=:0.2", item);
-    if (parse_sides(equals + 1, colon, out, err) < 0)
+    if (limits_parse_sides(equals + 1, &out->low, &out->high, err) < 0)
         return err_wrap(err, "params.limits: '%s'", item);
     out->language = slash ? mem_strndup(item, (size_t)(slash - item)) : NULL;
     return 0;

@@ -23,6 +23,9 @@ struct language_limits {
     bool drawn;        /* else: the published ones, and those of params */
 };
 
+/* LOW:HIGH, either side may be empty: -INFINITY, INFINITY. Errors: ERR_INVALID. */
+int limits_parse_sides(const char *sides, double *out_low, double *out_high,
+                       struct err *err) WARN_UNUSED;
 /* Reads params.limits and params.rules_mode into web->limits; before inputs are opened. */
 int limits_read(struct web *web, struct err *err) WARN_UNUSED;
 /* Opens langid where limits may differ by language, and reads those of params that do. */

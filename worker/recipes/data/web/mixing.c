@@ -7,11 +7,20 @@
 #include <jansson.h>
 #include <string.h>
 
-#define NAMES_MAX 128
-_Static_assert(3 + EDIT_END + GOPHER_END + SCORERS_MAX + 20 <= NAMES_MAX, "room for all names");
+#define NAMES_MAX 160
+_Static_assert(3 + EDIT_END + GOPHER_END + SCORERS_MAX + SOURCE_END + 20 <= NAMES_MAX,
+               "room for all names");
 _Static_assert(FILTER_EXCLUDE_1 + MIXING_ITEMS_MAX == FILTER_SAMPLED, "a filter for each item");
 
-/* What stages.c writes of a document; the measures of gopher.def and the scorers come on top. */
+/* The stage whose measure each row of source.def is. */
+static const enum stage source_stages[SOURCE_END] = {
+#define SOURCE(id, name, stage, low, high, text) STAGE_##stage,
+#include "worker/recipes/data/web/source.def"
+#undef SOURCE
+};
+
+/* What stages.c writes of a document; the measures of gopher.def and source.def and the scorers
+ * come on top. */
 static const struct {
     enum stage stage;
     const char *name;
@@ -22,6 +31,7 @@ static const struct {
     {STAGE_C4, "c4_nopunc_lines", false},
     {STAGE_C4, "c4_short_lines", false},
     {STAGE_TOXICITY, "toxicity", false},
+    {STAGE_SECRETS, "secrets", false},
     {STAGE_PII, "pii", false},
     {STAGE_REPETITION, "repetition", false},
     {STAGE_DECONTAMINATE, "eval_paragraphs", false},
@@ -57,6 +67,8 @@ bool mixing_is_taken(const char *name)
     for (enum gopher_measure m = 0; m < GOPHER_END; m++)
         if (strcmp(gopher_name(m), name) == 0)
             return true;
+    if (source_find(name, strlen(name)) < SOURCE_END)
+        return true;
     return false;
 }
 
@@ -75,6 +87,9 @@ static void add_stage(struct mixing *mixing, const struct web *web, enum stage s
             add_name(mixing, attributes[i].name, stage_name(stage), attributes[i].is_text);
     for (enum gopher_measure m = 0; stage == STAGE_GOPHER && m < GOPHER_END; m++)
         add_name(mixing, gopher_name(m), stage_name(stage), false);
+    for (enum source_measure m = 0; m < SOURCE_END; m++)
+        if (source_stages[m] == stage)
+            add_name(mixing, source_name(m), stage_name(stage), false);
     for (size_t i = 0; stage == STAGE_SCORES && i < web->scorer_count; i++)
         add_name(mixing, web->scorers[i].name, stage_name(stage), false);
 }

@@ -12,9 +12,11 @@ static const struct {
 } filters[FILTER_END] = {
 #define FILTER(id, name, rule) {#name, rule},
 #define GOPHER(id, name, low, high, low2, high2, text) {"gopher_" #name, text},
+#define SOURCE(id, name, stage, low, high, text) {#name, text},
 #include "worker/recipes/data/web/filters.def"
 #undef FILTER
 #undef GOPHER
+#undef SOURCE
 };
 
 _Static_assert(FILTER_SCORER_1 + SCORERS_MAX == FILTER_TOPIC, "a filter for each scorer");

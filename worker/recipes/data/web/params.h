@@ -37,6 +37,13 @@
      "share of the documents that limits are drawn from, by the hash of their ids"}, \
     {"rules_sample_min", PARAM_INT, "100", 1, 1e9, NULL, \
      "a language with fewer documents in the sample keeps the published limits"}, \
+    {"source_limits", PARAM_LIST, "", 0, 0, NULL, \
+     "other limits of the stages code, social and wiki, each MEASURE=LOW:HIGH, as code_stars=2:"}, \
+    {"code_formats", PARAM_LIST, \
+     "json;jsonl;ndjson;geojson;topojson;csv;tsv;svg;asm;s;nasm;assembly", 0, 0, NULL, \
+     "endings and languages of files that are data and no code, which the stage code drops"}, \
+    {"forum_lists", PARAM_LIST, "", 0, 0, NULL, \
+     "files of subreddits, one a line, whose documents the stage social drops"}, \
     {"c4_rules", PARAM_LIST, "nopunc", 0, 0, NULL, \
      "of nopunc, minwords (cut lines), naughty, js, lorem, brace, minsents (drop documents)"}, \
     {"naughty_words", PARAM_STRING, "", 0, 0, NULL, "file of words and phrases, one a line"}, \

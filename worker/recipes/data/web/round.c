@@ -188,7 +188,9 @@ static void apply_answers(const struct web *web, enum stage stage, const struct 
             spans_add(&unit->item->spans, unit->begin, unit->end, NULL);
             unit->item->edits[EDIT_PARAGRAPHS]++;
         } else {
-            unit->item->verdict = stage == STAGE_URL ? FILTER_URL : FILTER_DOCUMENT;
+            unit->item->verdict = stage == STAGE_URL     ? FILTER_URL
+                                  : stage == STAGE_TITLE ? FILTER_TITLE
+                                                         : FILTER_DOCUMENT;
         }
     }
 }

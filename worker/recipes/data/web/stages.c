@@ -7,12 +7,14 @@
 #include "worker/recipes/data/web/decon.h"
 #include "worker/recipes/data/web/limits.h"
 #include "worker/recipes/data/web/repetition.h"
+#include "worker/recipes/data/web/secrets.h"
 #include "worker/recipes/data/web/trigram.h"
 #include "worker/recipes/data/web/web.h"
 #include "worker/recipes/text/words.h"
 
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
 #define STREAM_TOPIC 8 /* of rng_at, apart from that of mix */
 #define KIND_GRAM    0x67726Du /* of keys: n-grams, which no whole unit equals */
@@ -229,6 +231,89 @@ static int do_gopher(struct web *web, struct item *item, struct err *err)
     return 0;
 }
 
+/* ---- other sources ---------------------------------------------------------------------- */
+
+static bool is_listed(const struct run *run, const char *param, const char *name)
+{
+    for (size_t i = 0; name && i < run_list_count(run, param); i++)
+        if (strcasecmp(run_list_item(run, param, i), name) == 0)
+            return true;
+    return false;
+}
+
+/* In the order of source.def, as the filters are. */
+static void judge_source(struct web *web, struct item *item, const double value[SOURCE_END])
+{
+    static const enum filter filters_of[SOURCE_END] = {
+#define SOURCE(id, name, stage, low, high, text) FILTER_##id,
+#include "worker/recipes/data/web/source.def"
+#undef SOURCE
+    };
+
+    for (enum source_measure m = 0; m < SOURCE_END; m++)
+        if (!isnan(value[m]))
+            attribute(item, source_name(m), value[m]);
+    enum source_measure broken = source_judge(&web->source_limits, value);
+    if (broken < SOURCE_END && item->verdict == FILTER_KEPT)
+        drop(item, filters_of[broken], value[broken]);
+}
+
+static int do_code(struct web *web, struct item *item, struct err *err)
+{
+    const struct document *document = &item->document;
+    double value[SOURCE_END];
+
+    (void)err;
+    if (is_listed(web->run, "code_formats", document->ext) ||
+        is_listed(web->run, "code_formats", document->lang))
+        drop(item, FILTER_CODE_DATA, NAN);
+    else if (source_is_xml(document))
+        drop(item, FILTER_CODE_XML, NAN);
+    source_code(document, value);
+    judge_source(web, item, value);
+    return 0;
+}
+
+static int do_social(struct web *web, struct item *item, struct err *err)
+{
+    const struct document *document = &item->document;
+    const char *forum = document->subreddit;
+    double value[SOURCE_END];
+
+    (void)err;
+    if (document->deleted)
+        drop(item, FILTER_SOCIAL_DELETED, NAN);
+    else if (document->adult)
+        drop(item, FILTER_SOCIAL_ADULT, NAN);
+    else if (forum && byte_map_find(&web->forums, forum, strlen(forum)) != UINT32_MAX)
+        drop(item, FILTER_SOCIAL_BLOCKED, NAN);
+    source_social(document, value);
+    judge_source(web, item, value);
+    return 0;
+}
+
+static int do_wiki(struct web *web, struct item *item, struct err *err)
+{
+    double value[SOURCE_END];
+
+    (void)err;
+    source_wiki(&item->document, value);
+    judge_source(web, item, value);
+    return 0;
+}
+
+static int do_secrets(struct web *web, struct item *item, struct err *err)
+{
+    size_t found = secrets_count(item->document.text, item->document.length);
+
+    (void)web;
+    (void)err;
+    attribute(item, "secrets", (double)found);
+    if (found)
+        drop(item, FILTER_SECRET, (double)found);
+    return 0;
+}
+
 static int do_c4(struct web *web, struct item *item, struct err *err)
 {
     static const struct {
@@ -319,6 +404,8 @@ int stage_run(struct web *web, enum stage stage, struct item *item, struct err *
         [STAGE_QUALITY] = do_quality,             [STAGE_SCORES] = do_scores,
         [STAGE_BLOCKED] = do_blocked,             [STAGE_GARBLED] = do_garbled,
         [STAGE_TOPIC] = do_topic,                 [STAGE_COHERENCE] = do_coherence,
+        [STAGE_CODE] = do_code,                   [STAGE_SOCIAL] = do_social,
+        [STAGE_WIKI] = do_wiki,                   [STAGE_SECRETS] = do_secrets,
     };
 
     CHECK(stage < STAGE_END && table[stage]);
@@ -406,6 +493,8 @@ void stage_keys(struct web *web, enum stage stage, struct item *item, struct key
         add_paragraphs(web, item, out, out_units);
         return;
     }
+    if (stage == STAGE_TITLE && document->title && *document->title)
+        add_key(out, key_of(document->title, strlen(document->title), STAGE_TITLE));
     if (stage == STAGE_URL && document->url)
         add_key(out, key_of(document->url, strlen(document->url), STAGE_URL));
     else if (stage == STAGE_DOCUMENT && !web->whole_words)

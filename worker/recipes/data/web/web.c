@@ -107,7 +107,8 @@ static int list_stages(struct run *run, struct web *web, struct err *err)
         enum stage stage = web_stage_find(name);
         if (stage == STAGE_END)
             return err_set(err, ERR_INVALID, "params.stages: '%s' is no stage; there are language, "
-                           "blocked, garbled, url, document, gopher, c4, toxicity, pii, "
+                           "blocked, garbled, url, document, gopher, title, code, secrets, "
+                           "social, wiki, c4, toxicity, pii, "
                            "repetition, decontaminate, perplexity, quality, coherence, scores, "
                            "topic, paragraph, minhash, minhash_paragraph, exact and cluster",
                            name);
@@ -193,6 +194,47 @@ static int read_block_lists(struct run *run, struct web *web, struct err *err)
     return 0;
 }
 
+/* Names in lower case, one a line. */
+static int read_forums(struct run *run, struct web *web, struct err *err)
+{
+    for (size_t i = 0; i < run_list_count(run, "forum_lists"); i++) {
+        char *bytes;
+        size_t length;
+        if (file_read(run_list_item(run, "forum_lists", i), BLOCK_LIST_MAX, &bytes, &length,
+                      err) < 0)
+            return err_wrap(err, "params.forum_lists");
+        hash_add(&web->lists, bytes, length);
+        for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));) {
+            size_t end = strcspn(line, "\r");
+            for (size_t c = 0; c < end; c++)
+                line[c] = line[c] >= 'A' && line[c] <= 'Z' ? (char)(line[c] | 0x20) : line[c];
+            if (end)
+                byte_map_put(&web->forums, line, end);
+        }
+        mem_free(bytes);
+    }
+    return 0;
+}
+
+/* Items of params.source_limits are MEASURE=LOW:HIGH; either side may be empty: no limit. */
+static int read_source_limits(struct run *run, struct web *web, struct err *err)
+{
+    source_limits_init(&web->source_limits);
+    for (size_t i = 0; i < run_list_count(run, "source_limits"); i++) {
+        const char *item = run_list_item(run, "source_limits", i), *equals = strchr(item, '=');
+        enum source_measure m =
+            equals ? source_find(item, (size_t)(equals - item)) : SOURCE_END;
+        if (m == SOURCE_END)
+            return err_set(err, ERR_INVALID, "params.source_limits: '%s' is not MEASURE=LOW:HIGH "
+                           "with a measure of source.def, such as code_stars=2: or "
+                           "social_votes=3:", item);
+        if (limits_parse_sides(equals + 1, &web->source_limits.low[m],
+                               &web->source_limits.high[m], err) < 0)
+            return err_wrap(err, "params.source_limits: '%s'", item);
+    }
+    return 0;
+}
+
 static int read_rules(struct run *run, struct web *web, struct err *err)
 {
     bool datatrove = strcmp(run_string(run, "gopher_variant"), "datatrove") == 0;
@@ -200,7 +242,8 @@ static int read_rules(struct run *run, struct web *web, struct err *err)
     web->variant = datatrove ? GOPHER_DATATROVE : GOPHER_DOLMA;
     web->whole_words = strcmp(run_string(run, "normalise"), "words") == 0;
     if (limits_read(web, err) < 0 || read_c4_rules(run, web, err) < 0 ||
-        read_naughty(run, web, err) < 0 || read_block_lists(run, web, err) < 0)
+        read_naughty(run, web, err) < 0 || read_block_lists(run, web, err) < 0 ||
+        read_forums(run, web, err) < 0 || read_source_limits(run, web, err) < 0)
         return -1;
     if (strcmp(run_string(run, "dedup"), "bloom") != 0)
         return 0;
@@ -555,6 +598,7 @@ void web_close(struct web *web)
     mixing_free(web->mixing);
     byte_map_done(&web->naughty);
     blocked_done(&web->blocked);
+    byte_map_done(&web->forums);
     view_done(&web->view);
     features_done(&web->features);
     document_list_done(&web->list);

@@ -22,13 +22,16 @@
 #include "worker/recipes/data/web/pii.h"
 #include "worker/recipes/data/web/scorer.h"
 #include "worker/recipes/data/web/seen.h"
+#include "worker/recipes/data/web/source.h"
 
 enum filter {
 #define FILTER(id, name, rule) FILTER_##id,
 #define GOPHER(id, name, low, high, low2, high2, text) FILTER_GOPHER_##id,
+#define SOURCE(id, name, stage, low, high, text) FILTER_##id,
 #include "worker/recipes/data/web/filters.def"
 #undef FILTER
 #undef GOPHER
+#undef SOURCE
     FILTER_END,
 };
 
@@ -110,7 +113,9 @@ struct web {
     struct byte_map naughty;
     bool has_naughty, whole_words; /* whole_words: keys of words, not of bytes */
     struct blocked blocked;
-    struct hash_stream lists; /* of what block_lists held: part of the settings */
+    struct source_limits source_limits;
+    struct byte_map forums; /* of forum_lists, in lower case */
+    struct hash_stream lists; /* of what block_lists and forum_lists held: part of the settings */
     struct decon *decon;
     struct trigram *trigram;
     struct coherence *coherence;
