@@ -28,13 +28,16 @@ static const char *const any_pieces[] = {
     "word", " ", "\n", "\r\n", "_x1", "+=", "(", "\xC3\xA4", "\xE4\xBD\xA0", "7", "\xC2\xB2",
     "\t", "\xC2\xA0", "==", "long_identifier", "\n\n", ".", "\xE2\x80\xA6", "\r"};
 static const char *const python_lines[] = {
-    "x = 'a # b'  # why\n", "# a comment\n", "\n", "def f(a,\n      b):\n", "    \"\"\"What it does.\n"
+    "x = 'a # b'  # why\n", "# a comment\n", "\n", "def f(a,\n      b):\n",
+    "    \"\"\"What it does.\n"
     "    # inside \"quotes\" too\n    \"\"\"\n", "    return a\n", "y = \"\"\"no docstring\"\"\"\n",
     "z = (1,\n     '''in brackets'''\n     )\n", "s = 'it\\'s'\n", "r'''raw docstring \\w'''\n",
     "t = \"\xC3\xA4\" # \xC3\xB6\n", "d = {'k': [1, 2]}  # \xE4\xBD\xA0\n"};
 static const char *const slash_lines[] = {
-    "int x = 1; // one\n", "/* a\n * comment */\n", "s = \"// none /* of */ it\";\n", "c = '\\'';\n",
-    "t = `back\n// tick`;\n", "y = a / b;\n", "u = \"\\\"\"; // \"end\n", "\n", "/** \xC3\xA4 **/ z();\n",
+    "int x = 1; // one\n", "/* a\n * comment */\n", "s = \"// none /* of */ it\";\n",
+    "c = '\\'';\n",
+    "t = `back\n// tick`;\n", "y = a / b;\n", "u = \"\\\"\"; // \"end\n", "\n",
+    "/** \xC3\xA4 **/ z();\n",
     "v = 'open\n"};
 
 static char *random_lines(const char *const *pieces, size_t count, uint64_t number)
@@ -255,7 +258,8 @@ static void a_limit_itself_passes_and_what_is_beyond_it_does_not(void **state)
 static void fields_are_read_from_the_line_or_its_metadata(void **state)
 {
     static const char line[] =
-        "{\"id\": \"1\", \"text\": \"t\", \"path\": \"A.d/B.Py\", \"lang\": \"C#\", \"stars\": 3.5, "
+        "{\"id\": \"1\", \"text\": \"t\", \"path\": \"A.d/B.Py\", \"lang\": \"C#\", "
+        "\"stars\": 3.5, "
         "\"metadata\": {\"title\": \"T\", \"score\": 2, \"type\": \"Comment\", \"over_18\": true, "
         "\"subreddit\": \"AskX\", \"stars\": 9}}";
     static const char other[] = "{\"id\": \"1\", \"text\": \" [Removed] \", \"path\": \"a.d/b\", "
