@@ -319,8 +319,8 @@ static void the_reader_reads_views_and_nothing_else(void **state)
         pg_ask(db, "SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc p WHERE"
                    " p.pronamespace = 'athanor'::regnamespace"
                    " AND has_function_privilege('athanor_reader', p.oid, 'EXECUTE')"),
-        "bytes_text card_list card_number job_find mix64 order_item order_read pair_lineage"
-        " params_text step_items sweep_find");
+        "block_read bytes_text card_list card_number job_find mix64 order_item order_read"
+        " pair_lineage params_text step_items sweep_find");
     assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT count(*) FROM athanor.jobs"),
                         "0");
     assert_non_null(strstr(pg_ask(db, "SET ROLE athanor_reader; SELECT * FROM athanor.job"),
@@ -422,6 +422,32 @@ static void the_items_of_a_step_are_those_that_the_engine_draws(void **state)
     assert_string_equal(pg_ask(db, "SELECT count(*) FROM athanor.step_items(5, 0)"), "0");
 }
 
+/* As data/pairs tells them, by two attempts, and events that are none. */
+static void blocks_are_rows_of_what_runs_tell_each_as_it_was_told_first(void **state)
+{
+    (void)state;
+    const char *db = migrated();
+
+    pg_ask(db, "INSERT INTO athanor.experiment VALUES (1, 'e', 'a', now())");
+    pg_ask(db,
+           "INSERT INTO athanor.job (job_id, experiment_id, name, kind, submit_key, submit_index,"
+           " spec, ranks, cores, memory_bytes, gpus, submitted_at, priority, state, held,"
+           " attempt_count, attempts_spent) SELECT 1, 1, 'j', 'command', 'k', 0, '{}',"
+           " 1, 1, 1, 0, now(), 0, 'READY', false, 0, 0");
+    pg_ask(db, "INSERT INTO athanor.job_event (event_id, at, job_id, attempt_id, name, detail)"
+               " SELECT row_number() OVER (), now(), 1, 4 + row_number() OVER (), 'block', d"
+               " FROM unnest(ARRAY['{\"stage\": \"pairs-1\", \"block\": 3, \"blocks\": 9,"
+               " \"first\": 192, \"round\": 1, \"contexts\": 64, \"pool\": 640, \"pairs\": 7,"
+               " \"hash\": \"ab\", \"rank\": 2, \"leases\": 3, \"ms\": 1500, \"sample_us\": 9,"
+               " \"critic_us\": 4}', 'none', '[1]', '7', NULL, '{\"stage\": \"pairs\"}']) AS d");
+    pg_ask(db, "INSERT INTO athanor.job_event (event_id, at, job_id, attempt_id, name, detail)"
+               " SELECT event_id + 10, at, job_id, 99, name, detail FROM athanor.job_event");
+    assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT count(*) || ' ' || string_agg("
+                                   "stage || ' ' || round || ' ' || block || ' ' || attempt_id ||"
+                                   " ' ' || rank || ' ' || expired || ' ' || seconds, '')"
+                                   " FROM athanor.distillation_blocks"), "1 pairs-1 1 3 5 2 2 1.5");
+}
+
 /* Of a card as data/yi writes it, and of cards that say something else there. */
 static void clusters_and_limits_are_rows_of_what_cards_tell(void **state)
 {
@@ -483,6 +509,7 @@ int main(void)
         cmocka_unit_test(partitions_are_made_ahead_and_dropped_when_old),
         cmocka_unit_test(a_succeeded_job_stays_so_whoever_writes),
         cmocka_unit_test(the_items_of_a_step_are_those_that_the_engine_draws),
+        cmocka_unit_test(blocks_are_rows_of_what_runs_tell_each_as_it_was_told_first),
         cmocka_unit_test(clusters_and_limits_are_rows_of_what_cards_tell),
     };
     return cmocka_run_group_tests(tests, start, stop);

@@ -91,6 +91,12 @@ Y
         = "eval-1 eval-student eval-teacher pairs pairs-1 student student-1" ]
     [ "$(sql "SELECT progress_step = progress_total AND progress_phase = 'done' FROM athanor.jobs WHERE job_id = $undisturbed")" = t ]
     [ "$(sql "SELECT count(DISTINCT items) > 0 AND min(unit) = 'documents' FROM athanor.data_orders WHERE job_id = $undisturbed")" = t ]
+    # 40 contexts in blocks of 16, each told once, with the pairs that the metrics count.
+    [ "$(sql "SELECT string_agg(stage || ' ' || round || ' ' || block || ' ' || contexts || ' ' || leases, ', ' ORDER BY stage, block) FROM athanor.distillation_blocks WHERE job_id = $undisturbed AND stage = 'pairs-1'")" \
+        = "pairs-1 1 0 16 1, pairs-1 1 1 16 1, pairs-1 1 2 8 1" ]
+    [ "$(sql "SELECT sum(pairs) FROM athanor.distillation_blocks WHERE job_id = $undisturbed AND stage = 'pairs'")" \
+        = "$(sql "SELECT last::bigint FROM athanor.best_metrics WHERE job_id = $undisturbed AND name = 'pairs/pairs'")" ]
+    athanor show "$undisturbed" | grep -Eq '^pairs-1 +3 +3 +40 '
     path=$(sql "SELECT path FROM athanor.checkpoints WHERE job_id = $undisturbed ORDER BY step DESC LIMIT 1")
     cmp "$path/model.safetensors" "$ATHANOR_HOME/jobs/$undisturbed/stages/student-1/checkpoints/step-0000000008/model.safetensors"
 }

@@ -150,6 +150,8 @@ int run_artifact(struct run *run, const char *kind, const char *name, const char
                  const char *meta_json, struct err *err) WARN_UNUSED;
 /* An event for people. */
 void run_event(struct run *run, const char *name, const char *text);
+/* The same for SQL only, not for the log: there may be many. */
+void run_fact(struct run *run, const char *name, const char *text);
 /* The numbers of this step are none: a rewind goes back to before it. To be called on all ranks,
  * which leave together: the recipe's step must fail then. */
 void run_diverged(struct run *run, uint64_t step, const char *text);

@@ -195,15 +195,23 @@ int run_settle(struct run *run, struct err *err)
     return report_settle(run->driver->report, FLUSH_MS, err);
 }
 
-static void event_send(struct run *run, const char *name, const char *text, uint64_t step)
+static void event_report(struct run *run, const char *name, const char *text, uint64_t step)
 {
     struct driver *driver = run->driver;
-    if (run->rank != 0)
-        return;
-    run_note(run, "%s: %s", name, text);
-    if (driver->failure.kind == ERR_NONE &&
+    if (run->rank == 0 && driver->failure.kind == ERR_NONE &&
         report_event(driver->report, name, text, step, &driver->failure) < 0)
         err_wrap(&driver->failure, "event '%s'", name);
+}
+
+void run_fact(struct run *run, const char *name, const char *text)
+{
+    event_report(run, name, text, 0);
+}
+
+static void event_send(struct run *run, const char *name, const char *text, uint64_t step)
+{
+    run_note(run, "%s: %s", name, text);
+    event_report(run, name, text, step);
 }
 
 void run_event(struct run *run, const char *name, const char *text)

@@ -265,6 +265,31 @@ static void count_record(struct pairs *pairs, const struct record *record)
     pairs->rules.longest_ms = max_u64(pairs->rules.longest_ms, record->ms);
 }
 
+/* A row of athanor.distillation_blocks. A stage's name ends in its round. */
+static void tell(struct pairs *pairs, const struct record *record)
+{
+    const char *stage = pairs->run->stage ? pairs->run->stage : "pairs";
+    const char *dash = strrchr(stage, '-');
+    struct pairs_sum sum = {0};
+    struct buf text = {0};
+
+    memcpy(sum.count, record->count, sizeof sum.count);
+    buf_printf(&text, "{\"stage\": \"%s\", \"block\": %llu, \"blocks\": %llu, \"first\": %llu, ",
+               stage, (unsigned long long)record->block, (unsigned long long)pairs->block_count,
+               (unsigned long long)pairs_block_first(pairs, record->block));
+    if (dash || !pairs->student)
+        buf_printf(&text, "\"round\": %s, ", dash ? dash + 1 : "0");
+    buf_printf(&text, "\"contexts\": %llu, \"pool\": %llu, \"pairs\": %llu, \"hash\": \"%s\", ",
+               (unsigned long long)record->contexts, (unsigned long long)pool_of(&sum),
+               (unsigned long long)record->count[VERDICT_KEPT], record->hash);
+    buf_printf(&text, "\"rank\": %llu, \"leases\": %llu, \"ms\": %llu, \"sample_us\": %llu, "
+               "\"critic_us\": %llu}", (unsigned long long)record->rank,
+               (unsigned long long)record->leases, (unsigned long long)record->ms,
+               (unsigned long long)record->sample_us, (unsigned long long)record->critic_us);
+    run_fact(pairs->run, "block", buf_text(&text));
+    buf_done(&text);
+}
+
 /* Takes the next block in order into the sums, if it is done. */
 static int count_next(struct pairs *pairs, bool *out_counted, struct err *err)
 {
@@ -278,6 +303,7 @@ static int count_next(struct pairs *pairs, bool *out_counted, struct err *err)
         return 0;
     }
     count_record(pairs, &record);
+    tell(pairs, &record);
     pairs->counted++;
     if (pairs->peek_count)
         memmove(pairs->peek, pairs->peek + 1, --pairs->peek_count * sizeof *pairs->peek);
