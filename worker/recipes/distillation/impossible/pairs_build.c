@@ -2,6 +2,7 @@
 #include "worker/recipes/distillation/impossible/pairs_build.h"
 
 #include "common/base/arena.h"
+#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
@@ -222,7 +223,7 @@ int pairs_build(struct pairs *pairs, struct err *err)
     struct run *run = pairs->run;
     struct build build = {
         .pairs = pairs, .kept_samples = json_array(), .dropped_samples = json_array()};
-    uint64_t made[2];
+    uint64_t made[2], began = clock_steady_us();
     int rc = 0;
 
     run->phase = "build";
@@ -246,6 +247,8 @@ int pairs_build(struct pairs *pairs, struct err *err)
     if (rc == 0 && run->rank == 0) {
         run_metric(run, "dataset_pairs", (double)build.count);
         run_metric(run, "dataset_duplicates", (double)build.duplicates);
+        run_metric(run, "dataset_pairs_per_s",
+                   (double)build.count / (double)(clock_steady_us() - began + 1) * 1e6);
         run_note(run, "%zu pairs of %llu contexts, %zu of them held out", build.count,
                  (unsigned long long)build.sum.contexts, build.valid_count);
     }
