@@ -656,6 +656,9 @@ static void a_dataset_does_not_show_ranks_blocks_or_kills(void **state)
     assert_int_equal(spawn_line(line), 0);
     sample(place, "killed", teacher, NULL, "world", SMALL ", \"block\": 16", 2);
     assert_same_pairs(place, "one", "killed");
+    line = mem_printf("cd '%s'/killed/pairs && [ \"$(ls | grep -c 'block-00000[012].done')\" = 3 ] "
+                      "&& ! ls | grep -E 'part|lease|tmp'", place->folder);
+    assert_int_equal(spawn_line(line), 0);
     mem_free(teacher);
 }
 

@@ -94,6 +94,13 @@ int lease_take(const struct lease_rules *rules, uint64_t block, uint64_t now_ms,
     return rc;
 }
 
+/* Parts of blocks are what versions had whose ranks made each block together. */
+static bool is_swept(const char *name)
+{
+    return strncmp(name, "block-", 6) == 0 &&
+           (strstr(name, ".lease-") || strstr(name, ".jsonl.part-"));
+}
+
 int lease_sweep(const char *folder, struct err *err)
 {
     DIR *dir = opendir(folder);
@@ -102,7 +109,7 @@ int lease_sweep(const char *folder, struct err *err)
     if (!dir)
         return err_errno(err, "open folder '%s'", folder);
     for (struct dirent *entry; rc == 0 && (entry = readdir(dir));)
-        if (strncmp(entry->d_name, "block-", 6) == 0 && strstr(entry->d_name, ".lease-") &&
+        if (is_swept(entry->d_name) &&
             unlinkat(dirfd(dir), entry->d_name, 0) < 0 && errno != ENOENT)
             rc = err_errno(err, "remove '%s/%s'", folder, entry->d_name);
     closedir(dir);

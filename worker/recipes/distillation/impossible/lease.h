@@ -40,7 +40,8 @@ int lease_take(const struct lease_rules *rules, uint64_t block, uint64_t now_ms,
  * block takes. */
 uint64_t lease_limit_ms(const struct lease_rules *rules, uint64_t given_ms);
 
-/* Removes all leases in the folder: those of an earlier attempt. */
+/* Removes all leases in the folder, those of an earlier attempt, and what versions without leases
+ * left half-made. */
 int lease_sweep(const char *folder, struct err *err) WARN_UNUSED;
 
 #endif

@@ -70,42 +70,62 @@ static bool is_of_no_use(const struct err *err)
     return err->kind == ERR_NOT_FOUND || err->kind == ERR_STALE || err->kind == ERR_PROTOCOL;
 }
 
+static int compare_hash(const char *path, const char *expected, struct err *err)
+{
+    char hex[HASH_HEX_SIZE];
+    struct hash hash;
+
+    if (hash_file(path, &hash, err) < 0)
+        return -1;
+    hash_to_hex(&hash, hex);
+    return strcmp(hex, expected) == 0
+               ? 0
+               : err_set(err, ERR_PROTOCOL, "block '%s' is not what its record says", path);
+}
+
+/* Reads all of a block and makes its record, in place of one that is of no use. */
+static int make_record(struct pairs *pairs, uint64_t number, const char *path, struct err *err)
+{
+    struct record record = {0};
+    char *bytes = NULL;
+    size_t length;
+    int rc = remove_file(pairs, number, "done", err);
+
+    if (rc == 0)
+        rc = file_read(path, BLOCK_BYTES_MAX, &bytes, &length, err);
+    if (rc == 0)
+        rc = record_count(bytes, length, pairs->header, pairs_block_size(pairs, number), &record,
+                          err);
+    record.block = number;
+    if (rc == 0)
+        rc = write_record(pairs, &record, err);
+    record_done(&record);
+    mem_free(bytes);
+    return rc;
+}
+
 /* A block is trusted by the hash in its record, or, without one, when all of it can be read. */
 static int check_block(struct pairs *pairs, uint64_t number, struct err *err)
 {
-    char *path = pairs_block_path(pairs, number, "jsonl"), hex[HASH_HEX_SIZE] = "", *bytes = NULL;
-    struct record record = {0};
-    struct hash hash;
-    size_t length;
+    char *path = pairs_block_path(pairs, number, "jsonl");
+    struct record record;
     int rc = read_record(pairs, number, &record, err);
-    bool recorded = rc == 0;
 
-    if (recorded && (rc = hash_file(path, &hash, err)) == 0) {
-        hash_to_hex(&hash, hex);
-        if (strcmp(hex, record.hash) != 0)
-            rc = err_set(err, ERR_PROTOCOL, "block '%s' is not what its record says", path);
-    } else if (!recorded && is_of_no_use(err)) {
+    if (rc == 0) {
+        rc = compare_hash(path, record.hash, err);
+        record_done(&record);
+    } else if (is_of_no_use(err)) {
         err_clear(err);
-        rc = remove_file(pairs, number, "done", err);
-        if (rc == 0)
-            rc = file_read(path, BLOCK_BYTES_MAX, &bytes, &length, err);
-        if (rc == 0)
-            rc = record_count(bytes, length, pairs->header, pairs_block_size(pairs, number),
-                              &record, err);
-        record.block = number;
-        if (rc == 0)
-            rc = write_record(pairs, &record, err);
+        rc = make_record(pairs, number, path, err);
     }
-    if (rc < 0 && is_of_no_use(err)) {
-        err_clear(err);
-        rc = remove_file(pairs, number, "jsonl", err) < 0
-                 ? -1
-                 : remove_file(pairs, number, "done", err);
-    }
-    record_done(&record);
-    mem_free(bytes);
     mem_free(path);
-    return rc;
+    if (rc == 0)
+        return remove_file(pairs, number, "part", err);
+    if (!is_of_no_use(err))
+        return -1;
+    err_clear(err);
+    return remove_file(pairs, number, "jsonl", err) < 0 ? -1
+                                                        : remove_file(pairs, number, "done", err);
 }
 
 /* The number of a file of blocks that ends in .jsonl or .done. */
