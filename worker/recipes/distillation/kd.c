@@ -15,7 +15,6 @@ static int read_params(struct run *run, struct kd *kd, struct err *err)
 
     kd->alpha = run_float(run, "alpha");
     kd->temperature = run_float(run, "temperature");
-    kd->eval_every = run_int(run, "eval_every");
     kd->scale = 1;
     if (strcmp(loss, "ce") == 0) {
         kd->alpha = 0;
@@ -120,16 +119,23 @@ static int open_weights(struct run *run, struct kd *kd, struct err *err)
 int kd_open(struct run *run, struct kd *kd, const char *unit, const char *separator,
             struct err *err)
 {
+    return read_params(run, kd, err) < 0 ? -1 : kd_open_as(run, kd, unit, separator, err);
+}
+
+int kd_open_as(struct run *run, struct kd *kd, const char *unit, const char *separator,
+               struct err *err)
+{
     struct trainer *trainer = &kd->trainer;
 
     run->step_count = (uint64_t)run_int(run, "steps");
+    kd->eval_every = run_int(run, "eval_every");
     kd->documents = strcmp(unit, "documents") == 0;
     if (separator && !*separator)
         separator = NULL;
     if (separator && !kd->documents)
         return err_set(err, ERR_INVALID, "parameter 'separator' divides documents; with it, unit "
                        "must be documents");
-    if (read_params(run, kd, err) < 0 || corpus_open(run, "data", &kd->train, err) < 0 ||
+    if (corpus_open(run, "data", &kd->train, err) < 0 ||
         (separator && corpus_mask_prompts(&kd->train, separator, err) < 0) ||
         trainer_open(run, trainer, err) < 0 || open_teacher(run, kd, err) < 0 ||
         open_student(run, kd, err) < 0 || check_sources(kd, separator, err) < 0 ||
@@ -212,6 +218,28 @@ static int learn(struct kd *kd, const struct kd_rows *rows, struct loss_head *he
     return trainer_forward(&kd->trainer, &rows->batch, &head->hidden, err);
 }
 
+int kd_read(struct kd *kd, const struct model *model, const struct pack *pack, float *out_nll,
+            struct err *err)
+{
+    struct tensor *hidden;
+
+    if (documents_forward(kd->teacher_tape, model, pack, &kd->sourced, &hidden, err) < 0)
+        return -1;
+    return loss_nll(kd->teacher_tape, hidden, model->head, pack->target, out_nll, err);
+}
+
+/* From what the student now gives its targets; row_nll: room for a float a cell. */
+static int weigh_again(struct kd *kd, const struct kd_rows *rows, const struct loss_head *head,
+                       float *row_nll, struct err *err)
+{
+    if (!rows->weigh)
+        return 0;
+    if (loss_nll(kd->trainer.tape, head->hidden, head->head, rows->target, row_nll, err) < 0)
+        return -1;
+    rows->weigh(rows->context, row_nll, kd->ce_weight);
+    return 0;
+}
+
 int kd_pass(struct kd *kd, const struct kd_rows *rows, int64_t target_count, struct kd_sums *sums,
             struct err *err)
 {
@@ -227,6 +255,7 @@ int kd_pass(struct kd *kd, const struct kd_rows *rows, int64_t target_count, str
     values.nll = row_values;
     values.kd = kd->divergence == DIVERGENCE_NONE ? NULL : row_values + cells;
     if (teach(kd, rows, &head, err) < 0 || learn(kd, rows, &head, err) < 0 ||
+        weigh_again(kd, rows, &head, row_values, err) < 0 ||
         loss_head(trainer->tape, &head, &values, err) < 0 ||
         trainer_backward(trainer, err) < 0) {
         free(row_values);

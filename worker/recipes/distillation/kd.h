@@ -55,10 +55,14 @@ struct kd {
     bool documents;
 };
 
-/* Everything but rows. unit: "windows" or "documents"; separator: NULL or "" to train on all
- * tokens, else as corpus_mask_prompts. Errors: ERR_INVALID and those of the files. */
+/* Everything but rows. The loss is what the recipe's KD_LOSS_PARAMS say. unit: "windows" or
+ * "documents"; separator: NULL or "" to train on all tokens, else as corpus_mask_prompts.
+ * Errors: ERR_INVALID and those of the files. */
 int kd_open(struct run *run, struct kd *kd, const char *unit, const char *separator,
             struct err *err) WARN_UNUSED;
+/* The same of a recipe whose kd->divergence, alpha, temperature, beta and scale are set already. */
+int kd_open_as(struct run *run, struct kd *kd, const char *unit, const char *separator,
+               struct err *err) WARN_UNUSED;
 void kd_close(struct kd *kd); /* a zeroed struct is fine */
 
 /* Cells of one pass, and how its targets are weighed. */
@@ -68,6 +72,10 @@ struct kd_rows {
     const struct pack *pack; /* the documents that batch is of; NULL: windows */
     bool sampled; /* written by the student: cross-entropy would teach it its own words, so only
                      the divergence counts, with its weight alpha */
+    /* Not NULL: sets the weights of -log q of each cell's target from these values, beside the
+     * divergence with its weight alpha. */
+    void (*weigh)(void *context, const float *nll, float *weight);
+    void *context;
 };
 /* Means over the step's targets. */
 struct kd_sums {
@@ -77,6 +85,9 @@ struct kd_sums {
 /* Forward and backward of one pass; adds to sums. target_count: targets of the whole step, over
  * all passes and ranks. */
 int kd_pass(struct kd *kd, const struct kd_rows *rows, int64_t target_count, struct kd_sums *sums,
+            struct err *err) WARN_UNUSED;
+/* -log p of the pack's targets under a model, without gradient; out_nll: a float a cell. */
+int kd_read(struct kd *kd, const struct model *model, const struct pack *pack, float *out_nll,
             struct err *err) WARN_UNUSED;
 /* Sums over ranks, metrics loss, ce_loss and kd_loss, the update, and where it is due val_loss and
  * kl_to_teacher: forward KL at temperature 1, whatever the loss is. */
