@@ -197,8 +197,8 @@ static void samples_of_the_mixture_need_the_weights_of_whole_texts(void **state)
     make_toy(&toy);
     assert_true(distance(&toy, 0.2, WEIGH_TEXTS, &exact_bias) < 3);
     far = distance(&toy, 0.2, WEIGH_TOKENS, &bias);
-    print_message("teacher's share 0.2: exact weights %.4f off, one token's %.4f off, %.0f standard "
-                  "errors\n", exact_bias, bias, far);
+    print_message("teacher's share 0.2: exact weights %.4f off, one token's %.4f off, %.0f "
+                  "standard errors\n", exact_bias, bias, far);
     assert_true(far > 3 && bias > 2 * exact_bias);
 }
 

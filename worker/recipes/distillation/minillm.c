@@ -6,7 +6,7 @@
  *   sum_t KL(q_t || p_t) - sum_t slope(w_t A_t) log q(y_t)
  *
  * as means over the tokens, A_t being what follows token t (rollouts.h) a token, brought to mean 0
- * and deviation 1 over all ranks where `whiten` says so. All that a step needs it samples itself, so
+ * and deviation 1 over all ranks where `whiten` says so. All that a step needs it samples itself:
  * its state is kd.h's. Not here: a language-model loss on other text beside it, and rollouts that
  * outlive their step. */
 #include "common/base/mem.h"

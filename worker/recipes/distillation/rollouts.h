@@ -6,7 +6,8 @@
  * for texts y of the student q, w_t = 1. The first term needs no sample of its token; that R begins
  * after t keeps r_t from being counted in both. Texts of the mixture a p + (1 - a) q, which bring
  * what the student would rarely write, need weights: exact is the ratio of whole texts, whose
- * spread grows with their length; the method's is the ratio of the token alone, biased by design. */
+ * spread grows with their length; the method's is the ratio of the token alone, biased by design.
+ */
 #ifndef ATHANOR_ROLLOUTS_H
 #define ATHANOR_ROLLOUTS_H
 
