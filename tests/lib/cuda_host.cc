@@ -185,28 +185,135 @@ cudaError_t cudaFree(void *memory)
 static double as_double(float v) { return v; }
 static double as_double(__nv_bfloat16 v) { return (float)v; }
 
+/* GELU by tanh, as cuBLASLt has it, and its slope: written apart from the kernels' own. */
+static double gelu(double x)
+{
+    return x / 2 * (1 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+}
+
+static double gelu_slope_of(double x)
+{
+    double t = tanh(0.79788456080286536 * (x + 0.044715 * x * x * x));
+
+    return (1 + t) / 2 + x / 2 * (1 - t * t) * 0.79788456080286536 * (1 + 3 * 0.044715 * x * x);
+}
+
+/* What becomes of element (i, j), still exact. */
 template <typename item>
-static void product(const struct host_product *p, const item *a, const item *b, float *c)
+static double finished(const struct host_product *p, int64_t i, int64_t j, double sum)
+{
+    item *aux = (item *)p->aux + j * p->aux_step + i;
+
+    if (p->epilogue == CUBLASLT_EPILOGUE_DGELU)
+        return sum * gelu_slope_of(as_double(*aux));
+    if (p->epilogue == CUBLASLT_EPILOGUE_DEFAULT)
+        return sum;
+    sum += as_double(((const item *)p->bias)[i]);
+    if (p->epilogue == CUBLASLT_EPILOGUE_BIAS)
+        return sum;
+    *aux = (item)(float)sum;
+    return gelu(sum);
+}
+
+template <typename item, typename c_item>
+static void product(const struct host_product *p, const item *a, const item *b, c_item *c)
 {
     int64_t a_row = p->a_op ? p->a_step : 1, a_term = p->a_op ? 1 : p->a_step;
     int64_t b_column = p->b_op ? 1 : p->b_step, b_term = p->b_op ? p->b_step : 1;
 
     for (int64_t j = 0; j < p->columns; j++)
         for (int64_t i = 0; i < p->rows; i++) {
-            float *out = c + j * p->c_step + i;
+            c_item *out = c + j * p->c_step + i;
             double sum = 0;
 
             for (int64_t l = 0; l < p->inner; l++)
                 sum += as_double(a[i * a_row + l * a_term]) *
                        as_double(b[j * b_column + l * b_term]);
-            *out = (float)(p->alpha * sum + (p->beta != 0 ? p->beta * *out : 0));
+            sum = p->alpha * sum + (p->beta != 0 ? p->beta * as_double(*out) : 0);
+            *out = (c_item)(float)finished<c_item>(p, i, j, sum);
         }
 }
 
-void host_product_run(const struct host_product *p, const void *a, const void *b, float *c)
+void host_product_run(const struct host_product *p, const void *a, const void *b, void *c)
 {
-    if (p->type == CUDA_R_16BF)
-        product(p, (const __nv_bfloat16 *)a, (const __nv_bfloat16 *)b, c);
+    if (p->type == CUDA_R_16BF && p->c_type == CUDA_R_16BF)
+        product(p, (const __nv_bfloat16 *)a, (const __nv_bfloat16 *)b, (__nv_bfloat16 *)c);
+    else if (p->type == CUDA_R_16BF)
+        product(p, (const __nv_bfloat16 *)a, (const __nv_bfloat16 *)b, (float *)c);
+    else if (p->c_type == CUDA_R_32F)
+        product(p, (const float *)a, (const float *)b, (float *)c);
     else
-        product(p, (const float *)a, (const float *)b, c);
+        die("a product of floats in bf16");
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description, int attribute,
+                                              const void *value, size_t size)
+{
+    const struct { int attribute; void *to; size_t size; } known[] = {
+        {CUBLASLT_MATMUL_DESC_TRANSA, &description->a_op, sizeof description->a_op},
+        {CUBLASLT_MATMUL_DESC_TRANSB, &description->b_op, sizeof description->b_op},
+        {CUBLASLT_MATMUL_DESC_EPILOGUE, &description->epilogue, sizeof description->epilogue},
+        {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &description->bias_type,
+         sizeof description->bias_type},
+        {CUBLASLT_MATMUL_DESC_BIAS_POINTER, &description->bias, sizeof description->bias},
+        {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &description->aux, sizeof description->aux},
+        {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &description->aux_step,
+         sizeof description->aux_step},
+    };
+
+    for (const auto &one : known) {
+        if (one.attribute != attribute)
+            continue;
+        if (size != one.size)
+            die("an attribute of another size");
+        memcpy(one.to, value, size);
+        return CUBLAS_STATUS_SUCCESS;
+    }
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+static bool is_even(cublasLtMatrixLayout_t layout)
+{
+    return layout->rows % 8 == 0 && layout->columns % 8 == 0 && layout->step % 8 == 0;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t description,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
+                                              cublasLtMatmulPreference_t, int,
+                                              cublasLtMatmulHeuristicResult_t *, int *found)
+{
+    bool gelu_epilogue = description->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS ||
+                         description->epilogue == CUBLASLT_EPILOGUE_DGELU;
+
+    *found = is_even(a) && is_even(b) && is_even(c);
+    if (gelu_epilogue && (c->type != CUDA_R_16BF || description->aux_step % 8 != 0 ||
+                          description->aux_step < (int64_t)c->rows || !description->aux))
+        *found = 0;
+    return *found ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description,
+                              const float *alpha, const void *a, cublasLtMatrixLayout_t a_layout,
+                              const void *b, cublasLtMatrixLayout_t b_layout, const float *beta,
+                              const void *c, cublasLtMatrixLayout_t c_layout, void *d,
+                              cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *, size_t,
+                              cudaStream_t)
+{
+    uint64_t inner = description->a_op ? a_layout->rows : a_layout->columns;
+    bool wants_bias = description->epilogue == CUBLASLT_EPILOGUE_BIAS ||
+                      description->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+    struct host_product p = {description->a_op, description->b_op, (int)c_layout->rows,
+                             (int)c_layout->columns, (int)inner, (int)a_layout->step,
+                             (int)b_layout->step, (int)c_layout->step, a_layout->type, *alpha,
+                             *beta, c_layout->type, description->epilogue, description->bias,
+                             description->aux, description->aux_step};
+
+    if (c != d || inner != (description->b_op ? b_layout->columns : b_layout->rows) ||
+        a_layout->type != b_layout->type)
+        die("a product whose sides do not meet");
+    if (wants_bias && (!description->bias || description->bias_type != c_layout->type))
+        die("a bias that is not of the result's type");
+    host_product_run(&p, a, b, d);
+    return CUBLAS_STATUS_SUCCESS;
 }

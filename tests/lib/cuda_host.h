@@ -8,9 +8,9 @@
  * lack a barrier then differ between runs. New memory is NaN, and ends at a guard page: reads of
  * what nobody wrote and writes past an array show.
  *
- * Products: cuBLAS is plain loops; cuBLASLt never finds an algorithm, so that each product takes
- * the path of run_unplanned. Not seen here: memory ordering without barriers, launch limits of a
- * GPU, its rounding (exp, fused multiply-add), speed. */
+ * Products: cuBLAS and cuBLASLt are plain loops; the latter has no algorithm for odd sizes, which
+ * take the path of run_unplanned. Not seen here: memory ordering without barriers, launch limits
+ * of a GPU, its rounding (exp, fused multiply-add), speed. */
 #ifndef ATHANOR_TESTS_CUDA_HOST_H
 #define ATHANOR_TESTS_CUDA_HOST_H
 

@@ -31,7 +31,7 @@
 #include <string.h>
 
 enum fill { NO_TENSOR = 0, NORMAL, POSITIVE, BELOW, DISTINCT, TARGET, DOCUMENT, DOCUMENT_END,
-            STRETCH, ASCENDING, HOLES, APART, ANGLE, GRADIENT };
+            STRETCH, ASCENDING, HOLES, APART, ANGLE, GRADIENT, OWN_FORM };
 
 struct slot {
     enum fill fill;
@@ -65,6 +65,7 @@ struct test_case {
 #define SPREAD(r, c) {APART, 2, {r, c}}
 #define TURNS(P, d) {ANGLE, 2, {P, d}}
 #define KEEP(r, c) {GRADIENT, 2, {r, c}}
+#define INNER(r, c) {OWN_FORM, 2, {r, c}}
 #define NONE {NO_TENSOR, 0, {0}}
 #define NOTHING NONE
 #define LIST(...) {__VA_ARGS__}
@@ -182,6 +183,7 @@ struct bench_call {
     struct device *device;
     struct op_call call;
     struct tensor in[OP_INPUTS_MAX], out[OP_OUTPUTS_MAX];
+    bool in_own_form[OP_OUTPUTS_MAX]; /* outputs that are nobody else's business */
 };
 
 static void must(int rc, const struct err *err)
@@ -241,6 +243,7 @@ static void call_open(struct bench_call *b, struct device *device, const struct 
             continue;
         b->out[i] = make_tensor(device, &c->out[i], NULL, i == 0);
         b->call.out[i] = &b->out[i];
+        b->in_own_form[i] = c->out[i].fill == OWN_FORM;
     }
     if (kernels->scratch)
         must(device_scratch_reserve(device, kernels->scratch(device, &b->call), &err), &err);
@@ -311,7 +314,7 @@ static void results_read(const struct bench_call *b, struct results *r)
 {
     r->count = 0;
     for (int i = 0; i < OP_OUTPUTS_MAX; i++)
-        if (b->out[i].values)
+        if (b->out[i].values && !b->in_own_form[i])
             tensor_read(&b->out[i], results_add(r, &b->out[i], "output", i));
     for (int i = 0; i < OP_INPUTS_MAX; i++) {
         if (!b->in[i].values)
@@ -415,7 +418,8 @@ static void run_once(struct device *device, const struct test_case *c, const str
 /* Whose operands bf16 rounds. */
 static bool rounds(enum op op)
 {
-    return op == OP_LINEAR || op == OP_ATTENTION || op == OP_ATTEND || op == OP_HEAD;
+    return op == OP_LINEAR || op == OP_MLP || op == OP_ATTENTION || op == OP_ATTEND ||
+           op == OP_HEAD;
 }
 
 /* Operands rounded to bf16 carry 2^-9 each; sums of them and what follows some times that. */
@@ -488,7 +492,7 @@ static void check_packed(const char *where, struct device *device, const struct 
 
 static bool rounds_weights(enum op op)
 {
-    return op == OP_LINEAR || op == OP_HEAD;
+    return op == OP_LINEAR || op == OP_MLP || op == OP_HEAD;
 }
 
 static void run_again(struct bench_call *b, const struct inputs *inputs, struct results *out)

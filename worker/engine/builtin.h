@@ -29,4 +29,9 @@ void exchange_forward(struct device *device, const struct op_call *call);
 void exchange_backward(struct device *device, const struct op_call *call);
 size_t exchange_scratch(const struct device *device, const struct op_call *call);
 
+/* OP_MLP of both, as the three ops that it joins (mlp.c). */
+void mlp_forward(struct device *device, const struct op_call *call);
+void mlp_backward(struct device *device, const struct op_call *call);
+size_t mlp_scratch(const struct device *device, const struct op_call *call);
+
 #endif

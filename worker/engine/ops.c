@@ -63,6 +63,40 @@ struct tensor *op_linear(struct tape *tape, struct tensor *x, struct tensor *w, 
     return adapted(tape, x, w->adapter, run(tape, &call));
 }
 
+static bool is_one_op(const struct device *device, const struct mlp *mlp)
+{
+    return device->config.bf16 && device_supports(device, OP_MLP, true) && !mlp->w1->adapter &&
+           !mlp->w2->adapter;
+}
+
+/* Room for (rows, columns) numbers of the products' type. */
+static struct tensor *operands(struct tape *tape, int64_t rows, int64_t columns)
+{
+    return tape_matrix(tape, rows, (columns + 1) / 2);
+}
+
+struct tensor *op_mlp(struct tape *tape, struct tensor *x, const struct mlp *mlp)
+{
+    struct op_call call = {.op = OP_MLP, .in = {x, mlp->w1, mlp->b1, mlp->w2, mlp->b2},
+                           .whole = {mlp->gated}};
+    int64_t rows;
+
+    if (gone(tape, x, x))
+        return NULL;
+    if (!is_one_op(tape_device(tape), mlp)) {
+        x = op_linear(tape, x, mlp->w1, mlp->b1);
+        x = mlp->gated ? op_swiglu(tape, x) : op_gelu(tape, x);
+        return op_linear(tape, x, mlp->w2, mlp->b2);
+    }
+    CHECK(tensor_columns(x) == tensor_columns(mlp->w1));
+    CHECK(tensor_rows(mlp->w1) == (mlp->gated ? 2 : 1) * tensor_columns(mlp->w2));
+    rows = tensor_rows(x);
+    call.out[1] = operands(tape, rows, tensor_rows(mlp->w1));
+    call.out[2] = operands(tape, rows, tensor_columns(mlp->w2));
+    call.out[0] = tape_matrix(tape, rows, tensor_rows(mlp->w2));
+    return run(tape, &call);
+}
+
 struct tensor *op_layernorm(struct tape *tape, struct tensor *x, struct tensor *g,
                             struct tensor *b, double eps)
 {

@@ -17,6 +17,16 @@ struct tensor *op_embed(struct tape *tape, struct tensor *token, struct tensor *
 /* y = x w' + b;  x (N, K), w (M, K) as [out, in], b (M) or NULL; y (N, M). */
 struct tensor *op_linear(struct tape *tape, struct tensor *x, struct tensor *w, struct tensor *b);
 
+/* y = f(x w1' + b1) w2' + b2, f being op_gelu, or op_swiglu when gated;  x (N, K), w1 (F, K), gated
+ * (2 F, K), b1 (F or 2 F), w2 (M, F), b2 (M), biases NULL or there; y (N, M).
+ * With bf16 it is one op, where the device has it: what lies between the products is then bf16 and
+ * f part of them where their library can. Elsewhere, and with adapters, it is the three. */
+struct mlp {
+    struct tensor *w1, *b1, *w2, *b2;
+    bool gated;
+};
+struct tensor *op_mlp(struct tape *tape, struct tensor *x, const struct mlp *mlp);
+
 /* y = (x - mean) / sqrt(var + eps) * g + b per row;  x (N, C), g, b (C).
  * Kept for backward: mean (N), 1/std (N). Ba et al. 2016, eq. 4. */
 struct tensor *op_layernorm(struct tape *tape, struct tensor *x, struct tensor *g,

@@ -160,6 +160,7 @@ struct named {
 static const struct named named[] = {
     {OP_EMBED, {PAIR(embed), NULL}},
     {OP_LINEAR, {PAIR(linear), cuda_linear_scratch}},
+    {OP_MLP, {PAIR(mlp), cuda_mlp_scratch}},
     {OP_LAYERNORM, {PAIR(layernorm), cuda_norm_scratch}},
     {OP_RMSNORM, {PAIR(rmsnorm), cuda_norm_scratch}},
     {OP_GELU, {PAIR(gelu), NULL}},

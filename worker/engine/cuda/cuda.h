@@ -60,19 +60,30 @@ void blas_check(cublasStatus_t status, const char *call, const char *file, int l
     } while (0)
 #endif
 
-/* One matrix product, row-major: c = a b (+ c), operands f32 or bf16, c f32. */
+/* What follows a product, on arrays of bf16, where product_fuses says that it can. */
+enum epilogue {
+    EPILOGUE_NONE = 0,
+    EPILOGUE_GELU,       /* aux = a b + bias, c = gelu(aux); with a bias only */
+    EPILOGUE_GELU_SLOPE, /* c = (a b) gelu'(aux), aux as EPILOGUE_GELU left it */
+};
+
+/* One matrix product, row-major: c = a b (+ c), operands f32 or bf16, c f32 or, where they are bf16
+ * and nothing is added to, bf16. Sums are f32. */
 struct product {
-    bool a_transposed, b_transposed, is_bf16, accumulates;
+    bool a_transposed, b_transposed, is_bf16, c_is_bf16, accumulates;
     int64_t rows, columns, inner;
     const void *a;
     int64_t a_stride;
     const void *b;
     int64_t b_stride;
-    float *c;
+    void *c;
     int64_t c_stride;
-    const float *bias; /* per column; NULL: none; not with accumulates */
+    const void *bias; /* per column, of c's type; NULL: none; not with accumulates */
+    enum epilogue epilogue;
+    void *aux; /* of c's shape, stride and type */
 };
 
+bool product_fuses(struct device *device, const struct product *product);
 void product_run(struct device *device, const struct product *product);
 void plans_free(struct gpu *gpu);
 
@@ -112,6 +123,8 @@ void cuda_round(struct device *device, const float *from, void *to, int64_t coun
 #define SUM_PARTS 64
 void column_sums(struct device *device, const float *x, int64_t rows, int64_t columns, float *to,
                  float *room); /* room: SUM_PARTS * columns floats */
+void column_sums(struct device *device, const __nv_bfloat16 *x, int64_t rows, int64_t columns,
+                 float *to, float *room);
 
 static inline unsigned blocks_for(int64_t items, int threads)
 {
@@ -150,6 +163,13 @@ static __device__ inline float sigmoid(float x)
 static __device__ inline float gelu_gate(float x)
 {
     return sigmoid(2 * GELU_SLOPE * (x + GELU_CUBE * x * x * x));
+}
+
+static __device__ inline float gelu_slope(float x)
+{
+    float s = gelu_gate(x);
+
+    return s + x * s * (1 - s) * 2 * GELU_SLOPE * (1 + 3 * GELU_CUBE * x * x);
 }
 
 static __device__ inline float warp_sum(float v)
@@ -205,6 +225,7 @@ static __device__ inline float block_max(float v)
 
 CUDA_PAIR(embed);
 CUDA_PAIR(linear);
+CUDA_PAIR(mlp);
 CUDA_PAIR(layernorm);
 CUDA_PAIR(rmsnorm);
 CUDA_PAIR(gelu);
@@ -241,6 +262,7 @@ void cuda_adamw_forward(struct device *device, const struct op_call *call);
 extern const struct rank_links *const cuda_links; /* NULL: built without NCCL's header */
 
 size_t cuda_linear_scratch(const struct device *device, const struct op_call *call);
+size_t cuda_mlp_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_norm_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_attention_scratch(const struct device *device, const struct op_call *call);
 size_t cuda_attend_scratch(const struct device *device, const struct op_call *call);

@@ -18,12 +18,8 @@ void cuda_gelu_forward(struct device *device, const struct op_call *call)
 static __global__ void gelu_back_kernel(const float *x, const float *dy, float *dx, bool fresh,
                                         int64_t count)
 {
-    FOR_EACH(i, count) {
-        float v = x[i], s = gelu_gate(v);
-        float slope = s + v * s * (1 - s) * 2 * GELU_SLOPE * (1 + 3 * GELU_CUBE * v * v);
-
-        put(dx + i, dy[i] * slope, fresh);
-    }
+    FOR_EACH(i, count)
+        put(dx + i, dy[i] * gelu_slope(x[i]), fresh);
 }
 
 void cuda_gelu_backward(struct device *device, const struct op_call *call)

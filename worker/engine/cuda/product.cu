@@ -11,7 +11,7 @@
 /* What a plan depends on; compared as bytes, so it is zeroed before it is filled. */
 struct plan_key {
     int64_t rows, columns, inner, a_stride, b_stride, c_stride;
-    int a_transposed, b_transposed, is_bf16, accumulates, has_bias;
+    int a_transposed, b_transposed, is_bf16, c_is_bf16, accumulates, has_bias, epilogue;
     int alignment; /* of the least aligned operand, in bytes, at most 16 */
 };
 
@@ -20,8 +20,8 @@ struct plan {
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algorithm;
-    bool bias_apart; /* no algorithm adds the bias itself: a kernel does afterwards     */
-    bool unplanned;  /* no algorithm at all (odd strides): cuBLAS chooses at each call */
+    bool apart;     /* no algorithm adds the bias, or does the epilogue, itself         */
+    bool unplanned; /* no algorithm at all (odd strides): cuBLAS chooses at each call */
 };
 
 void plans_free(struct gpu *gpu)
@@ -37,7 +37,8 @@ void plans_free(struct gpu *gpu)
 
 static int alignment_of(const struct product *p)
 {
-    uintptr_t bits = (uintptr_t)p->a | (uintptr_t)p->b | (uintptr_t)p->c | (uintptr_t)p->bias | 16;
+    uintptr_t bits = (uintptr_t)p->a | (uintptr_t)p->b | (uintptr_t)p->c | (uintptr_t)p->bias |
+                     (uintptr_t)p->aux | 16;
 
     return (int)(bits & -bits);
 }
@@ -56,28 +57,58 @@ static struct plan_key key_of(const struct product *p)
     key.a_transposed = p->a_transposed;
     key.b_transposed = p->b_transposed;
     key.is_bf16 = p->is_bf16;
+    key.c_is_bf16 = p->c_is_bf16;
     key.accumulates = p->accumulates;
     key.has_bias = p->bias != NULL;
+    key.epilogue = p->epilogue;
     key.alignment = alignment_of(p);
     return key;
 }
 
-static void describe_bias(const struct product *p, struct plan *plan)
+static cudaDataType_t type_of(bool is_bf16)
 {
-    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-    cudaDataType_t type = CUDA_R_32F;
+    return is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static cublasLtEpilogue_t epilogue_of(const struct product *p)
+{
+    if (p->epilogue == EPILOGUE_GELU)
+        return CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+    if (p->epilogue == EPILOGUE_GELU_SLOPE)
+        return CUBLASLT_EPILOGUE_DGELU;
+    return p->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+/* The arrays of the epilogue, which differ from call to call. */
+static void point_epilogue(const struct product *p, struct plan *plan)
+{
+    if (p->bias)
+        BLAS_CHECK(cublasLtMatmulDescSetAttribute(
+            plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
+    if (p->aux)
+        BLAS_CHECK(cublasLtMatmulDescSetAttribute(
+            plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &p->aux, sizeof p->aux));
+}
+
+static void describe_epilogue(const struct product *p, struct plan *plan)
+{
+    cublasLtEpilogue_t epilogue = epilogue_of(p);
+    cudaDataType_t type = type_of(p->c_is_bf16);
 
     BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE,
                                               &epilogue, sizeof epilogue));
     BLAS_CHECK(cublasLtMatmulDescSetAttribute(
         plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type));
-    BLAS_CHECK(cublasLtMatmulDescSetAttribute(
-        plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
+    if (p->aux)
+        BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product,
+                                                  CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
+                                                  &p->c_stride, sizeof p->c_stride));
+    point_epilogue(p, plan);
 }
 
 static void describe(const struct product *p, struct plan *plan)
 {
-    cudaDataType_t type = p->is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    cudaDataType_t type = type_of(p->is_bf16);
     cublasOperation_t left = p->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t right = p->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
 
@@ -86,15 +117,15 @@ static void describe(const struct product *p, struct plan *plan)
                                               sizeof left));
     BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSB, &right,
                                               sizeof right));
-    if (p->bias)
-        describe_bias(p, plan);
+    if (p->bias || p->epilogue)
+        describe_epilogue(p, plan);
     BLAS_CHECK(cublasLtMatrixLayoutCreate(
         &plan->b, type, (uint64_t)(p->b_transposed ? p->inner : p->columns),
         (uint64_t)(p->b_transposed ? p->columns : p->inner), p->b_stride));
     BLAS_CHECK(cublasLtMatrixLayoutCreate(
         &plan->a, type, (uint64_t)(p->a_transposed ? p->rows : p->inner),
         (uint64_t)(p->a_transposed ? p->inner : p->rows), p->a_stride));
-    BLAS_CHECK(cublasLtMatrixLayoutCreate(&plan->c, CUDA_R_32F, (uint64_t)p->columns,
+    BLAS_CHECK(cublasLtMatrixLayoutCreate(&plan->c, type_of(p->c_is_bf16), (uint64_t)p->columns,
                                           (uint64_t)p->rows, p->c_stride));
 }
 
@@ -146,38 +177,51 @@ static struct plan *plan_of(struct gpu *gpu, const struct product *p)
     describe(p, plan);
     if (choose_algorithm(gpu, key.alignment, plan))
         return plan;
-    plan->bias_apart = p->bias != NULL;
+    plan->apart = p->bias || p->epilogue;
     BLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &plain,
                                               sizeof plain));
     plan->unplanned = !choose_algorithm(gpu, key.alignment, plan);
     return plan;
 }
 
-static __global__ void bias_kernel(float *c, int64_t columns, int64_t stride, const float *bias)
+template <typename item>
+static __global__ void bias_kernel(item *c, int64_t columns, int64_t stride, const item *bias)
 {
-    for (int64_t i = threadIdx.x; i < columns; i += blockDim.x)
-        c[blockIdx.x * stride + i] += bias[i];
+    for (int64_t i = threadIdx.x; i < columns; i += blockDim.x) {
+        item *to = c + blockIdx.x * stride + i;
+
+        *to = (item)((float)*to + (float)bias[i]);
+    }
+}
+
+static void add_bias(struct device *device, const struct product *p)
+{
+    if (p->c_is_bf16)
+        LAUNCH(device, bias_kernel<__nv_bfloat16>, p->rows, 256, 0, (__nv_bfloat16 *)p->c,
+               p->columns, p->c_stride, (const __nv_bfloat16 *)p->bias);
+    else
+        LAUNCH(device, bias_kernel<float>, p->rows, 256, 0, (float *)p->c, p->columns,
+               p->c_stride, (const float *)p->bias);
 }
 
 static void run_unplanned(struct gpu *gpu, const struct product *p)
 {
-    cudaDataType_t type = p->is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    cudaDataType_t type = type_of(p->is_bf16), c_type = type_of(p->c_is_bf16);
     float one = 1, beta = p->accumulates ? 1 : 0;
 
     BLAS_CHECK(cublasGemmEx(gpu->blas, p->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                             p->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p->columns,
                             (int)p->rows, (int)p->inner, &one, p->b, type, (int)p->b_stride, p->a,
-                            type, (int)p->a_stride, &beta, p->c, CUDA_R_32F, (int)p->c_stride,
+                            type, (int)p->a_stride, &beta, p->c, c_type, (int)p->c_stride,
                             CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
 }
 
-static void run_planned(struct gpu *gpu, const struct product *p, const struct plan *plan)
+static void run_planned(struct gpu *gpu, const struct product *p, struct plan *plan)
 {
     float one = 1, beta = p->accumulates ? 1 : 0;
 
-    if (p->bias && !plan->bias_apart)
-        BLAS_CHECK(cublasLtMatmulDescSetAttribute(
-            plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
+    if (!plan->apart)
+        point_epilogue(p, plan);
     BLAS_CHECK(cublasLtMatmul(gpu->lt, plan->product, &one, p->b, plan->b, p->a, plan->a, &beta,
                               p->c, plan->c, p->c, plan->c, &plan->algorithm, gpu->workspace,
                               WORKSPACE_BYTES, gpu->stream));
@@ -188,13 +232,19 @@ void product_run(struct device *device, const struct product *p)
     struct gpu *gpu = gpu_of(device);
     struct plan *plan = plan_of(gpu, p);
 
-    CHECK(!(p->bias && p->accumulates));
+    CHECK(!(p->bias && p->accumulates) && !(p->c_is_bf16 && p->accumulates));
+    CHECK(!(p->epilogue && plan->apart));
     if (plan->unplanned)
         run_unplanned(gpu, p);
     else
         run_planned(gpu, p, plan);
-    if (plan->bias_apart)
-        LAUNCH(device, bias_kernel, p->rows, 256, 0, p->c, p->columns, p->c_stride, p->bias);
+    if (plan->apart)
+        add_bias(device, p);
+}
+
+bool product_fuses(struct device *device, const struct product *p)
+{
+    return p->c_is_bf16 && !plan_of(gpu_of(device), p)->apart;
 }
 
 static __global__ void round_kernel(const float *from, __nv_bfloat16 *to, int64_t count)
@@ -252,7 +302,8 @@ const void *weight_operand(struct device *device, const float *w, void *room, in
 }
 
 /* Part p of a column is the sum of rows p, p + SUM_PARTS, ... in that order. */
-static __global__ void column_parts_kernel(const float *x, int64_t rows, int64_t columns,
+template <typename item>
+static __global__ void column_parts_kernel(const item *x, int64_t rows, int64_t columns,
                                            float *part)
 {
     int64_t c = (int64_t)blockIdx.x % ((columns + blockDim.x - 1) / blockDim.x) * blockDim.x +
@@ -263,7 +314,7 @@ static __global__ void column_parts_kernel(const float *x, int64_t rows, int64_t
     if (c >= columns)
         return;
     for (int64_t r = p; r < rows; r += SUM_PARTS)
-        sum += x[r * columns + c];
+        sum += (float)x[r * columns + c];
     part[p * columns + c] = sum;
 }
 
@@ -279,13 +330,26 @@ static __global__ void column_add_kernel(const float *part, int64_t columns, flo
     to[c] += sum;
 }
 
-void column_sums(struct device *device, const float *x, int64_t rows, int64_t columns, float *to,
-                 float *room)
+template <typename item>
+static void sum_columns(struct device *device, const item *x, int64_t rows, int64_t columns,
+                        float *to, float *room)
 {
     unsigned width = blocks_for(columns, 128);
 
-    LAUNCH(device, column_parts_kernel, width * SUM_PARTS, 128, 0, x, rows, columns, room);
+    LAUNCH(device, column_parts_kernel<item>, width * SUM_PARTS, 128, 0, x, rows, columns, room);
     LAUNCH(device, column_add_kernel, width, 128, 0, room, columns, to);
+}
+
+void column_sums(struct device *device, const float *x, int64_t rows, int64_t columns, float *to,
+                 float *room)
+{
+    sum_columns(device, x, rows, columns, to, room);
+}
+
+void column_sums(struct device *device, const __nv_bfloat16 *x, int64_t rows, int64_t columns,
+                 float *to, float *room)
+{
+    sum_columns(device, x, rows, columns, to, room);
 }
 
 /* Scratch of LINEAR, in order: x, w (without a copy), dy as bf16; column sums. */

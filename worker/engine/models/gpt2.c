@@ -91,6 +91,18 @@ static struct tensor *normed(struct tape *tape, const struct model *model, int64
                         model->config.norm_eps);
 }
 
+static struct tensor *fed_forward(struct tape *tape, const struct model *model, int64_t i,
+                                  struct tensor *x)
+{
+    struct mlp mlp = {model_block(model, i, FC_W), model_block(model, i, FC_B),
+                      model_block(model, i, OUT_W), model_block(model, i, OUT_B), false};
+
+    if (model->config.family != MODEL_OPT)
+        return op_mlp(tape, x, &mlp);
+    x = op_activate(tape, op_linear(tape, x, mlp.w1, mlp.b1), model->config.activation);
+    return op_linear(tape, x, mlp.w2, mlp.b2);
+}
+
 static struct tensor *gpt2_block(struct tape *tape, const struct model *model,
                                  const struct model_batch *batch, struct kv_cache *cache,
                                  int64_t i, struct tensor *x, struct tensor *first)
@@ -105,10 +117,7 @@ static struct tensor *gpt2_block(struct tape *tape, const struct model *model,
     if (post)
         x = normed(tape, model, i, LN1_G, x);
     h = post ? x : normed(tape, model, i, LN2_G, x);
-    h = op_linear(tape, h, model_block(model, i, FC_W), model_block(model, i, FC_B));
-    h = model->config.family == MODEL_OPT ? op_activate(tape, h, model->config.activation)
-                                          : op_gelu(tape, h);
-    h = op_linear(tape, h, model_block(model, i, OUT_W), model_block(model, i, OUT_B));
+    h = fed_forward(tape, model, i, h);
     x = op_add(tape, x, model_drop(tape, model, batch, h, 2 * i + 2));
     return post ? normed(tape, model, i, LN2_G, x) : x;
 }

@@ -50,6 +50,8 @@ struct llama_batch {
 static struct tensor *llama_block(struct tape *tape, const struct model *model,
                                   const struct llama_batch *b, int64_t i, struct tensor *x)
 {
+    struct mlp mlp = {.w1 = model_joined(model, i, GATE), .w2 = model_block(model, i, DOWN),
+                      .gated = true};
     double eps = model->config.norm_eps;
     struct tensor *h;
 
@@ -61,8 +63,7 @@ static struct tensor *llama_block(struct tape *tape, const struct model *model,
     h = op_linear(tape, h, model_block(model, i, O), NULL);
     x = op_add(tape, x, model_drop(tape, model, b->batch, h, 2 * i + 1));
     h = op_rmsnorm(tape, x, model_block(model, i, NORM2), eps);
-    h = op_swiglu(tape, op_linear(tape, h, model_joined(model, i, GATE), NULL));
-    h = op_linear(tape, h, model_block(model, i, DOWN), NULL);
+    h = op_mlp(tape, h, &mlp);
     return op_add(tape, x, model_drop(tape, model, b->batch, h, 2 * i + 2));
 }
 

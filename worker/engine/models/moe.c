@@ -112,8 +112,9 @@ static struct tensor *experts(struct tape *tape, const struct model *model, int6
                               const struct route_config *config, struct tensor *x,
                               struct tensor **out_stats)
 {
-    struct tensor *h, *y;
     struct route route;
+    struct tensor *y;
+    struct mlp mlp;
 
     if (!op_route(tape, op_linear(tape, x, model_block(model, i, ROUTER), NULL), config, &route))
         return NULL;
@@ -123,8 +124,9 @@ static struct tensor *experts(struct tape *tape, const struct model *model, int6
                    &route);
     if (!model_block(model, i, SHARED_DOWN))
         return y;
-    h = op_swiglu(tape, op_linear(tape, x, model_joined(model, i, SHARED_GATE), NULL));
-    return op_add(tape, y, op_linear(tape, h, model_block(model, i, SHARED_DOWN), NULL));
+    mlp = (struct mlp){.w1 = model_joined(model, i, SHARED_GATE),
+                       .w2 = model_block(model, i, SHARED_DOWN), .gated = true};
+    return op_add(tape, y, op_mlp(tape, x, &mlp));
 }
 
 static struct tensor *moe_block(struct tape *tape, const struct model *model,

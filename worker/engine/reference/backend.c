@@ -11,6 +11,7 @@
 static const struct op_kernels ops[OP_END] = {
     [OP_EMBED] = {PAIR(embed)},
     [OP_LINEAR] = {PAIR(linear)},
+    [OP_MLP] = {.forward = mlp_forward, .backward = mlp_backward, .scratch = mlp_scratch},
     [OP_LAYERNORM] = {PAIR(layernorm)},
     [OP_RMSNORM] = {PAIR(rmsnorm)},
     [OP_GELU] = {PAIR(gelu)},

@@ -8,6 +8,7 @@ const struct op_kernels KERNEL(cpu_ops)[OP_END] = {
     [OP_EMBED] = {PAIR(embed)},
     [OP_LINEAR] = {PAIR(linear), .pack = KERNEL(linear_pack),
                    .packed_bytes = KERNEL(linear_packed_bytes)},
+    [OP_MLP] = {.forward = mlp_forward, .backward = mlp_backward, .scratch = mlp_scratch},
     [OP_LAYERNORM] = {PAIR(layernorm), .scratch = KERNEL(norm_scratch)},
     [OP_RMSNORM] = {PAIR(rmsnorm), .scratch = KERNEL(norm_scratch)},
     [OP_GELU] = {PAIR(gelu)},
