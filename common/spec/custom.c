@@ -421,7 +421,7 @@ static bool secret_read(struct reader *reader, const struct node_pair *pair,
                       "secret ls`), not its value",
                       value->kind == NODE_SCALAR ? "no name" : shown(reader, value));
     else {
-        *secret = (struct spec_variable){name, value->text, value->line, value->column};
+        *secret = (struct spec_variable){name, value->text, reader_mark(reader, value)};
         return true;
     }
     return false;
@@ -495,8 +495,7 @@ void read_inputs(struct reader *reader, const struct node *node, const struct pl
         else {
             input->name = key->text;
             input->job_index = SPEC_EXTERNAL;
-            input->line = value->line;
-            input->column = value->column;
+            input->mark = reader_mark(reader, value);
             count++;
         }
     }
@@ -582,8 +581,7 @@ static bool need_read(struct reader *reader, const struct node *node, const stru
         return false;
     }
     need->job = job->text; /* graph.c tells "NAME" from "job:NAME" and strips the prefix */
-    need->line = job->line;
-    need->column = job->column;
+    need->mark = reader_mark(reader, job);
     return true;
 }
 

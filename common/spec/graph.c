@@ -515,8 +515,7 @@ static void draft_link(struct graph *graph, const struct draft *draft)
         struct link link = {.need = {.on = SPEC_ON_SUCCESS,
                                      .artifact = "",
                                      .job_index = SPEC_EXTERNAL,
-                                     .line = input->line,
-                                     .column = input->column},
+                                     .mark = input->mark},
                             .node = node_get(inputs, input->name),
                             .input = input->name};
         if (input->ref.kind == SPEC_REF_CHECKPOINT)

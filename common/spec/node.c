@@ -339,15 +339,29 @@ static void offset_locate(const struct node_source *source, size_t offset, uint3
     }
 }
 
+static void syntax_place_put(struct buf *message, const struct node_source *source, uint32_t line,
+                             uint32_t column)
+{
+    uint32_t last_line, last_column;
+    offset_locate(source, source->length, &last_line, &last_column);
+    if (line > last_line || (line == last_line && column >= last_column))
+        buf_puts(message, " at the end of the value");
+    else
+        buf_printf(message, " at line %u, column %u of the value", line, column);
+}
+
 static void refuse_syntax(struct reading *reading, const yaml_parser_t *parser)
 {
     uint32_t line = (uint32_t)parser->problem_mark.line + 1;
     uint32_t column = (uint32_t)parser->problem_mark.column + 1;
     struct buf message = {0};
-    buf_printf(&message, "not valid YAML: %s", parser->problem ? parser->problem : "unreadable");
     if (parser->error == YAML_READER_ERROR)
         offset_locate(reading->source, parser->problem_offset, &line, &column);
-    else if (parser->context)
+    buf_puts(&message, "not valid YAML");
+    if (reading->source->source > 0) /* its place is the --set, which has no lines */
+        syntax_place_put(&message, reading->source, line, column);
+    buf_printf(&message, ": %s", parser->problem ? parser->problem : "unreadable");
+    if (parser->error != YAML_READER_ERROR && parser->context)
         buf_printf(&message, " (%s from line %zu)", parser->context,
                    parser->context_mark.line + 1);
     if (byte_at(reading->source, &parser->problem_mark) == '\t')

@@ -556,13 +556,6 @@ static void shape_check(struct reader *reader, struct draft *draft)
                      "is given, but resources.gpus is 0: how many GPUs of it has each rank?");
 }
 
-static struct spec_mark mark_of(const struct draft *draft, const char *path)
-{
-    const struct node *node = draft_given(draft, path);
-    return node && node->source == 0 ? (struct spec_mark){node->line, node->column}
-                                     : (struct spec_mark){0};
-}
-
 void draft_check(struct reader *reader, struct draft *draft)
 {
     size_t errors_before = reader->error_count;
@@ -571,9 +564,9 @@ void draft_check(struct reader *reader, struct draft *draft)
     retry_check(reader, draft);
     shape_check(reader, draft);
     notify_check(reader, draft);
-    draft->job.queue_mark = mark_of(draft, "queue");
-    draft->job.project_mark = mark_of(draft, "project");
-    draft->job.wall_time_mark = mark_of(draft, "limits.wall_time");
+    draft->job.queue_mark = reader_mark(reader, draft_given(draft, "queue"));
+    draft->job.project_mark = reader_mark(reader, draft_given(draft, "project"));
+    draft->job.wall_time_mark = reader_mark(reader, draft_given(draft, "limits.wall_time"));
     if (!draft_gives(draft, "kind"))
         kind_refuse(reader, draft);
     else if (strcmp(draft->job.kind, "command") == 0)

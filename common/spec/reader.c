@@ -10,6 +10,7 @@
 
 #define PLACE_DEPTH_MAX (NODE_DEPTH_MAX + 8)
 #define QUOTE_BYTES_MAX 60
+#define SET_PATH_BYTES  100
 
 const char *place_text(struct arena *arena, const struct place *place)
 {
@@ -29,10 +30,37 @@ const char *place_text(struct arena *arena, const struct place *place)
     return path;
 }
 
+/* The first `most` bytes of the text, and the rest of a character that was begun. */
+static int cut_length(const char *text, size_t most)
+{
+    size_t length = strnlen(text, most);
+    while (length >= most && (text[length] & 0xC0) == 0x80)
+        length++;
+    return (int)length;
+}
+
+/* Written once each: 10,000 jobs may have got a value from the same one. */
 const char *set_name(struct reader *reader, uint32_t source)
 {
     const struct spec_set *set = &reader->source->sets[source - 1];
-    return arena_printf(reader->arena, "--set %.100s=%.60s", set->path, set->value);
+    if (!reader->set_names)
+        reader->set_names =
+            arena_alloc(reader->arena, reader->source->set_count * sizeof *reader->set_names);
+    int path = cut_length(set->path, SET_PATH_BYTES), value = cut_length(set->value, QUOTE_BYTES_MAX);
+    if (!reader->set_names[source - 1])
+        reader->set_names[source - 1] =
+            arena_printf(reader->arena, "--set %.*s%s=%.*s%s", path, set->path,
+                         set->path[path] ? "..." : "", value, set->value,
+                         set->value[value] ? "..." : "");
+    return reader->set_names[source - 1];
+}
+
+struct spec_mark reader_mark(struct reader *reader, const struct node *node)
+{
+    if (node && node->source > 0)
+        return (struct spec_mark){.set = set_name(reader, node->source)};
+    return node ? (struct spec_mark){.line = node->line, .column = node->column}
+                : (struct spec_mark){0};
 }
 
 bool reader_is_full(const struct reader *reader)
@@ -69,10 +97,8 @@ void reader_refuse(struct reader *reader, const struct node *node, const struct 
 
 const char *quoted(struct reader *reader, const char *text)
 {
-    size_t length = strnlen(text, QUOTE_BYTES_MAX);
-    while (length == QUOTE_BYTES_MAX && (text[length] & 0xC0) == 0x80)
-        length++; /* finish the character that was begun */
-    return arena_printf(reader->arena, "'%.*s%s'", (int)length, text,
+    int length = cut_length(text, QUOTE_BYTES_MAX);
+    return arena_printf(reader->arena, "'%.*s%s'", length, text,
                         text[length] != '\0' ? "..." : "");
 }
 

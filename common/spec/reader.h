@@ -12,6 +12,7 @@ struct reader {
     struct spec_errors *errors;
     size_t error_count;  /* all, also those that errors dropped */
     size_t sweep_capacity; /* of spec->sweeps */
+    const char **set_names; /* of each --set, NULL until it is asked for; NULL: none was */
 };
 
 /* Whether further errors are only counted: then they need no text. */
@@ -31,6 +32,8 @@ void reader_refuse(struct reader *reader, const struct node *node, const struct 
                    const char *format, ...) FORMAT(4, 5);
 /* The name of the n-th --set in messages, from 1; in arena. */
 const char *set_name(struct reader *reader, uint32_t source);
+/* The same place for refusals that come later: of a node, or of NULL. */
+struct spec_mark reader_mark(struct reader *reader, const struct node *node);
 /* The user's text in single quotes, cut to about 60 bytes; in arena. */
 const char *quoted(struct reader *reader, const char *text);
 /* How a node reads in a message: its quoted text, or "a list", "a mapping", "nothing". */

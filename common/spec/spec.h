@@ -108,13 +108,19 @@ struct spec_label {
     uint32_t alternative; /* a worker must fit all labels of one alternative; from 0, gapless */
 };
 
+/* Where a value was given, for refusals that come later; all 0: nowhere, or from JSON. */
+struct spec_mark {
+    uint32_t line, column;
+    const char *set; /* "--set PATH=VALUE", as in spec_error.file; NULL: in the file */
+};
+
 struct spec_input {
     const char *name;      /* ATHANOR_INPUT_<NAME> */
     struct spec_ref ref;
     uint32_t job_index;    /* producer in the same spec, or SPEC_EXTERNAL */
     uint64_t job_id;       /* the coordinator's, kept in the JSON; 0 while unknown */
     uint32_t trial_count;  /* of a sweep, whose best trial is meant; job_* is the first; else 0 */
-    uint32_t line, column; /* 0 when read from JSON */
+    struct spec_mark mark;
 };
 
 struct spec_need {
@@ -124,12 +130,12 @@ struct spec_need {
     bool implied;          /* by an input, not written by the user */
     uint32_t job_index;    /* in the same spec, or SPEC_EXTERNAL */
     uint64_t job_id;       /* as for inputs */
-    uint32_t line, column;
+    struct spec_mark mark;
 };
 
 struct spec_variable {
     const char *name, *value;
-    uint32_t line, column; /* of a secret in YAML */
+    struct spec_mark mark; /* of a secret */
 };
 
 /* Code that the job runs, as it was when it was submitted (common/snapshot). */
@@ -137,11 +143,6 @@ struct spec_code {
     const char *folder; /* absolute, on the submitter's machine; "": no code */
     const char *hash;   /* of the archive, in hex */
     const char *cwd;    /* where the program starts: a folder in it, "": its top, "-": not in it */
-};
-
-/* Where a field was given, for refusals that come later; 0: nowhere, by --set, or from JSON. */
-struct spec_mark {
-    uint32_t line, column;
 };
 
 struct spec_job {

@@ -12,7 +12,9 @@
 
 /* ---- refusing ---------------------------------------------------------------------------- */
 
-void submit_refuse(struct submit_pass *pass, uint32_t line, uint32_t column, const char *path,
+const struct spec_mark submit_nowhere = {0};
+
+void submit_refuse(struct submit_pass *pass, struct spec_mark mark, const char *path,
                    const char *text)
 {
     pass->refused_count++;
@@ -20,8 +22,12 @@ void submit_refuse(struct submit_pass *pass, uint32_t line, uint32_t column, con
         return;
     if (!pass->refusals)
         pass->refusals = arena_alloc(pass->arena, REFUSALS_MAX * sizeof *pass->refusals);
-    pass->refusals[pass->refusal_count++] = (struct rec_refusal){
-        .file = "", .line = line, .column = column, .path = path, .text = text};
+    pass->refusals[pass->refusal_count++] =
+        (struct rec_refusal){.file = mark.set ? arena_strdup(pass->arena, mark.set) : "",
+                             .line = mark.line,
+                             .column = mark.column,
+                             .path = path,
+                             .text = text};
 }
 
 /* What even a dry run does not look at. */
@@ -29,11 +35,11 @@ static void bounds_check(struct submit_pass *pass)
 {
     size_t job_count = pass->event->spec->job_count;
     if (job_count == 0 || job_count > SUBMIT_JOBS_MAX)
-        submit_refuse(pass, 0, 0, "jobs",
+        submit_refuse(pass, submit_nowhere, "jobs",
                       arena_printf(pass->arena, "%zu jobs in one submit, expected 1..%u", job_count,
                                    SUBMIT_JOBS_MAX));
     if (submit_names_too_much(pass->core, pass->event, pass->arena))
-        submit_refuse(pass, 0, 0, "needs",
+        submit_refuse(pass, submit_nowhere, "needs",
                       arena_printf(pass->arena,
                                    "needs and inputs name more than %u jobs and datasets outside "
                                    "of this spec, which is the limit: submit in parts, or in one "
@@ -48,7 +54,7 @@ static void limits_check(struct submit_pass *pass)
     const struct spec *spec = pass->event->spec;
     if (core->live_count + spec->job_count > core->config.jobs_max)
         submit_refuse(
-            pass, 0, 0, "",
+            pass, submit_nowhere, "",
             arena_printf(pass->arena,
                          "%llu jobs are queued or running and the limit is %u: submit again "
                          "when some have ended",
@@ -59,9 +65,9 @@ static void limits_check(struct submit_pass *pass)
             (struct quota_asker){pass->event->account, spec->jobs[i].project, spec->jobs[i].queue};
     const char *fault = quota_waiting_fault(core, askers, spec->job_count, "submit", pass->arena);
     if (fault)
-        submit_refuse(pass, 0, 0, "quota", fault);
+        submit_refuse(pass, submit_nowhere, "quota", fault);
     if (!pass->experiment && HASH_COUNT(core->experiments) >= core->config.experiments_max)
-        submit_refuse(pass, 0, 0, "experiment",
+        submit_refuse(pass, submit_nowhere, "experiment",
                       arena_printf(pass->arena, "%u experiments exist, which is the limit",
                                    core->config.experiments_max));
 }

@@ -47,9 +47,11 @@ struct submit_pass {
     size_t edge_total; /* of all jobs; at most SPEC_NEEDS_MAX */
 };
 
-/* One more reason against the submit; line 0: none. Text in the pass's arena or static. */
-void submit_refuse(struct submit_pass *pass, uint32_t line, uint32_t column, const char *path,
+/* One more reason against the submit. `mark`: where what is refused was given, or submit_nowhere.
+ * Texts in the pass's arena, or static. */
+void submit_refuse(struct submit_pass *pass, struct spec_mark mark, const char *path,
                    const char *text);
+extern const struct spec_mark submit_nowhere;
 /* Whether a spec names more than SUBMIT_OUTSIDE_MAX. */
 bool submit_names_too_much(const struct core *core, const struct event_submit *event,
                            struct arena *arena);

@@ -10,7 +10,7 @@ static void size_check(struct submit_pass *pass, const struct spec_job *spec)
     if (want->ranks < 1 || (uint64_t)want->ranks * want->cores > WORKER_CORES_MAX ||
         want->memory_bytes > WORKER_MEMORY_MAX / want->ranks)
         submit_refuse(
-            pass, 0, 0, arena_printf(pass->arena, "jobs.%s.resources", spec->name),
+            pass, submit_nowhere, arena_printf(pass->arena, "jobs.%s.resources", spec->name),
             arena_printf(pass->arena,
                          "ranks x cores is %u x %u and memory %llu bytes a rank; one worker "
                          "holds at most %u cores and 1 PiB",
@@ -198,11 +198,10 @@ static void edges_merge(struct submit_pass *pass, struct planned_job *planned)
 }
 
 static void not_found_refuse(struct submit_pass *pass, const struct spec_job *spec,
-                             const char *what, const char *name, uint32_t line, uint32_t column,
-                             bool dataset)
+                             const char *what, const char *name, struct spec_mark mark, bool dataset)
 {
     submit_refuse(
-        pass, line, column, arena_printf(pass->arena, "jobs.%s.%s", spec->name, what),
+        pass, mark, arena_printf(pass->arena, "jobs.%s.%s", spec->name, what),
         dataset ? arena_printf(pass->arena,
                                "no job has made a dataset called '%s' and none will: name one "
                                "that exists, or add the job that makes it",
@@ -221,7 +220,7 @@ static struct job *with_results(const struct submit_pass *pass, struct job *job)
 
 /* An ended parent must have ended well, or, where only its output is read, have that output. */
 static void ended_parent_check(struct submit_pass *pass, const struct spec_job *spec,
-                               struct planned_edge *edge, uint32_t line, uint32_t column)
+                               struct planned_edge *edge, struct spec_mark mark)
 {
     struct job *parent = edge->parent;
     if (!parent || !job_state_is_terminal(parent->state))
@@ -231,7 +230,7 @@ static void ended_parent_check(struct submit_pass *pass, const struct spec_job *
         return;
     }
     if (!condition_met(edge->condition, edge->artifact, parent))
-        submit_refuse(pass, line, column, arena_printf(pass->arena, "jobs.%s.needs", spec->name),
+        submit_refuse(pass, mark, arena_printf(pass->arena, "jobs.%s.needs", spec->name),
                       arena_printf(pass->arena,
                                    "needs %s of job %llu (%s), which has ended %s: this job could "
                                    "never start",
@@ -254,12 +253,11 @@ static void need_plan(struct submit_pass *pass, struct planned_job *planned, str
     } else {
         edge.parent = with_results(pass, job_meant(pass, need->job));
         if (!edge.parent) {
-            not_found_refuse(pass, &planned->spec, "needs", need->job, need->line, need->column,
-                             false);
+            not_found_refuse(pass, &planned->spec, "needs", need->job, need->mark, false);
             return;
         }
         edge.parent_id = edge.parent->job_id;
-        ended_parent_check(pass, &planned->spec, &edge, need->line, need->column);
+        ended_parent_check(pass, &planned->spec, &edge, need->mark);
     }
     need->job_id = edge.parent_id;
     edge_plan(pass, planned, edge);
@@ -275,7 +273,7 @@ static void source_output_check(struct submit_pass *pass, const struct spec_job 
         : input->ref.select == SPEC_SELECT_STEP ? checkpoint_at(source, input->ref.step) != NULL
                                                 : source->checkpoint_count > 0;
     if (!there)
-        submit_refuse(pass, input->line, input->column,
+        submit_refuse(pass, input->mark,
                       arena_printf(pass->arena, "jobs.%s.inputs.%s", spec->name, input->name),
                       arena_printf(pass->arena,
                                    "%s: job %llu (%s) has ended %s and has nothing of it",
@@ -298,7 +296,7 @@ static void content_note(struct planned_job *planned, const struct spec_input *i
 static void input_refuse(struct submit_pass *pass, const struct spec_job *spec,
                          const struct spec_input *input, const char *text)
 {
-    submit_refuse(pass, input->line, input->column,
+    submit_refuse(pass, input->mark,
                   arena_printf(pass->arena, "jobs.%s.inputs.%s", spec->name, input->name), text);
 }
 
@@ -374,7 +372,7 @@ static void outside_plan(struct submit_pass *pass, struct planned_job *planned,
         sweep_input_plan(pass, planned, input, meant.sweep);
     else if (!(edge->parent = with_results(pass, meant.job)))
         not_found_refuse(pass, &planned->spec, arena_printf(pass->arena, "inputs.%s", input->name),
-                         input->ref.name, input->line, input->column, dataset);
+                         input->ref.name, input->mark, dataset);
 }
 
 static void input_plan(struct submit_pass *pass, struct planned_job *planned,
@@ -399,7 +397,7 @@ static void input_plan(struct submit_pass *pass, struct planned_job *planned,
         if (!edge.parent)
             return;
         edge.parent_id = edge.parent->job_id;
-        ended_parent_check(pass, &planned->spec, &edge, input->line, input->column);
+        ended_parent_check(pass, &planned->spec, &edge, input->mark);
         source_output_check(pass, &planned->spec, input, edge.parent);
     }
     input->job_id = edge.parent_id;
@@ -420,8 +418,8 @@ static void rights_check(struct submit_pass *pass, struct spec_job *spec)
         struct spec_mark mark = strcmp(field, "queue") == 0     ? spec->queue_mark
                                 : strcmp(field, "project") == 0 ? spec->project_mark
                                                                 : spec->wall_time_mark;
-        submit_refuse(pass, mark.line, mark.column,
-                      arena_printf(pass->arena, "jobs.%s.%s", spec->name, field), fault);
+        submit_refuse(pass, mark, arena_printf(pass->arena, "jobs.%s.%s", spec->name, field),
+                      fault);
         return;
     }
     if (spec->limits.wall_time_ms == 0)
@@ -452,7 +450,8 @@ static void code_check(struct submit_pass *pass, const struct spec_job *spec)
                             ? "is no hash"
                             : snapshot_fault(pass->core, &content);
     if (fault)
-        submit_refuse(pass, 0, 0, arena_printf(pass->arena, "jobs.%s.code.snapshot", spec->name),
+        submit_refuse(pass, submit_nowhere,
+                      arena_printf(pass->arena, "jobs.%s.code.snapshot", spec->name),
                       arena_printf(pass->arena, "the code of '%s' (%.12s) %s: submit again",
                                    spec->code.folder, spec->code.hash, fault));
 }
@@ -487,7 +486,7 @@ static void secrets_check(struct submit_pass *pass, const struct spec_job *spec)
         if (!has_secret(pass->event, "", secret->value) &&
             !has_secret(pass->event, spec->project, secret->value))
             submit_refuse(
-                pass, secret->line, secret->column,
+                pass, secret->mark,
                 arena_printf(pass->arena, "jobs.%s.secrets.%s", spec->name, secret->name),
                 arena_printf(pass->arena,
                              "%s has no secret '%s': store it with 'athanor secret set %s'%s",

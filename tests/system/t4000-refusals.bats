@@ -62,6 +62,18 @@ Y
     nothing_was_kept
 }
 
+@test "what --set brought is refused with the --set as its place, also by the coordinator, for submit and check" {
+    printf 'athanor: 1\nname: a\nkind: command\ncommand: ["true"]\n' >a.yaml
+    for verb in submit check; do
+        for set in queue=nigth project=x inputs.d=dataset:none secrets.A=none needs=job:nobody resources.cores=abc; do
+            run athanor $verb a.yaml --set "$set"
+            [ "$status" = 4 ]
+            grep -q "^--set $set: .*${set%%=*}" <<<"$output" || { echo "no place in: $output"; return 1; }
+        done
+    done
+    nothing_was_kept
+}
+
 @test "a key that is not enrolled gets no answer at all" {
     athanor keys new stranger --out "$BATS_TEST_TMPDIR/stranger"
     run env ATHANOR_KEY="$BATS_TEST_TMPDIR/stranger" athanor ls --timeout 2s
