@@ -215,7 +215,7 @@ static void take_data(struct session *session, const struct msg_exec_data *data)
 static void take_end(struct session *session, const struct msg_exec_ended *ended)
 {
     int code = ended->by_signal ? 128 + (int)(ended->code & 127) : (int)(ended->code & 255);
-    session_end(session, *ended->why ? INSIDE_BROKEN : code, ended->why);
+    session_end(session, *ended->why && code == 0 ? INSIDE_BROKEN : code, ended->why);
 }
 
 static void on_message(void *user, const struct envelope *envelope, const struct message *message)

@@ -31,8 +31,9 @@ const struct verb verb_exec = {
     .summary = "run a program within a running job",
     .text = "Runs a program beside a rank of a running job: with its environment, in its folder, "
             "on its cores, within its memory, as its account. Input, output and error are ours, "
-            "and so is the exit code (128 and the number of a signal; 255 when the connection "
-            "broke). It ends with the job, and with this command.\n\n"
+            "and so is the exit code (128 and the number of a signal; 127 when there is no such "
+            "program, 126 when it cannot be executed; 255 when the connection broke). It ends with "
+            "the job, and with this command.\n\n"
             "Only the account that submitted the job and administrators may; 'athanor sql' shows "
             "who did in athanor.events.",
     .word_kind = WORD_JOB,

@@ -156,9 +156,10 @@ from 6 skip 4" ]
     athanor exec inside -- cat <blob | cmp - blob
     run athanor exec inside -- sh -c 'kill -TERM $$'
     [ "$status" -eq 143 ]
-    run athanor exec inside -- /no/such/program
-    [ "$status" -eq 255 ]
-    [[ "$output" == *"No such file"* ]]
+    run sh -c 'athanor exec inside -- no-such-program; echo "code $?"'
+    [[ $output == *"code 127" && $output == *"run the program 'no-such-program': No such file or directory"* ]]
+    run athanor exec inside -- /etc/passwd
+    [[ $status = 126 && $output == *"run the program '/etc/passwd': Permission denied"* ]]
     run athanor exec inside --rank 1 -- true
     [ "$status" -eq 4 ]
     run athanor exec 999 -- true

@@ -112,12 +112,18 @@ static int send_to_coordinator(struct exec *exec, const struct message *message)
     return -1;
 }
 
-static void exec_fail(struct exec *exec, const char *why)
+static void exec_refuse(struct exec *exec, const char *why, uint64_t code)
 {
     struct message message = {.tag = MSG_EXEC_ENDED};
-    message.u.exec_ended = (struct msg_exec_ended){.exec_id = exec->exec_id, .why = why};
+    message.u.exec_ended =
+        (struct msg_exec_ended){.exec_id = exec->exec_id, .why = why, .code = code};
     (void)!send_to_coordinator(exec, &message);
     exec_free(exec);
+}
+
+static void exec_fail(struct exec *exec, const char *why)
+{
+    exec_refuse(exec, why, 0);
 }
 
 static void exec_end(struct exec *exec)
@@ -272,7 +278,7 @@ static void took_end(struct exec *exec, const json_t *word)
         loop_timer_start(exec->daemon->loop, &exec->timer, EXEC_LINGER_MS);
 }
 
-/* {"pid": N}, {"error": text}, {"code": N} or {"signal": N}. */
+/* {"pid": N}, {"error": text, "code": N}, {"code": N} or {"signal": N}. */
 static void on_shepherd(void *user, unsigned events)
 {
     struct exec *exec = user;
@@ -287,7 +293,8 @@ static void on_shepherd(void *user, unsigned events)
         loop_remove(exec->shepherd_watch);
         exec->shepherd_watch = NULL;
     } else if (!word || error) {
-        exec_fail(exec, error ? error : "the attempt has ended");
+        exec_refuse(exec, error ? error : "the attempt has ended",
+                    (uint64_t)json_integer_value(json_object_get(word, "code")));
     } else if (json_object_get(word, "pid")) {
         loop_timer_stop(&exec->timer);
     } else {

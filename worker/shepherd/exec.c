@@ -25,6 +25,9 @@
 #define EXEC_KILL_MS 2000u /* after a hang-up */
 #define PACKET_BYTES ((size_t)160 << 10) /* EXEC_ARGUMENT_BYTES_MAX as JSON, mostly */
 #define FILE_COUNT   3
+/* POSIX, shell command language, 2.8.2 */
+#define EXIT_NO_PROGRAM     127
+#define EXIT_NOT_EXECUTABLE 126
 
 struct exec {
     struct run *run;
@@ -83,8 +86,9 @@ static int arguments_read(const json_t *request, struct arena *arena, char ***ou
     return count ? 0 : err_set(err, ERR_INVALID, "arguments: expected a program");
 }
 
+/* *out_code: the exit code that shells, env and ssh give this failure; 0: it is none of theirs. */
 static int exec_launch(struct exec *exec, const json_t *request, const int files[FILE_COUNT],
-                       struct arena *arena, struct err *err)
+                       struct arena *arena, int *out_code, struct err *err)
 {
     struct run *run = exec->run;
     struct environment environment = {0};
@@ -116,8 +120,10 @@ static int exec_launch(struct exec *exec, const json_t *request, const int files
                             .kept_fds = secrets.fds,
                             .kept_count = secrets.count,
                             .session = json_is_true(json_object_get(request, "terminal"))};
-    bool node_fault;
-    int rc = launch_rank(&launch, &exec->pid, NULL, NULL, &node_fault, err);
+    enum launch_fault fault;
+    int rc = launch_rank(&launch, &exec->pid, NULL, NULL, &fault, err);
+    if (rc < 0 && fault == LAUNCH_FAULT_PROGRAM)
+        *out_code = err->kind == ERR_NOT_FOUND ? EXIT_NO_PROGRAM : EXIT_NOT_EXECUTABLE;
     environment_done(&environment);
     secret_fds_close(&secrets);
     if (cgroup_fd >= 0)
@@ -158,15 +164,15 @@ static void exec_start(struct exec *exec)
 {
     struct arena arena = {0};
     struct err err = {0};
-    int files[FILE_COUNT];
+    int files[FILE_COUNT], code = 0;
     char *bytes = mem_array(PACKET_BYTES, 1);
     ssize_t length = packet_receive(exec->fd, bytes, PACKET_BYTES, files);
     json_t *request = length > 0 ? json_loadb(bytes, (size_t)length, 0, NULL) : NULL;
-    int rc = request ? exec_launch(exec, request, files, &arena, &err)
+    int rc = request ? exec_launch(exec, request, files, &arena, &code, &err)
                      : err_set(&err, ERR_PROTOCOL, "no request with three files");
     for (int i = 0; length > 0 && i < FILE_COUNT; i++)
         close(files[i]);
-    exec_say(exec, rc < 0 ? json_pack("{s:s%}", "error", err.text, strlen(err.text))
+    exec_say(exec, rc < 0 ? json_pack("{s:s%, s:i}", "error", err.text, strlen(err.text), "code", code)
                           : json_pack("{s:i}", "pid", (int)exec->pid));
     json_decref(request);
     mem_free(bytes);

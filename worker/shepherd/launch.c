@@ -195,8 +195,8 @@ static int pipes_open(const struct launch *launch, struct pipes *pipes, struct e
 }
 
 /* Waits until exec has closed the report pipe, or the child has written why it could not. */
-static int exec_wait(int report_fd, const struct launch *launch, bool *out_node_fault,
-                     struct err *err)
+static int exec_wait(int report_fd, const struct launch *launch,
+                     enum launch_fault *out_fault, struct err *err)
 {
     struct failure failure;
     ssize_t got;
@@ -207,7 +207,9 @@ static int exec_wait(int report_fd, const struct launch *launch, bool *out_node_
         return 0;
     if (got != (ssize_t)sizeof failure || failure.step <= 0 || failure.step >= STEP_END)
         return err_set(err, ERR_IO, "start '%s': no word from the child", launch->arguments[0]);
-    *out_node_fault = failure.step < STEP_FOLDER;
+    *out_fault = failure.step == STEP_EXEC     ? LAUNCH_FAULT_PROGRAM
+                 : failure.step == STEP_FOLDER ? LAUNCH_FAULT_FOLDER
+                                               : LAUNCH_FAULT_NODE;
     errno = failure.error;
     err_errno(err, "%s '%s'", step_texts[failure.step],
               failure.step == STEP_FOLDER ? launch->folder : launch->arguments[0]);
@@ -215,10 +217,10 @@ static int exec_wait(int report_fd, const struct launch *launch, bool *out_node_
 }
 
 int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,
-                bool *out_node_fault, struct err *err)
+                enum launch_fault *out_fault, struct err *err)
 {
     struct pipes pipes;
-    *out_node_fault = true;
+    *out_fault = LAUNCH_FAULT_NODE;
     if (pipes_open(launch, &pipes, err) < 0)
         return -1;
     bool inside;
@@ -232,8 +234,7 @@ int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, in
     }
     close(pipes.report[1]);
     pipes.report[1] = -1;
-    *out_node_fault = false;
-    int rc = exec_wait(pipes.report[0], launch, out_node_fault, err);
+    int rc = exec_wait(pipes.report[0], launch, out_fault, err);
     if (rc < 0)
         waitpid(pid, NULL, 0);
     else

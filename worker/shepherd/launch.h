@@ -25,13 +25,19 @@ struct launch {
 #define PTY_ROWS    24u
 #define PTY_COLUMNS 120u
 
+enum launch_fault {
+    LAUNCH_FAULT_NODE = 1, /* none that a job can make */
+    LAUNCH_FAULT_FOLDER,
+    LAUNCH_FAULT_PROGRAM,
+};
+
 /* The rank is the leader of its own process group, dies with us (also when we are killed), and
  * has /dev/null as input. *out_stdout, *out_stderr: reading ends, close-on-exec, non-blocking; with
  * `pty` the end of *out_stdout is told by EIO.
  * With `files` there is nothing of the kind and both outputs stay as they are.
  * Returns when exec has succeeded. Errors: ERR_NOT_FOUND, ERR_IO naming the step that failed;
- * *out_node_fault: it was none that a job can make fail. */
+ * *out_fault says whose it was. */
 int launch_rank(const struct launch *launch, pid_t *out_pid, int *out_stdout, int *out_stderr,
-                bool *out_node_fault, struct err *err) WARN_UNUSED;
+                enum launch_fault *out_fault, struct err *err) WARN_UNUSED;
 
 #endif

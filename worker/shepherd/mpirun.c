@@ -133,7 +133,9 @@ static int launcher_start(struct run *run, char *const *words, struct err *err)
                             .folder = run->places.run_dir,
                             .cgroup_fd =
                                 run->plan.cgroup[0] ? cgroup_open(run->plan.cgroup, "ranks") : -1};
-    int rc = launch_rank(&launch, &run->launcher.pid, &out, &error, &run->node_fault, err);
+    enum launch_fault fault;
+    int rc = launch_rank(&launch, &run->launcher.pid, &out, &error, &fault, err);
+    run->node_fault = rc < 0 && fault == LAUNCH_FAULT_NODE;
     environment_done(&environment);
     if (launch.cgroup_fd >= 0)
         close(launch.cgroup_fd);

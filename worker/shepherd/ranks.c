@@ -89,8 +89,11 @@ static int rank_start(struct run *run, unsigned index, int cgroup_fd, struct err
                             .pty = run->plan.pty,
                             .kept_fds = secrets.fds,
                             .kept_count = secrets.count};
-    if (rc == 0)
-        rc = launch_rank(&launch, &rank->pid, &out, &error, &run->node_fault, err);
+    if (rc == 0) {
+        enum launch_fault fault;
+        rc = launch_rank(&launch, &rank->pid, &out, &error, &fault, err);
+        run->node_fault = rc < 0 && fault == LAUNCH_FAULT_NODE;
+    }
     environment_done(&environment);
     secret_fds_close(&secrets);
     if (rc < 0)
