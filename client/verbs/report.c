@@ -265,7 +265,7 @@ static int send_lines(struct client *client, int fd, const char *hello, const ch
     while (rc == 0 && (rc = lines_flush(&out, fd, &err)) == 0 && out.buf.length > 0)
         rc = wait_for(fd, POLLOUT, until_ms, &err);
     lines_out_done(&out);
-    if (rc < 0)
+    if (rc < 0 && err.kind != ERR_CLOSED) /* closed: it may have said why before */
         return client_fail(client, EXIT_UNREACHABLE, &err);
     return receive_answer(client, fd, until_ms);
 }

@@ -4,7 +4,9 @@
 #include "common/base/mem.h"
 #include "common/net/lines.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define ANSWER_BYTES_MAX ((size_t)1 << 20)
@@ -29,7 +31,20 @@ struct line_server {
     struct client *clients; /* newest first */
     size_t client_count;
     bool paused, held;
+    bool moved;         /* a client came or went since the last tick */
+    uint64_t full_ms;   /* since when there is no room and nobody comes or goes; 0: not so */
 };
+
+static bool is_full(const struct line_server *server)
+{
+    return server->client_count >= server->config.client_max;
+}
+
+/* Who cannot be taken waits in the kernel. */
+static void server_wants(struct line_server *server)
+{
+    poller_set(server->watch, is_full(server) ? 0 : POLLIN);
+}
 
 static void client_drop(struct client *client)
 {
@@ -40,6 +55,8 @@ static void client_drop(struct client *client)
     close(client->fd);
     client->fd = -1;
     client->server->client_count--;
+    client->server->moved = true;
+    server_wants(client->server);
 }
 
 static void clients_reap(struct line_server *server)
@@ -151,39 +168,72 @@ static void client_add(struct line_server *server, int fd)
     client->next = server->clients;
     server->clients = client;
     server->client_count++;
+    server->moved = true;
+    server_wants(server);
 }
 
-/* Returns whether a connection was waiting. */
-static bool server_accept(struct line_server *server)
+/* Takes a connection that waits. Returns whether there was one; *out_fd: -1 when it is nobody we
+ * serve. */
+static bool server_accept(struct line_server *server, int *out_fd)
 {
     struct unix_peer peer;
     struct line_client nobody = {0};
     struct err err = {0};
-    int fd;
-    int rc = unix_accept(server->fd, &fd, &peer, &err);
-    if (rc < 0)
+    *out_fd = -1;
+    int rc = unix_accept(server->fd, out_fd, &peer, &err);
+    bool served = rc > 0 && unix_peer_check(&peer, geteuid(), &err) == 0;
+    if (err.kind != ERR_NONE)
         server->config.on_refused(server->config.user, &nobody, &err);
-    if (rc <= 0)
-        return false;
-    if (unix_peer_check(&peer, geteuid(), &err) == 0 &&
-        server->client_count >= server->config.client_max)
-        err_set(&err, ERR_LIMIT, "%zu connections are open, no more are accepted",
-                server->client_count);
-    if (err.kind != ERR_NONE) {
-        server->config.on_refused(server->config.user, &nobody, &err);
-        close(fd);
-    } else {
-        client_add(server, fd);
+    if (rc > 0 && !served) {
+        close(*out_fd);
+        *out_fd = -1;
     }
-    return true;
+    return rc > 0;
 }
 
 static void server_ready(void *user, short events)
 {
     struct line_server *server = user;
+    int fd;
     (void)events;
     clients_reap(server);
-    server_accept(server);
+    if (server_accept(server, &fd) && fd >= 0)
+        client_add(server, fd);
+}
+
+/* The answer comes before anything was asked: who writes first meets a closed connection, but finds
+ * it there to be read. */
+static void refuse_crowded(struct line_server *server, int fd)
+{
+    struct line_client nobody = {0};
+    struct err err = {0};
+    char line[300];
+    err_set(&err, ERR_LIMIT,
+            "%zu connections are open, which is the most, and none was closed for %u s: close "
+            "those that are done",
+            server->client_count, LINE_SERVER_PATIENCE_MS / 1000);
+    int length = snprintf(line, sizeof line, "{\"ok\": false, \"error\": \"%s\"}\n", err.text);
+    ssize_t sent = send(fd, line, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)sent; /* a new connection has room for a line; who has gone needs none */
+    close(fd);
+    server->config.on_refused(server->config.user, &nobody, &err);
+}
+
+void line_server_tick(struct line_server *server, uint64_t now_ms)
+{
+    int fd;
+    if (!server)
+        return;
+    bool stuck = is_full(server) && !server->moved && !server->paused && !server->held;
+    server->moved = false;
+    if (!stuck)
+        server->full_ms = 0;
+    else if (server->full_ms == 0)
+        server->full_ms = now_ms;
+    else if (now_ms - server->full_ms >= LINE_SERVER_PATIENCE_MS)
+        while (server_accept(server, &fd))
+            if (fd >= 0)
+                refuse_crowded(server, fd);
 }
 
 int line_server_open(struct poller *poller, const struct line_server_config *config,
@@ -284,9 +334,11 @@ void line_server_pause(struct line_server *server, bool paused)
 void line_server_drain(struct line_server *server)
 {
     bool paused = server->paused;
+    int fd;
     server->paused = false;
-    while (server_accept(server))
-        continue;
+    while (server_accept(server, &fd))
+        if (fd >= 0)
+            client_add(server, fd);
     for (struct client *client = server->clients; client; client = client->next)
         if (client->fd >= 0 && !client->in.ended)
             client_read(client, true);

@@ -1,12 +1,18 @@
 /* line_server.h - a unix socket that takes JSON lines: the report socket and the control socket.
  *
  * Only our own account and root are served. Each client is bounded: lines of LINE_BYTES_MAX,
- * 1 MiB of unread answers. */
+ * 1 MiB of unread answers. At most client_max connections are open. Who comes when they are waits
+ * in the kernel's queue (129 of them; connect makes others wait, or answers EAGAIN) until one
+ * closes, which after a report is a matter of a millisecond: a thousand wait for less than a
+ * second. When none has come or gone for LINE_SERVER_PATIENCE_MS although we read and answer, those
+ * that are open are being kept, and who waits gets {"ok": false, "error": ...} and is closed. */
 #ifndef ATHANOR_SHEPHERD_LINE_SERVER_H
 #define ATHANOR_SHEPHERD_LINE_SERVER_H
 
 #include "common/base/err.h"
 #include "worker/shepherd/poller.h"
+
+#define LINE_SERVER_PATIENCE_MS 10000u
 
 struct line_server;
 
@@ -25,7 +31,7 @@ typedef void line_server_refused_fn(void *user, const struct line_client *client
 struct line_server_config {
     const char *path;
     unsigned mode;
-    size_t client_max; /* more are accepted and closed at once */
+    size_t client_max; /* more wait */
     line_server_fn *on_line;
     line_server_refused_fn *on_refused;
     void *user;
@@ -45,7 +51,10 @@ void line_server_hold(struct line_server *server, bool held);
 size_t line_server_broadcast(struct line_server *server, const char *line);
 /* Stops and resumes reading: backpressure while the spool cannot be written. */
 void line_server_pause(struct line_server *server, bool paused);
-/* Takes everything already sent to us, new connections included, without waiting. */
+/* To be called at least once a second: refuses who has waited for too long. NULL is fine. */
+void line_server_tick(struct line_server *server, uint64_t now_ms);
+/* Takes everything already sent to us, without waiting; of new connections too, also beyond
+ * client_max: at the end, when all that may come is what waits. */
 void line_server_drain(struct line_server *server);
 
 #endif

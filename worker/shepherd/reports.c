@@ -14,6 +14,10 @@
 
 #define SPOOL_RETRY_MS      1000u
 #define CONTROL_CLIENTS_MAX 16u
+/* Connections to the report socket: some that a rank keeps (its framework, its threads), and what
+ * comes and goes, as of `athanor report` in a loop. A descriptor and about 200 bytes each: 64 ranks
+ * of a node make 320, of the 1,024 descriptors that a process has by default. */
+#define REPORT_CLIENTS(ranks) (64u + 4u * (ranks))
 
 /* ---- into the spool -------------------------------------------------------------------------- */
 
@@ -326,7 +330,7 @@ static int control_open(struct run *run, struct err *err)
 int reports_open(struct run *run, struct err *err)
 {
     struct line_server_config config = {
-        run->places.report, 0600, 64 + 4 * run->plan.rank_count, on_report_line,
+        run->places.report, 0600, REPORT_CLIENTS(run->plan.rank_count), on_report_line,
         on_report_refused,  run};
     if (line_server_open(run->poller, &config, &run->report, err) < 0)
         return -1;
@@ -336,6 +340,9 @@ int reports_open(struct run *run, struct err *err)
 void reports_tick(struct run *run, uint64_t now_ms)
 {
     struct err err = {0};
+    line_server_tick(run->report, now_ms);
+    line_server_tick(run->control, now_ms);
+    line_server_tick(run->launcher.agents, now_ms);
     for (unsigned i = 0; i < run->plan.rank_count; i++)
         if (run->ranks[i].progress_waits && now_ms - run->ranks[i].spooled_ms >= RUN_PROGRESS_MS)
             progress_add(run, i, now_ms);
