@@ -262,6 +262,20 @@ static bool mentions(pid_t pid, const char *home)
     return found;
 }
 
+/* A shepherd for attempts to come: it has the arguments of those that it forks, but another name. */
+static bool is_nursery(pid_t pid)
+{
+    char path[64], *text;
+    size_t length;
+    struct err err;
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+    if (file_read(path, PROC_FILE_BYTES, &text, &length, &err) < 0)
+        return false;
+    bool is = strcmp(text, "athanor-nursery\n") == 0;
+    mem_free(text);
+    return is;
+}
+
 size_t daemon_shepherds(struct arena *arena, const char *home, int signal_number)
 {
     const char *programs;
@@ -278,7 +292,7 @@ size_t daemon_shepherds(struct arena *arena, const char *home, int signal_number
     for (const struct dirent *entry; (entry = readdir(folder));) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
         if (pid <= 1 || !program_of(pid, running) || strcmp(running, shepherd) != 0 ||
-            !mentions(pid, home))
+            !mentions(pid, home) || is_nursery(pid))
             continue;
         count++;
         if (signal_number)

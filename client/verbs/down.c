@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#define JOBS_END_MS   120000u /* a stop_grace of a minute, twice */
+#define JOBS_END_MS   120000u /* a stop_grace of a minute, twice; else as --timeout says */
 #define DAEMON_END_MS 20000u
 #define POLL_MS       100
 #define PROBE_MS      3000u
@@ -23,6 +23,12 @@ static const struct option options[] = {
     {"keep-jobs", 'k', VALUE_NONE, NULL,
      "let running jobs run on; the next 'athanor up' finds them again", false},
 };
+
+/* Once by the coordinator, and once by the shepherds themselves. */
+static uint64_t jobs_end_ms(const struct client *client)
+{
+    return clock_steady_ms() + args_duration_ms(client->args, "timeout", JOBS_END_MS);
+}
 
 static void pause_a_little(void)
 {
@@ -60,7 +66,7 @@ static bool cancel_jobs(struct client *client, const struct msg_table *jobs)
  * is cancelled in the next round. */
 static bool end_jobs_by_coordinator(struct client *client)
 {
-    uint64_t until_ms = clock_steady_ms() + JOBS_END_MS;
+    uint64_t until_ms = jobs_end_ms(client);
     struct msg_table jobs;
     while (running_jobs(client, &jobs)) {
         if (table_rows(&jobs) == 0)
@@ -73,16 +79,29 @@ static bool end_jobs_by_coordinator(struct client *client)
     return false;
 }
 
-/* Without a coordinator, or when it could not: the shepherds themselves, by their stop ladder. */
-static size_t end_shepherds(struct client *client)
+static size_t shepherds_left(struct client *client, int signal_number, uint64_t until_ms)
 {
-    uint64_t until_ms = clock_steady_ms() + JOBS_END_MS;
-    size_t left = daemon_shepherds(&client->arena, client->home, SIGTERM);
+    size_t left = daemon_shepherds(&client->arena, client->home, signal_number);
     while (left > 0 && clock_steady_ms() < until_ms) {
         pause_a_little();
         left = daemon_shepherds(&client->arena, client->home, 0);
     }
     return left;
+}
+
+/* Without a coordinator, or when it could not: the shepherds themselves, by their stop ladder. One
+ * that waits for room on a full disk gives that up some seconds later. One that does not react at
+ * all, as when it is stopped, is killed, which its ranks do not outlive. */
+static void end_shepherds(struct client *client, struct buf *out)
+{
+    size_t left = shepherds_left(client, SIGTERM,
+                                 max_u64(jobs_end_ms(client), clock_steady_ms() + DAEMON_END_MS));
+    if (left == 0)
+        return;
+    buf_printf(out, "%zu shepherd%s did not end and %s killed: the next 'athanor up' sweeps what %s "
+               "left\n", left, left == 1 ? "" : "s", left == 1 ? "was" : "were",
+               left == 1 ? "it has" : "they have");
+    (void)shepherds_left(client, SIGKILL, clock_steady_ms() + DAEMON_END_MS);
 }
 
 static int refuse_running(struct client *client, size_t count)
@@ -97,7 +116,7 @@ static int refuse_running(struct client *client, size_t count)
 static int settle_jobs(struct client *client, const struct args *args, bool can_ask)
 {
     struct msg_table jobs = {0};
-    client->timeout_ms = PROBE_MS;
+    client->timeout_ms = PROBE_MS; /* of each question */
     if (args_has(args, "keep-jobs"))
         return EXIT_DONE;
     if (args_has(args, "force")) {
@@ -155,9 +174,7 @@ static int run(struct client *client, const struct args *args)
         return code;
     stop_workers(client, &out);
     if (args_has(args, "force")) {
-        size_t left = end_shepherds(client);
-        if (left)
-            code = client_failf(client, EXIT_LOCAL, "%zu shepherds do not end", left);
+        end_shepherds(client, &out);
     }
     stop_coordinators(client, &out);
     if (postgres_down(arena, client->home))
@@ -176,7 +193,10 @@ const struct verb verb_down = {
     .text =
         "Stops the workers, the coordinator and the private PostgreSQL, in this order. Refuses "
         "while jobs run, unless told what is to become of them. Everything stored stays; 'athanor "
-        "up' brings it back.",
+        "up' brings it back.\n\n"
+        "With --force jobs get --timeout (default: 2m) to end after they are cancelled, and once "
+        "more after their nodes have; then they are killed. How a job ended that a full disk keeps "
+        "from saying so is not known to the next 'athanor up', which takes it for lost.",
     VERB_OPTIONS(options),
     .run = run,
 };

@@ -18,6 +18,7 @@ teardown_file() {
 setup() {
     source "$BATS_TEST_DIRNAME/../system/cluster.bash"
     cd "$BATS_TEST_TMPDIR"
+    athanor undrain worker-1 >/dev/null # a disk that is full again and again brings quarantine
 }
 
 on_disk() { nsenter -t "$(pid_of worker-1)" -m "$@"; }
@@ -80,4 +81,43 @@ S
     athanor wait "$id"
     [ -e "$work/told" ]
     [ "$(sql "SELECT count(*) FROM athanor.checkpoints WHERE job_id = $id")" = 1 ]
+}
+
+kept_away_by() { athanor workers --json | jq '.[0].kept_away' | grep -F "$1"; }
+
+# The last one: it ends the cluster.
+@test "a disk that stays full is told by name while somebody waits for it, and does not hold up down --force" {
+    work=$ATHANOR_HOME/work
+    mkdir -p "$work" && chmod 777 "$work"
+    printf 'cd %s\necho "$TMPDIR" >tmp\nuntil [ -e filled ]; do sleep 0.05; done\nseq 100000\n' "$work" >"$work/q.sh" # more than the sweep makes room for
+    printf 'athanor: 1\nname: waits\nkind: command\ncommand: [sh, %s/q.sh]\n' "$work" >job.yaml
+    id=$(athanor submit job.yaml --ids)
+    until_true 30 test -s "$work/tmp"
+    kept_away_by null
+    on_disk dd if=/dev/zero of="$ATHANOR_HOME/workers/worker-1/fill" bs=4k 2>/dev/null || true
+    touch "$work/filled"
+    full="disk full: '$ATHANOR_HOME/workers/worker-1/attempts' has 0 bytes"
+    until_true 30 kept_away_by "$full"
+    athanor top --json | grep -qF "$full"
+    grep -qF "$full" "$ATHANOR_HOME/log/worker-1.log"
+    # Room again, and full again: the node is well in between.
+    on_disk rm "$ATHANOR_HOME/workers/worker-1/fill"
+    athanor wait "$id"
+    until_true 30 kept_away_by null
+
+    rm "$work"/{tmp,filled}
+    id=$(athanor submit job.yaml --ids)
+    until_true 30 test -s "$work/tmp"
+    on_disk dd if=/dev/zero of="$ATHANOR_HOME/workers/worker-1/fill" bs=4k 2>/dev/null || true
+    touch "$work/filled"
+    shepherd=$(sql "SELECT placement ->> 'shepherd_pid' FROM athanor.runs WHERE job_id = $id")
+    until_true 30 test ! -e "$(cat "$work/tmp")" # it has swept, and waits
+    until_true 30 kept_away_by "$full"
+    kill -0 "$shepherd"
+    run athanor down --force --timeout 2s
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ $output != *killed* ]]
+    [ ! -d "/proc/$shepherd" ]
+    [ -z "$(pgrep -f "$ATHANOR_HOME/")" ]
 }

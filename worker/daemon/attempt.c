@@ -18,12 +18,9 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define DISK_FULL_BYTES ((uint64_t)256 << 10) /* a plan, a spec and the shepherd's log */
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
@@ -289,34 +286,21 @@ static bool how_it_died(struct attempt *attempt, char *out, size_t size)
     return known && WIFEXITED(status);
 }
 
-/* A shepherd that finds the disk full cannot say so: its log is on that disk. Asked before the
- * sweep makes room. */
-static char *full_disk_text(const struct attempt *attempt)
-{
-    struct statvfs disk;
-    if (statvfs(attempt->folder, &disk) < 0)
-        return mem_strdup("");
-    uint64_t bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-    bool no_files = disk.f_files > 0 && disk.f_favail == 0;
-    if (bytes >= DISK_FULL_BYTES && !no_files)
-        return mem_strdup("");
-    return mem_printf("; No space left on device: the disk of '%s' has %" PRIu64
-                      " bytes and %" PRIu64 " files left",
-                      attempt->folder, bytes, (uint64_t)disk.f_favail);
-}
-
 /* A shepherd that gave up before its first word could not begin. One that was killed by then, as
- * by a loss of power, is lost like any other: the job's spec says whether to run it again. */
+ * by a loss of power, is lost like any other: the job's spec says whether to run it again. One that
+ * finds the disk full cannot say so, for its log is on that disk: asked before the sweep makes
+ * room. */
 static void lost_set(struct attempt *attempt, uint64_t last_seq, const char *how, bool gave_up)
 {
     if (attempt->end_known)
         return;
-    char *line = log_line_last(attempt), *full = full_disk_text(attempt);
+    char *line = log_line_last(attempt), *full = disk_full_text(attempt->folder);
     mem_free(attempt->lost_text);
     attempt->lost_cause =
         last_seq == 0 && (gave_up || full[0]) ? CAUSE_LAUNCH_FAILED : CAUSE_SHEPHERD_LOST;
     attempt->lost_text =
-        mem_printf("%s; its processes were swept%s%s%s", how, line[0] ? "; " : "", line, full);
+        mem_printf("%s; its processes were swept%s%s%s%s", how, line[0] ? "; " : "", line,
+                   full[0] ? "; No space left on device: the disk of " : "", full);
     attempt->node_fault = last_seq == 0 && full[0];
     mem_free(full);
     mem_free(line);

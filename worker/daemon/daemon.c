@@ -458,6 +458,7 @@ static void on_tick(void *user)
     pending_retry(daemon);
     node_report_tick(daemon);
     care_tick(daemon);
+    disk_tick(daemon);
     gpu_sampler_tick(daemon);
     until_tick(daemon);
     loop_timer_start(daemon->loop, &daemon->tick_timer, DAEMON_TICK_MS);
@@ -671,9 +672,21 @@ static int shm_prepare(struct daemon *daemon, struct err *err)
     return 0;
 }
 
+void health_tell(struct daemon *daemon)
+{
+    const char *checks = daemon->health_text ? daemon->health_text : "";
+    const char *disk = daemon->disk_text ? daemon->disk_text : "";
+    char *text = mem_printf("%s%s%s", checks, checks[0] && disk[0] ? "; " : "", disk);
+    node_report_add(daemon, "health", false, text, 0, 0);
+    mem_free(text);
+}
+
 static void on_health(void *user, const char *text)
 {
-    node_report_add(user, "health", false, text, 0, 0);
+    struct daemon *daemon = user;
+    mem_free(daemon->health_text);
+    daemon->health_text = mem_strdup(text);
+    health_tell(daemon);
 }
 
 static void health_prepare(struct daemon *daemon)
@@ -707,6 +720,7 @@ static int daemon_prepare(struct daemon *daemon, struct err *err)
     if (attempts_discover(daemon, err) < 0 || code_open(daemon, err) < 0 ||
         copies_open(daemon, err) < 0)
         return -1;
+    daemon->found_attempts = daemon->attempt_count > 0;
     strays_sweep(daemon);
     removals_finish(daemon);
     health_prepare(daemon);
@@ -725,6 +739,8 @@ static void daemon_free(struct daemon *daemon)
     hook_abandon(daemon->gpu_hook);
     hook_abandon(daemon->sample_hook);
     health_free(daemon->health);
+    mem_free(daemon->health_text);
+    mem_free(daemon->disk_text);
     node_reports_close(daemon);
     nursery_close(&daemon->nursery);
     peer_close(daemon->peer);

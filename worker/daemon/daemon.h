@@ -12,6 +12,7 @@
  * pump.c     spools to the coordinator, acknowledgements back
  * gang.c     attempts on several nodes: finding the parent's shepherd
  * control.c  stop and checkpoint requests to shepherds
+ * disk.c         a full disk, while anybody waits for it
  * node_report.c  what is wrong with this node, to the coordinator
  * exec.c     programs that people run beside the ranks
  * enrol.c    the first key, by a one-time token
@@ -148,6 +149,9 @@ struct daemon {
     char *gpu_usage;         /* file with the newest */
     bool sample_failed;      /* said so */
     struct health *health;   /* NULL: no checks */
+    char *health_text;       /* which of them fail; NULL: not known yet */
+    bool found_attempts;     /* of an earlier daemon */
+    char *disk_text;         /* "": it is not full, or nobody waits; NULL: not looked at yet */
     struct node_report *node_reports; /* oldest first */
     size_t node_report_count;
     uint64_t node_stamp;     /* newest given to one, or taken by the coordinator */
@@ -247,6 +251,13 @@ int removal_do(struct daemon *daemon, const char *path, const struct hash *conte
 void removal_on_remove(struct daemon *daemon, const struct msg_remove *remove);
 void removed_send(struct daemon *daemon, uint64_t removal_id, const char *failure); /* "": done */
 void removals_finish(struct daemon *daemon); /* what an earlier daemon was removing */
+
+/* daemon.c: the state of health checks and disk, as it is now. */
+void health_tell(struct daemon *daemon);
+
+/* disk.c */
+char *disk_full_text(const char *folder); /* mem_free; "": there is room */
+void disk_tick(struct daemon *daemon);
 
 /* node_report.c. kind: as in NODE_REPORT. */
 void node_report_add(struct daemon *daemon, const char *kind, bool severe, const char *text,

@@ -1,6 +1,7 @@
 /* nursery.c - see nursery.h. */
 #include "worker/daemon/nursery.h"
 
+#include "common/base/mem.h"
 #include "worker/attempt/nursery.h"
 #include "worker/attempt/procs.h"
 
@@ -30,9 +31,9 @@ void nursery_close(struct nursery *nursery)
 
 /* Only async-signal-safe calls, because ZeroMQ has threads. Its stderr stays ours: what it says is
  * about itself. */
-static void child_run(const char *program, int fd, int null_fd)
+static void child_run(const char *program, const char *attempts, int fd, int null_fd)
 {
-    const char *arguments[] = {program, "--nursery", "3", NULL};
+    const char *arguments[] = {program, "--nursery", "3", attempts, NULL};
     process_signals_reset();
     setsid();
     if (dup2(null_fd, STDIN_FILENO) >= 0 && dup2(null_fd, STDOUT_FILENO) >= 0 &&
@@ -41,8 +42,12 @@ static void child_run(const char *program, int fd, int null_fd)
     _exit(127);
 }
 
-static int nursery_open(struct nursery *nursery, const char *program, struct err *err)
+/* Its arguments are also those of the shepherds that it forks: they tell whose attempts these are. */
+static int nursery_open(struct nursery *nursery, const struct nursery_wish *wish, struct err *err)
 {
+    char *attempts = mem_strdup(wish->folder), *last = strrchr(attempts, '/');
+    if (last)
+        *last = '\0';
     int pair[2] = {-1, -1}, null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), rc = 0;
     if (null_fd < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         rc = err_errno(err, "make a socket for the nursery");
@@ -50,9 +55,10 @@ static int nursery_open(struct nursery *nursery, const char *program, struct err
     int high = rc < 0 ? -1 : fcntl(pair[1], F_DUPFD_CLOEXEC, SERVER_FD + 1);
     pid_t pid = high < 0 ? -1 : fork();
     if (pid == 0)
-        child_run(program, high, null_fd);
+        child_run(wish->program, attempts, high, null_fd);
     if (rc == 0 && pid < 0)
         rc = err_errno(err, "fork");
+    mem_free(attempts);
     const int fds[] = {null_fd, pair[1], high, rc < 0 ? pair[0] : -1};
     for (size_t i = 0; i < ARRAY_COUNT(fds); i++)
         if (fds[i] >= 0)
@@ -103,7 +109,7 @@ int nursery_start(struct nursery *nursery, const struct nursery_wish *wish, pid_
     if (strlen(wish->folder) >= sizeof request.folder || strlen(wish->user) >= sizeof request.user)
         return err_set(err, ERR_LIMIT, "'%s' or '%s' is too long for a message", wish->folder,
                        wish->user);
-    if (nursery->fd < 0 && nursery_open(nursery, wish->program, err) < 0)
+    if (nursery->fd < 0 && nursery_open(nursery, wish, err) < 0)
         return -1;
     snprintf(request.folder, sizeof request.folder, "%s", wish->folder);
     snprintf(request.user, sizeof request.user, "%s", wish->user);

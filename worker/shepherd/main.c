@@ -20,7 +20,7 @@
 static const char usage[] =
     "usage: athanor-shepherd [--lock-fd N] [--listen-fd N] [--secrets-fd N] [--user NAME]\n"
     "                        [--private-shm] FOLDER\n"
-    "       athanor-shepherd --nursery N\n"
+    "       athanor-shepherd --nursery N [FOLDER]\n"
     "       athanor-shepherd --dump FOLDER\n"
     "\n"
     "Runs the attempt that FOLDER/start.json describes and writes its report stream to\n"
@@ -30,7 +30,8 @@ static const char usage[] =
     "  --secrets-fd N the first of the descriptors that hold the plan's secrets\n"
     "  --user NAME   account to become first; needs root\n"
     "  --private-shm a /dev/shm of the attempt's own; needs root\n"
-    "  --nursery N   fork a shepherd for each request at the socket N, until it is closed\n"
+    "  --nursery N   fork a shepherd for each request at the socket N, until it is closed;\n"
+    "                FOLDER: where the attempts' folders are, for who looks at processes\n"
     "  --dump        print the report stream of FOLDER as JSON lines instead\n"
     "  --help        this text\n"
     "Exit code: 0 when FINISHED was written, whatever the attempt's cause; 1 otherwise.\n";

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -54,6 +55,7 @@ static void child_live(struct nursery *nursery, const struct nursery_request *re
                        const int *fds, bool inside)
 {
     process_signals_reset();
+    prctl(PR_SET_NAME, "athanor-shepherd"); /* of which the kernel keeps 15 bytes, as of exec */
     setsid();
     close(nursery->fd);
     close(nursery->signal_fd);
@@ -141,6 +143,7 @@ int nursery_serve(int fd, nursery_run *run, struct err *err)
 {
     static struct nursery nursery;
     nursery = (struct nursery){.fd = fd, .run = run};
+    prctl(PR_SET_NAME, "athanor-nursery");
     if (signals_hold(&nursery, err) < 0)
         return -1;
     for (;;) {

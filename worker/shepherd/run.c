@@ -157,10 +157,12 @@ static void on_signal(void *user, short events)
     while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
         if (info.ssi_signo == SIGUSR2)
             peers_leave(run);
-        else if (info.ssi_signo != SIGCHLD)
+        else if (info.ssi_signo != SIGCHLD) {
+            run->leaving = true;
             run_stop(run, CAUSE_WORKER_LOST, run->plan.stop_grace_ms,
                      "the node asked the shepherd to end (signal %u), as on shutdown",
                      info.ssi_signo);
+        }
 }
 
 static void on_wake(void *user, short events)
@@ -352,7 +354,7 @@ static int run_prepare(struct run *run, struct err *err)
     return reports_open(run, err);
 }
 
-#define FINISHED_RETRY_MS 2000
+#define FINISHED_RETRY_MS 1000
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
@@ -421,12 +423,38 @@ void run_judge(struct run *run, struct verdict *out)
     verdict_reach(&facts, out);
 }
 
-/* An end that nobody hears of would have to be guessed: with a full disk, this waits for room.
- * The end of a long run is forced onto the disk; after a power cut a short one is cheaper to run
- * again than thousands of short ones are to sync. */
-static void finished_write(struct run *run, const struct verdict *verdict)
+/* A moment, or until a signal. All there is to be done is done: only being asked to end counts. */
+static void wait_for_room(struct run *run)
 {
-    struct err err = {0};
+    struct signalfd_siginfo info;
+    struct pollfd item = {run->signal_fd, POLLIN, 0};
+    poll(&item, 1, FINISHED_RETRY_MS);
+    while (read(run->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+            run->leaving = true;
+}
+
+/* With a full disk this waits for room. Not for ever when the node ends: -1 with what stands in the
+ * way, and the next daemon on this folder has to guess the end. */
+static int finished_keep(struct run *run, bool sync, struct err *err)
+{
+    uint64_t until_ms = 0;
+    while ((sync ? spool_sync(&run->spool, err) : spool_flush(&run->spool, err)) < 0) {
+        uint64_t now_ms = clock_steady_ms();
+        log_warn("attempt %" PRIu64 " has ended, but: %s", run->plan.attempt_id, err->text);
+        if (run->leaving && until_ms == 0)
+            until_ms = now_ms + RUN_LEAVE_MS;
+        if (until_ms && now_ms >= until_ms)
+            return err_wrap(err, "the end of attempt %" PRIu64 " is not told", run->plan.attempt_id);
+        wait_for_room(run);
+    }
+    return 0;
+}
+
+/* An end that nobody hears of would have to be guessed. The end of a long run is forced onto the disk; after a power cut a short one is cheaper to run
+ * again than thousands of short ones are to sync. */
+static int finished_write(struct run *run, const struct verdict *verdict, struct err *err)
+{
     char *usage = ranks_usage(run);
     bool of_node = run->node_fault && verdict->cause == CAUSE_LAUNCH_FAILED;
     struct rec_report report = {.kind = REPORT_FINISHED,
@@ -440,10 +468,7 @@ static void finished_write(struct run *run, const struct verdict *verdict)
     reports_flush(run);
     mem_free(usage);
     bool sync = clock_steady_ms() - run->started_ms >= RUN_SYNC_MS;
-    while ((sync ? spool_sync(&run->spool, &err) : spool_flush(&run->spool, &err)) < 0) {
-        log_warn("attempt %" PRIu64 " has ended, but: %s", run->plan.attempt_id, err.text);
-        poll(NULL, 0, FINISHED_RETRY_MS);
-    }
+    return finished_keep(run, sync, err);
 }
 
 /* By our own knowledge: a job that removes the attempt's folder takes the list of places along. */
@@ -477,7 +502,7 @@ static void sweep(struct run *run)
 
 /* What was said last is heard before judging: pipes and sockets are read to their ends, which
  * they have, because no process is left. */
-static void run_finish(struct run *run)
+static int run_finish(struct run *run, struct err *err)
 {
     struct verdict verdict;
     if (run->report)
@@ -488,9 +513,10 @@ static void run_finish(struct run *run)
     reports_tick(run, UINT64_MAX);
     if (run->report)
         sweep(run);
-    finished_write(run, &verdict);
+    int rc = finished_write(run, &verdict, err);
     if (run->links)
         run->links->close();
+    return rc;
 }
 
 static void run_free(struct run *run)
@@ -541,8 +567,7 @@ static int run_through(struct run *run, struct err *err)
     if (run_prepare(run, &why) < 0) {
         run->node_fault = true;
         run_launch_failed(run, &why);
-        run_finish(run);
-        return 0;
+        return run_finish(run, err);
     }
     if (ranks_start(run, &why) < 0) {
         run_launch_failed(run, &why);
@@ -551,8 +576,7 @@ static int run_through(struct run *run, struct err *err)
     ranks_reap(run); /* nobody may be left already */
     if (run_loop(run, err) < 0)
         return -1;
-    run_finish(run);
-    return 0;
+    return run_finish(run, err);
 }
 
 int run_attempt(const char *folder, const struct run_fds *fds, struct err *err)

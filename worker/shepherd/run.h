@@ -37,6 +37,7 @@
 #define RUN_WATCH_MS      500u   /* between looks at memory and stall */
 #define RUN_GPU_AGES      3u     /* a sample of GPUs is too old after so many of ours */
 #define RUN_PROGRESS_MS   250u   /* at most one progress entry a rank in this time */
+#define RUN_LEAVE_MS      5000u  /* a node that ends waits so long for room for our last word */
 #define RUN_SYNC_MS       10000u /* a run this long has its end synced to the disk */
 #define RUN_REFUSED_MAX   10u    /* refused lines that are told as events */
 #define WATCH_STACKS_MAX  8u     /* ranks of a node whose stacks are taken, STACK_WAIT_MS each */
@@ -106,6 +107,7 @@ struct run {
 
     enum run_state state;
     uint64_t started_ms, started_us;
+    bool leaving;         /* the node ends: it has asked us to, too */
     uint64_t deadline_ms; /* of the present rung; 0: none */
     uint64_t watch_ms;    /* next look */
     uint64_t stalled_ms;  /* since when there is no progress; 0: there is */
