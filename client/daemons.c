@@ -262,7 +262,7 @@ static bool mentions(pid_t pid, const char *home)
     return found;
 }
 
-/* A shepherd for attempts to come: it has the arguments of those that it forks, but another name. */
+/* A shepherd for attempts to come: with the arguments of those that it forks, but another name. */
 static bool is_nursery(pid_t pid)
 {
     char path[64], *text;

@@ -98,8 +98,10 @@ static void end_shepherds(struct client *client, struct buf *out)
                                  max_u64(jobs_end_ms(client), clock_steady_ms() + DAEMON_END_MS));
     if (left == 0)
         return;
-    buf_printf(out, "%zu shepherd%s did not end and %s killed: the next 'athanor up' sweeps what %s "
-               "left\n", left, left == 1 ? "" : "s", left == 1 ? "was" : "were",
+    buf_printf(out,
+               "%zu shepherd%s did not end and %s killed: the next 'athanor up' sweeps what %s "
+               "left\n",
+               left, left == 1 ? "" : "s", left == 1 ? "was" : "were",
                left == 1 ? "it has" : "they have");
     (void)shepherds_left(client, SIGKILL, clock_steady_ms() + DAEMON_END_MS);
 }

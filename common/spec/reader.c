@@ -46,7 +46,8 @@ const char *set_name(struct reader *reader, uint32_t source)
     if (!reader->set_names)
         reader->set_names =
             arena_alloc(reader->arena, reader->source->set_count * sizeof *reader->set_names);
-    int path = cut_length(set->path, SET_PATH_BYTES), value = cut_length(set->value, QUOTE_BYTES_MAX);
+    int path = cut_length(set->path, SET_PATH_BYTES);
+    int value = cut_length(set->value, QUOTE_BYTES_MAX);
     if (!reader->set_names[source - 1])
         reader->set_names[source - 1] =
             arena_printf(reader->arena, "--set %.*s%s=%.*s%s", path, set->path,

@@ -198,7 +198,8 @@ static void edges_merge(struct submit_pass *pass, struct planned_job *planned)
 }
 
 static void not_found_refuse(struct submit_pass *pass, const struct spec_job *spec,
-                             const char *what, const char *name, struct spec_mark mark, bool dataset)
+                             const char *what, const char *name, struct spec_mark mark,
+                             bool dataset)
 {
     submit_refuse(
         pass, mark, arena_printf(pass->arena, "jobs.%s.%s", spec->name, what),

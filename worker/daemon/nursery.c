@@ -42,7 +42,7 @@ static void child_run(const char *program, const char *attempts, int fd, int nul
     _exit(127);
 }
 
-/* Its arguments are also those of the shepherds that it forks: they tell whose attempts these are. */
+/* Its arguments are also those of shepherds that it forks: they tell whose attempts these are. */
 static int nursery_open(struct nursery *nursery, const struct nursery_wish *wish, struct err *err)
 {
     char *attempts = mem_strdup(wish->folder), *last = strrchr(attempts, '/');

@@ -172,7 +172,8 @@ static void exec_start(struct exec *exec)
                      : err_set(&err, ERR_PROTOCOL, "no request with three files");
     for (int i = 0; length > 0 && i < FILE_COUNT; i++)
         close(files[i]);
-    exec_say(exec, rc < 0 ? json_pack("{s:s%, s:i}", "error", err.text, strlen(err.text), "code", code)
+    exec_say(exec, rc < 0 ? json_pack("{s:s%, s:i}", "error", err.text, strlen(err.text), "code",
+                                      code)
                           : json_pack("{s:i}", "pid", (int)exec->pid));
     json_decref(request);
     mem_free(bytes);

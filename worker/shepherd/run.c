@@ -445,14 +445,16 @@ static int finished_keep(struct run *run, bool sync, struct err *err)
         if (run->leaving && until_ms == 0)
             until_ms = now_ms + RUN_LEAVE_MS;
         if (until_ms && now_ms >= until_ms)
-            return err_wrap(err, "the end of attempt %" PRIu64 " is not told", run->plan.attempt_id);
+            return err_wrap(err, "the end of attempt %" PRIu64 " is not told",
+                            run->plan.attempt_id);
         wait_for_room(run);
     }
     return 0;
 }
 
-/* An end that nobody hears of would have to be guessed. The end of a long run is forced onto the disk; after a power cut a short one is cheaper to run
- * again than thousands of short ones are to sync. */
+/* An end that nobody hears of would have to be guessed. The end of a long run is
+ * forced onto the disk; after a power cut a short one is cheaper to run again than thousands of
+ * short ones are to sync. */
 static int finished_write(struct run *run, const struct verdict *verdict, struct err *err)
 {
     char *usage = ranks_usage(run);

@@ -148,8 +148,8 @@ static void who_waits_while_nobody_leaves_is_told_why_at_the_end_of_patience(voi
     line_server_tick(f->server, now_ms + LINE_SERVER_PATIENCE_MS);
     const char *told = heard(f, 3);
     assert_non_null(told);
-    assert_non_null(strstr(told, "{\"ok\": false, \"error\": \"3 connections are open, which is the "
-                                 "most, and none was closed for 10 s"));
+    assert_non_null(strstr(told, "{\"ok\": false, \"error\": \"3 connections are open, which is "
+                                 "the most, and none was closed for 10 s"));
     assert_string_equal(heard(f, 3), ""); /* and closed */
     assert_int_equal(f->refused, 2);
     assert_non_null(strstr(f->last, "close those that are done"));
