@@ -33,6 +33,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         }
         at += piece;
     }
+    for (enum piece_pattern pattern = 0; pattern < PIECES_END; pattern++)
+        for (size_t at = 0, piece; at < length; at += piece) {
+            piece = piece_next_of(pattern, (const char *)bytes + at, length - at);
+            CHECK(piece >= 1 && piece <= length - at);
+        }
     merge_table_done(&table);
     return 0;
 }

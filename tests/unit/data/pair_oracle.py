@@ -7,34 +7,14 @@ import json
 import os
 import re
 import sys
-import unicodedata
 
-SPACES = {chr(c) for c in [*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028,
-                           0x2029, 0x202F, 0x205F, 0x3000]}
-CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
-RUNS = re.compile(r" ?L+| ?N+| ?O+|[ S]+(?![LNO])|[ S]+")
+from pieces_oracle import pieces
 
 
 def alphabet():
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in plain]
     return {**{b: chr(b) for b in plain}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
-
-
-def kind(char):
-    if char in SPACES:
-        return " " if char == " " else "S"
-    category = unicodedata.category(char)[0]
-    return category if category in "LN" else "O"
-
-
-def pieces(text):
-    kinds, at = "".join(map(kind, text)), 0
-    while at < len(text):
-        mark = next((c for c in CONTRACTIONS if text.startswith(c, at)), None)
-        end = at + len(mark) if mark else RUNS.match(kinds, at).end()
-        yield text[at:end]
-        at = end
 
 
 class Pair:

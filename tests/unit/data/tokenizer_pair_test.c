@@ -88,7 +88,7 @@ static char *make_pair(const struct beside *beside)
 static char *ask_oracle(const char *folder, char *const *texts, size_t count)
 {
     char *from = mem_printf("%s/texts", folder), *to = mem_printf("%s/ids", folder), *answer;
-    char *command = mem_printf("exec python3 tests/unit/data/pair_oracle.py '%s' <'%s' >'%s'",
+    char *command = mem_printf("exec python3 -B tests/unit/data/pair_oracle.py '%s' <'%s' >'%s'",
                                folder, from, to);
     char *arguments[] = {"sh", "-c", command, NULL};
     struct buf lines = {0};

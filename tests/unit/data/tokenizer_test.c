@@ -280,6 +280,34 @@ static void the_files_beside_a_model_are_written(void **state)
     folder_done(folder);
 }
 
+/* Trained with each pattern, written, and read back the same; numbers show which it is. */
+static void other_patterns_are_trained_with_written_and_read(void **state)
+{
+    (void)state;
+    static const char text[] = "in 12345 and 12345 of 12345\n\n12345\n";
+    static const size_t tokens[PIECES_END] = {1, 2, 5, 5}; /* of 12345; 123|45 */
+    struct err err = {0};
+    for (enum piece_pattern pattern = 0; pattern < PIECES_END; pattern++) {
+        struct word_counts counts = {.pattern = pattern};
+        struct tokenizer *tokenizer, *back;
+        struct token_list ids = {0};
+        word_counts_add_text(&counts, text, strlen(text));
+        assert_int_equal(tokenizer_train(&counts, 300, 2, &tokenizer, &err), 0);
+        char *json = tokenizer_text(tokenizer);
+        if (tokenizer_parse(json, strlen(json), &back, &err) < 0)
+            fail_msg("%s", err.text);
+        assert_true(hash_equal(tokenizer_identity(tokenizer), tokenizer_identity(back)));
+        tokenizer_encode(back, "12345", 5, &ids);
+        assert_int_equal(ids.count, tokens[pattern]);
+        assert_round_trip(back, text, strlen(text));
+        mem_free(json);
+        word_counts_done(&counts);
+        token_list_done(&ids);
+        tokenizer_free(back);
+        tokenizer_free(tokenizer);
+    }
+}
+
 static void assert_refused(const char *json, const char *expected)
 {
     struct err err = {0};
@@ -304,6 +332,10 @@ static void other_kinds_of_tokenizer_are_refused_by_name(void **state)
                    "pre_tokenizer is Whitespace");
     assert_refused("{\"version\": \"1.0\", \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
                    "\"add_prefix_space\": true}}", "add_prefix_space");
+    assert_refused("{\"version\": \"1.0\", \"pre_tokenizer\": {\"type\": \"Sequence\", "
+                   "\"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}, "
+                   "\"behavior\": \"Isolated\"}, {\"type\": \"ByteLevel\", \"use_regex\": false, "
+                   "\"add_prefix_space\": false}]}}", "a pattern that is not GPT-2's");
     assert_refused(HEAD "\"model\": {\"type\": \"WordLevel\"}}", "model.type is WordLevel");
     assert_refused(HEAD "\"model\": {\"type\": \"Unigram\", \"unk_id\": 0}}",
                    "for Unigram Metaspace");
@@ -359,6 +391,7 @@ int main(void)
         cmocka_unit_test(special_tokens_come_behind_and_texts_stay_as_they_were),
         cmocka_unit_test(other_kinds_of_tokenizer_are_refused_by_name),
         cmocka_unit_test(a_vocabulary_size_out_of_range_is_refused),
+        cmocka_unit_test(other_patterns_are_trained_with_written_and_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #define ATHANOR_BPE_H
 
 #include "worker/engine/data/bytemap.h"
+#include "worker/engine/data/pieces.h"
 
 struct merge {
     uint32_t left, right, id; /* ids that become `id` */
@@ -33,6 +34,7 @@ size_t bpe_merge_heap(const struct merge_table *table, uint32_t *ids, size_t cou
 struct word_counts {
     struct byte_map words;   /* value: occurrences */
     size_t piece_max_bytes;  /* longer pieces are split here; 0: BPE_PIECE_MAX_BYTES */
+    enum piece_pattern pattern;
     uint64_t piece_count;
 };
 #define BPE_PIECE_MAX_BYTES 512

@@ -47,7 +47,7 @@ void word_counts_add_text(struct word_counts *counts, const char *text, size_t l
 {
     size_t most = counts->piece_max_bytes ? counts->piece_max_bytes : BPE_PIECE_MAX_BYTES;
     while (length > 0) {
-        size_t piece = piece_next(text, length);
+        size_t piece = piece_next_of(counts->pattern, text, length);
         if (piece > most)
             piece = most;
         uint32_t word = byte_map_put(&counts->words, text, piece); /* may move the entries */

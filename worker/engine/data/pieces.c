@@ -110,6 +110,100 @@ size_t piece_next(const char *text, size_t length)
     return last; /* the last white-space character is left to the next piece */
 }
 
+#define REST_OF_BOTH \
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define START_OF_BOTH \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+
+const char *const piece_regex[PIECES_END] = {
+    [PIECES_GPT2] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|"
+                    "\\s+(?!\\S)|\\s+",
+    [PIECES_LLAMA3] = START_OF_BOTH "\\p{N}{1,3}" REST_OF_BOTH,
+    [PIECES_QWEN2] = START_OF_BOTH "\\p{N}" REST_OF_BOTH,
+};
+
+static bool is_line_end(char c)
+{
+    return c == '\r' || c == '\n';
+}
+
+/* In any case; the long s U+017F is an s in another case. */
+static size_t any_contraction_length(const char *text, size_t length)
+{
+    char small[4] = {'\''};
+    if (length >= 3 && memcmp(text + 1, "\xC5\xBF", 2) == 0)
+        return 3;
+    size_t count = length < 3 ? length : 3;
+    for (size_t i = 1; i < count; i++)
+        small[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] - 'A' + 'a') : text[i];
+    return contraction_length(small, count);
+}
+
+/* Up to `most` numbers. */
+static size_t numbers_end(const char *text, size_t length, int most)
+{
+    size_t at = 0, bytes;
+    while (at < length && most-- > 0 &&
+           class_at(text + at, length - at, &bytes) == CLASS_NUMBER)
+        at += bytes;
+    return at;
+}
+
+/* White space: up to its last line end; else without its last character, which goes with what
+ * follows; else all of it. */
+static size_t space_end(const char *text, size_t length)
+{
+    size_t last = 0, end = run_end(text, length, 0, CLASS_SPACE, &last);
+    for (size_t at = end; at > 0; at--)
+        if (is_line_end(text[at - 1]))
+            return at;
+    return end == length || last == 0 ? end : last;
+}
+
+static size_t piece_next_line_ends(const char *text, size_t length, int numbers)
+{
+    size_t bytes, more, ignored, start = text[0] == ' ' && length > 1;
+    size_t contraction = text[0] == '\'' ? any_contraction_length(text, length) : 0;
+    enum char_class class = class_at(text, length, &bytes);
+    if (contraction)
+        return contraction;
+    if (class == CLASS_LETTER)
+        return run_end(text, length, 0, CLASS_LETTER, &ignored);
+    if (class == CLASS_NUMBER)
+        return numbers_end(text, length, numbers);
+    if (!is_line_end(text[0]) && bytes < length &&
+        class_at(text + bytes, length - bytes, &more) == CLASS_LETTER)
+        return run_end(text, length, bytes, CLASS_LETTER, &ignored);
+    if (class_at(text + start, length - start, &bytes) != CLASS_OTHER)
+        return space_end(text, length);
+    size_t end = run_end(text, length, start, CLASS_OTHER, &ignored);
+    while (end < length && is_line_end(text[end]))
+        end++;
+    return end;
+}
+
+/* A number is a piece; what lies before one is cut as if the text ended there, which only white
+ * space can tell: no other piece looks behind its end. */
+static size_t piece_next_digits(const char *text, size_t length)
+{
+    size_t bytes, last;
+    if (class_at(text, length, &bytes) == CLASS_NUMBER)
+        return bytes;
+    size_t end = run_end(text, length, 0, CLASS_SPACE, &last);
+    if (end > 0 && end < length && class_at(text + end, length - end, &bytes) == CLASS_NUMBER)
+        return end;
+    return piece_next(text, length);
+}
+
+size_t piece_next_of(enum piece_pattern pattern, const char *text, size_t length)
+{
+    if (length == 0 || pattern == PIECES_GPT2)
+        return piece_next(text, length);
+    if (pattern == PIECES_GPT2_DIGITS)
+        return piece_next_digits(text, length);
+    return piece_next_line_ends(text, length, pattern == PIECES_LLAMA3 ? 3 : 1);
+}
+
 static bool byte_is_printable(unsigned byte)
 {
     return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;

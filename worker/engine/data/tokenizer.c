@@ -325,6 +325,7 @@ int tokenizer_train(const struct word_counts *counts, uint32_t vocab_size, uint6
                        TOKENIZER_VOCAB_MAX);
     struct merge_table rules = {0};
     struct tokenizer *tokenizer = tokenizer_new();
+    tokenizer->pattern = counts->pattern;
     bpe_train(counts, vocab_size - 1, min_count, &rules, NULL);
     int rc = add_trained(tokenizer, &rules, err);
     if (rc == 0)
@@ -468,7 +469,7 @@ static void encode_plain(const struct tokenizer *tokenizer, const char *text, si
         return;
     }
     while (length > 0) {
-        size_t piece = piece_next(text, length);
+        size_t piece = piece_next_of(tokenizer->pattern, text, length);
         encode_piece(tokenizer, text, piece, out);
         text += piece;
         length -= piece;

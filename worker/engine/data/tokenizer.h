@@ -37,7 +37,7 @@ enum tokenizer_kind {
     TOKENIZER_CHARBPE,
 };
 
-/* From a tokenizer.json text: byte-level BPE with GPT-2's pattern, merges as "a b" or
+/* From a tokenizer.json text: byte-level BPE with a pattern of pieces.h, merges as "a b" or
  * ["a", "b"]; WordPiece with BERT's normalizer; Unigram with Metaspace; BPE with byte_fallback.
  * Errors: ERR_PROTOCOL damaged, ERR_INVALID for another kind, naming it. */
 int tokenizer_parse(const char *json, size_t length, struct tokenizer **out,

@@ -178,6 +178,67 @@ static bool is_null(json_t *value)
     return !value || json_is_null(value);
 }
 
+static int refuse_pattern(struct err *err)
+{
+    return err_set(err, ERR_INVALID, "pre_tokenizer cuts texts by a pattern that is not GPT-2's, "
+                   "Llama 3's or Qwen 2's, nor GPT-2's after single digits");
+}
+
+/* {"Split": the expression, each match a piece}. */
+static int read_split(struct tokenizer *tokenizer, json_t *split, struct err *err)
+{
+    const char *regex =
+        json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
+    const char *behaviour = json_string_value(json_object_get(split, "behavior"));
+    if (!regex || !behaviour || strcmp(behaviour, "Isolated") != 0 ||
+        json_is_true(json_object_get(split, "invert")))
+        return refuse_pattern(err);
+    for (enum piece_pattern p = 0; p < PIECES_END; p++)
+        if (piece_regex[p] && strcmp(piece_regex[p], regex) == 0) {
+            tokenizer->pattern = p;
+            return 0;
+        }
+    return refuse_pattern(err);
+}
+
+/* [Split, ByteLevel] or [Digits, ByteLevel]. Returns the ByteLevel. */
+static int read_sequence(struct tokenizer *tokenizer, json_t *list, json_t **out_bytes,
+                         struct err *err)
+{
+    json_t *first = json_array_get(list, 0);
+    *out_bytes = json_array_get(list, 1);
+    if (json_array_size(list) != 2)
+        return refuse_pattern(err);
+    if (strcmp(type_of(first), "Split") == 0)
+        return json_is_false(json_object_get(*out_bytes, "use_regex"))
+                   ? read_split(tokenizer, first, err)
+                   : refuse_pattern(err);
+    if (strcmp(type_of(first), "Digits") != 0 ||
+        !json_is_true(json_object_get(first, "individual_digits")) ||
+        json_is_false(json_object_get(*out_bytes, "use_regex")))
+        return refuse_pattern(err);
+    tokenizer->pattern = PIECES_GPT2_DIGITS;
+    return 0;
+}
+
+static int read_cutter(struct tokenizer *tokenizer, json_t *cutter, struct err *err)
+{
+    json_t *bytes = cutter;
+    bool sequence = strcmp(type_of(cutter), "Sequence") == 0;
+    if (sequence && read_sequence(tokenizer, json_object_get(cutter, "pretokenizers"), &bytes,
+                                  err) < 0)
+        return -1;
+    if (strcmp(type_of(bytes), "ByteLevel") != 0)
+        return err_set(err, ERR_INVALID, "pre_tokenizer is %s; ByteLevel is accepted",
+                       type_of(bytes));
+    if (!json_is_false(json_object_get(bytes, "add_prefix_space")))
+        return err_set(err, ERR_INVALID, "pre_tokenizer.add_prefix_space is not false");
+    if (!sequence && json_is_false(json_object_get(bytes, "use_regex")))
+        return err_set(err, ERR_INVALID, "pre_tokenizer.use_regex is false, and nothing else cuts "
+                       "texts");
+    return 0;
+}
+
 /* Everything around the model: what we do the same way is accepted, the rest refused. */
 static int check_surroundings(struct tokenizer *tokenizer, json_t *root, struct err *err)
 {
@@ -191,15 +252,7 @@ static int check_surroundings(struct tokenizer *tokenizer, json_t *root, struct 
     if (!is_null(normalizer) && !tokenizer->compose)
         return err_set(err, ERR_INVALID, "normalizer is %s; none and NFC are accepted",
                        type_of(normalizer));
-    if (strcmp(type_of(cutter), "ByteLevel") != 0)
-        return err_set(err, ERR_INVALID, "pre_tokenizer is %s; ByteLevel is accepted",
-                       type_of(cutter));
-    if (!json_is_false(json_object_get(cutter, "add_prefix_space")))
-        return err_set(err, ERR_INVALID, "pre_tokenizer.add_prefix_space is not false");
-    if (json_is_false(json_object_get(cutter, "use_regex")))
-        return err_set(err, ERR_INVALID, "pre_tokenizer.use_regex is false; only GPT-2's pattern "
-                       "is accepted");
-    return 0;
+    return read_cutter(tokenizer, cutter, err);
 }
 
 static int check_model(json_t *model, struct err *err)
@@ -343,6 +396,22 @@ static void put_model(struct buf *out, const struct tokenizer *tokenizer)
     buf_done(&scratch);
 }
 
+/* In the form of the files that such patterns come from. */
+static void put_cutter(struct buf *out, enum piece_pattern pattern)
+{
+    const char *regex = piece_regex[pattern];
+    buf_puts(out, "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
+    if (regex) {
+        buf_puts(out, "{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
+        tokenizer_put_text(out, regex, strlen(regex));
+        buf_puts(out, "}, \"behavior\": \"Isolated\", \"invert\": false}");
+    } else {
+        buf_puts(out, "{\"type\": \"Digits\", \"individual_digits\": true}");
+    }
+    buf_printf(out, ", {\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
+                    "\"trim_offsets\": true, \"use_regex\": %s}]},\n", regex ? "false" : "true");
+}
+
 char *tokenizer_text(const struct tokenizer *tokenizer)
 {
     static const char byte_level[] =
@@ -360,6 +429,10 @@ char *tokenizer_text(const struct tokenizer *tokenizer)
     for (int i = 0; i < 3; i++) {
         static const char *const keys[] = {"pre_tokenizer", "post_processor", "decoder"};
         char value[160];
+        if (i == 0 && tokenizer->pattern != PIECES_GPT2) {
+            put_cutter(&out, tokenizer->pattern);
+            continue;
+        }
         if (i == 1 && tokenizer->pair.count > 0) {
             tokenizer_put_processor(&out, tokenizer);
             continue;

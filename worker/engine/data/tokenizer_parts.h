@@ -4,6 +4,7 @@
 
 #include "worker/engine/data/bpe.h"
 #include "worker/engine/data/charbpe.h"
+#include "worker/engine/data/pieces.h"
 #include "worker/engine/data/tokenizer.h"
 #include "worker/engine/data/unigram.h"
 #include "worker/engine/data/wordpiece.h"
@@ -61,6 +62,7 @@ struct tokenizer {
     bool added_first[256]; /* bytes that begin a text in `added` */
     bool ignore_merges; /* whole pieces are looked up first, reachable or not (Llama 3) */
     bool compose;       /* normalise to NFC first (GPT-NeoX) */
+    enum piece_pattern pattern; /* byte-level */
     uint32_t role[TOKEN_ROLES]; /* ids that the files beside it name; TOKENIZER_VOCAB_MAX: none */
     uint32_t begin_of_text, end_of_text; /* what follows from roles, frame and kind */
     struct hash identity;

@@ -53,13 +53,19 @@ uint64_t preparation_add(struct preparation *preparation, const char *id, const 
     return preparation->count++;
 }
 
-bool preparation_is_held_out(const struct run *run, const char *text, size_t length)
+/* From 0 to 1, of the seed, the text and the question. */
+static double text_unit(const struct run *run, const char *text, size_t length, uint64_t question)
 {
     struct hash hash;
     uint64_t bits;
     hash_bytes(text, length, &hash);
     memcpy(&bits, hash.bytes, sizeof bits);
-    return rng_unit_at((uint64_t)run_int(run, "seed"), bits, 0) < run_float(run, "holdout_share");
+    return rng_unit_at((uint64_t)run_int(run, "seed"), bits, question);
+}
+
+bool preparation_is_held_out(const struct run *run, const char *text, size_t length)
+{
+    return text_unit(run, text, length, 0) < run_float(run, "holdout_share");
 }
 
 static size_t part_find(const struct preparation *preparation, const char *name)
@@ -118,6 +124,32 @@ static int add_specials(struct run *run, struct preparation *preparation, struct
     return rc < 0 ? err_wrap(err, "params.special_tokens") : 0;
 }
 
+static enum piece_pattern pattern_of(const char *name)
+{
+    return strcmp(name, "cl100k") == 0   ? PIECES_LLAMA3
+           : strcmp(name, "digits") == 0 ? PIECES_GPT2_DIGITS
+                                         : PIECES_GPT2;
+}
+
+/* Of more than train_bytes each document is in with the same chance, by its text alone. Returns how
+ * many are. */
+static size_t count_words(struct run *run, const struct preparation *preparation,
+                          const struct prepared_part *train, struct word_counts *counts)
+{
+    double bytes = 0, most = (double)run_int(run, "train_bytes");
+    size_t used = 0;
+    for (size_t i = 0; i < train->count; i++)
+        bytes += (double)preparation->documents[train->indices[i]].length;
+    for (size_t i = 0; i < train->count; i++) {
+        const struct dataset_document *document = &preparation->documents[train->indices[i]];
+        if (bytes > most && text_unit(run, document->text, document->length, 1) >= most / bytes)
+            continue;
+        word_counts_add_text(counts, document->text, document->length);
+        used++;
+    }
+    return used;
+}
+
 /* Step 2: the tokenizer sees `train` only, so that `valid` stays unseen in every respect. */
 static int make_tokenizer(struct run *run, struct preparation *preparation, struct err *err)
 {
@@ -130,16 +162,15 @@ static int make_tokenizer(struct run *run, struct preparation *preparation, stru
             return -1;
         return add_specials(run, preparation, err);
     }
-    for (size_t i = 0; i < train->count; i++) {
-        const struct dataset_document *document = &preparation->documents[train->indices[i]];
-        word_counts_add_text(&counts, document->text, document->length);
-    }
+    counts.pattern = pattern_of(run_string(run, "pattern"));
+    counts.piece_max_bytes = (size_t)run_int(run, "max_piece_bytes");
+    size_t used = count_words(run, preparation, train, &counts);
     int rc = tokenizer_train(&counts, (uint32_t)run_int(run, "vocab_size"),
                              (uint64_t)run_int(run, "min_frequency"), &preparation->tokenizer, err);
     word_counts_done(&counts);
     if (rc == 0)
         run_note(run, "tokenizer with %u ids, trained on %zu documents",
-                 tokenizer_vocab_size(preparation->tokenizer), train->count);
+                 tokenizer_vocab_size(preparation->tokenizer), used);
     return rc == 0 ? add_specials(run, preparation, err) : -1;
 }
 

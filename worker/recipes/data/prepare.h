@@ -47,6 +47,13 @@ struct preparation {
      "tokenizer.json, or a folder with one, to use instead of training one"}, \
     {"vocab_size", PARAM_INT, "2048", 257, TOKENIZER_VOCAB_MAX, NULL, \
      "ids of the byte-level BPE that is trained on the part train, <|endoftext|> included"}, \
+    {"pattern", PARAM_CHOICE, "gpt2", 0, 0, "gpt2|cl100k|digits", \
+     "how its texts are cut before merging: as GPT-2 does; as Llama 3 does (numbers by three); " \
+     "gpt2 with every digit alone"}, \
+    {"max_piece_bytes", PARAM_INT, "512", 16, 65536, NULL, \
+     "longer pieces, as of texts without white space, are split when it is trained"}, \
+    {"train_bytes", PARAM_INT, "2000000000", 100000, 1e15, NULL, \
+     "it is trained on about so much: documents chosen by a hash of their text"}, \
     {"min_frequency", PARAM_INT, "2", 1, 1e12, NULL, \
      "the rarest pair of tokens that is still merged"}, \
     {"special_tokens", PARAM_LIST, "", 0, 0, NULL, \
