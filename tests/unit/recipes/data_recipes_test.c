@@ -1,6 +1,7 @@
 /* data_recipes_test.c - data/wordnet, data/glosses and data/text from spec to published dataset. */
 #include "common/base/buf.h"
 #include "tests/unit/data/inputs.h"
+#include "worker/engine/data/bpe.h"
 #include "worker/engine/data/dataset.h"
 #include "worker/recipes/job.h"
 #include "worker/recipes/run.h"
@@ -226,6 +227,96 @@ static void text_files_are_cut_and_named_by_pattern(void **state)
     folder_done(folder);
 }
 
+/* tokens[from .. to) as llm.c's data scripts write them. */
+static void write_llmc(const char *folder, const char *name, const struct token_list *tokens,
+                       size_t from, size_t to)
+{
+    struct buf bytes = {0};
+    int32_t header[256] = {20240520, 1, (int32_t)(to - from)};
+    char *path = mem_printf("%s/%s", folder, name);
+    buf_add(&bytes, header, sizeof header);
+    for (size_t i = from; i < to; i++) {
+        uint16_t id = (uint16_t)tokens->ids[i];
+        buf_add(&bytes, &id, sizeof id);
+    }
+    write_bytes(path, bytes.bytes, bytes.length);
+    buf_done(&bytes);
+    mem_free(path);
+}
+
+static char *llmc_spec(const char *folder, const char *tokenizer)
+{
+    return mem_printf("{\"kind\": \"data\", \"recipe\": \"text\", \"name\": \"t\", \"params\": "
+                      "{\"files\": [\"%s/*.bin\"], \"holdout_share\": 0, \"tokenizer\": \"%s\"}}",
+                      folder, tokenizer);
+}
+
+static const char *const told[] = {"one bird\n", "two birds,\n\nand a third", "caf\xC3\xA9 42"};
+
+/* A tokenizer in folder/tokenizer, and the documents' tokens, each behind <|endoftext|>. */
+static void make_tokens(const char *folder, struct token_list *out)
+{
+    struct word_counts counts = {0};
+    struct tokenizer *tokenizer;
+    struct err err = {0};
+    char *path = mem_printf("%s/tokenizer", folder);
+    for (size_t i = 0; i < ARRAY_COUNT(told); i++)
+        word_counts_add_text(&counts, told[i], strlen(told[i]));
+    assert_int_equal(tokenizer_train(&counts, 260, 1, &tokenizer, &err), 0);
+    assert_int_equal(file_make_folders(path, 0755, &err), 0);
+    assert_int_equal(tokenizer_write(tokenizer, path, 64, &err), 0);
+    for (size_t i = 0; i < ARRAY_COUNT(told); i++) {
+        token_list_add(out, tokenizer_end_of_text(tokenizer));
+        tokenizer_encode(tokenizer, told[i], strlen(told[i]), out);
+    }
+    tokenizer_free(tokenizer);
+    word_counts_done(&counts);
+    mem_free(path);
+}
+
+/* Cut in the middle of the second document, and of its first word: the same tokens come out. */
+static void token_files_of_llmc_become_the_documents_that_they_spell(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct token_list tokens = {0};
+    char *folder = folder_make(), *tokenizer = mem_printf("%s/tokenizer", folder);
+    char *spec = llmc_spec(folder, tokenizer), *bare = llmc_spec(folder, "");
+    const struct dataset_part *part;
+    make_tokens(folder, &tokens);
+    size_t second = 1;
+    while (tokens.ids[second] != tokens.ids[0])
+        second++;
+    write_llmc(folder, "edu_train_000001.bin", &tokens, 0, second + 2);
+    write_llmc(folder, "edu_train_000002.bin", &tokens, second + 2, tokens.count);
+    if (run_spec(folder, spec, &err) < 0)
+        fail_msg("%s", err.text);
+    struct dataset *dataset = open_dataset(folder, "t");
+    struct dataset_texts all = texts_of(dataset, "all");
+    assert_int_equal(all.count, ARRAY_COUNT(told));
+    for (size_t i = 0; i < all.count; i++)
+        assert_string_equal(all.items[i].text, told[i]);
+    assert_string_equal(strrchr(all.items[0].id, '/'), "/edu_train_000001.bin:token-1");
+    assert_int_equal(dataset_part(dataset, "all", &part, &err), 0);
+    assert_int_equal(part->token_count, tokens.count);
+    for (size_t i = 0; i < tokens.count; i++)
+        assert_int_equal(shard_token(part->shards[0], i), tokens.ids[i]);
+    assert_int_equal(run_spec(folder, bare, &err), -1);
+    assert_non_null(strstr(err.text, "edu_train_000001.bin': it is a token file of llm.c: "
+                           "params.tokenizer must name"));
+    tokens.ids[3] = 9999;
+    write_llmc(folder, "edu_train_000001.bin", &tokens, 0, second);
+    assert_int_equal(run_spec(folder, spec, &err), -1);
+    assert_non_null(strstr(err.text, "token 3 is id 9999, of a tokenizer of 260"));
+    dataset_texts_done(&all);
+    dataset_close(dataset);
+    token_list_done(&tokens);
+    mem_free(spec);
+    mem_free(bare);
+    mem_free(tokenizer);
+    folder_done(folder);
+}
+
 static void text_recipes_that_find_nothing_say_so(void **state)
 {
     (void)state;
@@ -306,6 +397,7 @@ int main(void)
         cmocka_unit_test(the_same_spec_gives_the_same_bytes),
         cmocka_unit_test(wrong_topics_are_refused_with_the_reason),
         cmocka_unit_test(text_files_are_cut_and_named_by_pattern),
+        cmocka_unit_test(token_files_of_llmc_become_the_documents_that_they_spell),
         cmocka_unit_test(text_recipes_that_find_nothing_say_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,10 +3,15 @@
  * files: patterns as the shell's, each "PATTERN" or "PART=PATTERN". Parts:
  *   all, train, valid    every document; those to train on; those held out
  *   PART, PART_holdout   the same two shares of the files a named pattern matched
- *   rest, rest_holdout   what no named pattern matched (when there are named ones) */
+ *   rest, rest_holdout   what no named pattern matched (when there are named ones)
+ *
+ * A token file of llm.c is read as the texts that its tokens spell, one document after each end of
+ * text, across the files of a pattern: for these the parameter `tokenizer` says what they are cut
+ * by. Cut again by the same one they give the same tokens, which is checked. */
 #include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "worker/engine/data/llmc.h"
 #include "worker/recipes/data/prepare.h"
 
 #include <glob.h>
@@ -23,6 +28,10 @@ struct text_recipe {
     size_t bytes_min;
     bool named; /* at least one pattern names a part */
     size_t file_count;
+    struct tokenizer *tokenizer; /* of token files; NULL until there is one */
+    struct token_list pending;   /* the document that the file before left open */
+    char *pending_id;
+    uint64_t changed;            /* documents whose texts give other tokens */
 };
 
 /* Where the files of one pattern go. */
@@ -36,6 +45,22 @@ static bool is_blank(const char *text, size_t length)
     return strspn(text, " \t\r\n\f\v") >= length;
 }
 
+/* The parts that a document is in. */
+static int join_parts(struct run *run, struct text_recipe *state, const struct origin *origin,
+                      uint64_t document, struct err *err)
+{
+    struct preparation *preparation = &state->preparation;
+    const struct dataset_document *added = &preparation->documents[document];
+    bool held_out = preparation_is_held_out(run, added->text, added->length);
+    if (preparation_join(preparation, "all", document, err) < 0 ||
+        preparation_join(preparation, held_out ? "valid" : "train", document, err) < 0)
+        return -1;
+    if (!state->named)
+        return 0;
+    return preparation_join_split(preparation, origin->part ? origin->part : "rest", held_out,
+                                  document, err);
+}
+
 static int add_document(struct run *run, struct text_recipe *state, const struct origin *origin,
                         size_t line, const char *text, size_t length, struct err *err)
 {
@@ -47,16 +72,83 @@ static int add_document(struct run *run, struct text_recipe *state, const struct
     char *id = mem_printf("%s:%zu", origin->path, line);
     uint64_t document = preparation_add(preparation, id, text, length);
     mem_free(id);
-    const struct dataset_document *added = &preparation->documents[document];
-    bool held_out = preparation_is_held_out(run, added->text, added->length);
-    if (preparation_join(preparation, "all", document, err) < 0 ||
-        preparation_join(preparation, held_out ? "valid" : "train", document, err) < 0)
-        return -1;
-    if (!state->named)
-        return 0;
-    return preparation_join_split(preparation, origin->part ? origin->part : "rest", held_out,
-                                  document, err);
+    return join_parts(run, state, origin, document, err);
 }
+
+/* ---- token files --------------------------------------------------------------------------- */
+
+static bool same_tokens(const struct token_list *a, const struct token_list *b)
+{
+    return a->count == b->count &&
+           (a->count == 0 || memcmp(a->ids, b->ids, a->count * sizeof *a->ids) == 0);
+}
+
+/* Adds the document that is open, as text. */
+static int close_document(struct run *run, struct text_recipe *state,
+                          const struct origin *origin, struct err *err)
+{
+    struct preparation *preparation = &state->preparation;
+    struct token_list again = {0};
+    struct buf text = {0};
+    int rc = 0;
+    tokenizer_decode(state->tokenizer, state->pending.ids, state->pending.count, &text);
+    if (text.length >= state->bytes_min && !is_blank(buf_text(&text), text.length)) {
+        uint64_t document =
+            preparation_add(preparation, state->pending_id, buf_text(&text), text.length);
+        const struct dataset_document *added = &preparation->documents[document];
+        tokenizer_encode(state->tokenizer, added->text, added->length, &again);
+        state->changed += !same_tokens(&again, &state->pending);
+        rc = join_parts(run, state, origin, document, err);
+    }
+    token_list_done(&again);
+    buf_done(&text);
+    state->pending.count = 0;
+    mem_free(state->pending_id);
+    state->pending_id = NULL;
+    return rc;
+}
+
+static int open_tokenizer(struct run *run, struct text_recipe *state, struct err *err)
+{
+    const char *given = run_string(run, "tokenizer");
+    if (state->tokenizer)
+        return 0;
+    if (!*given)
+        return err_set(err, ERR_INVALID, "it is a token file of llm.c: params.tokenizer must name "
+                       "the tokenizer that its tokens are of");
+    if (tokenizer_read(given, &state->tokenizer, err) < 0)
+        return -1;
+    if (tokenizer_end_of_text(state->tokenizer) == TOKENIZER_VOCAB_MAX)
+        return err_set(err, ERR_INVALID, "the tokenizer '%s' has nothing that ends texts", given);
+    return 0;
+}
+
+/* Llama 3's files have what begins texts before each document, GPT-2's what ends them. */
+static int cut_tokens(struct run *run, struct text_recipe *state, const struct origin *origin,
+                      const void *bytes, size_t length, struct err *err)
+{
+    struct llmc_tokens file;
+    if (open_tokenizer(run, state, err) < 0 || llmc_parse(bytes, length, &file, err) < 0)
+        return -1;
+    uint32_t end = tokenizer_end_of_text(state->tokenizer);
+    uint32_t begin = tokenizer_begin_of_text(state->tokenizer);
+    for (uint64_t i = 0; i < file.count; i++) {
+        uint32_t id = llmc_token(&file, i);
+        if (id >= tokenizer_vocab_size(state->tokenizer))
+            return err_set(err, ERR_PROTOCOL, "token %llu is id %u, of a tokenizer of %u",
+                           (unsigned long long)i, id, tokenizer_vocab_size(state->tokenizer));
+        if ((id == end || id == begin) && close_document(run, state, origin, err) < 0)
+            return -1;
+        if (id == end || id == begin)
+            continue;
+        if (!state->pending_id)
+            state->pending_id = mem_printf("%s:token-%llu", origin->path, (unsigned long long)i);
+        token_list_add(&state->pending, id);
+    }
+    return 0;
+}
+
+/* ---- text files ---------------------------------------------------------------------------- */
 
 /* Cuts a file into documents: whole, by lines, or by runs of non-blank lines. */
 static int cut_file(struct run *run, struct text_recipe *state, const struct origin *origin,
@@ -91,7 +183,14 @@ static int read_one(struct run *run, struct text_recipe *state, const struct ori
         return err_set(err, ERR_LIMIT, "more than %d files", FILES_MAX);
     if (file_read(origin->path, FILE_BYTES_MAX, &bytes, &length, err) < 0)
         return -1;
-    int rc = cut_file(run, state, origin, bytes, length, err);
+    int rc = 0;
+    if (llmc_is(bytes, length)) {
+        rc = cut_tokens(run, state, origin, bytes, length, err);
+        if (rc < 0)
+            err_wrap(err, "'%s'", origin->path);
+    } else {
+        rc = cut_file(run, state, origin, bytes, length, err);
+    }
     mem_free(bytes);
     return rc;
 }
@@ -111,6 +210,8 @@ static int read_pattern(struct run *run, struct text_recipe *state, const char *
         rc = err_set(err, ERR_IO, "the pattern '%s' could not be read", pattern);
     for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
         rc = read_one(run, state, &(struct origin){part, found.gl_pathv[i]}, err);
+    if (rc == 0 && state->pending.count > 0)
+        rc = close_document(run, state, &(struct origin){part, pattern}, err);
     globfree(&found);
     mem_free(part);
     return rc < 0 ? err_wrap(err, "params.files") : 0;
@@ -141,6 +242,10 @@ static int read_files(struct run *run, struct text_recipe *state, struct err *er
     if (!preparation_part(&state->preparation, "train"))
         return err_set(err, ERR_INVALID, "the %zu files hold no document to train on (of at least "
                        "%zu bytes)", state->file_count, state->bytes_min);
+    if (state->changed > 0)
+        run_note(run, "%llu documents of token files give other tokens when their texts are cut "
+                 "again: they are of another tokenizer, or no text",
+                 (unsigned long long)state->changed);
     run_note(run, "%zu documents of %zu files", state->preparation.count, state->file_count);
     return 0;
 }
@@ -170,13 +275,17 @@ static int text_step(struct run *run, void *opaque, struct err *err)
 
 static void text_close(struct run *run, void *opaque)
 {
+    struct text_recipe *state = opaque;
     (void)run;
-    preparation_done(&((struct text_recipe *)opaque)->preparation);
+    token_list_done(&state->pending);
+    mem_free(state->pending_id);
+    tokenizer_free(state->tokenizer);
+    preparation_done(&state->preparation);
 }
 
 static const struct param text_params[] = {
     {"files", PARAM_LIST, NULL, 0, 0, NULL,
-     "shell patterns of files to read, each PATTERN or PART=PATTERN"},
+     "shell patterns of files to read, each PATTERN or PART=PATTERN: texts, or llm.c's tokens"},
     {"split_by", PARAM_CHOICE, "blank_line", 0, 0, "blank_line|line|file",
      "what ends a document within a file"},
     {"min_bytes", PARAM_INT, "1", 1, 1e9, NULL, "shorter documents are left out"},
