@@ -423,7 +423,8 @@ static inline char *job_path(const struct place *place, const char *name, const 
 
 /* The shell line that starts the job; ranks get what a launcher of ours would give them. Leaks
  * are looked for with one rank only: MPI has its own. What an mpirun leaves whose rank was killed
- * goes with the place. */
+ * goes with the place; the others, which wait for that rank, are killed at once instead of after
+ * a second. */
 static inline char *job_command(const struct place *place, const struct job_run *job)
 {
     char *engine = mem_printf("'%s' run --spec '%s/%s.json' --out '%s/%s' %s%s", place->engine,
@@ -436,7 +437,8 @@ static inline char *job_command(const struct place *place, const struct job_run 
     else
         line = mem_printf("export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 TMPDIR='%s'; "
                           "exec mpirun --allow-run-as-root --oversubscribe --bind-to none "
-                          "--mca mpi_yield_when_idle 1 -n %d sh -c \"RANK="
+                          "--mca mpi_yield_when_idle 1 --mca odls_base_sigkill_timeout 0 -n %d "
+                          "sh -c \"RANK="
                           "\\$OMPI_COMM_WORLD_RANK WORLD_SIZE=\\$OMPI_COMM_WORLD_SIZE exec %s\" "
                           ">'%s/%s.log' 2>&1",
                           place->folder, job->ranks, engine, place->folder, job->name);
