@@ -14,6 +14,7 @@
 #include "worker/engine/data/dataset.h"
 #include "worker/engine/data/tokenizer_parts.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <poll.h>
@@ -239,17 +240,17 @@ struct listener {
     pthread_t thread;
     struct trace *trace;
     struct buf events, texts;
-    uint64_t kill_at;
+    uint64_t kill_at, kill_step;
 };
 
-/* The process at the other end, with SIGKILL. */
+/* The process at the other end, with SIGKILL; it may have ended by itself. */
 static inline void kill_peer(int fd)
 {
     struct ucred peer;
     socklen_t length = sizeof peer;
 
     assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length), 0);
-    assert_int_equal(kill(peer.pid, SIGKILL), 0);
+    assert_true(kill(peer.pid, SIGKILL) == 0 || errno == ESRCH);
 }
 
 /* Keeps what the line says, and answers it where it asks for an answer. */
@@ -271,6 +272,11 @@ static inline void take_line(struct listener *listener, int fd, const char *line
             snprintf(point->name, sizeof point->name, "%s", name);
             point->value = json_number_value(value);
         }
+    }
+    if (type && strcmp(type, "metric") == 0 && listener->kill_step > 0 &&
+        (uint64_t)json_integer_value(json_object_get(root, "step")) >= listener->kill_step) {
+        listener->kill_step = 0;
+        kill_peer(fd);
     }
     if (type && strcmp(type, "event") == 0) {
         buf_printf(&listener->events, "%s\n", json_string_value(json_object_get(root, "name")));
@@ -341,13 +347,14 @@ static inline void *listen_thread(void *argument)
 }
 
 static inline void listener_open(struct listener *listener, const char *path, struct trace *trace,
-                                 uint64_t kill_at)
+                                 uint64_t kill_at, uint64_t kill_step)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
     memset(listener, 0, sizeof *listener);
     listener->trace = trace;
     listener->kill_at = kill_at;
+    listener->kill_step = kill_step;
     unlink(path);
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -414,6 +421,7 @@ struct job_run {
     bool may_fail;
     uint64_t kill_at;   /* 0, or the step whose checkpoint, once told of, is the death of rank 0:
                            somewhere in a later step, or in a later save */
+    uint64_t kill_step; /* 0, or the step whose metrics are its death, in a later step */
 };
 
 static inline char *job_path(const struct place *place, const char *name, const char *rest)
@@ -484,7 +492,8 @@ static inline int run_job_in(const struct place *place, const struct job_run *jo
     OK(file_replace(spec_path, spec, strlen(spec), 0644, &fixture_err));
     setenv("ATHANOR_REPORT", socket_path, 1);
     setenv("OMP_NUM_THREADS", "1", 1);
-    listener_open(&listener, socket_path, trace ? trace : &own, job->kill_at);
+    listener_open(&listener, socket_path, trace ? trace : &own, job->kill_at,
+                  job->kill_step);
     status = spawn_line(job_command(place, job));
     listener_close(&listener);
     if (!job->may_fail && status != 0) {

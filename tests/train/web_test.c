@@ -7,6 +7,14 @@
 
 #define PROSE 60 /* documents that no rule touches */
 
+/* Every stage is run on 1, 2 and 4 ranks by one test; each by itself on three in long mode. */
+static bool long_mode(void)
+{
+    const char *mode = getenv("ATHANOR_TEST_MODE");
+
+    return mode && strcmp(mode, "long") == 0;
+}
+
 /* ---- a corpus ---------------------------------------------------------------------------- */
 
 static void put_word(struct buf *out, uint64_t number, uint64_t place)
@@ -611,7 +619,7 @@ static void pages_of_archives_are_documents_on_any_number_of_ranks(void **state)
     struct place *place = *state;
 
     write_archives(place);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 1 + long_mode(); i++) {
         char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {"
                                 "\"name\": \"clean\", \"vocab_size\": 300, "
                                 "\"documents\": [\"%s/part-*.warc\"]}",
@@ -620,7 +628,8 @@ static void pages_of_archives_are_documents_on_any_number_of_ranks(void **state)
         run_job_in(place, &job, NULL);
         mem_free(spec);
     }
-    assert_same_jobs(place, names[0], names[1]);
+    if (long_mode())
+        assert_same_jobs(place, names[0], names[1]);
     json_t *card = card_of(place, names[0]);
     assert_int_equal(filter_count(card, "kept"), ARCHIVES * PAGES);
     assert_int_equal(filter_count(card, "no_page"), ARCHIVES);
@@ -936,10 +945,9 @@ static size_t count_mixed(const struct place *place, const char *name)
     return mixed;
 }
 
-/* Texts of one topic stay; those joined of two become two documents, their masks with them. */
-static void joined_texts_become_documents_of_their_own(void **state)
+/* Texts of one topic for reference, and others that are joined of two. */
+static void write_joined(const struct place *place)
 {
-    struct place *place = *state;
     struct buf out = {0}, text = {0};
     char *alike = job_path(place, "alike", ".jsonl");
     char *joined_path = job_path(place, "joined", ".jsonl");
@@ -963,9 +971,23 @@ static void joined_texts_become_documents_of_their_own(void **state)
         put(&out, id, "web", NULL, text.bytes);
     }
     OK(file_replace(joined_path, out.bytes, out.length, 0644, &fixture_err));
+    buf_done(&out);
+    buf_done(&text);
+    mem_free(alike);
+    mem_free(joined_path);
+}
+
+/* Texts of one topic stay; those joined of two become two documents, their masks with them. */
+static void joined_texts_become_documents_of_their_own(void **state)
+{
+    struct place *place = *state;
+
+    write_joined(place);
     run_coherence(place, "coherence-1", 1);
-    run_coherence(place, "coherence-3", 3);
-    assert_same_jobs(place, "coherence-1", "coherence-3");
+    if (long_mode()) {
+        run_coherence(place, "coherence-3", 3);
+        assert_same_jobs(place, "coherence-1", "coherence-3");
+    }
     assert_int_equal(count_mixed(place, "coherence-1"), 0);
     assert_int_equal(count_texts(place, "coherence-1", "joined1:1"), 1);
     assert_int_equal(count_texts(place, "coherence-1", "me@example"), 0);
@@ -974,10 +996,6 @@ static void joined_texts_become_documents_of_their_own(void **state)
     assert_int_equal(json_integer_value(json_object_get(web, "documents")), kept + gone);
     assert_in_range(kept, 60, 130);
     json_decref(card);
-    buf_done(&out);
-    buf_done(&text);
-    mem_free(alike);
-    mem_free(joined_path);
 }
 
 /* ---- limits from the documents ----------------------------------------------------------- */
@@ -1440,6 +1458,148 @@ static void documents_of_other_sources_fall_just_beyond_their_limits(void **stat
     run_source(place, "books", 3, write_books, "\"stages\": [\"wiki\", \"title\"]");
 }
 
+/* ---- killed in every stage ---------------------------------------------------------------- */
+
+/* Texts of one paragraph, which only minhash and exact compare: six of them, half with a passage of
+ * 60 words in common, and near copies of all. */
+static void write_paragraphs(const struct place *place)
+{
+    struct buf out = {0}, text = {0};
+    char id[32], *path = job_path(place, "paragraphs", ".jsonl");
+
+    for (uint64_t i = 0; i < 12; i++) {
+        buf_clear(&text);
+        put_topics(&text, 2000 + i % 6, "aaaaaa");
+        for (size_t w = 0, at = 0; i >= 6 && at < text.length; at++)
+            if (text.bytes[at] == ' ' && ++w % 40 == 0)
+                text.bytes[at + 1] = 'b';
+        if (i % 2)
+            put_topics(&text, 3000, "aa");
+        snprintf(id, sizeof id, "l%d", (int)i);
+        put(&out, id, "books", NULL, text.bytes);
+    }
+    for (uint64_t i = 0; i < 2; i++) { /* and two of two paragraphs, one of them the same */
+        buf_clear(&text);
+        put_topics(&text, 4000 + i, "aaaa");
+        buf_putc(&text, '\n');
+        put_topics(&text, 5000, "aa");
+        put(&out, i ? "two" : "one", "books", NULL, text.bytes);
+    }
+    OK(file_replace(path, out.bytes, out.length, 0644, &fixture_err));
+    buf_done(&out);
+    buf_done(&text);
+    mem_free(path);
+}
+
+/* Limits from the documents, web archives and lines, stages of every kind. */
+static char *every_stage(const struct place *place)
+{
+    return mem_printf(
+        "\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {\"name\": \"clean\", "
+        "\"documents\": [\"%s/part-*.warc\", \"%s/joined.jsonl\", \"%s/paragraphs.jsonl\"], "
+        "\"reference\": [\"%s/alike.jsonl\"], \"vocab_size\": 300, \"block_bytes\": 16384, "
+        "\"stages\": [\"url\", \"document\", \"gopher\", \"pii\", \"perplexity\", \"coherence\", "
+        "\"paragraph\", \"minhash\", \"exact\", \"cluster\"], \"rules_mode\": \"quantile\", "
+        "\"rules_sample\": 1, \"rules_q_low\": 0.01, \"rules_q_high\": 0.99, "
+        "\"perplexity_sigma\": 6, \"cluster_k\": 4, \"cluster_keep\": [\"3=0.5\"], "
+        "\"minhash_jaccard\": 0.5, \"mix\": [\"web=1.5\"]}",
+        place->folder, place->folder, place->folder, place->folder);
+}
+
+static size_t blocks_of(const struct place *place, const char *name)
+{
+    for (size_t count = 0;; count++) {
+        char rest[64];
+        snprintf(rest, sizeof rest, "/web/block-%06zu.jsonl", count);
+        char *path = job_path(place, name, rest);
+        bool there = file_exists(path);
+        mem_free(path);
+        if (!there)
+            return count;
+    }
+}
+
+/* in = kept + the sum of what was dropped by reason, in all and for each source. */
+static void check_sums(const json_t *card)
+{
+    const json_t *web = json_object_get(card, "web"), *filter, *source;
+    json_int_t all = 0, of_sources = 0;
+    const char *name, *member;
+    size_t i;
+
+    json_array_foreach(json_object_get(web, "filters"), i, filter)
+        all += json_integer_value(json_object_get(filter, "documents"));
+    assert_int_equal(all, json_integer_value(json_object_get(web, "documents")));
+    json_object_foreach(json_object_get(web, "sources"), name, source)
+    {
+        json_int_t sum = 0, in = json_integer_value(json_object_get(source, "documents"));
+        json_t *value;
+        json_object_foreach((json_t *)source, member, value)
+            if (strcmp(member, "documents") != 0 && strcmp(member, "rate") != 0)
+                sum += json_integer_value(value);
+        assert_int_equal(sum, in);
+        of_sources += in;
+    }
+    assert_int_equal(of_sources, all);
+}
+
+/* Runs with `ranks`, is killed in the step behind `step`, goes on with `others`. False: there is no
+ * such step. */
+static bool kill_behind(const struct place *place, const char *spec, uint64_t step, int ranks,
+                        int others)
+{
+    char *name = mem_printf("killed-%d-%d-%d", (int)step, ranks, others);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks, .may_fail = true,
+                          .kill_step = step};
+    struct job_run again = {.name = name, .spec = spec, .ranks = others};
+    int status = run_job_in(place, &job, NULL);
+
+    run_job_in(place, &again, NULL);
+    assert_same_jobs(place, "every-1", name);
+    mem_free(name);
+    return status != 0;
+}
+
+static void a_kill_in_any_stage_and_any_ranks_leave_the_same_bytes(void **state)
+{
+    struct place *place = *state;
+    char *spec;
+
+    write_archives(place);
+    write_joined(place);
+    write_paragraphs(place);
+    spec = every_stage(place);
+    for (int ranks = 1; ranks <= 4; ranks *= 2) {
+        char *name = mem_printf("every-%d", ranks);
+        struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+        run_job_in(place, &job, NULL);
+        assert_same_jobs(place, "every-1", name);
+        mem_free(name);
+    }
+    json_t *card = card_of(place, "every-1");
+    check_sums(card);
+    static const char *const fired[] = {"no_page", "near_dup", "coherence", "cluster"};
+    for (size_t i = 0; i < ARRAY_COUNT(fired); i++)
+        if (filter_count(card, fired[i]) == 0)
+            fail_msg("nothing was dropped by %s", fired[i]);
+    const json_t *edits = json_object_get(json_object_get(card, "web"), "edits");
+    assert_true(json_integer_value(json_object_get(edits, "passages_cut")) > 0);
+    assert_true(json_integer_value(json_object_get(edits, "paragraphs_cut")) > 0);
+    json_decref(card);
+    /* Behind a round, all rounds, near duplicates and passages; in long mode behind every step. */
+    uint64_t blocks = blocks_of(place, "every-1");
+    if (long_mode()) {
+        for (int ranks = 1; ranks <= 4; ranks *= 2)
+            for (uint64_t step = 1; kill_behind(place, spec, step, ranks, 4 / ranks); step++)
+                ;
+    } else {
+        const uint64_t steps[] = {1 + blocks / 2, 1 + blocks, 2 + blocks, 3 + blocks};
+        for (size_t i = 0; i < ARRAY_COUNT(steps); i++)
+            kill_behind(place, spec, steps[i], 1, i == 0 ? 2 : 1);
+    }
+    mem_free(spec);
+}
+
 /* ---- languages --------------------------------------------------------------------------- */
 
 static void languages_are_told_apart_on_texts_not_learned_from(void **state)
@@ -1500,7 +1660,9 @@ int main(void)
         cmocka_unit_test(limits_are_drawn_from_the_documents_of_each_language),
         cmocka_unit_test(too_small_a_sample_is_told_and_falls_back),
         cmocka_unit_test(documents_of_other_sources_fall_just_beyond_their_limits),
+        cmocka_unit_test(a_kill_in_any_stage_and_any_ranks_leave_the_same_bytes),
         cmocka_unit_test(languages_are_told_apart_on_texts_not_learned_from),
     };
+    cmocka_set_test_filter(getenv("ATHANOR_TEST_FILTER"));
     return cmocka_run_group_tests(tests, place_open, place_close);
 }

@@ -444,6 +444,166 @@ static void a_shared_passage_of_fifty_words_is_found_and_a_shorter_one_is_not(vo
     corpus_words_done(&words);
 }
 
+/* -- a planted corpus ----------------------------------------------------------------------- */
+
+#define INTACT 1000 /* documents of five glosses */
+#define COPIES 50   /* of each kind */
+#define SHARED 20   /* documents with a passage in common */
+
+/* Of every 20 words one is another. */
+static char *change_words(const char *text, uint64_t number)
+{
+    struct buf out = {0};
+    char *copy = mem_strdup(text), *rest = copy;
+    size_t at = 0;
+
+    for (char *word; (word = strsep(&rest, " "));) {
+        if (!*word)
+            continue;
+        bool other = at % 20 == rng_at(41, number, at / 20) % 20;
+        at++;
+        buf_printf(&out, "%s%s ", word, other ? "zz" : "");
+    }
+    mem_free(copy);
+    return buf_take(&out);
+}
+
+static struct texts {
+    char *items[INTACT + 2 * COPIES + SHARED];
+    size_t count;
+} planted_texts(const struct glosses *glosses)
+{
+    struct texts texts = {.count = 0};
+    struct buf passage = {0};
+
+    for (size_t d = 0; d < INTACT; d++)
+        texts.items[texts.count++] = gloss_document(glosses, 5 * d, false);
+    for (size_t c = 0; c < COPIES; c++)
+        texts.items[texts.count++] = mem_strdup(texts.items[7 * c]);
+    for (size_t c = 0; c < COPIES; c++)
+        texts.items[texts.count++] = change_words(texts.items[7 * c + 1], c);
+    for (int i = 0; i < 60; i++)
+        buf_printf(&passage, "shared%d ", i);
+    for (size_t c = 0; c < SHARED; c++) {
+        char *own = gloss_document(glosses, 5 * (INTACT + c), false);
+        texts.items[texts.count++] = mem_printf("%s %s%s", own, passage.bytes, own);
+        mem_free(own);
+    }
+    buf_done(&passage);
+    return texts;
+}
+
+/* Whether two documents have a band in common, and what the formula says of their true sets. */
+static bool are_candidates(struct minhash *minhash, const char *a, const char *b,
+                           double *out_p)
+{
+    struct shingles one = {0}, two = {0};
+    uint64_t *left = mem_array(minhash->bands, 8), *right = mem_array(minhash->bands, 8);
+    bool same = false;
+
+    shingles_set(&one, minhash->ngram, a, strlen(a));
+    shingles_set(&two, minhash->ngram, b, strlen(b));
+    double s = shingles_jaccard(&one, &two);
+    *out_p = 1 - pow(1 - pow(s, minhash->rows), minhash->bands);
+    assert_true(minhash_keys(minhash, &one, left) && minhash_keys(minhash, &two, right));
+    for (unsigned k = 0; k < minhash->bands; k++)
+        same = same || left[k] == right[k];
+    shingles_done(&one);
+    shingles_done(&two);
+    mem_free(left);
+    mem_free(right);
+    return same;
+}
+
+/* Words in a window of `least` that occurs elsewhere: by comparing windows, those of the same first
+ * words side by side. */
+static const struct corpus_words *sorted_words;
+static size_t sorted_least;
+
+static int compare_windows(const void *a, const void *b)
+{
+    const uint64_t *x = sorted_words->word + *(const size_t *)a;
+    const uint64_t *y = sorted_words->word + *(const size_t *)b;
+
+    for (size_t i = 0; i < sorted_least; i++)
+        if (x[i] != y[i])
+            return x[i] < y[i] ? -1 : 1;
+    return 0;
+}
+
+static bool *mark_repeated(const struct corpus_words *words, size_t least)
+{
+    bool *marked = mem_array(words->count + 1, sizeof *marked);
+    size_t *windows = mem_array(words->count + 1, sizeof *windows), count = 0;
+
+    for (size_t t = 0; t < words->text_count; t++)
+        for (size_t w = words->start[t]; w + least <= words->start[t + 1]; w++)
+            windows[count++] = w;
+    sorted_words = words;
+    sorted_least = least;
+    qsort(windows, count, sizeof *windows, compare_windows);
+    for (size_t i = 1; i < count; i++)
+        if (compare_windows(&windows[i - 1], &windows[i]) == 0) {
+            memset(marked + windows[i - 1], true, least);
+            memset(marked + windows[i], true, least);
+        }
+    mem_free(windows);
+    return marked;
+}
+
+/* Card data-yi-pipeline, acceptance 2: all exact copies, near copies as often as the formula says
+ * of their Jaccard similarity, every shared passage, and nothing that is shorter than 50 words. */
+static void planted_copies_and_passages_are_found_in_a_corpus_of_glosses(void **state)
+{
+    struct glosses glosses = {0};
+    struct corpus_words words = {0};
+    struct word_ranges found = {0};
+    struct minhash minhash;
+    struct err err;
+    size_t near = 0, covered = 0;
+    double expected = 0, variance = 0, p;
+
+    (void)state;
+    need_wordnet();
+    read_glosses(&glosses);
+    struct texts texts = planted_texts(&glosses);
+    assert_int_equal(minhash_init(&minhash, 14, 8, 5, 1337, &err), 0);
+    for (size_t c = 0; c < COPIES; c++) {
+        assert_true(are_candidates(&minhash, texts.items[7 * c], texts.items[INTACT + c], &p));
+        near += are_candidates(&minhash, texts.items[7 * c + 1],
+                               texts.items[INTACT + COPIES + c], &p);
+        expected += p;
+        variance += p * (1 - p);
+    }
+    print_message("near copies: %zu found, %.1f expected, standard deviation %.1f\n", near,
+                  expected, sqrt(variance));
+    assert_true(fabs((double)near - expected) <= 3 * sqrt(variance));
+    for (size_t t = 0; t < texts.count; t++)
+        corpus_words_add(&words, texts.items[t], strlen(texts.items[t]));
+    repeats_find(&words, 50, false, 0, 1, &found);
+    word_ranges_merge(&found);
+    bool *marked = mark_repeated(&words, 50);
+    for (size_t i = 0; i < found.count; i++) {
+        const struct word_range *range = &found.items[i];
+        assert_true(range->end - range->begin >= 50);
+        covered += range->text >= INTACT + 2 * COPIES && range->end - range->begin >= 60;
+        for (uint64_t w = range->begin; w < range->end; w++) {
+            assert_true(marked[words.start[range->text] + w]);
+            marked[words.start[range->text] + w] = false;
+        }
+    }
+    for (size_t w = 0; w < words.count; w++)
+        assert_false(marked[w]); /* all that there are were found */
+    assert_int_equal(covered, SHARED);
+    mem_free(marked);
+    mem_free(found.items);
+    minhash_done(&minhash);
+    corpus_words_done(&words);
+    for (size_t t = 0; t < texts.count; t++)
+        mem_free(texts.items[t]);
+    glosses_done(&glosses);
+}
+
 /* -- documents ------------------------------------------------------------------------------ */
 
 struct heard {
@@ -596,6 +756,7 @@ int main(void)
         cmocka_unit_test(shingles_are_sets_of_words_in_a_row),
         cmocka_unit_test(passages_equal_the_quadratic_definition),
         cmocka_unit_test(a_shared_passage_of_fifty_words_is_found_and_a_shorter_one_is_not),
+        cmocka_unit_test(planted_copies_and_passages_are_found_in_a_corpus_of_glosses),
         cmocka_unit_test(blocks_of_any_size_hold_the_same_numbered_lines),
         cmocka_unit_test(gzip_is_read_and_damaged_gzip_refused),
         cmocka_unit_test(strings_of_json_and_fields_of_csv_are_all_found),
