@@ -25,6 +25,7 @@ static const struct {
     {"distillation/logit_kd", DATA ", " MODEL("teacher", "clm"), "", NULL},
     {"distillation/seq_kd", DATA ", " MODEL("teacher", "clm"), "\"max_new_tokens\": 2, ", NULL},
     {"distillation/gkd", DATA ", " MODEL("teacher", "clm"), "\"max_new_tokens\": 2, ", NULL},
+    {"distillation/minillm", DATA ", " MODEL("teacher", "clm"), "\"max_new_tokens\": 2, ", NULL},
     {"distillation/hidden_kd", DATA ", " MODEL("teacher", "mlm"), "", NULL},
     {"unlearning/grad_ascent", OTHER("forget") ", " MODEL("model", "clm"), "", NULL},
     {"unlearning/grad_diff",
