@@ -1,6 +1,6 @@
 /* web_dedup_test.c - what data/dolma and data/yi remove as copies, at the sizes that the methods'
  * papers state: near paragraphs against the formula, WordNet's glosses by number, planted eval
- * sets, and what filtering is for. Long ones only with ATHANOR_TEST_MODE=long. */
+ * sets. Long ones only with ATHANOR_TEST_MODE=long. */
 #include "tests/train/web_fixture.h"
 
 #include <fcntl.h>
@@ -318,6 +318,221 @@ static void passages_in_paragraphs_that_were_cut_are_no_first_copies(void **stat
     buf_done(&passage);
 }
 
+/* ---- WordNet's glosses ------------------------------------------------------------------- */
+
+struct glosses {
+    char **items;
+    size_t count, capacity;
+};
+
+/* What follows " | " on each line of the four files, without the spaces at its ends. */
+static void read_glosses(struct glosses *glosses)
+{
+    static const char *const files[] = {"noun", "verb", "adj", "adv"};
+
+    for (size_t f = 0; f < ARRAY_COUNT(files); f++) {
+        char *path = mem_printf("/usr/share/wordnet/data.%s", files[f]), *bytes;
+        size_t length;
+        if (file_read(path, 1 << 28, &bytes, &length, &fixture_err) < 0) {
+            mem_free(path);
+            print_message("[  SKIP  ] needs the package wordnet-base\n");
+            skip();
+        }
+        for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));) {
+            char *gloss = line[0] != ' ' ? strstr(line, " | ") : NULL;
+            if (!gloss)
+                continue;
+            gloss += 3 + strspn(gloss + 3, " ");
+            size_t end = strlen(gloss);
+            while (end && gloss[end - 1] == ' ')
+                end--;
+            VEC_RESERVE(glosses->items, glosses->count, glosses->capacity);
+            glosses->items[glosses->count++] = mem_strndup(gloss, end);
+        }
+        mem_free(bytes);
+        mem_free(path);
+    }
+}
+
+static void glosses_done(struct glosses *glosses)
+{
+    for (size_t i = 0; i < glosses->count; i++)
+        mem_free(glosses->items[i]);
+    mem_free(glosses->items);
+}
+
+static void need_long_mode(void)
+{
+    if (long_mode())
+        return;
+    print_message("[  SKIP  ] needs ATHANOR_TEST_MODE=long\n");
+    skip();
+}
+
+static json_int_t run_glosses(const struct place *place, const char *name, int ranks,
+                              const char *order, const char *more)
+{
+    struct buf documents = {0};
+
+    for (const char *o = order; *o; o++)
+        buf_printf(&documents, "%s\"%s/shard-%c.jsonl\"", o > order ? ", " : "", place->folder,
+                   *o);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {\"name\": "
+                            "\"clean\", \"documents\": [%s], \"stages\": [\"document\"], "
+                            "\"vocab_size\": 257, \"block_bytes\": 500000%s}",
+                            documents.bytes, more);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+    run_job_in(place, &job, NULL);
+    json_t *card = card_of(place, name);
+    json_int_t kept = filter_count(card, "kept");
+    assert_int_equal(kept + filter_count(card, "document_dup"), 117659);
+    json_decref(card);
+    mem_free(spec);
+    buf_done(&documents);
+    return kept;
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Of the texts that a job kept, sorted. */
+static struct hash hash_kept(const struct place *place, const char *job)
+{
+    json_t *lines = kept_lines(place, job), *line;
+    size_t count = json_array_size(lines), i;
+    const char **texts = mem_array(count + 1, sizeof *texts);
+    struct hash_stream stream;
+    struct hash hash;
+
+    json_array_foreach(lines, i, line)
+        texts[i] = json_string_value(json_object_get(line, "text"));
+    qsort(texts, count, sizeof *texts, compare_texts);
+    hash_start(&stream);
+    for (i = 0; i < count; i++)
+        hash_add(&stream, texts[i], strlen(texts[i]) + 1);
+    hash_end(&stream, &hash);
+    mem_free(texts);
+    json_decref(lines);
+    return hash;
+}
+
+/* Card data-dolma, acceptance 2: 117,033 of 117,659, whoever looks and in whatever order. */
+static void glosses_lose_their_copies_on_any_ranks_and_in_any_order(void **state)
+{
+    struct place *place = *state;
+    struct glosses glosses = {0};
+    struct buf out[4] = {{0}};
+    char id[32], name[32];
+
+    need_long_mode();
+    read_glosses(&glosses);
+    assert_int_equal(glosses.count, 117659);
+    for (size_t i = 0; i < glosses.count; i++) {
+        snprintf(id, sizeof id, "g%zu", i);
+        put(&out[i / 30000], id, "wordnet", NULL, glosses.items[i]);
+    }
+    for (int f = 0; f < 4; f++) {
+        snprintf(name, sizeof name, "/shard-%d.jsonl", f);
+        write_lines(place, name, &out[f]);
+        buf_done(&out[f]);
+    }
+    glosses_done(&glosses);
+    assert_int_equal(run_glosses(place, "glosses-1", 1, "0123", ""), 117033);
+    struct hash expected = hash_kept(place, "glosses-1");
+    for (int ranks = 2; ranks <= 4; ranks += 2) {
+        snprintf(name, sizeof name, "glosses-%d", ranks);
+        assert_int_equal(run_glosses(place, name, ranks, "0123", ""), 117033);
+        assert_same_jobs(place, "glosses-1", name);
+        snprintf(name, sizeof name, "turned-%d", ranks);
+        assert_int_equal(run_glosses(place, name, ranks, ranks == 2 ? "3210" : "2031", ""),
+                         117033);
+        struct hash hash = hash_kept(place, name);
+        assert_true(hash_equal(&hash, &expected));
+    }
+    /* 0.12 mistakes are expected; 5 or more have probability 2e-7. */
+    json_int_t kept = run_glosses(place, "glosses-bloom", 2, "0123",
+                                  ", \"dedup\": \"bloom\", \"bloom_n\": 117659");
+    assert_in_range(kept, 117033 - 4, 117033);
+}
+
+/* ---- eval sets --------------------------------------------------------------------------- */
+
+#define EVAL    500
+#define PLANTED 20
+#define TEXTS   600 /* of five glosses, one a line */
+
+static size_t words_in(const char *text)
+{
+    size_t words = 0;
+
+    for (const char *c = text; *c; c++)
+        words += *c != ' ' && (c == text || c[-1] == ' ');
+    return words;
+}
+
+/* Card data-dolma, acceptance 4: of 500 eval glosses 20 are planted; exactly the documents that
+ * hold one, by comparing all lines with all, are dropped. */
+static void planted_eval_glosses_drop_exactly_the_documents_that_hold_them(void **state)
+{
+    struct place *place = *state;
+    struct glosses glosses = {0};
+    struct buf eval = {0}, out = {0}, text = {0};
+    const char *set[EVAL];
+    bool expected[TEXTS] = {false};
+    size_t count = 0, next, hits = 0, i;
+    struct hash before, after;
+    json_t *line;
+    char id[32];
+
+    read_glosses(&glosses);
+    for (next = 0; count < EVAL; next += 7)
+        if (words_in(glosses.items[next]) > 13) {
+            set[count++] = glosses.items[next];
+            put(&eval, "q", "eval", NULL, glosses.items[next]);
+        }
+    for (size_t d = 0; d < TEXTS; d++) {
+        buf_clear(&text);
+        for (size_t g = 0; g < 5; g++) {
+            const char *gloss = glosses.items[next + 23 * (5 * d + g)];
+            if (g == 2 && d % (TEXTS / PLANTED) == 11)
+                gloss = set[d * EVAL / TEXTS];
+            buf_printf(&text, "%s\n", gloss);
+            for (size_t e = 0; e < EVAL; e++)
+                expected[d] = expected[d] || strcmp(gloss, set[e]) == 0;
+        }
+        hits += expected[d];
+        snprintf(id, sizeof id, "%zu", d);
+        put(&out, id, "wordnet", NULL, text.bytes);
+    }
+    assert_in_range(hits, PLANTED, PLANTED + 5); /* some glosses are in WordNet twice */
+    write_lines(place, "/eval.jsonl", &eval);
+    write_lines(place, "/train.jsonl", &out);
+    char *path = job_path(place, "eval", ".jsonl");
+    OK(hash_file(path, &before, &fixture_err));
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"dolma\", \"params\": {\"name\": "
+                            "\"clean\", \"documents\": [\"%s/train.jsonl\"], \"stages\": "
+                            "[\"decontaminate\"], \"decontaminate\": [\"%s\"], "
+                            "\"decon_max_removal\": 0.1, \"vocab_size\": 257}", place->folder,
+                            path);
+    struct job_run job = {.name = "decontaminated", .spec = spec};
+    run_job_in(place, &job, NULL);
+    json_t *lines = block_lines(place, "decontaminated");
+    assert_int_equal(json_array_size(lines), TEXTS);
+    json_array_foreach(lines, i, line)
+        assert_int_equal(is_in(line, "verdict", "decontaminated"), expected[i]);
+    OK(hash_file(path, &after, &fixture_err));
+    assert_true(hash_equal(&before, &after)); /* what is looked for is only read */
+    json_decref(lines);
+    mem_free(path);
+    mem_free(spec);
+    buf_done(&eval);
+    buf_done(&out);
+    buf_done(&text);
+    glosses_done(&glosses);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +540,8 @@ int main(void)
         cmocka_unit_test(near_paragraphs_are_the_same_on_any_number_of_ranks_and_after_a_kill),
         cmocka_unit_test(a_second_run_finds_no_near_paragraph),
         cmocka_unit_test(passages_in_paragraphs_that_were_cut_are_no_first_copies),
+        cmocka_unit_test(planted_eval_glosses_drop_exactly_the_documents_that_hold_them),
+        cmocka_unit_test(glosses_lose_their_copies_on_any_ranks_and_in_any_order),
     };
     return cmocka_run_group_tests(tests, place_open, place_close);
 }

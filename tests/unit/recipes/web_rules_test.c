@@ -353,6 +353,94 @@ static void a_limit_itself_passes_and_what_is_beyond_it_does_not(void **state)
         }
 }
 
+/* Lines of a table beside this file, as an array. */
+static json_t *read_table(const char *name)
+{
+    char *path = mem_printf("tests/unit/recipes/%s", name), *bytes;
+    json_t *all = json_array();
+    size_t length;
+    struct err err;
+
+    if (file_read(path, INPUT_BYTES_MAX, &bytes, &length, &err) < 0)
+        fail_msg("%s", err.text);
+    for (char *rest = bytes, *line; (line = strsep(&rest, "\n"));)
+        if (*line)
+            assert_int_equal(json_array_append_new(all, json_loads(line, 0, NULL)), 0);
+    mem_free(bytes);
+    mem_free(path);
+    return all;
+}
+
+static const char *text_of(const json_t *row, const char *name)
+{
+    const char *text = json_string_value(json_object_get(row, name));
+
+    assert_non_null(text);
+    return text;
+}
+
+static enum gopher_measure measure_of(const char *name)
+{
+    enum gopher_measure m = 0;
+
+    while (m < GOPHER_END && strcmp(gopher_name(m), name) != 0)
+        m++;
+    return m;
+}
+
+/* A document of the table: "text" `times` times and then "end". */
+static void check_limit(const json_t *row, enum gopher_variant variant, enum gopher_measure m)
+{
+    json_int_t times = json_integer_value(json_object_get(row, "times"));
+    const char *verdict = text_of(row, "verdict");
+    char *text = repeat(times ? (size_t)times : 1, text_of(row, "text"),
+                        times ? text_of(row, "end") : "");
+    struct view view = {0};
+    struct gopher_limits all, alone;
+    double value[GOPHER_END];
+
+    view_set(&view, text, strlen(text));
+    gopher_measure(&view, variant, value);
+    assert_true(fabs(value[m] - json_number_value(json_object_get(row, "value"))) < 1e-6);
+    gopher_limits_init(&all, variant);
+    for (enum gopher_measure o = 0; o < GOPHER_END; o++) {
+        alone.low[o] = o == m ? all.low[o] : -INFINITY;
+        alone.high[o] = o == m ? all.high[o] : INFINITY;
+    }
+    assert_int_equal(gopher_judge(&alone, value) == m,
+                     json_is_true(json_object_get(row, "drops")));
+    assert_int_equal(gopher_judge(&all, value), measure_of(verdict));
+    view_done(&view);
+    mem_free(text);
+}
+
+/* 124 documents just below, at and above each limit of both variants, with the measure as the
+ * published definition has it and two verdicts: whether this rule alone drops the document, and the
+ * first one to break of all ("kept": none). */
+static void documents_at_every_limit_have_the_stated_measures_and_verdicts(void **state)
+{
+    unsigned passes[2][GOPHER_END] = {0}, drops[2][GOPHER_END] = {0};
+    json_t *table = read_table("web_limits.jsonl"), *row;
+    size_t i;
+
+    (void)state;
+    assert_int_equal(json_array_size(table), 124);
+    json_array_foreach(table, i, row) {
+        bool datatrove = strcmp(text_of(row, "variant"), "datatrove") == 0;
+        enum gopher_measure m = measure_of(text_of(row, "measure"));
+        assert_true(m < GOPHER_END);
+        check_limit(row, datatrove ? GOPHER_DATATROVE : GOPHER_DOLMA, m);
+        (*(json_is_true(json_object_get(row, "drops")) ? &drops : &passes))[datatrove][m]++;
+    }
+    for (size_t c = 0; c < ARRAY_COUNT(card); c++)
+        for (int v = 0; v < 2; v++) {
+            bool limited = card[c].low[v] >= 0 || card[c].high[v] >= 0;
+            assert_int_equal(passes[v][card[c].measure] > 0, limited);
+            assert_int_equal(drops[v][card[c].measure] > 0, limited);
+        }
+    json_decref(table);
+}
+
 /* -- personal data -------------------------------------------------------------------------- */
 
 static char *masked(const char *text)
@@ -414,6 +502,25 @@ static void personal_data_is_masked_as_the_table_says(void **state)
         mem_free(once);
         mem_free(twice);
     }
+}
+
+/* 201 lines of which a person knows what they are, by kind. */
+static void two_hundred_lines_are_masked_as_people_expect(void **state)
+{
+    json_t *table = read_table("web_pii.jsonl"), *row;
+    size_t i;
+
+    (void)state;
+    assert_int_equal(json_array_size(table), 201);
+    json_array_foreach(table, i, row) {
+        char *once = masked(text_of(row, "text")), *twice = masked(once);
+        if (strcmp(once, text_of(row, "expected")) != 0)
+            fail_msg("%s: '%s' became '%s'", text_of(row, "kind"), text_of(row, "text"), once);
+        assert_string_equal(twice, once);
+        mem_free(once);
+        mem_free(twice);
+    }
+    json_decref(table);
 }
 
 static void too_many_question_marks_keep_a_text_from_being_searched(void **state)
@@ -522,7 +629,9 @@ int main(void)
         cmocka_unit_test(every_rule_agrees_with_the_oracle_on_built_texts),
         cmocka_unit_test(every_rule_agrees_with_the_oracle_on_real_pages),
         cmocka_unit_test(a_limit_itself_passes_and_what_is_beyond_it_does_not),
+        cmocka_unit_test(documents_at_every_limit_have_the_stated_measures_and_verdicts),
         cmocka_unit_test(personal_data_is_masked_as_the_table_says),
+        cmocka_unit_test(two_hundred_lines_are_masked_as_people_expect),
         cmocka_unit_test(too_many_question_marks_keep_a_text_from_being_searched),
         cmocka_unit_test(repetitions_of_every_period_are_counted),
         cmocka_unit_test(edits_equal_the_slow_way_on_random_spans),
