@@ -1,6 +1,6 @@
 /* web_dedup_test.c - what data/dolma and data/yi remove as copies, at the sizes that the methods'
  * papers state: near paragraphs against the formula, WordNet's glosses by number, planted eval
- * sets. Long ones only with ATHANOR_TEST_MODE=long. */
+ * sets, and what filtering is for. Long ones only with ATHANOR_TEST_MODE=long. */
 #include "tests/train/web_fixture.h"
 
 #include <fcntl.h>
@@ -533,6 +533,132 @@ static void planted_eval_glosses_drop_exactly_the_documents_that_hold_them(void 
     glosses_done(&glosses);
 }
 
+/* ---- what it is for ---------------------------------------------------------------------- */
+
+#define CLEAN_TEXTS 3000 /* of five glosses; as many are the reference, and 300 are held out */
+
+static void put_gloss_text(const struct glosses *glosses, size_t number, bool shuffled,
+                           struct buf *out)
+{
+    char *words[1024];
+    struct buf whole = {0};
+    size_t count = 0;
+
+    for (size_t g = 0; g < 5; g++)
+        buf_printf(&whole, "%s%s.", g ? " " : "",
+                   glosses->items[(5 * number + g) * 7919 % glosses->count]);
+    for (char *rest = whole.bytes, *word; (word = strsep(&rest, " ")) && count < 1024;)
+        if (*word)
+            words[count++] = word;
+    for (size_t i = count; i > 1 && shuffled; i--) {
+        size_t k = rng_at(91, number, i) % i;
+        char *held = words[i - 1];
+        words[i - 1] = words[k];
+        words[k] = held;
+    }
+    buf_clear(out);
+    for (size_t i = 0; i < count; i++)
+        buf_printf(out, "%s%s", i ? " " : "", words[i]);
+    buf_done(&whole);
+}
+
+static void write_texts(const struct place *place, const char *name, size_t from, size_t to,
+                        bool polluted)
+{
+    struct glosses glosses = {0};
+    struct buf out = {0}, text = {0};
+    char id[32];
+
+    read_glosses(&glosses);
+    for (size_t i = from; i < to; i++) {
+        put_gloss_text(&glosses, i, false, &text);
+        snprintf(id, sizeof id, "t%zu", i);
+        put(&out, id, "wordnet", NULL, text.bytes);
+        /* For ten texts three that are shuffled, and for a hundred one thirty times more. */
+        if (polluted && i % 10 < 3) {
+            put_gloss_text(&glosses, i, true, &text);
+            snprintf(id, sizeof id, "s%zu", i);
+            put(&out, id, "wordnet", NULL, text.bytes);
+        }
+        for (int copy = 0; polluted && i % 100 == 55 && copy < 30; copy++) {
+            snprintf(id, sizeof id, "c%zu-%d", i, copy);
+            put(&out, id, "wordnet", NULL, text.bytes);
+        }
+    }
+    write_lines(place, name, &out);
+    buf_done(&out);
+    buf_done(&text);
+    glosses_done(&glosses);
+}
+
+static void make_set(const struct place *place, const char *name, const char *documents,
+                     const char *more)
+{
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {\"name\": "
+                            "\"clean\", \"documents\": [\"%s/%s\"], \"holdout_share\": 0, %s}",
+                            place->folder, documents, more);
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+static double held_out_loss(const struct place *place, const char *set, int seed)
+{
+    char *name = mem_printf("lm-%s-%d", set, seed), *at = mem_strdup(place->folder);
+    struct trace trace = {0};
+    char *spec = mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {"
+                            "\"data\": {\"path\": \"%s/%s/datasets/clean\", \"part\": "
+                            "\"train\"}, \"valid\": "
+                            "{\"path\": \"%s/held/datasets/clean\", \"part\": \"train\"}}, "
+                            "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 48, "
+                            "\"heads\": 4, \"context\": 64, \"batch\": 16, \"steps\": 600, "
+                            "\"warmup\": 40, \"learning_rate\": 1e-3, \"eval_every\": 0, "
+                            "\"seed\": %d}", at, set, at, seed);
+    struct job_run job = {.name = name, .spec = spec};
+    double loss = NAN;
+
+    run_job_in(place, &job, &trace);
+    for (size_t i = 0; i < trace.count; i++)
+        if (strcmp(trace.points[i].name, "val_loss") == 0)
+            loss = trace.points[i].value;
+    trace_done(&trace);
+    mem_free(spec);
+    mem_free(name);
+    mem_free(at);
+    return loss;
+}
+
+/* Card data-dolma, acceptance 7: of texts polluted by 30 % of shuffled and 30 % of repeated ones
+ * the same small model learns less in as many steps than of what filtering leaves, each time. */
+static void filtered_texts_teach_more_than_polluted_ones(void **state)
+{
+    struct place *place = *state;
+
+    need_long_mode();
+    write_texts(place, "/texts.jsonl", 0, CLEAN_TEXTS, true);
+    write_texts(place, "/reference.jsonl", CLEAN_TEXTS, 2 * CLEAN_TEXTS, false);
+    write_texts(place, "/held.jsonl", 2 * CLEAN_TEXTS, 2 * CLEAN_TEXTS + 300, false);
+    make_set(place, "held", "held.jsonl", "\"stages\": [], \"vocab_size\": 2048");
+    char *same = mem_printf("\"tokenizer\": \"%s/held/datasets/clean\", \"stages\": ",
+                            place->folder);
+    char *filter = mem_printf("%s[\"document\", \"perplexity\", \"minhash\"], \"reference\": "
+                              "[\"%s/reference.jsonl\"]", same, place->folder);
+    char *none = mem_printf("%s[]", same);
+    make_set(place, "polluted", "texts.jsonl", none);
+    make_set(place, "filtered", "texts.jsonl", filter);
+    for (int seed = 0; seed < 3; seed++) {
+        double polluted = held_out_loss(place, "polluted", seed);
+        double filtered = held_out_loss(place, "filtered", seed);
+        print_message("seed %d: held-out loss %.4f polluted, %.4f filtered\n", seed, polluted,
+                      filtered);
+        assert_true(filtered < polluted);
+    }
+    mem_free(same);
+    mem_free(filter);
+    mem_free(none);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -542,6 +668,7 @@ int main(void)
         cmocka_unit_test(passages_in_paragraphs_that_were_cut_are_no_first_copies),
         cmocka_unit_test(planted_eval_glosses_drop_exactly_the_documents_that_hold_them),
         cmocka_unit_test(glosses_lose_their_copies_on_any_ranks_and_in_any_order),
+        cmocka_unit_test(filtered_texts_teach_more_than_polluted_ones),
     };
     return cmocka_run_group_tests(tests, place_open, place_close);
 }
