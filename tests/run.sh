@@ -27,6 +27,10 @@ while [ $# -gt 0 ]; do
 done
 
 jobs=$(nproc)
+# What takes longest begins first: what begins last should be short.
+longest=(t1500-shepherd t2150-hosts t2600-chaos t2000-kill t2500-failover t2820-rounds t2900-distillation
+    t2160-outage t2100-gangs t2800-being t1000-command-jobs t5000-sweep t4200-quotas t2810-copies
+    t2820-secrets t2600-ledger)
 passed=0 failed=0 skipped=0 failures=()
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/athanor-tests-XXXXXX")
 chmod 755 "$scratch" # the private database runs as another account
@@ -76,17 +80,37 @@ run_ctest() {
     [ "$bad" -eq 0 ] || { failures+=("ctest $dir"); cp "$log" "$root/$build/ctest-failures.log"; }
 }
 
+# one_bats FILE LOG: a file of tests, with what it says about them in one piece.
+one_bats() {
+    local began=$SECONDS said
+    bats --tap "$1" >"$2" 2>&1 || true
+    said=$(grep -E '^(not ok|#|ok .*# skip)' "$2" || true)
+    printf '%4d s  %s%s\n' $((SECONDS - began)) "$(basename "$1")" "${said:+$'\n'}$said"
+}
+export -f one_bats
+
+# Each file has clusters of its own and mostly waits for them: as many at once as there are cores.
 run_bats() { # DIR FILE...
-    local dir=$1 log=$scratch/bats.log; shift
+    local dir=$1 logs=$scratch/bats file name planned ok bad skip; shift
+    local -A files=()
     [ $# -gt 0 ] || return 0
-    ATHANOR_BUILD=$root/$dir bats --tap "$@" >"$log" 2>&1 || true
-    grep -E '^(not ok|#|ok .*# skip|1\.\.)' "$log" || true
-    local ok bad skip
-    ok=$(grep -cE '^ok ' "$log" || true) bad=$(grep -cE '^not ok ' "$log" || true)
-    skip=$(grep -cE '^ok .*# skip' "$log" || true)
-    passed=$((passed + ok - skip)) failed=$((failed + bad)) skipped=$((skipped + skip))
-    [ "$ok" -gt 0 ] || { failed=$((failed + 1)); failures+=("bats $dir ran nothing"); }
-    [ "$bad" -eq 0 ] || failures+=("bats $dir")
+    rm -rf "$logs"; mkdir "$logs"
+    for file in "$@"; do files[$(basename "$file" .bats)]=$file; done
+    for name in "${longest[@]}" $(printf '%s\n' "${!files[@]}" | sort); do
+        [ -n "${files[$name]:-}" ] || continue
+        printf '%s\0%s\0' "${files[$name]}" "$logs/$name"
+        unset "files[$name]"
+    done | ATHANOR_BUILD=$root/$dir xargs -0 -n 2 -P "$jobs" bash -c 'one_bats "$@"' bash || true
+    for file in "$@"; do
+        name=$(basename "$file" .bats)
+        ok=$(grep -cE '^ok ' "$logs/$name" || true) bad=$(grep -cE '^not ok ' "$logs/$name" || true)
+        skip=$(grep -cE '^ok .*# skip' "$logs/$name" || true)
+        planned=$(sed -n 's/^1\.\.//p' "$logs/$name" 2>/dev/null || true)
+        passed=$((passed + ok - skip)) failed=$((failed + bad)) skipped=$((skipped + skip))
+        [ "$bad" -eq 0 ] || failures+=("bats $dir $name")
+        [ "$bad" -gt 0 ] || [ "$ok" -eq "${planned:-0}" ] && [ "${planned:-0}" -gt 0 ] ||
+            { failed=$((failed + 1)); failures+=("bats $dir $name: ran $ok of ${planned:-no} tests"); }
+    done
 }
 
 leftovers() { # what a test must not leave behind; compared before and after
@@ -116,7 +140,8 @@ else
     say "system tests"
     run_bats "$build" tests/system/*.bats tests/regress/*.bats
     say "build with ASan and UBSan"
-    configure_and_build "$build/asan" -DATHANOR_ASAN=ON -DATHANOR_CUDA=OFF
+    configure_and_build "$build/asan" -DATHANOR_ASAN=ON -DATHANOR_CUDA=OFF \
+        -DATHANOR_SUITES='^(unit|golden|fuzz|store)'
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
     export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
     say "unit, golden and store tests under ASan and UBSan"

@@ -8,6 +8,7 @@ setup() {
     home=$(mktemp -d /tmp/shepherd-test-XXXXXX)
     mkdir "$home/a" "$home/job" "$home/tmp"
     running=
+    attempt=$((41000000000 + $$)) # nobody else's, in /dev/shm
 }
 
 teardown() {
@@ -18,7 +19,7 @@ teardown() {
 # plan RANKS COMMAND-JSON [MEMBERS]: writes start.json.
 plan() {
     cat >"$home/a/start.json" <<X
-{"format": 1, "attempt_id": 41, "attempt": 2, "job_id": 7, "job_name": "tested", "ranks": $1,
+{"format": 1, "attempt_id": $attempt, "attempt": 2, "job_id": 7, "job_name": "tested", "ranks": $1,
  "job_dir": "$home/job", "tmp": "$home/tmp"${3:+, $3},
  "spec": {"athanor": 1, "kind": "command", "command": $2, "env": {"GIVEN": "yes"}}}
 X
@@ -50,7 +51,7 @@ nothing_is_left() {
     [ -z "$(ls "$home/tmp")" ] || { ls "$home/tmp"; return 1; }
     [ ! -e "$home/a/run" ]
     [ ! -e "$home/a/control" ]
-    [ -z "$(find /dev/shm -maxdepth 1 -name 'athanor-41-*' -user "$(id -un)")" ]
+    [ -z "$(find /dev/shm -maxdepth 1 -name "athanor-$attempt-*" -user "$(id -un)")" ]
     ! grep -lsz "ATHANOR_RUN_DIR=$home/a/run" /proc/[0-9]*/environ
 }
 
