@@ -98,6 +98,7 @@ run_bats() { # DIR FILE...
     for file in "$@"; do files[$(basename "$file" .bats)]=$file; done
     for name in "${longest[@]}" $(printf '%s\n' "${!files[@]}" | sort); do
         [ -n "${files[$name]:-}" ] || continue
+        : >"$logs/$name"
         printf '%s\0%s\0' "${files[$name]}" "$logs/$name"
         unset "files[$name]"
     done | ATHANOR_BUILD=$root/$dir xargs -0 -n 2 -P "$jobs" bash -c 'one_bats "$@"' bash || true
