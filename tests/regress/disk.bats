@@ -118,6 +118,6 @@ kept_away_by() { athanor workers --json | jq '.[0].kept_away' | grep -F "$1"; }
     echo "$output"
     [ "$status" -eq 0 ]
     [[ $output != *killed* ]]
-    [ ! -d "/proc/$shepherd" ]
+    until_true 10 test ! -d "/proc/$shepherd" # reaped a moment later
     [ -z "$(pgrep -f "$ATHANOR_HOME/")" ]
 }

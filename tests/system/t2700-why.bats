@@ -102,5 +102,5 @@ END
     run athanor submit project.yaml
     [[ $status = 4 && $output == "project.yaml:3:12: jobs.a.project: there is no project 'nosuch'"* ]]
     run athanor submit project.yaml --set defaults.project=other
-    [[ $status = 4 && $output == "jobs.a.project: there is no project 'other'"* ]]
+    [[ $status = 4 && $output == "--set defaults.project=other: jobs.a.project: there is no project 'other'"* ]]
 }
