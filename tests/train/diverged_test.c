@@ -42,6 +42,7 @@ static const struct sound sounds[] = {
 
 struct victim {
     const char *model, *spec;
+    const char *steep; /* what it says of the steep loss; NULL: the first gradient is infinite */
 };
 
 #define UNLEARNS(recipe) \
@@ -66,6 +67,9 @@ static const struct victim victims[] = {
                      "\"loss\": \"fkl\", ")},
     {"gpt2", DISTILS("gkd", "gpt2", TOYS("train"),
                      "\"separator\": \":\", \"lambda\": 0, \"loss\": \"fkl\", ")},
+    {"gpt2", DISTILS("minillm", "gpt2", TOYS("train"),
+                     "\"separator\": \":\", \"max_new_tokens\": 4, "),
+     "the gradient is not finite after update 1: its norm is nan"}, /* rewards are clipped */
     {"gpt2", UNLEARNS("grad_ascent")},
     {"gpt2", UNLEARNS("grad_diff")},
     {"gpt2", UNLEARNS("npo")},
@@ -202,7 +206,9 @@ static void check_victim(const struct place *place, const struct victim *victim,
         assert_said(&trace, "is not finite at step 1: nan", victim->spec);
     } else {
         assert_said(&trace, "step 1: ", victim->spec);
-        assert_said(&trace, "the gradient is not finite after update 0: its norm is inf",
+        assert_said(&trace,
+                    victim->steep ? victim->steep
+                                  : "the gradient is not finite after update 0: its norm is inf",
                     victim->spec);
         assert_null(strstr(trace.texts, "is not finite at step")); /* no metric */
     }
