@@ -5,6 +5,7 @@
  * config.json and model.safetensors, computes the same and compares. Where Debian's python3-torch
  * is absent the test is skipped. Then transformers_check.py loads the same files in Hugging Face's
  * library, or says why not. ATHANOR_TEST_PYTHON names another interpreter. */
+#include "common/base/file.h"
 #include "tests/unit/engine/small_models.h"
 
 #include "worker/engine/encoder.h"
@@ -264,29 +265,10 @@ static int run_script(const char *script, const char *root)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static void remove_cases(const char *root)
-{
-    static const char *const files[] = {"config.json", "model.safetensors", "numbers.safetensors",
-                                        "gradients.safetensors"};
-
-    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
-        char *folder = mem_printf("%s/%s", root, cases[i].name);
-
-        for (size_t k = 0; k < ARRAY_COUNT(files); k++) {
-            char *path = mem_printf("%s/%s", folder, files[k]);
-
-            unlink(path);
-            mem_free(path);
-        }
-        rmdir(folder);
-        mem_free(folder);
-    }
-    rmdir(root);
-}
-
 static void every_architecture_equals_an_independent_pytorch_program(void **state)
 {
     char root[] = "/tmp/athanor-torch-XXXXXX";
+    struct err err;
     int rc, library;
 
     (void)state;
@@ -295,7 +277,7 @@ static void every_architecture_equals_an_independent_pytorch_program(void **stat
         write_case(&cases[i], root);
     rc = run_script("tests/models/reference.py", root);
     library = run_script("tests/models/transformers_check.py", root);
-    remove_cases(root);
+    assert_int_equal(file_remove_tree(root, &err), 0);
     assert_true(library == 0 || library == 77);
     if (rc == 77) {
         print_message("skipped: no PyTorch (deploy/packages.sh test installs python3-torch)\n");
