@@ -280,6 +280,27 @@ static void the_files_beside_a_model_are_written(void **state)
     folder_done(folder);
 }
 
+/* As a T5 has it: generation_config.json pads with number 0, which is the byte 0 here. */
+static void a_number_that_is_text_is_no_pad_token(void **state)
+{
+    (void)state;
+    static const char padded[] = "{\"pad_token_id\": 0}";
+    struct err err = {0};
+    struct tokenizer *tokenizer = trained(), *beside, *back;
+    char *folder = folder_make(), *path = mem_printf("%s/generation_config.json", folder);
+    assert_int_equal(tokenizer_write(tokenizer, folder, 128, &err), 0);
+    assert_int_equal(file_replace(path, padded, strlen(padded), 0644, &err), 0);
+    assert_int_equal(tokenizer_read(folder, &beside, &err), 0);
+    assert_int_equal(tokenizer_write(beside, folder, 128, &err), 0);
+    assert_int_equal(tokenizer_read(folder, &back, &err), 0);
+    assert_true(hash_equal(tokenizer_identity(tokenizer), tokenizer_identity(back)));
+    tokenizer_free(back);
+    tokenizer_free(beside);
+    tokenizer_free(tokenizer);
+    mem_free(path);
+    folder_done(folder);
+}
+
 /* Trained with each pattern, written, and read back the same; numbers show which it is. */
 static void other_patterns_are_trained_with_written_and_read(void **state)
 {
@@ -388,6 +409,7 @@ int main(void)
         cmocka_unit_test(special_tokens_count_only_where_asked_for),
         cmocka_unit_test(extensions_are_recognised_and_listed_beside_a_model),
         cmocka_unit_test(the_files_beside_a_model_are_written),
+        cmocka_unit_test(a_number_that_is_text_is_no_pad_token),
         cmocka_unit_test(special_tokens_come_behind_and_texts_stay_as_they_were),
         cmocka_unit_test(other_kinds_of_tokenizer_are_refused_by_name),
         cmocka_unit_test(a_vocabulary_size_out_of_range_is_refused),

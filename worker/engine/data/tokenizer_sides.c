@@ -80,6 +80,14 @@ int64_t tokenizer_sides_id(const struct tokenizer_sides *sides, enum token_role 
     return -1;
 }
 
+/* Whether a number of a model's files may say what the token is for. A byte is no pad token:
+ * T5s pad, and begin their answers, with number 0, be it text like any other. */
+static bool may_be(const struct tokenizer *tokenizer, enum token_role role, int64_t id)
+{
+    return id >= 0 && id < (int64_t)tokenizer->vocab_size && tokenizer->tokens[id].bytes &&
+           (role != ROLE_PAD || tokenizer->tokens[id].added || tokenizer->tokens[id].length > 1);
+}
+
 void tokenizer_take_sides(struct tokenizer *tokenizer, const struct tokenizer_sides *sides)
 {
     for (enum token_role role = 0; role < TOKEN_ROLES; role++) {
@@ -87,7 +95,7 @@ void tokenizer_take_sides(struct tokenizer *tokenizer, const struct tokenizer_si
         int64_t id = tokenizer_sides_id(sides, role);
         uint32_t known = text ? tokenizer_find(tokenizer, text, strlen(text))
                               : TOKENIZER_VOCAB_MAX;
-        if (!text && id >= 0 && id < (int64_t)tokenizer->vocab_size && tokenizer->tokens[id].bytes)
+        if (!text && may_be(tokenizer, role, id))
             known = (uint32_t)id;
         if (known < TOKENIZER_VOCAB_MAX)
             tokenizer->role[role] = known;
