@@ -229,8 +229,11 @@ static void a_pair_gives_the_ids_of_its_definition_and_so_does_what_is_written(v
 static void published_vocabularies_too(void **state)
 {
     (void)state;
-    char *vocab = input_path("tokenizers/gpt2/gpt2_vocab.json");
-    char *merges = input_path("tokenizers/gpt2/gpt2_merges.txt"), *folder = folder_make();
+    char *given[] = {input_path("tokenizers/gpt2/gpt2_vocab.json"),
+                     input_path("tokenizers/gpt2/gpt2_merges.txt")};
+    char *vocab = realpath(given[0], NULL), *merges = realpath(given[1], NULL); /* may be relative */
+    char *folder = folder_make();
+    assert_true(vocab && merges);
     char *here[] = {mem_printf("%s/vocab.json", folder), mem_printf("%s/merges.txt", folder)};
     assert_int_equal(symlink(vocab, here[0]), 0);
     assert_int_equal(symlink(merges, here[1]), 0);
@@ -238,8 +241,10 @@ static void published_vocabularies_too(void **state)
     folder_done(folder);
     mem_free(here[0]);
     mem_free(here[1]);
-    mem_free(vocab);
-    mem_free(merges);
+    free(vocab);
+    free(merges);
+    mem_free(given[0]);
+    mem_free(given[1]);
 }
 
 /* model.vocab, model.merges and added_tokens of a tokenizer.json as the files that came before. */
