@@ -231,7 +231,8 @@ static void published_vocabularies_too(void **state)
     (void)state;
     char *given[] = {input_path("tokenizers/gpt2/gpt2_vocab.json"),
                      input_path("tokenizers/gpt2/gpt2_merges.txt")};
-    char *vocab = realpath(given[0], NULL), *merges = realpath(given[1], NULL); /* may be relative */
+    char *vocab = realpath(given[0], NULL); /* may be relative */
+    char *merges = realpath(given[1], NULL);
     char *folder = folder_make();
     assert_true(vocab && merges);
     char *here[] = {mem_printf("%s/vocab.json", folder), mem_printf("%s/merges.txt", folder)};
