@@ -208,12 +208,29 @@ static void acknowledge(struct core *core, const struct event_reports *event, ui
     ack->seq = seq;
 }
 
+/* What the node does not have any more would be waited for for ever. */
+static uint64_t lost_pass(struct core *core, const struct part *part,
+                          const struct msg_report *message, uint64_t seq)
+{
+    if (message->lost_until <= seq || message->reports_count == 0 ||
+        message->reports[0].seq - 1 != message->lost_until)
+        return seq;
+    part_history(core, part, "reports_lost",
+                 arena_printf(step_arena(core),
+                              "%llu reports from %llu on: the job removed its attempt's folder",
+                              (unsigned long long)(message->lost_until - seq),
+                              (unsigned long long)seq + 1));
+    return message->lost_until;
+}
+
 /* What follows the end of a part is acknowledged no more than what was taken. */
 static void stream_take(struct core *core, struct part *part, const struct event_reports *event)
 {
     const struct msg_report *message = event->reports;
     uint64_t seq = part->seq, log_bytes = part->log_bytes;
     bool live = !part->ended;
+    if (live)
+        part->seq = seq = lost_pass(core, part, message, seq);
     for (size_t i = 0; live && i < message->reports_count; i++) {
         const struct rec_report *report = &message->reports[i];
         if (report->seq <= seq)

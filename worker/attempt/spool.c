@@ -46,6 +46,12 @@ bool spool_is_segment(const char *name)
     return segment_parse(name, &first);
 }
 
+static bool is_unlinked(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && info.st_nlink == 0;
+}
+
 /* First sequences of all segments, ascending (mem_free). */
 static int segments_list(const char *folder, uint64_t **out, size_t *out_count, struct err *err)
 {
@@ -292,17 +298,11 @@ void spool_close(struct spool_writer *spool)
 
 /* A job can remove our folder. What comes then goes to a new segment of a new folder: an end that
  * nobody can read would leave the job running for ever. */
-static bool segment_is_gone(const struct spool_writer *spool)
-{
-    struct stat info;
-    return fstat(spool->fd, &info) == 0 && info.st_nlink == 0;
-}
-
 int spool_flush(struct spool_writer *spool, struct err *err)
 {
     if (spool->backlog.length == 0)
         return 0;
-    if ((spool->fd < 0 || spool->segment_bytes >= SPOOL_SEGMENT_BYTES || segment_is_gone(spool)) &&
+    if ((spool->fd < 0 || spool->segment_bytes >= SPOOL_SEGMENT_BYTES || is_unlinked(spool->fd)) &&
         segment_open(spool, spool->backlog_first, O_CREAT, err) < 0)
         return -1;
     if (file_write_all(spool->fd, spool->backlog.bytes, spool->backlog.length, err) < 0) {
@@ -367,6 +367,7 @@ static int reader_segment(struct spool_reader *reader, uint64_t first, struct er
         close(reader->fd);
     reader->fd = fd;
     reader->offset = reader->newest_seq = 0;
+    reader->is_last_look = false;
     return 0;
 }
 
@@ -409,17 +410,33 @@ void spool_reader_close(struct spool_reader *reader)
     memset(reader, 0, sizeof *reader);
 }
 
-/* Returns 1 when the stream goes on in a segment named after the next sequence. */
+/* The folder was removed under the reader. Once a new one has segments nothing more comes to the
+ * old: what is in it now is read, then the stream goes on in the new one, with a gap if need be. */
+static int reader_leave(struct spool_reader *reader, struct err *err)
+{
+    uint64_t *segments;
+    size_t count;
+    struct err missing; /* nobody has made it again yet */
+    if (segments_list(reader->folder, &segments, &count, &missing) < 0)
+        return 0;
+    mem_free(segments);
+    if (count == 0)
+        return 0;
+    if (reader->is_last_look)
+        return reader_seek(reader, err) < 0 ? -1 : 1;
+    reader->is_last_look = true;
+    return 1;
+}
+
+/* Returns 1 when the stream goes on, as in a segment named after the next sequence. */
 static int reader_advance(struct spool_reader *reader, struct err *err)
 {
-    if (reader->offset == 0)
-        return 0;
     char *path = segment_path(reader->folder, reader->next_seq);
-    bool there = file_exists(path);
+    bool there = reader->offset > 0 && file_exists(path);
     mem_free(path);
-    if (!there)
-        return 0;
-    return reader_segment(reader, reader->next_seq, err) < 0 ? -1 : 1;
+    if (there)
+        return reader_segment(reader, reader->next_seq, err) < 0 ? -1 : 1;
+    return is_unlinked(reader->fd) ? reader_leave(reader, err) : 0;
 }
 
 /* Reads the record at the reader's offset into `record` (malloc'ed by the caller). */

@@ -56,13 +56,15 @@ struct spool_reader {
     uint64_t offset;   /* of the next record */
     uint64_t next_seq; /* of the next report to give out */
     uint64_t newest_offset, newest_seq; /* of the record given last; newest_seq 0: none */
+    bool is_last_look; /* the segment was removed, and is left when it holds nothing more */
 };
 
 /* Starts behind sequence `after`, or at the oldest segment when that is newer. */
 int spool_reader_open(const char *folder, uint64_t after, struct spool_reader *out,
                       struct err *err) WARN_UNUSED;
 void spool_reader_close(struct spool_reader *reader);
-/* The next record's reports, in `arena`. Returns 1, or 0 when no whole record is there, or -1:
+/* The next record's reports, in `arena`; numbers are missing before them when the folder was
+ * removed in the meantime and made again. Returns 1, or 0 when no whole record is there, or -1:
  * ERR_IO; ERR_PROTOCOL when a record checks but does not decode or has the wrong sequence. */
 int spool_read(struct spool_reader *reader, struct arena *arena, struct rec_report **out,
                size_t *out_count, struct err *err) WARN_UNUSED;

@@ -103,6 +103,7 @@ struct attempt {
     int spool_watch;              /* inotify; -1: none */
     uint64_t acked;               /* sequence */
     uint64_t sent;                /* newest sequence sent in this session */
+    uint64_t lost_until;          /* up to here numbers are missing; 0: none are */
     uint64_t window[PUMP_WINDOW]; /* last sequence of each unacknowledged message, oldest first */
     size_t window_count;
     uint64_t sent_ms, dropped_ms;

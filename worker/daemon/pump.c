@@ -25,6 +25,16 @@ static size_t report_bytes(const struct rec_report *report)
            strlen(report->meta);
 }
 
+/* The reader passed over what a removed folder held: those numbers will never come. Said again in
+ * each session until what follows them is acknowledged. */
+static uint64_t lost_until(struct attempt *attempt, const struct batch *batch)
+{
+    uint64_t first = batch->reports[0].seq;
+    if (first > attempt->sent + 1)
+        attempt->lost_until = first - 1;
+    return attempt->lost_until + 1 == first ? attempt->lost_until : 0;
+}
+
 /* Sends the batch and empties it. Returns whether it left. */
 static bool batch_send(struct attempt *attempt, struct batch *batch)
 {
@@ -32,6 +42,7 @@ static bool batch_send(struct attempt *attempt, struct batch *batch)
     struct err err = {0};
     message.u.report = (struct msg_report){.attempt_id = attempt->attempt_id,
                                            .node = attempt->node,
+                                           .lost_until = lost_until(attempt, batch),
                                            .reports = batch->reports,
                                            .reports_count = batch->count};
     uint64_t last = batch->reports[batch->count - 1].seq;
@@ -57,6 +68,7 @@ static void batch_add(struct batch *batch, const struct rec_report *report)
 static bool batch_has_room(const struct batch *batch, const struct rec_report *report)
 {
     return batch->count < REPORT_ITEMS_MAX &&
+           (!batch->count || batch->reports[batch->count - 1].seq + 1 == report->seq) &&
            batch->bytes + report_bytes(report) <= REPORT_BYTES_MAX;
 }
 
@@ -104,8 +116,8 @@ static void reader_back(struct attempt *attempt)
     spool_reader_close(&attempt->reader);
     if (spool_reader_open(attempt->folder, attempt->sent, &attempt->reader, &err) < 0)
         spool_damaged(attempt, &err);
-    else /* segments before it are gone when everything in them was acknowledged once */
-        attempt->sent = attempt->reader.next_seq - 1;
+    else if (attempt->reader.next_seq > attempt->sent + 1) /* acknowledged once, or lost */
+        attempt->sent = attempt->lost_until = attempt->reader.next_seq - 1;
 }
 
 void pump_attempt(struct attempt *attempt)

@@ -482,6 +482,33 @@ static void an_empty_report_is_acknowledged_and_changes_nothing(void **state)
     assert_int_equal(answer(f, MSG_REPORT_ACK)->u.report_ack.seq, 0);
 }
 
+/* Otherwise a job that removed its attempt's folder would run for ever. */
+static void a_stream_goes_on_behind_reports_that_its_node_has_lost(void **state)
+{
+    struct fixture *f = *state;
+    start_a_job(f);
+    struct rec_report end = a_report(5, REPORT_FINISHED);
+    end.cause = "success";
+    end.meta = "{}";
+    struct msg_report message = {.attempt_id = 1, .reports = &end, .reports_count = 1};
+    struct event event = {.kind = EVENT_REPORTS, .reports = {.peer = 9, .reports = &message}};
+    step(f, event);
+    assert_int_equal(answer(f, MSG_REPORT_ACK)->u.report_ack.seq, 0); /* a gap: not taken */
+    message.lost_until = 3; /* not the one before the first: no reason for this gap */
+    step(f, event);
+    assert_int_equal(answer(f, MSG_REPORT_ACK)->u.report_ack.seq, 0);
+    message.lost_until = 4;
+    step(f, event);
+    assert_int_equal(answer(f, MSG_REPORT_ACK)->u.report_ack.seq, 5);
+    bool told = false, ended = false;
+    for (size_t i = 0; i < memory_db_count(f->db, ROW_TABLE_job_event); i++) {
+        const struct row_job_event *row = memory_db_row(f->db, ROW_TABLE_job_event, i);
+        told |= strstr(row->detail, "4 reports from 1 on") != NULL;
+        ended |= strcmp(row->name, "ended") == 0 && strstr(row->detail, "SUCCEEDED");
+    }
+    assert_true(told && ended);
+}
+
 static void an_unknown_action_is_refused_with_those_there_are(void **state)
 {
     struct fixture *f = *state;
@@ -522,6 +549,7 @@ int main(void)
         TEST(nonsense_in_a_stream_does_not_stop_it),
         TEST(a_report_of_a_node_that_the_attempt_has_not_is_fenced),
         TEST(an_empty_report_is_acknowledged_and_changes_nothing),
+        TEST(a_stream_goes_on_behind_reports_that_its_node_has_lost),
         TEST(an_unknown_action_is_refused_with_those_there_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

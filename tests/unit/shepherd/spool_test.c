@@ -357,6 +357,34 @@ static void a_removed_folder_is_made_again_and_the_numbers_go_on(void **state)
     spool_close(&spool);
 }
 
+/* A removed folder takes segments with it that the reader has not opened yet, and the file that it
+ * is in. */
+static void a_reader_leaves_a_removed_folder_when_it_has_read_what_it_can(void **state)
+{
+    struct spool_writer spool = open_writer();
+    struct spool_reader reader;
+    struct err err = {0};
+    size_t count;
+    (void)state;
+    write_metrics(&spool, 2);
+    assert_int_equal(spool_reader_open(folder, 0, &reader, &err), 0);
+    assert_int_equal(read_all(&reader, &count), 2);
+    write_metrics(&spool, 3); /* read although its name is gone */
+    spool.segment_bytes = SPOOL_SEGMENT_BYTES;
+    write_metrics(&spool, 4); /* a segment that nobody has opened */
+    assert_int_equal(file_remove_tree(folder, &err), 0);
+    assert_int_equal(read_all(&reader, &count), 5);
+    assert_int_equal(count, 3);
+    assert_int_equal(read_all(&reader, &count), 0); /* there is no folder yet */
+    write_metrics(&spool, 1);
+    assert_int_equal(read_all(&reader, &count), 10);
+    assert_int_equal(count, 1);
+    write_metrics(&spool, 1);
+    assert_int_equal(read_all(&reader, &count), 11);
+    spool_reader_close(&reader);
+    spool_close(&spool);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -373,6 +401,7 @@ int main(void)
         TEST(numbers_that_were_acknowledged_are_never_used_again),
         TEST(the_last_report_is_found_by_kind),
         TEST(a_removed_folder_is_made_again_and_the_numbers_go_on),
+        TEST(a_reader_leaves_a_removed_folder_when_it_has_read_what_it_can),
         TEST(what_the_disk_refuses_waits_in_memory_and_is_written_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
