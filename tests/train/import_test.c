@@ -106,6 +106,42 @@ static void an_imported_model_knows_what_it_was_trained_on(void **state)
     mem_free(model);
 }
 
+static int write_pairs(const struct place *place, const char *name, const char *params)
+{
+    char *teacher = checkpoint_of(place, "writer", 1);
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": "
+                            "{\"teacher\": {\"ref\": \"job:writer\", \"path\": \"%s\"}}, "
+                            "\"params\": {\"samples\": 6, \"max_contexts\": 6, \"max_tokens\": 48, "
+                            "\"context_sentences\": 2, \"separator\": \"none\", "
+                            "\"min_yield\": 0%s}", teacher, params);
+    struct job_run job = {.name = name, .spec = spec, .may_fail = true};
+    int status = run_job_in(place, &job, NULL);
+
+    mem_free(spec);
+    mem_free(teacher);
+    return status;
+}
+
+/* A model that others trained is a teacher like one of ours: it writes contexts and sentences. This
+ * one's tokenizer has no newline of one token, which its own information as the critic asks. */
+static void an_imported_model_is_a_teacher_of_pairs(void **state)
+{
+    const struct place *place = *state;
+    char *model = input_path(FOLDER "stories260K.bin");
+    char *tokenizer = input_path(FOLDER "tok512.bin");
+    char *made = job_path(place, "told", "/datasets/told/pairs.jsonl");
+
+    assert_int_equal(import(place, "writer", model, tokenizer, false), 0);
+    assert_int_equal(write_pairs(place, "told", ", \"critic\": \"oracle\", \"tau\": -100"), 0);
+    assert_true(file_exists(made));
+    assert_int_not_equal(write_pairs(place, "judged", ""), 0);
+    assert_log_says(place, "judged", "bad_input: input 'teacher' (job:writer): the critic's "
+                                     "tokenizer cuts a newline into 2 tokens");
+    mem_free(made);
+    mem_free(tokenizer);
+    mem_free(model);
+}
+
 static void a_cut_or_wrong_file_ends_the_job_and_leaves_nothing(void **state)
 {
     const struct place *place = *state;
@@ -133,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_imported_model_knows_what_it_was_trained_on),
+        cmocka_unit_test(an_imported_model_is_a_teacher_of_pairs),
         cmocka_unit_test(a_cut_or_wrong_file_ends_the_job_and_leaves_nothing),
     };
 

@@ -204,6 +204,71 @@ static void a_pair_is_framed_as_its_tokenizer_file_says(void **state)
     mem_free(mixed);
 }
 
+/* ---- lm_mi ------------------------------------------------------------------------------ */
+
+static struct model *small_model(struct device *device, const struct tokenizer *tokenizer)
+{
+    struct model_config config = {.family = MODEL_LLAMA, .context = 48, .width = 32, .layers = 2,
+                                  .heads = 4, .tied = true, .init_std = 0.3,
+                                  .vocab_size = tokenizer_vocab_size(tokenizer)};
+    struct model *model = NULL;
+
+    OK(model_config_complete(&config, &err));
+    OK(model_new(device, &config, 7, &model, &err));
+    return model;
+}
+
+static struct critic_pair turned(struct critic_pair pair)
+{
+    return (struct critic_pair){pair.y, pair.x};
+}
+
+/* In a context the reverse of pairs finds each sentence's own probability known; what is put in its
+ * place shows that it is not computed again. */
+static void a_sentence_by_itself_is_read_once_a_context(void **state)
+{
+    struct device *device = cpu();
+    struct word_counts counts = {0};
+    struct tokenizer *tokenizer;
+    struct critic *critic;
+    struct critic_pair back[ARRAY_COUNT(pairs)];
+    double apart[2][ARRAY_COUNT(pairs)], scores[ARRAY_COUNT(pairs)];
+
+    (void)state;
+    word_counts_add_text(&counts, vocabulary, strlen(vocabulary));
+    OK(tokenizer_train(&counts, 270, 2, &tokenizer, &err));
+    word_counts_done(&counts);
+    struct model *model = small_model(device, tokenizer);
+    OK(critic_lm_mi(model, tokenizer, &critic, &err));
+    for (size_t i = 0; i < ARRAY_COUNT(pairs); i++)
+        back[i] = turned(pairs[i]);
+    OK(critic_score(critic, pairs, ARRAY_COUNT(pairs), apart[0], &err));
+    OK(critic_score(critic, back, ARRAY_COUNT(pairs), apart[1], &err));
+    critic_context_begin(critic);
+    OK(critic_score(critic, pairs, ARRAY_COUNT(pairs), scores, &err));
+    assert_memory_equal(scores, apart[0], sizeof scores);
+    size_t known = critic->alone.count;
+    assert_true(known > 4 && known < ARRAY_COUNT(pairs)); /* some y are said twice */
+    OK(critic_score(critic, back, ARRAY_COUNT(pairs), scores, &err));
+    for (size_t i = 0; i < ARRAY_COUNT(pairs); i++) /* packed beside other texts */
+        assert_true(fabs(scores[i] - apart[1][i]) < 1e-5);
+    assert_true(critic->alone.count > known);
+    for (size_t e = 0; e < critic->alone.count; e++)
+        memcpy(&critic->alone.entries[e].value, &(double){0}, sizeof(double));
+    OK(critic_score(critic, pairs, ARRAY_COUNT(pairs), scores, &err));
+    for (size_t i = 0; i < ARRAY_COUNT(pairs); i++)
+        assert_true(scores[i] < 0); /* -log p(y | x) a token, nothing beside it */
+    critic_context_end(critic);
+    assert_int_equal(critic->alone.count, 0);
+    OK(critic_score(critic, pairs, ARRAY_COUNT(pairs), scores, &err));
+    assert_memory_equal(scores, apart[0], sizeof scores);
+    assert_int_equal(critic->alone.count, 0);
+    critic_free(critic);
+    model_free(model);
+    tokenizer_free(tokenizer);
+    device_close(device);
+}
+
 /* ---- embed ------------------------------------------------------------------------------ */
 
 static void a_cosine_has_no_direction_and_a_sentence_is_encoded_once(void **state)
@@ -295,6 +360,44 @@ static void a_table_of_token_vectors_gives_the_recorded_vectors(void **state)
         embedder_close(embedder);
         folder_done(folder);
     }
+    buf_done(&text);
+}
+
+/* The recorded vector of a file. */
+static void recorded_vector(const char *file, double out[2])
+{
+    size_t length;
+    char *bytes = input_read(file, &length);
+    json_t *root = json_loadb(bytes, length, 0, NULL), *row = json_array_get(root, 0);
+
+    for (size_t i = 0; i < 2; i++)
+        out[i] = json_real_value(json_array_get(row, i));
+    json_decref(root);
+    mem_free(bytes);
+}
+
+static void the_critic_scores_recorded_texts_by_the_cosine_of_their_recorded_vectors(void **state)
+{
+    double a[2], b[2], score[2];
+    struct buf text = {0};
+    struct critic *critic;
+
+    (void)state;
+    mem_free(input_path("models/model2vec-test/tokenizer.json"));
+    for (int i = 0; i < 1000; i++)
+        buf_puts(&text, i ? " hello" : "hello");
+    recorded_vector("models/model2vec-test/embeddings_short.json", a);
+    recorded_vector("models/model2vec-test/embeddings_long.json", b);
+    double cosine = (a[0] * b[0] + a[1] * b[1]) / (hypot(a[0], a[1]) * hypot(b[0], b[1]));
+    struct critic_pair both[] = {{"hello world", buf_text(&text)},
+                                 {buf_text(&text), "hello world"}};
+    char *folder = table_folder("float32");
+    OK(critic_embed(folder, NULL, &critic, &err));
+    OK(critic_score(critic, both, 2, score, &err));
+    assert_true(cosine < 0.999999); /* of two texts that the vectors tell apart */
+    assert_true(fabs(score[0] - cosine) < 1e-6 && score[0] == score[1]);
+    critic_free(critic);
+    folder_done(folder);
     buf_done(&text);
 }
 
@@ -609,8 +712,10 @@ int main(void)
         cmocka_unit_test(which_class_is_entailment_is_read_from_the_configuration),
         cmocka_unit_test(pairs_that_are_too_long_lose_ends_of_the_longer_text_and_are_counted),
         cmocka_unit_test(a_pair_is_framed_as_its_tokenizer_file_says),
+        cmocka_unit_test(a_sentence_by_itself_is_read_once_a_context),
         cmocka_unit_test(a_cosine_has_no_direction_and_a_sentence_is_encoded_once),
         cmocka_unit_test(a_table_of_token_vectors_gives_the_recorded_vectors),
+        cmocka_unit_test(the_critic_scores_recorded_texts_by_the_cosine_of_their_recorded_vectors),
         cmocka_unit_test(a_table_of_bytes_is_read_as_signed_numbers),
         cmocka_unit_test(scores_of_an_installed_encoder_are_those_of_its_makers),
         cmocka_unit_test(unlike_pairs_are_dropped_before_the_critic_is_asked),

@@ -1,5 +1,6 @@
 /* overlap_test.c - the vectors of card eval-general (items E1, E12), and the bit-parallel
- * subsequence against the table it stands for (card distillation-impossible, gate 7). */
+ * subsequence and its ROUGE-L against the table they stand for (card distillation-impossible,
+ * gate 7). */
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "worker/recipes/text/overlap.h"
@@ -111,7 +112,19 @@ static void draw(struct rng *rng, struct words *out)
     }
 }
 
-static void the_common_subsequence_is_that_of_the_table_on_10000_random_pairs(void **state)
+/* ROUGE-L as Lin 2004 has it, beta 1: a common subsequence's share of each side. */
+static void assert_rouge(const struct overlap *got, const struct words *a, const struct words *b)
+{
+    double common = (double)lcs_by_table(a, b), p = a->count ? common / (double)a->count : 0;
+    double r = b->count ? common / (double)b->count : 0;
+
+    assert_true(got->precision == p && got->recall == r);
+    assert_near(got->f, p + r > 0 ? 2 * p * r / (p + r) : 0, 1e-15);
+    if (common > 0) /* the same by another way: Dice's coefficient */
+        assert_near(got->f, 2 * common / (double)(a->count + b->count), 1e-15);
+}
+
+static void subsequence_and_rouge_l_are_those_of_the_table_on_10000_random_pairs(void **state)
 {
     struct words a = {0}, b = {0};
     struct lcs_pattern pattern;
@@ -124,6 +137,8 @@ static void the_common_subsequence_is_that_of_the_table_on_10000_random_pairs(vo
         draw(&rng, &b);
         lcs_pattern_init(&a, &pattern);
         assert_int_equal(lcs_length(&pattern, &b), lcs_by_table(&a, &b));
+        struct overlap got = rouge_l(&pattern, &b);
+        assert_rouge(&got, &a, &b);
         lcs_pattern_done(&pattern);
     }
     words_done(&a);
@@ -216,7 +231,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bleu_gives_the_values_of_sacrebleu),
         cmocka_unit_test(rouge_l_gives_the_values_of_the_card),
-        cmocka_unit_test(the_common_subsequence_is_that_of_the_table_on_10000_random_pairs),
+        cmocka_unit_test(subsequence_and_rouge_l_are_those_of_the_table_on_10000_random_pairs),
         cmocka_unit_test(distinct_n_gives_the_values_of_the_card),
         cmocka_unit_test(copies_have_a_self_bleu_of_100_and_copying_the_source_does_not_pay),
         cmocka_unit_test(rouge_n_clips_repeated_words),

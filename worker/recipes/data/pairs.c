@@ -21,7 +21,7 @@ static int step(struct run *run, void *state, struct err *err)
 
     if (run->step == 0) {
         run->pace.apart = true; /* blocks are made by whoever is free */
-        return pairs_calibrate(pairs, err);
+        return pairs_check_source(pairs, err) < 0 ? -1 : pairs_calibrate(pairs, err);
     }
     return run->step + 1 == run->step_count ? pairs_build(pairs, err) : pairs_work(pairs, err);
 }

@@ -115,6 +115,17 @@ int critic_score(struct critic *critic, const struct critic_pair *pairs, size_t 
                                     : score_fresh(critic, pairs, count, out, err);
 }
 
+void critic_context_begin(struct critic *critic)
+{
+    critic->in_context = true;
+}
+
+void critic_context_end(struct critic *critic)
+{
+    critic->in_context = false;
+    byte_map_done(&critic->alone);
+}
+
 bool critic_is_scaled(const struct critic *critic)
 {
     return critic->class->scaled;
@@ -140,6 +151,7 @@ void critic_free(struct critic *critic)
     if (!critic)
         return;
     mem_free(critic->memory);
+    byte_map_done(&critic->alone);
     critic->class->free(critic);
 }
 

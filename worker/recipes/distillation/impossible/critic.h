@@ -6,10 +6,13 @@
  *   embed    cosine of two sentence vectors. It cannot tell directions, and "the dog bit the man"
  *            from "the man bit the dog" hardly: a filter before a critic, never the last word
  *
- * A score depends on its pair alone, never on what else is asked in the same call or on ranks. */
+ * A score depends on its pair alone, never on ranks. The last bits of lm_mi's also depend on what
+ * else is asked in the same call, beside which its texts are packed: so callers ask for a context's
+ * or a document's pairs in calls of their own. */
 #ifndef ATHANOR_CRITIC_H
 #define ATHANOR_CRITIC_H
 
+#include "worker/engine/data/bytemap.h"
 #include "worker/engine/data/tokenizer.h"
 #include "worker/engine/model.h"
 
@@ -58,6 +61,12 @@ void critic_free(struct critic *critic); /* NULL is fine */
 /* Higher is more entailed. out: count scores. Errors: ERR_MEMORY, ERR_INVALID. */
 int critic_score(struct critic *critic, const struct critic_pair *pairs, size_t count, double *out,
                  struct err *err) WARN_UNUSED;
+/* Between the two, calls are of one context: what lm_mi finds of a sentence by itself is kept for
+ * the next of them. Some 50 bytes and the text, of at most FILTER_SAMPLES_MAX sentences: 1024 of
+ * 400 bytes are half a MiB. It is forgotten with the context, so that scores depend on their own
+ * context's questions alone, never on which contexts this rank has made before. */
+void critic_context_begin(struct critic *critic);
+void critic_context_end(struct critic *critic);
 /* Whether scores are probabilities, whose threshold needs no calibration. */
 bool critic_is_scaled(const struct critic *critic);
 /* So far: pairs asked for, those that a model had to read (the others were remembered), and those
@@ -79,6 +88,8 @@ struct critic {
     const struct critic_class *class;
     uint64_t asked, scored, cut;
     struct critic_memory *memory;
+    bool in_context;
+    struct byte_map alone; /* of the context's sentences; values: the backend's */
 };
 
 #endif

@@ -1,7 +1,9 @@
 /* critic_lm_mi.c - pointwise mutual information of two sentences under a language model.
  *
  * x and y are put as prompt and response are in training: <|endoftext|> x newline y. Without x
- * the newline stays, so that both probabilities are of a text that begins after one. */
+ * the newline stays, so that both probabilities are of a text that begins after one. That of y by
+ * itself is found once a context (critic_context_begin): the reverse and the components ask for the
+ * same sentences again. */
 #include "worker/recipes/distillation/impossible/critic.h"
 
 #include "common/base/mem.h"
@@ -22,14 +24,14 @@ struct lm_mi {
     struct scorer scorer;
 };
 
-/* Items 0 .. pair_count-1 are y after x; the next ones each distinct y by itself. */
+/* Items 0 .. pair_count-1 are y after x; the next ones each y by itself that is not known yet. */
 struct question {
     const struct lm_mi *critic;
     const struct critic_pair *pairs;
     size_t pair_count;
-    const char **alone;
-    size_t alone_count;
-    size_t *alone_of;        /* (pair_count) index into alone */
+    struct byte_map *known;  /* each distinct y to the bits of -log p(y) */
+    size_t known_count;      /* before this question: what follows is asked */
+    uint32_t *alone_of;      /* (pair_count) entry of known   */
     struct token_list x, y;  /* of the item at hand           */
 };
 
@@ -39,6 +41,13 @@ static void encode(const struct lm_mi *critic, const char *text, struct token_li
     tokenizer_encode(critic->tokenizer, text, strlen(text), out);
 }
 
+static const char *alone_text(const struct question *question, int64_t number)
+{
+    size_t entry = question->known_count + (size_t)number - question->pair_count;
+
+    return question->known->entries[entry].bytes; /* with the zero that find_alone put there */
+}
+
 static int64_t fill(void *argument, int64_t number, int64_t T, int32_t *token, int32_t *target)
 {
     struct question *question = argument;
@@ -46,8 +55,7 @@ static int64_t fill(void *argument, int64_t number, int64_t T, int32_t *token, i
     int64_t count = 0, kept, skip;
 
     encode(question->critic, paired ? question->pairs[number].x : "", &question->x);
-    encode(question->critic, paired ? question->pairs[number].y
-                                    : question->alone[(size_t)number - question->pair_count],
+    encode(question->critic, paired ? question->pairs[number].y : alone_text(question, number),
            &question->y);
     kept = (int64_t)min_u64(question->y.count, (uint64_t)T - 1);
     skip = (int64_t)question->x.count + 1 + kept - T; /* 1: begin of text; newline is an input */
@@ -66,15 +74,26 @@ static int64_t fill(void *argument, int64_t number, int64_t T, int32_t *token, i
 
 static void find_alone(struct question *question)
 {
+    question->known_count = question->known->count;
     for (size_t p = 0; p < question->pair_count; p++) {
-        size_t a = 0;
-        while (a < question->alone_count &&
-               strcmp(question->alone[a], question->pairs[p].y) != 0)
-            a++;
-        if (a == question->alone_count)
-            question->alone[question->alone_count++] = question->pairs[p].y;
-        question->alone_of[p] = a;
+        const char *y = question->pairs[p].y;
+        question->alone_of[p] = byte_map_put(question->known, y, strlen(y) + 1);
     }
+}
+
+static void keep_alone(struct question *question, const double *nll)
+{
+    for (size_t e = question->known_count; e < question->known->count; e++)
+        memcpy(&question->known->entries[e].value,
+               &nll[question->pair_count + e - question->known_count], sizeof *nll);
+}
+
+static double alone_of(const struct question *question, size_t pair)
+{
+    double nll;
+
+    memcpy(&nll, &question->known->entries[question->alone_of[pair]].value, sizeof nll);
+    return nll;
 }
 
 static size_t token_count(struct question *question, const char *text)
@@ -86,15 +105,17 @@ static size_t token_count(struct question *question, const char *text)
 static int score_question(struct lm_mi *critic, struct question *question, double *out,
                           struct err *err)
 {
-    int64_t items = (int64_t)(question->pair_count + question->alone_count);
+    int64_t items = (int64_t)(question->pair_count + question->known->count -
+                              question->known_count);
     struct score_source source = {items, items, fill, question};
     double *nll = mem_array((size_t)items, sizeof *nll);
     int rc = score_each(&critic->scorer, &source, critic->model, nll, err);
 
+    if (rc == 0)
+        keep_alone(question, nll);
     for (size_t p = 0; p < question->pair_count && rc == 0; p++) {
-        double alone = nll[question->pair_count + question->alone_of[p]];
         size_t tokens = token_count(question, question->pairs[p].y);
-        out[p] = tokens ? (alone - nll[p]) / (double)tokens : 0;
+        out[p] = tokens ? (alone_of(question, p) - nll[p]) / (double)tokens : 0;
     }
     mem_free(nll);
     return rc;
@@ -104,13 +125,16 @@ static int lm_mi_score(struct critic *base, const struct critic_pair *pairs, siz
                        double *out, struct err *err)
 {
     struct lm_mi *critic = (struct lm_mi *)base;
-    struct question question = {.critic = critic, .pairs = pairs, .pair_count = count};
+    struct byte_map once = {0};
+    struct question question = {.critic = critic, .pairs = pairs, .pair_count = count,
+                                .known = base->in_context ? &base->alone : &once};
 
-    question.alone = mem_array(count, sizeof *question.alone);
     question.alone_of = mem_array(count, sizeof *question.alone_of);
     find_alone(&question);
     int rc = score_question(critic, &question, out, err);
-    mem_free(question.alone);
+    if (rc < 0)
+        byte_map_done(question.known); /* of some there is no probability */
+    byte_map_done(&once);
     mem_free(question.alone_of);
     token_list_done(&question.x);
     token_list_done(&question.y);

@@ -481,7 +481,9 @@ int filter_context(const struct filter *filter, struct critic *critic, uint64_t 
         return err_set(err, ERR_LIMIT, "context %llu has %zu samples; at most %d are filtered",
                        (unsigned long long)context, count, FILTER_SAMPLES_MAX);
     uint64_t sentences = gather(&work, samples, count);
+    critic_context_begin(critic);
     int rc = judge(&work, err);
+    critic_context_end(critic);
     if (rc == 0) {
         *out = (struct filtered){0};
         if (count)

@@ -24,6 +24,8 @@
 #include "worker/recipes/distillation/impossible/sampler.h"
 #include "worker/recipes/train.h"
 
+#define PAIRS_CONTEXTS_FEW 200 /* fewer are too early for min_yield and min_distinct */
+
 struct pairs {
     struct run *run;
     struct device *device;
@@ -83,6 +85,8 @@ struct pairs {
 int pairs_open(struct run *run, struct pairs *pairs, struct err *err) WARN_UNUSED;
 void pairs_close(struct pairs *pairs); /* a zeroed struct is fine */
 
+/* Ends as min_distinct where less of the contexts given than that differ. */
+int pairs_check_source(struct pairs *pairs, struct err *err) WARN_UNUSED;
 /* Sets the critic's threshold: from pairs of different contexts where it has no scale. */
 int pairs_calibrate(struct pairs *pairs, struct err *err) WARN_UNUSED;
 /* All ranks together, before any makes a block: removes what earlier attempts left that is of no
@@ -174,7 +178,7 @@ double pairs_accepted(const struct pairs *pairs);
     {"min_yield", PARAM_FLOAT, "1e-5", 0, 1, NULL, \
      "end as failed when, after 200 contexts, less of the pool than this is kept"}, \
     {"min_distinct", PARAM_FLOAT, "0.1", 0, 1, NULL, \
-     "end as failed when, after 200 contexts, less of them than this differ"}, \
+     "end as failed when, of 200 contexts or more, less than this share differ"}, \
     {"block", PARAM_INT, "64", 1, 65536, NULL, \
      "contexts of a step, of a file, and of a lease: one rank makes them"}, \
     {"lease_s", PARAM_FLOAT, "0", 0, 1e6, NULL, \

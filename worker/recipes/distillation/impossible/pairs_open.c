@@ -129,7 +129,8 @@ static int open_critic(struct pairs *pairs, struct err *err)
     if (asked && critic_embed(embedder->path, pairs->device, &pairs->likeness, err) < 0)
         return unfit(run, "embedder", embedder, err);
     if (critic_choose(&choice, &pairs->critic, err) < 0)
-        return judge ? unfit(run, "judge", judge, err) : -1;
+        return judge ? unfit(run, "judge", judge, err)
+                     : unfit(run, "teacher", run_input(run, "teacher"), err);
     return 0;
 }
 
@@ -204,6 +205,23 @@ static int open_contexts(struct pairs *pairs, struct err *err)
     byte_map_done(&seen);
     pairs->repeated = pairs->texts.count - pairs->usable_count;
     return 0;
+}
+
+/* Repetitions are never sampled, so the counts of blocks would not show them. */
+int pairs_check_source(struct pairs *pairs, struct err *err)
+{
+    double least = run_float(pairs->run, "min_distinct"), all = (double)pairs->texts.count;
+
+    if (!pairs->source || pairs->texts.count < PAIRS_CONTEXTS_FEW ||
+        (double)pairs->usable_count >= least * all)
+        return 0;
+    run_metric(pairs->run, "contexts", all);
+    run_metric(pairs->run, "distinct_contexts", (double)pairs->usable_count);
+    return run_gave_up(pairs->run, err, "min_distinct",
+                       "only %zu of %zu contexts of the input 'contexts' (%s) differ from all "
+                       "before them, less than %.3g of them: the source repeats",
+                       pairs->usable_count, pairs->texts.count,
+                       run_input(pairs->run, "contexts")->ref, least);
 }
 
 static void set_numbers(struct pairs *pairs)

@@ -13,8 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define YIELD_CONTEXTS 200 /* before min_yield is asked */
-#define REST_MS_MAX    128
+#define REST_MS_MAX 128
 
 uint64_t pairs_block_size(const struct pairs *pairs, uint64_t number)
 {
@@ -234,7 +233,7 @@ static const char *futile(const struct pairs *pairs)
 {
     const struct pairs_sum *sum = &pairs->sum;
 
-    if (sum->contexts < YIELD_CONTEXTS)
+    if (sum->contexts < PAIRS_CONTEXTS_FEW)
         return NULL;
     if ((double)sum->distinct < run_float(pairs->run, "min_distinct") * (double)sum->contexts)
         return "min_distinct";
