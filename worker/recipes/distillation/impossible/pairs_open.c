@@ -128,10 +128,12 @@ static int open_critic(struct pairs *pairs, struct err *err)
                        run_float(run, "embed_min"));
     if (asked && critic_embed(embedder->path, pairs->device, &pairs->likeness, err) < 0)
         return unfit(run, "embedder", embedder, err);
-    if (critic_choose(&choice, &pairs->critic, err) < 0)
-        return judge ? unfit(run, "judge", judge, err)
-                     : unfit(run, "teacher", run_input(run, "teacher"), err);
-    return 0;
+    if (critic_choose(&choice, &pairs->critic, err) == 0)
+        return 0;
+    if (judge)
+        return unfit(run, "judge", judge, err);
+    /* Without a judge only a language model may be asked, and that is the teacher. */
+    return is(choice.name, "nli") ? -1 : unfit(run, "teacher", run_input(run, "teacher"), err);
 }
 
 static enum keep_rule keep_rule(const char *name)
