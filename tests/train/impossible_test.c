@@ -1301,7 +1301,14 @@ static void rounds_end_when_the_critics_accept_nearly_all(void **state)
     mem_free(data);
 }
 
-/* Whose rounds end after one that gained too little. */
+static void rounds_end_when_one_gained_too_little(void **state)
+{
+    const struct place *place = *state;
+
+    run_few(place, "gained", "", "\"self_rounds\": 3, \"self_min_gain\": 1");
+    assert_ended(place, "gained", "no further round: self_min_gain", "eval-1", "pairs-2");
+}
+
 static void a_decoder_with_new_weights_is_a_student_of_the_one_job(void **state)
 {
     const struct place *place = *state;
@@ -1309,11 +1316,9 @@ static void a_decoder_with_new_weights_is_a_student_of_the_one_job(void **state)
                           "/stages/student/checkpoints/step-0000000002/config.json"), *text;
     size_t length;
 
-    run_few(place, "scratch", "", "\"self_rounds\": 3, \"self_min_gain\": 1, "
-                                  "\"student_init\": \"scratch\", "
+    run_few(place, "scratch", "", "\"self_rounds\": 0, \"student_init\": \"scratch\", "
                                   "\"student_layers\": 1, \"student_d_model\": 32, "
                                   "\"student_heads\": 2, \"student_context\": 64");
-    assert_ended(place, "scratch", "no further round: self_min_gain", "eval-1", "pairs-2");
     OK(file_read(path, 1 << 20, &text, &length, &fixture_err));
     json_t *config = json_loadb(text, length, 0, NULL);
     assert_int_equal(json_integer_value(json_object_get(config, "n_embd")), 32);
@@ -1551,6 +1556,7 @@ int main(void)
         cmocka_unit_test(codes_widen_a_model_and_rewrites_do_not_show_ranks),
         cmocka_unit_test(one_job_makes_what_a_pipeline_of_jobs_makes),
         cmocka_unit_test(rounds_end_when_the_critics_accept_nearly_all),
+        cmocka_unit_test(rounds_end_when_one_gained_too_little),
         cmocka_unit_test(a_decoder_with_new_weights_is_a_student_of_the_one_job),
         cmocka_unit_test(codes_are_the_last_stages_of_the_one_job),
         cmocka_unit_test(the_one_job_also_decodes_in_sequence),
