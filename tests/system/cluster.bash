@@ -60,3 +60,35 @@ stands_by_since() { # NAME TIME
 }
 
 now_in_sql() { sql "SELECT clock_timestamp()"; }
+
+engines_of() { # JOB: sets pids, of its ranks; by builtins, for those who are in a hurry
+    local folder name environment
+    pids=()
+    for folder in /proc/[0-9]*; do
+        { read -r name <"$folder/comm" && [ "$name" = athanor-engine ] && mapfile -d '' environment <"$folder/environ"; } 2>/dev/null || continue
+        [[ " ${environment[*]} " != *" ATHANOR_JOB_DIR=$ATHANOR_HOME/"*([^ ])"/$1 "* ]] || pids+=("${folder#/proc/}")
+    done
+}
+
+# ---- workers with other options ---------------------------------------------------------------
+
+gone() { ! kill -0 "$1" 2>/dev/null; }
+
+worker_with() { # NAME OPTIONS...: starts it again with these besides
+    local pid arguments program before; pid=$(pid_of "$1")
+    before=$(sql "SELECT incarnation FROM athanor.worker WHERE name = '$1'")
+    mapfile -d '' arguments <"/proc/$pid/cmdline"
+    program=$(readlink "/proc/$pid/exe")
+    kill "$pid"
+    until_true 20 gone "$pid"
+    "$program" "${arguments[@]:1}" "${@:2}" 2>>"$ATHANOR_HOME/log/$1.log" 3>&- &
+    echo $! >>"$ATHANOR_HOME/by-hand"
+    until_true 20 sql_is "SELECT state = 'OK' AND incarnation <> $before FROM athanor.worker WHERE name = '$1'" t
+}
+
+by_hand_end() { # those that worker_with has started; before cluster_down
+    local pid
+    [ -f "$ATHANOR_HOME/by-hand" ] || return 0
+    xargs -r kill <"$ATHANOR_HOME/by-hand" || true
+    for pid in $(cat "$ATHANOR_HOME/by-hand"); do until_true 20 gone "$pid"; done
+}

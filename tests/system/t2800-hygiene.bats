@@ -19,28 +19,13 @@ setup_file() {
 teardown_file() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
     athanor cancel --all >/dev/null 2>&1 || true
-    xargs -r kill <"$ATHANOR_HOME/by-hand" || true
-    for pid in $(cat "$ATHANOR_HOME/by-hand"); do until_true 20 gone "$pid"; done
+    by_hand_end
     cluster_down
 }
 
 setup() {
     source "$BATS_TEST_DIRNAME/cluster.bash"
     cd "$BATS_TEST_TMPDIR"
-}
-
-gone() { ! kill -0 "$1" 2>/dev/null; }
-
-worker_with() { # NAME OPTIONS...: starts it again with these besides
-    local pid arguments program before; pid=$(pid_of "$1")
-    before=$(sql "SELECT incarnation FROM athanor.worker WHERE name = '$1'")
-    mapfile -d '' arguments <"/proc/$pid/cmdline"
-    program=$(readlink "/proc/$pid/exe")
-    kill "$pid"
-    until_true 20 gone "$pid"
-    "$program" "${arguments[@]:1}" "${@:2}" 2>>"$ATHANOR_HOME/log/$1.log" 3>&- &
-    echo $! >>"$ATHANOR_HOME/by-hand"
-    until_true 20 sql_is "SELECT state = 'OK' AND incarnation <> $before FROM athanor.worker WHERE name = '$1'" t
 }
 
 job() { # NAME: submits; prints the number
