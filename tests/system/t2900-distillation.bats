@@ -68,6 +68,7 @@ params: {name: groups, documents: [$PWD/texts.jsonl], stages: [gopher, minhash, 
 Y
     athanor submit groups.yaml --wait
     [ "$(sql "SELECT string_agg(filter || ' ' || documents, ', ' ORDER BY filter) FROM athanor.dataset_filters WHERE dataset = 'groups'")" = "gopher_words 1, kept 11" ]
+    [ "$(sql "SELECT concat_ws(' ', filter, document, place, value, text) FROM athanor.dataset_drops WHERE dataset = 'groups'")" = "gopher_words short $PWD/texts.jsonl:12 1 no" ]
     [ "$(sql "SELECT string_agg(concat_ws(' ', cluster, documents, words, kept), ', ' ORDER BY cluster) FROM athanor.dataset_clusters WHERE dataset = 'groups' AND quality IS NULL")" = "0 6 54 1, 1 5 40 1" ]
     athanor dataset groups >shown
     grep -q '^gopher_words  *1 ' shown

@@ -108,4 +108,47 @@ static inline bool is_in(const json_t *line, const char *name, const char *text)
     return strcmp(json_string_value(json_object_get(line, name)), text) == 0;
 }
 
+/* ---- documents that know their verdict --------------------------------------------------- */
+
+/* A document whose id begins with the verdict that it must get. fields: members of its line. */
+static inline void expect(struct buf *out, const char *verdict, const char *text,
+                          const char *fields)
+{
+    char *whole = mem_printf("{%s}", fields), *json;
+    json_t *line = json_loads(whole, 0, NULL);
+
+    assert_non_null(line);
+    json_object_set_new(line, "id", json_sprintf("%s:%zu", verdict, out->length));
+    json_object_set_new(line, "text", json_string(text));
+    json = json_dumps(line, JSON_COMPACT);
+    buf_printf(out, "%s\n", json);
+    free(json);
+    json_decref(line);
+    mem_free(whole);
+}
+
+/* Every document has the verdict that its id begins with, and the card counts them by name. */
+static inline void assert_expected_verdicts(const struct place *place, const char *job)
+{
+    json_t *lines = block_lines(place, job), *card = card_of(place, job), *wanted = json_object();
+    json_t *line, *count;
+    const char *name;
+    size_t i;
+
+    assert_true(json_array_size(lines) > 5);
+    json_array_foreach(lines, i, line) {
+        const char *id = json_string_value(json_object_get(line, "id"));
+        const char *verdict = json_string_value(json_object_get(line, "verdict"));
+        if (strncmp(id, verdict, strlen(verdict)) != 0 || id[strlen(verdict)] != ':')
+            fail_msg("document %s of %s got the verdict %s", id, job, verdict);
+        json_int_t before = json_integer_value(json_object_get(wanted, verdict));
+        json_object_set_new(wanted, verdict, json_integer(before + 1));
+    }
+    json_object_foreach(wanted, name, count)
+        assert_int_equal(filter_count(card, name), json_integer_value(count));
+    json_decref(lines);
+    json_decref(card);
+    json_decref(wanted);
+}
+
 #endif

@@ -1283,22 +1283,6 @@ static void too_small_a_sample_is_told_and_falls_back(void **state)
 
 /* ---- other sources ----------------------------------------------------------------------- */
 
-/* A document whose id begins with the verdict that it must get. fields: members of its line. */
-static void expect(struct buf *out, const char *verdict, const char *text, const char *fields)
-{
-    char *whole = mem_printf("{%s}", fields), *json;
-    json_t *line = json_loads(whole, 0, NULL);
-
-    assert_non_null(line);
-    json_object_set_new(line, "id", json_sprintf("%s:%zu", verdict, out->length));
-    json_object_set_new(line, "text", json_string(text));
-    json = json_dumps(line, JSON_COMPACT);
-    buf_printf(out, "%s\n", json);
-    free(json);
-    json_decref(line);
-    mem_free(whole);
-}
-
 /* head, a letter that many times, tail. */
 static const char *spread(const char *head, char letter, size_t count, const char *tail)
 {
@@ -1417,8 +1401,6 @@ static void run_source(const struct place *place, const char *name, int ranks,
 {
     struct buf lines = {0};
     char *path = job_path(place, name, ".jsonl"), *own;
-    json_t *documents, *document;
-    size_t i;
 
     write(&lines);
     OK(file_replace(path, lines.bytes, lines.length, 0644, &fixture_err));
@@ -1428,16 +1410,7 @@ static void run_source(const struct place *place, const char *name, int ranks,
                             "\"block_bytes\": 4096, \"holdout_share\": 0, %s}", path, own);
     struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
     run_job_in(place, &job, NULL);
-    documents = documents_of(place, name);
-    assert_true(json_array_size(documents) > 5);
-    json_array_foreach(documents, i, document)
-    {
-        const char *id = json_string_value(json_object_get(document, "id"));
-        const char *verdict = json_string_value(json_object_get(document, "verdict"));
-        if (strncmp(id, verdict, strlen(verdict)) != 0 || id[strlen(verdict)] != ':')
-            fail_msg("document %s of %s got the verdict %s", id, name, verdict);
-    }
-    json_decref(documents);
+    assert_expected_verdicts(place, name);
     mem_free(spec);
     mem_free(own);
     mem_free(path);

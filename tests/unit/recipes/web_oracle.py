@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 
 REQUIRED = {"the", "be", "to", "of", "and", "that", "have", "with"}
+NAUGHTY = ["grublot", "lorem", "cancer", "health meter", "jazz albums you"]  # the test's list too
 EMAIL = re.compile(r"([^\s@]+)@([^\s@,?!;:)(]+?)[.\s@,?!;:)(]?\s")
 PHONE = re.compile(r"\s+(\(?[0-9]{3}\)?[-. ]*[0-9]{3}[-. ]?[0-9]{4})")
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
@@ -119,7 +120,11 @@ def c4(text):
         if len(line.split()) < 3:
             short.append(number)
     words = [w.lower() for w in text.split()]
-    drops = [name for name, holds in (("js", "javascript" in words),
+    spaced = " " + " ".join(words) + " "
+    ends = sum(1 for w in text.split() if re.search(r"[.?!][\"')\]]*$", w))
+    drops = [name for name, holds in (("naughty", any(f" {n} " in spaced for n in NAUGHTY)),
+                                      ("minsents", ends < 5),
+                                      ("js", "javascript" in words),
                                       ("lorem", "lorem ipsum" in text.lower()),
                                       ("brace", "{" in text)) if holds]
     return {"nopunc": nopunc, "minwords": short, "drops": drops}

@@ -230,13 +230,22 @@ static void compare_drops(const char *text, const json_t *expected)
     static const struct {
         const char *name;
         unsigned rule;
-    } rules[] = {{"js", C4_JS}, {"lorem", C4_LOREM}, {"brace", C4_BRACE}};
+    } rules[] = {{"naughty", C4_NAUGHTY}, {"js", C4_JS}, {"lorem", C4_LOREM},
+                 {"brace", C4_BRACE}, {"minsents", C4_MINSENTS}};
+    static const char *const list[] = {"grublot", "Lorem", "cancer\r", "health  meter",
+                                       "jazz albums you", " "}; /* web_oracle.py's */
     struct view view = {0};
     struct spans cuts = {0};
+    struct byte_map naughty = {0};
     struct c4_result result;
+    struct err err;
 
+    for (size_t i = 0; i < ARRAY_COUNT(list); i++)
+        assert_int_equal(c4_naughty_add(&naughty, list[i], strlen(list[i]), &err), 0);
+    assert_int_equal(c4_naughty_add(&naughty, "a b c d e f", 11, &err), -1);
     view_set(&view, text, strlen(text));
-    c4_check(&view, C4_JS | C4_LOREM | C4_BRACE, NULL, &cuts, &result);
+    c4_check(&view, C4_NAUGHTY | C4_JS | C4_LOREM | C4_BRACE | C4_MINSENTS, &naughty, &cuts,
+             &result);
     for (size_t r = 0; r < ARRAY_COUNT(rules); r++) {
         bool wanted = false;
         for (size_t i = 0; i < json_array_size(expected); i++)
@@ -244,6 +253,7 @@ static void compare_drops(const char *text, const json_t *expected)
                                       rules[r].name) == 0;
         assert_int_equal((result.broken & rules[r].rule) != 0, wanted);
     }
+    byte_map_done(&naughty);
     spans_done(&cuts);
     view_done(&view);
 }

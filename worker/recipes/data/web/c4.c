@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#define PHRASE_WORDS_MAX 5 /* the longest entry of the published English list has 4 */
-
 /* Appends in lower case. */
 static void add_lower(struct buf *out, const char *text, size_t length)
 {
@@ -19,16 +17,39 @@ static void add_lower(struct buf *out, const char *text, size_t length)
     }
 }
 
+/* In lower case, one space before it unless it is the first. */
+static void add_word(const struct view *view, size_t word, struct buf *out)
+{
+    if (out->length)
+        buf_putc(out, ' ');
+    add_lower(out, view->text + view->words[word].at, view->words[word].bytes);
+}
+
+int c4_naughty_add(struct byte_map *naughty, const char *line, size_t length, struct err *err)
+{
+    struct view view = {0};
+    struct buf phrase = {0};
+    int rc = 0;
+
+    view_set(&view, line, length);
+    if (view.word_count > C4_PHRASE_WORDS)
+        rc = err_set(err, ERR_LIMIT, "'%.*s' has %zu words; phrases of up to %d are compared",
+                     (int)(length < 80 ? length : 80), line, view.word_count, C4_PHRASE_WORDS);
+    for (size_t i = 0; i < view.word_count && rc == 0; i++)
+        add_word(&view, i, &phrase);
+    if (phrase.length)
+        byte_map_put(naughty, phrase.bytes, phrase.length);
+    buf_done(&phrase);
+    view_done(&view);
+    return rc;
+}
+
 static bool is_naughty(const struct view *view, size_t word, const struct byte_map *naughty,
                        struct buf *room)
 {
-    size_t last = word + PHRASE_WORDS_MAX;
-
     buf_clear(room);
-    for (size_t i = word; i < last && i < view->word_count; i++) {
-        if (i > word)
-            buf_putc(room, ' ');
-        add_lower(room, view->text + view->words[i].at, view->words[i].bytes);
+    for (size_t i = word; i < word + C4_PHRASE_WORDS && i < view->word_count; i++) {
+        add_word(view, i, room);
         if (byte_map_find(naughty, room->bytes, room->length) != BYTE_MAP_NONE)
             return true;
     }

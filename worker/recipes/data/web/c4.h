@@ -5,6 +5,7 @@
 #ifndef ATHANOR_WEB_C4_H
 #define ATHANOR_WEB_C4_H
 
+#include "common/base/err.h"
 #include "worker/engine/data/bytemap.h"
 #include "worker/recipes/data/web/spans.h"
 #include "worker/recipes/data/web/view.h"
@@ -22,12 +23,18 @@ enum c4_rule {
 };
 #define C4_LINE_WORDS 3
 #define C4_SENTENCES  5
+#define C4_PHRASE_WORDS 5 /* the longest entry of the published English list has 4 */
 
 struct c4_result {
     unsigned broken;   /* rules that drop the page */
     size_t lines_nopunc, lines_minwords; /* cut by each rule (a line may be cut by both) */
     size_t sentences;
 };
+
+/* Adds a line of a list: a word or phrase, compared in lower case with one space between its words;
+ * a blank line is none. Errors: ERR_LIMIT above C4_PHRASE_WORDS words. */
+int c4_naughty_add(struct byte_map *naughty, const char *line, size_t length,
+                   struct err *err) WARN_UNUSED;
 
 /* Applies the rules that are on; cuts go to `spans`, line ends included. Words are compared in
  * lower case; a phrase of the list (several words, one space between) matches words in a row.

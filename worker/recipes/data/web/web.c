@@ -168,14 +168,13 @@ static int read_naughty(struct run *run, struct web *web, struct err *err)
     if (file_read(path, 1 << 24, &bytes, &length, err) < 0)
         return err_wrap(err, "params.naughty_words");
     char *rest = bytes, *line;
-    while ((line = strsep(&rest, "\n"))) {
-        size_t end = strcspn(line, "\r");
-        if (end)
-            byte_map_put(&web->naughty, line, end);
-    }
+    int rc = 0;
+    for (size_t number = 1; rc == 0 && (line = strsep(&rest, "\n")); number++)
+        if ((rc = c4_naughty_add(&web->naughty, line, strlen(line), err)) < 0)
+            err_wrap(err, "params.naughty_words: '%s' line %zu", path, number);
     mem_free(bytes);
     web->has_naughty = true;
-    return 0;
+    return rc;
 }
 
 static int read_block_lists(struct run *run, struct web *web, struct err *err)
