@@ -19,7 +19,10 @@
 
 static json_t *dolma_lines(const char *name)
 {
-    char *whole = mem_printf(FOLDER "%s", name), *path = input_path(whole);
+    char whole[128], *path;
+
+    snprintf(whole, sizeof whole, FOLDER "%s", name); /* input_path may skip the test here */
+    path = input_path(whole);
     json_t *all = json_array();
     struct stream stream;
     bool more = true;
@@ -34,7 +37,6 @@ static json_t *dolma_lines(const char *name)
     }
     stream_close(&stream);
     mem_free(path);
-    mem_free(whole);
     return all;
 }
 
@@ -361,19 +363,40 @@ static void write_text(const struct place *place, const char *name, const char *
     mem_free(path);
 }
 
+/* Of a job that judges the documents of NAME.jsonl. (mem_free) */
+static char *judge_spec(const struct place *place, const char *name, const char *recipe,
+                        const char *inputs, const char *params)
+{
+    return mem_printf("\"kind\": \"data\", \"recipe\": \"%s\", \"inputs\": {%s}, \"params\": "
+                      "{\"name\": \"clean\", \"documents\": [\"%s/%s.jsonl\"], "
+                      "\"vocab_size\": 300, \"holdout_share\": 0, %s}",
+                      recipe, inputs, place->folder, name, params);
+}
+
 /* Lines with their verdicts, in one file, and the job that judges them. */
 static void judge(const struct place *place, const char *name, struct buf *lines,
                   const char *recipe, const char *inputs, const char *params)
 {
-    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"%s\", \"inputs\": {%s}, \"params\": "
-                            "{\"name\": \"clean\", \"documents\": [\"%s/%s.jsonl\"], "
-                            "\"vocab_size\": 300, \"holdout_share\": 0, %s}",
-                            recipe, inputs, place->folder, name, params);
+    char *spec = judge_spec(place, name, recipe, inputs, params);
     struct job_run job = {.name = name, .spec = spec};
 
     write_text(place, name, ".jsonl", lines->bytes);
     run_job_in(place, &job, NULL);
     assert_expected_verdicts(place, name);
+    mem_free(spec);
+}
+
+/* The job again where it was, with another list: what the former found is not taken for its own. */
+static void judge_by_another_list(const struct place *place, const char *params)
+{
+    char *spec = judge_spec(place, "c4", "dolma", "", params);
+    struct job_run job = {.name = "c4", .spec = spec};
+
+    write_text(place, "naughty", ".txt", "dolor\n");
+    run_job_in(place, &job, NULL);
+    json_t *card = card_of(place, "c4");
+    assert_int_equal(filter_count(card, "c4_naughty"), 1);
+    json_decref(card);
     mem_free(spec);
 }
 
@@ -392,7 +415,8 @@ static void pages_fall_to_the_rules_of_c4_just_beyond_their_limits(void **state)
         {"c4_js", FOUR "Five. Turn on JavaScript now"},
         {"c4_js", "javascript\n" FOUR "Five."},
         {"kept", FOUR "lorem  ipsum, lorem\nipsum, loremipsum."},
-        {"c4_lorem", FOUR "xLorem Ipsumx dolor."},
+        {"c4_lorem", FOUR "xLorem Ipsumx."},
+        {"kept", FOUR "So much dolor was there."},
         {"c4_lorem", "lorem ipsum"}, /* and too short, which is asked later */
         {"kept", FOUR "Five } [ (."},
         {"c4_brace", FOUR "Five {."},
@@ -415,6 +439,7 @@ static void pages_fall_to_the_rules_of_c4_just_beyond_their_limits(void **state)
                               "\"lorem\", \"brace\", \"minsents\"], \"naughty_words\": "
                               "\"%s/naughty.txt\"", place->folder);
     judge(place, "c4", &lines, "dolma", "", params);
+    judge_by_another_list(place, params);
     mem_free(params);
     buf_done(&lines);
 }

@@ -167,6 +167,7 @@ static int read_naughty(struct run *run, struct web *web, struct err *err)
         return 0;
     if (file_read(path, 1 << 24, &bytes, &length, err) < 0)
         return err_wrap(err, "params.naughty_words");
+    hash_add(&web->lists, bytes, length);
     char *rest = bytes, *line;
     int rc = 0;
     for (size_t number = 1; rc == 0 && (line = strsep(&rest, "\n")); number++)
@@ -179,7 +180,6 @@ static int read_naughty(struct run *run, struct web *web, struct err *err)
 
 static int read_block_lists(struct run *run, struct web *web, struct err *err)
 {
-    hash_start(&web->lists);
     for (size_t i = 0; i < run_list_count(run, "block_lists"); i++) {
         char *bytes;
         size_t length;
@@ -240,6 +240,7 @@ static int read_rules(struct run *run, struct web *web, struct err *err)
 
     web->variant = datatrove ? GOPHER_DATATROVE : GOPHER_DOLMA;
     web->whole_words = strcmp(run_string(run, "normalise"), "words") == 0;
+    hash_start(&web->lists);
     if (limits_read(web, err) < 0 || read_c4_rules(run, web, err) < 0 ||
         read_naughty(run, web, err) < 0 || read_block_lists(run, web, err) < 0 ||
         read_forums(run, web, err) < 0 || read_source_limits(run, web, err) < 0)

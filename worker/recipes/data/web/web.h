@@ -115,7 +115,7 @@ struct web {
     struct blocked blocked;
     struct source_limits source_limits;
     struct byte_map forums; /* of forum_lists, in lower case */
-    struct hash_stream lists; /* of what block_lists and forum_lists held: part of the settings */
+    struct hash_stream lists; /* of what block_lists, forum_lists, naughty_words held: settings */
     struct decon *decon;
     struct trigram *trigram;
     struct coherence *coherence;
