@@ -2,7 +2,8 @@
  *
  * A tape owns the activations of one step in an arena of device memory. The first step
  * grows the arena; tape_reset then joins it into one block of the size that was needed, so
- * later steps allocate nothing, on the host neither (tape_host). In backward, what an op's
+ * later steps allocate nothing, on the host neither (tape_host). Who wants that of the second
+ * step too resets at the end of the first (trainer_apply). In backward, what an op's
  * gradient no longer needs is used again for the gradients of earlier ops.
  *
  * Failure is sticky: after the first one (out of memory) ops do nothing and return NULL,

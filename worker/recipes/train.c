@@ -291,6 +291,7 @@ int trainer_apply(struct trainer *trainer, struct err *err)
     run_metric(run, "grad_norm", norm);
     report_experts(trainer);
     trainer->pass = 0;
+    tape_reset(trainer->tape); /* now, so that the second step finds its memory joined */
     return 0;
 }
 

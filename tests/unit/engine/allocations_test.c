@@ -186,17 +186,18 @@ static int allocations_of_a_step(const struct model_config *config, bool recompu
 
     training_open(&training, config, recomputes);
     train_step(&training);
-    train_step(&training); /* here the blocks of the first become one */
+    tape_reset(training.tape); /* as a trainer ends a step: the blocks become one */
     taken = 0;
     counting = 1;
     train_step(&training);
+    tape_reset(training.tape);
     train_step(&training);
     counting = 0;
     training_close(&training);
     return taken;
 }
 
-static void a_training_step_takes_nothing_from_the_heap_after_the_second(void **state)
+static void a_training_step_takes_nothing_from_the_heap_after_the_first(void **state)
 {
     (void)state;
     if (skips())
@@ -237,7 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_counter_sees_this_program_and_its_libraries),
-        cmocka_unit_test(a_training_step_takes_nothing_from_the_heap_after_the_second),
+        cmocka_unit_test(a_training_step_takes_nothing_from_the_heap_after_the_first),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
