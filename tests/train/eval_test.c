@@ -124,13 +124,15 @@ static void choices_score_as_separate_passes_do(void **state)
     char *items = ITEMS(place), *path = job_path(place, "choice", "/choice_items.jsonl"), *text;
     struct device *device = NULL;
     struct model *model = open_model(place, &device);
-    struct trace one = {0}, two = {0};
+    static const char params[] = "\"mutual_info\": true, \"bootstrap\": 50";
+    struct trace one = {0}, two = {0}, four = {0};
     size_t length, lines = 0;
 
-    evaluate(place, "choice", "choice", items, "\"mutual_info\": true, \"bootstrap\": 50", 1, &one);
-    evaluate(place, "choice-two", "choice", items, "\"mutual_info\": true, \"bootstrap\": 50", 2,
-             &two);
+    evaluate(place, "choice", "choice", items, params, 1, &one);
+    evaluate(place, "choice-two", "choice", items, params, 2, &two);
+    evaluate(place, "choice-four", "choice", items, params, 4, &four);
     assert_same_trace(&one, &two, 0, 0);
+    assert_same_trace(&one, &four, 0, 0);
     assert_true(value_of(&one, "acc") == 1 && value_of(&one, "acc_norm") == 1);
     assert_true(value_of(&one, "acc_low") > 0.85 && value_of(&one, "acc_high") == 1);
     assert_true(value_of(&one, "truncated") == 0);
@@ -155,6 +157,7 @@ static void choices_score_as_separate_passes_do(void **state)
     device_close(device);
     trace_done(&one);
     trace_done(&two);
+    trace_done(&four);
     mem_free(text);
     mem_free(path);
     mem_free(items);
@@ -189,11 +192,11 @@ static void texts_known_by_heart_equal_their_references(void **state)
     const struct place *place = *state;
     char *forget = part_of(place, "forget"), *data = mem_printf("\"data\": %s", forget);
     static const char greedy[] = "\"separator\": \":\", \"max_new_tokens\": 40, \"bootstrap\": 50";
-    struct trace one = {0}, two = {0}, beams = {0};
+    struct trace one = {0}, four = {0}, beams = {0};
 
     evaluate(place, "texts", "generation", data, greedy, 1, &one);
-    evaluate(place, "texts-two", "generation", data, greedy, 2, &two);
-    assert_same_trace(&one, &two, 0, 0);
+    evaluate(place, "texts-four", "generation", data, greedy, 4, &four);
+    assert_same_trace(&one, &four, 0, 0);
     assert_true(value_of(&one, "rouge_l") == 1 && value_of(&one, "exact") == 1);
     assert_float_equal(value_of(&one, "bleu"), 100, 1e-9);
     assert_true(value_of(&one, "bleu_low") > 99.9);
@@ -207,7 +210,7 @@ static void texts_known_by_heart_equal_their_references(void **state)
     assert_true(value_of(&beams, "texts") == 12);
     assert_float_equal(value_of(&beams, "exact"), 0.5, 1e-12); /* the best beam only */
     trace_done(&one);
-    trace_done(&two);
+    trace_done(&four);
     trace_done(&beams);
     mem_free(data);
     mem_free(forget);
