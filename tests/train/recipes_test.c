@@ -365,6 +365,103 @@ static void a_model_beats_counting_on_its_own_kind_of_text(void **state)
     trace_done(&trace);
 }
 
+#define GLOSSES 6000
+#define WINDOW 32
+
+/* Definitions of WordNet, one a line, and as many letters drawn from them one by one. */
+static void write_glosses(const struct place *place)
+{
+    struct buf real = {0}, drawn = {0};
+    char *paths[] = {job_path(place, "real", ".txt"), job_path(place, "drawn", ".txt")};
+    char *nouns, *gloss;
+    size_t length, count = 0;
+
+    OK(file_read("/usr/share/wordnet/data.noun", 1 << 26, &nouns, &length, &fixture_err));
+    for (char *rest = nouns, *line; count < GLOSSES && (line = strsep(&rest, "\n"));)
+        if ((gloss = strstr(line, " | "))) {
+            buf_printf(&real, "%s\n", gloss + 3);
+            count++;
+        }
+    for (size_t i = 0; i < real.length; i++) {
+        char letter = real.bytes[rng_at(5, i, 0) % real.length];
+        buf_putc(&drawn, real.bytes[i] == '\n' || letter == '\n' ? real.bytes[i] : letter);
+    }
+    OK(file_replace(paths[0], real.bytes, real.length, 0644, &fixture_err));
+    OK(file_replace(paths[1], drawn.bytes, drawn.length, 0644, &fixture_err));
+    mem_free(nouns);
+    mem_free(paths[0]);
+    mem_free(paths[1]);
+    buf_done(&real);
+    buf_done(&drawn);
+}
+
+static void run_text(const struct place *place, char *name, struct trace *trace, char *spec)
+{
+    struct job_run job = {.name = name, .spec = spec};
+
+    run_job_in(place, &job, trace);
+    mem_free(spec);
+    mem_free(name);
+}
+
+/* Perplexity on windows that begin `stride` tokens behind one another. */
+static double strided(const struct place *place, const char *text, int seed, int stride)
+{
+    struct trace trace = {0};
+    double perplexity;
+
+    run_text(place, mem_printf("%s-eval", text), &trace,
+             mem_printf("\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": "
+                        "{\"path\": \"%s/%s-%d/checkpoints/step-0000000400\"}, \"data\": "
+                        "{\"path\": \"%s/%s-data/datasets/text\", \"part\": \"valid\"}}, \"params\": {"
+                        "\"unit\": \"concatenated\", \"max_length\": %d, \"stride\": %d}",
+                        place->folder, text, seed, place->folder, text, WINDOW, stride));
+    perplexity = trace_at(&trace, "perplexity", 1);
+    trace_done(&trace);
+    return perplexity;
+}
+
+/* Perplexity with half of each window read before and without, of each by the other. */
+static double help_of_overlap(const struct place *place, const char *text, int seed)
+{
+    run_text(place, mem_printf("%s-%d", text, seed), NULL,
+             mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": "
+                        "{\"path\": \"%s/%s-data/datasets/text\", \"part\": \"train\"}}, "
+                        "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 64, \"heads\": 4, "
+                        "\"context\": %d, \"steps\": 400, \"batch\": 32, \"learning_rate\": 3e-3, "
+                        "\"seed\": %d}", place->folder, text, WINDOW, seed));
+    double half = strided(place, text, seed, WINDOW / 2);
+    double whole = strided(place, text, seed, WINDOW);
+
+    print_message("%s, seed %d: perplexity %.4f with half a window before, %.4f without\n", text,
+                  seed, half, whole);
+    return half / whole;
+}
+
+/* Card eval-general, acceptance item E4, on real text and with three seeds; where each letter is
+ * drawn by itself, what stands before it is of no help. */
+static void overlap_helps_on_real_text_and_not_on_drawn_letters(void **state)
+{
+    static const char *const texts[] = {"real", "drawn"};
+    const struct place *place = *state;
+
+    if (!long_mode() || access("/usr/share/wordnet/data.noun", R_OK) != 0) {
+        print_message("SKIPPED: needs ATHANOR_TEST_MODE=long and the package wordnet-base\n");
+        skip();
+    }
+    write_glosses(place);
+    for (size_t t = 0; t < ARRAY_COUNT(texts); t++) {
+        run_text(place, mem_printf("%s-data", texts[t]), NULL,
+                 mem_printf("\"kind\": \"data\", \"recipe\": \"text\", \"params\": {\"files\": "
+                            "[\"%s/%s.txt\"], \"split_by\": \"line\", \"vocab_size\": 257, "
+                            "\"name\": \"text\"}", place->folder, texts[t]));
+        for (int seed = 0; seed < 3; seed++) {
+            double ratio = help_of_overlap(place, texts[t], seed);
+            assert_true(t == 0 ? ratio < 1 : fabs(ratio - 1) < 0.005);
+        }
+    }
+}
+
 static void results_without_a_reference_are_null(void **state)
 {
     static const struct golden_case bare = {
@@ -761,6 +858,7 @@ int main(void)
         cmocka_unit_test(perplexity_keeps_its_numbers),
         cmocka_unit_test(forget_retain_keeps_its_numbers),
         cmocka_unit_test(a_model_beats_counting_on_its_own_kind_of_text),
+        cmocka_unit_test(overlap_helps_on_real_text_and_not_on_drawn_letters),
         cmocka_unit_test(results_without_a_reference_are_null),
         cmocka_unit_test(a_uniform_model_has_the_perplexity_of_its_vocabulary),
         cmocka_unit_test(a_bigram_has_the_bits_per_byte_of_its_counts),

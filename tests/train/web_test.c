@@ -1,6 +1,7 @@
 /* web_test.c - data/dolma and data/yi as jobs: planted documents fall to the rule they were planted
  * for, any number of ranks and any kill give the same bytes, and a second run removes nothing. */
 #include "tests/train/web_fixture.h"
+#include "tests/unit/data/inputs.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -570,6 +571,94 @@ static void near_copies_and_shared_passages_are_found_and_then_there_are_none(vo
     json_decref(card);
     mem_free(again);
     mem_free(path);
+}
+
+/* in = kept + the sum of what was dropped by reason, in all and for each source. */
+static void check_sums(const json_t *card)
+{
+    const json_t *web = json_object_get(card, "web"), *filter, *source;
+    json_int_t all = 0, of_sources = 0;
+    const char *name, *member;
+    size_t i;
+
+    json_array_foreach(json_object_get(web, "filters"), i, filter)
+        all += json_integer_value(json_object_get(filter, "documents"));
+    assert_int_equal(all, json_integer_value(json_object_get(web, "documents")));
+    json_object_foreach(json_object_get(web, "sources"), name, source)
+    {
+        json_int_t sum = 0, in = json_integer_value(json_object_get(source, "documents"));
+        json_t *value;
+        json_object_foreach((json_t *)source, member, value)
+            if (strcmp(member, "documents") != 0 && strcmp(member, "rate") != 0)
+                sum += json_integer_value(value);
+        assert_int_equal(sum, in);
+        of_sources += in;
+    }
+    assert_int_equal(of_sources, all);
+}
+
+#define REAL_PAGES 42 /* of the three files: 10, 10 and 22 */
+
+static void run_real(const struct place *place, const char *name, int ranks, const char *documents)
+{
+    char *spec = mem_printf("\"kind\": \"data\", \"recipe\": \"yi\", \"params\": {\"name\": "
+                            "\"clean\", \"documents\": [%s], \"vocab_size\": 300, "
+                            "\"holdout_share\": 0}", documents);
+    struct job_run job = {.name = name, .spec = spec, .ranks = ranks};
+
+    run_job_in(place, &job, NULL);
+    mem_free(spec);
+}
+
+static json_int_t edit_count(const json_t *card, const char *edit)
+{
+    return json_integer_value(json_object_get(
+        json_object_get(json_object_get(card, "web"), "edits"), edit));
+}
+
+/* The whole cascade over pages that were crawled (where each rule fires on them, the oracle of
+ * web_rules_test says): all are accounted for, on any ranks, and of what is left a second run drops
+ * and cuts nothing. */
+static void real_pages_go_through_the_cascade_once(void **state)
+{
+    static const char *const edits[] = {"lines_cut", "paragraphs_cut", "passages_cut"};
+    const struct place *place = *state;
+    char *paths[3];
+
+    if (!long_mode()) {
+        print_message("[  SKIP  ] needs ATHANOR_TEST_MODE=long\n");
+        skip();
+    }
+    paths[0] = input_path("webdocs/cc_en_head-0091.jsonl");
+    paths[1] = input_path("webdocs/dolma-mixer/provided/documents/000.json.gz");
+    paths[2] = input_path("webdocs/sample-0000.warc.gz");
+    char *all = mem_printf("\"%s\", \"%s\", \"%s\"", paths[0], paths[1], paths[2]);
+    for (int ranks = 1; ranks <= 4; ranks *= 2) {
+        char *name = mem_printf("real-%d", ranks);
+        run_real(place, name, ranks, all);
+        assert_same_jobs(place, "real-1", name);
+        mem_free(name);
+    }
+    json_t *card = card_of(place, "real-1");
+    json_int_t kept = filter_count(card, "kept");
+    check_sums(card);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(card, "web"),
+                                                        "documents")), REAL_PAGES);
+    assert_true(kept > REAL_PAGES / 2 && kept < REAL_PAGES && edit_count(card, "lines_cut") > 0);
+    json_decref(card);
+    char *again = job_path(place, "real-1", "/datasets/clean/all.jsonl");
+    char *quoted = mem_printf("\"%s\"", again);
+    run_real(place, "real-again", 1, quoted);
+    card = card_of(place, "real-again");
+    assert_int_equal(filter_count(card, "kept"), kept);
+    for (size_t i = 0; i < ARRAY_COUNT(edits); i++)
+        assert_int_equal(edit_count(card, edits[i]), 0);
+    json_decref(card);
+    mem_free(quoted);
+    mem_free(again);
+    mem_free(all);
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++)
+        mem_free(paths[i]);
 }
 
 /* ---- web archives ------------------------------------------------------------------------ */
@@ -1492,30 +1581,6 @@ static size_t blocks_of(const struct place *place, const char *name)
     }
 }
 
-/* in = kept + the sum of what was dropped by reason, in all and for each source. */
-static void check_sums(const json_t *card)
-{
-    const json_t *web = json_object_get(card, "web"), *filter, *source;
-    json_int_t all = 0, of_sources = 0;
-    const char *name, *member;
-    size_t i;
-
-    json_array_foreach(json_object_get(web, "filters"), i, filter)
-        all += json_integer_value(json_object_get(filter, "documents"));
-    assert_int_equal(all, json_integer_value(json_object_get(web, "documents")));
-    json_object_foreach(json_object_get(web, "sources"), name, source)
-    {
-        json_int_t sum = 0, in = json_integer_value(json_object_get(source, "documents"));
-        json_t *value;
-        json_object_foreach((json_t *)source, member, value)
-            if (strcmp(member, "documents") != 0 && strcmp(member, "rate") != 0)
-                sum += json_integer_value(value);
-        assert_int_equal(sum, in);
-        of_sources += in;
-    }
-    assert_int_equal(of_sources, all);
-}
-
 /* Runs with `ranks`, is killed in the step behind `step`, goes on with `others`. False: there is no
  * such step. */
 static bool kill_behind(const struct place *place, const char *spec, uint64_t step, int ranks,
@@ -1626,6 +1691,7 @@ int main(void)
         cmocka_unit_test(paragraphs_are_cut_by_the_share_of_their_n_grams_that_was_seen),
         cmocka_unit_test(a_common_eval_set_and_a_malformed_line_end_a_strict_job),
         cmocka_unit_test(near_copies_and_shared_passages_are_found_and_then_there_are_none),
+        cmocka_unit_test(real_pages_go_through_the_cascade_once),
         cmocka_unit_test(pages_of_archives_are_documents_on_any_number_of_ranks),
         cmocka_unit_test(scorers_learned_from_labelled_sets_find_what_judges_marked),
         cmocka_unit_test(clusters_are_told_first_and_dropped_when_named),

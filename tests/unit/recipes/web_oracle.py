@@ -114,7 +114,7 @@ def datatrove(text):
 def c4(text):
     """Numbers of the lines that the rules cut, and the rules that drop the page."""
     nopunc, short = [], []
-    for number, line in enumerate(text.split("\n")):
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else []):
         if not line.lower().strip().endswith((".", "?", "!", '"')):
             nopunc.append(number)
         if len(line.split()) < 3:

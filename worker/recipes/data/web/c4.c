@@ -108,6 +108,8 @@ void c4_check(const struct view *view, unsigned rules, const struct byte_map *na
         const struct view_line *line = &view->lines[i];
         size_t begin = line->at, end = begin + line->bytes, first = word, length = line->bytes;
         const char *text = view->text + begin;
+        if (begin == view->length) /* behind the last line's end there is no line to cut */
+            break;
         while (word < view->word_count && view->words[word].at < end)
             word++;
         char_trim(&text, &length);
