@@ -413,8 +413,9 @@ static double strided(const struct place *place, const char *text, int seed, int
     run_text(place, mem_printf("%s-eval", text), &trace,
              mem_printf("\"kind\": \"eval\", \"recipe\": \"perplexity\", \"inputs\": {\"model\": "
                         "{\"path\": \"%s/%s-%d/checkpoints/step-0000000400\"}, \"data\": "
-                        "{\"path\": \"%s/%s-data/datasets/text\", \"part\": \"valid\"}}, \"params\": {"
-                        "\"unit\": \"concatenated\", \"max_length\": %d, \"stride\": %d}",
+                        "{\"path\": \"%s/%s-data/datasets/text\", \"part\": \"valid\"}}, "
+                        "\"params\": {\"unit\": \"concatenated\", \"max_length\": %d, "
+                        "\"stride\": %d}",
                         place->folder, text, seed, place->folder, text, WINDOW, stride));
     perplexity = trace_at(&trace, "perplexity", 1);
     trace_done(&trace);
@@ -427,9 +428,10 @@ static double help_of_overlap(const struct place *place, const char *text, int s
     run_text(place, mem_printf("%s-%d", text, seed), NULL,
              mem_printf("\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": "
                         "{\"path\": \"%s/%s-data/datasets/text\", \"part\": \"train\"}}, "
-                        "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 64, \"heads\": 4, "
-                        "\"context\": %d, \"steps\": 400, \"batch\": 32, \"learning_rate\": 3e-3, "
-                        "\"seed\": %d}", place->folder, text, WINDOW, seed));
+                        "\"params\": {\"arch\": \"llama\", \"layers\": 2, \"d_model\": 64, "
+                        "\"heads\": 4, \"context\": %d, \"steps\": 400, \"batch\": 32, "
+                        "\"learning_rate\": 3e-3, \"seed\": %d}",
+                        place->folder, text, WINDOW, seed));
     double half = strided(place, text, seed, WINDOW / 2);
     double whole = strided(place, text, seed, WINDOW);
 
@@ -868,5 +870,6 @@ int main(void)
         cmocka_unit_test(a_skip_of_batches_shifts_the_data_and_nothing_else),
     };
 
+    cmocka_set_test_filter(getenv("ATHANOR_TEST_FILTER"));
     return cmocka_run_group_tests(tests, with_base, place_close);
 }
