@@ -1,5 +1,6 @@
-/* ngram_test.c - the baselines by counting, computed again from tables of counts. Card eval-general,
- * acceptance item E5: bits of a trained byte bigram equal the entropy of its counts to 1e-9. */
+/* ngram_test.c - the baselines by counting, computed again from tables of counts. Card
+ * eval-general, acceptance item E5: bits of a trained byte bigram equal the entropy of its counts
+ * to 1e-9. */
 #include "tests/train/fixture.h"
 
 #include "worker/recipes/ngram.h"
