@@ -157,57 +157,138 @@ Y
 
 # ---- long: kills in every stage -----------------------------------------------------------------
 
-stages=(pairs student eval-teacher eval-student pairs-1 student-1 eval-1)
+stages=(pairs student eval-teacher eval-student pairs-1 student-1 eval-1 codes student-codes eval-codes)
 
-began() { # STAGE NUMBER of job $id: the stage before is done, of the first a block is there
-    local folder=$ATHANOR_HOME/jobs/$id/stages
-    if [ "$1" = 0 ]; then ls "$folder"/pairs/pairs/block-*.jsonl; else [ -f "$folder/${stages[$1 - 1]}/done.json" ]; fi
+# How far into a stage it may be hit: rank 0's CPU time since it began, in ticks of 10 ms, below what
+# the stage takes at least; codes is a few milliseconds in all.
+declare -gA depth=([pairs]=15 [student]=20 [eval-teacher]=5 [eval-student]=5 [pairs-1]=5 [student-1]=20
+    [eval-1]=5 [codes]=1 [student-codes]=20 [eval-codes]=5)
+
+nap() { read -rt 0.001 -u "$never" || true; } # a builtin: what is waited for may last milliseconds
+
+is_done() { [ -f "$ATHANOR_HOME/jobs/$id/stages/$1/done.json" ]; }
+
+began() { # NUMBER of a stage of job $id: the one before is done, of the first a block is there
+    if [ "$1" = 0 ]; then compgen -G "$ATHANOR_HOME/jobs/$id/stages/pairs/pairs/block-*.jsonl" >/dev/null; else is_done "${stages[$1 - 1]}"; fi
 }
 
-of_job() { # PID: belongs to job $id of this cluster
-    tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep -q "^ATHANOR_JOB_DIR=$ATHANOR_HOME/.*/$id\$"
+find_ranks() { # sets ranks; false: not both are there
+    engines_of "$id"
+    ranks=("${pids[@]}")
+    alive
 }
 
-rank_pids() { local pid; for pid in $(pgrep -x athanor-engine); do ! of_job "$pid" || echo "$pid"; done; }
+alive() { [ ${#ranks[@]} = 2 ] && kill -0 "${ranks[0]}" && kill -0 "${ranks[1]}"; } 2>/dev/null
 
-# kill -9 of one of rank | shepherd | worker | coordinator. A rank or shepherd that has just ended by
-# itself was none of the victims: the next stage has another.
-strike() {
+state_of() { # PID: sets state and ticks; false where it is gone
+    local stat
+    read -ra stat <"/proc/$1/stat" && state=${stat[2]} ticks=$((stat[13] + stat[14]))
+} 2>/dev/null
+
+go_on() { kill -CONT "${ranks[@]}" 2>/dev/null || true; }
+
+is_stopped() { state_of "$1" && [ "$state" = T ]; }
+
+is_ending() { ! state_of "$1" || [[ $state = [ZX] ]]; }
+
+# Stops both ranks of job $id in a stage of it; false where the stage was over by then. Stopped they
+# write nothing, so what the stage's record says now stays true until they go on.
+stop_in() { # NUMBER
+    local stage=${stages[$1]} deep=$((RANDOM % depth[${stages[$1]}])) from limit=$((SECONDS + 400)) rank
+    while [ $SECONDS -lt $limit ]; do
+        until alive || find_ranks || [ $SECONDS -ge $limit ]; do nap; done # those of before, if they survived
+        until began "$1" || ! alive || [ $SECONDS -ge $limit ]; do nap; done
+        alive && state_of "${ranks[0]}" || continue
+        from=$ticks
+        while [ $((ticks - from)) -lt $deep ] && ! is_done "$stage" && state_of "${ranks[0]}"; do nap; done
+        kill -STOP "${ranks[@]}" 2>/dev/null || { go_on; continue; } # an attempt that was ending
+        for rank in "${ranks[@]}"; do until is_stopped "$rank" || is_ending "$rank"; do nap; done; done
+        ! is_done "$stage" || { go_on; return 1; }
+        if began "$1" && is_stopped "${ranks[0]}" && is_stopped "${ranks[1]}"; then return 0; fi
+        go_on
+    done
+    return 1
+}
+
+aim() { # rank | shepherd | worker | coordinator: sets pid
     case $1 in
-        rank) pid=$(rank_pids | tail -1) ;;
+        rank) pid=${ranks[RANDOM % 2]} ;;
         shepherd) pid=$(sql "SELECT placement->>'shepherd_pid' FROM athanor.runs WHERE job_id = $id AND ended_at IS NULL") ;;
-        worker) pid=$(pid_of "$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id ORDER BY number DESC LIMIT 1")") ;;
+        worker) pid=$(pid_of "$(sql "SELECT worker FROM athanor.runs WHERE job_id = $id AND ended_at IS NULL")") ;;
         coordinator) pid=$(pid_of coordinator) ;;
     esac
-    [ -n "$pid" ] && kill -9 "$pid" && struck="$struck $1" || struck="$struck -"
-    case $1 in worker | coordinator) athanor up >/dev/null ;; esac
+    [ -n "$pid" ] && kill -0 "$pid"
+}
+
+# kill -9 of one victim while the ranks are stopped in a stage; they still are, unless it was over.
+strike() { # NUMBER VICTIM: false where the stage was over
+    stop_in "$1" || return 1
+    if until_true 60 aim "$2" && kill -9 "$pid"; then return 0; fi
+    go_on
+    return 1
 }
 
 made() { # hashes of the datasets and of the last checkpoint of a job
-    sql "SELECT string_agg(name || ' ' || content_hash, ' ' ORDER BY name) FROM athanor.artifacts WHERE job_id = $1 AND kind = 'dataset'"
+    sql "SELECT string_agg(DISTINCT name || ' ' || content_hash, ' ' ORDER BY name || ' ' || content_hash) FROM athanor.artifacts WHERE job_id = $1 AND kind = 'dataset'"
     sql "SELECT step || ' ' || content_hash FROM athanor.checkpoints WHERE job_id = $1 ORDER BY step DESC LIMIT 1"
+    (cd "$ATHANOR_HOME/jobs/$1/stages" && sha256sum eval-*/*.jsonl)
+}
+
+# Larger stages, and all of them.
+larger=(--set resources.ranks=2 --set params.max_contexts=160 --set params.self_max_contexts=160 --set params.samples=10
+    --set params.student_steps=80 --set params.self_steps=80 --set params.eval_sources=600
+    --set params.control_codes=len --set params.control_steps=80)
+
+undisturbed_of() { # SPEC NAME: prints what it makes
+    id=$(athanor submit "$1" "${larger[@]}" --set "name=$2" --ids)
+    athanor wait "$id" >&2
+    [ "$(made "$id" | head -1 | wc -w)" = 6 ] # pairs, pairs-codes, pairs-self1
+    made "$id"
+}
+
+# kill -9 in stages of one job: sets missed, those that were over before they could be hit.
+strike_in() { # SPEC SEED WANTED STAGES...: numbers
+    local victims=(rank worker shepherd coordinator) number victim struck=
+    id=$(athanor submit "$1" "${larger[@]}" --set "name=struck-$2" --ids)
+    missed=() ranks=()
+    for number in "${@:4}"; do
+        victim=${victims[(number + $2) % 4]} # over four seeds each stage meets each victim
+        strike "$number" "$victim" || { missed+=("$number"); victim=missed; }
+        case $victim in worker | coordinator) athanor up >/dev/null ;; esac
+        go_on # only now: no stage passes while a daemon is started again
+        struck="$struck ${stages[number]}:$victim"
+    done
+    athanor wait "$id" >"$BATS_TEST_TMPDIR/log" || { cat "$BATS_TEST_TMPDIR/log"; return 1; }
+    echo "# seed $2:$struck; $(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id") attempts" >&3
+    [ "$(made "$id")" = "$3" ]
+}
+
+# A stage that was missed is struck again in another job, four times at most: right after a kill the
+# ranks of the new attempt have to be found before a short stage is over, in another job they are
+# known by then.
+kill_in_every_stage() { # SPEC SEED WANTED
+    missed=("${!stages[@]}")
+    for _ in 1 2 3 4 5; do
+        strike_in "$1" "$2" "$3" "${missed[@]}"
+        [ ${#missed[@]} -gt 0 ] || return 0
+    done
+    echo "seed $2: never hit: ${missed[*]}"
+    return 1
 }
 
 @test "kill -9 of ranks, shepherds, workers and coordinators in every stage leaves the same datasets and student" {
     [ "${ATHANOR_TEST_MODE:-}" = long ] || skip "long: takes minutes"
-    # Larger stages, so that each is there long enough to be hit.
-    larger=(--set resources.ranks=2 --set params.max_contexts=160 --set params.self_max_contexts=160 --set params.samples=10
-        --set params.student_steps=80 --set params.self_steps=80 --set params.eval_sources=300)
-    id=$(athanor submit "$specs/distil-student.yaml" "${larger[@]}" --set name=calm --ids)
-    athanor wait "$id"
-    calm=$(made "$id")
-    victims=(rank worker shepherd coordinator)
-    for seed in 0 1 2 3; do
-        RANDOM=$((seed + 1)) struck=
-        id=$(athanor submit "$specs/distil-student.yaml" "${larger[@]}" --set "name=struck-$seed" --ids)
-        for stage in "${!stages[@]}"; do
-            until_true 300 began "$stage"
-            for ((i = RANDOM % 5; i > 0; i--)); do read -rt 0.1 <> <(:) || true; done # anywhere in it
-            strike "${victims[(stage + seed) % 4]}" # over four seeds each stage meets each victim
-        done
-        athanor wait "$id"
-        echo "seed $seed: $struck; $(sql "SELECT count(*) FROM athanor.runs WHERE job_id = $id") attempts"
-        [ "$(made "$id")" = "$calm" ]
-        [ "$(tr -cd - <<<"$struck" | wc -c)" -le 2 ]
+    cd "$BATS_TEST_TMPDIR"
+    mkfifo never && exec {never}<>never
+    calm=$(undisturbed_of "$specs/distil-student.yaml" calm)
+    for seed in ${ATHANOR_KILL_SEED:-0 1 2 3}; do
+        RANDOM=$((seed + 1))
+        kill_in_every_stage "$specs/distil-student.yaml" "$seed" "$calm"
     done
+    # Contexts that the teacher writes: they are part of what a block is made of.
+    sed '/^ *contexts: dataset/d' "$specs/distil-student.yaml" >written.yaml
+    larger+=(--set params.context_sentences=2)
+    written=$(undisturbed_of written.yaml written)
+    [ "$written" != "$calm" ]
+    kill_in_every_stage written.yaml 4 "$written"
 }
