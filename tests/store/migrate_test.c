@@ -319,7 +319,7 @@ static void the_reader_reads_views_and_nothing_else(void **state)
         pg_ask(db, "SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc p WHERE"
                    " p.pronamespace = 'athanor'::regnamespace"
                    " AND has_function_privilege('athanor_reader', p.oid, 'EXECUTE')"),
-        "block_read bytes_text card_list card_number job_find mix64 order_item order_read"
+        "block_read bytes_text card_list card_number card_pair job_find mix64 order_item order_read"
         " pair_lineage params_text step_items sweep_find");
     assert_string_equal(pg_ask(db, "SET ROLE athanor_reader; SELECT count(*) FROM athanor.jobs"),
                         "0");

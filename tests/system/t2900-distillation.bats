@@ -44,6 +44,14 @@ setup() {
     sed -n "${line}p" "$block" | grep -q "\"context\":${id%%.*},"
     read -r pair verdict < <(sql "SELECT pair || ' ' || verdict FROM athanor.dropped_pairs WHERE name = 'pairs' ORDER BY pair LIMIT 1")
     athanor dataset pairs --pair "$pair" --json | grep -q "\"verdict\":\"$verdict\""
+    # One SELECT tells of an example what it was asked after, its seed, teacher, filters and verdict.
+    [ "$(sql "SELECT concat_ws('|', context_text, x, y, verdict, seed, teacher, critic, filters ->> 'rouge_max', filters ->> 'numbers') FROM athanor.pair_lineage('pairs', '$pair')")" \
+        = "$(athanor dataset pairs --pair "$pair" --json | python3 -c 'import json, sys; p = json.load(sys.stdin); print("|".join([p["context"], p["x"], p["y"], p["verdict"], str(p["seed"]), p["teacher"], "oracle|0.75|both"]))')" ]
+    [ "$(sql "SELECT l.verdict || ' ' || (l.x = p.x AND l.context_text = p.context_text) FROM athanor.dropped_pairs p, athanor.pair_lineage(p.name, p.pair) l WHERE p.name = 'pairs' AND p.pair = '$pair'")" = "$verdict true" ]
+    [ "$(sql "SELECT verdict || ' ' || (context_text IS NOT NULL) FROM athanor.pair_lineage('pairs', '$id')")" = "kept true" ]
+    # Of the others the block has the text, and SQL where it is.
+    [ "$(sql "SELECT (context_text IS NULL) || ' ' || (verdict IS NULL) || ' ' || (line > 1) FROM athanor.pair_lineage('pairs', '${id%%.*}.5.5')")" = "false true true" ]
+    [ "$(sql "SELECT max(n) <= 3 FROM (SELECT count(*) AS n FROM athanor.dropped_pairs WHERE name = 'pairs' GROUP BY verdict) AS v")" = t ]
     run athanor dataset pairs --pair 999.0.1
     [ "$status" = 5 ] || [ "$status" = 4 ]
     run athanor dataset nothing

@@ -293,6 +293,7 @@ static int visit_line(const char *text, size_t length, block_visit visit, void *
         const char *context = json_string_value(json_object_get(root, "text"));
         context = context ? context : "";
         sentence_prefix(context, SIZE_MAX, &line.context_sentences);
+        line.text = context;
         line.text_hash = text_hash(context);
         line.context = (uint64_t)json_integer_value(json_object_get(root, "context"));
         for (enum verdict v = 0; v < VERDICT_END; v++)

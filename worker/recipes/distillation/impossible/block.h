@@ -37,6 +37,7 @@ struct kept_text {
 };
 struct block_line {
     uint64_t context, text_hash; /* its number; of its text */
+    const char *text;            /* the same, as long as the visit lasts */
     size_t context_sentences;
     uint64_t count[VERDICT_END];
     struct kept_text *kept;

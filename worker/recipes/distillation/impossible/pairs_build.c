@@ -32,17 +32,45 @@ static json_t *pair_object(const struct block_line *line, const struct kept_text
                      pair->rouge);
 }
 
+/* Takes what `value` needs as JSON, and 24 bytes for a key, a colon and a comma. */
+static bool has_room(const json_t *value, size_t *used, size_t most)
+{
+    size_t size = json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) + 24;
+
+    if (*used + size > most)
+        return false;
+    *used += size;
+    return true;
+}
+
+/* An example for the card, and its context's text; false: no room for it. */
+static bool add_example(struct build *build, json_t *list, json_t *example,
+                        const struct block_line *line)
+{
+    char number[24];
+
+    if (!has_room(example, &build->card_bytes, CARD_BYTES))
+        return false;
+    json_array_append(list, example);
+    snprintf(number, sizeof number, "%llu", (unsigned long long)line->context);
+    json_t *text = json_string(line->text);
+    CHECK(text);
+    if (!json_object_get(build->texts, number) &&
+        has_room(text, &build->text_bytes, CARD_TEXT_BYTES))
+        json_object_set(build->texts, number, text);
+    json_decref(text);
+    return true;
+}
+
 static void export_pair(struct build *build, const char *id, const struct block_line *line,
                         const struct kept_text *pair)
 {
     json_t *object = pair_object(line, pair);
     char *text;
 
-    if (json_array_size(build->kept_samples) < CARD_KEPT && build->card_bytes < CARD_BYTES) {
-        json_array_append(build->kept_samples, object);
-        build->card_bytes += strlen(pair->x) + strlen(pair->y);
-    }
     json_object_set_new(object, "id", json_string(id));
+    if (json_array_size(build->kept_samples) < CARD_KEPT)
+        (void)add_example(build, build->kept_samples, object, line);
     text = json_dumps(object, JSON_COMPACT);
     CHECK(text);
     buf_puts(&build->export, text);
@@ -78,8 +106,7 @@ static void add_pair(struct build *build, const struct block_line *line,
 /* A few of each verdict, while the card has room. */
 static void add_dropped(struct build *build, const struct block_line *line)
 {
-    if (!line->dropped_x || build->dropped[line->dropped] >= CARD_DROPPED ||
-        build->card_bytes > CARD_BYTES)
+    if (!line->dropped_x || build->dropped[line->dropped] >= CARD_DROPPED)
         return;
     json_t *object = json_pack("{s:I, s:I, s:I, s:s, s:s, s:s}", "context",
                                (json_int_t)line->context, "x_sample",
@@ -87,9 +114,9 @@ static void add_dropped(struct build *build, const struct block_line *line)
                                (json_int_t)line->dropped_y_sample, "x", line->dropped_x, "y",
                                line->dropped_y, "dropped", verdict_name(line->dropped));
     CHECK(object);
-    json_array_append_new(build->dropped_samples, object);
-    build->dropped[line->dropped]++;
-    build->card_bytes += strlen(line->dropped_x) + strlen(line->dropped_y);
+    if (add_example(build, build->dropped_samples, object, line))
+        build->dropped[line->dropped]++;
+    json_decref(object);
 }
 
 static int add_line(void *argument, const struct block_line *line, struct err *err)
@@ -216,13 +243,16 @@ static void build_done(struct build *build)
     mem_free(build->valid);
     json_decref(build->kept_samples);
     json_decref(build->dropped_samples);
+    json_decref(build->texts);
 }
 
 int pairs_build(struct pairs *pairs, struct err *err)
 {
     struct run *run = pairs->run;
-    struct build build = {
-        .pairs = pairs, .kept_samples = json_array(), .dropped_samples = json_array()};
+    struct build build = {.pairs = pairs,
+                          .kept_samples = json_array(),
+                          .dropped_samples = json_array(),
+                          .texts = json_object()};
     uint64_t made[2], began = clock_steady_us();
     int rc = 0;
 

@@ -12,10 +12,12 @@
 #define CARD_KEPT    10 /* examples of pairs that were kept   */
 #define CARD_DROPPED 3  /* and of each reason to drop one     */
 #define CARD_LENGTHS 17 /* contexts of 0 .. 15 sentences, and of more */
-/* A card travels as one line of the report socket, of at most 64 KiB: 17 lengths x 11 counts of at
- * most 30 bytes are 6 KiB, ten reasons and the rest 3 KiB, so examples may have 24 KiB, which JSON
- * can double. */
-#define CARD_BYTES ((size_t)24 << 10)
+/* A card travels as one line of the report socket, of at most 64 KiB: 17 lengths x 13 counts of at
+ * most 30 bytes are 7 KiB, 13 reasons of 110 bytes and the rest 5 KiB. So examples may have 24 KiB
+ * as JSON: 10 kept ones and 3 of each of 10 reasons, 600 bytes each. What was said before them may
+ * have 20 KiB, 500 bytes each. What has no room is left out. */
+#define CARD_BYTES      ((size_t)24 << 10)
+#define CARD_TEXT_BYTES ((size_t)20 << 10)
 
 struct build {
     struct pairs *pairs;
@@ -32,8 +34,9 @@ struct build {
     } length[CARD_LENGTHS];
     struct buf export; /* pairs.jsonl */
     json_t *kept_samples, *dropped_samples;
+    json_t *texts; /* of the examples' contexts, by number */
     unsigned dropped[VERDICT_END];
-    size_t card_bytes; /* of examples */
+    size_t card_bytes, text_bytes; /* of examples; of texts */
 };
 
 /* The card as JSON (mem_free): {"pairs": {...}}. placed: also where the blocks lie, which is no

@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "worker/recipes/text/overlap.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,20 +85,56 @@ static json_t *lineage(const struct pairs *pairs)
     return out;
 }
 
+static json_t *value_of(const struct run *run, const struct param *param)
+{
+    switch (param->type) {
+    case PARAM_INT:
+        return json_integer((json_int_t)run_int(run, param->name));
+    case PARAM_FLOAT:
+        return json_real(run_float(run, param->name));
+    case PARAM_BOOL:
+        return json_boolean(run_bool(run, param->name));
+    default:
+        return json_string(run_string(run, param->name));
+    }
+}
+
+/* What the filters asked for, as the parameters have it; thresholds as they were in the end. */
+static json_t *filters(const struct pairs *pairs)
+{
+    static const char *const asked[] = {
+        "length_ratio_min", "length_ratio_max", "compression", "numbers", "rouge_max",
+        "ted_min", "embed_min", "diversity", "keep", "pairs_per_context"};
+    const struct filter *filter = &pairs->filter;
+    const struct recipe *recipe = pairs->run->recipe;
+    json_t *out = json_object();
+
+    for (size_t a = 0; a < ARRAY_COUNT(asked); a++)
+        for (size_t p = 0; p < recipe->param_count; p++)
+            if (strcmp(recipe->params[p].name, asked[a]) == 0)
+                json_object_set_new(out, asked[a], value_of(pairs->run, &recipe->params[p]));
+    json_object_set_new(out, "tau", json_real(filter->tau));
+    if (filter->asks_saliency)
+        json_object_set_new(out, "saliency_tau", json_real(filter->saliency_tau));
+    if (isfinite(filter->diversity_tau))
+        json_object_set_new(out, "diversity_tau", json_real(filter->diversity_tau));
+    return out;
+}
+
 char *pairs_card(const struct build *build, bool placed)
 {
     const struct run *run = build->pairs->run;
     const struct pairs *pairs = build->pairs;
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:f, s:f, s:o, s:o, s:o, s:O, s:O}", "task",
-        run_string(run, "task"), "critic", pairs->critic_name, "contexts",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:f, s:o, s:o, s:o, s:O, s:O, s:O}",
+        "task", run_string(run, "task"), "critic", pairs->critic_name, "contexts",
         (json_int_t)build->sum.contexts, "pairs", (json_int_t)build->count, "duplicates",
         (json_int_t)build->duplicates, "held_out", (json_int_t)build->valid_count, "verdicts",
-        counts(build->sum.count), "critics", critics(), "temperature",
+        counts(build->sum.count), "critics", critics(), "filters", filters(pairs), "temperature",
         run_float(run, "temperature"), "top_p", run_float(run, "top_p"), "tau",
         build->pairs->filter.tau, "by_context_length", yields(build), "diversity", diversity(build),
         "lineage", lineage(build->pairs), "kept", build->kept_samples, "dropped",
-        build->dropped_samples);
+        build->dropped_samples, "texts", build->texts);
     CHECK(root);
     json_object_set_new(root, "tree_edit",
                         pairs->filter.ted_min > 0
