@@ -93,9 +93,7 @@ static void a_teacher_of_glosses_tells_examples_apart_and_makes_pairs(void **sta
              mem_printf("\"kind\": \"data\", \"recipe\": \"pairs\", \"inputs\": {\"teacher\": %s, "
                         "\"contexts\": {\"path\": \"%s\", \"part\": \"contexts\"}}, \"params\": "
                         "{\"samples\": 20, \"max_tokens\": 40, \"max_contexts\": 64, "
-                        "\"min_yield\": 0, "
-                        "\"length_ratio_min\": 0.5, \"length_ratio_max\": "
-                        "2}", teacher, data), &made);
+                        "\"min_yield\": 0}", teacher, data), &made);
     check_yields(place, &made);
     trace_done(&trained);
     trace_done(&judged);
