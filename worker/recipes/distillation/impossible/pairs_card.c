@@ -126,8 +126,8 @@ char *pairs_card(const struct build *build, bool placed)
     const struct run *run = build->pairs->run;
     const struct pairs *pairs = build->pairs;
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:f, s:o, s:o, s:o, s:O, s:O, s:O}",
-        "task", run_string(run, "task"), "critic", pairs->critic_name, "contexts",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:f, s:o, s:o, s:o, s:O, s:O, "
+        "s:O}", "task", run_string(run, "task"), "critic", pairs->critic_name, "contexts",
         (json_int_t)build->sum.contexts, "pairs", (json_int_t)build->count, "duplicates",
         (json_int_t)build->duplicates, "held_out", (json_int_t)build->valid_count, "verdicts",
         counts(build->sum.count), "critics", critics(), "filters", filters(pairs), "temperature",
