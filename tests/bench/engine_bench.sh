@@ -4,20 +4,21 @@
 #   engine_bench.sh [--quick] [--threads N]     ATHANOR_BUILD names the build folder (default build/)
 #
 # References: sgemm of the same BLAS on the same threads, PyTorch (python3-torch, ATHANOR_TEST_PYTHON;
-# skipped where absent) with the same model, shapes and threads, the rate at which a core reads memory,
-# one rank with two threads, and arithmetic. Each ratio is told on the wall and by processor time, which
-# others on the machine disturb less. --quick: one thread, GPT-2 124M at T=256 only, fewer steps and
-# batches. Nothing fails for being slow.
+# skipped where absent) with the same model, shapes and threads, the loops of llm.c's CPU trainer
+# (llmc_bench, skipped where the compiler has no OpenMP), the rate at which a core reads memory, one
+# rank with two threads, and arithmetic. Each ratio is told on the wall and by processor time, which
+# others on the machine disturb less. --quick: one thread, GPT-2 124M at T=256 only (at T=64 against
+# llm.c's loops), fewer steps and batches. Nothing fails for being slow.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=${ATHANOR_BUILD:-$here/../../build}
 python=${ATHANOR_TEST_PYTHON:-/usr/bin/python3}
 quick= threads=$(nproc) steps=5 long_steps=3 tokens=48 length=1024 megabytes=32
-batches="1 8 32" rank_steps=5 rank_layers=6
+batches="1 8 32" rank_steps=5 rank_layers=6 loop_steps=2
 while [ $# -gt 0 ]; do
     case $1 in
         --quick) quick=1 threads=1 steps=3 tokens=12 length=256 megabytes=4
-            batches="1 8" rank_steps=3 rank_layers=2 ;;
+            batches="1 8" rank_steps=3 rank_layers=2 loop_steps=1 ;;
         --threads) threads=$2; shift ;;
         *) echo "usage: engine_bench.sh [--quick] [--threads N]" >&2; exit 2 ;;
     esac
@@ -55,6 +56,17 @@ for entry in $models; do
     measure "step-$name" "$build/bench/train_step_bench" --threads "$threads" --only "$name" --steps "$count"
     in_torch "torch-step-$name" step "$name" "$B" "$T" "$count"
 done
+# NAME B T of llmc_bench, and the step of train_step_bench with that shape.
+loops="gpt2-124m:4:64:gpt2-124m-short"
+[ -n "$quick" ] || loops="$loops gpt2-124m:4:256:gpt2-124m"
+measure step-gpt2-124m-short "$build/bench/train_step_bench" --threads "$threads" --only gpt2-124m-short --steps "$steps"
+if [ -x "$build/bench/llmc_bench" ]; then
+    measure loops-product "$build/bench/llmc_bench" --threads "$threads" product
+    for entry in $loops; do
+        IFS=: read -r name B T ours <<<"$entry"
+        measure "loops-$ours" "$build/bench/llmc_bench" --threads "$threads" step "$name" "$B" "$T" "$loop_steps"
+    done
+fi
 for batch in $batches; do
     measure "decode-$batch" "$build/bench/engine_bench" --threads "$threads" decode gpt2-124m "$batch" "$tokens"
     in_torch "torch-decode-$batch" decode gpt2-124m "$batch" "$tokens"
@@ -96,6 +108,21 @@ for entry in $models; do
         "$(before "$torch" MiB) MiB resident" "-" \
         "$(ratio "$(before "$ours" resident)" "$(before "$torch" MiB)")" "-" "-"
 done
+if [ -s "$work/loops-product" ]; then
+    for entry in $loops; do
+        IFS=: read -r name B T ours <<<"$entry"
+        cpu=$(ratio "$(before "loops-$ours" ms-cpu)" "$(before "step-$ours" ms-cpu)")
+        row "step $name, $B x $T" "$(before "step-$ours" ms) ms" \
+            "$(before "loops-$ours" ms) ms, llm.c's loops" \
+            "$(ratio "$(before "loops-$ours" ms)" "$(before "step-$ours" ms)")" "$cpu" "> 1" "$(met "$cpu" 1)"
+    done
+    for way in forward backward; do
+        cpu=$(ratio "$(after loops-product $way 4)" "$(after loops-product $way 10)")
+        row "matmul 1024 x 768 x 768, $way" "$(after loops-product $way 2) GFLOP/s" \
+            "$(after loops-product $way 8) GFLOP/s, llm.c's loops" \
+            "$(ratio "$(after loops-product $way 2)" "$(after loops-product $way 8)")" "$cpu" ">= 3" "$(met "$cpu" 3)"
+    done
+fi
 for entry in $models; do
     IFS=: read -r name B T count <<<"$entry"
     row "memory $name, $B x $T, of the least" "$(before "step-$name" MiB) MiB" "$(before "step-$name" least) MiB" \

@@ -10,6 +10,7 @@ for bench in "$ATHANOR_BUILD"/bench/* "$source_root"/tests/bench/*_bench.sh; do
     case $bench in # which scheduler_bench.sh runs
     */core_bench | */coordinator_bench | */spawn_bench | */process_bench.sh) continue ;;
     */pairs_bench) continue ;; # of impossible_bench.sh
+    */engine_bench | */llmc_bench) continue ;; # of engine_bench.sh
     esac
     echo "== $bench"
     "$bench"
