@@ -3,12 +3,13 @@
  * on with others.
  *
  * One table of architectures. In long mode all of them go through everything; otherwise all are
- * killed on one rank, and some are spread over four. */
+ * killed on one rank and take two steps on four, and some go through everything on four. */
 #include "tests/train/fixture.h"
+#include "worker/engine/io/model_files.h"
 
 struct arch {
     const char *name, *recipe, *params;
-    bool spreads;       /* over four ranks also outside long mode                              */
+    bool spreads;       /* killed on four ranks also outside long mode                         */
     const char *alone;  /* more on one rank: what draws by rank, so differs on several of them */
     const char *spread; /* more on several ranks */
 };
@@ -46,6 +47,7 @@ struct variant {
     const char *resume; /* NULL, or the suffix of the job whose middle it takes  */
     int ranks;
     uint64_t kill_at;
+    int steps; /* 0: STEPS */
 };
 
 static void train(const struct place *place, const struct arch *arch, const struct variant *variant,
@@ -58,7 +60,8 @@ static void train(const struct place *place, const struct arch *arch, const stru
     char *spec = mem_printf("\"kind\": \"pretraining\", \"recipe\": \"%s\", \"checkpoint\": "
                             "{\"every_steps\": 2}, \"inputs\": {\"data\": %s}, \"params\": "
                             "{%s%s, \"steps\": %d, \"batch\": 12, \"learning_rate\": 0.003}",
-                            arch->recipe, data, arch->params, variant->params, STEPS);
+                            arch->recipe, data, arch->params, variant->params,
+                            variant->steps ? variant->steps : STEPS);
     struct job_run job = {.name = name, .spec = spec, .resume = resume, .ranks = variant->ranks,
                           .kill_at = variant->kill_at, .may_fail = variant->kill_at > 0};
     int status = run_job_in(place, &job, trace);
@@ -150,6 +153,20 @@ static void check_elastic(const struct place *place, const struct arch *arch,
     }
 }
 
+/* Outside long mode, of most architectures: the first steps, without a kill. */
+static void check_few_steps(const struct place *place, const struct arch *arch)
+{
+    struct variant alone = {.suffix = "-alone", .params = "", .ranks = 1, .steps = 2};
+    struct variant four = {.suffix = "-four", .params = ", \"zero\": true", .ranks = 4, .steps = 2};
+    struct trace one = {0}, whole = {0};
+
+    train(place, arch, &alone, &one);
+    train(place, arch, &four, &whole);
+    assert_same_trace(&one, &whole, 0, 1e-5);
+    trace_done(&one);
+    trace_done(&whole);
+}
+
 static void four_ranks_with_shared_moments_and_experts_agree_with_one(void **state)
 {
     for (size_t i = 0; i < ARRAY_COUNT(archs); i++) {
@@ -157,8 +174,10 @@ static void four_ranks_with_shared_moments_and_experts_agree_with_one(void **sta
         struct variant plain = {"-plain", "", NULL, 4, 0};
         struct trace one = {0}, whole = {0}, unshared = {0};
 
-        if (!archs[i].spreads && !long_mode())
+        if (!archs[i].spreads && !long_mode()) {
+            check_few_steps(*state, &archs[i]);
             continue;
+        }
         train(*state, &archs[i], &alone, &one);
         char *params = shared(&archs[i]);
 
@@ -176,6 +195,62 @@ static void four_ranks_with_shared_moments_and_experts_agree_with_one(void **sta
     }
 }
 
+/* The largest difference of a weight, relative to 1 where weights are smaller. */
+static double weights_apart(const struct place *place, const char *a, const char *b, int steps)
+{
+    char *end_a = checkpoint_of(place, a, (uint64_t)steps);
+    char *end_b = checkpoint_of(place, b, (uint64_t)steps);
+    struct device_config config = {.kind = BACKEND_CPU, .threads = 1};
+    struct model *model_a, *model_b;
+    struct device *device;
+    double apart = 0;
+
+    OK(device_open(&config, &device, &fixture_err));
+    OK(model_files_open(end_a, device, true, &model_a, &fixture_err));
+    OK(model_files_open(end_b, device, true, &model_b, &fixture_err));
+    for (int64_t i = 0; i < model_a->flat_count; i++) {
+        double x = tensor_f32(&model_a->flat)[i], y = tensor_f32(&model_b->flat)[i];
+
+        apart = fmax(apart, fabs(x - y) / fmax(1, fabs(x)));
+    }
+    model_free(model_a);
+    model_free(model_b);
+    device_close(device);
+    mem_free(end_a);
+    mem_free(end_b);
+    return apart;
+}
+
+/* Card of mixtures, section 10, 4: losses of twenty steps to 1e-6, weights after them to 1e-5. */
+static void experts_on_two_and_four_ranks_keep_the_trace_of_one(void **state)
+{
+    static const struct arch moe = {
+        "spread", "clm", SHAPE "\"arch\": \"moe\", \"experts\": 8", false, "", NULL};
+    struct variant variant = {.suffix = "-1", .params = "", .ranks = 1, .steps = 20};
+    struct trace one = {0}, several;
+
+    if (!long_mode())
+        skip();
+    train(*state, &moe, &variant, &one);
+    for (variant.ranks = 2; variant.ranks <= 4; variant.ranks += 2) {
+        variant.suffix = variant.ranks == 2 ? "-2" : "-4";
+        variant.params = ", \"expert_parallel\": true";
+        several = (struct trace){0};
+        train(*state, &moe, &variant, &several);
+        for (uint64_t step = 1; step <= 20; step++) {
+            double loss = trace_at(&one, "loss", step);
+
+            if (!(fabs(trace_at(&several, "loss", step) - loss) <= 1e-6 * loss))
+                fail_msg("%d ranks, step %d: loss %.9g, of one %.9g", variant.ranks, (int)step,
+                         trace_at(&several, "loss", step), loss);
+        }
+        assert_true(weights_apart(*state, "spread-1",
+                                  variant.ranks == 2 ? "spread-2" : "spread-4", 20) <= 1e-5);
+        trace_done(&several);
+    }
+    trace_done(&one);
+}
+
 static int with_lines(void **state)
 {
     if (place_open(state) < 0)
@@ -189,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_architecture_goes_on_after_a_kill_with_the_same_bits),
         cmocka_unit_test(four_ranks_with_shared_moments_and_experts_agree_with_one),
+        cmocka_unit_test(experts_on_two_and_four_ranks_keep_the_trace_of_one),
     };
 
     return cmocka_run_group_tests(tests, with_lines, place_close);

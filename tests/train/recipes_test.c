@@ -59,7 +59,8 @@ static const struct golden_case cases[] = {
     {"clm_upscaled",
      "\"kind\": \"pretraining\", \"recipe\": \"clm\", \"checkpoint\": {\"every_steps\": 6}, "
      "\"inputs\": {\"data\": " PART("train") ", \"valid\": " PART(
-         "valid") ", \"init\": " BASE "}, \"params\": {\"upscale\": \"0-2\", \"steps\": 12, "
+         "valid") ", \"init\": " MODEL("clm_llama", "0000000012") "}, \"params\": {\"upscale\": "
+                  "\"0-2\", \"new_context\": 80, \"new_rope_theta\": 500000, \"steps\": 12, "
                   "\"batch\": 8, \"learning_rate\": 0.001, \"schedule\": \"constant\"}",
      12},
     {"logit_kd",
@@ -670,6 +671,17 @@ static void a_job_that_cannot_be_is_refused(void **state)
         {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
              "train") "}, \"params\": {\"steps\": 5, \"warmup\": 6}",
          "more than the job's 5 steps"},
+        {"\"kind\": \"pretraining\", \"recipe\": \"clm\", \"inputs\": {\"data\": " PART(
+             "train") "}, \"params\": {\"new_context\": 128}",
+         "need an input 'init'"},
+        {"\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": " PART(
+             "train") ", \"init\": " BASE "}, \"params\": {\"separator\": \":\", "
+                      "\"new_context\": 128}",
+         "learned a row for each of its 64 positions"},
+        {"\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\": {\"data\": " PART(
+             "train") ", \"init\": " BASE "}, \"params\": {\"separator\": \":\", "
+                      "\"lora_rank\": 2, \"new_rope_theta\": 5e5}",
+         "exclude 'lora_rank'"},
         {"\"kind\": \"distillation\", \"recipe\": \"logit_kd\", \"inputs\": {\"data\": " PART(
              "train") ", \"teacher\": " BASE "}, \"params\": {\"d_model\": 16, "
                       "\"student_init\": \"teacher-layers\"}",

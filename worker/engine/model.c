@@ -32,6 +32,13 @@ static int make_turns(struct model *model, struct err *err)
     return 0;
 }
 
+static void free_turns(struct device *device, struct tensor *turns)
+{
+    if (turns)
+        device_release(device, turns->values, 4 * (size_t)tensor_count(turns));
+    mem_free(turns);
+}
+
 static int allocate(struct model *model, bool trains, struct err *err)
 {
     size_t size_bytes = 4 * (size_t)model->flat_count;
@@ -110,6 +117,46 @@ int model_deepen(const struct model *from, const int64_t *map, int64_t layers,
         return -1;
     layout_copy(from, map, model);
     *out = model;
+    return 0;
+}
+
+static int check_positions(const struct model *model, const struct model_config *reached,
+                           struct err *err)
+{
+    const struct model_config *c = &model->config;
+    bool turns = model->table->rotary && !c->alibi;
+
+    if (reached->rope_theta != c->rope_theta && !turns)
+        return err_set(err, ERR_INVALID, "a %s%s has no rotary angles whose base could be %g",
+                       model->table->name, c->alibi ? " of positions alibi" : "",
+                       reached->rope_theta);
+    if (layout_count(model->table, reached) != layout_count(model->table, c))
+        return err_set(err, ERR_INVALID, "a %s has learned a row for each of its %lld positions, "
+                       "so it cannot have %lld", model->table->name, (long long)c->context,
+                       (long long)reached->context);
+    return 0;
+}
+
+int model_reach(struct model *model, int64_t context, double rope_theta, struct err *err)
+{
+    struct model_config before = model->config, reached = before;
+    struct tensor *turns = model->turns;
+
+    reached.context = context != 0 ? context : before.context;
+    reached.rope_theta = rope_theta != 0 ? rope_theta : before.rope_theta;
+    if (model_config_complete(&reached, err) < 0 || check_positions(model, &reached, err) < 0)
+        return -1;
+    model->config = reached;
+    if (make_turns(model, err) < 0) {
+        free_turns(model->device, model->turns);
+        model->config = before;
+        model->turns = turns;
+        return -1;
+    }
+    if (model->turns == turns) /* it has none */
+        return 0;
+    model->device->backend->finish(model->device);
+    free_turns(model->device, turns);
     return 0;
 }
 
@@ -195,10 +242,7 @@ void model_free(struct model *model)
     model->device->backend->finish(model->device);
     device_release(model->device, model->flat.values, size_bytes);
     device_release(model->device, model->flat.grad, size_bytes);
-    if (model->turns)
-        device_release(model->device, model->turns->values,
-                       4 * (size_t)(model->config.context * model->config.head_width));
-    mem_free(model->turns);
+    free_turns(model->device, model->turns);
     mem_free(model->weight);
     mem_free(model->row);
     mem_free(model);

@@ -156,6 +156,12 @@ int model_deepen(const struct model *from, const int64_t *map, int64_t layers,
  * Errors: ERR_INVALID (fewer than from knows). */
 int model_widen(const struct model *from, int64_t vocab_size, uint64_t seed, struct model **out,
                 struct err *err) WARN_UNUSED;
+/* In place, before any tape has seen the model: the same weights for `context` positions (0: as
+ * many as before), with rotary angles of base `rope_theta` (0: as before), as Yi goes on with long
+ * texts (section 7.1; Xiong et al. 2023, adjusted base frequency). After an error it is as it was:
+ * ERR_INVALID (learned rows of positions; no rotary angles), ERR_MEMORY. */
+int model_reach(struct model *model, int64_t context, double rope_theta,
+                struct err *err) WARN_UNUSED;
 void model_free(struct model *model);
 
 /* By engine name or HF name (also without the leading "transformer." or "model."); NULL. */

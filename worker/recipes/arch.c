@@ -28,6 +28,8 @@ static void read_transnormer(const struct run *run, struct model_config *config)
     config->decay = strcmp(decay, "none") == 0    ? DECAY_NONE
                     : strcmp(decay, "paper") == 0 ? DECAY_PAPER
                                                   : DECAY_ALIBI;
+    config->ungated = !run_bool(run, "output_gate");
+    config->plain_embedding = !run_bool(run, "scale_embedding");
 }
 
 int arch_config(const struct run *run, const struct corpus *corpus, struct model_config *out,

@@ -51,9 +51,23 @@
     {p "lrpe", PARAM_CHOICE, "first", 0, 0, "first|none|all", \
      "blocks with learned angles (transnormer)"}, \
     {p "decay", PARAM_CHOICE, "alibi", 0, 0, "alibi|paper|none", \
-     "decay of linear attention by head (transnormer)"}
+     "decay of linear attention by head (transnormer)"}, \
+    {p "output_gate", PARAM_BOOL, "true", 0, 0, NULL, \
+     "what linear attention gives is multiplied by a gate (transnormer)"}, \
+    {p "scale_embedding", PARAM_BOOL, "true", 0, 0, NULL, \
+     "embeddings are multiplied by the root of d_model (transnormer)"}
 
 #define ARCH_PARAMS ARCH_PARAMS_OF("", "4", "128", "4", "128")
+
+/* What an init model does not keep. Parameters of their own: a resolved job holds every parameter,
+ * given or not, so `context` and `rope_theta` cannot tell whether they mean the init model. */
+#define REACH_PARAMS \
+    {"new_context", PARAM_INT, "0", 0, 1048576, NULL, \
+     "most tokens that the init model sees at once from here on; 0: as many as before (not gpt2, " \
+     "opt: they have learned a row for each position)"}, \
+    {"new_rope_theta", PARAM_FLOAT, "0", 0, 1e9, NULL, \
+     "base of the rotary angles of the init model from here on, larger for longer texts; 0: as " \
+     "before (llama, moe)"}
 /* clang-format on */
 
 /* The shape that the parameters name, for the corpus's tokens. Errors: ERR_INVALID. */

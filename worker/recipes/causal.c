@@ -34,6 +34,25 @@ static int causal_deepen(struct run *run, struct trainer *trainer, struct err *e
     return 0;
 }
 
+/* The init model with other positions (REACH_PARAMS). */
+static int causal_reach(struct run *run, struct causal *causal, struct err *err)
+{
+    struct model *model = causal->trainer.model;
+    int64_t context = run_int(run, "new_context");
+    double theta = run_float(run, "new_rope_theta");
+
+    if (context == 0 && theta == 0)
+        return 0;
+    if (causal->adapts)
+        return err_set(err, ERR_INVALID, "parameters 'new_context' and 'new_rope_theta' exclude "
+                       "'lora_rank': adapters are read over a base, whose config.json stays");
+    if (model_reach(model, context, theta, err) < 0)
+        return err_wrap(err, "parameters 'new_context' and 'new_rope_theta'");
+    run_note(run, "the init model goes on with %lld positions, rotary base %g",
+             (long long)model->config.context, model->config.rope_theta);
+    return 0;
+}
+
 /* The init model fits the corpus, or is widened by the special tokens that the corpus has more. */
 static int causal_match(struct run *run, struct causal *causal, const char *folder,
                         struct err *err)
@@ -66,6 +85,9 @@ static int causal_new(struct run *run, struct causal *causal, struct err *err)
     if (*run_string(run, "upscale"))
         return err_set(err, ERR_INVALID, "parameter 'upscale' needs an input 'init': the model "
                        "whose blocks are doubled");
+    if (run_int(run, "new_context") != 0 || run_float(run, "new_rope_theta") != 0)
+        return err_set(err, ERR_INVALID, "parameters 'new_context' and 'new_rope_theta' need an "
+                       "input 'init': a new model has 'context' and 'rope_theta'");
     if (arch_config(run, &causal->train, &config, err) < 0)
         return -1;
     if (causal->spreads && config.family != MODEL_MOE)
@@ -109,7 +131,7 @@ static int causal_model(struct run *run, struct causal *causal, struct err *err)
             0)
             return -1;
         trainer->model->config.dropout = run_float(run, "dropout");
-        if (causal_match(run, causal, init->path, err) < 0)
+        if (causal_match(run, causal, init->path, err) < 0 || causal_reach(run, causal, err) < 0)
             return -1;
         if (causal->adapts)
             return trainer_adapt(trainer, err);

@@ -2,8 +2,8 @@
  *
  * State: model, AdamW moments and the step number; which rows a step sees is a function of
  * (seed, step), so a resumed run goes on with the same bits. The recipe's table needs the
- * parameters steps, eval_every, ARCH_PARAMS and TRAIN_PARAMS, and the inputs data, valid
- * (optional) and init (optional). Metrics: loss, val_loss and those of train.h; without a
+ * parameters steps, eval_every, ARCH_PARAMS, REACH_PARAMS and TRAIN_PARAMS, and the inputs data,
+ * valid (optional) and init (optional). Metrics: loss, val_loss and those of train.h; without a
  * separator also unigram_loss and bigram_loss of the validation documents. */
 #ifndef ATHANOR_CAUSAL_H
 #define ATHANOR_CAUSAL_H

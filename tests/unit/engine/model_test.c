@@ -226,6 +226,45 @@ static void impossible_configurations_are_refused(void **state)
     assert_non_null(strstr(err.text, "vocab_size"));
 }
 
+/* Names as published, and how many weights: Qin et al. 2024 (384.9M, 1.02B; and the angles of
+ * their first block), Yi's formula 2VD + L(2D^2 + 2D Hk d + 3DF + 2D) + D, Jiang et al. 2024
+ * (46.7B, 12.9B of them for a token), and Hugging Face's num_parameters of the others. */
+static void published_models_have_the_published_number_of_weights(void **state)
+{
+    static const struct {
+        struct model_config config;
+        int64_t count, active;
+    } known[] = {
+#define SHAPE(f, V, T, D, L, H) .family = MODEL_##f, .vocab_size = V, .context = T, .width = D, \
+                                .layers = L, .heads = H
+        {{SHAPE(TRANSNORMER, 50272, 2048, 1024, 24, 8), .ffn_width = 2816, .tied = true},
+         384925696 + 1024},
+        {{SHAPE(TRANSNORMER, 64000, 2048, 2048, 16, 16), .ffn_width = 5632, .tied = true},
+         1020264448 + 2048},
+        {{SHAPE(LLAMA, 64000, 4096, 4096, 32, 32), .kv_heads = 4, .ffn_width = 11008}, 6061035520},
+        {{SHAPE(LLAMA, 64000, 4096, 4096, 48, 32), .kv_heads = 4, .ffn_width = 11008}, 8829407232},
+        {{SHAPE(LLAMA, 64000, 4096, 7168, 60, 56), .kv_heads = 8, .ffn_width = 20480}, 34388917248},
+        {{SHAPE(MOE, 32000, 32768, 4096, 32, 32), .kv_heads = 8, .ffn_width = 14336},
+         46702792704, 12879925248},
+        {{SHAPE(GPT2, 50257, 1024, 768, 12, 12), .tied = true}, 124439808},
+        {{SHAPE(OPT, 50272, 2048, 768, 12, 12), .tied = true}, 125239296},
+        {{SHAPE(T5, 32128, 512, 512, 6, 8), .ffn_width = 2048, .tied = true}, 60506624},
+#undef SHAPE
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(known); i++) {
+        struct model_config config = known[i].config;
+        struct err err;
+
+        must(model_config_complete(&config, &err));
+        if (model_weight_count(&config) != known[i].count)
+            fail_msg("model %zu has %lld weights", i, (long long)model_weight_count(&config));
+        assert_int_equal(model_active_count(&config),
+                         known[i].active ? known[i].active : known[i].count);
+    }
+}
+
 /* Two documents in one row, each with its own positions, against the same two in two rows. */
 static void packed_documents_do_not_see_each_other(void **state)
 {
@@ -365,6 +404,7 @@ int main(void)
         cmocka_unit_test(too_little_memory_is_an_error_that_states_the_bytes),
         cmocka_unit_test(bad_batches_are_refused),
         cmocka_unit_test(impossible_configurations_are_refused),
+        cmocka_unit_test(published_models_have_the_published_number_of_weights),
         cmocka_unit_test(packed_documents_do_not_see_each_other),
         cmocka_unit_test(hidden_states_of_every_layer_are_accessible),
         cmocka_unit_test(seeded_gradients_of_hidden_states_flow_back),

@@ -19,6 +19,7 @@ static const struct param sft_params[] = {
      "trained on; empty: everything is"},
     LORA_PARAMS,
     ARCH_PARAMS,
+    REACH_PARAMS,
     TRAIN_PARAMS("1e-3", "cosine", "32", "0.1"),
 };
 
@@ -27,7 +28,8 @@ static const struct input sft_inputs[] = {
      "documents of a prompt, the separator and a response"},
     {"valid", INPUT_DATASET, false, "the same for val_loss, same tokenizer"},
     {"init", INPUT_CHECKPOINT, false,
-     "model to finetune (its shape then holds, not the parameters'); without it a new one"},
+     "model to finetune (its shape then holds, not the parameters', but for new_context, "
+     "new_rope_theta and upscale); without it a new one"},
 };
 
 const struct recipe recipe_finetuning_sft = {

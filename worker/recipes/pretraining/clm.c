@@ -17,6 +17,7 @@ static const struct param clm_params[] = {
     {"eval_every", PARAM_INT, "50", 0, 1e9, NULL,
      "steps between validation losses; 0: only after the last step"},
     ARCH_PARAMS,
+    REACH_PARAMS,
     {"expert_parallel", PARAM_BOOL, "false", 0, 0, NULL,
      "each rank has its share of the experts and sees all tokens for them (moe): less memory"},
     TRAIN_PARAMS("1e-3", "cosine", "32", "0.1"),
@@ -26,7 +27,8 @@ static const struct input clm_inputs[] = {
     {"data", INPUT_DATASET, true, "documents to train on"},
     {"valid", INPUT_DATASET, false, "documents for val_loss, same tokenizer"},
     {"init", INPUT_CHECKPOINT, false,
-     "model to go on from (its shape then holds, not the parameters'); fresh optimiser"},
+     "model to go on from (its shape then holds, not the parameters', but for new_context, "
+     "new_rope_theta and upscale); fresh optimiser"},
 };
 
 const struct recipe recipe_pretraining_clm = {
