@@ -253,6 +253,15 @@ static inline void kill_peer(int fd)
     assert_true(kill(peer.pid, SIGKILL) == 0 || errno == ESRCH);
 }
 
+/* A killed job leaves lines that want an answer, and is gone when they are read. */
+static inline void say_yes(int fd)
+{
+    static const char yes[] = "{\"ok\": true}\n";
+    ssize_t sent = send(fd, yes, sizeof yes - 1, MSG_NOSIGNAL);
+
+    assert_true(sent == sizeof yes - 1 || errno == EPIPE || errno == ECONNRESET);
+}
+
 /* Keeps what the line says, and answers it where it asks for an answer. */
 static inline void take_line(struct listener *listener, int fd, const char *line)
 {
@@ -289,7 +298,7 @@ static inline void take_line(struct listener *listener, int fd, const char *line
         return;
     }
     if (json_is_true(json_object_get(root, "reply")))
-        assert_int_equal(write(fd, "{\"ok\": true}\n", 13), 13);
+        say_yes(fd);
     json_decref(root);
 }
 
