@@ -201,7 +201,7 @@ static struct losses show(const char *what, struct losses at_long, struct losses
 static void a_hundred_steps_on_longer_texts_reach_their_late_positions(void **state)
 {
     const struct place *place = *state;
-    size_t length;
+    size_t length = 0;
     char *text = long_mode() ? read_corpus(&length) : NULL;
 
     if (!text)
