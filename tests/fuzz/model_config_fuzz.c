@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     char *text = model_config_text(&config);
     CHECK(model_config_parse(text, strlen(text), &again, &err) == 0);
     CHECK(again.width == config.width && again.ffn_width == config.ffn_width);
+    CHECK(rope_scaling_equal(&again.rope, &config.rope));
     mem_free(text);
     return 0;
 }

@@ -161,13 +161,47 @@ def opt(case):
     return x @ table.t()
 
 
-def rotate(x, theta):
-    """(B, H, T, d): element i turns with i + d/2 by position theta^(-2i/d)."""
-    half = x.shape[-1] // 2
+def wavelength_ramp(wave, scaling):
+    """Llama 3.1: positions of waves longer than `low` are interpolated, of those shorter than
+    `high` are not; in between, by how many waves the original positions hold."""
+    original = scaling["original_max_position_embeddings"]
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    smooth = (original / wave - low) / (high - low)
+    smooth = torch.where(wave > original / low, torch.zeros_like(wave), smooth)
+    return torch.where(wave < original / high, torch.ones_like(wave), smooth)
+
+
+def yarn_ramp(d, theta, scaling):
+    """YaRN's gamma, over dimensions: its equation 17 solved for the dimension of a rotation."""
+    original = scaling["original_max_position_embeddings"]
+
+    def dimension(rotations):
+        return d / 2 * math.log(original / rotations / math.tau, theta)
+
+    low = max(math.floor(dimension(scaling["beta_fast"])), 0)
+    high = min(math.ceil(dimension(scaling["beta_slow"])), d - 1)
+    ramp = (torch.arange(d // 2, dtype=torch.float64) - low) / max(high - low, 0.001)
+    return 1 - ramp.clamp(0, 1)
+
+
+def rotate(x, config):
+    """(B, H, T, d): element i turns with i + d/2 by position theta^(-2i/d), or scaled."""
+    half, scaling = x.shape[-1] // 2, config.get("rope_scaling") or {"rope_type": "default"}
+    theta, kind, length = config["rope_theta"], scaling["rope_type"], 1
     speed = theta ** (-torch.arange(half, dtype=torch.float64) / half)
+    if kind == "linear":
+        speed = speed / scaling["factor"]
+    if kind == "llama3":
+        keep = wavelength_ramp(math.tau / speed, scaling)
+        speed = keep * speed + (1 - keep) * speed / scaling["factor"]
+    if kind == "yarn":
+        keep = yarn_ramp(x.shape[-1], theta, scaling)
+        speed = keep * speed + (1 - keep) * speed / scaling["factor"]
+        length = 1 + math.log(scaling["factor"]) / 10
     angle = torch.arange(x.shape[2], dtype=torch.float64)[:, None] * speed
+    cos, sin = angle.cos() * length, angle.sin() * length
     a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def alibi_slopes(count):
@@ -177,7 +211,7 @@ def alibi_slopes(count):
 
 
 def llama(case):
-    """Also Mistral's window, and ALiBi in the place of rotations."""
+    """Also Mistral's window, ALiBi in the place of rotations, and scaled rotations."""
     c = case.config
     distance = torch.arange(T)[:, None] - torch.arange(T)[None, :]
     mask, bias = causal(T), 0
@@ -187,22 +221,21 @@ def llama(case):
     if c["model_type"] == "athanor_alibi":
         slopes = torch.tensor(alibi_slopes(c["num_attention_heads"]), dtype=torch.float64)
         bias = -slopes[:, None, None] * distance
-        turn = lambda x, theta: x  # noqa: E731
+        turn = lambda x, config: x  # noqa: E731
     x = case["model.embed_tokens.weight"][case.token]
     for i in range(c["num_hidden_layers"]):
         name = f"model.layers.{i}."
         h = rms_norm(x, case[name + "input_layernorm.weight"], c["rms_norm_eps"])
-        q = turn(heads_of(case.linear(h, name + "self_attn.q_proj"), c["num_attention_heads"]),
-                 c["rope_theta"])
-        k = turn(heads_of(case.linear(h, name + "self_attn.k_proj"), c["num_key_value_heads"]),
-                 c["rope_theta"])
+        q = turn(heads_of(case.linear(h, name + "self_attn.q_proj"), c["num_attention_heads"]), c)
+        k = turn(heads_of(case.linear(h, name + "self_attn.k_proj"), c["num_key_value_heads"]), c)
         v = heads_of(case.linear(h, name + "self_attn.v_proj"), c["num_key_value_heads"])
         x = x + case.linear(attention(q, k, v, mask, bias=bias), name + "self_attn.o_proj")
         h = rms_norm(x, case[name + "post_attention_layernorm.weight"], c["rms_norm_eps"])
         h = F.silu(case.linear(h, name + "mlp.gate_proj")) * case.linear(h, name + "mlp.up_proj")
         x = x + case.linear(h, name + "mlp.down_proj")
     x = rms_norm(x, case["model.norm.weight"], c["rms_norm_eps"])
-    return x @ case["lm_head.weight"].t()
+    head = "model.embed_tokens" if c["tie_word_embeddings"] else "lm_head"
+    return x @ case[head + ".weight"].t()
 
 
 def key_mask(case):
@@ -322,8 +355,8 @@ def moe(case):
         if own_norms:
             q = rms_norm(q, case[name + "self_attn.q_norm.weight"], eps)
             k = rms_norm(k, case[name + "self_attn.k_norm.weight"], eps)
-        q = rotate(heads_of(q, c["num_attention_heads"]), c["rope_theta"])
-        k = rotate(heads_of(k, c["num_key_value_heads"]), c["rope_theta"])
+        q = rotate(heads_of(q, c["num_attention_heads"]), c)
+        k = rotate(heads_of(k, c["num_key_value_heads"]), c)
         v = heads_of(v, c["num_key_value_heads"])
         x = x + case.linear(attention(q, k, v, causal(T)), name + "self_attn.o_proj")
         h = rms_norm(x, case[name + "post_attention_layernorm.weight"], eps)

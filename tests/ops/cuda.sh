@@ -66,8 +66,8 @@ compile objects common/base/err.c common/base/mem.c common/base/rng.c common/bas
     worker/engine/device.c worker/engine/packed.c worker/engine/host.c worker/engine/threads.c \
     worker/engine/tape.c worker/engine/ops*.c worker/engine/loss.c worker/engine/model*.c \
     worker/engine/encoder.c worker/engine/generate.c worker/engine/cache.c worker/engine/optim.c \
-    worker/engine/exchange.c worker/engine/mlp.c worker/engine/models/*.c worker/engine/reference/*.c \
-    tests/ops/one_rank.c
+    worker/engine/exchange.c worker/engine/mlp.c worker/engine/rope.c worker/engine/models/*.c \
+    worker/engine/reference/*.c tests/ops/one_rank.c
 link tests/ops/ops_test.c "$build"/objects/*.o
 link tests/bench/train_step_bench.c "$build"/objects/*.o
 writes=

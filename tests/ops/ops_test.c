@@ -24,6 +24,7 @@
 #include "worker/engine/ops.h"
 #include "worker/engine/optim.h"
 #include "worker/engine/packed.h"
+#include "worker/engine/rope.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -154,6 +155,10 @@ static void fill_integers(const struct slot *slot, int32_t *out)
     }
 }
 
+/* Elements that keep their speed, that lose some and that lose all of it; longer than 1. */
+static const struct rope_scaling stretched = {
+    .kind = ROPE_YARN, .factor = 4, .slow = 1, .fast = 8, .original = 100};
+
 static void *fill_slot(const struct slot *slot)
 {
     int64_t count = slot_count(slot);
@@ -164,7 +169,7 @@ static void *fill_slot(const struct slot *slot)
         return out;
     }
     if (slot->fill == ANGLE) {
-        rope_turns(out, slot->dim[0], slot->dim[1], 100);
+        rope_turns(out, slot->dim[0], slot->dim[1], 100, &stretched);
         return out;
     }
     for (int64_t i = 0; i < count; i++) {

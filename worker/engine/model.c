@@ -25,7 +25,7 @@ static int make_turns(struct model *model, struct err *err)
     if (device_alloc(model->device, 4 * (size_t)count, &turns->values, err) < 0)
         return err_wrap(err, "angles of rotary positions");
     host = mem_array((size_t)count, sizeof *host);
-    rope_turns(host, c->context, c->head_width, c->rope_theta);
+    rope_turns(host, c->context, c->head_width, c->rope_theta, &c->rope);
     tensor_write(turns, host);
     model->device->backend->finish(model->device);
     mem_free(host);

@@ -8,6 +8,7 @@
 
 #include "worker/engine/loss.h"
 #include "worker/engine/ops.h"
+#include "worker/engine/rope.h"
 
 enum model_family {
     MODEL_GPT2 = 1,
@@ -51,7 +52,8 @@ struct model_config {
     int64_t head_width;  /* 0: width / heads                                              */
     int64_t ffn_width;   /* 0: 4 * width (GPT-2), 8/3 * width rounded up to 32 (Llama)    */
     double norm_eps;     /* 0: 1e-5                                                       */
-    double rope_theta;   /* 0: 10000; Llama only                                          */
+    double rope_theta;   /* 0: 10000; Llama, MoE                                          */
+    struct rope_scaling rope; /* Llama, MoE: for longer texts than it learned first       */
     double init_std;     /* 0: 0.02                                                       */
     bool tied;           /* head is the token embedding; GPT-2, OPT: must be true         */
     int32_t bos_token;   /* -1: none. The engine only carries these along                 */
@@ -158,8 +160,8 @@ int model_widen(const struct model *from, int64_t vocab_size, uint64_t seed, str
                 struct err *err) WARN_UNUSED;
 /* In place, before any tape has seen the model: the same weights for `context` positions (0: as
  * many as before), with rotary angles of base `rope_theta` (0: as before), as Yi goes on with long
- * texts (section 7.1; Xiong et al. 2023, adjusted base frequency). After an error it is as it was:
- * ERR_INVALID (learned rows of positions; no rotary angles), ERR_MEMORY. */
+ * texts (section 7.1; Xiong et al. 2023, adjusted base frequency). Their scaling stays. After an
+ * error it is as it was: ERR_INVALID (learned rows of positions; no rotary angles), ERR_MEMORY. */
 int model_reach(struct model *model, int64_t context, double rope_theta,
                 struct err *err) WARN_UNUSED;
 void model_free(struct model *model);

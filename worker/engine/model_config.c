@@ -144,6 +144,11 @@ int model_config_complete(struct model_config *config, struct err *err)
     if (table->rotary && c.head_width % 2 != 0)
         return err_set(err, ERR_INVALID, "%s head_width is %lld, expected an even number",
                        table->name, (long long)c.head_width);
+    if (c.rope.kind != ROPE_PLAIN && (!table->rotary || c.alibi))
+        return err_set(err, ERR_INVALID, "a %s%s has no rotary angles to scale", table->name,
+                       c.alibi ? " of positions alibi" : "");
+    if (rope_scaling_check(&c.rope, err) < 0)
+        return err_wrap(err, "model rope_scaling");
     if (!(c.dropout >= 0) || c.dropout >= 1)
         return err_set(err, ERR_INVALID, "model dropout is %g, expected 0 to below 1", c.dropout);
     if (!(c.norm_eps > 0) || !(c.rope_theta > 1) || !(c.init_std > 0))

@@ -191,20 +191,6 @@ struct tensor *op_rope(struct tape *tape, struct tensor *qkv, struct tensor *pos
     return run(tape, &call);
 }
 
-void rope_turns(float *out_host, int64_t positions, int64_t head_width, double theta)
-{
-    int64_t half = head_width / 2;
-
-    for (int64_t i = 0; i < half; i++) {
-        double speed = pow(theta, -(double)i / (double)half);
-
-        for (int64_t p = 0; p < positions; p++) {
-            out_host[p * head_width + i] = (float)cos((double)p * speed);
-            out_host[p * head_width + half + i] = (float)sin((double)p * speed);
-        }
-    }
-}
-
 struct tensor *op_attention(struct tape *tape, struct tensor *qkv, struct tensor *first,
                             struct heads heads, int64_t B, int64_t T)
 {

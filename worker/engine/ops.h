@@ -55,13 +55,10 @@ struct heads {
 };
 
 /* Rotates q and k heads of packed rows by position: element i pairs with i + d/2
- * (the Hugging Face convention), angle position * theta^(-2i/d); v is copied.
+ * (the Hugging Face convention), angle position * theta^(-2i/d) or scaled (rope.h); v is copied.
  * qkv (N, (H + 2 Hk) d), position (N) i32, turns (P, d) of rope_turns. Su et al. 2021, eq. 34. */
 struct tensor *op_rope(struct tape *tape, struct tensor *qkv, struct tensor *position,
                        struct tensor *turns, struct heads heads);
-
-/* Fills (positions, head_width) with the cosines, then the sines, of every angle. */
-void rope_turns(float *out_host, int64_t positions, int64_t head_width, double theta);
 
 /* Causal attention within each of B rows of T tokens, scale 1/sqrt(d).
  * qkv (B*T, (H + 2 Hk) d); first (B*T) i32 or NULL: token t sees keys first[t]..t of its own

@@ -224,6 +224,14 @@ static void impossible_configurations_are_refused(void **state)
     config.vocab_size = 0;
     assert_int_equal(model_config_complete(&config, &err), -1);
     assert_non_null(strstr(err.text, "vocab_size"));
+    config = small_llama;
+    config.rope = (struct rope_scaling){ROPE_LINEAR, .factor = 0.5};
+    assert_int_equal(model_config_complete(&config, &err), -1);
+    assert_non_null(strstr(err.text, "model rope_scaling: factor is 0.5"));
+    config.rope.factor = 2;
+    config.alibi = true;
+    assert_int_equal(model_config_complete(&config, &err), -1);
+    assert_non_null(strstr(err.text, "of positions alibi has no rotary angles to scale"));
 }
 
 /* Names as published, and how many weights: Qin et al. 2024 (384.9M, 1.02B; and the angles of

@@ -90,7 +90,7 @@ static void rotations_far_out_know_differences_of_positions_only(void **state)
     rng_init(&rng, 5);
     for (int64_t i = 0; i < TOKENS * 3 * d; i++)
         rows[i] = (float)rng_normal(&rng);
-    rope_turns(table, FAR + TOKENS, d, BASE);
+    rope_turns(table, FAR + TOKENS, d, BASE, &(struct rope_scaling){ROPE_PLAIN});
     turns = tape_f32(tape, table, FAR + TOKENS, d);
     rotate(tape, rows, turns, d, 0, turned);
     scores_of(turned, d, near);
@@ -104,6 +104,69 @@ static void rotations_far_out_know_differences_of_positions_only(void **state)
     mem_free(table);
     tape_free(tape);
     device_close(device);
+}
+
+/* Turns within the original positions, by hand: 20.37, 2.0371832716, 0.2 and 0.02, so llama3 keeps
+ * (2.0371832716 - 1) / 3 of the second; and yarn's 8 ln(128 / (2 pi 32)) / (2 ln 10000) is -0.2,
+ * with 1 for 32 it is 1.31: from 0 to 2. */
+static void scaled_speeds_are_those_of_the_formulas(void **state)
+{
+    static const struct {
+        struct rope_scaling scaling;
+        double speed[4];
+    } known[] = {
+        {{ROPE_PLAIN}, {1, 0.1, 0.01, 0.001}},
+        {{ROPE_LINEAR, .factor = 2.5}, {0.4, 0.04, 0.004, 0.0004}},
+        {{ROPE_LLAMA3, .factor = 8, .slow = 1, .fast = 4, .original = 128},
+         {1, 0.04275117876, 0.00125, 0.000125}},
+        {{ROPE_YARN, .factor = 4, .slow = 1, .fast = 32, .original = 128},
+         {1, 0.0625, 0.0025, 0.00025}},
+    };
+
+    (void)state;
+    for (size_t k = 0; k < ARRAY_COUNT(known); k++) {
+        double speed[4];
+
+        rope_speeds(speed, 8, 10000, &known[k].scaling);
+        for (int i = 0; i < 4; i++)
+            if (!(fabs(speed[i] / known[k].speed[i] - 1) < 1e-9))
+                fail_msg("scaling %zu: speed %d is %.12g", k, i, speed[i]);
+    }
+}
+
+/* Llama 3.1: waves of 2048 to 8192 positions are 64 ln(2048 / 2 pi) / ln(500000) = 28.2 to 35.0.
+ * Qwen 2.5: 32 turns and 1 in 32768 positions are 23.6 and 39.7, rounded outwards. */
+static void scaled_speeds_of_published_models_change_where_they_must(void **state)
+{
+    static const struct {
+        struct rope_scaling scaling;
+        double theta;
+        int last_kept, first_squeezed;
+    } known[] = {
+        {{ROPE_LLAMA3, .factor = 8, .slow = 1, .fast = 4, .original = 8192}, 500000, 28, 35},
+        {{ROPE_YARN, .factor = 4, .slow = 1, .fast = 32, .original = 32768}, 1000000, 23, 40},
+    };
+    float turns[128];
+
+    (void)state;
+    for (size_t k = 0; k < ARRAY_COUNT(known); k++) {
+        double plain[64], speed[64];
+
+        rope_speeds(plain, 128, known[k].theta, &(struct rope_scaling){ROPE_PLAIN});
+        rope_speeds(speed, 128, known[k].theta, &known[k].scaling);
+        for (int i = 0; i < 64; i++) {
+            double squeezed = plain[i] / known[k].scaling.factor;
+
+            assert_true((fabs(speed[i] - plain[i]) < 1e-12) == (i <= known[k].last_kept));
+            assert_true((fabs(speed[i] - squeezed) < 1e-12) == (i >= known[k].first_squeezed));
+            assert_true(speed[i] <= plain[i] && speed[i] >= squeezed - 1e-12);
+        }
+    }
+    rope_turns(turns, 1, 128, 1000000, &known[1].scaling);
+    assert_true(fabsf(turns[0] - 1.13862944f) < 1e-6f && turns[64] == 0);
+    rope_turns(turns, 1, 128, 1000000, &(struct rope_scaling){
+               ROPE_YARN, .factor = 4, .slow = 1, .fast = 32, .original = 32768, .attention = 2});
+    assert_true(turns[0] == 2);
 }
 
 /* -- other positions ------------------------------------------------------------------------ */
@@ -156,6 +219,7 @@ static void check_reached(const struct model_config *from, double theta)
 static void a_model_goes_on_with_other_positions_as_a_new_one_of_its_weights(void **state)
 {
     struct model_config alibi = small_llama, moe = small_llama, transnormer = small_gpt2;
+    struct model_config scaled = small_llama;
 
     (void)state;
     alibi.alibi = true;
@@ -164,6 +228,8 @@ static void a_model_goes_on_with_other_positions_as_a_new_one_of_its_weights(voi
     transnormer.family = MODEL_TRANSNORMER;
     check_reached(&small_llama, 5e6);
     check_reached(&small_llama, 0);
+    scaled.rope = (struct rope_scaling){ROPE_LLAMA3, 8, .slow = 1, .fast = 4, .original = 64};
+    check_reached(&scaled, 5e6);
     check_reached(&moe, 5e6);
     check_reached(&alibi, 0);
     check_reached(&transnormer, 0);
@@ -207,6 +273,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rotations_far_out_know_differences_of_positions_only),
+        cmocka_unit_test(scaled_speeds_are_those_of_the_formulas),
+        cmocka_unit_test(scaled_speeds_of_published_models_change_where_they_must),
         cmocka_unit_test(a_model_goes_on_with_other_positions_as_a_new_one_of_its_weights),
         cmocka_unit_test(positions_that_a_model_cannot_have_are_refused_and_change_nothing),
     };

@@ -169,6 +169,75 @@ static void the_rotary_base_must_be_given_and_agree(void **state)
     assert_config_refused(LLAMA ",\"rope_theta\":-1}", "not a positive");
 }
 
+#define BASE ",\"rope_theta\":10000"
+#define LLAMA3 \
+    "\"rope_type\":\"llama3\",\"factor\":32,\"low_freq_factor\":1,\"high_freq_factor\":4," \
+    "\"original_max_position_embeddings\":8192"
+
+/* As Llama 3.2, Qwen 2.5 and files of transformers 5 say it. */
+static void scalings_of_rotary_angles_are_read(void **state)
+{
+    static const struct {
+        const char *fields;
+        struct rope_scaling scaling;
+    } told[] = {
+        {",\"rope_scaling\":{" LLAMA3 "}", {ROPE_LLAMA3, 32, 1, 4, 0, 8192}},
+        {",\"rope_parameters\":{\"rope_theta\":10000," LLAMA3 "}",
+         {ROPE_LLAMA3, 32, 1, 4, 0, 8192}},
+        {",\"rope_scaling\":{" LLAMA3 "},\"rope_parameters\":{" LLAMA3 "}",
+         {ROPE_LLAMA3, 32, 1, 4, 0, 8192}},
+        {",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
+         "\"original_max_position_embeddings\":32768}", {ROPE_YARN, 4, 1, 32, 0, 32768}},
+        {",\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"factor\":2,"
+         "\"beta_fast\":16,\"beta_slow\":2,\"attention_factor\":1.5}",
+         {ROPE_YARN, 2, 2, 16, 1.5, 64}},
+        {",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}", {ROPE_LINEAR, 2.5}},
+        {",\"rope_scaling\":{\"rope_type\":\"default\"}", {ROPE_PLAIN}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(told); i++) {
+        char *json = mem_printf(LLAMA BASE "%s}", told[i].fields);
+        struct model_config config = config_of(json), again;
+        char *text = model_config_text(&config);
+        again = config_of(text);
+        assert_true(rope_scaling_equal(&config.rope, &told[i].scaling));
+        assert_true(rope_scaling_equal(&again.rope, &told[i].scaling));
+        mem_free(text);
+        mem_free(json);
+    }
+}
+
+static void other_scalings_are_refused_by_field(void **state)
+{
+    static const char *const bad[][2] = {
+        {"7", "rope_scaling is not an object"},
+        {"{\"type\":\"dynamic\",\"factor\":2}",
+         "rope_scaling: rope_type is dynamic; default, linear, llama3 and yarn are accepted"},
+        {"{\"type\":3}", "rope_type is not a text"},
+        {"{\"type\":\"yarn\",\"rope_type\":\"linear\",\"factor\":2}", "rope_type and type differ"},
+        {"{\"type\":\"linear\"}", "rope_type linear: factor is missing"},
+        {"{\"type\":\"linear\",\"factor\":0.5}", "factor is 0.5; 1 to 1000000"},
+        {"{\"type\":\"linear\",\"factor\":\"2\"}", "factor is not a positive number"},
+        {"{\"factor\":2}", "factor is set; of rope_type default are accepted: rope_type, type"},
+        {"{\"type\":\"yarn\",\"factor\":2,\"mscale\":0.7}", "mscale is set; of rope_type yarn"},
+        {"{\"type\":\"linear\",\"factor\":2,\"rope_theta\":7}", "rope_theta is set"},
+        {"{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
+         "\"original_max_position_embeddings\":64}", "low_freq_factor is 4 and high_freq_factor"},
+        {"{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}",
+         "original_max_position_embeddings is missing"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        char *json = mem_printf(LLAMA BASE ",\"rope_scaling\":%s}", bad[i][0]);
+        assert_config_refused(json, bad[i][1]);
+        mem_free(json);
+    }
+    assert_config_refused(LLAMA BASE ",\"rope_scaling\":{" LLAMA3 "},\"rope_parameters\":"
+                          "{\"rope_type\":\"default\"}}", "are different scalings");
+}
+
 static void other_models_are_refused_by_field(void **state)
 {
     (void)state;
@@ -526,6 +595,8 @@ int main(void)
         cmocka_unit_test(what_ends_texts_is_read_and_written_back_for_every_family),
         cmocka_unit_test(what_transformers_generates_by_is_written),
         cmocka_unit_test(the_rotary_base_must_be_given_and_agree),
+        cmocka_unit_test(scalings_of_rotary_angles_are_read),
+        cmocka_unit_test(other_scalings_are_refused_by_field),
         cmocka_unit_test(other_models_are_refused_by_field),
         cmocka_unit_test(configs_written_by_us_read_back),
         cmocka_unit_test(transposed_arrays_are_turned_both_ways),

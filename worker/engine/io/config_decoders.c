@@ -66,7 +66,7 @@ static int read_llama_shape(json_t *root, struct model_config *out, struct err *
         config_read_size(root, "intermediate_size", 0, &out->ffn_width, err) < 0 ||
         config_read_positive(root, "rms_norm_eps", 1e-6, &out->norm_eps, err) < 0 ||
         config_read_bool(root, "tie_word_embeddings", false, &out->tied, err) < 0 ||
-        config_read_rope(root, &out->rope_theta, err) < 0)
+        config_read_rope(root, out, err) < 0)
         return -1;
     if (config_read_size(root, "head_dim", out->width / out->heads ? out->width / out->heads : 1,
                   &out->head_width, err) < 0)
@@ -160,7 +160,7 @@ static void put_llama(json_t *root, const struct model_config *config)
     config_put(root, "rms_norm_eps", json_real(config->norm_eps));
     config_put(root, "attention_bias", json_false());
     config_put(root, "mlp_bias", json_false());
-    config_put_rope(root, config->rope_theta);
+    config_put_rope(root, config);
 }
 
 static const char *gpt2_architecture(const struct model_config *config)

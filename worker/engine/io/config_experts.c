@@ -15,7 +15,7 @@ static int read_common(json_t *root, struct model_config *out, struct err *err)
         config_read_size(root, "num_experts_per_tok", 0, &out->choices, err) < 0 ||
         config_read_positive(root, "rms_norm_eps", 1e-5, &out->norm_eps, err) < 0 ||
         config_read_bool(root, "tie_word_embeddings", false, &out->tied, err) < 0 ||
-        config_read_rope(root, &out->rope_theta, err) < 0)
+        config_read_rope(root, out, err) < 0)
         return -1;
     if (config_read_size(root, "head_dim", out->width / out->heads ? out->width / out->heads : 1,
                          &out->head_width, err) < 0 ||
@@ -42,7 +42,7 @@ static void put_common(json_t *root, const struct model_config *config)
     config_put(root, "attention_bias", json_false());
     config_put(root, "num_experts_per_tok", json_integer(config->choices));
     config_put(root, "router_aux_loss_coef", json_real(config->balance_loss));
-    config_put_rope(root, config->rope_theta);
+    config_put_rope(root, config);
 }
 
 static bool is_mixtral(const struct model_config *c)

@@ -188,36 +188,3 @@ void config_put(json_t *root, const char *field, json_t *value)
 {
     CHECK(value && json_object_set_new(root, field, value) == 0);
 }
-
-/* The rotary base: at the top level (4.x) and in rope_parameters (5.x). A reader that finds
- * none would use its own default and give plausible, wrong numbers: so absence is refused. */
-int config_read_rope(json_t *root, double *out, struct err *err)
-{
-    json_t *top = json_object_get(root, "rope_theta");
-    json_t *nested = json_object_get(root, "rope_parameters");
-    json_t *inner = json_object_get(nested, "rope_theta");
-    if (!config_is_absent(nested) &&
-        config_expect_text(nested, "rope_type", "default", "default", "default", err) < 0)
-        return err_wrap(err, "rope_parameters");
-    if (config_expect_null(root, "rope_scaling", err) < 0)
-        return -1;
-    if (config_is_absent(top) && config_is_absent(inner))
-        return err_set(err, ERR_INVALID, "rope_theta is missing, at the top level and in "
-                       "rope_parameters; at least one is needed");
-    json_t *value = config_is_absent(top) ? inner : top;
-    if (!json_is_number(value) || !(json_number_value(value) > 0))
-        return err_set(err, ERR_INVALID, "rope_theta is not a positive number");
-    *out = json_number_value(value);
-    if (!config_is_absent(top) && !config_is_absent(inner) && json_number_value(inner) != *out)
-        return err_set(err, ERR_INVALID, "rope_theta is %g at the top level but %g in "
-                       "rope_parameters", *out, json_number_value(inner));
-    return 0;
-}
-
-void config_put_rope(json_t *root, double theta)
-{
-    config_put(root, "rope_theta", json_real(theta));
-    config_put(root, "rope_scaling", json_null());
-    config_put(root, "rope_parameters",
-               json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta", theta));
-}

@@ -49,9 +49,10 @@ int config_expect_text(json_t *root, const char *field, const char *fallback,
 int config_expect_bool(json_t *root, const char *field, bool accepted, struct err *err) WARN_UNUSED;
 int config_expect_null(json_t *root, const char *field, struct err *err) WARN_UNUSED;
 
-/* At the top level and in rope_parameters; refused when absent or contradictory. */
-int config_read_rope(json_t *root, double *out, struct err *err) WARN_UNUSED;
-void config_put_rope(json_t *root, double theta);
+/* rope_theta and rope of out, whose context is known; see config_rope.c. A missing base, two that
+ * differ, and a scaling that the engine does not compute are ERR_INVALID. */
+int config_read_rope(json_t *root, struct model_config *out, struct err *err) WARN_UNUSED;
+void config_put_rope(json_t *root, const struct model_config *config);
 
 json_t *config_token_json(int32_t token);
 /* Takes value, which must not be NULL. */

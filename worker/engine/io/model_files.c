@@ -523,6 +523,8 @@ static int check_same(const struct model_config *have, const struct model_config
     if (model_table_of(want->family)->rotary && have->rope_theta != want->rope_theta)
         return err_set(err, ERR_INVALID, "its rope_theta is %g, but %g is wanted",
                        have->rope_theta, want->rope_theta);
+    if (!rope_scaling_equal(&have->rope, &want->rope))
+        return err_set(err, ERR_INVALID, "its rope_scaling is not the one that is wanted");
     return 0;
 }
 
