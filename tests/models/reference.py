@@ -211,7 +211,8 @@ def alibi_slopes(count):
 
 
 def llama(case):
-    """Also Mistral's window, ALiBi in the place of rotations, and scaled rotations."""
+    """Also Mistral's window, ALiBi in the place of rotations, scaled rotations, and Qwen 2, whose
+    biases case.linear finds."""
     c = case.config
     distance = torch.arange(T)[:, None] - torch.arange(T)[None, :]
     mask, bias = causal(T), 0
@@ -464,7 +465,8 @@ def t5(case):
     return x @ case["lm_head.weight"].t()
 
 
-MODELS = {"gpt2": gpt2, "opt": opt, "llama": llama, "mistral": llama, "athanor_alibi": llama,
+MODELS = {"gpt2": gpt2, "opt": opt, "llama": llama, "mistral": llama, "qwen2": llama,
+          "athanor_alibi": llama,
           "bert": bert, "roberta": roberta, "kona": kona, "mixtral": moe, "olmoe": moe,
           "athanor_moe": moe, "transnormer": transnormer, "t5": t5}
 

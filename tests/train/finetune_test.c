@@ -60,7 +60,8 @@ static int with_bases(void **state)
         return -1;
     sft(*state, "base", NULL, SHAPE ", \"steps\": 20, \"learning_rate\": 0.01", NULL, 1, NULL);
     sft(*state, "llama", NULL,
-        SHAPE ", \"arch\": \"llama\", \"steps\": 20, \"learning_rate\": 0.01", NULL, 1, NULL);
+        SHAPE ", \"arch\": \"llama\", \"qkv_bias\": true, \"steps\": 20, "
+              "\"learning_rate\": 0.01", NULL, 1, NULL);
     return 0;
 }
 
@@ -104,8 +105,56 @@ static void adapters_train_resume_and_spread(void **state)
     mem_free(resumed_end);
 }
 
+/* The Llama of the tests as if it had been published with stretched positions. */
+static void write_stretched(const struct place *place, const struct rope_scaling *scaling)
+{
+    struct device_config config = {.kind = BACKEND_CPU, .threads = 1};
+    char *from = checkpoint_of(place, "llama", 20), *to = job_path(place, "stretched", "");
+    struct device *device;
+    struct model *model;
+
+    OK(device_open(&config, &device, &fixture_err));
+    OK(model_files_open(from, device, true, &model, &fixture_err));
+    model->config.rope = *scaling;
+    OK(file_make_folders(to, 0755, &fixture_err));
+    OK(model_files_write(to, model, &fixture_err));
+    model_free(model);
+    device_close(device);
+    mem_free(from);
+    mem_free(to);
+}
+
+static void a_qwen_of_scaled_rotations_is_finetuned_and_resumed_to_the_bit(void **state)
+{
+    static const struct rope_scaling yarn = {ROPE_YARN, 4, .slow = 1, .fast = 32, .original = 16};
+    const char *params = "\"steps\": 10, \"learning_rate\": 0.003";
+    const struct place *place = *state;
+    char *middle = checkpoint_of(place, "yarn", 5), *end = checkpoint_of(place, "yarn", 10);
+    char *resumed_end = checkpoint_of(place, "yarn-resumed", 10);
+    struct trace plain = {0}, first = {0}, rest = {0};
+    struct model_config config;
+
+    write_stretched(place, &yarn);
+    sft(place, "unstretched", "llama/checkpoints/step-0000000020", "\"steps\": 1", NULL, 1, &plain);
+    sft(place, "yarn", "stretched", params, NULL, 1, &first);
+    sft(place, "yarn-resumed", "stretched", params, middle, 1, &rest);
+    assert_true(fabs(trace_at(&first, "loss", 1) - trace_at(&plain, "loss", 1)) > 1e-4);
+    assert_same_trace(&first, &rest, 5, 0);
+    assert_same_file(end, resumed_end, "model.safetensors");
+    assert_same_file(end, resumed_end, "optim-00000-of-00001.safetensors");
+    OK(model_config_read(end, &config, &fixture_err));
+    assert_true(config.qkv_bias && rope_scaling_equal(&config.rope, &yarn));
+    trace_done(&plain);
+    trace_done(&first);
+    trace_done(&rest);
+    mem_free(middle);
+    mem_free(end);
+    mem_free(resumed_end);
+}
+
 /* Trained beside the base, merged while saving, merged by a job, and read from the adapters: one
- * model. For GPT-2, whose files are transposed, and Llama, whose products are joined. */
+ * model. For GPT-2, whose files are transposed, and a Llama with the biases of Qwen 2, whose
+ * products are joined. */
 static void merged_adapters_are_the_model_that_was_trained(void **state)
 {
     static const char *const bases[] = {BASE, "llama/checkpoints/step-0000000020"};
@@ -482,6 +531,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adapters_train_resume_and_spread),
+        cmocka_unit_test(a_qwen_of_scaled_rotations_is_finetuned_and_resumed_to_the_bit),
         cmocka_unit_test(merged_adapters_are_the_model_that_was_trained),
         cmocka_unit_test(adapter_files_are_pefts),
         cmocka_unit_test(dpo_raises_the_true_reward),

@@ -24,7 +24,9 @@ static const struct arch archs[] = {
     {"gpt2", "clm", SHAPE "\"arch\": \"gpt2\"", NOT_SPREAD, ", \"dropout\": 0.1"},
     {"opt", "clm", SHAPE "\"arch\": \"opt\", \"norm\": \"after\", \"d_embed\": 16", NOT_SPREAD,
      ""},
-    {"llama", "clm", SHAPE "\"arch\": \"llama\", \"kv_heads\": 1, \"tied\": false", SPREAD, ""},
+    {"qwen2", "clm",
+     SHAPE "\"arch\": \"llama\", \"kv_heads\": 1, \"tied\": false, \"qkv_bias\": true", SPREAD,
+     ""},
     {"yi", "clm",
      SHAPE "\"arch\": \"llama\", \"kv_heads\": 1, \"rope_theta\": 5e6, \"window\": 9, "
            "\"unit\": \"documents\"",

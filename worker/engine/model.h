@@ -91,6 +91,8 @@ struct model_config {
     int64_t expert_rank;
     int64_t window;          /* Llama: a token sees this many, itself included; 0: all    */
     bool alibi;              /* Llama: biases by distance instead of rotations            */
+    bool qkv_bias;           /* Llama: queries, keys and values have biases (Qwen 2); not with
+                                window or alibi                                           */
     double dropout;          /* decoders, in training: of embeddings and of each branch   */
     enum model_lrpe lrpe;    /* TransNormer                                               */
     enum model_decay decay;

@@ -107,6 +107,8 @@ static bool is_needed(const struct model_config *c, enum need need, int64_t bloc
         return !c->post_norm;
     case NEED_NARROW:
         return c->embed_width > 0;
+    case NEED_QKV_BIAS:
+        return c->qkv_bias;
     case NEED_ANGLES:
         return c->lrpe == LRPE_ALL || (c->lrpe == LRPE_FIRST && block == 0);
     }

@@ -54,6 +54,7 @@ int arch_config(const struct run *run, const struct corpus *corpus, struct model
     if (config.family == MODEL_LLAMA) {
         config.rope_theta = run_float(run, "rope_theta");
         config.window = run_int(run, "window");
+        config.qkv_bias = run_bool(run, "qkv_bias");
         config.alibi = strcmp(run_string(run, "positions"), "alibi") == 0;
     }
     if (config.family == MODEL_OPT) {

@@ -33,6 +33,8 @@
      "width of the embedding, when it is not d_model; 0: d_model (opt)"}, \
     {p "window", PARAM_INT, "0", 0, 1048576, NULL, \
      "a token sees this many, itself included; 0: all (llama)"}, \
+    {p "qkv_bias", PARAM_BOOL, "false", 0, 0, NULL, \
+     "queries, keys and values have biases, as Qwen 2 has (llama; not with window or alibi)"}, \
     {p "dropout", PARAM_FLOAT, "0", 0, 0.95, NULL, \
      "in training, of embeddings and of what each half of a block adds"}, \
     {p "upscale", PARAM_STRING, "", 0, 0, NULL, \

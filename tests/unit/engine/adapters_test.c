@@ -55,7 +55,8 @@ static void train(struct model *model, struct lora *lora, struct small_batch *b,
 /* Nothing changes at first; only adapters learn; merged, the model alone says the same. */
 static void adapters_learn_and_merge(void **state)
 {
-    static const struct model_config *const configs[] = {&small_gpt2, &small_llama, &small_opt};
+    static const struct model_config *const configs[] = {&small_gpt2, &small_llama, &small_qwen,
+                                                         &small_opt};
 
     (void)state;
     for (size_t k = 0; k < ARRAY_COUNT(configs); k++) {

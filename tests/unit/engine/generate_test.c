@@ -54,6 +54,7 @@ static void decoding_through_the_cache_equals_the_full_forward(void **state)
     (void)state;
     check_cache(&small_gpt2);
     check_cache(&small_llama);
+    check_cache(&small_qwen);
 }
 
 static const int32_t words[] = {3, 1, 4, 1, 5, 9, 2, 6};

@@ -23,6 +23,7 @@ static void llama_gradients_match_differences_of_the_loss(void **state)
     check_gradients(&small_llama, small_loss);
     tied.tied = true;
     check_gradients(&tied, small_loss);
+    check_gradients(&small_qwen, small_loss);
 }
 
 static void cpu_backend_agrees_with_the_reference(void **state)
@@ -32,6 +33,7 @@ static void cpu_backend_agrees_with_the_reference(void **state)
     check_agreement(&small_opt, small_loss);
     check_agreement(&small_opt_350m, small_loss);
     check_agreement(&small_llama, small_loss);
+    check_agreement(&small_qwen, small_loss);
 }
 
 static void run_steps(const struct model_config *config, double loss[10], float **out_weights)
@@ -228,7 +230,12 @@ static void impossible_configurations_are_refused(void **state)
     config.rope = (struct rope_scaling){ROPE_LINEAR, .factor = 0.5};
     assert_int_equal(model_config_complete(&config, &err), -1);
     assert_non_null(strstr(err.text, "model rope_scaling: factor is 0.5"));
-    config.rope.factor = 2;
+    config = small_qwen;
+    config.window = 4;
+    assert_int_equal(model_config_complete(&config, &err), -1);
+    assert_non_null(strstr(err.text, "biases of queries, keys and values has a window"));
+    config = small_llama;
+    config.rope = (struct rope_scaling){ROPE_LINEAR, .factor = 2};
     config.alibi = true;
     assert_int_equal(model_config_complete(&config, &err), -1);
     assert_non_null(strstr(err.text, "of positions alibi has no rotary angles to scale"));
@@ -252,6 +259,10 @@ static void published_models_have_the_published_number_of_weights(void **state)
         {{SHAPE(LLAMA, 64000, 4096, 4096, 32, 32), .kv_heads = 4, .ffn_width = 11008}, 6061035520},
         {{SHAPE(LLAMA, 64000, 4096, 4096, 48, 32), .kv_heads = 4, .ffn_width = 11008}, 8829407232},
         {{SHAPE(LLAMA, 64000, 4096, 7168, 60, 56), .kv_heads = 8, .ffn_width = 20480}, 34388917248},
+        {{SHAPE(LLAMA, 151936, 32768, 896, 24, 14), .kv_heads = 2, .ffn_width = 4864, .tied = true,
+          .qkv_bias = true}, 494032768},
+        {{SHAPE(LLAMA, 128256, 131072, 2048, 16, 32), .kv_heads = 8, .ffn_width = 8192,
+          .tied = true}, 1235814400},
         {{SHAPE(MOE, 32000, 32768, 4096, 32, 32), .kv_heads = 8, .ffn_width = 14336},
          46702792704, 12879925248},
         {{SHAPE(GPT2, 50257, 1024, 768, 12, 12), .tied = true}, 124439808},

@@ -28,6 +28,12 @@ static const struct model_config small_llama = {
     .kv_heads = 2, .head_width = 8, .ffn_width = 40, .init_std = 0.2, .bos_token = -1,
     .eos_token = -1};
 
+static const struct model_config small_qwen = {
+    .family = MODEL_LLAMA, .vocab_size = 53, .context = 24, .width = 24, .layers = 2, .heads = 6,
+    .kv_heads = 2, .head_width = 8, .ffn_width = 40, .init_std = 0.2, .tied = true,
+    .qkv_bias = true, .rope = {ROPE_YARN, 4, .slow = 1, .fast = 32, .original = 128},
+    .bos_token = -1, .eos_token = -1};
+
 static const struct model_config small_opt = {
     .family = MODEL_OPT, .vocab_size = 61, .context = 24, .width = 32, .layers = 2, .heads = 4,
     .init_std = 0.2, .tied = true, .bos_token = -1, .eos_token = -1};

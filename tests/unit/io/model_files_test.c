@@ -17,6 +17,12 @@
     "{\"model_type\":\"opt\",\"vocab_size\":32,\"hidden_size\":8,\"ffn_dim\":16," \
     "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"max_position_embeddings\":16"
 
+#define QWEN2 \
+    "{\"model_type\":\"qwen2\",\"vocab_size\":32,\"hidden_size\":8,\"intermediate_size\":16," \
+    "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2," \
+    "\"hidden_act\":\"silu\",\"max_position_embeddings\":64,\"max_window_layers\":21," \
+    "\"rms_norm_eps\":1e-6,\"rope_theta\":1000000.0,\"sliding_window\":32768"
+
 #define BERT \
     "{\"model_type\":\"bert\",\"vocab_size\":32,\"hidden_size\":8,\"num_hidden_layers\":2," \
     "\"num_attention_heads\":2,\"intermediate_size\":16,\"max_position_embeddings\":12"
@@ -169,6 +175,25 @@ static void the_rotary_base_must_be_given_and_agree(void **state)
     assert_config_refused(LLAMA ",\"rope_theta\":-1}", "not a positive");
 }
 
+/* As the published 0.5B says it, and as transformers 5 would. */
+static void qwen2_configs_are_read(void **state)
+{
+    (void)state;
+    struct model_config config = config_of(QWEN2 ",\"use_sliding_window\":false,"
+                                           "\"tie_word_embeddings\":true}");
+    assert_int_equal(config.family, MODEL_LLAMA);
+    assert_true(config.qkv_bias && config.tied);
+    assert_int_equal(config.window, 0);
+    assert_int_equal(config.head_width, 2);
+    config = config_of(QWEN2 ",\"layer_types\":[\"full_attention\",\"full_attention\"]}");
+    assert_true(config.qkv_bias && !config.tied);
+    assert_config_refused(QWEN2 ",\"use_sliding_window\":true}",
+                          "use_sliding_window is true; false is accepted");
+    assert_config_refused(QWEN2 ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+                          "layer_types[1] is sliding_attention; full_attention is accepted");
+    assert_config_refused(QWEN2 ",\"layer_types\":7}", "layer_types is not a list");
+}
+
 #define BASE ",\"rope_theta\":10000"
 #define LLAMA3 \
     "\"rope_type\":\"llama3\",\"factor\":32,\"low_freq_factor\":1,\"high_freq_factor\":4," \
@@ -282,7 +307,7 @@ static void assert_text_round_trip(const char *json)
     char *again = model_config_text(&second);
     assert_string_equal(text, again);
     if (first.family == MODEL_LLAMA) { /* for readers of both generations */
-        assert_non_null(strstr(text, "\"rope_theta\": 10000.0,\n  \"rope_scaling\""));
+        assert_non_null(strstr(text, "0.0,\n  \"rope_scaling\""));
         assert_non_null(strstr(text, "\"rope_parameters\""));
     }
     assert_non_null(strstr(text, "\"torch_dtype\": \"float32\""));
@@ -297,6 +322,7 @@ static void configs_written_by_us_read_back(void **state)
     assert_text_round_trip(GPT2 "}");
     assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"tie_word_embeddings\":true}");
     assert_text_round_trip(LLAMA ",\"rope_theta\":10000,\"head_dim\":6}");
+    assert_text_round_trip(QWEN2 ",\"tie_word_embeddings\":true}");
     assert_text_round_trip(OPT "}");
     assert_text_round_trip(OPT ",\"do_layer_norm_before\":false,\"word_embed_proj_dim\":4,"
                                "\"activation_function\":\"gelu\"}");
@@ -565,6 +591,7 @@ static void whole_models_survive_their_files(void **state)
     assert_model_round_trip(LLAMA ",\"rope_theta\":10000,\"tie_word_embeddings\":true}",
                             "lm_head.weight");
     assert_model_round_trip(LLAMA ",\"rope_theta\":10000}", "no.such.tensor");
+    assert_model_round_trip(QWEN2 ",\"tie_word_embeddings\":true}", "lm_head.weight");
 }
 
 static void a_folder_of_another_shape_is_refused(void **state)
@@ -595,6 +622,7 @@ int main(void)
         cmocka_unit_test(what_ends_texts_is_read_and_written_back_for_every_family),
         cmocka_unit_test(what_transformers_generates_by_is_written),
         cmocka_unit_test(the_rotary_base_must_be_given_and_agree),
+        cmocka_unit_test(qwen2_configs_are_read),
         cmocka_unit_test(scalings_of_rotary_angles_are_read),
         cmocka_unit_test(other_scalings_are_refused_by_field),
         cmocka_unit_test(other_models_are_refused_by_field),

@@ -1,4 +1,4 @@
-/* config_decoders.c - config.json of decoders: GPT-2, OPT, Llama. */
+/* config_decoders.c - config.json of decoders: GPT-2, OPT, Llama, Mistral, Qwen 2. */
 #include "worker/engine/io/config_parts.h"
 
 #include <string.h>
@@ -72,7 +72,6 @@ static int read_llama_shape(json_t *root, struct model_config *out, struct err *
                   &out->head_width, err) < 0)
         return -1;
     if (config_expect_text(root, "hidden_act", "silu", "silu", "swish", err) < 0 ||
-        config_expect_bool(root, "attention_bias", false, err) < 0 ||
         config_expect_bool(root, "mlp_bias", false, err) < 0)
         return -1;
     if (out->heads % out->kv_heads != 0)
@@ -85,9 +84,36 @@ static int read_llama_shape(json_t *root, struct model_config *out, struct err *
     return 0;
 }
 
+/* A Llama's attention_bias means four biases, of the output too. */
 static int read_llama(json_t *root, struct model_config *out, struct err *err)
 {
-    if (config_expect_null(root, "sliding_window", err) < 0)
+    if (config_expect_null(root, "sliding_window", err) < 0 ||
+        config_expect_bool(root, "attention_bias", false, err) < 0)
+        return -1;
+    return read_llama_shape(root, out, err);
+}
+
+static int expect_full_attention(json_t *root, struct err *err)
+{
+    json_t *list = json_object_get(root, "layer_types"), *type;
+    size_t layer;
+    if (!config_is_absent(list) && !json_is_array(list))
+        return err_set(err, ERR_INVALID, "layer_types is not a list; one of full_attention is "
+                       "accepted");
+    json_array_foreach(list, layer, type)
+        if (!json_is_string(type) || strcmp(json_string_value(type), "full_attention") != 0)
+            return err_set(err, ERR_INVALID, "layer_types[%zu] is %s; full_attention is accepted",
+                           layer, json_is_string(type) ? json_string_value(type) : "not a text");
+    return 0;
+}
+
+/* Its biases have no field: queries, keys and values have them, the output has none. Published
+ * files name a sliding_window and switch it off beside. */
+static int read_qwen2(json_t *root, struct model_config *out, struct err *err)
+{
+    out->qkv_bias = true;
+    if (config_expect_bool(root, "use_sliding_window", false, err) < 0 ||
+        expect_full_attention(root, err) < 0)
         return -1;
     return read_llama_shape(root, out, err);
 }
@@ -101,7 +127,10 @@ static int read_window(json_t *root, struct model_config *out, struct err *err)
 
 static int read_mistral(json_t *root, struct model_config *out, struct err *err)
 {
-    return read_window(root, out, err) < 0 ? -1 : read_llama_shape(root, out, err);
+    if (read_window(root, out, err) < 0 ||
+        config_expect_bool(root, "attention_bias", false, err) < 0)
+        return -1;
+    return read_llama_shape(root, out, err);
 }
 
 static int read_alibi(json_t *root, struct model_config *out, struct err *err)
@@ -147,7 +176,7 @@ static void put_opt(json_t *root, const struct model_config *config)
         config_put(root, dropouts[i], json_real(0));
 }
 
-static void put_llama(json_t *root, const struct model_config *config)
+static void put_llama_shape(json_t *root, const struct model_config *config)
 {
     config_put(root, "hidden_size", json_integer(config->width));
     config_put(root, "intermediate_size", json_integer(config->ffn_width));
@@ -158,9 +187,22 @@ static void put_llama(json_t *root, const struct model_config *config)
     config_put(root, "hidden_act", json_string("silu"));
     config_put(root, "max_position_embeddings", json_integer(config->context));
     config_put(root, "rms_norm_eps", json_real(config->norm_eps));
+    config_put_rope(root, config);
+}
+
+static void put_llama(json_t *root, const struct model_config *config)
+{
+    put_llama_shape(root, config);
     config_put(root, "attention_bias", json_false());
     config_put(root, "mlp_bias", json_false());
-    config_put_rope(root, config);
+}
+
+static void put_qwen2(json_t *root, const struct model_config *config)
+{
+    put_llama_shape(root, config);
+    config_put(root, "use_sliding_window", json_false());
+    config_put(root, "sliding_window", json_null());
+    config_put(root, "max_window_layers", json_integer(config->layers));
 }
 
 static const char *gpt2_architecture(const struct model_config *config)
@@ -193,12 +235,17 @@ const struct config_format config_opt = {
 
 static bool is_llama(const struct model_config *config)
 {
-    return config->window == 0 && !config->alibi;
+    return config->window == 0 && !config->alibi && !config->qkv_bias;
 }
 
 static bool is_mistral(const struct model_config *config)
 {
     return config->window > 0 && !config->alibi;
+}
+
+static bool is_qwen2(const struct model_config *config)
+{
+    return config->qkv_bias;
 }
 
 static void put_mistral(json_t *root, const struct model_config *config)
@@ -214,6 +261,12 @@ static const char *mistral_architecture(const struct model_config *config)
     return "MistralForCausalLM";
 }
 
+static const char *qwen2_architecture(const struct model_config *config)
+{
+    (void)config;
+    return "Qwen2ForCausalLM";
+}
+
 static const char *alibi_architecture(const struct model_config *config)
 {
     (void)config;
@@ -223,6 +276,11 @@ static const char *alibi_architecture(const struct model_config *config)
 const struct config_format config_mistral = {
     .model_type = "mistral", .family = MODEL_LLAMA, .architecture = mistral_architecture,
     .holds = is_mistral, .read = read_mistral, .put = put_mistral,
+};
+
+const struct config_format config_qwen2 = {
+    .model_type = "qwen2", .family = MODEL_LLAMA, .architecture = qwen2_architecture,
+    .holds = is_qwen2, .read = read_qwen2, .put = put_qwen2,
 };
 
 /* Llama with ALiBi: no class of transformers is quite this. */

@@ -23,6 +23,7 @@ extern const struct config_format config_gpt2, config_opt, config_llama, config_
 extern const struct config_format config_roberta, config_kona;
 extern const struct config_format config_mixtral, config_olmoe, config_moe;
 extern const struct config_format config_transnormer, config_t5, config_mistral, config_alibi;
+extern const struct config_format config_qwen2;
 
 bool config_is_absent(json_t *value); /* also null */
 /* A positive size; `fallback` when absent or null, which is refused when fallback is 0. */

@@ -13,7 +13,7 @@
 static const struct config_format *const formats[] = {
     &config_gpt2,    &config_llama, &config_bert, &config_kona,        &config_mixtral,
     &config_olmoe, &config_moe,   &config_transnormer, &config_t5,
-    &config_mistral, &config_alibi, &config_roberta, &config_opt,
+    &config_mistral, &config_qwen2, &config_alibi, &config_roberta, &config_opt,
 };
 
 static const struct config_format *format_named(const char *model_type)

@@ -509,6 +509,7 @@ static int check_same(const struct model_config *have, const struct model_config
         {"norms of queries and keys", have->qk_norm, want->qk_norm},
         {"window", (double)have->window, (double)want->window},
         {"alibi", have->alibi, want->alibi},
+        {"biases of queries, keys and values", have->qkv_bias, want->qkv_bias},
         {"lrpe", have->lrpe, want->lrpe},
         {"decay", have->decay, want->decay},
         {"plain embedding", have->plain_embedding, want->plain_embedding},

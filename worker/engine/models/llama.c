@@ -1,11 +1,12 @@
-/* llama.c - Touvron et al. 2023: RMSNorm, rotary positions, grouped queries, SwiGLU.
+/* llama.c - Touvron et al. 2023: RMSNorm, rotary positions, grouped queries, SwiGLU. And Qwen 2
+ * (Yang et al. 2024), which is the same with biases of queries, keys and values.
  *
  * q, k and v (and gate and up) lie behind one another in the flat array, so that one
  * product serves them while files see them apart. */
 #include "worker/engine/models/table.h"
 
 enum { EMBED };
-enum { NORM1, Q, K, V, O, NORM2, GATE, UP, DOWN };
+enum { NORM1, Q, K, V, Q_BIAS, K_BIAS, V_BIAS, O, NORM2, GATE, UP, DOWN };
 enum { NORM, HEAD };
 
 static const struct weight_row before[] = {
@@ -13,16 +14,23 @@ static const struct weight_row before[] = {
 };
 
 #define LAYER "model.layers.%d."
+#define SELF LAYER "self_attn."
 
 static const struct weight_row block[] = {
     [NORM1] = {"block.%d.norm1.weight", LAYER "input_layernorm.weight", {DIM_WIDTH}, INIT_ONE},
-    [Q] = {"block.%d.q.weight", LAYER "self_attn.q_proj.weight", {DIM_QUERIES, DIM_WIDTH},
+    [Q] = {"block.%d.q.weight", SELF "q_proj.weight", {DIM_QUERIES, DIM_WIDTH},
            INIT_NORMAL, .joins = 3},
-    [K] = {"block.%d.k.weight", LAYER "self_attn.k_proj.weight", {DIM_KEYS, DIM_WIDTH},
+    [K] = {"block.%d.k.weight", SELF "k_proj.weight", {DIM_KEYS, DIM_WIDTH},
            INIT_NORMAL},
-    [V] = {"block.%d.v.weight", LAYER "self_attn.v_proj.weight", {DIM_KEYS, DIM_WIDTH},
+    [V] = {"block.%d.v.weight", SELF "v_proj.weight", {DIM_KEYS, DIM_WIDTH},
            INIT_NORMAL},
-    [O] = {"block.%d.o.weight", LAYER "self_attn.o_proj.weight", {DIM_WIDTH, DIM_QUERIES},
+    [Q_BIAS] = {"block.%d.q.bias", SELF "q_proj.bias", {DIM_QUERIES}, INIT_ZERO,
+                .need = NEED_QKV_BIAS, .joins = 3},
+    [K_BIAS] = {"block.%d.k.bias", SELF "k_proj.bias", {DIM_KEYS}, INIT_ZERO,
+                .need = NEED_QKV_BIAS},
+    [V_BIAS] = {"block.%d.v.bias", SELF "v_proj.bias", {DIM_KEYS}, INIT_ZERO,
+                .need = NEED_QKV_BIAS},
+    [O] = {"block.%d.o.weight", SELF "o_proj.weight", {DIM_WIDTH, DIM_QUERIES},
            INIT_RESIDUAL},
     [NORM2] = {"block.%d.norm2.weight", LAYER "post_attention_layernorm.weight", {DIM_WIDTH},
                INIT_ONE},
@@ -56,7 +64,7 @@ static struct tensor *llama_block(struct tape *tape, const struct model *model,
     struct tensor *h;
 
     h = op_rmsnorm(tape, x, model_block(model, i, NORM1), eps);
-    h = op_linear(tape, h, model_joined(model, i, Q), NULL);
+    h = op_linear(tape, h, model_joined(model, i, Q), model_joined(model, i, Q_BIAS));
     if (!model->config.alibi)
         h = op_rope(tape, h, b->position, model->turns, model_heads(&model->config));
     h = model_attend(tape, model, b->batch, b->cache, i, h, b->first);
@@ -100,6 +108,10 @@ static int llama_check(const struct model_config *config, struct err *err)
     if (config->window < 0)
         return err_set(err, ERR_INVALID, "model window is %lld, expected 0 or more",
                        (long long)config->window);
+    if (config->qkv_bias && (config->window > 0 || config->alibi))
+        return err_set(err, ERR_INVALID, "a llama of biases of queries, keys and values has %s: no "
+                       "such model has a name in files", config->alibi ? "positions alibi"
+                                                                       : "a window");
     return 0;
 }
 

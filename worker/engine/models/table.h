@@ -48,6 +48,7 @@ enum need {
     NEED_OPT,
     NEED_PRE_NORM, /* config.post_norm is false         */
     NEED_NARROW, /* config.embed_width is set           */
+    NEED_QKV_BIAS,
 };
 
 enum init {
