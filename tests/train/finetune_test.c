@@ -131,6 +131,7 @@ static void a_qwen_of_scaled_rotations_is_finetuned_and_resumed_to_the_bit(void 
     const struct place *place = *state;
     char *middle = checkpoint_of(place, "yarn", 5), *end = checkpoint_of(place, "yarn", 10);
     char *resumed_end = checkpoint_of(place, "yarn-resumed", 10);
+    char *shorter = checkpoint_of(place, "yarn-lora", 10);
     struct trace plain = {0}, first = {0}, rest = {0};
     struct model_config config;
 
@@ -142,8 +143,14 @@ static void a_qwen_of_scaled_rotations_is_finetuned_and_resumed_to_the_bit(void 
     assert_same_trace(&first, &rest, 5, 0);
     assert_same_file(end, resumed_end, "model.safetensors");
     assert_same_file(end, resumed_end, "optim-00000-of-00001.safetensors");
+    sft(place, "yarn-lora", "stretched", LORA ", \"new_context\": 32", NULL, 1, NULL);
     OK(model_config_read(end, &config, &fixture_err));
+    assert_int_equal(config.context, 64);
     assert_true(config.qkv_bias && rope_scaling_equal(&config.rope, &yarn));
+    OK(model_config_read(shorter, &config, &fixture_err)); /* merged */
+    assert_int_equal(config.context, 32);
+    assert_true(config.qkv_bias && rope_scaling_equal(&config.rope, &yarn));
+    mem_free(shorter);
     trace_done(&plain);
     trace_done(&first);
     trace_done(&rest);

@@ -94,17 +94,23 @@ static void gkd_that_never_samples_is_logit_kd(void **state)
  * another student. */
 static void seq_kd_under_a_teacher_that_knows_the_data_is_cross_entropy(void **state)
 {
+    char *end = checkpoint_of(*state, "cut", LIMIT_STEPS);
     struct trace cut = {0}, whole = {0};
+    struct model_config config;
 
     train(*state, "gold", "finetuning", "sft", "\"arch\": \"llama\", \"context\": 64, ", NULL);
     train(*state, "beam", "distillation", "seq_kd", "", &whole);
     train(*state, "greedy", "distillation", "seq_kd", "\"mode\": \"sample\", "
           "\"gen_temperature\": 0, ", NULL);
-    train(*state, "cut", "distillation", "seq_kd", "\"max_new_tokens\": 3, ", &cut);
+    train(*state, "cut", "distillation", "seq_kd", "\"max_new_tokens\": 3, \"context\": 48, ",
+          &cut);
     assert_same_student(*state, "gold", "beam");
     assert_same_student(*state, "gold", "greedy");
     assert_true(trace_at(&cut, "response_tokens", 1) == 3);
     assert_true(trace_at(&cut, "loss", 1) != trace_at(&whole, "loss", 1));
+    OK(model_config_read(end, &config, &fixture_err));
+    assert_int_equal(config.context, 48);
+    mem_free(end);
     trace_done(&cut);
     trace_done(&whole);
 }

@@ -43,9 +43,10 @@ static int causal_reach(struct run *run, struct causal *causal, struct err *err)
 
     if (context == 0 && theta == 0)
         return 0;
-    if (causal->adapts)
-        return err_set(err, ERR_INVALID, "parameters 'new_context' and 'new_rope_theta' exclude "
-                       "'lora_rank': adapters are read over a base, whose config.json stays");
+    if (causal->adapts && (theta != 0 || context > model->config.context))
+        return err_set(err, ERR_INVALID, "parameters 'new_rope_theta' and a larger 'new_context' "
+                       "exclude 'lora_rank': adapters are read over a base, whose config.json "
+                       "stays");
     if (model_reach(model, context, theta, err) < 0)
         return err_wrap(err, "parameters 'new_context' and 'new_rope_theta'");
     run_note(run, "the init model goes on with %lld positions, rotary base %g",

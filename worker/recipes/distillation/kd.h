@@ -37,7 +37,9 @@
     {"kv_heads", PARAM_INT, "0", 0, 1024, NULL, \
      "student's heads of keys and values; 0: as the teacher, or as heads where that is set"}, \
     {"d_ff", PARAM_INT, "0", 0, 1048576, NULL, \
-     "student's feed-forward width; 0: as the teacher"}
+     "student's feed-forward width; 0: as the teacher"}, \
+    {"context", PARAM_INT, "0", 0, 1048576, NULL, \
+     "most tokens the student sees at once, not more than the teacher; 0: as the teacher"}
 /* clang-format on */
 
 struct kd {

@@ -41,6 +41,8 @@ int student_config(const struct run *run, const struct model *teacher, struct mo
         config.kv_heads = run_int(run, "kv_heads");
     if (run_int(run, "d_ff") > 0)
         config.ffn_width = run_int(run, "d_ff");
+    if (run_int(run, "context") > 0)
+        config.context = run_int(run, "context");
     if (model_config_complete(&config, err) < 0)
         return err_wrap(err, "shape of the student");
     *out = config;
@@ -77,8 +79,8 @@ static int copy_weight(struct model_weight *to, const struct model_weight *from,
     if (!from || tensor_count(&from->tensor) != count)
         return err_set(err, ERR_INVALID,
                        "parameter 'student_init' is teacher-layers, but weight "
-                       "'%s' has another shape in the teacher: leave d_model, heads, kv_heads and "
-                       "d_ff at 0",
+                       "'%s' has another shape in the teacher: leave d_model, heads, kv_heads, "
+                       "d_ff and (gpt2, opt) context at 0",
                        to->name);
     host = malloc((size_t)count * sizeof *host);
     if (!host)
