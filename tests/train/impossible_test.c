@@ -576,23 +576,29 @@ static void check_dissimilarity(const struct place *place, int seed, const char 
     assert_true(alike.success < full.success);
 }
 
-/* Gate 5, in the long mode. */
+/* Gate 5, in the long mode: both arms have as many distinct pairs. */
 static void check_summaries(const struct place *place, int seed, const char *teacher)
 {
     struct rewritten summary = arm(place, "summary", seed, teacher,
                                    FIRST_ROUND ", \"task\": \"summarize\"",
                                    ", \"task\": \"summarize\"");
-    char *pairs = named("summary", seed);
+    char *pairs = named("summary", seed), *others = named("careless", seed);
+    size_t count = count_pairs(place, pairs);
+    char *params = mem_printf(FIRST_ROUND ", \"task\": \"summarize\", \"tau\": -100, "
+                                          "\"diversity\": false, \"pairs_per_context\": 3, "
+                                          "\"target_pairs\": %zu", count);
 
     check_emitted(place, pairs, &(struct emitted){.summary = true});
-    mem_free(pairs);
     struct rewritten careless =
-        arm(place, "careless", seed, teacher,
-            FIRST_ROUND ", \"task\": \"summarize\", \"tau\": -100, \"diversity\": false, "
-                        "\"pairs_per_context\": 2",
-            ", \"task\": \"summarize\"");
-
+        arm(place, "careless", seed, teacher, params, ", \"task\": \"summarize\"");
+    size_t careless_count = count_pairs(place, others);
+    print_message("seed %d: %zu pairs for summaries, %zu without the semantic critic\n", seed,
+                  count, careless_count);
+    assert_true(careless_count <= count && careless_count + 3 >= count);
     assert_true(summary.success >= careless.success + 0.10);
+    mem_free(params);
+    mem_free(others);
+    mem_free(pairs);
 }
 
 static bool are_equivalent(const char *x, const char *y)
