@@ -169,7 +169,7 @@ static void *fill_slot(const struct slot *slot)
         return out;
     }
     if (slot->fill == ANGLE) {
-        rope_turns(out, slot->dim[0], slot->dim[1], 100, &stretched);
+        rope_turns(out, 0, slot->dim[0], slot->dim[1], 100, &stretched);
         return out;
     }
     for (int64_t i = 0; i < count; i++) {

@@ -9,10 +9,14 @@
 #include <math.h>
 #include <string.h>
 
+/* Positions whose angles are in host memory at a time: a file may claim any context, and only the
+ * device's copy is counted against the job's memory. */
+#define TURNS_AT_ONCE 4096
+
 static int make_turns(struct model *model, struct err *err)
 {
     const struct model_config *c = &model->config;
-    int64_t count = c->context * c->head_width;
+    int64_t stretch = c->context < TURNS_AT_ONCE ? c->context : TURNS_AT_ONCE;
     struct tensor *turns;
     float *host;
 
@@ -22,12 +26,17 @@ static int make_turns(struct model *model, struct err *err)
     *turns = (struct tensor){.device = model->device, .dtype = DTYPE_F32, .rank = 2,
                              .dim = {c->context, c->head_width, 1, 1}};
     model->turns = turns;
-    if (device_alloc(model->device, 4 * (size_t)count, &turns->values, err) < 0)
+    if (device_alloc(model->device, 4 * (size_t)tensor_count(turns), &turns->values, err) < 0)
         return err_wrap(err, "angles of rotary positions");
-    host = mem_array((size_t)count, sizeof *host);
-    rope_turns(host, c->context, c->head_width, c->rope_theta, &c->rope);
-    tensor_write(turns, host);
-    model->device->backend->finish(model->device);
+    host = mem_array((size_t)(stretch * c->head_width), sizeof *host);
+    for (int64_t first = 0; first < c->context; first += stretch) {
+        int64_t count = c->context - first < stretch ? c->context - first : stretch;
+        rope_turns(host, first, count, c->head_width, c->rope_theta, &c->rope);
+        model->device->backend->from_host(model->device,
+                                          tensor_f32(turns) + first * c->head_width, host,
+                                          4 * (size_t)(count * c->head_width));
+        model->device->backend->finish(model->device);
+    }
     mem_free(host);
     return 0;
 }

@@ -151,10 +151,12 @@ int model_config_complete(struct model_config *config, struct err *err)
         return err_wrap(err, "model rope_scaling");
     if (!(c.dropout >= 0) || c.dropout >= 1)
         return err_set(err, ERR_INVALID, "model dropout is %g, expected 0 to below 1", c.dropout);
-    if (!(c.norm_eps > 0) || !(c.rope_theta > 1) || !(c.init_std > 0))
-        return err_set(err, ERR_INVALID,
-                       "model norm_eps %g, rope_theta %g, init_std %g: expected above 0, 1, 0",
-                       c.norm_eps, c.rope_theta, c.init_std);
+    if (!(c.norm_eps > 0))
+        return err_set(err, ERR_INVALID, "model norm_eps is %g, expected above 0", c.norm_eps);
+    if (!(c.rope_theta > 1))
+        return err_set(err, ERR_INVALID, "model rope_theta is %g, expected above 1", c.rope_theta);
+    if (!(c.init_std > 0))
+        return err_set(err, ERR_INVALID, "model init_std is %g, expected above 0", c.init_std);
     if (layout_count(table, &c) > WEIGHTS_MAX)
         return err_set(err, ERR_LIMIT, "model has %lld weights, expected at most %lld",
                        (long long)layout_count(table, &c), (long long)WEIGHTS_MAX);

@@ -62,8 +62,8 @@ static double length_of(const struct rope_scaling *scaling)
     return scaling->attention > 0 ? scaling->attention : 0.1 * log(scaling->factor) + 1;
 }
 
-void rope_turns(float *out_host, int64_t positions, int64_t head_width, double theta,
-                const struct rope_scaling *scaling)
+void rope_turns(float *out_host, int64_t first, int64_t positions, int64_t head_width,
+                double theta, const struct rope_scaling *scaling)
 {
     int64_t half = head_width / 2;
     double *speed = mem_array((size_t)half, sizeof *speed), length = length_of(scaling);
@@ -71,8 +71,9 @@ void rope_turns(float *out_host, int64_t positions, int64_t head_width, double t
     rope_speeds(speed, head_width, theta, scaling);
     for (int64_t i = 0; i < half; i++)
         for (int64_t p = 0; p < positions; p++) {
-            out_host[p * head_width + i] = (float)(length * cos((double)p * speed[i]));
-            out_host[p * head_width + half + i] = (float)(length * sin((double)p * speed[i]));
+            double angle = (double)(first + p) * speed[i];
+            out_host[p * head_width + i] = (float)(length * cos(angle));
+            out_host[p * head_width + half + i] = (float)(length * sin(angle));
         }
     mem_free(speed);
 }

@@ -36,8 +36,9 @@ bool rope_scaling_equal(const struct rope_scaling *a, const struct rope_scaling 
 /* Fills (head_width / 2) with the angles from one position to the next. */
 void rope_speeds(double *out, int64_t head_width, double theta,
                  const struct rope_scaling *scaling);
-/* Fills (positions, head_width) with the cosines, then the sines, of every angle. */
-void rope_turns(float *out_host, int64_t positions, int64_t head_width, double theta,
-                const struct rope_scaling *scaling);
+/* Fills (positions, head_width) with the cosines, then the sines, of every angle of the positions
+ * from `first` on. */
+void rope_turns(float *out_host, int64_t first, int64_t positions, int64_t head_width,
+                double theta, const struct rope_scaling *scaling);
 
 #endif

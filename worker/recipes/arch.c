@@ -12,7 +12,8 @@ static void read_experts(const struct run *run, struct model_config *config)
     config->experts = run_int(run, "experts");
     config->choices = run_int(run, "experts_per_token");
     config->shared_experts = run_int(run, "shared_experts");
-    config->gate_before = strcmp(run_string(run, "gate"), "before") == 0;
+    /* With one choice a gate after it is always 1, and nothing would teach the router. */
+    config->gate_before = strcmp(run_string(run, "gate"), "before") == 0 || config->choices == 1;
     config->balance_loss = run_float(run, "balance_loss");
     config->z_loss = run_float(run, "z_loss");
     config->capacity_factor = run_float(run, "capacity_factor");

@@ -90,7 +90,7 @@ static void rotations_far_out_know_differences_of_positions_only(void **state)
     rng_init(&rng, 5);
     for (int64_t i = 0; i < TOKENS * 3 * d; i++)
         rows[i] = (float)rng_normal(&rng);
-    rope_turns(table, FAR + TOKENS, d, BASE, &(struct rope_scaling){ROPE_PLAIN});
+    rope_turns(table, 0, FAR + TOKENS, d, BASE, &(struct rope_scaling){ROPE_PLAIN});
     turns = tape_f32(tape, table, FAR + TOKENS, d);
     rotate(tape, rows, turns, d, 0, turned);
     scores_of(turned, d, near);
@@ -162,9 +162,9 @@ static void scaled_speeds_of_published_models_change_where_they_must(void **stat
             assert_true(speed[i] <= plain[i] && speed[i] >= squeezed - 1e-12);
         }
     }
-    rope_turns(turns, 1, 128, 1000000, &known[1].scaling);
+    rope_turns(turns, 0, 1, 128, 1000000, &known[1].scaling);
     assert_true(fabsf(turns[0] - 1.13862944f) < 1e-6f && turns[64] == 0);
-    rope_turns(turns, 1, 128, 1000000, &(struct rope_scaling){
+    rope_turns(turns, 0, 1, 128, 1000000, &(struct rope_scaling){
                ROPE_YARN, .factor = 4, .slow = 1, .fast = 32, .original = 32768, .attention = 2});
     assert_true(turns[0] == 2);
 }
@@ -265,7 +265,7 @@ static void positions_that_a_model_cannot_have_are_refused_and_change_nothing(vo
     check_refused(&small_opt, 8, 0, "learned a row for each of its 24 positions");
     check_refused(&small_gpt2, 0, 5e6, "no rotary angles");
     check_refused(&alibi, 0, 5e6, "positions alibi has no rotary angles");
-    check_refused(&small_llama, 0, 0.5, "rope_theta 0.5");
+    check_refused(&small_llama, 0, 0.5, "rope_theta is 0.5");
     check_refused(&small_llama, -1, 0, "context is -1");
 }
 

@@ -151,9 +151,9 @@ static void what_transformers_generates_by_is_written(void **state)
                               "  \"decoder_start_token_id\": 0\n}\n");
     mem_free(text);
     assert_config_refused(GPT2 ",\"pad_token_id\":\"x\"}", "pad_token_id is not a token id");
-    assert_config_refused(LLAMA ",\"rope_theta\":1,\"eos_token_id\":[1,\"</s>\"]}",
+    assert_config_refused(LLAMA ",\"rope_theta\":2,\"eos_token_id\":[1,\"</s>\"]}",
                           "eos_token_id is neither a token id nor a list");
-    assert_config_refused(LLAMA ",\"rope_theta\":1,\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}",
+    assert_config_refused(LLAMA ",\"rope_theta\":2,\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}",
                           "more than 8");
 }
 
@@ -170,9 +170,18 @@ static void the_rotary_base_must_be_given_and_agree(void **state)
                           "\"default\",\"rope_theta\":500000.0}}", "but 500000");
     assert_config_refused(LLAMA ",\"rope_theta\":10000,\"rope_scaling\":{\"type\":\"linear\"}}",
                           "rope_scaling");
-    assert_config_refused(LLAMA ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1}}",
+    assert_config_refused(LLAMA ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":2}}",
                           "yarn");
-    assert_config_refused(LLAMA ",\"rope_theta\":-1}", "not a positive");
+    static const char *const bases[] = {"-1", "0", "1", "0.5", "1e300", "\"10000\"", "true", "[]"};
+    for (size_t i = 0; i < ARRAY_COUNT(bases); i++) {
+        char *top = mem_printf(LLAMA ",\"rope_theta\":%s}", bases[i]);
+        char *inner = mem_printf(LLAMA ",\"rope_theta\":10000,\"rope_parameters\":"
+                                       "{\"rope_type\":\"default\",\"rope_theta\":%s}}", bases[i]);
+        assert_config_refused(top, "rope_theta is not a number above 1, at most 1e9");
+        assert_config_refused(inner, "rope_parameters.rope_theta is not a number above 1");
+        mem_free(inner);
+        mem_free(top);
+    }
 }
 
 /* As the published 0.5B says it, and as transformers 5 would. */
@@ -233,6 +242,36 @@ static void scalings_of_rotary_angles_are_read(void **state)
     }
 }
 
+/* A gate over one chosen expert is 1 where it comes after the choice, and stays what the file says:
+ * only new models are spared it. */
+static void one_expert_a_token_keeps_the_gate_of_its_file(void **state)
+{
+    static const struct {
+        const char *fields;
+        bool before;
+    } told[] = {
+        {"\"model_type\":\"mixtral\",\"num_local_experts\":4", false},
+        {"\"model_type\":\"olmoe\",\"num_experts\":4,\"norm_topk_prob\":true", false},
+        {"\"model_type\":\"olmoe\",\"num_experts\":4", true},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(told); i++) {
+        char *json = mem_printf("{%s,\"vocab_size\":32,\"hidden_size\":8,\"intermediate_size\":8,"
+                                "\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+                                "\"num_experts_per_tok\":1,\"rope_theta\":1e4}", told[i].fields);
+        struct model_config config = config_of(json), again;
+        struct err err = {0};
+        assert_int_equal(model_config_complete(&config, &err), 0);
+        char *text = model_config_text(&config);
+        again = config_of(text);
+        assert_true(config.gate_before == told[i].before && again.gate_before == told[i].before);
+        assert_non_null(strstr(text, told[i].fields[14] == 'm' ? "mixtral" : "olmoe"));
+        mem_free(text);
+        mem_free(json);
+    }
+}
+
 static void other_scalings_are_refused_by_field(void **state)
 {
     static const char *const bad[][2] = {
@@ -243,7 +282,7 @@ static void other_scalings_are_refused_by_field(void **state)
         {"{\"type\":\"yarn\",\"rope_type\":\"linear\",\"factor\":2}", "rope_type and type differ"},
         {"{\"type\":\"linear\"}", "rope_type linear: factor is missing"},
         {"{\"type\":\"linear\",\"factor\":0.5}", "factor is 0.5; 1 to 1000000"},
-        {"{\"type\":\"linear\",\"factor\":\"2\"}", "factor is not a positive number"},
+        {"{\"type\":\"linear\",\"factor\":\"2\"}", "factor is not a number above 0"},
         {"{\"factor\":2}", "factor is set; of rope_type default are accepted: rope_type, type"},
         {"{\"type\":\"yarn\",\"factor\":2,\"mscale\":0.7}", "mscale is set; of rope_type yarn"},
         {"{\"type\":\"linear\",\"factor\":2,\"rope_theta\":7}", "rope_theta is set"},
@@ -288,9 +327,9 @@ static void other_models_are_refused_by_field(void **state)
                           "\"relu\"}", "relu");
     assert_config_refused(GPT2 ",\"tie_word_embeddings\":false}", "tie_word_embeddings");
     assert_config_refused(GPT2 ",\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn");
-    assert_config_refused(LLAMA ",\"rope_theta\":1,\"attention_bias\":true}", "attention_bias");
-    assert_config_refused(LLAMA ",\"rope_theta\":1,\"sliding_window\":4096}", "sliding_window");
-    assert_config_refused(LLAMA ",\"rope_theta\":1,\"head_dim\":3}", "even");
+    assert_config_refused(LLAMA ",\"rope_theta\":2,\"attention_bias\":true}", "attention_bias");
+    assert_config_refused(LLAMA ",\"rope_theta\":2,\"sliding_window\":4096}", "sliding_window");
+    assert_config_refused(LLAMA ",\"rope_theta\":2,\"head_dim\":3}", "even");
     assert_config_refused("{\"model_type\":\"gpt2\",\"vocab_size\":1e9}", "vocab_size");
     assert_config_refused(OPT ",\"enable_bias\":false}", "enable_bias is false; true is accepted");
     assert_config_refused(OPT ",\"layer_norm_elementwise_affine\":false}", "elementwise_affine");
@@ -624,6 +663,7 @@ int main(void)
         cmocka_unit_test(the_rotary_base_must_be_given_and_agree),
         cmocka_unit_test(qwen2_configs_are_read),
         cmocka_unit_test(scalings_of_rotary_angles_are_read),
+        cmocka_unit_test(one_expert_a_token_keeps_the_gate_of_its_file),
         cmocka_unit_test(other_scalings_are_refused_by_field),
         cmocka_unit_test(other_models_are_refused_by_field),
         cmocka_unit_test(configs_written_by_us_read_back),

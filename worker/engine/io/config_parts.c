@@ -37,7 +37,7 @@ int config_read_positive(json_t *root, const char *field, double fallback, doubl
         return 0;
     }
     if (!json_is_number(value) || !(json_number_value(value) > 0))
-        return err_set(err, ERR_INVALID, "%s is not a positive number", field);
+        return err_set(err, ERR_INVALID, "%s is not a number above 0", field);
     *out = json_number_value(value);
     return 0;
 }

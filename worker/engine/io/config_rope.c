@@ -115,6 +115,17 @@ static int read_scaling(json_t *root, const char *field, int64_t context,
     return 0;
 }
 
+/* The parameters rope_theta and new_rope_theta have the same upper end. */
+static int read_base(json_t *value, const char *field, double *out, struct err *err)
+{
+    if (config_is_absent(value))
+        return 0;
+    *out = json_number_value(value);
+    if (!json_is_number(value) || !(*out > 1 && *out <= 1e9))
+        return err_set(err, ERR_INVALID, "%s is not a number above 1, at most 1e9", field);
+    return 0;
+}
+
 static int read_theta(json_t *root, double *out, struct err *err)
 {
     json_t *top = json_object_get(root, "rope_theta");
@@ -122,10 +133,11 @@ static int read_theta(json_t *root, double *out, struct err *err)
     if (config_is_absent(top) && config_is_absent(inner))
         return err_set(err, ERR_INVALID, "rope_theta is missing, at the top level and in "
                        "rope_parameters; at least one is needed");
-    json_t *value = config_is_absent(top) ? inner : top;
-    if (!json_is_number(value) || !(json_number_value(value) > 0))
-        return err_set(err, ERR_INVALID, "rope_theta is not a positive number");
-    *out = json_number_value(value);
+    if (read_base(top, "rope_theta", out, err) < 0 ||
+        read_base(inner, "rope_parameters.rope_theta", out, err) < 0)
+        return -1;
+    if (!config_is_absent(top))
+        *out = json_number_value(top);
     if (!config_is_absent(top) && !config_is_absent(inner) && json_number_value(inner) != *out)
         return err_set(err, ERR_INVALID, "rope_theta is %g at the top level but %g in "
                        "rope_parameters", *out, json_number_value(inner));

@@ -193,8 +193,6 @@ static void moe_defaults(struct model_config *c)
         c->experts = 8;
     if (c->choices == 0)
         c->choices = c->experts < 2 ? c->experts : 2;
-    if (c->choices == 1)
-        c->gate_before = true; /* else the gate is always 1, and nothing teaches the router */
     if (c->ffn_width == 0 && c->choices > 0)
         c->ffn_width = (8 * c->width / 3 / c->choices + 31) / 32 * 32;
 }
