@@ -168,12 +168,13 @@ ON_HOST_AND_DEVICE static inline bool dropout_keeps(uint64_t seed, uint64_t stre
 enum { ROUTE_AFTER = 0, ROUTE_BEFORE };
 enum { ROUTE_DROP_WEAK = 0, ROUTE_DROP_LATE };
 #define ROUTE_CHOICES_MAX 16
-/* route.stats, (4): the terms without their weights; the most loaded expert's share times E; the
- * share of assignments that were dropped. */
+/* route.stats, (5): the terms without their weights; the most and the least loaded expert's share
+ * times E; the share of assignments that were dropped. */
 enum {
     ROUTE_STAT_BALANCE,
     ROUTE_STAT_Z,
     ROUTE_STAT_HIGHEST_LOAD,
+    ROUTE_STAT_LOWEST_LOAD,
     ROUTE_STAT_DROPPED,
     ROUTE_STATS,
 };

@@ -74,7 +74,7 @@ struct tensor *op_dropout(struct tape *tape, struct tensor *x, double p, uint64_
 static void share_loads(struct tape *tape, struct comm *comm, struct route *route)
 {
     int64_t E = route->experts;
-    float *loads, stats[ROUTE_STATS], aux = 0, most = 0;
+    float *loads, stats[ROUTE_STATS], aux = 0, most = 0, least = 1;
 
     if (!comm || comm->size == 1)
         return;
@@ -87,9 +87,11 @@ static void share_loads(struct tape *tape, struct comm *comm, struct route *rout
     for (int64_t i = 0; i < E; i++) {
         aux += (float)E * loads[i] * loads[E + i];
         most = fmaxf(most, loads[i]);
+        least = fminf(least, loads[i]);
     }
     stats[ROUTE_STAT_BALANCE] = aux;
     stats[ROUTE_STAT_HIGHEST_LOAD] = most * (float)E;
+    stats[ROUTE_STAT_LOWEST_LOAD] = least * (float)E;
     tensor_write(route->loads, loads);
     tensor_write(route->stats, stats);
 }

@@ -226,6 +226,7 @@ static void report_experts(struct trainer *trainer)
     run_metric(trainer->run, "balance_loss", trainer->route[ROUTE_STAT_BALANCE]);
     run_metric(trainer->run, "router_z", trainer->route[ROUTE_STAT_Z]);
     run_metric(trainer->run, "highest_load", trainer->route[ROUTE_STAT_HIGHEST_LOAD]);
+    run_metric(trainer->run, "lowest_load", trainer->route[ROUTE_STAT_LOWEST_LOAD]);
     run_metric(trainer->run, "dropped", trainer->route[ROUTE_STAT_DROPPED]);
     memset(trainer->route, 0, sizeof trainer->route);
 }

@@ -304,6 +304,43 @@ static void tokens_are_conserved(void **state)
     device_close(device);
 }
 
+/* Section 10, 5, of the card: E sum f P is 1 where all experts are alike, E / k where k of them get
+ * every token for certain (E where k is 1), and never below 1 by more than rounding. */
+static void the_balance_term_is_one_for_even_loads_and_most_for_a_collapse(void **state)
+{
+    enum { N = 64, E = 8 };
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, 9);
+    for (int k = 1; k <= 2; k++)
+        for (int kind = 0; kind < 12; kind++) { /* even, collapsed, then drawn */
+            struct route_config config = {.choices = k, .mode = ROUTE_BEFORE};
+            float logits[N * E], stats[ROUTE_STATS];
+            struct route route;
+
+            for (int i = 0; i < N * E; i++)
+                logits[i] = kind == 0   ? (i % E / k == i / E % (E / k) ? 1e-4f : 0)
+                            : kind == 1 ? (i % E < k ? 60 : 0)
+                                        : (float)rng_normal(&rng) + (i % E == 0 ? 1 : 0);
+            tape_reset(tape);
+            assert_true(op_route(tape, tape_f32(tape, logits, N, E), &config, &route));
+            tensor_read(route.stats, stats);
+            float highest = stats[ROUTE_STAT_HIGHEST_LOAD], lowest = stats[ROUTE_STAT_LOWEST_LOAD];
+            assert_true(stats[ROUTE_STAT_BALANCE] >= 1 - 1e-3f && highest >= 1 && lowest <= 1);
+            if (kind == 0)
+                assert_true(fabsf(stats[ROUTE_STAT_BALANCE] - 1) < 1e-5f && lowest == 1 &&
+                            highest == 1);
+            if (kind == 1)
+                assert_true(fabsf(stats[ROUTE_STAT_BALANCE] - (float)E / (float)k) < 1e-4f &&
+                            lowest == 0 && highest == (float)E / (float)k);
+        }
+    tape_free(tape);
+    device_close(device);
+}
+
 /* The balance loss alone, by plain descent, spreads tokens that all went to one expert: sizes and
  * bounds of the method card of mixtures (section 10, 6). */
 static void check_recovery(struct device *device, int E, int choices)
@@ -399,6 +436,7 @@ int main(void)
         cmocka_unit_test(steps_through_the_cache_equal_the_full_forward),
         cmocka_unit_test(documents_in_one_row_do_not_see_each_other),
         cmocka_unit_test(tokens_are_conserved),
+        cmocka_unit_test(the_balance_term_is_one_for_even_loads_and_most_for_a_collapse),
         cmocka_unit_test(the_balance_loss_heals_a_collapsed_router),
         cmocka_unit_test(impossible_shapes_are_refused),
     };

@@ -122,17 +122,19 @@ static __global__ void stats_kernel(struct routing r)
         z += r.lse[n] * r.lse[n];
     z = block_sum(z);
     if (threadIdx.x == 0) {
-        float aux = 0, highest = 0;
+        float aux = 0, highest = 0, lowest = (float)r.E;
         int64_t rows = 0;
 
         for (int64_t e = 0; e < r.E; e++) {
             aux += (float)r.E * r.loads[e] * r.loads[r.E + e];
             highest = fmaxf(highest, r.loads[e] * (float)r.E);
+            lowest = fminf(lowest, r.loads[e] * (float)r.E);
             rows += rows_of(&r, e);
         }
         r.stats[ROUTE_STAT_BALANCE] = aux;
         r.stats[ROUTE_STAT_Z] = z / (float)r.N;
         r.stats[ROUTE_STAT_HIGHEST_LOAD] = highest;
+        r.stats[ROUTE_STAT_LOWEST_LOAD] = lowest;
         r.stats[ROUTE_STAT_DROPPED] = (float)(r.N * r.k - rows) / (float)(r.N * r.k);
     }
 }

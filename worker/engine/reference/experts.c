@@ -121,7 +121,7 @@ static double share(const struct routing *r, int64_t i)
 void reference_route_forward(struct device *device, const struct op_call *call)
 {
     struct routing r = route_of(call);
-    double aux = 0, z = 0, highest = 0;
+    double aux = 0, z = 0, highest = 0, lowest = (double)r.E;
 
     (void)device;
     for (int64_t n = 0; n < r.N; n++) {
@@ -140,10 +140,12 @@ void reference_route_forward(struct device *device, const struct op_call *call)
         r.loads[i] = (float)f;
         r.loads[r.E + i] = (float)mean;
         highest = fmax(highest, f * (double)r.E);
+        lowest = fmin(lowest, f * (double)r.E);
     }
     r.stats[ROUTE_STAT_BALANCE] = (float)aux;
     r.stats[ROUTE_STAT_Z] = (float)z;
     r.stats[ROUTE_STAT_HIGHEST_LOAD] = (float)highest;
+    r.stats[ROUTE_STAT_LOWEST_LOAD] = (float)lowest;
     r.stats[ROUTE_STAT_DROPPED] = (float)((double)place(&r) / (double)(r.N * r.k));
 }
 

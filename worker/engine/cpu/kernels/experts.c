@@ -105,7 +105,7 @@ static void count_loads(const struct routing *r)
 static void sum_stats(const struct routing *r)
 {
     double aux = 0, z = 0;
-    int32_t most = 0;
+    int32_t most = 0, least = INT32_MAX;
 
     memset(r->mean, 0, 4 * (size_t)r->E);
     for (int64_t n = 0; n < r->N; n++) {
@@ -118,11 +118,13 @@ static void sum_stats(const struct routing *r)
         r->loads[i] = (float)r->starts[i + 1] / (float)(r->N * r->k);
         r->loads[r->E + i] = r->mean[i] / (float)r->N;
         most = r->starts[i + 1] > most ? r->starts[i + 1] : most;
+        least = r->starts[i + 1] < least ? r->starts[i + 1] : least;
     }
     r->stats[ROUTE_STAT_BALANCE] =
         (float)(aux * (double)r->E / ((double)(r->N * r->k) * (double)r->N));
     r->stats[ROUTE_STAT_Z] = (float)(z / (double)r->N);
     r->stats[ROUTE_STAT_HIGHEST_LOAD] = (float)most * (float)r->E / (float)(r->N * r->k);
+    r->stats[ROUTE_STAT_LOWEST_LOAD] = (float)least * (float)r->E / (float)(r->N * r->k);
 }
 
 /* Which of an expert's assignments stay: the strongest gates, or the first tokens. `keep` holds
