@@ -2,6 +2,8 @@
 #include "tests/unit/engine/model_checks.h"
 #include "worker/engine/generate.h"
 
+#include <stdio.h>
+
 #define SMALL .vocab_size = 53, .context = 24, .layers = 2, .init_std = 0.2, .bos_token = -1, \
               .eos_token = -1
 
@@ -304,6 +306,135 @@ static void tokens_are_conserved(void **state)
     device_close(device);
 }
 
+/* -- one expert, alike experts, one that overflows (section 10, 1 and 3, of the card) ------ */
+
+#define LOGITS (SMALL_B * SMALL_T * 53)
+
+static float *weight_of(struct model *model, const char *name, float *after)
+{
+    struct model_weight *weight = model_weight_find(model, name);
+
+    assert_non_null(weight);
+    model_weight_read(weight, after);
+    return after + tensor_count(&weight->tensor);
+}
+
+/* Gives `to` the weights of a Llama: each of its `experts` has the Llama's block of units. */
+static void become(struct model *to, struct model *llama)
+{
+    static float host[4 * 32 * 24 + 53 * 24];
+
+    for (int64_t i = 0; i < to->weight_count; i++) {
+        struct model_weight *weight = &to->weight[i];
+        bool in = strstr(weight->name, "experts.in") != NULL;
+        char name[2 * MODEL_NAME_SIZE];
+        float *end;
+
+        if (strstr(weight->name, "router"))
+            continue;
+        snprintf(name, sizeof name, "%s", weight->name);
+        if (strstr(name, "experts."))
+            snprintf(strstr(name, "experts."), MODEL_NAME_SIZE, in ? "gate.weight" : "down.weight");
+        end = weight_of(llama, name, host);
+        if (in) {
+            snprintf(strstr(name, "gate."), MODEL_NAME_SIZE, "up.weight");
+            end = weight_of(llama, name, end);
+        }
+        for (int64_t e = 1; strstr(weight->name, "experts.") && e < to->config.experts; e++)
+            memcpy(host + e * (end - host), host, (size_t)(end - host) * sizeof *host);
+        model_weight_write(weight, host);
+    }
+}
+
+static void logits_of_experts(struct device *device, struct model *llama, int64_t experts,
+                              int64_t choices, float *out)
+{
+    struct model_config config = llama->config;
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct small_batch b;
+
+    config.family = MODEL_MOE;
+    config.experts = experts;
+    config.choices = choices;
+    struct model *model = small_model(device, &config, 4);
+    become(model, llama);
+    small_batch_fill(&b, 53, 2);
+    read_logits(tape, model, &b, out);
+    tape_free(tape);
+    model_free(model);
+}
+
+static void experts_that_are_all_one_block_are_that_block(void **state)
+{
+    static const struct model_config config = {
+        .family = MODEL_LLAMA, SMALL, .width = 24, .heads = 6, .kv_heads = 2, .head_width = 8,
+        .ffn_width = 16, .norm_eps = 1e-5, .rope_theta = 10000};
+    static float dense[LOGITS], one[LOGITS], alike[LOGITS];
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct model *llama = small_model(device, &config, 3);
+    struct tape *tape = small_tape(device, TAPE_INFER);
+    struct small_batch b;
+
+    (void)state;
+    small_batch_fill(&b, 53, 2);
+    read_logits(tape, llama, &b, dense);
+    logits_of_experts(device, llama, 1, 1, one);
+    logits_of_experts(device, llama, 4, 2, alike);
+    assert_memory_equal(dense, one, sizeof dense);
+    for (int i = 0; i < LOGITS; i++)
+        assert_true(fabsf(alike[i] - dense[i]) < 2e-5f * fmaxf(1, fabsf(dense[i])));
+    tape_free(tape);
+    model_free(llama);
+    device_close(device);
+}
+
+/* A router of zeros sends every token to expert 0. */
+static void an_expert_keeps_what_its_capacity_says_and_the_rest_is_zero(void **state)
+{
+    enum { N = 18, E = 4, D = 3, KEPT = 5 }; /* ceil(18 / 4) */
+    struct model_config config = small_moe;
+    struct device *device = small_device(BACKEND_CPU, 1);
+    struct tape *tape = small_tape(device, TAPE_TRAIN);
+    struct tensor *of_layer[2] = {0};
+    struct model_states states = {.route = of_layer};
+    float logits[N * E] = {0}, x[N * D], y[N * D], stats[ROUTE_STATS];
+    struct route route;
+    struct err err;
+    int zeros = 0;
+
+    (void)state;
+    config.choices = 1;
+    config.gate_before = true;
+    config.capacity_factor = 1;
+    struct model *model = small_model(device, &config, 3);
+    static const float nothing[E * 24];
+    model_weight_write(model_weight_find(model, "block.0.router.weight"), nothing);
+    int32_t token[N];
+    for (int i = 0; i < N; i++)
+        token[i] = i;
+    struct model_batch batch = {.B = 1, .T = N, .token = token, .share = 1};
+    assert_int_equal(model_forward(tape, model, &batch, &states, &err), 0);
+    tensor_read(of_layer[0], stats);
+    assert_true(stats[ROUTE_STAT_HIGHEST_LOAD] == E);
+    assert_true(fabsf(stats[ROUTE_STAT_DROPPED] - (float)(N - KEPT) / N) < 1e-6f);
+    tape_reset(tape);
+    for (int i = 0; i < N * D; i++)
+        x[i] = (float)(i + 1);
+    struct route_config one = {.choices = 1, .mode = ROUTE_BEFORE, .capacity = KEPT};
+    assert_true(op_route(tape, tape_f32(tape, logits, N, E), &one, &route));
+    tensor_read(op_combine(tape, op_dispatch(tape, tape_f32(tape, x, N, D), &route), &route), y);
+    for (int n = 0; n < N; n++) {
+        bool dropped = y[n * D] == 0;
+        zeros += dropped;
+        for (int d = 0; d < D; d++)
+            assert_true(y[n * D + d] == (dropped ? 0 : x[n * D + d] / E));
+    }
+    assert_int_equal(zeros, N - KEPT);
+    model_free(model);
+    tape_free(tape);
+    device_close(device);
+}
+
 /* Section 10, 5, of the card: E sum f P is 1 where all experts are alike, E / k where k of them get
  * every token for certain (E where k is 1), and never below 1 by more than rounding. */
 static void the_balance_term_is_one_for_even_loads_and_most_for_a_collapse(void **state)
@@ -436,6 +567,8 @@ int main(void)
         cmocka_unit_test(steps_through_the_cache_equal_the_full_forward),
         cmocka_unit_test(documents_in_one_row_do_not_see_each_other),
         cmocka_unit_test(tokens_are_conserved),
+        cmocka_unit_test(experts_that_are_all_one_block_are_that_block),
+        cmocka_unit_test(an_expert_keeps_what_its_capacity_says_and_the_rest_is_zero),
         cmocka_unit_test(the_balance_term_is_one_for_even_loads_and_most_for_a_collapse),
         cmocka_unit_test(the_balance_loss_heals_a_collapsed_router),
         cmocka_unit_test(impossible_shapes_are_refused),
