@@ -301,6 +301,142 @@ static void of_many_pairs_a_random_choice_is_taken(void **state)
     critic_free(critic);
 }
 
+/* -- scores between 0 and 1 --------------------------------------------------------------- */
+
+#define GRADED 9
+
+/* Scores in eighths, so that thresholds of eighths are met exactly; texts begin with their
+ * number. */
+static double grade[GRADED][GRADED];
+
+static int score_grades(struct critic *critic, const struct critic_pair *pairs, size_t count,
+                        double *out, struct err *err)
+{
+    (void)critic;
+    (void)err;
+    for (size_t i = 0; i < count; i++)
+        out[i] = grade[pairs[i].x[0] - '0'][pairs[i].y[0] - '0'];
+    return 0;
+}
+
+static void free_grades(struct critic *critic)
+{
+    mem_free(critic);
+}
+
+static struct critic *critic_graded(void)
+{
+    static const struct critic_class class = {.name = "graded", .scaled = true,
+                                              .score = score_grades, .free = free_grades};
+    struct critic *critic = mem_zalloc(sizeof *critic);
+
+    critic->class = &class;
+    return critic;
+}
+
+static bool is_graded_pair(const struct filter *filter, size_t x, size_t y)
+{
+    return x != y && grade[x][y] >= filter->tau &&
+           (filter->task == TASK_SUMMARIZE || grade[y][x] >= filter->tau);
+}
+
+static bool are_tied(const struct filter *filter, size_t a, size_t b)
+{
+    return a == b || grade[a][b] >= filter->diversity_tau || grade[b][a] >= filter->diversity_tau;
+}
+
+/* What the rule asks most of. */
+static double value_of(const struct filter *filter, char *const *text, size_t x, size_t y)
+{
+    switch (filter->keep) {
+    case KEEP_MIN_REVERSE: return -grade[y][x];
+    case KEEP_MIN_ROUGE: return -rouge_l_texts(text[x], text[y]);
+    case KEEP_MAX_ENTAIL: break;
+    }
+    return grade[x][y] + (filter->task == TASK_PARAPHRASE ? grade[y][x] : 0);
+}
+
+/* component[pair]: the least pair that ties lead to, found by repeating until nothing changes. */
+static void tie_pairs(const struct filter *filter, size_t component[GRADED * GRADED])
+{
+    enum { N = GRADED };
+
+    for (size_t p = 0; p < N * N; p++)
+        component[p] = is_graded_pair(filter, p / N, p % N) ? p : N * N;
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (size_t p = 0; p < N * N; p++)
+            for (size_t q = 0; q < N * N; q++)
+                if (component[p] < N * N && component[q] < component[p] &&
+                    (are_tied(filter, p / N, q / N) || are_tied(filter, p % N, q % N))) {
+                    component[p] = component[q];
+                    changed = true;
+                }
+    }
+}
+
+static size_t check_graded(const struct filter *filter, struct critic *critic, char *const *text,
+                           uint64_t context)
+{
+    enum { N = GRADED };
+    size_t component[N * N], components = 0;
+    struct filtered out;
+    struct err err;
+
+    tie_pairs(filter, component);
+    for (size_t p = 0; p < N * N; p++)
+        components += component[p] == p;
+    assert_int_equal(filter_context(filter, critic, context, (const char *const *)text, N, &out,
+                                    &err), 0);
+    assert_int_equal(out.kept_count, components);
+    for (size_t i = 0; i < out.kept_count; i++) {
+        size_t x = out.kept[i].x, y = out.kept[i].y, own = component[x * N + y];
+        assert_true(own < N * N);
+        for (size_t p = 0; p < N * N; p++)
+            if (component[p] == own)
+                assert_true(value_of(filter, text, x, y) >=
+                            value_of(filter, text, p / N, p % N) - 1e-12);
+        for (size_t j = 0; j < i; j++)
+            assert_true(component[out.kept[j].x * N + out.kept[j].y] != own);
+    }
+    filtered_done(&out);
+    return components;
+}
+
+static void of_graded_scores_the_pair_that_keep_asks_for_stands_for_its_component(void **state)
+{
+    struct critic *critic = critic_graded();
+    struct filter filter = paraphrases();
+    char *text[GRADED];
+    struct rng rng;
+    size_t several = 0;
+
+    (void)state;
+    rng_init(&rng, 5);
+    filter.numbers = NUMBERS_OFF;
+    filter.rouge_max = 1;
+    filter.tau = 0.375;
+    for (uint64_t context = 0; context < 600; context++) {
+        for (size_t i = 0; i < GRADED; i++) {
+            text[i] = mem_printf("%zu w%llu w%llu w%llu .", i,
+                                 (unsigned long long)rng_below(&rng, 4),
+                                 (unsigned long long)rng_below(&rng, 4),
+                                 (unsigned long long)rng_below(&rng, 4));
+            for (size_t j = 0; j < GRADED; j++)
+                grade[i][j] = (double)rng_below(&rng, 1 + rng_below(&rng, 9)) / 8;
+        }
+        filter.task = context % 2 ? TASK_SUMMARIZE : TASK_PARAPHRASE;
+        filter.ratio_max = filter.task == TASK_SUMMARIZE ? INFINITY : 10;
+        filter.keep = (enum keep_rule)(1 + context / 2 % 3);
+        filter.diversity_tau = (double)(5 + context / 6 % 4) / 8; /* .625 to 1: some met exactly */
+        several += check_graded(&filter, critic, text, context) > 1;
+        for (size_t i = 0; i < GRADED; i++)
+            mem_free(text[i]);
+    }
+    assert_true(several > 100);
+    critic_free(critic);
+}
+
 static void nothing_to_pair_is_no_error(void **state)
 {
     const char *none[] = {"", "", ""};
@@ -346,6 +482,8 @@ int main(void)
         cmocka_unit_test(sentences_of_one_build_are_dropped_where_that_is_asked),
         cmocka_unit_test(a_rewritten_source_is_paired_only_as_the_source),
         cmocka_unit_test(of_many_pairs_a_random_choice_is_taken),
+        cmocka_unit_test(
+            of_graded_scores_the_pair_that_keep_asks_for_stands_for_its_component),
         cmocka_unit_test(nothing_to_pair_is_no_error),
         cmocka_unit_test(a_sentence_ends_where_its_mark_is_followed_by_space_or_nothing),
     };
