@@ -90,6 +90,34 @@ static void gkd_that_never_samples_is_logit_kd(void **state)
     assert_same_student(*state, "off", "fixed");
 }
 
+/* JSD's gradient is about beta (1 - beta) times a KL's; beta_rescale divides the distilled part by
+ * that, and nothing else. From the same weights: by alpha 1 the whole gradient. */
+static void beta_rescale_divides_the_divergence_by_beta_and_its_rest(void **state)
+{
+    static const char jsd[] = "\"unit\": \"documents\", \"loss\": \"jsd\", \"alpha\": 1, ";
+    static const double betas[] = {0.1, 0.5, 0.8};
+
+    for (size_t i = 0; i < ARRAY_COUNT(betas); i++) {
+        struct trace plain = {0}, scaled = {0};
+        double beta = betas[i];
+        char *names[2] = {mem_printf("jsd-%zu", i), mem_printf("jsd-scaled-%zu", i)};
+        char *params = mem_printf("%s\"beta\": %g, ", jsd, beta);
+        char *rescaled = mem_printf("%s\"beta_rescale\": true, ", params);
+
+        train(*state, names[0], "distillation", "logit_kd", params, &plain);
+        train(*state, names[1], "distillation", "logit_kd", rescaled, &scaled);
+        double before = trace_at(&plain, "grad_norm", 1), after = trace_at(&scaled, "grad_norm", 1);
+        assert_true(before > 0 && fabs(after * beta * (1 - beta) / before - 1) < 1e-5);
+        assert_true(trace_at(&plain, "kd_loss", 1) == trace_at(&scaled, "kd_loss", 1));
+        trace_done(&plain);
+        trace_done(&scaled);
+        mem_free(names[0]);
+        mem_free(names[1]);
+        mem_free(params);
+        mem_free(rescaled);
+    }
+}
+
 /* And that the responses were written, not copied: a teacher stopped after a few tokens gives
  * another student. */
 static void seq_kd_under_a_teacher_that_knows_the_data_is_cross_entropy(void **state)
@@ -598,6 +626,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gkd_that_never_samples_is_logit_kd),
+        cmocka_unit_test(beta_rescale_divides_the_divergence_by_beta_and_its_rest),
         cmocka_unit_test(seq_kd_under_a_teacher_that_knows_the_data_is_cross_entropy),
         cmocka_unit_test(students_with_an_encoder_keep_the_same_limits),
         cmocka_unit_test(gkd_reports_what_the_student_writes),
