@@ -167,28 +167,33 @@ static void make_texts(char **texts)
 }
 
 /* The folder's tokenizer gives what the oracle gives, and so does what is written of it. */
-static void check_folder(const char *folder)
+static void check_texts(const char *folder, char *const *texts, size_t count)
 {
-    char *texts[TEXTS];
     struct tokenizer *tokenizer, *back;
     char *written = folder_make();
-    make_texts(texts);
-    char *told = ask_oracle(folder, texts, TEXTS);
+    char *told = ask_oracle(folder, texts, count);
     OK(tokenizer_read(folder, &tokenizer, &err));
-    assert_as_told(tokenizer, told, texts, TEXTS);
+    assert_as_told(tokenizer, told, texts, count);
     OK(tokenizer_write(tokenizer, written, 64, &err));
     OK(tokenizer_read(written, &back, &err));
     assert_true(hash_equal(tokenizer_identity(tokenizer), tokenizer_identity(back)));
-    assert_as_told(back, told, texts, TEXTS);
+    assert_as_told(back, told, texts, count);
     assert_int_equal(tokenizer_begin_of_text(back), tokenizer_begin_of_text(tokenizer));
     assert_int_equal(tokenizer_end_of_text(back), tokenizer_end_of_text(tokenizer));
     assert_memory_equal(back->role, tokenizer->role, sizeof back->role);
-    for (size_t i = 0; i < TEXTS; i++)
-        mem_free(texts[i]);
     mem_free(told);
     tokenizer_free(tokenizer);
     tokenizer_free(back);
     folder_done(written);
+}
+
+static void check_folder(const char *folder)
+{
+    char *texts[TEXTS];
+    make_texts(texts);
+    check_texts(folder, texts, TEXTS);
+    for (size_t i = 0; i < TEXTS; i++)
+        mem_free(texts[i]);
 }
 
 static struct tokenizer *read_pair_of(const struct beside *beside)
@@ -239,6 +244,19 @@ static void published_vocabularies_too(void **state)
     assert_int_equal(symlink(vocab, here[0]), 0);
     assert_int_equal(symlink(merges, here[1]), 0);
     check_folder(folder);
+    static const char *const names[] = {"address.txt", "german.txt", "tinystories_sample.txt",
+                                        "corpus.en"};
+    char *texts[ARRAY_COUNT(names)];
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        char *name = mem_printf("tokenizers/bpe-train/%s", names[i]);
+        size_t length;
+        texts[i] = input_read(name, &length);
+        assert_int_equal(strlen(texts[i]), length);
+        mem_free(name);
+    }
+    check_texts(folder, texts, ARRAY_COUNT(names));
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        mem_free(texts[i]);
     folder_done(folder);
     mem_free(here[0]);
     mem_free(here[1]);
