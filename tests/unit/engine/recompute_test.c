@@ -28,8 +28,7 @@ static const struct model_config folded[] = {
      .z_loss = 0.1, .shared_experts = 1, .init_std = 0.2, .dropout = 0.1},
     {.family = MODEL_MOE, .vocab_size = 61, .context = 24, .width = 64, .layers = LAYERS,
      .heads = 4, .ffn_width = 32, .experts = 3, .choices = 1, .gate_before = true,
-     .qk_norm = true,
-     .balance_loss = 0.3, .init_std = 0.2},
+     .qk_norm = true, .balance_loss = 0.3, .init_std = 0.2},
 };
 
 #define MIDDLE (LAYERS / 2)

@@ -172,12 +172,13 @@ static void the_rotary_base_must_be_given_and_agree(void **state)
                           "rope_scaling");
     assert_config_refused(LLAMA ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":2}}",
                           "yarn");
+    assert_true(config_of(LLAMA ",\"rope_theta\":3580165449.0}").rope_theta == 3580165449);
     static const char *const bases[] = {"-1", "0", "1", "0.5", "1e300", "\"10000\"", "true", "[]"};
     for (size_t i = 0; i < ARRAY_COUNT(bases); i++) {
         char *top = mem_printf(LLAMA ",\"rope_theta\":%s}", bases[i]);
         char *inner = mem_printf(LLAMA ",\"rope_theta\":10000,\"rope_parameters\":"
                                        "{\"rope_type\":\"default\",\"rope_theta\":%s}}", bases[i]);
-        assert_config_refused(top, "rope_theta is not a number above 1, at most 1e9");
+        assert_config_refused(top, "rope_theta is not a number above 1, at most 1e12");
         assert_config_refused(inner, "rope_parameters.rope_theta is not a number above 1");
         mem_free(inner);
         mem_free(top);

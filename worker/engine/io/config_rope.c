@@ -115,14 +115,14 @@ static int read_scaling(json_t *root, const char *field, int64_t context,
     return 0;
 }
 
-/* The parameters rope_theta and new_rope_theta have the same upper end. */
+/* Models published for a million tokens and more have bases above 1e9. */
 static int read_base(json_t *value, const char *field, double *out, struct err *err)
 {
     if (config_is_absent(value))
         return 0;
     *out = json_number_value(value);
-    if (!json_is_number(value) || !(*out > 1 && *out <= 1e9))
-        return err_set(err, ERR_INVALID, "%s is not a number above 1, at most 1e9", field);
+    if (!json_is_number(value) || !(*out > 1 && *out <= 1e12))
+        return err_set(err, ERR_INVALID, "%s is not a number above 1, at most 1e12", field);
     return 0;
 }
 
