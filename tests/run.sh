@@ -80,10 +80,23 @@ run_ctest() {
     [ "$bad" -eq 0 ] || { failures+=("ctest $dir"); cp "$log" "$root/$build/ctest-failures.log"; }
 }
 
-# one_bats FILE LOG: a file of tests, with what it says about them in one piece.
+# one_bats FILE LOG: a file of tests, with what it says about them in one piece. Most take less than
+# two minutes: one that takes ten hangs, and who is still there tells in what.
 one_bats() {
-    local began=$SECONDS said
-    bats --tap "$1" >"$2" 2>&1 || true
+    local began=$SECONDS said stuck
+    setsid bats --tap "$1" >"$2" 2>&1 &
+    trap 'pkill -TERM -s $!; exit 130' INT TERM
+    if ! timeout --foreground 600 tail --pid=$! -s 0.1 -f /dev/null; then
+        { printf 'not ok 0 ended after ten minutes, when these were running:\n'
+          ps -eo pid,ppid,etimes,stat,wchan:20,args --forest | grep -v '\]$'
+          for stuck in $(pgrep -x athanor); do
+              gdb -p "$stuck" -batch -ex 'thread apply all bt' 2>&1
+          done
+        } | cut -c 1-160 | sed '2,$s/^/# /' >>"$2"
+        pkill -TERM -s $! || true
+        timeout 20 tail --pid=$! -s 0.1 -f /dev/null || true
+        pkill -KILL -s $! || true
+    fi
     said=$(grep -E '^(not ok|#|ok .*# skip)' "$2" || true)
     printf '%4d s  %s%s\n' $((SECONDS - began)) "$(basename "$1")" "${said:+$'\n'}$said"
 }

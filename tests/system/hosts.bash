@@ -139,8 +139,18 @@ process_ended() { # NAME: of ours, that was sent a signal
 
 host_is_empty() { [ -z "$(ip netns pids "$tag-$1" 2>/dev/null)" ]; }
 
-hosts_down() {
-    local name left
+# Of ours, that was asked to: 1, with where it is, if it had to be killed.
+ends() { # NAME
+    local id=${pid[$1]}
+    until_true 30 gone "$id" && return
+    echo "$1 (process $id) does not end:"
+    gdb -p "$id" -batch -ex 'thread apply all bt' 2>&1 | grep -E '^(#|Thread)'
+    kill -KILL "$id"
+    return 1
+}
+
+hosts_down() { # 1: somebody did not end by itself
+    local name left rc=0
     for name in "${hosts[@]}" head db; do
         [ -z "${pid[$name]:-}" ] || { kill -CONT "${pid[$name]}"; kill -TERM "${pid[$name]}"; } 2>/dev/null
     done
@@ -150,10 +160,11 @@ hosts_down() {
             [ "$left" = "${pid[$name]:-}" ] || kill -KILL "$left" 2>/dev/null
         done
     done
-    wait 2>/dev/null
+    for name in "${!pid[@]}"; do ends "$name" || rc=1; done
     for name in "${hosts[@]}" head; do until_true 10 host_is_empty "$name"; done # they still write
     for name in "${hosts[@]}" head switch; do ip netns del "$tag-$name" 2>/dev/null; done
     rm -rf "$ATHANOR_HOME"
+    return $rc
 }
 
 # ---- what is on a host ------------------------------------------------------------------------
