@@ -4,6 +4,7 @@
  * The dataset is made by data/text, with the special tokens that these recipes need. */
 #include "tests/train/fixture.h"
 #include "worker/recipes/distillation/hidden_losses.h"
+#include "worker/recipes/distillation/projection.h"
 #include "worker/recipes/masks.h"
 #include "worker/recipes/spans.h"
 
@@ -300,6 +301,76 @@ static void distances_have_the_slopes_they_say(void **state)
     }
 }
 
+/* sum |x W^T - t|^2 of TOKENS states, as hidden_kd has it; grads: of W, or NULL. */
+static double mapped_distance(struct tape *tape, struct projection *map, const float *x,
+                              const float *t, float *grads)
+{
+    struct tensor *weight = projection_weight(map, 0), *out;
+    int64_t to = weight->dim[0];
+    float host[TOKENS * WIDTH], slope[TOKENS * WIDTH] = {0};
+    double sum = 0;
+
+    tape_reset(tape);
+    out = op_linear(tape, tape_f32(tape, x, TOKENS, weight->dim[1]), weight, NULL);
+    OK(tape_check(tape, &fixture_err));
+    tensor_read(out, host);
+    for (int64_t i = 0; i < TOKENS; i++)
+        sum += hidden_square(host + i * to, t + i * to, to, 1, slope + i * to);
+    if (!grads)
+        return sum;
+    tape_seed(tape, out, slope);
+    OK(tape_backward(tape, &fixture_err));
+    tensor_read_grad(weight, grads);
+    return sum;
+}
+
+/* Acceptance 7, of the learned map W_h from a narrower student: the identity leaves nothing between
+ * equal states, and the map's slope is that of the distance. */
+static void a_map_of_hidden_states_learns_by_its_slope(void **state)
+{
+    struct device_config where = {.kind = BACKEND_CPU, .threads = 1};
+    struct optim_config config = {.beta1 = 0.9, .beta2 = 0.999};
+    float x[TOKENS * WIDTH], t[TOKENS * WIDTH], w[WIDTH * WIDTH] = {0}, grads[WIDTH * WIDTH];
+    struct projection *square, *wide;
+    struct device *device;
+    struct tape *tape;
+
+    (void)state;
+    OK(device_open(&where, &device, &fixture_err));
+    OK(tape_new(device, TAPE_TRAIN, &tape, &fixture_err));
+    OK(projection_new(device, 1, WIDTH, WIDTH, 7, &config, &square, &fixture_err));
+    OK(projection_new(device, 1, WIDTH / 2, WIDTH, 7, &config, &wide, &fixture_err));
+    for (uint64_t i = 0; i < TOKENS * WIDTH; i++) {
+        x[i] = (float)(2 * rng_unit_at(5, 0, i) - 1);
+        t[i] = (float)(2 * rng_unit_at(5, 1, i) - 1);
+    }
+    assert_true(mapped_distance(tape, square, x, x, NULL) > 0.1);
+    for (int i = 0; i < WIDTH; i++)
+        w[i * WIDTH + i] = 1;
+    tensor_write(projection_weight(square, 0), w);
+    assert_true(mapped_distance(tape, square, x, x, NULL) == 0);
+
+    mapped_distance(tape, wide, x, t, grads);
+    tensor_read(projection_weight(wide, 0), w);
+    for (int i = 0; i < WIDTH * WIDTH / 2; i++) {
+        float held = w[i];
+        double up, down;
+
+        w[i] = held + 1.0f / 64;
+        tensor_write(projection_weight(wide, 0), w);
+        up = mapped_distance(tape, wide, x, t, NULL);
+        w[i] = held - 1.0f / 64;
+        tensor_write(projection_weight(wide, 0), w);
+        down = mapped_distance(tape, wide, x, t, NULL);
+        w[i] = held;
+        assert_float_equal((up - down) * 32, grads[i], 1e-3);
+    }
+    projection_free(square);
+    projection_free(wide);
+    tape_free(tape);
+    device_close(device);
+}
+
 /* A column that the teacher rules out leaves loss and slope finite. */
 static void a_token_that_the_teacher_rules_out_is_no_trouble(void **state)
 {
@@ -542,6 +613,7 @@ int main(void)
         cmocka_unit_test(encoders_say_what_they_lack),
         cmocka_unit_test(mlm_learns_what_is_hidden),
         cmocka_unit_test(distances_have_the_slopes_they_say),
+        cmocka_unit_test(a_map_of_hidden_states_learns_by_its_slope),
         cmocka_unit_test(a_token_that_the_teacher_rules_out_is_no_trouble),
         cmocka_unit_test(hidden_kd_repeats_and_resumes),
         cmocka_unit_test(a_copy_of_the_teacher_is_at_no_distance),
