@@ -395,7 +395,7 @@ done
 what="end"
 until_true 30 nothing_left "" "${hosts[@]}" || fail "left: $(for h in "${hosts[@]}"; do left_on "$h"; done)"
 trap - EXIT
-hosts_down
+hosts_down || { echo "seed $seed: a daemon did not end when it was asked to"; exit 1; }
 if ip netns list | grep -q "^$tag-" || [ -e "$ATHANOR_HOME" ]; then
     echo "seed $seed: namespaces or files are left"
     exit 1

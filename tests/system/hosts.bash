@@ -74,7 +74,8 @@ unmute() { nsenter --net="/run/netns/$tag-$1" -- nft delete table inet mute; } #
 
 pg_bin() { echo /usr/lib/postgresql/*/bin | tr ' ' '\n' | tail -1; }
 
-as_postgres() { setpriv --reuid=postgres --regid="$(id -g postgres)" --clear-groups "$@"; }
+# Words before a command; no function, so that $! of a background call is the program itself.
+as_postgres=(setpriv --reuid=postgres --regid="$(id -g postgres)" --clear-groups)
 
 coordinator_start() {
     ATHANOR_DB="host=$ATHANOR_HOME user=athanor dbname=athanor" \
@@ -114,8 +115,8 @@ hosts_up() { # COUNT [coordinator options]
     hosts_make "$1"
     install -d -o postgres "$ATHANOR_HOME/db"
     chown postgres "$ATHANOR_HOME" # for the database's socket
-    as_postgres "$(pg_bin)/initdb" -D "$ATHANOR_HOME/db" -U athanor -A trust -E UTF8 --locale=C --no-sync >/dev/null
-    as_postgres "$(pg_bin)/postgres" -D "$ATHANOR_HOME/db" -c listen_addresses= -c fsync=off \
+    "${as_postgres[@]}" "$(pg_bin)/initdb" -D "$ATHANOR_HOME/db" -U athanor -A trust -E UTF8 --locale=C --no-sync >/dev/null
+    "${as_postgres[@]}" "$(pg_bin)/postgres" -D "$ATHANOR_HOME/db" -c listen_addresses= -c fsync=off \
         -c unix_socket_directories="$ATHANOR_HOME" -c shared_buffers=64MB >>"$ATHANOR_HOME/log/db" 2>&1 3>&- &
     pid[db]=$!
     until_true 30 psql -h "$ATHANOR_HOME" -U athanor -d postgres -At -c 'SELECT 1'
@@ -151,9 +152,7 @@ ends() { # NAME
 
 hosts_down() { # 1: somebody did not end by itself
     local name left rc=0
-    for name in "${hosts[@]}" head db; do
-        [ -z "${pid[$name]:-}" ] || { kill -CONT "${pid[$name]}"; kill -TERM "${pid[$name]}"; } 2>/dev/null
-    done
+    for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}"; kill -TERM "${pid[$name]}"; done 2>/dev/null
     # What is left in our namespaces is ours: shepherds and jobs of a run that failed, the holders.
     for name in "${hosts[@]}" head; do
         for left in $(ip netns pids "$tag-$name" 2>/dev/null); do
