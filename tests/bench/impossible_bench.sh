@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# Impossible Distillation by stage, on one rank and on two, with a small teacher of the micro-world:
-# contexts a second while the teacher writes them, while sentences are sampled and while they are
-# judged (by both critics that need no foreign model), pairs judged a second and the share of the
-# time that judging takes; pairs a second of the dataset's build, of the student's training and
-# evaluation, and rewrites a second of the student in the next round. Rates of sampling, judging and
-# rewriting are of the work itself, times the ranks; of training and evaluation by the wall, with
-# what starting a job takes. Then pairs_bench: ROUGE-L against the plain table, samples with and
-# without a shared prefix.
+# Impossible Distillation by stage, on one rank and on more, with a small teacher of the
+# micro-world: contexts a second while the teacher writes them, while sentences are sampled and while
+# they are judged (by both critics that need no foreign model), pairs judged a second and the share
+# of the time that judging takes; pairs a second of the dataset's build, of its control codes, of the
+# student's training and evaluation, and rewrites a second of the student in the next round. Rates of
+# sampling, judging and rewriting are of the work itself, times the ranks, so each needs a block of
+# four contexts or more; of codes, training and evaluation by the wall, with what starting a job
+# takes. Then pairs_bench: ROUGE-L against the plain table, samples with and without a shared prefix.
 #
-#   tests/bench/impossible_bench.sh [CONTEXTS, default 32]
+#   tests/bench/impossible_bench.sh [CONTEXTS, default 32 [RANKS..., default 1 2]]
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=$(realpath "${ATHANOR_BUILD:-$root/build}")
 engine=$build/bin/athanor-engine
 contexts=${1:-32}
+counts=("${@:2}")
+[ $# -gt 1 ] || counts=(1 2)
 samples=20
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -55,7 +57,7 @@ pairs() { # NAME RANKS INPUTS PARAMS
 given=", \"contexts\": $(part world contexts)"
 
 for critic in oracle lm_mi; do
-    for ranks in 1 2; do
+    for ranks in "${counts[@]}"; do
         name=$critic-$ranks
         pairs "$name" "$ranks" "$given" "\"samples\": $samples, \"critic\": \"$critic\", \"tau\": -90"
         judged=$(value "$name.log" judged_contexts_per_s)
@@ -71,9 +73,14 @@ any='"critic": "oracle", "tau": -100, "rouge_max": 1, "diversity": false'
 rate() { # COUNT SINCE: a second
     awk "BEGIN {print $1 / ($EPOCHREALTIME - $2)}"
 }
-for ranks in 1 2; do
+for ranks in "${counts[@]}"; do
     pairs "written-$ranks" "$ranks" "" "\"samples\": 2, \"min_distinct\": 0, $any"
     pairs "built-$ranks" "$ranks" "$given" "\"samples\": $samples, $any"
+    built=$(value "built-$ranks.log" dataset_pairs)
+    began=$EPOCHREALTIME
+    job "coded-$ranks" "$ranks" "\"kind\": \"data\", \"recipe\": \"codes\", \"inputs\": {\"pairs\":
+        {\"path\": \"$folder/built-$ranks/datasets/built-$ranks\"}}"
+    coded=$(rate "$built" "$began")
     began=$EPOCHREALTIME
     job "student-$ranks" "$ranks" "\"kind\": \"finetuning\", \"recipe\": \"sft\", \"inputs\":
         {\"init\": $(model teacher 150), \"data\": $(part "built-$ranks" train)}, \"params\":
@@ -87,9 +94,9 @@ for ranks in 1 2; do
         {\"critic\": \"oracle\", \"max_tokens\": 30, \"bootstrap\": 0}"
     evaluated=$(rate 400 "$began")
     rewriting=$(value "rewritten-$ranks.log" sampled_contexts_per_s)
-    printf '%d rank(s): writing contexts, with two sentences after each, %.1f contexts/s; building the dataset %.0f pairs/s of %.0f; training %.0f pairs/s; rewriting %.1f contexts/s, %.0f rewrites/s; evaluating %.0f rewrites/s\n' \
+    printf '%d rank(s): writing contexts, with two sentences after each, %.1f contexts/s; building the dataset %.0f pairs/s of %.0f; codes %.0f pairs/s; training %.0f pairs/s; rewriting %.1f contexts/s, %.0f rewrites/s; evaluating %.0f rewrites/s\n' \
         "$ranks" "$(value "written-$ranks.log" sampled_contexts_per_s)" \
-        "$(value "built-$ranks.log" dataset_pairs_per_s)" "$(value "built-$ranks.log" dataset_pairs)" \
-        "$trained" "$rewriting" "$(awk "BEGIN {print 10 * $rewriting}")" "$evaluated"
+        "$(value "built-$ranks.log" dataset_pairs_per_s)" "$built" "$coded" "$trained" \
+        "$rewriting" "$(awk "BEGIN {print 10 * $rewriting}")" "$evaluated"
 done
 "$build/bench/pairs_bench"
