@@ -33,10 +33,21 @@ static int check_choice(const struct param *param, const char *text, struct err 
                    param->choices);
 }
 
-static int refuse_type(const struct param *param, struct err *err)
+static int refuse_type(const struct param *param, const json_t *json, struct err *err)
 {
-    return err_set(err, ERR_INVALID, "params.%s is not of type %s%s", param->name,
-                   param_type_name(param->type), param->type == PARAM_LIST ? " of strings" : "");
+    static const char *const expected[PARAM_TYPE_END] = {
+        [PARAM_INT] = "a whole number", [PARAM_FLOAT] = "a number",
+        [PARAM_BOOL] = "true or false", [PARAM_STRING] = "a string",
+        [PARAM_CHOICE] = "one of ",     [PARAM_LIST] = "a list of strings"};
+    char *given = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    CHECK(given);
+    err_set(err, ERR_INVALID, "params.%s is %.40s, expected %s%s", param->name, given,
+            expected[param->type], param->type == PARAM_CHOICE ? param->choices : "");
+    if ((param->type == PARAM_INT || param->type == PARAM_FLOAT) && param->min < param->max)
+        err_set(err, ERR_INVALID, "params.%s is %.40s, expected %s from %.12g to %.12g",
+                param->name, given, expected[param->type], param->min, param->max);
+    mem_free(given);
+    return -1;
 }
 
 static int read_list(const struct param *param, json_t *json, struct param_value *out,
@@ -45,11 +56,11 @@ static int read_list(const struct param *param, json_t *json, struct param_value
     json_t *item;
     size_t i;
     if (!json_is_array(json))
-        return refuse_type(param, err);
+        return refuse_type(param, json, err);
     out->items = mem_array(json_array_size(json) + 1, sizeof *out->items);
     json_array_foreach(json, i, item) {
         if (!json_is_string(item))
-            return refuse_type(param, err);
+            return refuse_type(param, json, err);
         out->items[out->item_count++] = mem_strdup(json_string_value(item));
     }
     return 0;
@@ -61,23 +72,23 @@ static int read_value(const struct param *param, json_t *json, struct param_valu
     switch (param->type) {
     case PARAM_INT:
         if (!json_is_integer(json))
-            return refuse_type(param, err);
+            return refuse_type(param, json, err);
         out->whole = json_integer_value(json);
         return check_range(param, (double)out->whole, err);
     case PARAM_FLOAT:
         if (!json_is_number(json))
-            return refuse_type(param, err);
+            return refuse_type(param, json, err);
         out->real = json_number_value(json);
         return check_range(param, out->real, err);
     case PARAM_BOOL:
         if (!json_is_boolean(json))
-            return refuse_type(param, err);
+            return refuse_type(param, json, err);
         out->truth = json_is_true(json);
         return 0;
     case PARAM_STRING:
     case PARAM_CHOICE:
         if (!json_is_string(json))
-            return refuse_type(param, err);
+            return refuse_type(param, json, err);
         out->text = mem_strdup(json_string_value(json));
         return param->type == PARAM_CHOICE ? check_choice(param, out->text, err) : 0;
     case PARAM_LIST:

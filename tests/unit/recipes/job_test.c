@@ -59,13 +59,14 @@ static void bad_jobs_are_refused_by_field(void **state)
     assert_refused("{\"kind\": \"data\", \"recipe\": \"something\"}", "no recipe data/something");
     assert_refused(TEXT(""), "params.files (list) is required");
     assert_refused(TEXT("\"files\": [\"a\"], \"vocab_sise\": 9"), "did you mean vocab_size");
-    assert_refused(TEXT("\"files\": \"a\""), "params.files is not of type list of strings");
-    assert_refused(TEXT("\"files\": [1]"), "params.files is not of type list");
+    assert_refused(TEXT("\"files\": \"a\""), "params.files is \"a\", expected a list of strings");
+    assert_refused(TEXT("\"files\": [1]"), "params.files is [1], expected a list of strings");
     assert_refused(TEXT("\"files\": [\"a\"], \"vocab_size\": 256"), "257 to 4194304");
-    assert_refused(TEXT("\"files\": [\"a\"], \"vocab_size\": 300.5"), "not of type int");
+    assert_refused(TEXT("\"files\": [\"a\"], \"vocab_size\": 300.5"),
+                   "params.vocab_size is 300.5, expected a whole number from 257 to 4194304");
     assert_refused(TEXT("\"files\": [\"a\"], \"holdout_share\": 1"), "0 to 0.9");
     assert_refused(TEXT("\"files\": [\"a\"], \"split_by\": \"word\""), "blank_line|line|file");
-    assert_refused(TEXT("\"files\": [\"a\"], \"name\": 3"), "not of type string");
+    assert_refused(TEXT("\"files\": [\"a\"], \"name\": 3"), "params.name is 3, expected a string");
     assert_refused("{\"kind\": \"data\", \"recipe\": \"text\", \"params\": [1]}", "params is not");
     assert_refused("{\"kind\": \"data\", \"recipe\": \"wordnet\", \"inputs\": {\"x\": {}}}",
                    "inputs.x is no input");
