@@ -25,14 +25,16 @@ cluster_down() {
 
 sql() { athanor sql -- -At -c "$1"; }
 
-# until_true SECONDS COMMAND...: waits for a condition, bounded.
+# until_true SECONDS COMMAND...: waits for a condition, bounded; also where bash, after a trap that
+# ran amid it, no longer takes `return`.
 until_true() {
     local left=$(($1 * 10)); shift
-    until "$@" >/dev/null 2>&1; do
-        left=$((left - 1))
-        [ $left -gt 0 ] || { echo "not true in time: $*"; return 1; }
+    while [ $((left -= 1)) -ge 0 ]; do
+        "$@" >/dev/null 2>&1 && return 0
         read -rt 0.1 <> <(:) || true
     done
+    echo "not true in time: $*"
+    return 1
 }
 
 sql_is() { [ "$(sql "$1")" = "$2" ]; }
