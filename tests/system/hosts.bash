@@ -42,8 +42,8 @@ host_make() { # NAME
     mkdir -p "$ATHANOR_HOME/hosts/$1/tmp"
     nsenter --net="/run/netns/$tag-$1" -- unshare --uts --mount -- sh -c \
         'hostname "$1" && mount -t tmpfs -o size=1g none /dev/shm && touch "$2" && exec sleep infinity' \
-        sh "$1" "$ATHANOR_HOME/hosts/$1/up" 3>&- &
-    holder[$1]=$!
+        sh "$1" "$ATHANOR_HOME/hosts/$1/up" >>"$ATHANOR_HOME/log/hosts" 2>&1 3>&- &
+    holder[$1]=$! # with no output of ours: who reads it would wait for this one too
     disown $! # its end is not news
     until_true 10 test -e "$ATHANOR_HOME/hosts/$1/up"
 }
@@ -153,7 +153,8 @@ ends() { # NAME
 hosts_down() { # 1: somebody did not end by itself
     local name left rc=0
     for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}"; kill -TERM "${pid[$name]}"; done 2>/dev/null
-    # What is left in our namespaces is ours: shepherds and jobs of a run that failed, the holders.
+    for name in "${!holder[@]}"; do kill -KILL "${holder[$name]}" 2>/dev/null; done
+    # What is left in our namespaces is ours: shepherds and jobs of a run that failed.
     for name in "${hosts[@]}" head; do
         for left in $(ip netns pids "$tag-$name" 2>/dev/null); do
             [ "$left" = "${pid[$name]:-}" ] || kill -KILL "$left" 2>/dev/null
