@@ -10,7 +10,7 @@
 #define TEACHER_STEPS 3000
 #define STUDENT_STEPS 300
 #define AGAIN_STEPS   250
-#define CONTROL_STEPS 1000
+#define CONTROL_STEPS 2000
 #define SOURCED_STEPS 600
 
 static bool long_mode(void)
