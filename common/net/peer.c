@@ -408,7 +408,11 @@ static int connection_open(struct peer *peer, struct err *err)
                             .u.hello = {peer->config.program, peer->config.version}};
     peer->state = PEER_CONNECTING;
     session_start(&peer->session);
-    if (socket_open(peer, err) < 0 || send_frame(peer, &hello, NULL, err) < 0)
+    if (socket_open(peer, err) < 0)
+        return -1;
+    /* A socket without a message is full only where libzmq took its pipe away: the connection was
+     * refused before the greeting was handed over, and the monitor tells so. */
+    if (send_frame(peer, &hello, NULL, err) < 0 && err->kind != ERR_LIMIT)
         return -1;
     peer->socket_watch = loop_add_socket(peer->loop, peer->socket, LOOP_READ, socket_ready, peer);
     peer->monitor_watch =
